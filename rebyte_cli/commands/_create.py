@@ -37,6 +37,8 @@ from ._options import (
     dry_run_option,
     files_option,
     label_option,
+    network_fields,
+    network_options,
     notify_option,
     on_question_option,
     stream_option,
@@ -64,6 +66,8 @@ class CreateOptions(NamedTuple):
     open_page: bool
     with_changes: bool
     no_jail: bool
+    network: str | None
+    allow: Sequence[str]
     notify: bool
     attempts: int
     executors: Sequence[str]
@@ -124,6 +128,7 @@ def create_options(function: F) -> F:
             is_flag=True,
             help="With -P local: run the agent unconfined, on your own files.",
         ),
+        network_options,
     )
     for decorate in reversed(decorators):
         function = decorate(function)
@@ -147,7 +152,7 @@ def create(
 ) -> Any:
     """Create a task and print what the choices ask for. The editor opens after all checks.
 
-    `earlier` is as in `chosen_fields`.
+    `earlier` is as in `chosen_fields`; its `networkOf` is sent, too.
     """
     fields = _fields(app, options, choices, earlier)
     files = check_files(choices.files)
@@ -236,7 +241,8 @@ def _fields(
         )
     if not choices.dry_run and options.workspace:
         fields["workspaceId"] = check_workspace(app, options.workspace, fields.get("workspaceId"))
-    return fields | _local_fields(app, fields, choices)
+    like = {name: earlier[name] for name in ("networkOf",) if earlier and name in earlier}
+    return fields | like | _local_fields(app, fields, choices)
 
 
 def _planned(
@@ -259,6 +265,7 @@ def _planned(
 
 def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -> dict[str, Any]:
     """The fields that the local service alone understands. BadUsage for any other service."""
+    network = network_fields(app, choices.network, choices.allow)
     if not app.settings.is_local:
         if choices.no_jail:
             raise BadUsage("--no-jail requires -P local: it is for agents on this machine")
@@ -268,6 +275,7 @@ def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -
     return {
         **({"withChanges": True} if choices.with_changes else {}),
         **({"jail": "off"} if choices.no_jail else {}),
+        **network,
     }
 
 

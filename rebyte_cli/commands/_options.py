@@ -432,6 +432,68 @@ def dry_run_option(
     return option
 
 
+# What agents on this machine may reach
+
+
+class HostName(ParamType[str]):
+    """A host, with a port or without, or `*.example.com`; the service reads it."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text."""
+        if not value or any(letter in value for letter in "/@,; "):
+            self.fail(f"{value!r} is not a host such as pypi.org or *.example.com", param, ctx)
+        return value
+
+
+def _check_network(ctx: click.Context) -> None:
+    """How `--allow` goes with the options that have no list of hosts."""
+    given = ctx.params
+    if not given["allow"]:
+        return
+    if given["network"] in ("none", "host"):
+        raise BadUsage(f"--allow and --network {given['network']} cannot be used together")
+    if given.get("no_jail"):
+        raise BadUsage("--allow and --no-jail cannot be used together")
+
+
+def network_options(function: F) -> F:
+    """Add `--allow` and `--network` to a command; `network_fields` reads them."""
+    decorators = (
+        click.option(
+            "--allow",
+            cls=Option,
+            check=_check_network,
+            type=HostName(),
+            multiple=True,
+            metavar="HOST",
+            help="With -P local: let the agent connect to HOST; repeatable.",
+        ),
+        click.option(
+            "--network",
+            type=Choice(["list", "none", "host"]),
+            help="With -P local: what the agent reaches besides its model: the hosts of --allow and"
+            " config.toml (default), none, or all that this machine reaches.",
+        ),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def network_fields(app: App, network: str | None, allow: Sequence[str]) -> dict[str, Any]:
+    """The fields of a prompt for these options. BadUsage for any service but the local one."""
+    fields = {
+        **({"network": network} if network else {}),
+        **({"allow": list(allow)} if allow else {}),
+    }
+    if fields and not app.settings.is_local:
+        option = "--network" if network else "--allow"
+        raise BadUsage(f"{option} requires -P local: it is for agents on this machine")
+    return fields
+
+
 # What `create` and `batch` send besides the prompt
 
 

@@ -27,6 +27,8 @@ from ._options import (
     dry_run_option,
     full_ids_option,
     label_option,
+    network_fields,
+    network_options,
     on_question_option,
     task_options,
     timeout_option,
@@ -96,6 +98,7 @@ class Shard(ParamType[tuple[int, int]]):
     help="Make each prompt from this text and the fields of the line: {{field}}.",
 )
 @task_options()
+@network_options
 @click.option(
     "-f",
     "--file",
@@ -206,6 +209,8 @@ def command(
     report: str | None,
     full_ids: bool,
     dry_run: bool,
+    network: str | None,
+    allow: tuple[str, ...],
     **choices: Any,
 ) -> Any:
     """Run each line of FILE as a task, and print each result as it arrives.
@@ -278,6 +283,7 @@ def command(
     if not dry_run:
         refuse_other_shards(source)
     defaults = chosen_fields(app, TaskOptions(**choices))
+    defaults |= network_fields(app, network, allow)
     piped = stdin() if file == "-" else None
     batch = read_source(source, piped, defaults=defaults, files=files, labels=labels)
     plan = make_plan(batch.lines, source.name, shard)

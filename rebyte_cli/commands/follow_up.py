@@ -17,6 +17,8 @@ from ._options import (
     check_files,
     dry_run_option,
     files_option,
+    network_fields,
+    network_options,
     notify_option,
     on_question_option,
     skills_option,
@@ -39,6 +41,7 @@ from ._prompts import PromptSource, prompt_options, read_prompt
 @stream_option
 @notify_option
 @on_question_option
+@network_options
 @dry_run_option()
 def command(
     app: App,
@@ -53,6 +56,8 @@ def command(
     timeout: float | None,
     stream: bool,
     notify: bool,
+    network: str | None,
+    allow: tuple[str, ...],
     dry_run: bool,
 ) -> Any:
     """Send PROMPT to TASK, which may be running or finished.
@@ -65,6 +70,8 @@ def command(
     the agent has done stays, and is what `diff` shows. Conflicts are named, and nothing is changed
     or sent.
 
+    What the task's agent may reach stays as it was: --allow adds to it, --network replaces it.
+
     Examples:
 
       rebyte follow-up @last "Now fix the critical findings" --wait
@@ -73,12 +80,12 @@ def command(
     from ..history import references
 
     written = read_prompt(app, prompt, prompt_option, prompt_file)
-    paths = check_files(files)
+    paths, fields = check_files(files), network_fields(app, network, allow)
     task_id = references.task(app.history, task)
     if written.is_unwritten and not dry_run:
         app.client.get_task(task_id)  # whether it is there, before the editor opens
     with written.kept("follow-up") as text:
-        body: dict[str, Any] = {"prompt": text, **({"skills": skills} if skills else {})}
+        body: dict[str, Any] = {"prompt": text, **({"skills": skills} if skills else {}), **fields}
         if dry_run:
             if paths:
                 body["files"] = [{"path": path} for path in paths]

@@ -107,6 +107,8 @@ def _rerun(
     if not choices.files:
         rerun.check_files(task_id, earlier.files)
         choices = choices._replace(files=earlier.files)
+    if app.settings.is_local:
+        fields["networkOf"] = task_id  # its agent may reach what that of the earlier task could
     choices = choices._replace(labels={**earlier.labels, **choices.labels})
     if written is None:
         written = _first_prompt(app, task_id, with_changes=choices.with_changes)

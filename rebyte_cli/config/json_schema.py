@@ -35,14 +35,25 @@ _SIZE = {
 }
 _FOLDERS = {"type": "array", "items": {"type": "string", "pattern": "^(~/|/)"}}
 _COMMAND = {"anyOf": [{"type": "string", "minLength": 1}, _STRINGS]}
-_AGENT = {"command": _COMMAND, "env": _STRINGS, "read": _STRINGS}
 _PRICE = {name: {"type": "number", "minimum": 0} for name in PRICES}
+_HOSTS = {"type": "array", "items": {"type": "string", "pattern": r"^[^/@,;\s]+$"}}
+_VARIABLE = {"type": "string", "pattern": r"^[A-Za-z_]\w*$"}
+_AGENT = {
+    "command": _COMMAND,
+    "env": _STRINGS,
+    "read": _STRINGS,
+    "model": {"enum": ["anthropic", "openai", "gemini"]},
+    "key_env": _VARIABLE,
+    "base_url_env": _VARIABLE,
+}
 _LOCAL = {
     "parallel": {"type": "integer", "minimum": 1, "maximum": 64},
     "limit": _DURATION,
     "stall": _DURATION,
     "keep_free": _SIZE,
     "jail": {"enum": ["on", "off"]},
+    "network": {"enum": ["list", "none", "host"]},
+    "allow": _HOSTS,
     "tools": _FOLDERS,
     "caches": _FOLDERS,
     "agents": {

@@ -362,10 +362,11 @@ class Tools:
         return text
 
     def _confined(self) -> dict[str, str]:
-        """The field that has a service on this machine use a sandbox, whatever its settings are."""
+        """The fields that have a service on this machine use a sandbox with a network of its own,
+        whatever its settings are."""
         settings = self._app.settings
         here = settings.is_local or reach(urlsplit(settings.origin).hostname or "") == THIS_MACHINE
-        return {"jail": "on"} if here else {}
+        return {"jail": "on", "network": "confined"} if here else {}
 
     # Answers
 

@@ -171,11 +171,15 @@ class Parser(ABC):
 
 @dataclass(frozen=True)
 class Adapter(ABC):
-    """One agent. `command` replaces the program found on PATH (`[local.agents.NAME] command`)."""
+    """One agent. `command` replaces the program found on PATH (`[local.agents.NAME] command`).
+
+    `own_model` has the settings `model`, `key_env` and `base_url_env` of a program of the user's.
+    """
 
     command: tuple[str, ...] = ()
     extra_variables: tuple[str, ...] = ()
     extra_paths: tuple[str, ...] = ()
+    own_model: tuple[str, ...] = ()
 
     name: ClassVar[str] = ""
     install: ClassVar[str] = ""

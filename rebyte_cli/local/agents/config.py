@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...system.durations import parse_duration
-from . import tools
+from . import edge, tools
 from .adapter import Adapter
 from .claude import Claude
 from .codex import Codex
 from .gemini import Gemini
+from .model_access import WIRES
 from .opencode import OpenCode
 from .program import ProgramAdapter
 
@@ -24,6 +25,9 @@ BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
 SESSIONS = tuple(name for agent in BUILT_IN for name in agent.sessions)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+MODEL_SETTINGS = ("model", "key_env", "base_url_env")
+AGENT_SETTINGS = ("command", "env", "read", *MODEL_SETTINGS)
 SIZES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -34,7 +38,8 @@ class ConfigError(ValueError):
 class LocalConfig(NamedTuple):
     """The settings of `[local]`; `limit` and `stall` in seconds, 0 for none.
 
-    `keep_free` are the bytes of the disk that an agent must leave free.
+    `keep_free` are the bytes of the disk that an agent must leave free, `network` is one of
+    `edge.NETWORKS`, and `allow` has hosts.
     """
 
     parallel: int
@@ -42,6 +47,8 @@ class LocalConfig(NamedTuple):
     stall: float
     keep_free: int
     jail: bool
+    network: str
+    allow: tuple[str, ...]
     tools: tuple[str, ...]
     caches: tuple[str, ...]
     agents: dict[str, Adapter]
@@ -67,6 +74,8 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
         _seconds(table, "stall", "15m"),
         _bytes(table, "keep_free", "500M"),
         jail == "on",
+        _choice(table, "network", edge.NETWORKS, "[local]") or edge.LIST,
+        _hosts(table),
         _folders(table, "tools", config_file, state_dir),
         _folders(table, "caches", config_file, state_dir),
         _agents(table.get("agents", {})),
@@ -118,6 +127,22 @@ def _bytes(table: Mapping[str, Any], name: str, default: str) -> int:
     return int(found[1]) * SIZES[found[2]]
 
 
+def _choice(table: Mapping[str, Any], name: str, choices: Sequence[str], where: str) -> str | None:
+    """One of the choices; None when the setting is missing."""
+    value = table.get(name)
+    if value is not None and value not in choices:
+        raise ConfigError(f"{where} {name} must be one of {', '.join(choices)}")
+    return value
+
+
+def _hosts(table: Mapping[str, Any]) -> tuple[str, ...]:
+    hosts = _strings(table, "allow", "[local]")
+    for host in hosts:
+        if not edge.is_host(host):
+            raise ConfigError(f"[local] allow: {host!r} is not a host such as pypi.org")
+    return hosts
+
+
 def _folders(
     table: Mapping[str, Any], name: str, config_file: Path | None, state_dir: Path | None
 ) -> tuple[str, ...]:
@@ -141,20 +166,35 @@ def _agents(tables: object) -> dict[str, Adapter]:
             raise ConfigError(f"{where}: a name has letters, digits, `.`, `_` and `-`")
         if not isinstance(table, dict):
             raise ConfigError(f"{where} must be a table")
-        _check_names(table, ("command", "env", "read"), where)
+        _check_names(table, AGENT_SETTINGS, where)
         command = table.get("command", [])
         words = tuple([command] if isinstance(command, str) else _strings(table, "command", where))
         more = {
             "extra_variables": _strings(table, "env", where),
             "extra_paths": _strings(table, "read", where),
         }
+        own = [key for key in MODEL_SETTINGS if key in table]
+        if name in built_in and own:
+            raise ConfigError(f"{where} {own[0]}: {name} has its own model settings")
         if name in built_in:
             agents[name] = built_in[name](command=words, **more)
         elif not words or not words[0]:
             raise ConfigError(f'{where} needs command = ["PROGRAM", "ARGUMENT", …]')
         else:
-            agents[name] = ProgramAdapter(command=words, label=name, **more)
+            wire = _choice(table, "model", tuple(WIRES), where)
+            names = tuple(_variable(table, key, where) for key in MODEL_SETTINGS[1:])
+            if any(names) and not wire:
+                raise ConfigError(f"{where} {own[0]} needs model = {' | '.join(WIRES)}")
+            more["own_model"] = (wire, *names) if wire else ()
+            agents[name] = ProgramAdapter(words, label=name, **more)
     return agents
+
+
+def _variable(table: Mapping[str, Any], key: str, where: str) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str) or (key in table and not VARIABLE.fullmatch(value)):
+        raise ConfigError(f"{where} {key} must be the name of a variable")
+    return value
 
 
 def _strings(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -171,12 +211,14 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "command": adapter.command,
         "extra_variables": adapter.extra_variables,
         "extra_paths": adapter.extra_paths,
+        "own_model": adapter.own_model,
     }
 
 
 def adapter_of(described: Mapping[str, Any]) -> Adapter:
     """The adapter that `describe` described."""
-    more = {name: tuple(described[name]) for name in ("command", "extra_variables", "extra_paths")}
+    names = ("command", "extra_variables", "extra_paths", "own_model")
+    more = {name: tuple(described.get(name, ())) for name in names}
     for kind in BUILT_IN:
         if kind.name == described["name"]:
             return kind(**more)

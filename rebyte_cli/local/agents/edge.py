@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ RECORD = "network.jsonl"
 END_SECONDS = 5.0
 # What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.
 LIST, NONE, HOST = NETWORKS = ("list", "none", "host")
+HOST_ENTRY = re.compile(r"(\*\.)?[\w.-]+(:\d{1,5})?|\[[\da-fA-F:.]+\](:\d{1,5})?")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 PROXY_VARIABLES = [each for name in (*PROXIES, "NO_PROXY") for each in (name, name.lower())]
 DIRECT = "127.0.0.1,localhost"
@@ -33,6 +35,11 @@ DIRECT = "127.0.0.1,localhost"
 
 class EdgeFailed(OSError):
     """The gateway does not start; the text says why."""
+
+
+def is_host(text: str) -> bool:
+    """Whether the gateway could allow this: `host`, `host:port` or `*.example.com`."""
+    return HOST_ENTRY.fullmatch(text) is not None
 
 
 def network_of(options: Mapping[str, Any]) -> str:
@@ -59,7 +66,7 @@ def way_out(
     network = network_of(options)
     if network == HOST:
         return Edge(None)
-    allow = [*access.hosts, *(options.get("allow", ()) if network == LIST else ())]
+    allow = [*access.hosts, *(options.get("hosts", ()) if network == LIST else ())]
     return Edge(
         {
             "models": [model.settings() for model in access.models],

@@ -15,12 +15,13 @@ from .. import http
 from ..database import Store
 from ..http import JsonObject, Refusal
 from ..uploads import asked_name
-from . import config, jail, programs, runs, skills, source, spawn
+from . import config, edge, jail, programs, runs, skills, source, spawn
 from .adapter import Adapter
 
 JAIL_CACHE = "jail.json"
 # The cheapest tier of the cloud, and the default there: an agent's own default here.
 CLOUD_TIERS = ("lite",)
+CONFINED = "confined"
 
 
 def executors(config_file: Path | None) -> tuple[str, ...]:
@@ -62,10 +63,40 @@ class Launcher:
             "caches": settings.caches,
             # The private HOME of the next run has only what is named again.
             "skills": list(earlier["skills"] if earlier else ()),
+            **self._network(body, settings, earlier),
         }
         options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
         return Launch(self._store, adapter, options, login)
+
+    def _network(
+        self, body: JsonObject, settings: config.LocalConfig, earlier: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """What the run may reach: `network`, the hosts that it names itself, and all `hosts`.
+
+        `networkOf` is a task whose last run could reach what this one may; it is this service's own
+        extension, as are `network` and `allow`. `confined` stands for anything but `host`.
+        """
+        like = http.optional_text(body, "networkOf", most=1000)
+        if like is not None:
+            with self._store.read() as db:
+                found = earlier_options(db, like)
+            earlier = found[1] if found else earlier
+        before = earlier or {}
+        wanted = http.optional_choice(body, "network", (*edge.NETWORKS, CONFINED))
+        usual = before.get("network") or settings.network
+        network = usual if wanted in (None, CONFINED) else wanted
+        if wanted == CONFINED and network == edge.HOST:
+            network = edge.LIST
+        allow = http.strings(body, "allow")
+        for host in allow:
+            if not edge.is_host(host):
+                http.invalid(f"{host!r} is not a host such as pypi.org or *.example.com")
+        if allow and wanted is None and network != edge.LIST:
+            network = edge.LIST
+        own = list(dict.fromkeys([*before.get("allow", ()), *allow]))
+        hosts = list(dict.fromkeys([*settings.allow, *own]))
+        return {"network": network, "allow": own, "hosts": hosts}
 
     def _source(self, body: JsonObject) -> tuple[list[object], dict[str, str]]:
         """What to clone, and the login in its URL: no database and no argument is to have that.
@@ -165,19 +196,25 @@ class Launch:
     def start(self, announce: Callable[[str], None]) -> None:
         """Start the supervisor, after the transaction of `record` is committed.
 
-        `announce` reports what runs where: once for each agent, and always without a jail. It also
+        `announce` reports what runs where: once for each agent, and always without a jail or with
+        the network of this machine. It also
         reports which of the user's settings the agent does not get, once for each such list.
         """
         assert self._lock is not None
         name = self.adapter.title
         if not self._options["jail"]:
             announce(f"{name} runs unconfined: it can read and change all your files")
+        elif self._options["network"] == edge.HOST:
+            announce(
+                f"{name} runs in a jail that shares the network: it reaches what this machine does,"
+                " and has your key or login inside"
+            )
         elif self._store.recall(f"announced {name}") is None:
             self._store.remember(f"announced {name}", "yes")
             announce(
                 f"{name} runs in a jail (bubblewrap), in a workspace below"
-                f" {self._store.folder / 'workspaces'}: it sees that, the system read-only and the"
-                " network, but none of your files"
+                f" {self._store.folder / 'workspaces'}: it sees that and the system read-only, but"
+                " none of your files, and reaches its model and the hosts that you allow"
             )
         unused = ", ".join(self.adapter.unused_settings(Path.home()))
         if unused and self._store.recall(f"unused {name}") != unused:

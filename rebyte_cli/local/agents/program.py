@@ -5,8 +5,9 @@ What it prints becomes an event a few times a second, not for each line: a build
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .adapter import (
@@ -21,17 +22,43 @@ from .adapter import (
     shorten,
     without_sequences,
 )
+from .model_access import WIRES, AgentAccess, ModelAccess, placeholder
 
 
 @dataclass(frozen=True)
 class ProgramAdapter(Adapter):
-    """`[local.agents.NAME] command = […]`. Each run starts from nothing: it has no sessions."""
+    """`[local.agents.NAME] command = […]`. Each run starts from nothing: it has no sessions.
+
+    Without a model of its own (`own_model`) the gateway has no key for it.
+    """
 
     label: str = ""
 
     @property
     def title(self) -> str:
         return self.label
+
+    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
+        if not self.own_model:
+            return AgentAccess()
+        api, key, address = self._model_settings()
+        model = ModelAccess(
+            api,
+            api,
+            outside.get(address) or WIRES[api].root,
+            outside.get(key, ""),
+            WIRES[api].credential,
+            placeholder(WIRES[api].key_start),
+        )
+        return AgentAccess((model,), {key: model.placeholder, address: model.url})
+
+    def keys_named_by(self, user_home: Path) -> Iterable[str]:
+        return self._model_settings()[1:] if self.own_model else ()
+
+    def _model_settings(self) -> tuple[str, str, str]:
+        """The API of its model, and the variables from which it reads its key and the address."""
+        api, key, address = self.own_model
+        return api, key or WIRES[api].key_variable, address or WIRES[api].url_variable
 
     def arguments(self, invocation: Invocation) -> list[str]:
         return []
