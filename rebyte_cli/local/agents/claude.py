@@ -8,18 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..gateway.settings import ANTHROPIC, BEARER, X_API_KEY
 from .adapter import Adapter, Invocation, Outcome, Parser, joined
 from .jail import Mount
-from .model_access import (
-    ANTHROPIC,
-    API_KEY,
-    BEARER,
-    WIRES,
-    AgentAccess,
-    ModelAccess,
-    header_lines,
-    placeholder,
-)
+from .model_access import WIRES, AgentAccess, ModelAccess, header_lines, placeholder
 from .tokens import counted
 from .user_config import read_json, strings
 
@@ -28,7 +20,7 @@ LOGIN = ".claude/.credentials.json"
 # The variables with a credential, in claude's order, with the header that it goes into.
 KEYS = {
     "ANTHROPIC_AUTH_TOKEN": (BEARER, "sk-"),
-    "ANTHROPIC_API_KEY": (API_KEY, WIRES[ANTHROPIC].key_start),
+    "ANTHROPIC_API_KEY": (X_API_KEY, WIRES[ANTHROPIC].key_start),
     "CLAUDE_CODE_OAUTH_TOKEN": (BEARER, "sk-ant-oat01-"),
 }
 NEVER_MS = 4_102_444_800_000  # 2100: a placeholder does not expire

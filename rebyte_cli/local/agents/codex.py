@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..gateway.settings import BEARER, OPENAI
 from .adapter import Adapter, Invocation, Outcome, Parser, readable
 from .jail import Mount
-from .model_access import BEARER, OPENAI, WIRES, AgentAccess, ModelAccess, placeholder
+from .model_access import WIRES, AgentAccess, ModelAccess, placeholder
 from .tokens import counted
 from .user_config import read_json, strings
 

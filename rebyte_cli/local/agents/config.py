@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...system.durations import parse_duration
+from ..gateway.allowed_hosts import is_entry
 from . import edge, tools
 from .adapter import Adapter
 from .claude import Claude
@@ -138,7 +139,7 @@ def _choice(table: Mapping[str, Any], name: str, choices: Sequence[str], where: 
 def _hosts(table: Mapping[str, Any]) -> tuple[str, ...]:
     hosts = _strings(table, "allow", "[local]")
     for host in hosts:
-        if not edge.is_host(host):
+        if not is_entry(host):
             raise ConfigError(f"[local] allow: {host!r} is not a host such as pypi.org")
     return hosts
 

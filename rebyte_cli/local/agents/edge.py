@@ -7,27 +7,26 @@ lets through requests to the run's models and to the hosts on its list.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..gateway import settings as gateway_settings
 from ..gateway.door import ADDRESS, Door
+from ..gateway.settings import GatewaySettings, command
 from . import jail, programs
 from .adapter import Adapter, end_of_process
 from .model_access import AgentAccess
 
 RECORD = "network.jsonl"
 END_SECONDS = 5.0
+NO_LISTENER = -1  # until there is one
 # What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.
 LIST, NONE, HOST = NETWORKS = ("list", "none", "host")
-HOST_ENTRY = re.compile(r"(\*\.)?[\w.-]+(:\d{1,5})?|\[[\da-fA-F:.]+\](:\d{1,5})?")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 PROXY_VARIABLES = [each for name in (*PROXIES, "NO_PROXY") for each in (name, name.lower())]
 DIRECT = "127.0.0.1,localhost"
@@ -35,11 +34,6 @@ DIRECT = "127.0.0.1,localhost"
 
 class EdgeFailed(OSError):
     """The gateway does not start; the text says why."""
-
-
-def is_host(text: str) -> bool:
-    """Whether the gateway could allow this: `host`, `host:port` or `*.example.com`."""
-    return HOST_ENTRY.fullmatch(text) is not None
 
 
 def network_of(options: Mapping[str, Any]) -> str:
@@ -66,17 +60,16 @@ def way_out(
     network = network_of(options)
     if network == HOST:
         return Edge(None)
-    allow = [*access.hosts, *(options.get("hosts", ()) if network == LIST else ())]
+    allow = (*access.hosts, *(options.get("hosts", ()) if network == LIST else ()))
     return Edge(
-        {
-            "models": [model.settings() for model in access.models],
-            "allow": allow,
-            "record": str(folder / RECORD),
-            "user_proxy": {name: outside[name] for name in PROXY_VARIABLES if name in outside},
-            "certificates": {
-                name: outside[name] for name in jail.CERTIFICATE_VARIABLES if name in outside
-            },
-        }
+        GatewaySettings(
+            NO_LISTENER,
+            tuple(model.route() for model in access.models),
+            allow,
+            str(folder / RECORD),
+            {name: outside[name] for name in PROXY_VARIABLES if name in outside},
+            {name: outside[name] for name in jail.CERTIFICATE_VARIABLES if name in outside},
+        )
     )
 
 
@@ -103,7 +96,7 @@ class Edge:
     `needs` are paths to show in the jail for it, `variables` what the environment there gets.
     """
 
-    def __init__(self, settings: Mapping[str, Any] | None) -> None:
+    def __init__(self, settings: GatewaySettings | None) -> None:
         """`settings` are those of the gateway; None shares the network of this machine."""
         self._settings = settings
         self._gateway: subprocess.Popen[bytes] | None = None
@@ -149,7 +142,7 @@ class Edge:
         with listener:
             # It ends when nothing reads its output any more: so when this process dies, too.
             self._gateway = subprocess.Popen(
-                gateway_settings.command(),
+                command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={},
@@ -157,11 +150,11 @@ class Edge:
                 pass_fds=(listener.fileno(),),
                 start_new_session=True,
             )
-            given = {"listener": listener.fileno(), **self._settings}
+            given = replace(self._settings, listener=listener.fileno())
         assert self._gateway.stdin is not None
         assert self._gateway.stdout is not None
         with contextlib.suppress(BrokenPipeError), self._gateway.stdin as stdin:
-            stdin.write(json.dumps(given).encode())
+            stdin.write(given.to_json().encode())
         if self._gateway.stdout.readline() != b"ready\n":
             raise EdgeFailed("the gateway to the network does not start (see supervisors.log)")
 

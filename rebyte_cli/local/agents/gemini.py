@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..gateway.settings import GEMINI, X_GOOG_API_KEY
 from .adapter import (
     LONGEST_STRING,
     Adapter,
@@ -23,7 +24,7 @@ from .adapter import (
     shorten,
 )
 from .jail import Mount
-from .model_access import GEMINI, GOOGLE_KEY, WIRES, AgentAccess, ModelAccess, placeholder
+from .model_access import WIRES, AgentAccess, ModelAccess, placeholder
 from .tokens import counted
 from .user_config import read_env, read_json
 
@@ -70,7 +71,7 @@ class Gemini(Adapter):
             return AgentAccess(inside=kind, logins=self.logins, hosts=_hosts(login, outside))
         base_url, key = outside.get(wire.url_variable) or wire.root, outside.get(wire.key_variable)
         model = ModelAccess(
-            GEMINI, GEMINI, base_url, key or "", GOOGLE_KEY, placeholder(wire.key_start)
+            GEMINI, GEMINI, base_url, key or "", X_GOOG_API_KEY, placeholder(wire.key_start)
         )
         variables = {wire.url_variable: model.url, wire.key_variable: model.placeholder}
         return AgentAccess((model,), variables)

@@ -13,6 +13,7 @@ from typing import Any
 from ...system.git import GitFailed
 from .. import http
 from ..database import Store
+from ..gateway.allowed_hosts import is_entry
 from ..http import JsonObject, Refusal
 from ..uploads import asked_name
 from . import config, edge, jail, programs, runs, skills, source, spawn
@@ -90,7 +91,7 @@ class Launcher:
             network = edge.LIST
         allow = http.strings(body, "allow")
         for host in allow:
-            if not edge.is_host(host):
+            if not is_entry(host):
                 http.invalid(f"{host!r} is not a host such as pypi.org or *.example.com")
         if allow and wanted is None and network != edge.LIST:
             network = edge.LIST

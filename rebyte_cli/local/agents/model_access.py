@@ -10,14 +10,18 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..gateway.door import ADDRESS
-
-# The APIs that the gateway reads; the last is for a provider that has all of them.
-ANTHROPIC, OPENAI, GEMINI, ANY = "anthropic", "openai", "gemini", "any"
-# The header with the key, and how the keys of a vendor begin, by which some agents know them.
-API_KEY, BEARER, GOOGLE_KEY = "x-api-key", "bearer", "x-goog-api-key"
+from ..gateway.settings import (
+    ANTHROPIC,
+    BEARER,
+    GEMINI,
+    OPENAI,
+    X_API_KEY,
+    X_GOOG_API_KEY,
+    ModelRoute,
+)
 
 
 class Wire(NamedTuple):
@@ -35,14 +39,14 @@ class Wire(NamedTuple):
 
 WIRES = {
     ANTHROPIC: Wire(
-        "https://api.anthropic.com", API_KEY, "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL",
+        "https://api.anthropic.com", X_API_KEY, "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL",
         "sk-ant-api03-",
     ),
     OPENAI: Wire(
         "https://api.openai.com/v1", BEARER, "OPENAI_API_KEY", "OPENAI_BASE_URL", "sk-proj-"
     ),
     GEMINI: Wire(
-        "https://generativelanguage.googleapis.com", GOOGLE_KEY, "GEMINI_API_KEY",
+        "https://generativelanguage.googleapis.com", X_GOOG_API_KEY, "GEMINI_API_KEY",
         "GOOGLE_GEMINI_BASE_URL", "AIza",
     ),
 }  # fmt: skip
@@ -81,18 +85,18 @@ class ModelAccess:
         """The base URL for the agent."""
         return f"{ADDRESS}{self.prefix}"
 
-    def settings(self) -> dict[str, Any]:
-        """As the gateway reads it."""
-        return {
-            "wire": self.wire,
-            "base_url": self.base_url.rstrip("/"),
-            "key": self.key,
-            "credential": self.credential,
-            "placeholder": self.placeholder,
-            "prefix": self.prefix,
-            "headers": dict(self.headers),
-            "query": dict(self.query),
-        }
+    def route(self) -> ModelRoute:
+        """As the gateway is told of it."""
+        return ModelRoute(
+            self.wire,
+            self.base_url,
+            self.key,
+            self.credential,
+            self.placeholder,
+            self.prefix,
+            self.headers,
+            self.query,
+        )
 
 
 @dataclass(frozen=True)

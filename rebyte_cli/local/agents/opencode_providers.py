@@ -11,17 +11,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .model_access import (
-    ANTHROPIC,
-    ANY,
-    API_KEY,
-    BEARER,
-    GEMINI,
-    GOOGLE_KEY,
-    OPENAI,
-    ModelAccess,
-    placeholder,
-)
+from ..gateway.settings import ANTHROPIC, ANY, BEARER, GEMINI, OPENAI, X_API_KEY, X_GOOG_API_KEY
+from .model_access import ModelAccess, placeholder
 from .user_config import read_json, strings
 
 LOGIN = ".local/share/opencode/auth.json"
@@ -42,12 +33,12 @@ class Provider(NamedTuple):
 
 PROVIDERS = {
     "anthropic": Provider(
-        "https://api.anthropic.com/v1", ("ANTHROPIC_API_KEY",), ANTHROPIC, API_KEY
+        "https://api.anthropic.com/v1", ("ANTHROPIC_API_KEY",), ANTHROPIC, X_API_KEY
     ),
     "deepseek": Provider("https://api.deepseek.com", ("DEEPSEEK_API_KEY",)),
     "google": Provider(
         "https://generativelanguage.googleapis.com/v1beta",
-        ("GOOGLE_GENERATIVE_AI_API_KEY", "GEMINI_API_KEY"), GEMINI, GOOGLE_KEY,
+        ("GOOGLE_GENERATIVE_AI_API_KEY", "GEMINI_API_KEY"), GEMINI, X_GOOG_API_KEY,
     ),
     "groq": Provider("https://api.groq.com/openai/v1", ("GROQ_API_KEY",)),
     "mistral": Provider("https://api.mistral.ai/v1", ("MISTRAL_API_KEY",)),
@@ -66,8 +57,8 @@ PROVIDERS = {
 }  # fmt: skip
 # The APIs of the packages that speak another one than OpenAI's.
 PACKAGES = {
-    "@ai-sdk/anthropic": (ANTHROPIC, API_KEY),
-    "@ai-sdk/google": (GEMINI, GOOGLE_KEY),
+    "@ai-sdk/anthropic": (ANTHROPIC, X_API_KEY),
+    "@ai-sdk/google": (GEMINI, X_GOOG_API_KEY),
 }
 # The variable with another address of a provider, where its package obeys one.
 ADDRESSES = {"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}

@@ -86,10 +86,18 @@ class AllowedHosts:
             else:
                 self._exact.add(HostPort(with_default.host, port))
 
+    def __bool__(self) -> bool:
+        return bool(self._exact or self._below)
+
     def __contains__(self, target: HostPort) -> bool:
         return target in self._exact or any(
             target.port == port and target.host.endswith(suffix) for suffix, port in self._below
         )
+
+
+def is_entry(text: str) -> bool:
+    """Whether this can be on the list."""
+    return bool(AllowedHosts([text]))
 
 
 def to_ascii(host: str) -> str:
