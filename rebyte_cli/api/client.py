@@ -337,6 +337,13 @@ class RebyteClient:
             "Content", self._object("GET", path, query=query, timeout=self._at_most(timeout))
         )
 
+    def task_requests(self, task_id: str) -> list[dict[str, Any]]:
+        """The requests of a task's agent to the network, oldest first.
+
+        Only the service on this machine has them (`rebyte -P local`).
+        """
+        return self._rows(f"/tasks/{path_id(task_id, 'task id')}/network", "requests")
+
     def stream_events(
         self,
         task_id: str,

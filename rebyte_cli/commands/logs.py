@@ -10,10 +10,17 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import CONTENT, EVENT, Records, Text
+from ..output.records import CONTENT, EVENT, REQUEST, RecordList, Records, Text
 from ..system.deadline import Deadline
 from ._base import define
-from ._options import Number, on_question_option, task_argument, timeout_option
+from ._options import (
+    Number,
+    Option,
+    Output,
+    on_question_option,
+    task_argument,
+    timeout_option,
+)
 from ._wait import last, printed
 
 if TYPE_CHECKING:
@@ -21,6 +28,13 @@ if TYPE_CHECKING:
     from ._wait import Shown
 
 T = TypeVar("T")
+
+
+def _check_network(ctx: click.Context) -> None:
+    """How `--network` goes with the options for a transcript."""
+    for name, option in (("follow", "-f"), ("full", "--full"), ("tail", "--tail")):
+        if ctx.params["network"] and ctx.params[name] not in (None, False):
+            raise BadUsage(f"--network and {option} cannot be used together")
 
 
 @define("logs", kind=EVENT, whole=CONTENT, text=True, statuses=(3, 4, 5, 12, 124))
@@ -33,10 +47,25 @@ T = TypeVar("T")
     metavar="N",
     help="Begin with the last N lines, or with -o jsonl, the last N events.",
 )
+@click.option(
+    "--network",
+    cls=Option,
+    check=_check_network,
+    output=Output(REQUEST),
+    schema={"--network": REQUEST},
+    is_flag=True,
+    help="Show the requests of an agent on this machine instead, also those that were refused.",
+)
 @timeout_option
 @on_question_option
 def command(
-    app: App, task: str, follow: bool, full: bool, tail: int | None, timeout: float | None
+    app: App,
+    task: str,
+    follow: bool,
+    full: bool,
+    tail: int | None,
+    network: bool,
+    timeout: float | None,
 ) -> Any:
     """Show the transcript of TASK.
 
@@ -52,6 +81,7 @@ def command(
       rebyte logs @last
       rebyte logs @last -f --timeout 10m
       rebyte logs @last -f --tail 20
+      rebyte -P local logs @last --network
       rebyte logs @last -f -o jsonl | jq -c 'select(.eventType == "tool_use")'
     """
     from ..history import references
@@ -60,6 +90,10 @@ def command(
     from ..tasks.usage import noted
 
     task_id = references.task(app.history, task)
+    if network:
+        if not app.settings.is_local:
+            raise BadUsage("--network requires -P local: it is for agents on this machine")
+        return RecordList(REQUEST, app.client.task_requests(task_id))
     deadline = Deadline(timeout)
 
     def shown(show: Callable[[Asked], Shown[T]], *, in_text: bool = False) -> Iterator[T]:

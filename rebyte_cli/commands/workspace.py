@@ -228,7 +228,8 @@ def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
 
     workspace_id, folder = _folder(app, workspace)
     try:
-        raise click.exceptions.Exit(by_hand.run(app.state_dir / "local", workspace_id, words))
+        status = by_hand.run(app.state_dir / "local", workspace_id, words, app.note)
+        raise click.exceptions.Exit(status)
     except Refusal as refusal:
         hint = refusal.hint
         if refusal.code == "run_at_work":

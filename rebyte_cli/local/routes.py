@@ -38,6 +38,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/tasks/<task_id>/cancel", tasks.cancel),
     ("PATCH", "/v1/tasks/<task_id>/visibility", tasks.set_visibility),
     ("GET", "/v1/tasks/<task_id>/changes.patch", tasks.patch),
+    ("GET", "/v1/tasks/<task_id>/network", tasks.network),
     ("GET", "/v1/tasks/<task_id>/events", event_stream.events),
     ("GET", "/v1/tasks/<task_id>/content", transcript.content),
     ("GET", "/v1/tasks/<task_id>/prompts/<prompt_id>/events", transcript.sub_events),

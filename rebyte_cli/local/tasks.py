@@ -186,6 +186,13 @@ def patch(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     return HttpResponse(found, content_type=RESULTS[PATCH_FILE])
 
 
+def network(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
+    """GET /tasks/{id}/network: the requests of its agents, which this service alone records."""
+    with context.store.read() as db:
+        task = load_task(db, caller_of(context, request), task_id)
+    return http.reply({"requests": gate.requests_of_runs(context, task)})
+
+
 def delete(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """DELETE /tasks/{id}: soft, stops the run; afterwards the task is not found."""
     with context.store.write() as db:

@@ -227,6 +227,14 @@ EVENT = _kind(
 # GET /tasks/{id}/content (seen in a client).
 CONTENT = _kind("content", "transcripts", "id", "id status prompts:object[]", "id status")
 
+# A request of an agent on this machine, as its gateway recorded it.
+REQUEST = _kind(
+    "request", "requests", "host",
+    "time:time host:text port:integer method:text path:text status:integer sent:bytes"
+    " received:bytes seconds:number refused:text? option:text? fault:text? usage:any? promptId",
+    "time method host path status received refused",
+)  # fmt: skip
+
 # A line of a batch's results.
 RESULT = _kind(
     "result", "results", "id",

@@ -26,18 +26,20 @@ PROMPT = "(attached: the agent's own screen)"
 QUIT = (0, 130)  # a program that Ctrl-C ends may say so
 
 
-def run(state_dir: Path, workspace: str, words: Sequence[str]) -> int:
+def run(
+    state_dir: Path, workspace: str, words: Sequence[str], announce: Callable[[str], None]
+) -> int:
     """Run a command in the jail of a workspace's runs, with the terminal or streams here.
 
-    Returns its exit status. What it changed counts as the last run's. Raises Refusal when a run is
-    at work or no jail can be made.
+    Returns its exit status. What it changed counts as the last run's; `announce` is told what it
+    was refused of the network. Raises Refusal when a run is at work or no jail can be made.
     """
     store = Store(state_dir)
     try:
         last, options = _last(store, workspace)
         _check_jail(store, last, options)
         with _alone(store, last):
-            return _in_jail(Workspace(state_dir, workspace), options, words)
+            return _in_jail(Workspace(state_dir, workspace), options, words, announce)
     finally:
         store.close()
 
@@ -173,9 +175,15 @@ def _check_jail(store: Store, last: runs.RunRecord, options: dict[str, Any]) -> 
         raise Refusal(409, "jail_unavailable", check.reason, check.fix)
 
 
-def _in_jail(workspace: Workspace, options: dict[str, Any], words: Sequence[str]) -> int:
+def _in_jail(
+    workspace: Workspace,
+    options: dict[str, Any],
+    words: Sequence[str],
+    announce: Callable[[str], None],
+) -> int:
     program = programs.find(config.adapter_of(options["adapter"]), os.environ)
     confinement = jail.confine(workspace.folder, jailed=True)
+    (workspace.folder / edge.RECORD).unlink(missing_ok=True)
     with edge.way_out(options, AgentAccess(), os.environ, workspace.folder) as way:
         needs = [*jail.certificates(os.environ), *(program.needs if program else ()), *way.needs]
         own = tools.find_shown(options, os.environ, needs, workspace.home)
@@ -198,6 +206,8 @@ def _in_jail(workspace: Workspace, options: dict[str, Any], words: Sequence[str]
             watch=way.problem,
             edge=way,
         )
+    for note in way.refused():
+        announce(note)
     if reason:
         raise Refusal(500, "gateway_failed", reason)
     return status

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..gateway import record
 from ..gateway.door import ADDRESS, Door
 from ..gateway.settings import GatewaySettings, command
 from . import jail, programs
@@ -30,6 +31,13 @@ LIST, NONE, HOST = NETWORKS = ("list", "none", "host")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 PROXY_VARIABLES = [each for name in (*PROXIES, "NO_PROXY") for each in (name, name.lower())]
 DIRECT = "127.0.0.1,localhost"
+
+
+def _refused(place: str, host: record.RefusedHost) -> str:
+    count = f"{host.requests} request{'s' if host.requests > 1 else ''}"
+    verb = "were" if host.requests > 1 else "was"
+    remedy = f"; allow it with {host.option}" if host.option else f": {host.reason}"
+    return f"{count} to {place} {verb} refused{remedy}"
 
 
 class EdgeFailed(OSError):
@@ -163,6 +171,13 @@ class Edge:
         if self._gateway is None or self._gateway.poll() is None:
             return ""
         return f"the gateway to the network {end_of_process(self._gateway.returncode)}"
+
+    def refused(self) -> list[str]:
+        """What the run was refused, a line for each host."""
+        if self._settings is None:
+            return []
+        hosts = record.refusals(self._settings.record).items()
+        return [_refused(place, host) for place, host in hosts if place]
 
     def close(self) -> None:
         """End the gateway, which writes the rest of its record."""

@@ -156,6 +156,22 @@ def base_commit(context: Context, task: TaskRecord) -> str:
     return Workspace(context.store.folder, task.workspace).started_from()
 
 
+def requests_of_runs(context: Context, task: TaskRecord) -> list[JsonObject]:
+    """What went through the gateways of a task's runs, and what they refused, oldest first."""
+    if all(isinstance(run, SimulatedRun) for run in task.runs):
+        return []
+    from ..gateway import record
+    from .edge import RECORD
+    from .workspace import Workspace
+
+    workspace = Workspace(context.store.folder, task.workspace)
+    return [
+        {**entry._asdict(), "time": http.stamp(entry.time), "promptId": run.prompt.id}
+        for run in task.runs
+        for entry in record.read(workspace.run_folder(run.prompt.id) / RECORD)
+    ]
+
+
 def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
     """Stop the runs of a workspace and delete its folder; whether it had one.
 

@@ -317,52 +317,68 @@ class Supervisor:
 
     def _agent(self, adapter: Adapter, session: str | None) -> tuple[Outcome, bool]:
         """Run the agent once: the outcome, and whether it did not know `session`."""
-        options, user_home = self._options, Path.home()
-        outside = adapter.surroundings(os.environ, user_home)
+        outside = adapter.surroundings(os.environ, Path.home())
         program = programs.find(adapter, outside)
         if program is None:
             raise RunFailed(f"{adapter.program} is no longer on PATH")
-        confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
-        access = edge.access_of(adapter, options, outside, user_home)
-        seen = access.seen(outside, adapter.keys(outside, user_home))
         with contextlib.ExitStack() as stack:
-            try:
-                self._furnish(adapter, confinement.code, seen, user_home, access)
-                logins = LoginCopies(adapter, access, user_home, confinement)
-                stack.enter_context(logins)
-            except OSError as error:
-                raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
-            way = stack.enter_context(edge.way_out(options, access, outside, self._folder))
-            invocation = Invocation(options["model"], session, new_id())
-            words = adapter.screen if self.on_screen else adapter.arguments
-            needs = [*program.needs, *jail.certificates(outside), *way.needs]
-            own = tools.find_shown(options, outside, needs, self._workspace.home)
-            line = jail.command(
-                confinement,
-                way.command([*program.command, *words(invocation)]),
-                needs=needs,
-                more=[*own.arguments, *logins.arguments],
-                hidden=self._hidden(adapter),
-                network=way.is_shared,
-                terminal=self.on_screen,
-            )
-            variables = jail.environment(confinement, seen, [*own.folders, *program.folders])
-            variables |= own.variables | adapter.let_through(seen, user_home)
-            variables |= adapter.environment(seen) | way.variables
+            start = self._prepare(adapter, program, session, outside, stack)
             parser, stdin = adapter.parser(), adapter.stdin(self._prompt)
-            start = AgentStart(confinement, line, variables, way, logins.passed)
             status, reason = self._execute(start, stdin, parser)
         stderr = _tail(self._folder / STDERR_FILE)
         if session is not None and not reason and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
         self._append(parser.flush())
-        if self._not_found and confinement.jailed:
+        if self._not_found and start.confinement.jailed:
             self._tell([tools.hint(self._not_found, outside.get("PATH", ""))])
         if reason:
             outcome = Outcome(False, "", reason, parser.usage)
         else:
             outcome = parser.finish(status, stderr)
+        refused = start.way.refused()
+        if outcome.succeeded:
+            self._tell(refused)
+        elif refused:
+            outcome = _with_note(outcome, "\n".join(refused))
         return outcome._replace(usage=self._used(parser)), False
+
+    def _prepare(
+        self,
+        adapter: Adapter,
+        program: programs.AgentProgram,
+        session: str | None,
+        outside: Mapping[str, str],
+        stack: contextlib.ExitStack,
+    ) -> AgentStart:
+        """Furnish the jail. What has to be closed after the run is closed with the `stack`."""
+        options, user_home = self._options, Path.home()
+        confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
+        access = edge.access_of(adapter, options, outside, user_home)
+        seen = access.seen(outside, adapter.keys(outside, user_home))
+        try:
+            self._furnish(adapter, confinement.code, seen, user_home, access)
+            logins = LoginCopies(adapter, access, user_home, confinement)
+        except OSError as error:
+            raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
+        stack.enter_context(logins)
+        way = stack.enter_context(edge.way_out(options, access, outside, self._folder))
+        invocation = Invocation(options["model"], session, new_id())
+        words = adapter.screen if self.on_screen else adapter.arguments
+        needs = [*program.needs, *jail.certificates(outside), *way.needs]
+        own = tools.find_shown(options, outside, needs, self._workspace.home)
+        line = jail.command(
+            confinement,
+            way.command([*program.command, *words(invocation)]),
+            needs=needs,
+            more=[*own.arguments, *logins.arguments],
+            hidden=self._hidden(adapter),
+            network=way.is_shared,
+            terminal=self.on_screen,
+        )
+        variables = jail.environment(confinement, seen, [*own.folders, *program.folders])
+        variables |= own.variables | adapter.let_through(seen, user_home)
+        variables |= adapter.environment(seen) | way.variables
+        return AgentStart(confinement, line, variables, way, logins.passed)
 
     def _used(self, parser: Parser) -> dict[str, Any]:
         """What this run used, where the agent reports the total of its session."""
