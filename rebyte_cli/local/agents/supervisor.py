@@ -454,11 +454,15 @@ class Supervisor:
                 watch = partial(self._watch, start.way)
                 reason = pump(group.process, parser, self._append, raw, errors, limits, watch)
                 status = group.process.poll()
+                # An agent can take what its model said until then for the whole answer.
+                reason = reason or self._stopped(start.way.problem())
         return group.process.returncode if status is None else status, reason
 
     def _watch(self, way: edge.Edge) -> str:
         """Why the agent has to be stopped, or an empty text."""
-        problem = way.problem() or _full_disk(self._workspace, self._options)
+        return self._stopped(way.problem() or _full_disk(self._workspace, self._options))
+
+    def _stopped(self, problem: str) -> str:
         return f"{self._run.agent} was stopped: {problem}" if problem else ""
 
     # What is recorded

@@ -1,0 +1,141 @@
+"""Logins that an agent has to have itself: copies in the jail, of which nothing comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.agents.adapter import Adapter
+from rebyte_cli.local.agents.claude import Claude
+from rebyte_cli.local.agents.codex import Codex
+from rebyte_cli.local.agents.gemini import Gemini
+from rebyte_cli.local.agents.opencode import OpenCode
+
+from .bench import NAP, Bench, script
+
+CLAUDE, CODEX = ".claude/.credentials.json", ".codex/auth.json"
+GEMINI, OPENCODE = ".gemini/oauth_creds.json", ".local/share/opencode/auth.json"
+LOGINS: dict[str, Any] = {
+    CLAUDE: {"claudeAiOauth": {"accessToken": "SECRET", "refreshToken": "RENEWS", "expiresAt": 1}},
+    CODEX: {
+        "auth_mode": "chatgpt",
+        "tokens": {"access_token": "SECRET", "refresh_token": "RENEWS", "account_id": "me"},
+    },
+    GEMINI: {"access_token": "SECRET", "refresh_token": "kept", "expiry_date": 1},
+    OPENCODE: {
+        "anthropic": {"type": "oauth", "access": "SECRET", "refresh": "RENEWS", "expires": 1},
+        "openai": {"type": "api", "key": "sk-SECRET-KEY"},
+    },
+}
+AGENTS: dict[str, type[Adapter]] = {
+    CLAUDE: Claude, CODEX: Codex, GEMINI: Gemini, OPENCODE: OpenCode,
+}  # fmt: skip
+
+
+def log_in(user_home: Path, name: str) -> str:
+    """Write the login file; its text."""
+    place, text = user_home / name, json.dumps(LOGINS[name])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
+    place.chmod(0o600)
+    return text
+
+
+def agent(folder: Path, name: str, text: str) -> Adapter:
+    return AGENTS[name](command=(script(folder / "bin", "agent", text),))
+
+
+@pytest.mark.parametrize("name", LOGINS)
+def test_no_token_that_is_renewed_only_once_goes_in(
+    bench: Bench, user_home: Path, tmp_path: Path, name: str
+) -> None:
+    """Renewed in a jail, it would log the user out. The network is shared, so the rest is there."""
+    log_in(user_home, name)
+    bench.run(agent(tmp_path, name, f"cat ~/{name} > /code/seen"), network="host")
+    seen = (bench.workspace().code / "seen").read_text()
+    assert "SECRET" in seen
+    assert "RENEWS" not in seen
+
+
+@pytest.mark.parametrize("name", [CODEX, GEMINI, OPENCODE])
+def test_a_login_is_inside_where_no_gateway_can_put_it_in(
+    bench: Bench, user_home: Path, tmp_path: Path, name: str
+) -> None:
+    log_in(user_home, name)
+    bench.run(agent(tmp_path, name, f"cat ~/{name} > /code/seen; env > /code/env"))
+    seen = (bench.workspace().code / "seen").read_text()
+    assert "SECRET" in seen
+    assert "sk-SECRET-KEY" not in seen + (bench.workspace().code / "env").read_text()
+
+
+def test_the_gateway_has_the_login_of_claude(bench: Bench, user_home: Path, tmp_path: Path) -> None:
+    log_in(user_home, CLAUDE)
+    bench.run(agent(tmp_path, CLAUDE, f"cat ~/{CLAUDE} > /code/seen; env >> /code/seen"))
+    seen = (bench.workspace().code / "seen").read_text()
+    assert "sk-ant-oat01-" in seen
+    assert "SECRET" not in seen
+    assert "RENEWS" not in seen
+
+
+@pytest.mark.parametrize("network", ["host", "list"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"echo new > ~/{CODEX}",
+        f"echo new > ~/x && mv ~/x ~/{CODEX}",
+        f"ln -sf /etc/passwd ~/{CODEX}",
+        "rm -rf ~/.codex; ln -s /etc ~/.codex",
+        f"umount ~/{CODEX}; rm ~/{CODEX}; mkfifo ~/{CODEX}",
+    ],
+)
+def test_nothing_of_it_comes_back(
+    bench: Bench, user_home: Path, tmp_path: Path, text: str, network: str
+) -> None:
+    login = log_in(user_home, CODEX)
+    bench.run(agent(tmp_path, CODEX, text), network=network)
+    assert (user_home / CODEX).read_text() == login
+    assert not (user_home / CODEX).is_symlink()
+    # And the next run in this HOME, with its links, has the login again.
+    bench.run(agent(tmp_path, CODEX, f"cat ~/{CODEX} > /code/seen"), network=network)
+    assert "SECRET" in (bench.workspace().code / "seen").read_text()
+
+
+def test_nothing_of_it_is_on_the_disk(bench: Bench, user_home: Path, tmp_path: Path) -> None:
+    """Not even after a supervisor that was killed."""
+    log_in(user_home, CODEX)
+    prompt = bench.start(agent(tmp_path, CODEX, f"cat ~/{CODEX} >&2; echo x; sleep {NAP}111"))
+    bench.until_started(prompt)
+    folder = bench.workspace().folder
+
+    def found() -> list[Path]:
+        files = (file for file in folder.rglob("*") if file.is_file())
+        return [file for file in files if b"SECRET" in file.read_bytes()]
+
+    stderr = bench.run_folder(prompt) / "stderr"
+    assert found() == [stderr]
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    assert bench.wait(prompt).outcome == "failed"
+    assert found() == [stderr]
+
+
+def test_what_is_no_login_file_stays_outside(bench: Bench, user_home: Path, tmp_path: Path) -> None:
+    log_in(user_home, CODEX)
+    (user_home / CODEX).write_text("SECRET")
+    bench.run(agent(tmp_path, CODEX, f"cat ~/{CODEX} > /code/seen; true"), network="host")
+    assert (bench.workspace().code / "seen").read_text() == ""
+
+
+def test_without_a_jail_the_agent_uses_the_file_itself(
+    bench: Bench, user_home: Path, tmp_path: Path
+) -> None:
+    """It could anyway, and what it renews has to last."""
+    login = log_in(user_home, CODEX)
+    again = agent(tmp_path, CODEX, f"cat ~/{CODEX} > seen; echo renewed > ~/{CODEX}")
+    bench.run(again, jail=False)
+    assert (bench.workspace().code / "seen").read_text() == login
+    assert (user_home / CODEX).read_text() == "renewed\n"
