@@ -122,7 +122,10 @@ def agents(app: App) -> RecordList:
 
     An agent is usable when its program is on PATH (or named in config.toml), it has a login or an
     API key, and bubblewrap can confine it. `login` names the file or the variable that was found;
-    whether the model accepts it only a run can tell. `tested` says whether this version is between
+    whether the model accepts it only a run can tell. `credential` says where it is during a run:
+    outside the sandbox, or inside because the agent has to use it itself. `network` says what the
+    agent reaches besides its model: the hosts on the list, none, or all that this machine reaches
+    (host). `tested` says whether this version is between
     the oldest and the newest one that rebyte was tested with, `jailGaps` what the sandbox leaves
     open because the kernel or bubblewrap is too old, `unused` which of your settings of the agent
     it needs and doesn't get.

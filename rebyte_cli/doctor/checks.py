@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Lock
@@ -358,8 +358,7 @@ class Examination:
         if not usable:
             shown = f"{missing}; without `-x`, `-P local` simulates runs"
             return Finding("ok", shown, details=details)
-        jail = "in a bubblewrap sandbox" if found[0]["jail"] == "on" else "without a sandbox"
-        shown = "; ".join(filter(None, (f"{', '.join(usable)} {jail}", missing)))
+        shown = "; ".join(filter(None, (f"{', '.join(usable)} {_regime(found)}", missing)))
         if gaps := found[0]["jailGaps"]:
             hint = "See CONFINEMENT in " + Next("man", "local-agents")
             return Finding("warning", f"{shown}, in which {gaps}", hint, details)
@@ -443,6 +442,21 @@ def _first_word(command: str) -> str | None:
     except ValueError:
         return None
     return words[0] if words else None
+
+
+def _regime(agents: Sequence[Mapping[str, Any]]) -> str:
+    """What confines the agents' files, network and keys."""
+    if agents[0]["jail"] != "on":
+        return "without a sandbox"
+    network = {
+        "list": "with a network of its own: the model, and hosts on the list",
+        "none": "with a network of its own: the model",
+        "host": "that shares the network",
+    }[agents[0]["network"]]
+    inside = [f"{each['name']}: {each['credential']}" for each in agents
+              if each["usable"] and each["credential"] not in (None, "outside")]  # fmt: skip
+    keys = f" ({', '.join(inside)})" if inside else ", keys outside"
+    return f"in a bubblewrap sandbox {network}{keys}"
 
 
 def _agent(row: Mapping[str, Any]) -> str:

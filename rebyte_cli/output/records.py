@@ -272,9 +272,9 @@ LOCAL = _kind(
 # The real agents of the local service, the skills it can give them, and what a patch changes.
 AGENT = _kind(
     "agent", "agents", "name",
-    "name program:text? version? tested:boolean? login:text? jail jailGaps:text? usable:boolean"
-    " problem:text? unused:text?",
-    "name version tested login jail usable problem",
+    "name program:text? version? tested:boolean? login:text? credential:text? jail jailGaps:text?"
+    " network usable:boolean problem:text? unused:text?",
+    "name version tested login credential jail network usable problem",
 )  # fmt: skip
 SKILL = _kind(
     "skill", "skills", "name",

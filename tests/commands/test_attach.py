@@ -38,7 +38,7 @@ def run(home: Path, with_agents: Callable[[str], Run]) -> Run:
     program.write_text(AGENT)
     program.chmod(0o755)
     (home / ".claude").mkdir()
-    (home / ".claude/.credentials.json").write_text('{"claudeAiOauth": {}}')
+    (home / ".claude/.credentials.json").write_text('{"claudeAiOauth": {"accessToken": "secret"}}')
     repository = small_repository(home / "repository")
     run = with_agents(f'[local.agents.claude]\ncommand = ["{program}"]\n{SCRIPT}')
     done = run("create", "echo two >> code.txt", "-x", "claude", "-g", str(repository), "--wait")
@@ -65,7 +65,8 @@ def test_the_screen_is_that_of_the_session_and_what_it_changes_is_in_the_patch(
     git(home / "repository", "commit", "-q", "-m", "Two")
     session = attached()
     assert any("screen: " in line and "--resume s-1" in line for line in session.lines)
-    assert login(run).exists()
+    assert "sk-ant-oat01-" in login(run).read_text()
+    assert "secret" not in login(run).read_text()
     assert run("get", "@last").json["status"] == "running"
     session.child.sendline("pwd; echo three >> code.txt; git config core.fsmonitor trap")
     session.until(lambda lines: "/code" in lines)
@@ -78,7 +79,6 @@ def test_the_screen_is_that_of_the_session_and_what_it_changes_is_in_the_patch(
     assert "+two" not in run("diff", "@last", "--run").out
     assert run("apply", "@last", "--yes", cwd=home / "repository").status == 0
     assert (home / "repository/code.txt").read_text() == "one\ntwo\nthree\n"
-    assert not login(run).exists()
     config = login(run).parents[2] / "code/.git/config"
     assert "fsmonitor" not in config.read_text()
 
@@ -118,18 +118,16 @@ def test_it_can_be_canceled_from_elsewhere(run: Run) -> None:
     assert "+three\n" in run("diff", "@last", "--run").out
 
 
-def test_when_it_is_killed_the_work_is_kept_and_the_login_removed(run: Run) -> None:
+def test_when_it_is_killed_the_work_is_kept(run: Run) -> None:
     session = attached()
     session.child.sendline("echo three >> code.txt")
     session.until(lambda lines: lines[-2:] == ["> echo three >> code.txt", ">"])
-    copy = login(run)
-    assert copy.exists()
-    (lock,) = (one for one in copy.parents[2].glob("runs/*/lock") if "gone" not in one.read_text())
+    folder = login(run).parents[2]
+    (lock,) = (one for one in folder.glob("runs/*/lock") if "gone" not in one.read_text())
     import os
 
     os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
     eventually(lambda: run("get", "@last").json["status"] == "failed")
-    assert not copy.exists()
     assert "+three\n" in run("diff", "@last", "--run").out
     session.kill()
 

@@ -191,10 +191,13 @@ def no_nested_namespaces(program: str) -> bool:
     return done.returncode == 0
 
 
-def gaps() -> str:
-    """What a jail on this machine leaves open because a part is too old; empty for nothing."""
+def gaps(*, network: bool) -> str:
+    """What a jail on this machine leaves open because a part is too old; empty for nothing.
+
+    `network`: it shares that of this machine, and abstract sockets belong to it.
+    """
     program, found = bubblewrap(), []
-    if program is not None and not seal.has_scopes(program):
+    if network and program is not None and not seal.has_scopes(program):
         found.append(
             "abstract Unix sockets of your other programs can be reached"
             " (needs Linux 6.12 with Landlock)"

@@ -7,8 +7,9 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ...system.git import GitFailed
 from .. import http
 from ..artifact_store import NO_AGENT
 from ..database import Store, make_folder
-from . import config, confined, jail, lenders, programs, runs, sharing, skills, sweep
+from . import config, confined, edge, jail, lenders, programs, runs, sharing, skills, sweep
 from .adapter import Adapter
 from .disarm import disarm
 from .jail_group import JailGroup
@@ -32,22 +33,26 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
     `name`, `program` (None when it is not found), `version`, `tested` (whether it is in the range
     of tested versions, None for an unknown version or a program of the user's own), `login` (the
     login file or the variable with a key, None without either), `jail` (`on`, `off`,
-    `unavailable`), `jailGaps` (what a jail of this machine leaves open), `usable`,
-    `problem` (why it is not, with what to do), and `unused` (settings of the agent that are not).
+    `unavailable`), `jailGaps` (what a jail of this machine leaves open), `network` (what runs reach
+    unless they say otherwise: `list`, `none`, `host`), `credential` (where the key or the login is:
+    `outside`, `key inside`, `login inside`, None without either), `usable`, `problem` (why it is
+    not, with what to do), and `unused` (settings of the agent that are not).
     Nothing is written when `state_dir` is None. Raises config.ConfigError.
     """
     settings = config.load(config_file, state_dir)
     if state_dir is not None:
         make_folder(state_dir)
     check = jail.probe(None if state_dir is None else state_dir / JAIL_CACHE)
-    gaps = jail.gaps() if settings.jail and check.works else ""
+    options = {"jail": settings.jail, "network": settings.network}
+    network = edge.network_of(options)
+    gaps = jail.gaps(network=network == edge.HOST) if settings.jail and check.works else ""
     confined = ("on" if check.works else "unavailable") if settings.jail else "off"
     adapters = list(settings.agents.values())
     # Each starts a program that may take a second to say its version.
     with ThreadPoolExecutor(max_workers=max(1, len(adapters))) as pool:
-        rows = list(pool.map(_agent, adapters))
+        rows = list(pool.map(partial(_agent, options), adapters))
     for row in rows:
-        row["jail"], row["jailGaps"] = confined, gaps or None
+        row["jail"], row["jailGaps"], row["network"] = confined, gaps or None, network
         if confined == "unavailable" and row["problem"] is None:
             what_to_do = check.fix or jail.UNCONFINED
             row["problem"] = f"{check.reason}. {what_to_do}"
@@ -55,20 +60,26 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
     return rows
 
 
-def _agent(adapter: Adapter) -> dict[str, Any]:
+def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
     program = programs.find(adapter, os.environ)
+    outside = adapter.surroundings(os.environ, Path.home())
     row: dict[str, Any] = {
         "name": adapter.title,
         "program": None if program is None else program.path,
         "version": None,
         "tested": None,
-        "login": adapter.found_login(adapter.surroundings(os.environ, Path.home()), Path.home()),
+        "login": adapter.found_login(outside, Path.home()),
         "jail": None,
         "jailGaps": None,
+        "network": None,
+        "credential": None,
         "usable": False,
         "problem": None,
         "unused": ", ".join(adapter.unused_settings(Path.home())) or None,
     }
+    if row["login"] is not None:
+        inside = edge.access_of(adapter, options, outside, Path.home()).inside
+        row["credential"] = f"{inside} inside" if inside else "outside"
     if program is None:
         how = f": {adapter.install}" if adapter.install else ""
         row["problem"] = f"{programs.why_missing(adapter)}{how}"

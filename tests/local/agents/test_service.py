@@ -788,8 +788,9 @@ def test_agents_that_are_found(
     assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
     assert found["claude"] == {
         "name": "claude", "program": str(folder / "claude"), "version": "2.1.205", "tested": True,
-        "login": "ANTHROPIC_AUTH_TOKEN", "jail": "on", "jailGaps": jail.gaps() or None,
-        "usable": True, "problem": None, "unused": None,
+        "login": "ANTHROPIC_AUTH_TOKEN", "credential": "outside", "jail": "on",
+        "jailGaps": jail.gaps(network=False) or None, "network": "list", "usable": True,
+        "problem": None, "unused": None,
     }  # fmt: skip
     assert (found["codex"]["version"], found["codex"]["tested"]) == ("0.1.0", False)
     assert (found["codex"]["usable"], found["codex"]["login"]) == (False, None)
