@@ -15,6 +15,7 @@ from ..conftest import COMMAND, Done
 from .install import AGENTS
 from .scripted_model import MODEL, Model
 
+KEY = "sk-key-of-the-user"
 LIMIT = 300  # seconds for one call of the command: the slowest agent needs ten on a busy machine
 
 
@@ -49,11 +50,11 @@ def model(home: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
             """,
         )
         write(home / ".gemini/settings.json", json.dumps({"model": {"name": MODEL}}))
-        monkeypatch.setenv("SCRIPTED_KEY", "secret")
+        monkeypatch.setenv("SCRIPTED_KEY", KEY)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", running.url)
-        monkeypatch.setenv("GEMINI_API_KEY", "secret")
+        monkeypatch.setenv("GEMINI_API_KEY", KEY)
         configure(home)
         yield running
 

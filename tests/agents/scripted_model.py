@@ -321,6 +321,7 @@ class Handler(BaseHTTPRequestHandler):
         turn = api.read(body)
         self.server.turns.append(turn)
         self.server.bodies.append(json.dumps(body))
+        self.server.headers.append({name.lower(): text for name, text in self.headers.items()})
         if turn.directive.isdigit() and turn.tools:
             code = int(turn.directive)
             kind = ERRORS.get(code, "api_error")
@@ -400,6 +401,7 @@ class Model(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.turns: list[Turn] = []
         self.bodies: list[str] = []  # the whole requests, as JSON
+        self.headers: list[dict[str, str]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self) -> Model:

@@ -5,6 +5,7 @@ The prompts are instructions to the scripted model; see `scripted_model.py`.
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import time
@@ -18,7 +19,7 @@ import pytest
 
 from ..conftest import COMMAND, Done
 from ..terminals import Session
-from .conftest import LIMIT, all_gone, configure, eventually, processes, write
+from .conftest import KEY, LIMIT, all_gone, configure, eventually, processes, write
 from .install import AGENTS, HERE
 from .scripted_model import Model
 
@@ -151,7 +152,66 @@ def test_rejected_key(run: Run, model: Model, agent: str) -> None:
     assert last["eventType"] == "result"
     assert last["payload"]["status"] == "failed"
     assert "401" in last["payload"]["result"]
-    assert "secret" not in json.dumps(done.json)
+    assert KEY not in json.dumps(done.json)
+
+
+# Counts the lines with the key in all that a command of the agent can read.
+LOOK = (
+    "(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; find ~ /tmp /code /run -type f -exec cat {} +)"
+    " 2>/dev/null | tr '\\0' '\\n' | grep -ac 'sk-key-of-the-[u]ser' > found; env > env"
+)
+
+
+def test_the_key_stays_outside(run: Run, model: Model, agent: str) -> None:
+    task = run("create", f"[[shell {LOOK}]]", "-x", agent, "--wait", "-o", "id").out.strip()
+    code = Path(run("workspace", "path", task).out.strip())
+    assert (code / "found").read_text() == "0\n"
+    variables = (code / "env").read_text()
+    assert "HTTPS_PROXY=http://127.0.0.1:29170\n" in variables
+    assert model.url not in variables
+    sent = [credential(headers) for headers in model.headers]
+    assert sent
+    assert set(sent) == {KEY}
+    rows = run("logs", task, "--network", "-o", "json").json["data"]
+    passed = [row for row in rows if row["refused"] is None and row["status"] == 200]
+    assert len(passed) >= 2
+    assert {row["host"] for row in passed} == {"127.0.0.1"}
+
+
+def credential(headers: dict[str, str]) -> str:
+    """The only credential of a request."""
+    names = ("authorization", "x-api-key", "x-goog-api-key")
+    (found,) = (headers[name] for name in names if name in headers)
+    return found.removeprefix("Bearer ")
+
+
+def test_a_login_stays_outside(
+    run: Run, model: Model, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a subscription: Claude's by its token, ChatGPT's with the account beside it."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    login = {"accessToken": f"claude-{KEY}", "refreshToken": KEY, "scopes": ["user:inference"]}
+    login |= {"expiresAt": int(time.time() + 9999) * 1000, "subscriptionType": "max"}
+    write(home / ".claude/.credentials.json", json.dumps({"claudeAiOauth": login}))
+    identity = {"https://api.openai.com/auth": {"chatgpt_plan_type": "plus"}, "email": "a@b.c"}
+    claims = base64.urlsafe_b64encode(json.dumps(identity).encode()).decode().rstrip("=")
+    tokens = {"access_token": f"codex-{KEY}", "refresh_token": KEY, "account_id": "my-account"}
+    tokens["id_token"] = f"eyJhbGciOiJSUzI1NiJ9.{claims}.{KEY}"
+    file = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "tokens": tokens}
+    write(home / ".codex/auth.json", json.dumps(file | {"last_refresh": "2026-01-01T00:00:00Z"}))
+    settings = (home / ".codex/config.toml").read_text()
+    write(
+        home / ".codex/config.toml",
+        settings.replace('env_key = "SCRIPTED_KEY"', "requires_openai_auth = true"),
+    )
+    for agent in ("claude", "codex"):
+        done = run("create", f"[[shell {LOOK}]]", "-x", agent, "--wait", "-o", "json").json
+        code = Path(run("workspace", "path", done["id"]).out.strip())
+        assert (code / "found").read_text() == "0\n", agent
+        assert credential(model.headers[-1]) == f"{agent}-{KEY}"
+    assert model.headers[-1]["chatgpt-account-id"] == "my-account"
+    rows = {row["name"]: row for row in run("local", "agents", "-o", "json").json["data"]}
+    assert {rows[name]["credential"] for name in ("claude", "codex")} == {"outside"}
 
 
 def test_silent_server(run: Run, model: Model, home: Path, state: str) -> None:

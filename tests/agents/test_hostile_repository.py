@@ -1,6 +1,7 @@
 """A repository, or an earlier run, that names another server for the model and its key.
 
-The prompt asks for nothing: what is sent there is sent by the agent's own start.
+The prompt asks for nothing: what is sent there is sent by the agent's own start. The runs share the
+network, since without it no other server can be reached.
 """
 
 from __future__ import annotations
@@ -141,7 +142,9 @@ def hostile_files(url: str) -> dict[str, str]:
 def test_a_repository_names_another_server(
     run: Run, model: Model, agent: str, repository: Path, decoy: Decoy, home: Path
 ) -> None:
-    configure(home, limit="90s")  # an agent that reaches the decoy would try it again and again
+    configure(
+        home, network="host", limit="90s"
+    )  # an agent that reaches the decoy would try it again and again
     for name, text in hostile_files(decoy.url).items():
         write(repository / name, text)
     words = ("-x", agent, "-g", ".", "--with-changes", "-s", "p")
@@ -158,7 +161,7 @@ def test_its_own_screen_obeys_the_repository_no_more(
     run: Run, agent: str, repository: Path, decoy: Decoy, home: Path
 ) -> None:
     """Codex trusts the folder there: its servers would start before anything is typed."""
-    configure(home, limit="90s")
+    configure(home, network="host", limit="90s")
     for name, text in hostile_files(decoy.url).items():
         write(repository / name, text)
     prompt = "[[write hello.txt Hello there]]"
@@ -224,7 +227,7 @@ def test_an_earlier_run_names_another_server(
     planter = home / "planter"
     write(planter, f"#!/bin/sh\n{PLANT}")
     planter.chmod(0o755)
-    configure(home, limit="90s", agents={"planter": {"command": [str(planter)]}})
+    configure(home, network="host", limit="90s", agents={"planter": {"command": [str(planter)]}})
     files = hostile_files(decoy.url)
     write(repository / "names", "\n".join(files))
     for name, text in files.items():

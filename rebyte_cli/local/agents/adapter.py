@@ -232,7 +232,10 @@ class Adapter(ABC):
         """A fresh parser for one run."""
 
     def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
-        """How the user's own agent, with the environment `outside`, reaches its models."""
+        """How the user's own agent, with the environment `outside`, reaches its models.
+
+        Raises LoginExpired.
+        """
         return AgentAccess()
 
     def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
@@ -304,8 +307,9 @@ class Adapter(ABC):
 
     def keys(self, outside: Mapping[str, str], user_home: Path) -> list[str]:
         """The variables for this agent that hold keys, but for those that `env` names."""
-        names = self.let_through(outside, user_home)
-        return [name for name in names if KEY.search(name) and name not in self.extra_variables]
+        named, own = frozenset(self.keys_named_by(user_home)), self.extra_variables
+        names = [name for name in self.let_through(outside, user_home) if name not in own]
+        return [name for name in names if name in named or KEY.search(name)]
 
     def let_through(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
         """The part of the environment `outside` that is for this agent."""

@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 from ..gateway.settings import ANTHROPIC, BEARER, X_API_KEY
 from .adapter import Adapter, Invocation, Outcome, Parser, joined
 from .jail import Mount
-from .model_access import WIRES, AgentAccess, ModelAccess, header_lines, placeholder
+from .model_access import (
+    WIRES,
+    AgentAccess,
+    ModelAccess,
+    check_expiry,
+    header_lines,
+    placeholder,
+)
 from .tokens import counted
 from .user_config import read_json, strings
 
@@ -87,13 +94,14 @@ class Claude(Adapter):
 
     def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
         if hosts := _cloud(outside):
-            return AgentAccess(inside="key", hosts=hosts)
+            return AgentAccess(withheld=frozenset(KEYS), inside="key", hosts=hosts)
         base_url = outside.get("ANTHROPIC_BASE_URL") or WIRES[ANTHROPIC].root
         headers = header_lines(outside.get("ANTHROPIC_CUSTOM_HEADERS", ""))
         login = read_json(user_home / LOGIN).get("claudeAiOauth")
         name = next((name for name in KEYS if outside.get(name)), None)
         variables, files = {}, {}
         if name is None and isinstance(login, dict):
+            check_expiry(self.name, login.get("expiresAt"), "`claude -p hello`")
             key, credential = str(login.get("accessToken", "")), BEARER
             stand_in = placeholder(KEYS["CLAUDE_CODE_OAUTH_TOKEN"][1])
             shown = {"accessToken": stand_in, "refreshToken": stand_in, "expiresAt": NEVER_MS}

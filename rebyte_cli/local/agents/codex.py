@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,9 +12,9 @@ from typing import Any
 from ..gateway.settings import BEARER, OPENAI
 from .adapter import Adapter, Invocation, Outcome, Parser, readable
 from .jail import Mount
-from .model_access import WIRES, AgentAccess, ModelAccess, placeholder
+from .model_access import WIRES, AgentAccess, ModelAccess, check_expiry, placeholder
 from .tokens import counted
-from .user_config import read_json, strings
+from .user_config import parse_json, read_json, strings
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
 # sandbox) is not for a jail.
@@ -27,7 +28,8 @@ OUTSIDE = (
     "base_url", "env_key", "env_key_instructions", "experimental_bearer_token", "http_headers",
     "env_http_headers", "query_params", "auth", "requires_openai_auth",
 )  # fmt: skip
-CHATGPT_HOSTS = ("chatgpt.com", "auth.openai.com")
+CHATGPT, CHATGPT_NAME = "https://chatgpt.com/backend-api/codex", "chatgpt"
+NEVER = "2100-01-01T00:00:00Z"  # the last refresh of a login that needs none
 QUIET = """\
 check_for_update_on_startup = false
 [analytics]
@@ -78,16 +80,10 @@ class Codex(Adapter):
         providers = settings.get("model_providers")
         provider = providers.get(name) if isinstance(providers, dict) else None
         if isinstance(provider, dict) and isinstance(provider.get("base_url"), str):
-            return _own_provider(str(name), provider, outside)
-        login = read_json(user_home / LOGIN)
-        key = outside.get("CODEX_API_KEY") or login.get("OPENAI_API_KEY")
-        key = key or outside.get("OPENAI_API_KEY", "")
-        tokens = login.get("tokens")
-        if not outside.get("CODEX_API_KEY") and isinstance(tokens, dict):
-            return AgentAccess(inside="login", logins=self.logins, hosts=CHATGPT_HOSTS)
-        root = settings.get("openai_base_url") or WIRES[OPENAI].root
-        model = _access(str(root), str(key), {}, {})
-        return AgentAccess((model,), {KEY_VARIABLE: model.placeholder})
+            return _own_provider(provider, outside, user_home)
+        key, login = _credential(outside, user_home)
+        root = CHATGPT if login else settings.get("openai_base_url") or WIRES[OPENAI].root
+        return _behind_gateway(str(root), key, login)
 
     def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
         login = json.loads(text)
@@ -103,10 +99,9 @@ class Codex(Adapter):
     ) -> dict[str, str]:
         settings = _settings(user_home)
         for model in models:
+            provider = _plain_provider(settings, is_login=model.name == CHATGPT_NAME)
             settings["model_provider"] = PROVIDER
-            settings["model_providers"] = {
-                PROVIDER: {**_plain_provider(settings), "base_url": model.url}
-            }
+            settings["model_providers"] = {PROVIDER: {**provider, "base_url": model.url}}
         kept = {name: value for name, value in settings.items() if name in KEPT_SETTINGS}
         tables = {name: value for name, value in kept.items() if isinstance(value, dict)}
         plain = {name: value for name, value in kept.items() if name not in tables}
@@ -122,8 +117,10 @@ class Codex(Adapter):
         """Names of variables that hold the keys of the user's own model providers."""
         providers = _settings(user_home).get("model_providers")
         for provider in providers.values() if isinstance(providers, dict) else ():
-            if isinstance(provider, dict) and isinstance(provider.get("env_key"), str):
-                yield provider["env_key"]
+            if isinstance(provider, dict):
+                if isinstance(provider.get("env_key"), str):
+                    yield provider["env_key"]
+                yield from strings(provider.get("env_http_headers")).values()
 
     def found_login(self, outside: Mapping[str, str], user_home: Path) -> str | None:
         found = super().found_login(outside, user_home)
@@ -211,43 +208,89 @@ class CodexParser(Parser):
                 yield "tool_result", {"id": call, "output": output} | _failure(item)
 
 
-def _access(
-    base_url: str, key: str, headers: Mapping[str, str], query: Mapping[str, str]
-) -> ModelAccess:
-    start = WIRES[OPENAI].key_start
-    return ModelAccess(
-        OPENAI, OPENAI, base_url, key, BEARER, placeholder(start), dict(headers), dict(query)
+def _credential(outside: Mapping[str, str], user_home: Path) -> tuple[str, dict[str, Any]]:
+    """The key, and, where that is the access token of a ChatGPT login, the file that has it."""
+    login = read_json(user_home / LOGIN)
+    tokens, key = login.get("tokens"), outside.get("CODEX_API_KEY", "")
+    if not key and isinstance(tokens, dict) and tokens.get("access_token"):
+        token = str(tokens["access_token"])
+        expiry = _claims(token).get("exp")
+        milliseconds = expiry * 1000 if isinstance(expiry, int) else None
+        check_expiry("codex", milliseconds, "`codex exec hello`")
+        return token, login
+    return key or str(login.get("OPENAI_API_KEY") or outside.get("OPENAI_API_KEY", "")), {}
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """What a JWT says; nothing for other tokens."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        padded = parts[1] + "=" * (-len(parts[1]) % 4)
+        return parse_json(base64.urlsafe_b64decode(padded).decode())
+    except ValueError:
+        return {}
+
+
+def _behind_gateway(
+    base_url: str,
+    key: str,
+    login: dict[str, Any],
+    headers: Mapping[str, str] | None = None,
+    query: Mapping[str, str] | None = None,
+) -> AgentAccess:
+    """The access with a key, or with the access token in `login`, if it is one."""
+    name, stand_in = (CHATGPT_NAME if login else OPENAI), placeholder(WIRES[OPENAI].key_start)
+    model = ModelAccess(
+        name, OPENAI, base_url, key, BEARER, stand_in, dict(headers or {}), dict(query or {})
+    )
+    if not login:
+        return AgentAccess((model,), {KEY_VARIABLE: stand_in})
+    tokens = login["tokens"]
+    # Who the user is, without the signature by which a service would know the token.
+    identity = str(tokens.get("id_token", "")).rpartition(".")[0]
+    shown = {**tokens, "access_token": stand_in, "refresh_token": "", "id_token": f"{identity}.x"}
+    file = {**login, "OPENAI_API_KEY": None, "tokens": shown, "last_refresh": NEVER}
+    return AgentAccess(
+        (model,), withheld=frozenset((KEY_VARIABLE,)), files={LOGIN: json.dumps(file)}
     )
 
 
 def _own_provider(
-    name: str, provider: Mapping[str, Any], outside: Mapping[str, str]
+    provider: Mapping[str, Any], outside: Mapping[str, str], user_home: Path
 ) -> AgentAccess:
     """The access to a provider of the user's own (`[model_providers.NAME]`)."""
-    variable = str(provider.get("env_key", ""))
-    key = outside.get(variable) or provider.get("experimental_bearer_token") or ""
-    headers = strings(provider.get("http_headers"))
-    for header, source in strings(provider.get("env_http_headers")).items():
-        if source in outside:
-            headers[header] = outside[source]
-    model = _access(provider["base_url"], str(key), headers, strings(provider.get("query_params")))
-    withheld = {variable, *strings(provider.get("env_http_headers")).values()}
-    return AgentAccess((model,), {KEY_VARIABLE: model.placeholder}, frozenset(withheld))
+    key = outside.get(str(provider.get("env_key", "")))
+    key, login = key or str(provider.get("experimental_bearer_token", "")), dict[str, Any]()
+    if provider.get("requires_openai_auth"):
+        key, login = _credential(outside, user_home)
+    headers, from_variables = (
+        strings(provider.get(name)) for name in ("http_headers", "env_http_headers")
+    )
+    headers |= {
+        name: outside[source] for name, source in from_variables.items() if source in outside
+    }
+    query = strings(provider.get("query_params"))
+    return _behind_gateway(str(provider["base_url"]), key, login, headers, query)
 
 
-def _plain_provider(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_provider(settings: Mapping[str, Any], *, is_login: bool) -> dict[str, Any]:
     """What codex has to know of the provider that the gateway stands for."""
     name, providers = settings.get("model_provider", OPENAI), settings.get("model_providers")
     given = providers.get(name, {}) if isinstance(providers, dict) else {}
     kept = {key: value for key, value in given.items() if key not in OUTSIDE}
     # By this name it knows what OpenAI's own API can do.
-    default = {"name": "OpenAI", "wire_api": "responses"}
-    return {**default, **kept, "env_key": KEY_VARIABLE, "supports_websockets": False}
+    default = {"name": "OpenAI", "wire_api": "responses", "supports_websockets": False}
+    login = {"requires_openai_auth": True} if is_login else {"env_key": KEY_VARIABLE}
+    return {**default, **kept, **login}
 
 
 def _rest(invocation: Invocation) -> list[str]:
-    # codex's own sandbox needs namespaces, which the jail does not give.
-    words = ["-c", "features.plugins=false", "--dangerously-bypass-approvals-and-sandbox"]
+    # codex's own sandbox needs namespaces, which the jail does not give. Apps of a ChatGPT account
+    # are on a host that is not the model's.
+    words = ["-c", "features.plugins=false", "-c", "features.apps=false"]
+    words.append("--dangerously-bypass-approvals-and-sandbox")
     words += ["-m", invocation.model] if invocation.model else []
     return [*words, invocation.session] if invocation.session else words
 

@@ -54,7 +54,7 @@ def access_of(
 ) -> AgentAccess:
     """How an agent reaches its models in a run with these options.
 
-    Where the network is shared, the agent has its key and its login itself.
+    Where the network is shared, the agent has its key and its login itself. Raises LoginExpired.
     """
     if network_of(options) == HOST:
         return AgentAccess(inside="key", logins=adapter.logins)

@@ -68,7 +68,8 @@ class Gemini(Adapter):
         login = _login(outside, user_home)
         if login != "gemini-api-key":
             kind = "key" if login == "vertex-ai" else "login"
-            return AgentAccess(inside=kind, logins=self.logins, hosts=_hosts(login, outside))
+            hosts, withheld = _hosts(login, outside), frozenset((wire.key_variable,))
+            return AgentAccess(withheld=withheld, inside=kind, logins=self.logins, hosts=hosts)
         base_url, key = outside.get(wire.url_variable) or wire.root, outside.get(wire.key_variable)
         model = ModelAccess(
             GEMINI, GEMINI, base_url, key or "", X_GOOG_API_KEY, placeholder(wire.key_start)

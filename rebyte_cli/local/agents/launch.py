@@ -18,6 +18,7 @@ from ..http import JsonObject, Refusal
 from ..uploads import asked_name
 from . import config, edge, jail, programs, runs, skills, source, spawn
 from .adapter import Adapter
+from .model_access import LoginExpired
 
 JAIL_CACHE = "jail.json"
 # The cheapest tier of the cloud, and the default there: an agent's own default here.
@@ -66,9 +67,18 @@ class Launcher:
             "skills": list(earlier["skills"] if earlier else ()),
             **self._network(body, settings, earlier),
         }
+        self._check_login(adapter, options)
         options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
         return Launch(self._store, adapter, options, login)
+
+    def _check_login(self, adapter: Adapter, options: dict[str, Any]) -> None:
+        """Raise Refusal when the run could only fail because a login has expired."""
+        outside = adapter.surroundings(os.environ, Path.home())
+        try:
+            edge.access_of(adapter, options, outside, Path.home())
+        except LoginExpired as error:
+            raise Refusal(400, "login_expired", str(error)) from None
 
     def _network(
         self, body: JsonObject, settings: config.LocalConfig, earlier: dict[str, Any] | None

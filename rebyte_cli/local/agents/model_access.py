@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -50,6 +51,19 @@ WIRES = {
         "GOOGLE_GEMINI_BASE_URL", "AIza",
     ),
 }  # fmt: skip
+
+
+class LoginExpired(ValueError):
+    """The user's login of an agent is too old; the text says how to renew it."""
+
+
+def check_expiry(agent: str, expiry: object, how: str) -> None:
+    """Raise LoginExpired if a login's `expiry` (milliseconds since 1970) has passed.
+
+    Renewing it is the agent's own affair: here, an answer that is lost would log the user out.
+    """
+    if isinstance(expiry, int | float) and expiry < time.time() * 1000:
+        raise LoginExpired(f"the login of {agent} has expired: {how} renews it")
 
 
 def placeholder(start: str) -> str:

@@ -22,6 +22,7 @@ from .adapter import Adapter
 from .disarm import disarm
 from .jail_group import JailGroup
 from .launch import JAIL_CACHE
+from .model_access import LoginExpired
 from .workspace import Workspace, disk_usage
 
 STDERR_READ = 20_000
@@ -78,8 +79,11 @@ def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
         "unused": ", ".join(adapter.unused_settings(Path.home())) or None,
     }
     if row["login"] is not None:
-        inside = edge.access_of(adapter, options, outside, Path.home()).inside
-        row["credential"] = f"{inside} inside" if inside else "outside"
+        try:
+            inside = edge.access_of(adapter, options, outside, Path.home()).inside
+            row["credential"] = f"{inside} inside" if inside else "outside"
+        except LoginExpired as error:
+            row["credential"], row["problem"] = "outside", str(error)
     if program is None:
         how = f": {adapter.install}" if adapter.install else ""
         row["problem"] = f"{programs.why_missing(adapter)}{how}"

@@ -32,7 +32,7 @@ from .disarm import disarm, remember_origin
 from .jail_group import JailGroup, end_rest
 from .lines import RunLimits, pump
 from .login_copies import LoginCopies
-from .model_access import AgentAccess
+from .model_access import AgentAccess, LoginExpired
 from .spool import Spool, patiently
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
@@ -198,7 +198,7 @@ class Supervisor:
             return work()
         except RunStopped:
             reason = "The run was stopped by a signal"
-        except (RunFailed, GitFailed, config.ConfigError) as error:
+        except (RunFailed, GitFailed, config.ConfigError, LoginExpired) as error:
             reason = str(error)
         except OSError as error:
             reason = f"The run was stopped by an error: {error}"

@@ -21,10 +21,15 @@ from .bench import NAP, Bench, script
 CLAUDE, CODEX = ".claude/.credentials.json", ".codex/auth.json"
 GEMINI, OPENCODE = ".gemini/oauth_creds.json", ".local/share/opencode/auth.json"
 LOGINS: dict[str, Any] = {
-    CLAUDE: {"claudeAiOauth": {"accessToken": "SECRET", "refreshToken": "RENEWS", "expiresAt": 1}},
+    CLAUDE: {"claudeAiOauth": {"accessToken": "SECRET", "refreshToken": "RENEWS"}},
     CODEX: {
         "auth_mode": "chatgpt",
-        "tokens": {"access_token": "SECRET", "refresh_token": "RENEWS", "account_id": "me"},
+        "tokens": {
+            "id_token": "head.claims.SECRET",
+            "access_token": "SECRET",
+            "refresh_token": "RENEWS",
+            "account_id": "me",
+        },
     },
     GEMINI: {"access_token": "SECRET", "refresh_token": "kept", "expiry_date": 1},
     OPENCODE: {
@@ -62,7 +67,7 @@ def test_no_token_that_is_renewed_only_once_goes_in(
     assert "RENEWS" not in seen
 
 
-@pytest.mark.parametrize("name", [CODEX, GEMINI, OPENCODE])
+@pytest.mark.parametrize("name", [GEMINI, OPENCODE])
 def test_a_login_is_inside_where_no_gateway_can_put_it_in(
     bench: Bench, user_home: Path, tmp_path: Path, name: str
 ) -> None:
@@ -73,42 +78,53 @@ def test_a_login_is_inside_where_no_gateway_can_put_it_in(
     assert "sk-SECRET-KEY" not in seen + (bench.workspace().code / "env").read_text()
 
 
-def test_the_gateway_has_the_login_of_claude(bench: Bench, user_home: Path, tmp_path: Path) -> None:
-    log_in(user_home, CLAUDE)
-    bench.run(agent(tmp_path, CLAUDE, f"cat ~/{CLAUDE} > /code/seen; env >> /code/seen"))
+@pytest.mark.parametrize("name", [CLAUDE, CODEX])
+def test_the_gateway_has_the_login(
+    bench: Bench, user_home: Path, tmp_path: Path, name: str
+) -> None:
+    log_in(user_home, name)
+    bench.run(agent(tmp_path, name, f"cat ~/{name} > /code/seen; env >> /code/seen"))
     seen = (bench.workspace().code / "seen").read_text()
-    assert "sk-ant-oat01-" in seen
+    assert "sk-" in seen
     assert "SECRET" not in seen
     assert "RENEWS" not in seen
+
+
+def test_a_login_that_has_expired_is_told(bench: Bench, user_home: Path, tmp_path: Path) -> None:
+    log_in(user_home, CLAUDE)
+    (user_home / CLAUDE).write_text(json.dumps({"claudeAiOauth": {"expiresAt": 1}}))
+    run = bench.run(agent(tmp_path, CLAUDE, "true"))
+    assert run.outcome == "failed"
+    assert run.answer == "the login of claude has expired: `claude -p hello` renews it"
 
 
 @pytest.mark.parametrize("network", ["host", "list"])
 @pytest.mark.parametrize(
     "text",
     [
-        f"echo new > ~/{CODEX}",
-        f"echo new > ~/x && mv ~/x ~/{CODEX}",
-        f"ln -sf /etc/passwd ~/{CODEX}",
-        "rm -rf ~/.codex; ln -s /etc ~/.codex",
-        f"umount ~/{CODEX}; rm ~/{CODEX}; mkfifo ~/{CODEX}",
+        f"echo new > ~/{GEMINI}",
+        f"echo new > ~/x && mv ~/x ~/{GEMINI}",
+        f"ln -sf /etc/passwd ~/{GEMINI}",
+        "rm -rf ~/.gemini; ln -s /etc ~/.gemini",
+        f"umount ~/{GEMINI}; rm ~/{GEMINI}; mkfifo ~/{GEMINI}",
     ],
 )
 def test_nothing_of_it_comes_back(
     bench: Bench, user_home: Path, tmp_path: Path, text: str, network: str
 ) -> None:
-    login = log_in(user_home, CODEX)
-    bench.run(agent(tmp_path, CODEX, text), network=network)
-    assert (user_home / CODEX).read_text() == login
-    assert not (user_home / CODEX).is_symlink()
+    login = log_in(user_home, GEMINI)
+    bench.run(agent(tmp_path, GEMINI, text), network=network)
+    assert (user_home / GEMINI).read_text() == login
+    assert not (user_home / GEMINI).is_symlink()
     # And the next run in this HOME, with its links, has the login again.
-    bench.run(agent(tmp_path, CODEX, f"cat ~/{CODEX} > /code/seen"), network=network)
+    bench.run(agent(tmp_path, GEMINI, f"cat ~/{GEMINI} > /code/seen"), network=network)
     assert "SECRET" in (bench.workspace().code / "seen").read_text()
 
 
 def test_nothing_of_it_is_on_the_disk(bench: Bench, user_home: Path, tmp_path: Path) -> None:
     """Not even after a supervisor that was killed."""
-    log_in(user_home, CODEX)
-    prompt = bench.start(agent(tmp_path, CODEX, f"cat ~/{CODEX} >&2; echo x; sleep {NAP}111"))
+    log_in(user_home, GEMINI)
+    prompt = bench.start(agent(tmp_path, GEMINI, f"cat ~/{GEMINI} >&2; echo x; sleep {NAP}111"))
     bench.until_started(prompt)
     folder = bench.workspace().folder
 
