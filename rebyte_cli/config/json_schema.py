@@ -62,6 +62,7 @@ _LOCAL = {
         "additionalProperties": {
             "type": "object",
             "properties": _AGENT,
+            "dependentRequired": {"key_env": ["model"], "base_url_env": ["model"]},
             "additionalProperties": False,
         },
     },

@@ -714,6 +714,62 @@ def test_no_jail_is_for_no_other_service(inside: Local) -> None:
     assert "--no-jail requires -P local" in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("create", "x", "--allow", "pypi.org"), "--allow requires -P local"),
+        (("create", "x", "--network", "host"), "--network requires -P local"),
+        (("create", "x", "--allow", "https://pypi.org"), "is not a host such as pypi.org"),
+        (("create", "x", "--allow", "a", "--network", "none"), "cannot be used together"),
+        (("create", "x", "--allow", "a", "--no-jail"), "cannot be used together"),
+        (("follow-up", "t", "x", "--allow", "pypi.org"), "--allow requires -P local"),
+        (("logs", "t", "--network"), "--network requires -P local"),
+        (("logs", "t", "--network", "-f"), "--network and -f cannot be used together"),
+    ],
+)
+def test_options_for_the_network_of_agents_here(
+    inside: Local, words: tuple[str, ...], said: str
+) -> None:
+    done = inside(*words, "-o", "table", env={"REBYTE_API_KEY": "rbk_x"})
+    assert done.status == 2
+    assert said in done.err
+
+
+def test_what_is_sent_about_the_network(agents: Local, home: Path) -> None:
+    words = ("--allow", "pypi.org", "--allow", "*.example.com", "--dry-run")
+    for command in (("create", "x"), ("follow-up", "t", "x")):
+        sent = agents(*command, *words, "-o", "json").json
+        assert sent["allow"] == ["pypi.org", "*.example.com"]
+    file = home / "tasks.jsonl"
+    file.write_text('{"prompt": "x"}\n')
+    sent = agents("batch", str(file), "--network", "none", "--dry-run", "-o", "json").json
+    assert sent["network"] == "none"
+
+
+def test_what_a_run_was_refused_is_shown(agents: Local, home: Path) -> None:
+    ask = (
+        "exec 3<>/dev/tcp/127.0.0.1/29170\n"
+        "printf 'CONNECT a.example:443 HTTP/1.1\\r\\nHost: a.example:443\\r\\n\\r\\n' >&3\n"
+        "head -1 <&3"
+    )
+    line = "1 request to a.example was refused; allow it with --allow a.example"
+    done = agents("create", f"bash <<'END'\n{ask}\nEND", "-x", "mine", "--stream")
+    assert done.status == 0
+    assert line in done.out
+    assert line in agents("logs", "@last").out
+    (row,) = agents("logs", "@last", "--network", "-o", "json").json["data"]
+    assert (row["host"], row["port"], row["method"], row["status"]) == (
+        "a.example", 443, "CONNECT", 403
+    )  # fmt: skip
+    assert row["option"] == "--allow a.example"
+    again = agents("rerun", "@last", "--allow", "a.example", "--wait")
+    assert again.status == 0
+    assert line not in agents("logs", "@last").out
+    done = agents("workspace", "run", "@last", "--", "bash", "-c", ask)
+    assert "403" not in done.out
+    assert line not in done.err
+
+
 def test_agents_and_key(agents: Local, home: Path) -> None:
     rows = {row["name"]: row for row in agents("local", "agents", "-o", "json").json["data"]}
     assert rows["mine"]["usable"]

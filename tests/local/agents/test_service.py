@@ -18,7 +18,12 @@ import pytest
 
 from rebyte_cli.local import server
 from rebyte_cli.local.agents import jail, programs, report, skills, sweep
+from rebyte_cli.local.agents.edge import RECORD
 from rebyte_cli.local.agents.key import machine_key
+from rebyte_cli.local.agents.launch import earlier_options
+from rebyte_cli.local.agents.workspace import Workspace
+from rebyte_cli.local.database import Store
+from rebyte_cli.local.gateway.record import RequestEntry
 from rebyte_cli.local.server import Service
 from tests.local.test_webhooks import ALL_EVENTS, receiving
 from tests.repositories import git
@@ -313,6 +318,69 @@ def test_no_run_without_a_jail_follows_one_with(machine: Machine) -> None:
     assert follow_up(jailed).status == 201
 
 
+def network_of(machine: Machine, task: dict[str, Any]) -> tuple[str, list[str]]:
+    """What the last run of a task may reach: the network, and the hosts."""
+    with Store(machine.state).read() as db:
+        found = earlier_options(db, task["id"])
+    assert found is not None
+    return found[1]["network"], found[1]["hosts"]
+
+
+def test_what_a_run_may_reach_stays_with_its_task(start: Starter) -> None:
+    with start('[local]\nallow = ["pypi.org"]\n[local.agents.mine]\ncommand = ["cat"]') as machine:
+
+        def follow_up(**fields: object) -> tuple[str, list[str]]:
+            body = {"prompt": "y", **fields}
+            assert machine.own.call("POST", f"/tasks/{task['id']}/prompts", body).status == 201
+            return network_of(machine, task)
+
+        def create(**fields: Any) -> tuple[str, list[str]]:
+            return network_of(machine, machine.own.create("x", executor="mine", **fields))
+
+        assert create() == ("list", ["pypi.org"])
+        task = machine.own.create("x", executor="mine", allow=["a.example"])
+        assert network_of(machine, task) == ("list", ["pypi.org", "a.example"])
+        assert follow_up(allow=["b.example:81"]) == (
+            "list", ["pypi.org", "a.example", "b.example:81"]
+        )  # fmt: skip
+        assert create(networkOf=task["id"])[1] == ["pypi.org", "a.example", "b.example:81"]
+        assert create(networkOf="unknown") == ("list", ["pypi.org"])
+        assert follow_up(network="none")[0] == "none"
+        assert follow_up()[0] == "none"
+        assert follow_up(network="host")[0] == "host"
+        assert follow_up()[0] == "host"
+        assert create(networkOf=task["id"])[0] == "host"
+        assert create(networkOf=task["id"], network="confined")[0] == "list"
+        shares = [line for line in machine.said if "shares the network" in line]
+        assert len(shares) == 3
+        for host in ("https://a.example", "a b", "", "010.1.1.1"):
+            body = {"prompt": "x", "executor": "mine", "allow": [host]}
+            assert machine.own.call("POST", "/tasks", body, check=False).status == 400, host
+
+
+def test_the_network_of_the_settings(start: Starter, tmp_path: Path) -> None:
+    with start('[local]\nnetwork = "host"\n[local.agents.mine]\ncommand = ["cat"]') as machine:
+        task = machine.own.create("x", executor="mine")
+        assert network_of(machine, task)[0] == "host"
+        assert report.agents(machine.state, tmp_path / "config.toml")[0]["network"] == "host"
+
+
+def test_the_requests_of_a_task(machine: Machine) -> None:
+    task = machine.own.create("x", executor="mine")
+    machine.wait(task["id"])
+    path = f"/tasks/{task['id']}/network"
+    assert machine.own.call("GET", path, check=False).document == {"requests": []}
+    with Store(machine.state).read() as db:
+        (prompt,) = db.execute("SELECT prompt FROM runs").fetchone()
+    entry = RequestEntry(1000, "a.example", 443, "CONNECT", "", 403, refused="not allowed")
+    file = Workspace(machine.state, task["workspaceId"]).run_folder(prompt) / RECORD
+    file.write_text(json.dumps(entry._asdict()) + "\n{torn")
+    (row,) = machine.own.call("GET", path, check=False).document["requests"]
+    assert (row["host"], row["refused"], row["promptId"]) == ("a.example", "not allowed", prompt)
+    assert row["time"] == "1970-01-01T00:00:01.000Z"
+    assert machine.other.call("GET", path, check=False).status == 404
+
+
 def test_an_executor_that_nothing_defines(machine: Machine) -> None:
     answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "their"})
     assert answer.status == 400
@@ -352,6 +420,12 @@ def test_the_first_use_says_what_runs_where(machine: Machine) -> None:
     [
         ("[local]\nparallel = 0", "[local] parallel must be a number from 1 to 64"),
         ('[local]\njail = "maybe"', '[local] jail must be "on" or "off"'),
+        ('[local]\nnetwork = "all"', "[local] network must be one of list, none, host"),
+        ('[local]\nallow = ["a/b"]', "[local] allow: 'a/b' is not a host such as pypi.org"),
+        (
+            '[local.agents.claude]\nmodel = "openai"',
+            "[local.agents.claude] model: claude has its own model settings",
+        ),
         ('[local]\nlimit = "soon"', '[local] limit must be a duration such as "90s"'),
         ("[local.agents.x]\n", '[local.agents.x] needs command = ["PROGRAM"'),
         ("[local.agents.x]\ncommand = 5", "[local.agents.x] command must be a list of strings"),
