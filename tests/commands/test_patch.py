@@ -742,7 +742,7 @@ def test_what_is_sent_about_the_network(agents: Local, home: Path) -> None:
         assert sent["allow"] == ["pypi.org", "*.example.com"]
     file = home / "tasks.jsonl"
     file.write_text('{"prompt": "x"}\n')
-    sent = agents("batch", str(file), "--network", "none", "--dry-run", "-o", "json").json
+    sent = agents("batch", str(file), "--network", "none", "--dry-run").json["body"]
     assert sent["network"] == "none"
 
 
