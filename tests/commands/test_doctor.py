@@ -283,11 +283,12 @@ def test_an_old_kernel_leaves_a_sandbox_with_gaps(
     program.write_text("#!/bin/sh\necho codex-cli 0.1\n")
     program.chmod(0o755)
     monkeypatch.setattr(jail, "probe", lambda _cache: jail.JailCheck(True))
-    monkeypatch.setattr(jail, "gaps", lambda: "programs can be seen")
+    monkeypatch.setattr(jail, "gaps", lambda **_: "programs can be seen")
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "CODEX_API_KEY": "secret"}
     found = findings(inside("doctor", env=environment))["agents"]
     assert found["status"] == "warning"
-    assert "in a bubblewrap sandbox" in found["message"]
+    regime = "in a bubblewrap sandbox with a network of its own: the model, and hosts on the list"
+    assert f"{regime}, keys outside" in found["message"]
     assert "in which programs can be seen" in found["message"]
     listed = inside("-P", "local", "local", "agents", "-o", "table", env=environment)
     assert "Sandbox: programs can be seen" in listed.err

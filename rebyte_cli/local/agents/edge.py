@@ -33,13 +33,6 @@ PROXY_VARIABLES = [each for name in (*PROXIES, "NO_PROXY") for each in (name, na
 DIRECT = "127.0.0.1,localhost"
 
 
-def _refused(place: str, host: record.RefusedHost) -> str:
-    count = f"{host.requests} request{'s' if host.requests > 1 else ''}"
-    verb = "were" if host.requests > 1 else "was"
-    remedy = f"; allow it with {host.option}" if host.option else f": {host.reason}"
-    return f"{count} to {place} {verb} refused{remedy}"
-
-
 class EdgeFailed(OSError):
     """The gateway does not start; the text says why."""
 
@@ -164,7 +157,7 @@ class Edge:
         with contextlib.suppress(BrokenPipeError), self._gateway.stdin as stdin:
             stdin.write(given.to_json().encode())
         if self._gateway.stdout.readline() != b"ready\n":
-            raise EdgeFailed("the gateway to the network does not start (see supervisors.log)")
+            raise EdgeFailed("the gateway to the network does not start")
 
     def problem(self) -> str:
         """Why the run cannot continue, or an empty text: asked a few times a second."""
@@ -194,3 +187,10 @@ class Edge:
             gateway.wait()
         if gateway.stdout is not None:
             gateway.stdout.close()
+
+
+def _refused(place: str, host: record.RefusedHost) -> str:
+    count = f"{host.requests} request{'s' if host.requests > 1 else ''}"
+    verb = "were" if host.requests > 1 else "was"
+    remedy = f"; allow it with {host.option}" if host.option else f": {host.reason}"
+    return f"{count} to {place} {verb} refused{remedy}"

@@ -216,7 +216,7 @@ def _try() -> JailCheck:
     words = ["/bin/sh", "-c", ":"]
     try:
         done = subprocess.run(
-            [*_base(), "--", *words],
+            [*_base(), "--unshare-net", "--", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

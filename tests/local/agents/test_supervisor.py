@@ -437,8 +437,11 @@ def test_the_environment_is_an_allow_list(bench: Bench, monkeypatch: pytest.Monk
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     answer = bench.run(["env"]).answer or ""
     assert "value of" not in answer
-    assert "HTTPS_PROXY=http://proxy.example:3128" in answer
+    assert "HTTPS_PROXY=http://127.0.0.1:29170\n" in answer
     assert "HOME=/home/agent" in answer
+    shared = bench.run(["env"], network="host").answer or ""
+    assert "value of" not in shared
+    assert "HTTPS_PROXY=http://proxy.example:3128" in shared
 
     from rebyte_cli.local.agents.program import ProgramAdapter
 
