@@ -449,8 +449,8 @@ def _regime(agents: Sequence[Mapping[str, Any]]) -> str:
     if agents[0]["jail"] != "on":
         return "without a sandbox"
     network = {
-        "list": "with a network of its own: the model, and hosts on the list",
-        "none": "with a network of its own: the model",
+        "list": "with a separate network: the model, and hosts on the list",
+        "none": "with a separate network: the model",
         "host": "that shares the network",
     }[agents[0]["network"]]
     inside = [f"{each['name']}: {each['credential']}" for each in agents

@@ -362,7 +362,7 @@ class Tools:
         return text
 
     def _confined(self) -> dict[str, str]:
-        """The fields that have a service on this machine use a sandbox with a network of its own,
+        """The fields that have a service on this machine use a sandbox with a separate network,
         whatever its settings are."""
         settings = self._app.settings
         here = settings.is_local or reach(urlsplit(settings.origin).hostname or "") == THIS_MACHINE

@@ -287,7 +287,7 @@ def test_an_old_kernel_leaves_a_sandbox_with_gaps(
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "CODEX_API_KEY": "secret"}
     found = findings(inside("doctor", env=environment))["agents"]
     assert found["status"] == "warning"
-    regime = "in a bubblewrap sandbox with a network of its own: the model, and hosts on the list"
+    regime = "in a bubblewrap sandbox with a separate network: the model, and hosts on the list"
     assert f"{regime}, keys outside" in found["message"]
     assert "in which programs can be seen" in found["message"]
     listed = inside("-P", "local", "local", "agents", "-o", "table", env=environment)

@@ -1,13 +1,14 @@
 """Login files inside a jail, for the agents that no gateway can give their login: copies.
 
 bubblewrap makes each from a file in memory, so that nothing of a login is ever in a workspace, and
-what the agent writes there is gone with the jail. A token that a service renews once only, and so
-takes from whoever does not see the new one, stays outside: see `Adapter.login_for_jail`.
+what the agent writes there is gone with the jail. A token that a service renews only once stays
+outside, since the user would never see the new one: see `Adapter.login_for_jail`.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from . import confined
@@ -64,6 +65,8 @@ class LoginCopies:
 
 def _in_memory(content: bytes) -> int:
     """A descriptor from which `content` can be read, by a process that inherits it."""
+    if sys.platform != "linux":
+        raise OSError("there is no jail to show it in")
     import fcntl
 
     made = os.memfd_create("login")

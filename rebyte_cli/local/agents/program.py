@@ -29,7 +29,7 @@ from .model_access import WIRES, AgentAccess, ModelAccess, placeholder
 class ProgramAdapter(Adapter):
     """`[local.agents.NAME] command = […]`. Each run starts from nothing: it has no sessions.
 
-    Without a model of its own (`own_model`) the gateway has no key for it.
+    Without `own_model` the gateway has no key for it.
     """
 
     label: str = ""

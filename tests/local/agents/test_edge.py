@@ -203,15 +203,15 @@ for target in sys.argv[1:]:
 
 
 def test_only_hosts_on_the_list_are_connected_to(bench: Bench) -> None:
-    targets = ["nobody.invalid:443", "other.invalid:443", "other.invalid:443", "127.0.0.1:80"]
+    targets = ["listed.invalid:443", "other.invalid:443", "other.invalid:443", "127.0.0.1:80"]
     agent = python(CONNECT)
     agent = ProgramAdapter(
         command=(*agent.command, *targets), label="mine", extra_paths=agent.extra_paths
     )
-    prompt = bench.start(agent, network="list", hosts=["nobody.invalid"])
+    prompt = bench.start(agent, network="list", hosts=["listed.invalid"])
     run = bench.wait(prompt)
     said = dict(line.split() for line in (run.answer or "").splitlines())
-    assert said.pop("nobody.invalid:443") in ("502", "504")  # no such name, but asked for
+    assert said.pop("listed.invalid:443") in ("502", "504")  # no such name, but asked for
     assert set(said.values()) == {"403"}
     notes = bench.said(prompt).splitlines()
     assert "2 requests to other.invalid were refused; allow it with --allow other.invalid" in notes
