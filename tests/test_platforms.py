@@ -58,6 +58,7 @@ BRANCHES = {
     "local/agents/confined.py": 1,
     "local/agents/jail.py": 1,
     "local/agents/launch.py": 1,
+    "local/agents/login_copies.py": 1,
     "local/agents/opencode_database.py": 1,
     "local/agents/supervisor.py": 1,
     "local/agents/workspace.py": 1,

@@ -12,7 +12,7 @@ from ..gateway.settings import ANTHROPIC, BEARER, X_API_KEY
 from .adapter import Adapter, Invocation, Outcome, Parser, joined
 from .jail import Mount
 from .model_access import (
-    WIRES,
+    VENDORS,
     AgentAccess,
     ModelAccess,
     check_expiry,
@@ -27,7 +27,7 @@ LOGIN = ".claude/.credentials.json"
 # The variables with a credential, in claude's order, with the header that it goes into.
 KEYS = {
     "ANTHROPIC_AUTH_TOKEN": (BEARER, "sk-"),
-    "ANTHROPIC_API_KEY": (X_API_KEY, WIRES[ANTHROPIC].key_start),
+    "ANTHROPIC_API_KEY": (X_API_KEY, VENDORS[ANTHROPIC].key_start),
     "CLAUDE_CODE_OAUTH_TOKEN": (BEARER, "sk-ant-oat01-"),
 }
 NEVER_MS = 4_102_444_800_000  # 2100: a placeholder does not expire
@@ -95,7 +95,7 @@ class Claude(Adapter):
     def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
         if hosts := _cloud(outside):
             return AgentAccess(withheld=frozenset(KEYS), inside="key", hosts=hosts)
-        base_url = outside.get("ANTHROPIC_BASE_URL") or WIRES[ANTHROPIC].root
+        base_url = outside.get("ANTHROPIC_BASE_URL") or VENDORS[ANTHROPIC].root
         headers = header_lines(outside.get("ANTHROPIC_CUSTOM_HEADERS", ""))
         login = read_json(user_home / LOGIN).get("claudeAiOauth")
         name = next((name for name in KEYS if outside.get(name)), None)

@@ -12,7 +12,7 @@ from typing import Any
 from ..gateway.settings import BEARER, OPENAI
 from .adapter import Adapter, Invocation, Outcome, Parser, readable
 from .jail import Mount
-from .model_access import WIRES, AgentAccess, ModelAccess, check_expiry, placeholder
+from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
 from .tokens import counted
 from .user_config import parse_json, read_json, strings
 
@@ -82,7 +82,7 @@ class Codex(Adapter):
         if isinstance(provider, dict) and isinstance(provider.get("base_url"), str):
             return _own_provider(provider, outside, user_home)
         key, login = _credential(outside, user_home)
-        root = CHATGPT if login else settings.get("openai_base_url") or WIRES[OPENAI].root
+        root = CHATGPT if login else settings.get("openai_base_url") or VENDORS[OPENAI].root
         return _behind_gateway(str(root), key, login)
 
     def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
@@ -241,7 +241,7 @@ def _behind_gateway(
     query: Mapping[str, str] | None = None,
 ) -> AgentAccess:
     """The access with a key, or with the access token in `login`, if it is one."""
-    name, stand_in = (CHATGPT_NAME if login else OPENAI), placeholder(WIRES[OPENAI].key_start)
+    name, stand_in = (CHATGPT_NAME if login else OPENAI), placeholder(VENDORS[OPENAI].key_start)
     model = ModelAccess(
         name, OPENAI, base_url, key, BEARER, stand_in, dict(headers or {}), dict(query or {})
     )

@@ -17,7 +17,7 @@ from .adapter import Adapter
 from .claude import Claude
 from .codex import Codex
 from .gemini import Gemini
-from .model_access import WIRES
+from .model_access import VENDORS
 from .opencode import OpenCode
 from .program import ProgramAdapter
 
@@ -182,10 +182,10 @@ def _agents(tables: object) -> dict[str, Adapter]:
         elif not words or not words[0]:
             raise ConfigError(f'{where} needs command = ["PROGRAM", "ARGUMENT", …]')
         else:
-            wire = _choice(table, "model", tuple(WIRES), where)
+            wire = _choice(table, "model", tuple(VENDORS), where)
             names = tuple(_variable(table, key, where) for key in MODEL_SETTINGS[1:])
             if any(names) and not wire:
-                raise ConfigError(f"{where} {own[0]} needs model = {' | '.join(WIRES)}")
+                raise ConfigError(f"{where} {own[0]} needs model = {' | '.join(VENDORS)}")
             more["own_model"] = (wire, *names) if wire else ()
             agents[name] = ProgramAdapter(words, label=name, **more)
     return agents

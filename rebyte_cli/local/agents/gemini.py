@@ -24,7 +24,7 @@ from .adapter import (
     shorten,
 )
 from .jail import Mount
-from .model_access import WIRES, AgentAccess, ModelAccess, placeholder
+from .model_access import VENDORS, AgentAccess, ModelAccess, placeholder
 from .tokens import counted
 from .user_config import read_env, read_json
 
@@ -64,7 +64,7 @@ class Gemini(Adapter):
         return [*arguments, "--session-id", invocation.new_session]
 
     def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
-        wire = WIRES[GEMINI]
+        wire = VENDORS[GEMINI]
         login = _login(outside, user_home)
         if login != "gemini-api-key":
             kind = "key" if login == "vertex-ai" else "login"

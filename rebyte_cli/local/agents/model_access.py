@@ -25,7 +25,7 @@ from ..gateway.settings import (
 )
 
 
-class Wire(NamedTuple):
+class VendorApi(NamedTuple):
     """The API of one vendor: where it is, and how programs that use it are told of another place.
 
     `root` is what the base URL of a program begins with, such as `…/v1` for OpenAI's.
@@ -38,15 +38,15 @@ class Wire(NamedTuple):
     key_start: str
 
 
-WIRES = {
-    ANTHROPIC: Wire(
+VENDORS = {
+    ANTHROPIC: VendorApi(
         "https://api.anthropic.com", X_API_KEY, "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL",
         "sk-ant-api03-",
     ),
-    OPENAI: Wire(
+    OPENAI: VendorApi(
         "https://api.openai.com/v1", BEARER, "OPENAI_API_KEY", "OPENAI_BASE_URL", "sk-proj-"
     ),
-    GEMINI: Wire(
+    GEMINI: VendorApi(
         "https://generativelanguage.googleapis.com", X_GOOG_API_KEY, "GEMINI_API_KEY",
         "GOOGLE_GEMINI_BASE_URL", "AIza",
     ),

@@ -22,7 +22,7 @@ from .adapter import (
     shorten,
     without_sequences,
 )
-from .model_access import WIRES, AgentAccess, ModelAccess, placeholder
+from .model_access import VENDORS, AgentAccess, ModelAccess, placeholder
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class ProgramAdapter(Adapter):
         model = ModelAccess(
             api,
             api,
-            outside.get(address) or WIRES[api].root,
+            outside.get(address) or VENDORS[api].root,
             outside.get(key, ""),
-            WIRES[api].credential,
-            placeholder(WIRES[api].key_start),
+            VENDORS[api].credential,
+            placeholder(VENDORS[api].key_start),
         )
         return AgentAccess((model,), {key: model.placeholder, address: model.url})
 
@@ -58,7 +58,7 @@ class ProgramAdapter(Adapter):
     def _model_settings(self) -> tuple[str, str, str]:
         """The API of its model, and the variables from which it reads its key and the address."""
         api, key, address = self.own_model
-        return api, key or WIRES[api].key_variable, address or WIRES[api].url_variable
+        return api, key or VENDORS[api].key_variable, address or VENDORS[api].url_variable
 
     def arguments(self, invocation: Invocation) -> list[str]:
         return []
