@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 
 PIECE = 65536  # bytes that are read at a time
-LINGER_SECONDS = 2.0
+LINGER_SECONDS = 10.0
 LINGER_BYTES = 64 * 1024 * 1024
 
 
