@@ -38,6 +38,7 @@ PICTURES = "rebyte_cli/manual/*.svg"
 # The pages of the manual that are about no single command, in the order of the site.
 GUIDES = {
     "rebyte-tutorial.7": "Tutorial",
+    "rebyte-workflow.7": "From a prompt to a branch",
     "rebyte-examples.7": "Recipes",
     "rebyte-from-curl.7": "From curl",
     "rebyte-local.7": "The local service",

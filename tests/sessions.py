@@ -108,18 +108,24 @@ def on_a_terminal(command: str, env: Mapping[str, str], cwd: Path, columns: int)
 
 
 EXPORT = re.compile(r"export (?P<name>\w+)=(?P<value>\S*)")
+CD = re.compile(r"cd (?P<folder>\S+)")
 
 
 def run_step(step: Step, env: dict[str, str], cwd: Path, columns: int = COLUMNS) -> str:
-    """What the step shows on a terminal; an `export` stays in `env` for the steps after it.
+    """What the step shows on a terminal.
 
-    A service of ours that plays the real one is shown by the real one's name.
+    An `export` stays in `env` for the steps after it, and so does a `cd`, as PWD. A service of ours that plays the real one is shown by the real one's name.
     """
     assignment = EXPORT.fullmatch(step.command)
     if assignment:
         env[assignment["name"]] = assignment["value"]
         return ""
-    shown = on_a_terminal(step.command, env, cwd, columns)
+    here = Path(env.get("PWD", cwd))
+    moved = CD.fullmatch(step.command)
+    if moved:
+        env["PWD"] = str(here / moved["folder"])
+        return ""
+    shown = on_a_terminal(step.command, env, here, columns)
     playing = env.get("REBYTE_API_URL", "").removesuffix("/v1")
     return shown.replace(playing, "https://api.rebyte.ai") if playing else shown
 

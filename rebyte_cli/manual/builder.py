@@ -13,8 +13,10 @@ SEE_ALSO = "rebyte(1), rebyte-config(5), rebyte-examples(7)"
 # Further pages about a command.
 MORE = {
     "api": "rebyte-api(7)",
+    "apply": "rebyte-workflow(7)",
     "batch": "rebyte-shards(7)",
     "check": "rebyte-check(7)",
+    "land": "rebyte-workflow(7), rebyte-check(7)",
     "local": "rebyte-local(7), rebyte-local-agents(7)",
 }
 
@@ -170,6 +172,7 @@ WRITTEN = (
     "rebyte-shards.7",
     "rebyte-check.7",
     "rebyte-tutorial.7",
+    "rebyte-workflow.7",
 )
 
 

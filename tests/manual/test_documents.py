@@ -155,6 +155,7 @@ def test_no_block_goes_untested() -> None:
         "rebyte-shards.7.md": {"", "bash", "yaml"},
         "rebyte-tutorial.7.md": {"console", "text"},
         "rebyte-local-agents.7.md": {"", "toml"},
+        "rebyte-workflow.7.md": {"console", "text"},
     }
     for document in DOCUMENTS:
         opened = re.findall(r"^```(\w*).*\n(?:.*\n)*?```$", document.read_text(), re.MULTILINE)

@@ -316,11 +316,13 @@ def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.Monkey
     )
     setup = (
         "git init -q; git config user.name x; git config user.email x@example.com;"
-        " echo 2026 > year; git add year; git commit -qm Start;"
+        " echo 2026 > year; printf 'test:\\n\\tgrep 2027 year\\n' > Makefile;"
+        " git add year Makefile; git commit -qm Start;"
     )
     repositories = f"for r in a b; do mkdir -p src/$r; (cd src/$r; {setup}); done; {setup}"
     found = blocks(written("rebyte-local-agents.7.md"))
     found += blocks(written("rebyte-tutorial.7.md"), "text")
+    found += blocks(written("rebyte-workflow.7.md"), "text")
     for number, block in enumerate(found):
         folder = home / str(number)
         folder.mkdir()
@@ -333,6 +335,7 @@ def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.Monkey
     assert [(home / "2/src" / name / "year").read_text() for name in "ab"] == ["2027\n"] * 2
     (patch,) = (home / "3").glob("deps-*.patch")
     assert "+2027" in patch.read_text()
+    assert (home / str(len(found) - 1) / "year").read_text() == "2027\n", "the branch was merged"
 
 
 def test_the_settings_for_local_agents_are_read(tmp_path: Path) -> None:

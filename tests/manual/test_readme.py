@@ -38,6 +38,14 @@ def test_the_shards_of_the_readme_are_those_tested() -> None:
         assert line in (pages / "rebyte-shards.7.md").read_text()
 
 
+def test_the_three_lines_from_prompts_to_a_branch_are_those_tested() -> None:
+    """As in rebyte-workflow(7), whose lines test_man.py runs."""
+    page = ROOT / "rebyte_cli/manual/pages/rebyte-workflow.7.md"
+    shown = re.findall(r"^\d\. `(.*)`$", TEXT, re.MULTILINE)
+    assert len(shown) == 3
+    assert "\n".join(["", *shown, ""]) in page.read_text()
+
+
 def test_the_two_commands_of_the_first_screen_are_targets() -> None:
     first = re.search(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     assert first is not None
