@@ -5,6 +5,7 @@ Each prompt is an order that `edited` carries out, on whatever the branch has wh
     add NAME        a file `src/NAME.txt`
     count NAME      the same, and the number in `total.txt` is one more, which NAME signs
     tally NAME      the same without NAME: two of them merge, and the number is wrong then
+    new TEXT        a file `src/new.txt` that says TEXT
     set KEY VALUE   the line of KEY in `keys.txt`
     nothing, none, fail
 """
@@ -102,6 +103,8 @@ def edited(folder: Path, prompt: str) -> bool:
         total = folder / "total.txt"
         number = int(total.read_text().split()[0]) + 1
         total.write_text(f"{number}{f' by {words[0]}' * (order == 'count')}\n")
+    if order == "new":
+        (folder / "src/new.txt").write_text(f"{words[0]}\n")
     if order == "set":
         keys = folder / "keys.txt"
         lines = [

@@ -61,7 +61,15 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
     Raises PatchConflict that names the files with conflicts.
     """
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        variables = own_repository() | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        # Even with --cached, git checks out a file that the patch adds but the index has.
+        scratch = Path(folder) / "tree"
+        scratch.mkdir()
+        variables = own_repository() | {
+            "GIT_DIR": _git_dir(root),
+            "GIT_WORK_TREE": str(scratch),
+            "GIT_INDEX_FILE": str(Path(folder) / "index"),
+        }
+        root = scratch
         git.run(["read-tree", base or "--empty"], root, variables)
         file = Path(folder) / PATCH_FILE
         file.write_bytes(patch)
@@ -78,6 +86,11 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
                 else f"the patch does not apply: {error.message}"
             ) from None
         return git.run(["write-tree"], root, variables).decode().strip()
+
+
+def _git_dir(root: Path) -> str:
+    found = git.run(["rev-parse", "--absolute-git-dir"], root, own_repository())
+    return os.fsdecode(found.removesuffix(b"\n"))
 
 
 def commit_tree(

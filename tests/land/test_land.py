@@ -148,6 +148,17 @@ def test_what_merges_but_does_not_pass_the_check(bench: LandBench, land: Run, ho
     assert bench.builds("b") == [True] * 4
 
 
+def test_two_tasks_that_add_the_same_file(bench: LandBench, land: Run) -> None:
+    """git merges them with what it checks out, which must not be in the user's working tree."""
+    tasks = bench.create("new one", "new two")
+    before = snapshot(bench.repository)
+    done = land(*tasks, "--branch", "b", *PUSH)
+    assert (done.status, [row["reruns"] for row in done.documents]) == (0, [0, 1]), done
+    assert git(bench.repository, "show", "b:src/new.txt") == "two\n"
+    assert snapshot(bench.repository) == before
+    assert git(bench.repository, "status", "--short") == " M total.txt\n"
+
+
 def test_a_check_that_cannot_run_decides_nothing(bench: LandBench, land: Run) -> None:
     (task,) = bench.create("add x")
     for words in (("--check", " "), ("--protect", "x")):
