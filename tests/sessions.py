@@ -114,7 +114,8 @@ CD = re.compile(r"cd (?P<folder>\S+)")
 def run_step(step: Step, env: dict[str, str], cwd: Path, columns: int = COLUMNS) -> str:
     """What the step shows on a terminal.
 
-    An `export` stays in `env` for the steps after it, and so does a `cd`, as PWD. A service of ours that plays the real one is shown by the real one's name.
+    An `export` stays in `env` for the steps after it, and so does a `cd`, as PWD. A service of
+    ours that plays the real one is shown by the real one's name.
     """
     assignment = EXPORT.fullmatch(step.command)
     if assignment:
