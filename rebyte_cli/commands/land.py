@@ -272,9 +272,9 @@ def _landed(
             try:
                 with land_board(app.console, partial(_board, landing)):
                     yield from _told(app, landing)
-            except Interrupted as error:
+            except (KeyboardInterrupt, Interrupted) as stop:
                 hint = f"Resume with `{join(['rebyte', *app.argv])}`"
-                raise Interrupted(error.exit_status, hint=hint) from None
+                raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
             finally:
                 finish(landing, journal.state.started_at)
     finally:

@@ -119,6 +119,21 @@ def test_killed_while_a_rerun_is_created(bench: LandBench) -> None:
     assert bench.builds("b") == [True, True]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_says_how_to_resume(bench: LandBench, number: signal.Signals) -> None:
+    tasks = bench.create("count 1", "count 2")
+    killer = Killer(bench, tasks)
+    bench.farm.made_one = lambda: os.kill(killer.pid, number)
+    status, _, errors = killer.run("b")
+    assert (status, f"Resume with `rebyte land {tasks[0]}" in errors) == (128 + number, True), (
+        errors
+    )
+    bench.farm.made_one = lambda: None
+    assert killer.run("b")[0] == 0
+    assert bench.farm.made["count 2"] == 2
+    assert bench.builds("b") == [True, True]
+
+
 def test_two_landings_of_one_branch(bench: LandBench) -> None:
     tasks = bench.create("count 1", "count 2")
     killer, second = Killer(bench, tasks), []
