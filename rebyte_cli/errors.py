@@ -21,6 +21,7 @@
     ├── CheckBroken                    1   that command could not be run on its changes
     ├── NeedsAnswer                   12   waited for, and it asks a question (carries the task)
     │   └── QuestionAsked             12   raised by the library (also a WaitTimeout)
+    ├── BudgetReached                 13   what tasks may use is used up, and more was to be done
     ├── WaitTimeout                  124   the time limit passed (also a TimeoutError)
     └── ReaderGone                   141   the reader of stdout went away
 
@@ -45,7 +46,7 @@ from typing import Any, Self
 KEYS_PAGE = "https://app.rebyte.ai/settings/api-keys"
 
 # Several tasks, several results: the first of these that occurred is the status.
-RANK = (6, 3, 5, 1, 4, 10, 11, 12, 124)
+RANK = (6, 3, 5, 1, 4, 13, 10, 11, 12, 124)
 
 
 def worst(statuses: Iterable[int]) -> int:
@@ -461,6 +462,13 @@ class NeedsAnswer(RebyteError):
         copy = self.copy_with()
         copy.task = dict(task)
         return copy
+
+
+class BudgetReached(RebyteError):
+    """What tasks may use together is used up, and there was more to do."""
+
+    exit_status = 13
+    code = "budget_reached"
 
 
 class WaitTimeout(RebyteError, TimeoutError):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import random
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import APIError, RebyteError, TaskEnded
 from ..tasks.wait import Poll, WaitTarget
@@ -176,14 +176,27 @@ def watch_tasks(
     report: Report,
     questions: QuestionWatcher | None = None,
     more_to_come: Callable[[], bool] = lambda: False,
+    *,
+    reports_use: bool = False,
 ) -> Poller[str]:
     """A poller of task ids that reports each end: ("ended", line, …) or ("unreadable", line, …).
 
     It asks every second while tasks are young and every ten later, through the list where that
     tells enough. Between two rounds, `questions` looks for tasks that wait for an answer. Once all
     do, none is attended to and no `more_to_come`, each is reported: ("unattended", line, error).
+    With `reports_use`, so is what a task has used whenever that changes: ("used", line, task).
     """
-    poll = Poll(client)
+    seen: dict[str, Any] = {}
+
+    def used(task: Mapping[str, Any]) -> None:
+        usage, task_id = task.get("usage"), task.get("id")
+        if usage and usage != seen.get(str(task_id)):
+            seen[str(task_id)] = usage
+            for index, each in poller.things().items():
+                if each == task_id:
+                    report("used", index, task)
+
+    poll = Poll(client, used=used if reports_use else lambda _: None)
 
     def ask(running: dict[int, str]) -> None:
         lines = {task_id: index for index, task_id in running.items()}

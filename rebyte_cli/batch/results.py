@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from ..api.token_usage import TokenUsage, described
 from ..errors import RANK, BadUsage, RebyteError
 from ..once.search import any_of
 from ..once.server_clock import without_tags
+from ..tasks.budget import Priced
 from .input import InputLine, InputSource
 from .state import LOST, LineState
 
 if TYPE_CHECKING:
     from ..output.records import RowOrError
 
-# A usage with its cost by the price of a model, if there is one.
-Priced = Callable[[TokenUsage, str], TokenUsage]
 Tally = Counter[tuple[str, str]]  # of statuses with reasons, which are empty for what went well
 MOST_REASONS = 3  # below the counts
 

@@ -23,18 +23,20 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.status import is_terminal
-from ..errors import Interrupted, RebyteError
+from ..api.token_usage import TokenUsage
+from ..errors import BudgetReached, Interrupted, RebyteError
 from ..history.rows import NewTask
 from ..once.ledger import Ledger
 from ..once.server_clock import ServerClock
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
+from ..tasks.budget import Budget, Priced, Spending
 from .input import Input, InputLine
 from .journal_format import Record
 from .lost_lines import LostLine, LostLineSearch, search_lost
 from .plan import Plan
 from .poller import watch_tasks
-from .results import LineProblem, Priced, row_of
+from .results import LineProblem, row_of
 from .state import (
     OVER,
     BatchEvent,
@@ -73,7 +75,8 @@ class BatchOptions(NamedTuple):
     `jobs` is how many creates may be under way at a time, and `max_running` how many lines may have
     a task that runs, counting creates under way and those whose outcome is not known (None: any).
     `search_for` is how long a lost create is searched for before its outcome is called unknown,
-    and how long scans must agree that there is no task before it is sent again.
+    and how long scans must agree that there is no task before it is sent again. `budget` is what
+    the tasks of all runs of this journal may use together (None: any amount).
     """
 
     jobs: int = 8
@@ -84,6 +87,7 @@ class BatchOptions(NamedTuple):
     send_again_after: float = SEND_AGAIN_AFTER
     search_for: float | None = None
     max_running: int | None = None
+    budget: Budget | None = None
 
 
 class Runner:
@@ -125,6 +129,7 @@ class Runner:
         self._known = known
         self._note = note
         self._priced = priced
+        self._spending = Spending(options.budget, priced) if options.budget else None
         journal.beside = ledger.write
 
         self._server_clock = self._compared_clock(client)
@@ -147,6 +152,7 @@ class Runner:
             self._report,
             questions if options.wait else None,
             more_to_come=lambda: bool(lines.count("queued", "lost")),
+            reports_use=options.budget is not None,
         )
         finder = LostLineSearch(
             client,
@@ -163,6 +169,7 @@ class Runner:
         self._closed = False  # no further line is handed out
         self._grace = NO_LIMIT  # set when the batch only waits for creates under way
         self._fault: RebyteError | None = None  # what ended the whole batch
+        self._budget_fault: RebyteError | None = None  # why the budget lets nothing be created
         self._signal: int | None = None
         self._interrupted = False
         self._leave_at_once = False
@@ -200,6 +207,7 @@ class Runner:
                         self._time_out(deadline)
                         deadline = NO_LIMIT
                 self._note_full()
+                self._refuse_overspent()
                 yield from self._remaining_rows()
         finally:
             self._close()
@@ -211,6 +219,7 @@ class Runner:
     def _start(self) -> Iterator[RowOrError]:
         """Yield what is over, take up what an earlier run began, hand out what is new."""
         self._restore_ledger()
+        self._count_spent()
         for index in self._plan.mine:
             entry = self._lines[index]
             if self._options.retry_failed and entry.is_doubtful:
@@ -324,6 +333,56 @@ class Runner:
                 f"{len(self._ready)} lines were not created: {unknown} with an unknown"
                 f" outcome may still run, and --max-running is {self._options.max_running}"
             )
+
+    # The budget
+
+    def _count_spent(self) -> None:
+        """Count what earlier runs used. Raises BadUsage for what has no price."""
+        if self._spending is not None:
+            for index, entry in self._lines.items():
+                for task_id, (usage, model) in entry.used.items():
+                    self._spending.note(task_id, usage, model, self._model_of(index))
+            self._stop_if_spent()
+
+    def _spend(self, index: int, task: Mapping[str, Any]) -> None:
+        """Count what a task has used so far; it may run on."""
+        usage = TokenUsage.of(task.get("usage"))
+        if self._spending is None:
+            return
+        if usage is not None:
+            try:
+                model = str(task.get("model") or "")
+                self._spending.note(str(task.get("id")), usage, model, self._model_of(index))
+            except RebyteError as error:
+                self._end_batch(error)
+        elif task.get("status") == "completed" and not self._closed:
+            self._budget_fault = RebyteError(
+                f"task {task.get('id')} completed and the service does not say what it used, so the"
+                " budget cannot be kept",
+                code="usage_unknown",
+            )
+            self._close_queue()
+        self._stop_if_spent()
+
+    def _stop_if_spent(self) -> None:
+        if self._spending is not None and self._spending.is_reached and not self._closed:
+            budget = self._spending.budget
+            self._budget_fault = BudgetReached(
+                f"the budget of {budget} is used up: {self._spending}",
+                hint="Run the same command with a larger --budget to continue",
+            )
+            self._close_queue()
+
+    def _refuse_overspent(self) -> None:
+        """Say that lines were left over for the budget, if any were."""
+        left = sum(self._lines[index].state == "new" for index in self._unfinished())
+        if left and self._fault is None and self._budget_fault is not None:
+            lines = "1 line was" if left == 1 else f"{left} lines were"
+            fault = self._budget_fault
+            self._fault = fault.copy_with(message=f"{fault.message}; {lines} not created")
+
+    def _model_of(self, index: int) -> str:
+        return str(self._batch.body(self._batch.lines[index]).get("model") or "")
 
     def _workspace_of(self, index: int) -> str | None:
         """The workspace that a line asks for, as far as it is known; None for a new one, too.
@@ -557,8 +616,16 @@ class Runner:
         record = ended_record(self._batch.lines[index].number, task, now, reason)
         self._note_down(record)
         self._lines.apply(index, record)
+        self._spend(index, task)
         self._ledger.ended(task)
         return self._over(index)
+
+    def _on_used(
+        self, index: int, entry: LineState, task: Mapping[str, Any]
+    ) -> Iterable[RowOrError]:
+        if task.get("id") == entry.id and entry.state in ("created", "running"):
+            self._spend(index, task)
+        return ()
 
     def _on_unreadable(
         self, index: int, entry: LineState, error: RebyteError
@@ -592,6 +659,7 @@ class Runner:
         "unknown": _on_unknown,
         "unsure": _on_unsure,
         "ended": _on_ended,
+        "used": _on_used,
         "unreadable": _on_unreadable,
         "unattended": _on_unattended,
     }

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, RebyteError
+from ..tasks.budget import Priced
 from .input import InputLine
 from .input_lock import refuse_other_shards
-from .results import LineProblem, Priced, row_of
+from .results import LineProblem, row_of
 from .state import LineTable, check_record, created_record
 
 if TYPE_CHECKING:

@@ -281,6 +281,7 @@ EventKind = Literal[
     "unknown",  # ids of the tasks it could be, after the search has taken long enough
     # From the watch over running tasks:
     "ended",  # (task, why it failed)
+    "used",  # its row or document, which says what it has used so far
     "unreadable",  # APIError
     "unattended",  # NeedsAnswer; the task waits for an answer, and there is no one to give it
     # About the whole batch:

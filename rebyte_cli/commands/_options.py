@@ -224,6 +224,23 @@ else:
             return cls
 
 
+class BudgetAmount(ParamType[Any]):
+    """A budget: `5usd`, `300ktok` or `2Mtok`."""
+
+    name = "budget"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the Budget."""
+        from ..tasks.budget import EXAMPLES, Budget, parse_budget
+
+        if isinstance(value, Budget):
+            return value
+        found = parse_budget(str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a budget ({EXAMPLES})", param, ctx)
+        return found
+
+
 class Duration(ParamType[float]):
     """A duration: seconds (`90`, `0.5`), or numbers with units, the largest first (`1h30m`)."""
 

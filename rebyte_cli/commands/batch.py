@@ -19,6 +19,7 @@ from ..output.records import RESULT, RecordList, Records, Text
 from ..system.deadline import NO_LIMIT
 from ._base import define
 from ._options import (
+    BudgetAmount,
     Duration,
     Number,
     ParamType,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..batch.runner import BatchOptions
     from ..batch.session import Batch
     from ..output.records import RowOrError
+    from ..tasks.budget import Budget
 
 # Seconds. The local service has a task at once or never, and its list is never stale.
 LOCAL_SEARCH = 2.0
@@ -85,7 +87,7 @@ class Shard(ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2])
 
 
-@define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
+@define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 12, 13, 124))
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--text", is_flag=True, help="Read FILE as one prompt per line.")
 @click.option(
@@ -127,6 +129,12 @@ class Shard(ParamType[tuple[int, int]]):
     metavar="N",
     type=Number(min=1),
     help="Let at most N tasks of this batch run at a time (default: no limit).",
+)
+@click.option(
+    "--budget",
+    metavar="AMOUNT",
+    type=BudgetAmount(),
+    help="Create no further line once all tasks have used AMOUNT (5usd, 300ktok, 2Mtok).",
 )
 @click.option(
     "--rate",
@@ -195,6 +203,7 @@ def command(
     workspace_per_line: bool,
     jobs: int,
     max_running: int | None,
+    budget: Budget | None,
     rate: float | None,
     wait: bool,
     timeout: float | None,
@@ -243,6 +252,13 @@ def command(
     running, lines whose outcome is not known yet, and tasks that wait for an answer while the batch
     waits for it. Each shard counts its own.
 
+    --budget limits what the tasks of this journal use together, those of earlier runs included.
+    Once it is used up, no further line is created; tasks that run are waited for. If lines are left
+    over, they stay pending and the status is 13: run the same command with a larger budget to
+    continue. Since the use of a task shows only while it runs, at most --jobs tasks run at a time
+    unless --max-running says otherwise. A budget in dollars requires a model with a price in
+    config.toml on each line. Each shard counts its own.
+
     Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
     the workspace of the line with that key, after that line has completed. Lines that belong
     together stay in one shard. See rebyte-shards(7) for running shards on several machines.
@@ -259,7 +275,7 @@ def command(
     Examples:
 
       rebyte batch tasks.jsonl --jobs 16 > results.jsonl
-      rebyte batch tasks.jsonl --max-running 4
+      rebyte batch tasks.jsonl --max-running 4 --budget 2Mtok
       rebyte batch prompts.txt --text -g owner/repo --report batch.html
       rebyte batch people.csv --template letter.txt --dry-run | head
       rebyte batch tasks.jsonl --status
@@ -270,16 +286,16 @@ def command(
     from ..batch.plan import make_plan
     from ..batch.results import check_outputs
     from ..batch.session import parse_resolutions
+    from ..tasks.budget import check_prices
 
     source = InputSource(file, text, csv, template, workspace_per_line, shard, journal)
     check_outputs(source, results=results, report=report)
     if (resolve or results) and (only_status or dry_run):
         name = "--resolve" if resolve else "--results"
         raise BadUsage(f"{name} cannot be used with --status or --dry-run")
-    if max_running is not None and not wait:
-        raise BadUsage(
-            "--max-running requires --wait: it counts the tasks that this command watches"
-        )
+    if (max_running is not None or budget is not None) and not wait:
+        name = "--budget" if max_running is None else "--max-running"
+        raise BadUsage(f"{name} requires --wait: it counts the tasks that this command watches")
     if not dry_run:
         refuse_other_shards(source)
     defaults = chosen_fields(app, TaskOptions(**choices))
@@ -306,7 +322,10 @@ def command(
         rows = view.status()
     else:
         options = _options(app, jobs, wait, timeout, fail_fast, retry_failed, resend_after)
-        options = options._replace(max_running=max_running)
+        if budget is not None:
+            max_running = max_running or jobs
+            check_prices(budget, _models(batch, plan), app.priced)
+        options = options._replace(max_running=max_running, budget=budget)
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
         run = partial(view.run, options, rate=rate, resolutions=resolutions)
@@ -320,6 +339,15 @@ def command(
         columns=KEYED if any(line.has_own_key for line in batch.lines) else None,
         shorten=None if full_ids else app.history.shortest_prefixes,
     )
+
+
+def _models(batch: Input, plan: Plan) -> dict[str, str | None]:
+    """The models that the lines name, each by the first line that does."""
+    found: dict[str | None, str] = {}
+    for index in plan.mine:
+        line = batch.lines[index]
+        found.setdefault(batch.body(line).get("model"), f"line {line.number}")
+    return {line: model for model, line in found.items()}
 
 
 def _batch_of(

@@ -50,10 +50,16 @@ class Poll:
     """Asks about tasks, round after round, and remembers how far the list can be trusted."""
 
     def __init__(
-        self, client: RebyteClient, queued: Callable[[str], None] = lambda _: None
+        self,
+        client: RebyteClient,
+        queued: Callable[[str], None] = lambda _: None,
+        used: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
+        """`queued` and `used` are told what a task waits for and, by any thread, each row or
+        document of one that is asked about."""
         self._client = client
         self._queued = queued
+        self._used = used
         self._reasons = FailureReasons(client)
         self._deadline = NO_LIMIT  # of the calls of this round
         self._round = 0
@@ -162,6 +168,9 @@ class Poll:
         try:
             for page in self._pages(missing):
                 self._rows.update((row["id"], row.get("completedAt") or None) for row in page)
+                for row in page:
+                    if row["id"] in wanted and not row.get("completedAt"):
+                        self._used(row)
                 missing -= self._rows.keys()
                 self._answered = True
         except (KeyRejected, Redirected):
@@ -227,6 +236,7 @@ class Poll:
         """How each of these targets of the task ended; None for one that has not."""
         task = self._client.get_task(task_id, timeout=self._deadline.for_call())
         self._queued(TaskView(task).held_up)
+        self._used(task)
         return [(target, self._result(task, target.prompt_id)) for target in targets]
 
     def _result(self, task: Mapping[str, Any], prompt_id: str | None) -> TaskResult | None:

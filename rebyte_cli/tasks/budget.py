@@ -1,0 +1,103 @@
+"""How many tokens, or dollars, tasks may use together: what `--budget` says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..api.token_usage import TokenUsage, described, dollars
+from ..errors import BadUsage
+
+EXAMPLES = "5usd, 0.50usd, 300ktok, 2Mtok"
+_UNITS = {"tok": 1, "ktok": 1_000, "mtok": 1_000_000, "gtok": 1_000_000_000}
+# A usage with its cost by the price of a model, if there is one.
+Priced = Callable[[TokenUsage, str], TokenUsage]
+
+
+class Budget(NamedTuple):
+    """A limit: of `tokens` read and written, or of `cost` in dollars; the other one is None."""
+
+    tokens: int | None
+    cost: float | None
+
+    def __str__(self) -> str:
+        return f"{self.tokens:,} tokens" if self.cost is None else dollars(self.cost)
+
+
+def parse_budget(text: str) -> Budget | None:
+    """`5usd`, `300ktok` or `2Mtok` as a budget; None for anything else."""
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)\s*([a-z]+)", text.strip().lower(), re.ASCII)
+    amount = float(found[1]) if found else 0.0
+    if found is None or amount <= 0:
+        return None
+    if found[2] == "usd":
+        return Budget(None, amount)
+    tokens = round(amount * _UNITS.get(found[2], 0))
+    return Budget(tokens, None) if tokens else None
+
+
+class Spending:
+    """What tasks have used of a budget: the newest that is known of each counts, once."""
+
+    def __init__(self, budget: Budget, priced: Priced) -> None:
+        self.budget = budget
+        self._priced = priced
+        self._tokens = 0
+        self._cost = 0.0
+        self._of: dict[str, tuple[int, float]] = {}
+
+    def note(self, task_id: str, usage: TokenUsage, *models: str) -> None:
+        """A task has used this so far. Its price is that of the first of `models` which has one.
+
+        Raises BadUsage if none has, and the budget is in dollars.
+        """
+        cost = next(
+            (cost for model in models if (cost := self._priced(usage, model).cost) is not None),
+            None,
+        )
+        if cost is None and self.budget.cost is not None:
+            raise no_price(models[0] if models else "", f"task {task_id} used")
+        before_tokens, before_cost = self._of.get(task_id, (0, 0.0))
+        self._of[task_id] = usage.tokens, cost or 0.0
+        self._tokens += usage.tokens - before_tokens
+        self._cost += (cost or 0.0) - before_cost
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether nothing is left."""
+        if self.budget.tokens is not None:
+            return self._tokens >= self.budget.tokens
+        return self._cost >= (self.budget.cost or 0.0) - 1e-9
+
+    def __str__(self) -> str:
+        known = None if self.budget.cost is None else self._cost
+        return described(TokenUsage(None, self._tokens, 0, 0, known))
+
+
+def check_prices(budget: Budget | None, models: dict[str, str | None], priced: Priced) -> None:
+    """Raise BadUsage if the budget is in dollars, and a model has no price.
+
+    `models` are those that will be used, by what uses them: "line 7". None is a default that only
+    the agent knows.
+    """
+    if budget is None or budget.cost is None:
+        return
+    for user, model in models.items():
+        if model is None:
+            raise BadUsage(
+                f"--budget in dollars: {user} names no model, so its price is not known",
+                hint="Name the model with -m, or use a budget in tokens, such as 300ktok",
+            )
+        if priced(TokenUsage(None, 0, 0, 0, None), model).cost is None:
+            raise no_price(model, f"{user} uses")
+
+
+def no_price(model: str, user: str) -> BadUsage:
+    """The error for a model whose price is not known; `user` is who uses it: "line 7 uses"."""
+    name = model or "a model without a name"
+    return BadUsage(
+        f"--budget in dollars: {user} {name}, whose price is not known",
+        hint=f'Add [prices."{model or "MODEL"}"] with input and output to config.toml, in dollars'
+        " per million tokens, or use a budget in tokens, such as 300ktok",
+    )
