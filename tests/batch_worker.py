@@ -63,7 +63,7 @@ class WorkerBench:
         self.throttle = throttle or Throttle(note=self.told.append)
         self.journal = Journal(folder / "j", {"input": "d"}, run={})
         self.history = History(folder / "history.db", origin="o")
-        self.ledger = Ledger(self.history, "batch", self.journal.settle)
+        self.ledger = Ledger(self.history, "batch", self.journal.sync)
         self.reports: Queue[tuple[str, int, Any]] = Queue()
         self.client = RebyteClient(transport=transport_to(server, sleep=lambda _seconds: None))
         self.pool = WorkerPool(

@@ -116,7 +116,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         journal = Journal(tmp_path / "journal", {"lines": TASKS}, run={})
         run = Runner(
             client, batch, make_plan(batch.lines, "t"), LineTable(range(TASKS)), journal, throttle,
-            BatchOptions(jobs=16), Ledger(history, "batch", journal.settle), known=(),
+            BatchOptions(jobs=16), Ledger(history, "batch", journal.sync), known=(),
             upload=lambda path: {},
         )  # fmt: skip
         rows = []
