@@ -14,6 +14,7 @@ from ._wait import finished
 if TYPE_CHECKING:
     from ..tasks.attempts import Attempts
     from ..tasks.wait import WaitTarget
+    from ._check import Checks
 
 
 def create_attempts(
@@ -21,11 +22,13 @@ def create_attempts(
     bodies: Sequence[Mapping[str, Any]],
     create: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     deadline: Deadline,
+    checks: Checks | None = None,
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Create a task for each body, at the same time; returns once the first exists.
 
-    What is returned yields the first task that completed, after canceling the others, or how each
-    ended. Raises the highest-ranking error if there is no task at all.
+    What is returned yields the first task that completed (with `checks`, that passed them), after
+    canceling the others, or how each ended. Raises the highest-ranking error if there is no task at
+    all.
     """
     from ..tasks.attempts import Attempts
 
@@ -48,7 +51,7 @@ def create_attempts(
     except (KeyboardInterrupt, Interrupted) as stop:
         raise attempts.interrupted(stop) from None
     if targets:
-        return _first_success(app, attempts, targets, deadline)
+        return _first_success(app, attempts, targets, deadline, checks)
     attempts.raise_fault()
     status = worst(error.exit_status for error in attempts.errors.values())
     numbers = sorted(attempts.errors)
@@ -56,22 +59,30 @@ def create_attempts(
 
 
 def _first_success(
-    app: App, attempts: Attempts, targets: Sequence[WaitTarget], deadline: Deadline
+    app: App,
+    attempts: Attempts,
+    targets: Sequence[WaitTarget],
+    deadline: Deadline,
+    checks: Checks | None,
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Yield what counts, then the attempts whose outcome is unknown, however the wait ended.
 
     A create that is still under way then is waited for: its task has to be canceled, or named.
     """
     winner, failure = "", None
-    wait = partial(finished, app, targets, until="first-success", deadline=deadline)
+    wait = partial(finished, app, targets, deadline=deadline)
+    if checks is None:
+        outcomes, how = wait(until="first-success", late=attempts), "completed"
+    else:
+        outcomes, how = _first_passed(checks.ends(wait, targets, attempts)), "passed"
     try:
         try:
-            for outcome in wait(late=attempts):
+            for outcome in outcomes:
                 if not isinstance(outcome, RebyteError):
                     winner = str(outcome["id"])
                     canceled = _cancel(app, winner, [one for one in attempts.ids if one != winner])
                     also = f"; canceled {' '.join(canceled)}" if canceled else ""
-                    app.note(f"Task {winner} completed first{also}")
+                    app.note(f"Task {winner} {how} first{also}")
                 yield outcome
         except RebyteError as error:
             failure = error
@@ -82,6 +93,19 @@ def _first_success(
     attempts.raise_fault()
     if failure is not None:
         raise failure
+
+
+def _first_passed(
+    ends: Iterator[Mapping[str, Any] | RebyteError],
+) -> Iterator[Mapping[str, Any] | RebyteError]:
+    """The first that is no error, alone; or else all of them."""
+    failed = []
+    for end in ends:
+        if not isinstance(end, RebyteError):
+            yield end
+            return
+        failed.append(end)
+    yield from failed
 
 
 def _end_creates(app: App, attempts: Attempts, winner: str) -> None:

@@ -26,6 +26,7 @@ from ..errors import (
 from ..output.records import CREATED, TASK, Document, Records
 from ..system.deadline import Deadline
 from ._base import shown_page
+from ._check import CheckOptions, Checks, mending_options
 from ._notice import EndNotice
 from ._options import (
     Number,
@@ -71,6 +72,7 @@ class CreateOptions(NamedTuple):
     notify: bool
     attempts: int
     executors: Sequence[str]
+    checks: CheckOptions
 
 
 def _check_attempts(ctx: click.Context) -> None:
@@ -111,6 +113,7 @@ def create_options(function: F) -> F:
         ),
         label_option,
         on_question_option,
+        mending_options,
         click.option(
             "--once", metavar="KEY", help="Create at most one task for KEY, even across retries."
         ),
@@ -126,7 +129,7 @@ def create_options(function: F) -> F:
         click.option(
             "--no-jail",
             is_flag=True,
-            help="With -P local: run the agent unconfined, on your own files.",
+            help="With -P local: run the agent unconfined, on your own files; so does --check.",
         ),
         network_options,
     )
@@ -139,7 +142,9 @@ def split(options: Mapping[str, Any]) -> tuple[TaskOptions, CreateOptions]:
     """The values of `task_options` and `create_options`, as Click passes them."""
     executor = next(iter(options["executors"]), None)
     task = TaskOptions(*({**options, "executor": executor}[name] for name in TaskOptions._fields))
-    return task, CreateOptions(*(options[name] for name in CreateOptions._fields))
+    checks = CheckOptions(*(options[name] for name in CheckOptions._fields))
+    values = {**options, "checks": checks}
+    return task, CreateOptions(*(values[name] for name in CreateOptions._fields))
 
 
 def create(
@@ -156,6 +161,7 @@ def create(
     """
     fields = _fields(app, options, choices, earlier)
     files = check_files(choices.files)
+    base = _base_commit(app, options.github_url, fields, choices.checks)
     with _patch(app, options.github_url, wanted=choices.with_changes) as patch:
         paths = [*files, *([patch] if patch else [])]
         if choices.dry_run:
@@ -186,11 +192,12 @@ def create(
 
                 body["files"] = upload(app.client, paths, app.progress_bar)
             deadline = Deadline(choices.timeout)
+            checks = checks_of(app, choices, deadline)
             details: dict[str, Any] = {
                 "prompt": body["prompt"],
                 "labels": choices.labels,
                 "files": list(map(os.path.abspath, files)),
-                "base": _base_commit(options.github_url, fields),
+                "base": base,
                 "on_created": prompt.sent,
                 "note": app.note,
                 "warn": app.warn,
@@ -200,7 +207,8 @@ def create(
                 from ._attempts import create_attempts
 
                 create_one = partial(engine.create, app.client, app.history, **details)
-                ends = create_attempts(app, _of_attempts(body, choices), create_one, deadline)
+                bodies = _of_attempts(body, choices)
+                ends = create_attempts(app, bodies, create_one, deadline, checks)
                 return Records(TASK, EndNotice(app, is_wanted=choices.notify).of_outcomes(ends))
             waiting = app.spinner("Creating the task (waiting for its VM)")
             with waiting, _naming_workspace(app, body, is_given=bool(options.workspace)):
@@ -208,13 +216,32 @@ def create(
     return _followed(app, created, choices, deadline, is_new=is_new)
 
 
-def _base_commit(given: str | None, fields: Mapping[str, Any]) -> str | None:
-    """The commit that the task starts from, if it is known here; noted for `rebyte check`."""
-    if given is None and "localRepository" not in fields:
-        return None
-    from ..tasks.repository import base_commit
+def _base_commit(
+    app: App, given: str | None, fields: Mapping[str, Any], checks: CheckOptions
+) -> str | None:
+    """The commit that the task starts from, if it is known here; noted for `rebyte check`.
 
-    return base_commit(given, fields)
+    BadUsage if it is not, and has to be checked.
+    """
+    commit = None
+    if given is not None or "localRepository" in fields:
+        from ..tasks.repository import base_commit
+
+        commit = base_commit(given, fields)
+    has_workspace = app.settings.is_local and "executor" in fields
+    if checks.check is not None and not (commit or checks.base or has_workspace):
+        raise BadUsage(
+            "--check: the commit that the task starts from is not known here",
+            hint="Use -g . for the repository here, or name the commit with --base",
+        )
+    return commit
+
+
+def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Checks | None:
+    """The checks of the tasks that these choices ask for."""
+    if choices.checks.check is None:
+        return None
+    return Checks(app, choices.checks, deadline, no_jail=choices.no_jail)
 
 
 def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mapping[str, Any]]:
@@ -267,7 +294,7 @@ def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -
     """The fields that the local service alone understands. BadUsage for any other service."""
     network = network_fields(app, choices.network, choices.allow)
     if not app.settings.is_local:
-        if choices.no_jail:
+        if choices.no_jail and choices.checks.check is None:
             raise BadUsage("--no-jail requires -P local: it is for agents on this machine")
         return {}
     if choices.with_changes and not ("localRepository" in fields and "executor" in fields):
@@ -328,7 +355,10 @@ def _followed(
         if choices.once and not is_new:
             _check_exists(app, task_id, choices.once)
         stream, notify = choices.stream, choices.notify
-        return followed(app, task_id, stream=stream, notify=notify, deadline=deadline)
+        checks = checks_of(app, choices, deadline)
+        return followed(
+            app, task_id, stream=stream, notify=notify, deadline=deadline, checks=checks
+        )
     return Records(CREATED, [created])
 
 

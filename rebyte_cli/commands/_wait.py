@@ -18,6 +18,7 @@ from ._notice import EndNotice
 if TYPE_CHECKING:
     from ..tasks.logs import Asked, Step
     from ..tasks.question_watch import QuestionWatcher
+    from ._check import Checks
 
 
 T = TypeVar("T")
@@ -129,8 +130,11 @@ def followed(
     stream: bool,
     notify: bool,
     deadline: Deadline,
+    checks: Checks | None = None,
 ) -> Value:
     """What `--wait` prints, the task that has ended; or with `stream`, the run in the meantime.
+
+    With `checks`, the task has ended when they have.
 
     That is its text or (`jsonl`) its events; `json` has the finished task alone. What is returned
     raises TaskFailed or TaskCanceled at the end of a stream, NeedsAnswer at a question that is not
@@ -139,12 +143,14 @@ def followed(
     target, notice = WaitTarget(task_id, prompt_id), EndNotice(app, is_wanted=notify)
     app.text = app.text or stream
     if not stream or app.format in ("json", "id"):
-        return Records(TASK, notice.of_outcomes(finished(app, [target], deadline=deadline)))
+        wait = partial(finished, app, [target], deadline=deadline)
+        return Records(TASK, notice.of_outcomes(checks.ends(wait, [target]) if checks else wait()))
     from ..tasks import logs
     from ..tasks.usage import noted
 
     def steps(asked: Asked) -> Iterator[Step]:
-        run = logs.run(app.client, task_id, prompt_id=prompt_id, deadline=deadline, asked=asked)
+        prompt = target.prompt_id
+        run = logs.run(app.client, task_id, prompt_id=prompt, deadline=deadline, asked=asked)
         return noted(run, app.history, task_id)
 
     def events(asked: Asked) -> Shown[Mapping[str, Any]]:
@@ -155,15 +161,23 @@ def followed(
         return logs.text(steps(asked), app.client, task_id, speech=app.speech())
 
     def whole(show: Callable[[Asked], Shown[T]], *, in_text: bool = False) -> Iterator[T]:
+        nonlocal target
         with notice.given():
-            yield from printed(app, task_id, deadline, show, in_text=in_text)
-            # What the stream says about the end can be early or wrong.
-            for outcome in finished(app, [target], deadline=deadline):
-                if isinstance(outcome, TaskEnded):
-                    raise outcome.without_record()
-                if isinstance(outcome, RebyteError):
-                    raise outcome
-                notice.see(outcome)
+            is_over = False
+            while not is_over:
+                yield from printed(app, task_id, deadline, show, in_text=in_text)
+                is_over = True
+                # What the stream says about the end can be early or wrong.
+                for outcome in finished(app, [target], deadline=deadline):
+                    step = checks.step(outcome) if checks else outcome
+                    if isinstance(step, WaitTarget):
+                        target, is_over = step, False
+                    elif isinstance(step, TaskEnded):
+                        raise step.without_record()
+                    elif isinstance(step, RebyteError):
+                        raise step
+                    else:
+                        notice.see(step)
 
     if app.format in ("jsonl", "csv", "tsv"):
         return Records(EVENT, whole(events))

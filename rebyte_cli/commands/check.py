@@ -46,5 +46,6 @@ def command(app: App, task: str, command: str, no_jail: bool, **options: Any) ->
     how = check_command(command, CheckOptions(**options), no_jail=no_jail)
     task_id = references.task(app.history, task)
     found = app.client.get_task(task_id)
-    outcome = checked(app, found, how, options["base"])
+    with app.spinner(f"Checking task {task_id}"):
+        outcome = checked(app, found, how, options["base"])
     return Records(CHECKED, [outcome.of_task({"id": task_id, **outcome.document()})])

@@ -46,6 +46,8 @@ def command(
     With `-g .`, stderr names uncommitted changes and unpushed commits, which the remote doesn't
     have. --with-changes uploads the uncommitted changes as a patch for the agent to apply.
 
+    With --check, done means that a command passes on the changes; see rebyte-check(7).
+
     Examples:
 
       rebyte create "Fix the login test" -g . --wait

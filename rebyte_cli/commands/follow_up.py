@@ -13,6 +13,7 @@ from ..errors import BadUsage, Next, RebyteError
 from ..output.records import PROMPT, Document, Records
 from ..system.deadline import Deadline
 from ._base import define
+from ._check import CheckOptions, Checks, mending_options
 from ._options import (
     check_files,
     dry_run_option,
@@ -42,6 +43,8 @@ from ._prompts import PromptSource, prompt_options, read_prompt
 @notify_option
 @on_question_option
 @network_options
+@mending_options
+@click.option("--no-jail", is_flag=True, help="Run what --check names unconfined, with your files.")
 @dry_run_option()
 def command(
     app: App,
@@ -59,6 +62,8 @@ def command(
     network: str | None,
     allow: tuple[str, ...],
     dry_run: bool,
+    no_jail: bool,
+    **options: Any,
 ) -> Any:
     """Send PROMPT to TASK, which may be running or finished.
 
@@ -95,6 +100,10 @@ def command(
 
             body["files"] = upload(app.client, paths, app.progress_bar)
         deadline = Deadline(timeout)
+        checks = None
+        if options["check"] is not None:
+            checks = Checks(app, CheckOptions(**options), deadline, no_jail=no_jail)
+            checks.require_base(task_id)
         if sync:
             _sync(app, task_id)
         answer = _sent(app, task_id, body, written, deadline)
@@ -104,7 +113,13 @@ def command(
         prompt_id = str(answer["promptId"])
         app.note(f"Sent prompt {prompt_id} to task {task_id}")
         return followed(
-            app, task_id, prompt_id=prompt_id, stream=stream, notify=notify, deadline=deadline
+            app,
+            task_id,
+            prompt_id=prompt_id,
+            stream=stream,
+            notify=notify,
+            deadline=deadline,
+            checks=checks,
         )
     return Records(PROMPT, [answer])
 

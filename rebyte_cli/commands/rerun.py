@@ -14,7 +14,7 @@ from ..output.records import CREATED, TASK, Records
 from ..system.deadline import NO_LIMIT, Deadline
 from ..tasks.prompt import check_prompt
 from ._base import define
-from ._create import CreateOptions, create, create_options, note_created, split
+from ._create import CreateOptions, checks_of, create, create_options, note_created, split
 from ._notice import EndNotice
 from ._options import TaskOptions, task_options, tasks_argument
 from ._prompts import PromptSource, prompt_source_options, read_prompt
@@ -141,7 +141,7 @@ def _created(
     ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any], deadline: Deadline
 ) -> Rows:
     """The new tasks, each as soon as it is created, and the errors of those that cannot be."""
-    alone = choices._replace(wait=False, notify=False)
+    alone = choices._replace(wait=False, notify=False, checks=choices.checks._replace(check=None))
     for done, task_id in enumerate(ids):
         if deadline.has_passed:
             left = f"{len(ids) - done} of {len(ids)} tasks were not created in"
@@ -160,6 +160,7 @@ def _ends(app: App, ids: Sequence[str], choices: CreateOptions, rerun: Callable[
     from ._wait import finished
 
     deadline = Deadline(choices.timeout)
+    checks = checks_of(app, choices, deadline)
     targets = []
     for task in _created(ids, choices, rerun, deadline):
         if isinstance(task, RebyteError):
@@ -169,7 +170,8 @@ def _ends(app: App, ids: Sequence[str], choices: CreateOptions, rerun: Callable[
         if app.format == "table":  # in other formats, creating a task has said so
             note_created(app, task)
     if targets:
-        yield from finished(app, targets, deadline=deadline)
+        wait = partial(finished, app, targets, deadline=deadline)
+        yield from checks.ends(wait, targets) if checks else wait()
 
 
 def _earlier(app: App, task_id: str) -> Earlier:

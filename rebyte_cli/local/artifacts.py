@@ -7,10 +7,12 @@ list; a file uploaded to a signed URL is downloaded from one (302), all others d
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from . import http
+from ..system.git import GitFailed
+from . import http, simulated_changes
 from .access import Caller, caller_of
 from .agents import gate
 from .artifact_store import ANSWER_FILE, NO_AGENT, PATCH_FILE, RESULTS, put, put_result, remove
@@ -20,14 +22,15 @@ from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import load_tasks
 from .signed_urls import Place, signed_url
+from .simulation import SimulatedRun
 from .uploads import check_filename, content_type
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import FileStorage
 
 
-def save_answers(store: Store, db: sqlite3.Connection, workspace: str) -> None:
-    """Write the answers of simulated runs that ended since this was last called."""
+def save_results(store: Store, db: sqlite3.Connection, workspace: str) -> None:
+    """Write the answers and changes of simulated runs that ended since this was last called."""
     now = store.now()
     rows = db.execute(
         "SELECT * FROM tasks WHERE workspace = ? AND EXISTS"
@@ -35,6 +38,7 @@ def save_answers(store: Store, db: sqlite3.Connection, workspace: str) -> None:
         (workspace,),
     ).fetchall()
     ended = []
+    has_written = False
     for task in load_tasks(db, rows):
         for run in task.runs:
             gone = task.deleted is not None and task.deleted < run.end
@@ -43,6 +47,7 @@ def save_answers(store: Store, db: sqlite3.Connection, workspace: str) -> None:
                 db.execute("UPDATE prompts SET kept = 1 WHERE id = ?", (run.prompt.id,))
             elif answer is not None:
                 ended.append((run.end, run.prompt.id, answer, run.outcome))
+                has_written |= isinstance(run, SimulatedRun) and bool(run.writes)
     for end, prompt_id, answer, outcome in sorted(ended):
         changed = db.execute(
             "UPDATE prompts SET kept = 1 WHERE id = ? AND NOT kept", (prompt_id,)
@@ -50,6 +55,22 @@ def save_answers(store: Store, db: sqlite3.Connection, workspace: str) -> None:
         if changed and outcome == "succeeded":
             content = answer.encode("utf-8", "replace") + b"\n"
             put_result(store.objects, db, workspace, ANSWER_FILE, content, end)
+    if has_written:
+        _save_changes(store, db, workspace, now)
+
+
+def _save_changes(store: Store, db: sqlite3.Connection, workspace: str, now: int) -> None:
+    """Write the patch of what all simulated runs of a workspace have written by now."""
+    rows = db.execute("SELECT * FROM tasks WHERE workspace = ? ORDER BY created, seq", (workspace,))
+    runs = [run for task in load_tasks(db, rows) for run in task.runs]
+    found = [run for run in runs if isinstance(run, SimulatedRun) and run.ended_at(now)]
+    base = next((run.base for run in found if run.base is not None), None)
+    if base is None:  # of no repository
+        return
+    written = [each for run in found if run.outcome != "canceled" for each in run.writes]
+    with suppress(GitFailed):  # the repository is gone
+        content = simulated_changes.patch(base, written)
+        put_result(store.objects, db, workspace, PATCH_FILE, content, now)
 
 
 def clear_results(store: Store, db: sqlite3.Connection, workspace: str) -> None:
@@ -68,7 +89,7 @@ def list_all(context: Context, request: HttpRequest, workspace: str) -> HttpResp
     gate.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
         _check(db, caller, workspace)
-        save_answers(context.store, db, workspace)
+        save_results(context.store, db, workspace)
         rows = _rows(db, workspace)
     return http.reply({"data": [_shown(context, row) for row in rows]})
 
@@ -95,7 +116,7 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
             for one in saved:
                 (folder / one.object).unlink()
             raise
-        save_answers(context.store, db, workspace)
+        save_results(context.store, db, workspace)
         now = context.store.now()
         for name, kind, one in zip(names, kinds, saved, strict=True):
             put(context.store.objects, db, workspace, name, one, kind, now)
@@ -133,7 +154,7 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
     gate.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
         _check(db, caller, workspace)
-        save_answers(context.store, db, workspace)
+        save_results(context.store, db, workspace)
         row = next((row for row in _rows(db, workspace) if row["filename"] == filename), None)
         if row is None and filename == PATCH_FILE:
             raise http.Refusal(404, "no_patch", "Artifact not found", _why_no_patch(db, workspace))
@@ -164,7 +185,7 @@ def delete(context: Context, request: HttpRequest, workspace: str, filename: str
     """DELETE /workspaces/{id}/artifacts/{filename}."""
     with context.store.write() as db:
         _check(db, caller_of(context, request), workspace)
-        save_answers(context.store, db, workspace)
+        save_results(context.store, db, workspace)
         if not remove(context.store.objects, db, workspace, filename):
             raise http.missing("Artifact")
     return http.empty()
@@ -174,7 +195,7 @@ def delete_all(context: Context, request: HttpRequest, workspace: str) -> HttpRe
     """DELETE /workspaces/{id}/artifacts."""
     with context.store.write() as db:
         _check(db, caller_of(context, request), workspace)
-        save_answers(context.store, db, workspace)
+        save_results(context.store, db, workspace)
         remove(context.store.objects, db, workspace, None)
     return http.empty()
 

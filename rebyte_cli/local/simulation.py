@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 from .schedule import NEVER, PendingQuestion, Run, RunUsage, ScheduledEvent, prompt_of
+from .simulated_changes import parse
 from .steering import Words, plain
 
 RUN_MS = 500
@@ -29,6 +30,8 @@ class SimulationPlan(TypedDict):
 
     `run` is how long it takes, `delay` how long after its submission it starts, `late` how long
     after its end the answer becomes readable; `message` and `action` identify its question.
+    `writes` are the files that it leaves, and `base` what they are changes of (see
+    `simulated_changes`).
     """
 
     run: int
@@ -45,6 +48,8 @@ class SimulationPlan(TypedDict):
     keys: bool
     cut: int
     usage: NotRequired[tuple[int, int, float | None] | None]  # tokens read, written, dollars
+    writes: NotRequired[list[tuple[str, str]]]
+    base: NotRequired[list[str] | None]
 
 
 class InputFile(NamedTuple):
@@ -98,6 +103,7 @@ def make_plan(prompt: str, sub_prompt: str) -> SimulationPlan:
         "keys": "no-keys" not in words,
         "cut": words.number("cut", 0, bare=1, low=1, high=10_000),
         "usage": words.usage(),
+        "writes": list(map(parse, words.writes())),
     }
 
 
@@ -281,6 +287,7 @@ class SimulatedRun(Run):
         reply = None if row["reply"] is None else json.loads(row["reply"])
         self._answer = with_reply(row["answer"], reply)
         self.has_event_keys = plan["keys"]
+        self.writes, self.base = plan.get("writes") or [], plan.get("base")
         self.cut_after = plan["cut"]
         self.is_done_early = plan["early"]
         self.start = self._begins = max(self.prompt.submitted + plan["delay"], free)

@@ -25,6 +25,8 @@ STEERING: dict[str, str] = {
     "[[no-keys]]": "events have no `eventKey`, as on older servers",
     "[[cut=3]]": "while the run is active, streams break off after this many events without `done`",
     "[[slow-create=2s]]": "the call creates its task at once and answers this much later",
+    "[[write=PATH:TEXT]]": "the run writes this file, and the workspace of a task with a repository"
+    " gets a changes.patch; repeatable, with \\n and \\uXXXX in TEXT",
     "[[drop]]": "the call does its work, then closes the connection without answering",
     "[[drop-before]]": "the call closes the connection without answering and does nothing",
     "[[http=503]]": "the call does nothing and answers with this status (400 to 599); "
@@ -75,10 +77,12 @@ class Words:
 
     def __init__(self, prompt: str) -> None:
         self._found: dict[str, str] = {}
+        self._writes: list[str] = []
         for line in prompt.split("\n"):
             for word in _words(line):
                 if word.name in _KNOWN:
                     self._found.setdefault(word.name, word.value)
+                    self._writes += [word.value] if word.name == "write" else []
 
     def __contains__(self, name: str) -> bool:
         return name in self._found
@@ -120,6 +124,10 @@ class Words:
         if match is None:
             raise ValueError(f"[[{name}]] needs an HTTP status from 400 to 599, as in {name}=503")
         return int(match[1]), int(match[2]) if match[2] else None
+
+    def writes(self) -> list[str]:
+        """The values of all words `write`, in order."""
+        return self._writes
 
     def title(self) -> str | None:
         """The value of `title`, its \\uXXXX escapes decoded (pairs of surrogates joined)."""

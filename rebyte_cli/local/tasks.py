@@ -12,7 +12,7 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import artifacts, faults, http, simulation
+from . import artifacts, faults, http, simulated_changes, simulation
 from .access import Caller, caller_of, is_open, is_private
 from .agents import gate
 from .artifact_store import PATCH_FILE, RESULTS
@@ -48,8 +48,11 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
     order = _order(context, http.body_of(request))
     workspace = http.optional_text(order.body, "workspaceId", most=200, least=1)
     launch = gate.launch(context, request, order.executor, order.body)
+    base = None
     if launch is None:
         faults.refuse_if_asked(context.store, order.prompt)
+        may_read = caller_of(context, request).is_own
+        base = simulated_changes.base_of(order.body, may_read=may_read)
     with context.store.write() as db:
         now, task_id = context.store.now(), new_id()
         ready = now
@@ -73,9 +76,8 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
                 title,
             ),
         )
-        _add_prompt(
-            context, db, (task_id, workspace), order, (executor, model), (now, ready), launch
-        )
+        place, worker = (task_id, workspace), (executor, model)
+        _add_prompt(context, db, place, order, worker, (now, ready), launch, base)
     answer: JsonObject = {
         "id": task_id,
         "workspaceId": workspace,
@@ -286,10 +288,12 @@ def _add_prompt(
     worker: tuple[str, str],
     times: tuple[int, int],
     launch: Launch | None,
+    base: list[str] | None = None,
 ) -> str:
     """Record a prompt of `place` (task, workspace) for `worker` (executor, model); its id.
 
     `times` are now, and when the workspace is ready. `launch` is queued in the same transaction.
+    `base` is what a simulated run changes.
     """
     now, ready = times
     task, workspace = place
@@ -297,6 +301,7 @@ def _add_prompt(
     if launch is None:
         plan, answer = _simulation(order, worker, files)
         plan["delay"] = max(plan["delay"], ready - now)
+        plan["base"] = base
     else:
         plan, answer = None, ""
     prompt_id = add_prompt(db, task, order.prompt, worker, now, plan, answer)

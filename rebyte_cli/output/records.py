@@ -112,14 +112,14 @@ USAGE_SUM = _kind(
 # the create answer and the local history. `question` is ours: whether the run waits for an answer.
 # `queue` comes from the service on this machine: `position`, and what the run waits for; so does
 # `preparing`: what is done before the agent starts, and `baseCommit`: the commit that it started
-# from.
+# from. `check` is ours: what `--check` came to.
 TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
     " prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
-    " preparing:text? baseCommit? usage:usage? tokens:integer? cost:number?",
+    " preparing:text? baseCommit? usage:usage? tokens:integer? cost:number? check:object?",
     "id status title createdAt",
-    on_request="question queue preparing baseCommit usage tokens cost",
+    on_request="question queue preparing baseCommit usage tokens cost check",
 )  # fmt: skip
 
 PROMPT_SUMMARY = _kind(
@@ -142,9 +142,9 @@ TASK_ROW = _kind(
 CREATED = _kind(
     "created", "tasks", "id",
     "id workspaceId? url status createdAt:time title:text? executor? model? completedAt:time?"
-    " prompts:prompt-summary[]? finalResult:text?",
+    " prompts:prompt-summary[]? finalResult:text? check:object?",
     "id status workspaceId createdAt",
-    on_request="title executor model completedAt prompts finalResult",
+    on_request="title executor model completedAt prompts finalResult check",
 )  # fmt: skip
 
 # The answer of POST /tasks/{id}/prompts (seed document).

@@ -25,6 +25,7 @@ FOLDER = "checks"  # of the state folder: logs, and the trees of checks under wa
 SECONDS = 600.0
 KEPT_SECONDS = 30 * 86400.0  # how long logs are kept
 REASON_LINES = 10
+PATHS_TOLD = 20
 TAIL_LINES, TAIL_CHARACTERS = 40, 4000
 PASSED, FAILED, BROKEN = "passed", "failed", "error"
 
@@ -76,6 +77,21 @@ class CheckOutcome(NamedTuple):
             return task
         kind = CheckBroken if self.status == BROKEN else CheckFailed
         return kind(task, self.reason)
+
+    def prompt(self, number: int, most: int) -> str:
+        """What to tell the task, for try `number` of `most`."""
+        parts = [
+            f"The check `{self.command}` fails with exit status {self.exit} on your changes."
+            f" Find out why, and make it pass (try {number} of {most})."
+        ]
+        if self.restored:
+            paths = ", ".join(self.restored[:PATHS_TOLD])
+            parts.append(
+                "For the check, these files are put back to what they were before your work, so"
+                f" that changes to them have no effect: {paths}"
+            )
+        parts.append(f"The last lines of what it printed:\n\n{self.output}")
+        return "\n\n".join(parts)
 
     def document(self, tries: int = 1) -> dict[str, Any]:
         """The `check` of a task in JSON. `tries` counts the runs that were checked."""
