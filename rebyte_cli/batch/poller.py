@@ -178,8 +178,9 @@ def watch_tasks(
     more_to_come: Callable[[], bool] = lambda: False,
     *,
     reports_use: bool = False,
-) -> Poller[str]:
-    """A poller of task ids that reports each end: ("ended", line, …) or ("unreadable", line, …).
+) -> Poller[WaitTarget]:
+    """A poller of tasks, or prompts of them, that reports each end: ("ended", line, …) or
+    ("unreadable", line, …).
 
     It asks every second while tasks are young and every ten later, through the list where that
     tells enough. Between two rounds, `questions` looks for tasks that wait for an answer. Once all
@@ -193,15 +194,15 @@ def watch_tasks(
         if usage and usage != seen.get(str(task_id)):
             seen[str(task_id)] = usage
             for index, each in poller.things().items():
-                if each == task_id:
+                if each.task_id == task_id:
                     report("used", index, task)
 
     poll = Poll(client, used=used if reports_use else lambda _: None)
 
-    def ask(running: dict[int, str]) -> None:
-        lines = {task_id: index for index, task_id in running.items()}
-        for target, outcome in poll.round([WaitTarget(task_id) for task_id in lines]):
-            index = lines[target.task_id]
+    def ask(running: dict[int, WaitTarget]) -> None:
+        lines = {target: index for index, target in running.items()}
+        for target, outcome in poll.round(list(lines)):
+            index = lines[target]
             poller.drop(index)
             if isinstance(outcome, TaskEnded):
                 report("ended", index, (outcome.task, outcome.reason))
@@ -218,7 +219,7 @@ def watch_tasks(
 
     def attend(seconds: float) -> None:
         assert questions is not None
-        lines = {task_id: index for index, task_id in poller.things().items()}
+        lines = {target.task_id: index for index, target in poller.things().items()}
         # In slices: a batch that ends does not wait for the user.
         unattended = questions.pause(min(seconds, SLICE), lines, more_to_come=more_to_come())
         for task_id, error in unattended.items():
@@ -226,7 +227,7 @@ def watch_tasks(
             report("unattended", lines[task_id], error)
 
     between = None if questions is None else attend
-    poller: Poller[str] = Poller(
+    poller: Poller[WaitTarget] = Poller(
         "watch", client, throttle, report, ask=ask, pause=pause, between=between
     )
     return poller

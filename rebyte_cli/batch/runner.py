@@ -22,7 +22,7 @@ from heapq import nsmallest
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.status import is_terminal
+from ..api.status import canonical_status, is_terminal
 from ..api.token_usage import TokenUsage
 from ..errors import BudgetReached, Interrupted, RebyteError
 from ..history.rows import NewTask
@@ -31,11 +31,13 @@ from ..once.server_clock import ServerClock
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
 from ..tasks.budget import Budget, Priced, Spending
+from ..tasks.wait import WaitTarget
+from .checks import CheckJob, CheckPool, LineChecks, MendJob
 from .input import Input, InputLine
 from .journal_format import Record
 from .lost_lines import LostLine, LostLineSearch, search_lost
 from .plan import Plan
-from .poller import watch_tasks
+from .poller import Poller, watch_tasks
 from .results import LineProblem, row_of
 from .state import (
     OVER,
@@ -43,6 +45,7 @@ from .state import (
     EventKind,
     LineState,
     LineTable,
+    checked_record,
     created_record,
     ended_record,
     error_of,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from .journal import Journal
 
 
+AT_WORK = ("running", "checking", "mending")
 # Seconds that creates under way may still take after an interrupt.
 GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
 # Seconds. The system may give both of two simultaneous signals to a worker thread, and then the
@@ -112,11 +116,13 @@ class Runner:
         note: Callable[[str], None] = lambda _text: None,
         questions: QuestionWatcher | None = None,
         priced: Priced = lambda usage, _model: usage,
+        checks: LineChecks | None = None,
     ) -> None:
         """`known` are the ids of every task that the journal names, replaced ones too.
 
         `upload`: a path to `{"id", "filename"}`. `note` is called with lines for the user,
         `questions` notices tasks that wait for an answer, and `priced` adds its cost to a usage.
+        With `checks`, a task that has completed is done when it passes.
         """
         self.client = client
         self._batch = batch
@@ -154,6 +160,8 @@ class Runner:
             more_to_come=lambda: bool(lines.count("queued", "lost")),
             reports_use=options.budget is not None,
         )
+        self._checks = None if checks is None else CheckPool(checks, self._report)
+        self._base = checks.base if checks is not None else lambda _body: None
         finder = LostLineSearch(
             client,
             batch,
@@ -230,6 +238,10 @@ class Runner:
                 yield self._row(index)
         for index in self._plan.mine:
             entry = self._lines[index]
+            if entry.state == "mending" and self._checks is not None:
+                self._mend(index, entry)
+            elif entry.state in ("checking", "mending"):
+                self._lines.move(index, "created")  # its end is read again
             if entry.state == "created":
                 yield from self._watch(index, entry)
         self._expect_lines()
@@ -258,7 +270,7 @@ class Runner:
     def _is_over(self) -> bool:
         if self._grace is not NO_LIMIT:
             return not self._lines.count("queued") or self._grace.has_passed
-        return not self._lines.count("queued", "running", "lost")
+        return not self._lines.count("queued", "running", "lost", "checking", "mending")
 
     def _time_out(self, deadline: Deadline) -> None:
         unfinished = [str(self._batch.lines[index].number) for index in self._unfinished()]
@@ -288,7 +300,9 @@ class Runner:
     def _close(self) -> None:
         """End every thread, then let the history know what there is to know."""
         self._throttle.stop()
-        threads = (self._workers, self._watcher, self._searcher)
+        threads: list[WorkerPool | Poller[Any] | CheckPool]
+        threads = [self._workers, self._watcher, self._searcher]
+        threads += [self._checks] if self._checks is not None else []
         for each in threads:
             each.stop()
         limit = Deadline(0.0 if self._leave_at_once else JOIN)
@@ -323,7 +337,8 @@ class Runner:
     def _has_room(self) -> bool:
         """Whether one more task may run. A create that may have made one counts as its task."""
         most = self._options.max_running
-        return most is None or self._lines.count("queued", "running", "lost", "unknown") < most
+        counted = ("queued", "running", "lost", "unknown", "checking", "mending")
+        return most is None or self._lines.count(*counted) < most
 
     def _note_full(self) -> None:
         """Say why lines are left over that were never created."""
@@ -424,7 +439,7 @@ class Runner:
         if self._grace is NO_LIMIT and (self._options.wait or index in self._successor):
             self._lines.move(index, "running")
             entry.since = time.monotonic()
-            self._watcher.add(index, str(entry.id))
+            self._watcher.add(index, WaitTarget(str(entry.id), entry.prompt))
         else:
             yield self._row(index)
 
@@ -612,8 +627,19 @@ class Runner:
         is_ours = task.get("id", entry.id) == entry.id
         if not is_ours or entry.state not in ("created", "running"):
             return ()
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        record = ended_record(self._batch.lines[index].number, task, now, reason)
+        line = self._batch.lines[index]
+        if self._checks is not None and canonical_status(task.get("status")) == "completed":
+            record: Record = {"line": line.number, "is": "checking"}
+            self._note_down(record)
+            self._lines.apply(index, record)
+            self._spend(index, task)
+            task = {**task, "workspaceId": entry.workspace or task.get("workspaceId")}
+            self._checks.put(CheckJob(index, task, self._batch.body(line)))
+            return ()
+        return self._ended(index, task, ended_record(line.number, task, _now(), reason))
+
+    def _ended(self, index: int, task: Mapping[str, Any], record: Record) -> Iterable[RowOrError]:
+        """Record that a line is over, as `record` says."""
         self._note_down(record)
         self._lines.apply(index, record)
         self._spend(index, task)
@@ -627,6 +653,55 @@ class Runner:
             self._spend(index, task)
         return ()
 
+    def _on_checked(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
+        task, outcome = value
+        if entry.state != "checking" or self._checks is None:
+            return ()
+        number, most = self._batch.lines[index].number, self._checks.tries
+        tries = entry.tries + 1
+        if outcome.status != "failed" or tries >= most:
+            record = checked_record(number, task, _now(), outcome, tries)
+            return self._ended(index, task, record)
+        record = {
+            "line": number,
+            "is": "mending",
+            "tries": tries,
+            "check": outcome.document(tries),
+            "prompt": outcome.prompt(tries + 1, most),
+        }
+        self._note_down(record)
+        self._lines.apply(index, record)
+        self._mend(index, entry)
+        return ()
+
+    def _mend(self, index: int, entry: LineState) -> None:
+        """Send what a check said to the task of a line, at most once, whatever ends this run."""
+        assert self._checks is not None
+        if self._grace is NO_LIMIT:
+            number = self._batch.lines[index].number
+            key = f"check {self._journal.name} {number} {entry.id} {entry.tries}"
+            self._checks.put(MendJob(index, str(entry.id), str(entry.told), key))
+
+    def _on_mended(self, index: int, entry: LineState, prompt: str) -> Iterable[RowOrError]:
+        if entry.state != "mending":
+            return ()
+        record: Record = {"line": self._batch.lines[index].number, "is": "mended", "prompt": prompt}
+        self._note_down(record)
+        self._lines.apply(index, record)
+        return self._watch(index, entry)
+
+    def _on_uncheckable(
+        self, index: int, entry: LineState, error: RebyteError
+    ) -> Iterable[RowOrError]:
+        """The next run reads the end of the task again, and checks it then."""
+        return self._given_up(index, "unchecked", error_of(error), "checking")
+
+    def _on_unmended(
+        self, index: int, entry: LineState, error: RebyteError
+    ) -> Iterable[RowOrError]:
+        """The journal has the line as it was, so that the next run sends the prompt, or looks."""
+        return self._given_up(index, "unchecked", error_of(error), "mending")
+
     def _on_unreadable(
         self, index: int, entry: LineState, error: RebyteError
     ) -> Iterable[RowOrError]:
@@ -638,11 +713,11 @@ class Runner:
         return self._given_up(index, "waiting", {**error_of(error), "hint": error.hint})
 
     def _given_up(
-        self, index: int, status: str | None, error: dict[str, Any]
+        self, index: int, status: str | None, error: dict[str, Any], state: str = "running"
     ) -> Iterable[RowOrError]:
         """Wait no longer for a task, unless it has turned out to be that of another line."""
         entry = self._lines[index]
-        if entry.state != "running":
+        if entry.state != state:
             return ()
         self._lines.move(index, "created")
         entry.status, entry.error = status, error
@@ -662,6 +737,10 @@ class Runner:
         "used": _on_used,
         "unreadable": _on_unreadable,
         "unattended": _on_unattended,
+        "checked": _on_checked,
+        "uncheckable": _on_uncheckable,
+        "mended": _on_mended,
+        "unmended": _on_unmended,
     }
 
     def _note_down(self, record: Record) -> None:
@@ -674,7 +753,8 @@ class Runner:
 
     def _created(self, line: InputLine, task: Mapping[str, Any], body: Mapping[str, Any]) -> None:
         files = list(map(os.path.abspath, line.paths)) or None
-        new = NewTask(task, body["prompt"], body, dict(line.labels), files)
+        base = self._base(body)
+        new = NewTask(task, body["prompt"], body, dict(line.labels), files, base=base)
         self._ledger.created(line.number, new)
 
     def _restore_ledger(self) -> None:
@@ -717,7 +797,7 @@ class Runner:
         over = {status: count for (state, status), count in states.items() if state in OVER}
         pending = self._lines.count("new", "queued")
         running = [
-            (entry.since, index) for index, entry in self._lines.items() if entry.state == "running"
+            (entry.since, index) for index, entry in self._lines.items() if entry.state in AT_WORK
         ]
         return {
             "total": states.total(),
@@ -752,3 +832,7 @@ class Runner:
 
         with handled(dict.fromkeys(GRACE, caught)):
             yield
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

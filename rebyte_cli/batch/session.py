@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..api.token_usage import TokenUsage
     from ..history.history import History
     from ..tasks.question_watch import QuestionWatcher
+    from .checks import LineChecks
     from .input import Input, InputSource
     from .journal import Journal
     from .plan import Plan
@@ -142,10 +143,12 @@ class Batch:
         rate: float | None = None,
         resolutions: Sequence[Resolution] = (),
         questions: QuestionWatcher | None = None,
+        checks: LineChecks | None = None,
     ) -> Iterator[Runner]:
         """Hold the input and the journal, take up what earlier runs left, and give the run.
 
-        `rate`: creates per second. `questions` notices tasks that wait for an answer. Raises
+        `rate`: creates per second. `questions` notices tasks that wait for an answer, and `checks`
+        decide whether those that completed are done. Raises
         InputHeld or JournalHeld while another run may create the same lines.
         """
         from ..once.ledger import Ledger
@@ -184,6 +187,7 @@ class Batch:
                     note=self.note,
                     questions=questions,
                     priced=self.priced,
+                    checks=checks,
                 )
             finally:
                 with suppress(RebyteError):  # the run has reported it
@@ -349,7 +353,7 @@ class Batch:
         if all(entry.state == "new" for entry in entries):
             return
         words = [f"{sum(entry.is_over for entry in entries)} of {len(entries)} lines are done"]
-        if running := sum(entry.state == "created" for entry in entries):
+        if running := sum(entry.state in ("created", "checking", "mending") for entry in entries):
             words.append(f"{running} running")
         if lost := sum(entry.is_lost for entry in entries):
             words.append(f"searching for {lost} with unknown outcome")

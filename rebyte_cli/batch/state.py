@@ -1,7 +1,8 @@
 """The state of each line of a batch, what its journal records of it, and what may follow.
 
-    new ── queued ── lost ──┬── created ── running ── ended
-     ↑        │       ↑     │      ↑
+    new ── queued ── lost ──┬── created ── running ──────────┬── ended
+     ↑        │       ↑     │      ↑  ↑       └── checking ──┤
+     │        │       │     │      │  └──────────── mending ─┘
      │        │       │     ├── unknown
      ├────────┴───────┼─────┘      │
      └────────────────┴── refused, ended (--retry-failed)
@@ -11,6 +12,10 @@
 that a crash left in `sending` is lost. One whose task was found by a search is unknown again if
 another create is answered with that task.
 
+`checking`: its task has completed, and a command decides whether that counts (`--check`). If it
+does not pass, the line is `mending` until what the command said was sent to the task, which runs
+again then: the line has the prompt to wait for.
+
 Only the thread that made a `LineTable` moves a line. What other threads know comes to it as events.
 """
 
@@ -19,7 +24,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..api.status import canonical_status
 from ..api.token_usage import TokenUsage
@@ -27,11 +32,16 @@ from ..errors import RebyteError
 from .input import InputLine
 from .journal_format import Record
 
+if TYPE_CHECKING:
+    from ..tasks.check import CheckOutcome
+
 LOST = frozenset({"sending", "lost", "unknown"})
 OVER = frozenset({"ended", "refused"})
 # The status of a task that no longer exists; the API has no word for it.
 GONE = "gone"
-_STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
+_STATES = (
+    "sending", "unsent", "created", "ended", "refused", "unknown", "checking", "mending", "mended",
+)  # fmt: skip
 _ERROR = frozenset({"code", "message", "exit"})
 _NOTHING: Mapping[str, tuple[TokenUsage, str]] = {}
 _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
@@ -44,8 +54,10 @@ NEXT = {
     "sending": {"lost"},
     "lost": {"new", "created", "unknown"},
     "unknown": {"lost", "new", "created", "unknown"},
-    "created": {"running", "ended", "unknown"},
-    "running": {"created", "ended", "unknown"},
+    "created": {"running", "ended", "unknown", "checking"},
+    "running": {"created", "ended", "unknown", "checking"},
+    "checking": {"created", "ended", "unknown", "mending"},
+    "mending": {"created", "unknown"},
     "ended": {"new", "unknown"},
     "refused": {"new", "unknown"},
 }
@@ -58,11 +70,15 @@ class LineState:
     printed; `resent`: how often its create made no task; `since`: when the wait for its task began
     (monotonic). `is_found`: its task was not answered, but found by a search. `used` is what each
     task that the line has had used, by id, with the name of its model.
+
+    `tries` counts the runs whose check has failed, `check` is what the last check came to, `prompt`
+    the id of the prompt to wait for if it is not the first, and `told` what is to be sent to the
+    task.
     """
 
-    __slots__ = ("begun_here", "candidates", "error", "finished", "id", "is_found", "is_printed",
-                 "resent", "sent", "since", "started", "state", "status", "url", "used",
-                 "workspace")  # fmt: skip
+    __slots__ = ("begun_here", "candidates", "check", "error", "finished", "id", "is_found",
+                 "is_printed", "prompt", "resent", "sent", "since", "started", "state", "status",
+                 "told", "tries", "url", "used", "workspace")  # fmt: skip
 
     def __init__(self) -> None:
         self.begun_here = self.is_printed = False
@@ -84,6 +100,10 @@ class LineState:
         self.finished: str | None = None
         self.candidates: Sequence[str] = ()
         self.is_found = False
+        self.tries = 0
+        self.check: Mapping[str, Any] | None = None
+        self.prompt: str | None = None
+        self.told: str | None = None
 
     def apply(self, record: Mapping[str, Any]) -> None:
         """Change the state as a record says."""
@@ -97,8 +117,16 @@ class LineState:
             self.url, self.started = record.get("url"), record.get("createdAt")
             self.status, self.error = "running", None
             self.is_found = bool(record.get("found"))
+        elif state == "checking":
+            self.state = "checking"
+        elif state == "mending":
+            self.state, self.told = "mending", record.get("prompt")
+            self.check, self.tries = record.get("check"), record.get("tries", 0)
+        elif state == "mended":
+            self.state, self.prompt = "created", record.get("prompt")
         elif state == "ended":
             self.state = "ended"
+            self.check = record.get("check", self.check)
             self.status, self.finished = record.get("status"), record.get("completedAt")
             self.error = record.get("error")
             self.workspace = self.workspace or record.get("workspaceId")
@@ -193,10 +221,14 @@ def check_record(record: Mapping[str, Any]) -> None:
             isinstance(record.get("line"), int)
             and record["is"] in _STATES
             and all(isinstance(record.get(name, ""), str) for name in ("id", "at", "status"))
+            and isinstance(record.get("prompt", ""), str)
+            and type(record.get("tries", 0)) is int
+            and isinstance(record.get("check", {}), Mapping)
             and isinstance(candidates, list)
             and all(isinstance(each, str) for each in candidates)
             and (error is None or (isinstance(error, Mapping) and error.keys() >= _ERROR))
             and (record["is"] != "created" or "id" in record)
+            and (record["is"] not in ("mending", "mended") or "prompt" in record)
         )
     if not sound:
         raise ValueError("not a record of a batch")
@@ -237,6 +269,24 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
             "message": f"{how}: {reason}" if reason else how,
             **({"reason": reason} if reason else {}),
             "exit": _EXITS.get(status, 1),
+        }
+    return record
+
+
+def checked_record(
+    number: int, task: Mapping[str, Any], now: str, outcome: CheckOutcome, tries: int
+) -> Record:
+    """The line's task has completed, and was checked for the last time: it passed, or failed."""
+    record = ended_record(number, task, now) | {"check": outcome.document(tries)}
+    ended = outcome.of_task(task)
+    if isinstance(ended, RebyteError):
+        record["status"] = "failed"
+        reason = outcome.reason.split("\n")[0]
+        record["error"] = {
+            "code": ended.code,
+            "message": f"task {task.get('id')} {type(ended).verb}: {reason}",
+            "reason": f"{type(ended).verb}: {reason}",
+            "exit": ended.exit_status,
         }
     return record
 
@@ -284,6 +334,11 @@ EventKind = Literal[
     "used",  # its row or document, which says what it has used so far
     "unreadable",  # APIError
     "unattended",  # NeedsAnswer; the task waits for an answer, and there is no one to give it
+    # From the checks:
+    "checked",  # (task, outcome)
+    "uncheckable",  # RebyteError; there is nothing to check, or nothing to check it with
+    "mended",  # the id of the prompt that was sent to the task
+    "unmended",  # RebyteError; it was not, or that is not known
     # About the whole batch:
     "fatal",  # RebyteError that every other create would meet too
     "crash",  # an exception that is a bug in rebyte

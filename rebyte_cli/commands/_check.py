@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -98,8 +99,9 @@ def _check_needs_check(ctx: click.Context) -> None:
         for name in ("tries", "protect", "check_timeout", "base"):
             if given[name] not in (None, ()):
                 raise BadUsage(f"--{name.replace('_', '-')} requires --check")
-    elif not (given["wait"] or given["stream"] or given.get("dry_run")):
-        raise BadUsage("--check requires --wait or --stream")
+    elif not (given["wait"] or given.get("stream") or given.get("dry_run")):
+        wanted = "--wait or --stream" if "stream" in given else "--wait"
+        raise BadUsage(f"--check requires {wanted}")
 
 
 def check_command(command: str, options: CheckOptions, *, no_jail: bool = False) -> CheckCommand:
@@ -114,23 +116,42 @@ def check_command(command: str, options: CheckOptions, *, no_jail: bool = False)
     return CheckCommand(command, tuple(options.protect), seconds, not no_jail)
 
 
-def start_of(app: App, task: Mapping[str, Any], base: str | None) -> Base:
-    """The commit that a task started from. Raises what `tasks.check.base_of` raises."""
+def start_of(
+    app: App,
+    task: Mapping[str, Any],
+    base: str | None,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+) -> Base:
+    """The commit that a task started from. Raises what `tasks.check.base_of` raises.
+
+    `asked` is what was noted for it, where the history does not have it yet.
+    """
     from ..tasks import check
 
     workspace = app.located(task).get("workspaceId")
     local_state = app.local_folder() if app.settings.is_local else None
-    known = app.history.task(str(task["id"]))
+    row = app.history.task(str(task["id"])) or {}
+    known = {**asked, **{name: value for name, value in row.items() if value is not None}}
     return check.base_of(workspace, known, revision=base, local_state=local_state)
 
 
-def checked(app: App, task: Mapping[str, Any], how: CheckCommand, base: str | None) -> CheckOutcome:
-    """Check a task that has ended, and say what was put back. Raises what `tasks.check` raises."""
+def checked(
+    app: App,
+    task: Mapping[str, Any],
+    how: CheckCommand,
+    base: str | None,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    stopped: Callable[[], bool] = lambda: False,
+) -> CheckOutcome:
+    """Check a task that has ended, and say what was put back. Raises what `tasks.check` raises.
+
+    `asked` is as in `start_of`; the check ends soon after `stopped` says so.
+    """
     from ..tasks import check
 
     task_id = str(task["id"])
     workspace = app.located(task).get("workspaceId")
-    start = start_of(app, task, base)
+    start = start_of(app, task, base, asked)
     outcome = check.run(
         start,
         check.fetch_changes(app.client, task_id, workspace),
@@ -138,6 +159,7 @@ def checked(app: App, task: Mapping[str, Any], how: CheckCommand, base: str | No
         state_dir=app.state_dir,
         config_file=app.config_path,
         name=task_id,
+        stopped=stopped,
     )
     if outcome.restored:
         more = len(outcome.restored) - SHOWN_PATHS
@@ -267,3 +289,90 @@ class _Again:
         if self._late is None:
             return new
         return [*new, *self._late.join(block=block and not new)]
+
+
+class BatchChecks:
+    """How the tasks of a batch are checked: a `batch.checks.LineChecks`."""
+
+    def __init__(
+        self,
+        app: App,
+        options: CheckOptions,
+        *,
+        no_jail: bool,
+        send_again_after: float,
+        search_for: float | None,
+    ) -> None:
+        """The times are those of `batch.runner.BatchOptions`, for prompts instead of creates.
+
+        Raises CheckUnusable where no check can be made, and BadUsage as `check_command`.
+        """
+        from ..tasks.check import require_jail
+
+        self._app = app
+        self._options = options
+        self._client = app.client
+        self._send_again_after = send_again_after
+        self._search_for = search_for
+        self.tries = options.tries or TRIES
+        self._how = check_command(str(options.check), options, no_jail=no_jail)
+        self._bases: dict[tuple[Any, Any, Any], str | None] = {}
+        require_jail(self._how)
+
+    def base(self, body: Mapping[str, Any]) -> str | None:
+        """The commit that a task with this body starts from; None if it is not known here."""
+        names = ("githubUrl", "branchName", "localRepository")
+        key = (body.get(names[0]), body.get(names[1]), body.get(names[2]))
+        if key not in self._bases:
+            from ..tasks.repository import base_commit
+
+            self._bases[key] = base_commit(self._given(body), body)
+        return self._bases[key]
+
+    def _given(self, body: Mapping[str, Any]) -> str | None:
+        """`.` if the repository of a task is the one here."""
+        from ..tasks import repository
+
+        if not body.get("githubUrl"):
+            return None
+        try:
+            here, _ = repository.repository(".", body.get("branchName"), note=lambda _text: None)
+        except BadUsage:
+            return None
+        return "." if here == body["githubUrl"] else None
+
+    def require_bases(self, bodies: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Raise BadUsage for the first line, by its number, of which it is not known."""
+        is_local = self._app.settings.is_local
+        for number, body in bodies:
+            has_workspace = is_local and "executor" in body
+            if not (self._options.base or has_workspace or self.base(body)):
+                raise BadUsage(
+                    f"line {number}: --check: the commit that its task starts from is unknown",
+                    hint="Use -g . for the repository here, or name the commit with --base",
+                )
+
+    def check(
+        self, task: Mapping[str, Any], body: Mapping[str, Any], stopped: Callable[[], bool]
+    ) -> CheckOutcome:
+        """Check a task; see `LineChecks`."""
+        noted = {"baseCommit": self.base(body), "localRepository": body.get("localRepository")}
+        return checked(self._app, task, self._how, self._options.base, noted, stopped)
+
+    def mend(self, task_id: str, prompt: str, key: str) -> str:
+        """Send the prompt; see `LineChecks`."""
+        from datetime import timedelta
+
+        from ..tasks.create import follow_up
+
+        answer = follow_up(
+            self._client,
+            self._app.history,
+            task_id,
+            {"prompt": prompt},
+            key=key,
+            send_again_after=timedelta(seconds=self._send_again_after),
+            note=self._app.note,
+            look_for=self._search_for,
+        )
+        return str(answer["promptId"])

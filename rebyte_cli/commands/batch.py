@@ -18,6 +18,7 @@ from ..errors import BadUsage, Interrupted, RebyteError
 from ..output.records import RESULT, RecordList, Records, Text
 from ..system.deadline import NO_LIMIT
 from ._base import define
+from ._check import BatchChecks, CheckOptions, mending_options
 from ._options import (
     BudgetAmount,
     Duration,
@@ -190,6 +191,10 @@ class Shard(ParamType[tuple[int, int]]):
     type=click.Path(),
     help="Write a report with prompts and answers: .html or .md.",
 )
+@mending_options
+@click.option(
+    "--no-jail", "no_jail", is_flag=True, help="Run what --check names unconfined, with your files."
+)
 @full_ids_option
 @dry_run_option("Print the request body of each line and send nothing.", "planned")
 def command(
@@ -220,6 +225,7 @@ def command(
     dry_run: bool,
     network: str | None,
     allow: tuple[str, ...],
+    no_jail: bool,
     **choices: Any,
 ) -> Any:
     """Run each line of FILE as a task, and print each result as it arrives.
@@ -242,7 +248,8 @@ def command(
     Each run prints the result of every line, beginning with those that ended in an earlier run. The
     status of a line is completed, failed, canceled, refused (by the API, on create), gone (the task
     no longer exists), skipped (the line it follows did not complete), running, waiting (for an
-    answer to a question), pending (not created yet) or unknown. The `error` of a failed line says
+    answer to a question), unchecked (--check could not be carried out), pending (not created yet)
+    or unknown. The `error` of a failed line says
     why; stderr ends with the counts and the most frequent reasons that several lines share.
     --results writes the results to a file, which is replaced only after the run has locked the
     journal, so starting a batch twice is safe.
@@ -262,6 +269,10 @@ def command(
     Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
     the workspace of the line with that key, after that line has completed. Lines that belong
     together stay in one shard. See rebyte-shards(7) for running shards on several machines.
+
+    With --check, a line is completed when that command passes on its changes, and failed if it
+    never does: what it prints is sent to the task, once for each try, whatever interrupts the
+    batch. See rebyte-check(7).
 
     If a task asks a question, a terminal asks you while the other lines go on. Without a terminal,
     the batch ends with status 12 once only such tasks are left; answer them with `rebyte answer`,
@@ -298,6 +309,7 @@ def command(
         raise BadUsage(f"{name} requires --wait: it counts the tasks that this command watches")
     if not dry_run:
         refuse_other_shards(source)
+    asked_checks = CheckOptions(*(choices.pop(name) for name in CheckOptions._fields))
     defaults = chosen_fields(app, TaskOptions(**choices))
     defaults |= network_fields(app, network, allow)
     piped = stdin() if file == "-" else None
@@ -328,7 +340,18 @@ def command(
         options = options._replace(max_running=max_running, budget=budget)
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
-        run = partial(view.run, options, rate=rate, resolutions=resolutions)
+        checks = None
+        if asked_checks.check is not None:
+            checks = BatchChecks(
+                app,
+                asked_checks,
+                no_jail=no_jail,
+                send_again_after=options.send_again_after,
+                search_for=options.search_for,
+            )
+            mine = (batch.lines[index] for index in plan.mine)
+            checks.require_bases((line.number, batch.body(line)) for line in mine)
+        run = partial(view.run, options, rate=rate, resolutions=resolutions, checks=checks)
         rows = _attended(app, run)
     if not as_table:
         return Records(RESULT, rows)

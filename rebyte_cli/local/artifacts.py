@@ -73,6 +73,13 @@ def _save_changes(store: Store, db: sqlite3.Connection, workspace: str, now: int
         put_result(store.objects, db, workspace, PATCH_FILE, content, now)
 
 
+def patch_of(store: Store, db: sqlite3.Connection, workspace: str) -> bytes | None:
+    """The artifact `changes.patch` of a workspace; None if there is none."""
+    save_results(store, db, workspace)
+    row = next((row for row in _rows(db, workspace) if row["filename"] == PATCH_FILE), None)
+    return None if row is None else (store.objects / row["object"]).read_bytes()
+
+
 def clear_results(store: Store, db: sqlite3.Connection, workspace: str) -> None:
     """Drop the results of simulated runs, those to come too: a real agent is to leave its own."""
     db.execute(

@@ -183,6 +183,9 @@ def patch(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     gate.wait_for_results(context, caller, task.workspace)
     named = request.args.get("runs", "")
     found = gate.patch_of_runs(context, task, named.split(",") if named else [])
+    if found is None and not named:  # of simulated runs, what all in the workspace have written
+        with context.store.write() as db:
+            found = artifacts.patch_of(context.store, db, task.workspace)
     if found is None:
         raise http.missing("Patch")
     return HttpResponse(found, content_type=RESULTS[PATCH_FILE])

@@ -239,9 +239,9 @@ REQUEST = _kind(
 RESULT = _kind(
     "result", "results", "id",
     "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?"
-    " title:text? usage:usage? tokens:integer? cost:number?",
+    " title:text? usage:usage? tokens:integer? cost:number? check:object?",
     "line title status id error",
-    on_request="usage tokens cost",
+    on_request="usage tokens cost check",
     withheld="reason",
 )  # fmt: skip
 

@@ -7,13 +7,23 @@ paths are put back to what they were, and the command runs there in a jail witho
 from __future__ import annotations
 
 import re
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BadUsage, CheckBroken, CheckFailed, NotFound, RebyteError, TaskEnded, Term
+from ..errors import (
+    BadUsage,
+    CheckBroken,
+    CheckFailed,
+    NotFound,
+    RebyteError,
+    ResourceNotFound,
+    TaskEnded,
+    Term,
+)
 from ..system import git
 from . import check_tree
 from .check_tree import Base
@@ -180,6 +190,11 @@ def fetch_changes(client: RebyteClient, task_id: str, workspace: str | None) -> 
     from . import patch
 
     found = patch.source(client, task_id, workspace)
+    if found.workspace is None:  # of a create whose answer was lost; a service here knows it
+        with suppress(ResourceNotFound), tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+            target = Path(folder) / patch.PATCH_FILE
+            client.get_changes(task_id, [], target)
+            return target.read_bytes()
     return patch.fetch(client, found._replace(runs=[]))
 
 
@@ -191,12 +206,13 @@ def run(
     state_dir: Path,
     config_file: Path | None,
     name: str,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> CheckOutcome:
     """Check a patch; its whole output is in `checks/NAME.log` of the state folder afterwards.
 
-    Nothing of the repository is changed. Every process of the check has ended when this returns or
-    raises. Raises CheckUnusable and BadUsage, for a pattern that matches nothing; what else is
-    wrong is an outcome.
+    It ends soon after `stopped` says so. Nothing of the repository is changed. Every process of the
+    check has ended when this returns or raises. Raises CheckUnusable and BadUsage, for a pattern
+    that matches nothing; what else is wrong is an outcome.
     """
     from ..local.agents import tryout
 
@@ -216,6 +232,7 @@ def run(
                 seconds=how.seconds,
                 jailed=how.jailed,
                 settings=config_file,
+                stopped=stopped,
             )
     except git.GitFailed as error:
         reason = f"the changes cannot be applied to {base.commit}: {error.message}"

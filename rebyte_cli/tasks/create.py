@@ -112,23 +112,40 @@ def follow_up(
     task_id: str,
     body: Mapping[str, Any],
     *,
+    key: str | None = None,
+    send_again_after: timedelta = LIFE,
     on_created: Callable[[], None] = lambda: None,
     note: Callable[[str], None],
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
-    look_for: float = LOOK_FOR,
+    look_for: float | None = None,
 ) -> dict[str, Any]:
     """POST /tasks/{id}/prompts with `body`, once, and return its answer: `promptId`.
 
     If the answer is lost, the prompt is searched for in the task's `content`: one prompt with
-    this text, submitted since the call began, is returned. Otherwise as `create` without a key.
+    this text, submitted since the call began, is returned. Otherwise as `create`, with a key or
+    without. What a key has sent is sent again only `send_again_after` the first attempt.
     """
     request = PromptRequest(client, history, task_id, body)
     operation = Operation(
-        request, client, history, note, deadline, sleep, look_for, on_created=on_created
+        request,
+        client,
+        history,
+        note,
+        deadline,
+        sleep,
+        LOOK_FOR if look_for is None else look_for,
+        on_created=on_created,
+        send_again_after=send_again_after,
     )
-    with operation.explained_interrupts():
-        return operation.resume_unfinished() or operation.send()
+    if key is None:
+        with operation.explained_interrupts():
+            return operation.resume_unfinished() or operation.send()
+    with operation.explained_interrupts(), operation.held_key(key):
+        earlier = history.intents.of(key)
+        if earlier is not None and earlier.state == "done":
+            return {"promptId": str(earlier.task_id)}
+        return operation.resume_key(key) or operation.send(key)
 
 
 def name_of_key(history: History, key: str) -> str:
@@ -219,8 +236,10 @@ class Operation:
         *,
         on_created: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] | None = None,
+        send_again_after: timedelta = LIFE,
     ) -> None:
         """`look_for` is how long a search takes at most (seconds)."""
+        self._send_again_after = send_again_after
         self._request = request
         self._history = history
         self._note = note
@@ -486,7 +505,7 @@ class Operation:
             return None
         if earlier.state == "done":
             return self._created_before(earlier)
-        self._note(f"An earlier attempt for {key!r} got no response; looking for its task")
+        self._note(f"An earlier attempt for {key!r} got no response; looking for its result")
         # Another process that had the key a moment ago has searched for long enough.
         is_searched = self._has_waited and earlier.state == "unknown"
         found = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
@@ -494,8 +513,9 @@ class Operation:
         if answer is not None:
             self._adopt(earlier, answer)
             return answer
-        if found.is_absent and self._server_clock.age(earlier.started_at) > LIFE:
-            self._note("It created no task; sending the request again")
+        age = self._server_clock.age(earlier.started_at)
+        if found.is_absent and age > self._send_again_after:
+            self._note("It created nothing; sending the request again")
             self._replaced = earlier
             return None
         raise self._unknown(earlier, found)

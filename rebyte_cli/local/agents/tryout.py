@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,13 +95,21 @@ def _remove(place: Path) -> None:
 
 
 def run(
-    place: Path, command: str, log: Path, *, seconds: float, jailed: bool, settings: Path | None
+    place: Path,
+    command: str,
+    log: Path,
+    *,
+    seconds: float,
+    jailed: bool,
+    settings: Path | None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> TryoutEnd:
     """Run `sh -c COMMAND` in `code/` of a tryout's folder, for `seconds` at most.
 
     What it prints is written to `log`, 64 MiB at most. Every process that it started is dead at the
     end; without the jail, every one of its process group. `settings` is config.toml, which names
-    the tools and caches that a jail shows. Raises OSError, and config.ConfigError.
+    the tools and caches that a jail shows. It is ended soon after `stopped` says so. Raises
+    OSError, and config.ConfigError.
     """
     confinement = jail.confine(place, jailed=jailed)
     outside = {
@@ -132,13 +140,13 @@ def run(
             stderr=subprocess.STDOUT,
         )
         with group:
-            end = _ended(group, log, seconds)
+            end = _ended(group, log, seconds, stopped)
     if log.stat().st_size > LARGEST_OUTPUT:
         os.truncate(log, LARGEST_OUTPUT)
     return end
 
 
-def _ended(group: JailGroup, log: Path, seconds: float) -> TryoutEnd:
+def _ended(group: JailGroup, log: Path, seconds: float, stopped: Callable[[], bool]) -> TryoutEnd:
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -146,6 +154,8 @@ def _ended(group: JailGroup, log: Path, seconds: float) -> TryoutEnd:
             return TryoutEnd(128 - status if status < 0 else status)
         if time.monotonic() >= deadline:
             return TryoutEnd(TIMED_OUT, f"it ran longer than {seconds:g} s and was ended")
+        if stopped():
+            return TryoutEnd(TIMED_OUT, "it was stopped")
         if log.stat().st_size > LARGEST_OUTPUT:
             return TryoutEnd(TIMED_OUT, f"it printed more than {LARGEST_OUTPUT >> 20} MiB")
 

@@ -1,0 +1,178 @@
+"""`batch --check`: a line is completed when a command passes, however often the batch is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.batch.state import LineState, LineTable, check_record
+from tests.conftest import COMMAND, Done
+from tests.repositories import git
+from tests.tools import need_jail
+from tests.waiting import eventually
+
+Local = Callable[..., Done]
+
+HINT = "[[write=answer.txt:right]]"
+CHECK = f"grep -q right answer* || {{ echo wrong answer; echo '{HINT}'; exit 3; }}"
+WRONG = "[[write=answer.txt:wrong]]"
+LINES = 30
+# One run with few kills by default; REBYTE_TEST_KILLS=20 kills as often.
+KILLS = max(4, int(os.environ.get("REBYTE_TEST_KILLS", "1")))
+
+
+@pytest.fixture
+def repository(home: Path) -> Path:
+    need_jail(home)
+    folder = home / "repository"
+    folder.mkdir()
+    (folder / "answer.txt").write_text("none\n")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
+
+
+@pytest.fixture
+def batch(inside_local: Local, repository: Path, home: Path) -> Local:
+    """`batch --check` with these prompts, or on the file of the last call (None)."""
+
+    def run(prompts: list[str] | None, check: str, *words: str) -> Done:
+        file = home / "t.jsonl"
+        if prompts is not None:
+            file.write_text("".join(json.dumps({"prompt": each}) + "\n" for each in prompts))
+        given = ("batch", str(file), "-g", ".", "--check", check, *words)
+        return inside_local("-P", "local", *given, cwd=repository)
+
+    return run
+
+
+def rows(done: Done) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in done.out.splitlines()]
+    return sorted(found, key=lambda row: int(row["line"]))
+
+
+def test_lines_are_checked_and_mended(batch: Local) -> None:
+    done = batch([HINT, WRONG, "[[fail]]"], CHECK)
+    assert done.status == 10, done
+    first, second, third = rows(done)
+    assert (first["status"], first["check"]["status"], first["check"]["tries"]) == (
+        "completed", "passed", 1
+    )  # fmt: skip
+    assert (second["status"], second["check"]["tries"]) == ("completed", 2)
+    assert (third["status"], "check" in third) == ("failed", False)
+    again = batch(None, CHECK)
+    assert rows(again) == [first, second, third]
+
+
+def test_a_line_that_never_passes_has_failed(batch: Local) -> None:
+    done = batch([WRONG, HINT], "cat answer*; exit 4", "--tries", "2")
+    assert done.status == 10
+    for row in rows(done):
+        assert (row["status"], row["error"]["code"]) == ("failed", "check_failed")
+        assert (row["check"]["tries"], row["check"]["exit"]) == (2, 4)
+    assert "2 lines failed: did not pass its check: `cat answer*; exit 4` exited" in done.err
+    # With another try for each, in a new task.
+    assert batch(None, CHECK, "--retry-failed").status == 0
+
+
+def test_without_a_commit_to_start_from_nothing_is_sent(batch: Local, inside_local: Local) -> None:
+    assert batch([HINT], " ").status == 2
+    assert batch([HINT], "true", "--no-wait").status == 2
+    assert inside_local("-P", "local", "list", "-o", "id").out == ""
+
+
+def test_a_record_of_a_check_is_sound() -> None:
+    """A journal may be damaged: what decides about a line is looked at."""
+    for record in (
+        {"line": 1, "is": "mending", "tries": 1},
+        {"line": 1, "is": "mended"},
+        {"line": 1, "is": "mending", "prompt": "No", "tries": "1"},
+        {"line": 1, "is": "ended", "status": "failed", "check": []},
+    ):
+        with pytest.raises(ValueError, match="not a record"):
+            check_record(record)
+
+
+def test_the_states_of_a_check() -> None:
+    table = LineTable([0])
+    task = {"line": 1, "is": "created", "id": "t"}
+    table.replay(0, task)
+    table.move(0, "running")
+    table.apply(0, {"line": 1, "is": "checking"})
+    assert table[0].tries == 0  # one that is cut off does not count
+    told = {"is": "mending", "tries": 1, "prompt": "No", "check": {"status": "failed"}}
+    table.apply(0, {"line": 1, **told})
+    entry: LineState = table[0]
+    assert (entry.told, entry.tries) == ("No", 1)
+    table.apply(0, {"line": 1, "is": "mended", "prompt": "p2"})
+    assert (entry.state, entry.prompt) == ("created", "p2")
+
+
+@pytest.fixture
+def served(repository: Path) -> Iterator[None]:
+    """A local service that outlives the commands."""
+    words = [*COMMAND, "-P", "local", "local", "serve", "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield
+        finally:
+            process.terminate()
+
+
+def test_kill_9_at_any_moment_sends_each_follow_up_once(
+    served: None, repository: Path, home: Path, local: Local
+) -> None:
+    file, journal = home / "t.jsonl", home / "t.jsonl.journal"
+    lines = ({"prompt": f"{WRONG} Task {n}", "key": f"k{n}"} for n in range(LINES))
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = [*COMMAND, "-P", "local", "batch", str(file), "-g", ".", "--check", CHECK]
+    luck, ended = random.Random(7), 0
+    for number in range(KILLS):
+        with subprocess.Popen(
+            words, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            # The first when every line has its task (test_session.py kills creates), the others
+            # once so much more is in the journal: anywhere in the checks and the follow-ups.
+            size = journal.stat().st_size if number else 0
+            enough = size + luck.randrange(100, 20_000 // KILLS + 1000)
+
+            def has_done_enough(
+                process: Any = process, number: int = number, enough: int = enough
+            ) -> bool:
+                if process.poll() is not None or not journal.exists():
+                    return process.poll() is not None
+                if number == 0:
+                    return journal.read_text().count('"is":"created"') == LINES
+                return journal.stat().st_size >= enough
+
+            eventually(has_done_enough)
+            ended += process.poll() is not None
+            process.kill()
+    assert ended == 0
+    for _ in range(8):  # a follow-up that was lost may need another run
+        done = subprocess.run(words, cwd=repository, capture_output=True, text=True, check=False)
+        if done.returncode != 6:
+            break
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({row["id"] for row in found}) == LINES
+    for row in found:
+        assert (row["status"], row["check"]["status"], row["check"]["tries"]) == (
+            "completed", "passed", 2
+        ), row  # fmt: skip
+        content = local("api", "GET", f"/tasks/{row['id']}/content").json
+        told = [prompt["userPrompt"] for prompt in content["prompts"]]
+        assert len(told) == 2, told
+        assert "(try 2 of 3)" in told[1]
+    assert Counter(row["key"] for row in found) == Counter(f"k{n}" for n in range(LINES))
