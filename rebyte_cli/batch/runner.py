@@ -32,9 +32,9 @@ from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
 from ..tasks.budget import Budget, Priced, Spending
 from ..tasks.wait import WaitTarget
-from .checks import CheckJob, CheckPool, LineChecks, MendJob
 from .input import Input, InputLine
 from .journal_format import Record
+from .line_checks import CheckJob, CheckPool, LineChecks, MendJob
 from .lost_lines import LostLine, LostLineSearch, search_lost
 from .plan import Plan
 from .poller import Poller, watch_tasks

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ..api.token_usage import TokenUsage
     from ..history.history import History
     from ..tasks.question_watch import QuestionWatcher
-    from .checks import LineChecks
     from .input import Input, InputSource
     from .journal import Journal
+    from .line_checks import LineChecks
     from .plan import Plan
     from .runner import BatchOptions, Runner
 

@@ -292,7 +292,7 @@ class _Again:
 
 
 class BatchChecks:
-    """How the tasks of a batch are checked: a `batch.checks.LineChecks`."""
+    """How the tasks of a batch are checked: a `batch.line_checks.LineChecks`."""
 
     def __init__(
         self,

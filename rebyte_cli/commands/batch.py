@@ -340,17 +340,7 @@ def command(
         options = options._replace(max_running=max_running, budget=budget)
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
-        checks = None
-        if asked_checks.check is not None:
-            checks = BatchChecks(
-                app,
-                asked_checks,
-                no_jail=no_jail,
-                send_again_after=options.send_again_after,
-                search_for=options.search_for,
-            )
-            mine = (batch.lines[index] for index in plan.mine)
-            checks.require_bases((line.number, batch.body(line)) for line in mine)
+        checks = _checks(app, asked_checks, options, batch, plan, no_jail=no_jail)
         run = partial(view.run, options, rate=rate, resolutions=resolutions, checks=checks)
         rows = _attended(app, run)
     if not as_table:
@@ -411,6 +401,30 @@ def _options(
     if resend_after is None:
         resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
     return BatchOptions(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for)
+
+
+def _checks(
+    app: App,
+    asked: CheckOptions,
+    options: BatchOptions,
+    batch: Input,
+    plan: Plan,
+    *,
+    no_jail: bool,
+) -> BatchChecks | None:
+    """The checks that are asked for. BadUsage for a line that cannot be checked."""
+    if asked.check is None:
+        return None
+    checks = BatchChecks(
+        app,
+        asked,
+        no_jail=no_jail,
+        send_again_after=options.send_again_after,
+        search_for=options.search_for,
+    )
+    mine = (batch.lines[index] for index in plan.mine)
+    checks.require_bases((line.number, batch.body(line)) for line in mine)
+    return checks
 
 
 def _with_ids(app: App, words: Iterable[str]) -> Iterator[str]:
