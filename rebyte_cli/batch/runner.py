@@ -671,6 +671,8 @@ class Runner:
         }
         self._note_down(record)
         self._lines.apply(index, record)
+        if self._budget_fault is not None:  # a run with a larger budget sends it
+            return self._given_up(index, "unchecked", error_of(self._budget_fault), "mending")
         self._mend(index, entry)
         return ()
 
