@@ -150,12 +150,15 @@ class LostLineSearch:
 
     # What the finder asks: see `finder.Claims`
 
-    def claimed(self, ids: Iterable[str]) -> tuple[set[str], set[str]]:
-        """The tasks of other lines, and those that the history knows and the journal does not.
+    def claimed(self, ids: Collection[str], digest: str) -> tuple[set[str], set[str]]:
+        """The tasks of other requests, and those that the history knows and the journal does not.
 
-        The latter are mostly another command's, and ours if the journal lost its end.
+        The latter are another command's if they were asked something else. Otherwise they are
+        mostly that, too, and ours if the journal lost its end.
         """
-        return self._ledger.named(ids), self._ledger.history.knows(ids)
+        history = self._ledger.history
+        taken = self._ledger.named(ids) | history.asked_otherwise(ids, digest)
+        return taken, history.knows(ids)
 
     def rivals(
         self, equals: Sequence[LostRequest], settled: Sequence[LostRequest]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -314,18 +314,26 @@ class History:
 
     def knows(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that were created from here, with the history on or off."""
-        wanted = list(ids)
         known: set[str] = set()
-        # SQLite before 3.32 takes at most 999 values in one statement.
-        for start in range(0, len(wanted), 450):
-            part = [self.origin, *wanted[start : start + 450]]
-            marks = ", ".join("?" * (len(part) - 1))
+        for part, marks in _in_parts(ids):
             sql = (
                 f"SELECT id FROM tasks WHERE origin = ? AND id IN ({marks}) UNION"  # noqa: S608 -- marks
                 f" SELECT task_id FROM intents WHERE origin = ? AND task_id IN ({marks})"
             )
-            known |= {row["id"] for row in self._lenient.rows(sql, *part, *part)}
+            known |= {
+                row["id"] for row in self._lenient.rows(sql, self.origin, *part, self.origin, *part)
+            }
         return known
+
+    def asked_otherwise(self, ids: Iterable[str], digest: str) -> set[str]:
+        """Those of the ids that were created from here with a prompt of another digest."""
+        found: set[str] = set()
+        for part, marks in _in_parts(ids):
+            sql = (
+                f"SELECT id FROM tasks WHERE origin = ? AND prompt_digest != ? AND id IN ({marks})"  # noqa: S608 -- marks
+            )
+            found |= {row["id"] for row in self._lenient.rows(sql, self.origin, digest, *part)}
+        return found
 
     def forget_task(self, task_id: str) -> None:
         """Drop all that is known of a task but its place in the order; see `nth`."""
@@ -610,3 +618,14 @@ def _write_shown(rows: Iterable[list[Any]], connection: sqlite3.Connection) -> N
     connection.execute(
         "DELETE FROM seen WHERE seq <= (SELECT MAX(seq) FROM seen) - ?", (MOST_SHOWN,)
     )
+
+
+def _in_parts(ids: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """The ids in parts, and the marks for them in SQL.
+
+    SQLite before 3.32 takes at most 999 values in one statement.
+    """
+    wanted = list(ids)
+    for start in range(0, len(wanted), 450):
+        part = wanted[start : start + 450]
+        yield part, ", ".join("?" * len(part))

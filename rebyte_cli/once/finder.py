@@ -7,7 +7,7 @@ no other request of the same prompt that would have more than one choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -27,8 +27,11 @@ Scan = Callable[[Sequence[LostRequest], Deadline], list[Matches]]
 class Claims(Protocol):
     """Who may claim a task that a list shows, beside the requests that are searched for."""
 
-    def claimed(self, ids: Iterable[str]) -> tuple[set[str], set[str]]:
-        """Those of the ids that are the result of something else: certainly, and perhaps."""
+    def claimed(self, ids: Collection[str], digest: str) -> tuple[set[str], set[str]]:
+        """Those of the ids that are the result of something else: certainly, and perhaps.
+
+        What is searched for has a prompt with this digest.
+        """
 
     def rivals(
         self, equals: Sequence[LostRequest], settled: Sequence[LostRequest]
@@ -89,7 +92,7 @@ class Finder:
     def _judge(self, group: list[tuple[LostRequest, Matches]], is_contested: bool) -> list[Verdict]:
         """Verdicts for requests with one and the same prompt, the first sent first."""
         seen = {row["id"] for _, matches in group for row in matches.candidates}
-        taken, doubtful = self._claims.claimed(seen)
+        taken, doubtful = self._claims.claimed(seen, group[0][0].digest)
         same = [
             [row for row in matches.same if row["id"] not in taken | doubtful]
             for _, matches in group

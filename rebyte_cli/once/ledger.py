@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ class SentFromHere:
         self.own: Intent | None = None
         self.alive = False
 
-    def claimed(self, ids: Iterable[str]) -> tuple[set[str], set[str]]:
+    def claimed(self, ids: Collection[str], _digest: str) -> tuple[set[str], set[str]]:
         """What another process has registered as its own by now; nothing else is in doubt."""
         return self._history.knows(ids), set()
 

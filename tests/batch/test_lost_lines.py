@@ -191,6 +191,12 @@ def test_a_task_that_only_the_history_knows_is_neither_taken_nor_ruled_out(desk:
     assert desk.find("Same") == [ScanResult(0, None, False, [made])]
 
 
+def test_a_task_that_another_command_asked_something_else_is_ruled_out(desk: Desk) -> None:
+    """It was created just before the batch, whose create made nothing."""
+    desk.history.add_task({"id": desk.make("Other")}, prompt="Other")
+    assert desk.find("Same") == [ScanResult(0, None, True, [])]
+
+
 def test_a_task_created_before_the_request_is_no_match(desk: Desk) -> None:
     desk.make()
     desk.now += timedelta(minutes=1)

@@ -51,7 +51,7 @@ def test_tasks_reach_the_history_after_the_journal() -> None:
     assert told.ledger.due is NO_LIMIT
     assert told.heard == [
         ("settle", None),
-        ("made", [({"id": "t1"}, "Say hi", BODY, {"run": "7"}, None, "batch x 1")]),
+        ("made", [({"id": "t1"}, "Say hi", BODY, {"run": "7"}, None, "batch x 1", None)]),
         ("ended", [{"id": "t1", "title": "T", "status": "failed", "completedAt": "c"}]),
     ]
 
