@@ -23,7 +23,7 @@ from . import jail, programs
 from .adapter import Adapter, end_of_process
 from .model_access import AgentAccess
 
-RECORD = "network.jsonl"
+RECORD = record.FILE
 END_SECONDS = 5.0
 NO_LISTENER = -1  # until there is one
 # What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ...system.files import flocked
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ..database import make_folder
-from . import process_identity, spawn, spool
+from . import process_identity, run_meter, spawn, spool
 from .workspace import Workspace
 
 LOCK = "lock"
@@ -176,9 +176,6 @@ def _record_end(
     else:
         put_result(objects, db, run.workspace, PATCH_FILE, patch, at)
     word, answer = payload["status"], payload["result"]
-    usage = payload.get("usage")
-    if usage:  # also of a run that was canceled meanwhile
-        record_used(db, run.prompt, {**usage, "cost_usd": payload.get("cost_usd")})
     if not end(db, run.prompt, at, word, answer):
         return
     _add_event(db, run.prompt, seq, at, "result", payload)
@@ -188,8 +185,9 @@ def _record_end(
 
 
 def record_used(db: sqlite3.Connection, prompt: str, used: dict[str, Any]) -> None:
-    """Record what a run has used so far, in the words of `tokens.counted`, with `cost_usd`."""
-    db.execute("UPDATE runs SET used = ? WHERE prompt = ?", (json.dumps(used), prompt))
+    """Record what a run has used so far (see `RunMeter.used`), if that is known."""
+    if used:
+        db.execute("UPDATE runs SET used = ? WHERE prompt = ?", (json.dumps(used), prompt))
 
 
 def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: object) -> None:
@@ -437,6 +435,7 @@ def record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) -> 
     now = int(time.time() * 1000)
     folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
     record(db, state_dir, run, spool.left_behind(folder))
+    record_used(db, run.prompt, run_meter.left_behind(folder))
     if not end(db, run.prompt, now, "failed", VANISHED):
         return False
     if run.started is not None:  # the workspace may have changed since the last patch

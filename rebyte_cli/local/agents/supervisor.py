@@ -33,6 +33,7 @@ from .jail_group import JailGroup, end_rest
 from .lines import RunLimits, pump
 from .login_copies import LoginCopies
 from .model_access import AgentAccess, LoginExpired
+from .run_meter import RunMeter, left_behind
 from .spool import Spool, patiently
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
@@ -93,11 +94,19 @@ def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
     notes = [problem] if problem else []
     if unsafe := _disarm(workspace, notes.append):
         notes.append(unsafe)
-    patiently(lambda: _keep(store, run, patch, notes))
+    used = left_behind(workspace.run_folder(prompt_id))
+    patiently(lambda: _keep(store, run, patch, notes, used))
 
 
-def _keep(store: Store, run: runs.RunRecord, patch: bytes | None, notes: list[str]) -> None:
+def _keep(
+    store: Store,
+    run: runs.RunRecord,
+    patch: bytes | None,
+    notes: list[str],
+    used: dict[str, Any],
+) -> None:
     with store.write() as db:
+        runs.record_used(db, run.prompt, used)
         if patch is not None:
             runs.keep_patch(db, store.folder, run, patch, store.now())
         for note in notes:
@@ -175,6 +184,8 @@ class Supervisor:
         self._next_event = 0
         self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
+        self._meter = RunMeter(self._folder)
+        self._parser: Parser | None = None
 
     def run(self) -> None:
         """Work, and record the end, whatever happens."""
@@ -323,7 +334,8 @@ class Supervisor:
             raise RunFailed(f"{adapter.program} is no longer on PATH")
         with contextlib.ExitStack() as stack:
             start = self._prepare(adapter, program, session, outside, stack)
-            parser, stdin = adapter.parser(), adapter.stdin(self._prompt)
+            self._parser = parser = adapter.parser()
+            stdin = adapter.stdin(self._prompt)
             status, reason = self._execute(start, stdin, parser)
         stderr = _tail(self._folder / STDERR_FILE)
         if session is not None and not reason and adapter.lost_session(status, stderr):
@@ -460,6 +472,8 @@ class Supervisor:
 
     def _watch(self, way: edge.Edge) -> str:
         """Why the agent has to be stopped, or an empty text."""
+        if self._meter.look():
+            self._spool.add([["used", self._meter.used({})]])
         return self._stopped(way.problem() or _full_disk(self._workspace, self._options))
 
     def _stopped(self, problem: str) -> str:
@@ -502,6 +516,9 @@ class Supervisor:
         now = self._store.now()
         if self._began:
             payload["duration_ms"] = now - self._began
+        self._meter.look()
+        told = outcome.usage or (self._used(self._parser) if self._parser else {})
+        used = self._meter.used(told)
         usage = dict(outcome.usage)
         cost = usage.pop("cost_usd", None)
         payload |= {"usage": usage} if usage else {}
@@ -510,7 +527,8 @@ class Supervisor:
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
             if found is not None:
                 patch.write_bytes(found)
-            self._spool.add([["end", self._next_event, now, payload]], synced=True)
+            ends = ["end", self._next_event, now, payload]
+            self._spool.add([["used", used], ends], synced=True)
         self._spool.finish()
         patch.unlink(missing_ok=True)
 

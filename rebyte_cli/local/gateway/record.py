@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+FILE = "network.jsonl"  # in the folder of a run
+# The option that would let a request pass which was refused because nothing of the budget is left.
+BUDGET = "--budget"
 # Programs in a sandbox can make requests without end. Those that a model answered are always
 # recorded, because they cost something.
 MOST_LINES = 10_000
@@ -86,6 +89,8 @@ class RequestRecord:
             }
             with contextlib.suppress(OSError):
                 os.write(self._file, json.dumps(document).encode() + b"\n")
+                if entry.usage is not None and hasattr(os, "fdatasync"):
+                    os.fdatasync(self._file)  # what was paid for is known after a power cut, too
 
 
 def read(path: Path | str) -> list[RequestEntry]:
@@ -93,19 +98,25 @@ def read(path: Path | str) -> list[RequestEntry]:
 
     A line that is torn, or not of this form, is left out.
     """
+    return read_from(path, 0)[0]
+
+
+def read_from(path: Path | str, at: int) -> tuple[list[RequestEntry], int]:
+    """As `read`, from the byte `at` on; also, from where to read the next time."""
     try:
         with open(path, "rb") as file:
-            lines = file.read(LARGEST_FILE).split(b"\n")
+            file.seek(at)
+            data = file.read(LARGEST_FILE)
     except OSError:
-        return []
+        return [], at
+    whole = data.rfind(b"\n") + 1
     entries = []
-    for line in lines:
-        with contextlib.suppress(ValueError, TypeError):
+    for line in data[:whole].split(b"\n"):
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
             document = json.loads(line)
-            if isinstance(document, dict):
-                known = {k: v for k, v in document.items() if k in RequestEntry._fields}
-                entries.append(RequestEntry(**known))
-    return entries
+            known = {k: v for k, v in document.items() if k in RequestEntry._fields}
+            entries.append(RequestEntry(**known))
+    return entries, at + whole
 
 
 def refusals(path: Path | str) -> dict[str, RefusedHost]:

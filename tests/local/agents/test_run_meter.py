@@ -1,0 +1,153 @@
+"""What a run used of its models: the gateway's numbers, which a killed run keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.agents.run_meter import RunMeter
+from tests.waiting import eventually
+
+from .bench import NAP, PYTHON, Bench
+
+USAGE = {"input_tokens": 600, "cache_read_input_tokens": 300, "output_tokens": 100}
+ONE = {"requests": 1, "input_tokens": 900, "cached_input_tokens": 300, "output_tokens": 100}
+TWO = {"requests": 2, "input_tokens": 1800, "cached_input_tokens": 600, "output_tokens": 200}
+
+
+class CountingModel(ThreadingHTTPServer):
+    """A model with Anthropic's API, whose every answer used the same."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.served = 0
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: CountingModel
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.served += 1
+        body = json.dumps({"model": "m", "usage": USAGE}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingModel]:
+    """The user's model, whose address and key are in the environment."""
+    with CountingModel() as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-real")
+        yield server
+        server.shutdown()
+
+
+ASK = """
+import os, sys, time, urllib.error, urllib.request
+def ask():
+    url, key = os.environ["ANTHROPIC_BASE_URL"], os.environ["ANTHROPIC_API_KEY"]
+    request = urllib.request.Request(url + "/v1/messages", b"{}", {"x-api-key": key})
+    try:
+        urllib.request.urlopen(request).read()
+    except urllib.error.HTTPError as error:
+        print(error.read().decode(), flush=True)
+"""
+
+
+def agent(code: str) -> ProgramAdapter:
+    """A program with this code, whose model has Anthropic's API."""
+    return ProgramAdapter(
+        command=(PYTHON, "-I", "-c", ASK + code), label="mine", own_model=("anthropic", "", ""),
+        extra_paths=(os.path.dirname(os.path.dirname(PYTHON)),),
+    )  # fmt: skip
+
+
+def used(bench: Bench, prompt: str) -> Any:
+    found = bench.look(prompt).used
+    return None if found is None else json.loads(found)
+
+
+def test_each_request_counts(bench: Bench, model: CountingModel) -> None:
+    run = bench.run(agent("ask(); ask()"))
+    assert (run.outcome, model.served) == ("succeeded", 2)
+    assert used(bench, run.prompt) == TWO
+
+
+def test_a_run_without_requests_has_no_usage(bench: Bench, model: CountingModel) -> None:
+    run = bench.run(agent("print('hello')"))
+    assert run.outcome == "succeeded"
+    assert used(bench, run.prompt) is None
+
+
+def test_a_run_that_works_shows_what_it_has_used(bench: Bench, model: CountingModel) -> None:
+    prompt = bench.start(agent(f"ask(); print('x', flush=True); time.sleep({NAP}1)"))
+    eventually(lambda: used(bench, prompt) == ONE)
+    bench.cancel(prompt)
+    bench.wait(prompt)
+    assert used(bench, prompt) == ONE
+
+
+@pytest.mark.parametrize("wait", ["ask(); ", "ask(); time.sleep(0.3); "])
+def test_a_run_whose_supervisor_is_killed_keeps_what_it_used(
+    bench: Bench, model: CountingModel, wait: str
+) -> None:
+    prompt = bench.start(agent(f"{wait}ask(); print('x', flush=True); time.sleep({NAP}2)"))
+    bench.until_started(prompt)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    run = bench.wait(prompt)
+    assert run.outcome == "failed"
+    assert used(bench, prompt) == TWO
+
+
+def test_the_numbers_of_the_gateway_win(tmp_path: Path) -> None:
+    """The agent counts the same requests. Of the cost, the gateway may know nothing."""
+    told = {"input_tokens": 5, "output_tokens": 1, "cost_usd": 0.5}
+    meter = RunMeter(tmp_path)
+    assert not meter.look()
+    assert meter.used(told) == told
+    lines = [
+        {"time": 1, "host": "h", "port": 443, "method": "POST", "path": "/v1/messages"},
+        {"time": 2, "host": "h", "port": 443, "method": "POST", "path": "/v1/messages"}
+        | {"usage": {"input_tokens": 70, "output_tokens": 7}},
+    ]
+    file = tmp_path / "network.jsonl"
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    file.write_text(text[:-20])  # the second line is being written
+    assert not meter.look()
+    assert meter.used(told) == told
+    file.write_text(text)
+    assert meter.look()
+    assert not meter.look()
+    seen = {"requests": 1, "input_tokens": 70, "output_tokens": 7}
+    assert meter.used(told) == seen | {"cost_usd": 0.5}
+    assert meter.used({}) == seen
+
+
+@pytest.mark.parametrize("usage", ['"x"', "[]", '{"input_tokens": "9"}', '{"input_tokens": -1}'])
+def test_a_record_of_any_kind_does_no_harm(tmp_path: Path, usage: str) -> None:
+    head = '{"time": 1, "host": "h", "port": 1, "method": "", "path": "", "usage": '
+    (tmp_path / "network.jsonl").write_text(f"{head}{usage}}}\nx\n[]\n")
+    meter = RunMeter(tmp_path)
+    meter.look()
+    assert meter.used({}).get("input_tokens", 0) == 0
