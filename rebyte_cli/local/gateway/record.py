@@ -89,8 +89,8 @@ class RequestRecord:
             }
             with contextlib.suppress(OSError):
                 os.write(self._file, json.dumps(document).encode() + b"\n")
-                if entry.usage is not None and hasattr(os, "fdatasync"):
-                    os.fdatasync(self._file)  # what was paid for is known after a power cut, too
+                if entry.usage is not None:
+                    os.fsync(self._file)  # what was paid for is known after a power cut, too
 
 
 def read(path: Path | str) -> list[RequestEntry]:
