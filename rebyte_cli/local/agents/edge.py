@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,8 @@ from .adapter import Adapter, end_of_process
 from .model_access import AgentAccess
 
 RECORD = record.FILE
+OPEN_SECONDS = 60.0  # for a busy machine to start the jail and an interpreter in it
+LOOK_SECONDS = 0.05
 END_SECONDS = 5.0
 NO_LISTENER = -1  # until there is one
 # What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.
@@ -92,7 +96,7 @@ def interpreter() -> tuple[str, list[str]]:
 
 
 class Edge:
-    """One jail's way to the network. `JailGroup` opens it; the end of the block ends the gateway.
+    """One jail's way to the network: its gateway lives as long as the block, `JailGroup` opens it.
 
     `needs` are paths to show in the jail for it, `variables` what the environment there gets.
     """
@@ -110,10 +114,30 @@ class Edge:
             self.variables = _proxies()
 
     def __enter__(self) -> Edge:
+        if self._door is not None:
+            self._start(self._door)
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    def _start(self, door: Door) -> None:
+        """Start the gateway, which has loaded its modules by the time that the jail is made."""
+        assert self._settings is not None
+        # It ends when nothing reads its output any more: so when this process dies, too.
+        self._gateway = subprocess.Popen(
+            command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={},
+            cwd="/",
+            pass_fds=(door.outside.fileno(),),
+            start_new_session=True,
+        )
+        given = replace(self._settings, listener=door.outside.fileno())
+        assert self._gateway.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._gateway.stdin as stdin:
+            stdin.write(given.to_json().encode())
 
     @property
     def is_shared(self) -> bool:
@@ -130,33 +154,23 @@ class Edge:
         return words if self._door is None else self._door.command(self._python, words)
 
     def open(self, is_alive: Callable[[], bool]) -> None:
-        """Serve the jail that was started with `command`, unless it has ended already.
+        """Wait until the jail that was started with `command` is served, or has ended.
 
-        Raises OSError when the gateway does not start, or the jail does not become ready.
+        Raises OSError when the gateway does not start, or the jail does not open its port in time.
         """
-        if self._door is None or self._settings is None:
+        if self._gateway is None or self._door is None:
             return
-        listener = self._door.listener(is_alive)
-        self._door.close()
-        if listener is None:
-            return
-        with listener:
-            # It ends when nothing reads its output any more: so when this process dies, too.
-            self._gateway = subprocess.Popen(
-                command(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={},
-                cwd="/",
-                pass_fds=(listener.fileno(),),
-                start_new_session=True,
-            )
-            given = replace(self._settings, listener=listener.fileno())
-        assert self._gateway.stdin is not None
         assert self._gateway.stdout is not None
-        with contextlib.suppress(BrokenPipeError), self._gateway.stdin as stdin:
-            stdin.write(given.to_json().encode())
-        if self._gateway.stdout.readline() != b"ready\n":
+        self._door.close()
+        give_up = time.monotonic() + OPEN_SECONDS
+        while not select.select([self._gateway.stdout], [], [], LOOK_SECONDS)[0]:
+            if not is_alive():
+                break
+            if time.monotonic() > give_up:
+                raise EdgeFailed(f"the sandbox opened no port within {OPEN_SECONDS:.0f} seconds")
+        if not is_alive():
+            self.close()  # nothing will come
+        elif self._gateway.stdout.readline() != b"ready\n":
             raise EdgeFailed("the gateway to the network does not start")
 
     def problem(self) -> str:

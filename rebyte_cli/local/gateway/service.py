@@ -26,10 +26,10 @@ STACK = 512 * 1024
 class Gateway:
     """Serves the connections of a listening socket."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, listener: socket.socket) -> None:
         """Raises OSError when the record cannot be written."""
         self._limits = settings.limits
-        self._listener = socket.socket(fileno=settings.listener)
+        self._listener = listener
         self._listener.setblocking(False)
         self._shared = GatewayParts(
             settings,
@@ -44,15 +44,7 @@ class Gateway:
 
     def serve(self, wake: int) -> None:
         """Accept connections until `wake` can be read or the reader of stdout is gone."""
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(wake, select.POLLIN)
-        poll.register(1, 0)  # tells of errors only: that the reading end is closed
-        listener = self._listener.fileno()
-        while True:
-            ready = [number for number, _ in poll.poll()]
-            if ready != [listener]:
-                return
+        while _is_ready(self._listener, wake):
             self._accept()
 
     def end(self) -> None:
@@ -105,7 +97,11 @@ def main() -> None:
     threading.stack_size(STACK)
     threading.excepthook = _report
     try:
-        gateway = Gateway(GatewaySettings.from_json(sys.stdin.read()))
+        settings = GatewaySettings.from_json(sys.stdin.read())
+        listener = _listener(settings.listener, wake)
+        if listener is None:
+            return
+        gateway = Gateway(settings, listener)
     except (OSError, ValueError, TypeError, KeyError) as error:
         # Not its text, which may quote the settings.
         sys.exit(f"the gateway cannot start: {getattr(error, 'strerror', None) or type(error)}")
@@ -114,6 +110,27 @@ def main() -> None:
         gateway.serve(wake)
     gateway.end()
     os._exit(0)
+
+
+def _listener(descriptor: int, wake: int) -> socket.socket | None:
+    """The listening socket: this one, or the one that is sent here by `door`; None at the end."""
+    sock = socket.socket(fileno=descriptor)
+    if sock.family != socket.AF_UNIX:
+        return sock
+    with sock:
+        if not _is_ready(sock, wake):
+            return None
+        _, found, _, _ = socket.recv_fds(sock, 1, 1)
+    return socket.socket(fileno=found[0]) if found else None
+
+
+def _is_ready(sock: socket.socket, wake: int) -> bool:
+    """Whether the socket can be read, before `wake` can or the reader of stdout is gone."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    poll.register(1, 0)  # tells of errors only: that the reading end is closed
+    return [number for number, _ in poll.poll()] == [sock.fileno()]
 
 
 def _report(args: threading.ExceptHookArgs) -> None:

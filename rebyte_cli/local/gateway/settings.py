@@ -69,7 +69,8 @@ class ModelRoute:
 class GatewaySettings:
     """What a gateway is told.
 
-    `listener` is the descriptor of a listening TCP socket; `allow` has hosts (`host`, `host:port`,
+    `listener` is the descriptor of a listening TCP socket, or of the Unix socket to which the jail
+    sends one (see door.py); `allow` has hosts (`host`, `host:port`,
     `*.example.com`); `record` is the file for the record of requests (see record.py). `user_proxy`
     and `certificates` are variables of the user's environment: `HTTPS_PROXY` and so on,
     `SSL_CERT_FILE` and so on.
