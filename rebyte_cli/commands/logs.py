@@ -10,7 +10,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import CONTENT, EVENT, REQUEST, RecordList, Records, Text
+from ..output.records import CONTENT, EVENT, NETWORK_REQUEST, RecordList, Records, Text
 from ..system.deadline import Deadline
 from ._base import define
 from ._options import (
@@ -51,8 +51,8 @@ def _check_network(ctx: click.Context) -> None:
     "--network",
     cls=Option,
     check=_check_network,
-    output=Output(REQUEST),
-    schema={"--network": REQUEST},
+    output=Output(NETWORK_REQUEST),
+    schema={"--network": "network-request-list", "--network -o jsonl": NETWORK_REQUEST},
     is_flag=True,
     help="Show the requests of an agent on this machine instead, also those that were refused.",
 )
@@ -93,7 +93,7 @@ def command(
     if network:
         if not app.settings.is_local:
             raise BadUsage("--network requires -P local: it is for agents on this machine")
-        return RecordList(REQUEST, app.client.task_requests(task_id))
+        return RecordList(NETWORK_REQUEST, app.client.task_requests(task_id))
     deadline = Deadline(timeout)
 
     def shown(show: Callable[[Asked], Shown[T]], *, in_text: bool = False) -> Iterator[T]:

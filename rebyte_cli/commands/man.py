@@ -15,7 +15,7 @@ from ._options import completer, install_options
 
 # Topics, and pages that share their name with a command.
 TOPICS = (
-    *("tutorial", "examples", "from-curl", "shards", "local-agents", "config"),
+    *("tutorial", "workflow", "examples", "from-curl", "shards", "local-agents", "config"),
     *("check(7)", "local(7)", "api(7)"),
 )
 

@@ -228,10 +228,11 @@ EVENT = _kind(
 CONTENT = _kind("content", "transcripts", "id", "id status prompts:object[]", "id status")
 
 # A request of an agent on this machine, as its gateway recorded it.
-REQUEST = _kind(
-    "request", "requests", "host",
+NETWORK_REQUEST = _kind(
+    "network-request", "requests", "host",
     "time:time host:text port:integer method:text path:text status:integer sent:bytes"
-    " received:bytes seconds:number refused:text? option:text? fault:text? usage:any? promptId",
+    " received:bytes seconds:number refused:text? option:text? fault:text? usage:any?"
+    " model:text? promptId",
     "time method host path status received refused",
 )  # fmt: skip
 

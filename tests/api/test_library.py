@@ -323,6 +323,7 @@ def tasks(client: Any, folder: Path) -> None:
     assert file["filename"] in task["finalResult"]
     assert client.list_tasks()["data"] == list(client.iter_tasks())
     assert client.get_task(made["id"]) == task
+    assert client.task_requests(made["id"]) == []  # a simulation asks for nothing
     events = list(client.stream_events(made["id"]))
     assert events[-1].name == "done"
     subs = [event.data["payload"].get("subPromptId") for event in events[:-1]]

@@ -51,6 +51,7 @@ artifact get abcd1234 --all -d out
 artifact list abcd1234
 artifact put abcd1234 a.txt
 cancel abcd1234
+check abcd1234 true
 credits
 delete abcd1234
 diff abcd1234
@@ -64,6 +65,7 @@ logs abcd1234 -f --timeout 0.1
 logs abcd1234 -o jsonl
 logs abcd1234 -o json
 logs abcd1234 --full
+logs abcd1234 --network
 open abcd1234
 result abcd1234
 result abcd1234 --wait --timeout 0.1
@@ -82,7 +84,7 @@ workspace list
 workspace show abcd1234
 """
 # These look for a lost task for a while, which their own tests cover with a clock in hand, ...
-LOOKING = {"batch", "create", "follow-up", "rerun"}
+LOOKING = {"batch", "create", "follow-up", "rerun", "land"}
 # ... these report what is wrong line by line (doctor), or call nothing.
 QUIET = {
     "completion", "doctor", "help", "local agents", "local key", "local prune", "skill list",
@@ -90,7 +92,7 @@ QUIET = {
     "man", "schema", "skill", "webhook listen", "workspace forget",
     "workspace name", "auth logout", "profile create", "profile delete", "profile list",
     "profile set", "profile show", "profile unset", "profile use", "local reset", "local serve",
-    "local status", "auth login", "auth status", "mcp",
+    "local status", "auth login", "auth status", "mcp", "usage",
 }  # fmt: skip
 
 

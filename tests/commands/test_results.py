@@ -13,7 +13,10 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from rebyte_cli.local.agents.edge import RECORD
+from rebyte_cli.local.agents.workspace import Workspace
 from rebyte_cli.local.database import Store
+from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord, now
 from tests.conftest import Done
 from tests.repositories import git
 
@@ -128,12 +131,15 @@ def played(run: Run, tmp: Path) -> Iterator[tuple[str, str, list[Any]]]:
             webhook = done.json["id"] if line.startswith("webhook create") else webhook
             yield given, form, done.documents
         yield "apply", form, applied(run, tmp, form).documents
+        yield "check", form, checked(run, tmp, form).documents
         yield "land", form, landed(run, tmp, form).documents
         yield "local prune", form, pruned(run, tmp, form).documents
         yield "answer", form, run("answer", parked(run, "[[ask]]"), "--option", "1").documents
         with listening("--count", "1", "-o", form) as (process, url):
             deliver(url, {"taskId": "t1", "event": "task.completed"})
             yield "webhook listen", form, [json.loads(process.stdout.read())]
+    for form in FORMS:  # in the end: what it makes is no workspace that could be pruned
+        yield "logs", form, recorded(run, tmp, form).documents
 
 
 def patched(run: Run, tmp: Path) -> tuple[str, Path]:
@@ -155,6 +161,15 @@ def applied(run: Run, tmp: Path, form: str) -> Done:
     return done
 
 
+def checked(run: Run, tmp: Path, form: str) -> Done:
+    """`check` of a patch; what runs the command is tried in test_check.py."""
+    task, repository = patched(run, tmp)
+    git(repository, "commit", "-q", "--allow-empty", "-m", "Start")
+    return run(
+        "check", task, "test -e new.txt", "--base", "HEAD", "--no-jail", "-o", form, cwd=repository
+    )
+
+
 def landed(run: Run, tmp: Path, form: str) -> Done:
     """`land` of a patch, and of a task that has none."""
     task, repository = patched(run, tmp)
@@ -163,6 +178,28 @@ def landed(run: Run, tmp: Path, form: str) -> Done:
     other = run("create", "Say hello [[run=2ms]]", "-o", "id").out.strip()
     done = run("land", task, other, "--branch", "all", "-o", form, cwd=repository)
     assert done.status == 10, done
+    return done
+
+
+def recorded(run: Run, home: Path, form: str) -> Done:
+    """`logs --network` of a run whose gateway has refused a request."""
+    here = ("-P", "local")
+    made = run(*here, "create", "Say hello [[run=2ms]]", "--wait", "-o", "json").json
+    (prompt,) = made["prompts"]
+    store = Store(home / ".local/state/rebyte/local")
+    folder = Workspace(store.folder, made["workspaceId"]).run_folder(prompt["id"])
+    folder.mkdir(parents=True)
+    refused = RequestEntry(now(), "a.example", 443, "CONNECT", "", refused="not on the list")
+    RequestRecord(str(folder / RECORD)).add(refused)
+    with store.write() as db:
+        db.execute(
+            "INSERT INTO runs (prompt, task, workspace, agent, options, queued, ended)"
+            " VALUES (?, ?, ?, 'mine', '{}', 0, 0)",
+            (prompt["id"], made["id"], made["workspaceId"]),
+        )
+    store.close()
+    done = run(*here, "logs", made["id"], "--network", "-o", form)
+    assert done.status == 0, done
     return done
 
 

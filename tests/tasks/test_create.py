@@ -777,7 +777,7 @@ def test_a_found_task_is_reported_and_not_searched_for_twice(bench: Bench) -> No
     created = bench.create(key="k")
     assert created["id"] == made["id"]
     assert "'k'" in bench.notes[0]
-    assert "looking for its task" in bench.notes[0]
+    assert "looking for its result" in bench.notes[0]
     assert made["id"] in bench.notes[1]
     assert "was found" in bench.notes[1]
     looks = bench.proxy.count("GET")
@@ -789,7 +789,7 @@ def test_a_found_task_is_reported_and_not_searched_for_twice(bench: Bench) -> No
 def test_sending_again_after_a_fruitless_search_is_noted(bench: Bench) -> None:
     bench.cut_off("k", ago=timedelta(minutes=16))
     bench.create(key="k")
-    assert bench.notes[-1] == "It created no task; sending the request again"
+    assert bench.notes[-1] == "It created nothing; sending the request again"
 
 
 def test_the_lost_prompt_is_searched_for_and_not_the_new_one(bench: Bench) -> None:
