@@ -155,10 +155,11 @@ def test_rejected_key(run: Run, model: Model, agent: str) -> None:
     assert KEY not in json.dumps(done.json)
 
 
-# Counts the lines with the key in all that a command of the agent can read.
+# Counts the files with the key among all that a command of the agent can read. It has to be quick:
+# an agent gives a command a few seconds.
 LOOK = (
-    "(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; find ~ /tmp /code /run -type f -exec cat {} +)"
-    " 2>/dev/null | tr '\\0' '\\n' | grep -ac 'sk-key-of-the-[u]ser' > found; env > env"
+    "grep -rals 'sk-key-of-the-[u]ser' /proc/[0-9]*/environ /proc/[0-9]*/cmdline ~ /tmp /code /run"
+    " | wc -l > found; env > env"
 )
 
 
