@@ -119,7 +119,8 @@ def test_two_runs_that_start_together_send_no_line_twice(
         ]
         ends = [ended(process) for process in both]
         assert all(count == 1 for count in farm.made.values())
-    assert any(done.status for done in ends)
+    # On a busy machine the second may begin when the first has ended, and find it all done.
+    assert any(done.status for done in ends) or len(farm.made) == 8
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -18,6 +18,7 @@ from tests.local.gateway.harness import (
     request,
 )
 from tests.local.gateway.upstream import ScriptedServer, read_all, read_exactly, read_head
+from tests.waiting import eventually
 
 MIB = 1024 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -300,6 +301,7 @@ def test_a_body_above_the_limit_is_refused(tmp_path: Path) -> None:
         answer = gateway.send(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + body)
         assert answer.status == 413
         one, two = gateway.entries(2)
+        eventually(lambda: seen)  # the upstream notices a moment later
     assert one.refused
     assert two.refused
     assert not seen[0].endswith(b"0\r\n\r\n")
