@@ -38,6 +38,16 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def with_answer(folder: Path) -> Path:
+    """A repository in a new folder, without a remote, whose `answer.txt` says `none`."""
+    folder.mkdir()
+    (folder / "answer.txt").write_text("none\n")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
+
+
 class Repository:
     """A clone of a bare repository on disk, with one pushed commit on main."""
 

@@ -15,7 +15,7 @@ import pytest
 
 from rebyte_cli.batch.state import LineState, LineTable, check_record
 from tests.conftest import COMMAND, Done
-from tests.repositories import git
+from tests.repositories import with_answer
 from tests.tools import need_jail
 from tests.waiting import eventually
 
@@ -32,13 +32,7 @@ KILLS = max(4, int(os.environ.get("REBYTE_TEST_KILLS", "1")))
 @pytest.fixture
 def repository(home: Path) -> Path:
     need_jail(home)
-    folder = home / "repository"
-    folder.mkdir()
-    (folder / "answer.txt").write_text("none\n")
-    git(folder, "init", "-q", "-b", "main")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-q", "-m", "Start")
-    return folder
+    return with_answer(home / "repository")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Done
-from tests.repositories import git
+from tests.repositories import with_answer
 from tests.tools import need_jail
 
 Local = Callable[..., Done]
@@ -26,13 +26,7 @@ NEVER = "cat answer*; exit 4"
 def repository(home: Path) -> Path:
     """A repository without a remote."""
     need_jail(home)
-    folder = home / "repository"
-    folder.mkdir()
-    (folder / "answer.txt").write_text("none\n")
-    git(folder, "init", "-q", "-b", "main")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-q", "-m", "Start")
-    return folder
+    return with_answer(home / "repository")
 
 
 @pytest.fixture

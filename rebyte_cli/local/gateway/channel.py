@@ -17,8 +17,8 @@ LINGER_BYTES = 64 * 1024 * 1024
 class Channel:
     """One side of a connection.
 
-    Whoever reads from one side and sends to the other reads only while `is_full` is false there, so
-    that at most a piece is in memory.
+    Read from one side only while `is_full` is false on the other: then at most one piece waits in
+    memory.
     """
 
     def __init__(self, sock: socket.socket) -> None:
