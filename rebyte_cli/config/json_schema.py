@@ -56,6 +56,7 @@ _LOCAL = {
     "allow": _HOSTS,
     "tools": _FOLDERS,
     "caches": _FOLDERS,
+    "budget_per_day": {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,9})?(usd|[kMG]?tok)$"},
     "agents": {
         "type": "object",
         "propertyNames": {"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"},

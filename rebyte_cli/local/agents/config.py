@@ -29,6 +29,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 MODEL_SETTINGS = ("model", "key_env", "base_url_env")
 AGENT_SETTINGS = ("command", "env", "read", *MODEL_SETTINGS)
+BUDGET = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(usd|[kMG]?tok)", re.ASCII)
 SIZES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -40,7 +41,8 @@ class LocalConfig(NamedTuple):
     """The settings of `[local]`; `limit` and `stall` in seconds, 0 for none.
 
     `keep_free` are the bytes of the disk that an agent must leave free, `network` is one of
-    `edge.NETWORKS`, and `allow` has hosts.
+    `edge.NETWORKS`, and `allow` has hosts. `budget_per_day` has the `tokens` or the dollars
+    (`cost`) that all runs of a day may use; it is empty for any amount.
     """
 
     parallel: int
@@ -52,6 +54,7 @@ class LocalConfig(NamedTuple):
     allow: tuple[str, ...]
     tools: tuple[str, ...]
     caches: tuple[str, ...]
+    budget_per_day: Mapping[str, Any]
     agents: dict[str, Adapter]
 
 
@@ -79,25 +82,59 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
         _hosts(table),
         _folders(table, "tools", config_file, state_dir),
         _folders(table, "caches", config_file, state_dir),
+        _budget(table, "budget_per_day"),
         _agents(table.get("agents", {})),
     )
 
 
-def _table(config_file: Path | None) -> Mapping[str, Any]:
+def price_of(config_file: Path | None, model: str | None) -> list[float] | None:
+    """What a model costs by `[prices]`: dollars per million tokens read, read from a cache and
+    written. None if that is not known.
+
+    The command has checked the table. Raises ConfigError for one that no price can be read from.
+    """
+    table = _document(config_file).get("prices", {})
+    price = table.get(model) if isinstance(table, dict) and model else None
+    if not isinstance(price, dict):
+        return None
+    given = [price.get("input"), price.get("cached", price.get("input")), price.get("output")]
+    known = [float(each) for each in given if isinstance(each, int | float) and each >= 0]
+    if len(known) < len(given):
+        raise ConfigError(f"[prices.{model}] needs input and output, in dollars per million tokens")
+    return known
+
+
+def _document(config_file: Path | None) -> Mapping[str, Any]:
     if config_file is None:
         return {}
     import tomllib
 
     try:
-        document = tomllib.loads(config_file.read_text(encoding="utf-8"))
+        return tomllib.loads(config_file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{config_file} cannot be read: {error}") from None
-    table = document.get("local", {})
+
+
+def _table(config_file: Path | None) -> Mapping[str, Any]:
+    table = _document(config_file).get("local", {})
     if not isinstance(table, dict):
         raise ConfigError("[local] must be a table")
     return table
+
+
+def _budget(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An amount such as `5usd`, `300ktok` or `2Mtok`; empty without one."""
+    value = table.get(name)
+    if value is None:
+        return {}
+    found = BUDGET.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not float(found[1]):
+        raise ConfigError(f'[local] {name} must be an amount such as "5usd", "300ktok" or "2Mtok"')
+    if found[2] == "usd":
+        return {"cost": float(found[1])}
+    return {"tokens": round(float(found[1]) * SIZES.get(found[2].removesuffix("tok"), 1))}
 
 
 def _check_names(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..gateway import record
 from ..gateway.door import ADDRESS, Door
+from ..gateway.model_budget import ModelBudget
 from ..gateway.settings import GatewaySettings, command
 from . import jail, programs
 from .adapter import Adapter, end_of_process
@@ -59,7 +60,11 @@ def access_of(
 
 
 def way_out(
-    options: Mapping[str, Any], access: AgentAccess, outside: Mapping[str, str], folder: Path
+    options: Mapping[str, Any],
+    access: AgentAccess,
+    outside: Mapping[str, str],
+    folder: Path,
+    budget: ModelBudget = ModelBudget(),  # noqa: B008 - it cannot change
 ) -> Edge:
     """The way to the network that a run has with these options. Its record is kept in `folder`."""
     network = network_of(options)
@@ -74,6 +79,7 @@ def way_out(
             str(folder / RECORD),
             {name: outside[name] for name in PROXY_VARIABLES if name in outside},
             {name: outside[name] for name in jail.CERTIFICATE_VARIABLES if name in outside},
+            budget=budget,
         )
     )
 

@@ -16,7 +16,7 @@ from ..database import Store
 from ..gateway.allowed_hosts import is_entry
 from ..http import JsonObject, Refusal
 from ..uploads import asked_name
-from . import config, edge, jail, programs, runs, skills, source, spawn
+from . import config, edge, jail, programs, run_budget, runs, skills, source, spawn
 from .adapter import Adapter
 from .model_access import LoginExpired
 
@@ -66,7 +66,9 @@ class Launcher:
             # The private HOME of the next run has only what is named again.
             "skills": list(earlier["skills"] if earlier else ()),
             **self._network(body, settings, earlier),
+            **self._budgets(body, settings, model),
         }
+        self._check_budgets(adapter, options)
         self._check_login(adapter, options)
         options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
@@ -108,6 +110,52 @@ class Launcher:
         own = list(dict.fromkeys([*before.get("allow", ()), *allow]))
         hosts = list(dict.fromkeys([*settings.allow, *own]))
         return {"network": network, "allow": own, "hosts": hosts}
+
+    def _budgets(
+        self, body: JsonObject, settings: config.LocalConfig, model: str | None
+    ) -> dict[str, Any]:
+        """What the run may use of its models: see `run_budget`.
+
+        `budgetTokens`, `budgetUsd` and `budgetOf` are this service's own extension. The last one
+        names what shares the budget; without it, that are the runs of the task.
+        """
+        limits: list[dict[str, Any]] = []
+        group = http.optional_text(body, "budgetOf", most=200, least=1)
+        for name, key in (("budgetTokens", "tokens"), ("budgetUsd", "cost")):
+            amount = body.get(name)
+            if amount is None:
+                continue
+            if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
+                http.invalid(f"{name} must be a number, 0 or more")
+            limits.append({"of": group or run_budget.TASK, key: amount})
+        if settings.budget_per_day:
+            limits.append({"of": run_budget.DAY, **settings.budget_per_day})
+        try:
+            price = config.price_of(self._config_file, model)
+        except config.ConfigError as error:
+            raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
+        return {"budgets": limits, "budgetOf": group, "price": price}
+
+    def _check_budgets(self, adapter: Adapter, options: dict[str, Any]) -> None:
+        """Raise Refusal for a budget that cannot be kept, and for that of a day that is used up."""
+        limits = options["budgets"]
+        if limits and edge.network_of(options) == edge.HOST:
+            raise Refusal(
+                400,
+                "budget_unknown",
+                "A budget cannot be kept without the gateway, which counts what a run uses",
+                "Leave out --network host and --no-jail, or the budget",
+            )
+        if any("cost" in limit for limit in limits) and options["price"] is None:
+            model = options["model"] or f"the default model of {adapter.title}"
+            raise Refusal(
+                400,
+                "no_price",
+                f"A budget in dollars needs the price of {model}",
+                "Name the model with -m, and its price in [prices] of config.toml",
+            )
+        if reason := run_budget.used_up_today(self._store, limits):
+            raise Refusal(402, "budget_reached", reason[:1].upper() + reason[1:])
 
     def _source(self, body: JsonObject) -> tuple[list[object], dict[str, str]]:
         """What to clone, and the login in its URL: no database and no argument is to have that.

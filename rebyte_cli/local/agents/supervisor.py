@@ -33,6 +33,7 @@ from .jail_group import JailGroup, end_rest
 from .lines import RunLimits, pump
 from .login_copies import LoginCopies
 from .model_access import AgentAccess, LoginExpired
+from .run_budget import RunBudgets
 from .run_meter import RunMeter, left_behind
 from .spool import Spool, patiently
 from .sweep import sweep
@@ -185,6 +186,8 @@ class Supervisor:
         self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
         self._meter = RunMeter(self._folder)
+        self._budgets = RunBudgets(store, self._run, self._options, self._meter, self._folder)
+        self._is_spent = False
         self._parser: Parser | None = None
 
     def run(self) -> None:
@@ -226,6 +229,9 @@ class Supervisor:
         if not patiently(self._start):
             raise RunStopped
         self._report()
+        if reason := self._budgets.reached():
+            self._is_spent = True
+            raise RunFailed(f"{self._run.agent} was not started: {reason}")
         return self._work()
 
     def _start(self) -> bool:
@@ -373,7 +379,9 @@ class Supervisor:
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
         stack.enter_context(logins)
-        way = stack.enter_context(edge.way_out(options, access, outside, self._folder))
+        way = stack.enter_context(
+            edge.way_out(options, access, outside, self._folder, self._budgets.left())
+        )
         invocation = Invocation(options["model"], session, new_id())
         words = adapter.screen if self.on_screen else adapter.arguments
         needs = [*program.needs, *jail.certificates(outside), *way.needs]
@@ -467,14 +475,20 @@ class Supervisor:
                 reason = pump(group.process, parser, self._append, raw, errors, limits, watch)
                 status = group.process.poll()
                 # An agent can take what its model said until then for the whole answer.
-                reason = reason or self._stopped(start.way.problem())
+                self._meter.look()
+                self._is_spent = bool(self._meter.spent)
+                reason = reason or self._stopped(self._meter.spent or start.way.problem())
         return group.process.returncode if status is None else status, reason
 
     def _watch(self, way: edge.Edge) -> str:
         """Why the agent has to be stopped, or an empty text."""
         if self._meter.look():
             self._spool.add([["used", self._meter.used({})]])
-        return self._stopped(way.problem() or _full_disk(self._workspace, self._options))
+        self._budgets.watch()
+        self._is_spent = bool(self._meter.spent)
+        return self._stopped(
+            self._meter.spent or way.problem() or _full_disk(self._workspace, self._options)
+        )
 
     def _stopped(self, problem: str) -> str:
         return f"{self._run.agent} was stopped: {problem}" if problem else ""
@@ -522,6 +536,7 @@ class Supervisor:
         usage = dict(outcome.usage)
         cost = usage.pop("cost_usd", None)
         payload |= {"usage": usage} if usage else {}
+        payload |= {"ended_by": "budget"} if self._is_spent and not outcome.succeeded else {}
         payload |= {"cost_usd": cost} if cost is not None else {}
         patch = self._folder / PATCH_FILE
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory

@@ -19,9 +19,10 @@ from .allowance import Allowance
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
+from .model_budget import BudgetMeter
 from .model_request import ModelRequest
 from .outside import LARGEST_HEAD, Outside, OutsideConnection
-from .record import RequestEntry, RequestRecord, now
+from .record import BUDGET, RequestEntry, RequestRecord, now
 from .refusal import GatewayRefusal
 from .settings import GatewaySettings
 from .tunnel import Tunnel
@@ -35,6 +36,7 @@ class GatewayParts(NamedTuple):
     outside: Outside
     record: RequestRecord
     allowance: Allowance
+    budget: BudgetMeter
     port: int
 
 
@@ -212,6 +214,8 @@ class RequestHandling:
         headers = list(request.headers)
         asked.check(headers)
         self.note(path=asked.path)
+        if reason := self._shared.budget.reached():
+            raise GatewayRefusal(402, reason, BUDGET)
         body = framing(headers)
         if body and method == "GET":
             raise GatewayRefusal(400, "a GET request has no body")
@@ -226,6 +230,7 @@ class RequestHandling:
             )  # fmt: skip
         finally:
             self.note(usage=asked.answer.usage, model=asked.answer.model)
+            self._shared.budget.spend(asked.answer.usage)
 
     def _ask_host(self, request: h11.Request, method: str, place: HostPort, path: str) -> None:
         self.note(path=path.partition("?")[0])

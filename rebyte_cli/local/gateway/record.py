@@ -126,7 +126,7 @@ def refusals(path: Path | str) -> dict[str, RefusedHost]:
     """
     found: dict[str, RefusedHost] = {}
     for entry in read(path):
-        if entry.refused is not None:
+        if entry.refused is not None and entry.option != BUDGET:  # that is said once
             count = found[entry.place].requests if entry.place in found else 0
             found[entry.place] = RefusedHost(count + 1, entry.refused, entry.option)
     return found

@@ -10,6 +10,7 @@ import h11
 # Of Anthropic (type) and Gemini (status); OpenAI's is free.
 _WORDS = {
     401: ("authentication_error", "UNAUTHENTICATED"),
+    402: ("billing_error", "RESOURCE_EXHAUSTED"),
     403: ("permission_error", "PERMISSION_DENIED"),
     413: ("request_too_large", "INVALID_ARGUMENT"),
     502: ("api_error", "UNAVAILABLE"),

@@ -14,6 +14,7 @@ import time
 from .allowance import Allowance
 from .allowed_hosts import AllowedHosts
 from .client_connection import ClientConnection, GatewayParts
+from .model_budget import BudgetMeter
 from .outside import Outside
 from .record import RequestRecord
 from .settings import GatewaySettings
@@ -37,6 +38,7 @@ class Gateway:
             Outside(settings),
             RequestRecord(settings.record),
             Allowance(settings.limits),
+            BudgetMeter(settings.budget),
             self._listener.getsockname()[1],
         )
         self._connections: dict[ClientConnection, threading.Thread] = {}

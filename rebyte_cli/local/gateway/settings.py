@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from .model_budget import ModelBudget
+
 # Installed, h11 is beside this package. Otherwise (an editable installation) `site` finds it, which
 # takes a while.
 BOOT = (
@@ -73,7 +75,7 @@ class GatewaySettings:
     sends one (see door.py); `allow` has hosts (`host`, `host:port`,
     `*.example.com`); `record` is the file for the record of requests (see record.py). `user_proxy`
     and `certificates` are variables of the user's environment: `HTTPS_PROXY` and so on,
-    `SSL_CERT_FILE` and so on.
+    `SSL_CERT_FILE` and so on. `budget` is what the run may still use of its models.
     """
 
     listener: int
@@ -83,6 +85,7 @@ class GatewaySettings:
     user_proxy: Mapping[str, str] = field(default_factory=dict, repr=False)
     certificates: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
+    budget: ModelBudget = field(default_factory=ModelBudget)
 
     def to_json(self) -> str:
         """The document for the gateway's standard input."""
@@ -95,6 +98,7 @@ class GatewaySettings:
         document["models"] = tuple(ModelRoute(**model) for model in document["models"])
         document["allow"] = tuple(document["allow"])
         document["limits"] = Limits(**document.get("limits", {}))
+        document["budget"] = ModelBudget(**document.get("budget", {}))
         return cls(**document)
 
 

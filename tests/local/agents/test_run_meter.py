@@ -151,3 +151,65 @@ def test_a_record_of_any_kind_does_no_harm(tmp_path: Path, usage: str) -> None:
     meter = RunMeter(tmp_path)
     meter.look()
     assert meter.used({}).get("input_tokens", 0) == 0
+
+
+def limit(of: str, **amount: float) -> dict[str, Any]:
+    return {"budgets": [{"of": of, **amount}]}
+
+
+def last(bench: Bench, prompt: str) -> dict[str, Any]:
+    return bench.events(prompt)[-1].payload
+
+
+def test_a_run_ends_at_its_next_request_once_its_budget_is_used_up(
+    bench: Bench, model: CountingModel
+) -> None:
+    code = "\nfor _ in range(9): ask()\ntime.sleep(60)"
+    run = bench.run(agent(code), **limit("task", tokens=1500))
+    assert (run.outcome, model.served) == ("failed", 2)
+    assert run.answer == "mine was stopped: the budget of 1,500 tokens is used up"
+    assert last(bench, run.prompt)["ended_by"] == "budget"
+    assert used(bench, run.prompt) == TWO
+
+
+def test_what_a_task_has_used_counts_for_its_next_run(bench: Bench, model: CountingModel) -> None:
+    bench.wait(bench.start(agent("ask(); ask()"), task="t"))
+    code = agent("ask(); ask()")
+    run = bench.wait(bench.start(code, task="t", **limit("task", tokens=2500)))
+    assert (run.outcome, model.served) == ("failed", 3)
+    run = bench.wait(bench.start(code, task="t", **limit("task", tokens=2500)))
+    assert run.answer == "mine was not started: the budget of 2,500 tokens is used up"
+    assert model.served == 3
+    run = bench.wait(bench.start(code, task="t", **limit("task", tokens=9000)))
+    assert (run.outcome, model.served) == ("succeeded", 5)
+
+
+def test_a_budget_in_dollars(bench: Bench, model: CountingModel) -> None:
+    price = [100.0, 10.0, 200.0]  # 0.083 for each answer
+    run = bench.run(agent("ask(); ask(); ask(); ask()"), price=price, **limit("task", cost=0.1))
+    assert (run.outcome, model.served) == ("failed", 2)
+    assert run.answer == "mine was stopped: the budget of $0.10 is used up"
+
+
+def test_runs_share_a_budget_while_they_work(bench: Bench, model: CountingModel) -> None:
+    """Neither would use it up alone."""
+    code = agent("\nwhile True:\n    ask()\n    print('x', flush=True)\n    time.sleep(0.2)")
+    options = {"budgetOf": "batch", **limit("batch", tokens=20_000)}
+    prompts = [bench.start(code, workspace=name, **options) for name in ("a", "b")]
+    reason = "mine was stopped: the budget of 20,000 tokens is used up"
+    assert [bench.wait(prompt).answer for prompt in prompts] == [reason] * 2
+    # A request of either may pass before it knows of the other's last ones.
+    assert 20 <= model.served < 40
+
+
+@pytest.mark.parametrize("of", ["task", "day", "batch"])
+def test_no_crash_resets_a_budget(bench: Bench, model: CountingModel, of: str) -> None:
+    options = {"task": "t", "budgetOf": "batch", **limit(of, tokens=2500)}
+    prompt = bench.start(
+        agent(f"ask(); ask(); print('x', flush=True); time.sleep({NAP}3)"), **options
+    )
+    bench.until_started(prompt)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    bench.wait(prompt)
+    run = bench.wait(bench.start(agent("ask(); ask(); ask()"), **options))
+    assert (run.outcome, model.served) == ("failed", 3)

@@ -1,0 +1,68 @@
+"""What a run may still use of its models: the gateway passes no request once nothing is left."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class ModelBudget:
+    """What is left for a run when it starts.
+
+    `tokens` read and written, `cost` in dollars: None for no limit. `price` is dollars per million
+    tokens read, read from a cache and written, for answers that tell no cost. `reason` is what is
+    answered once nothing is left. The supervisor makes the file `spent`, with the reason, when
+    other runs have used it up.
+    """
+
+    tokens: int | None = None
+    cost: float | None = None
+    price: tuple[float, float, float] | None = None
+    reason: str = ""
+    spent: str = ""
+
+
+def cost_of(usage: Mapping[str, Any], price: tuple[float, float, float] | None) -> float | None:
+    """What a usage (the words of `tokens.counted`) cost in dollars; None if that is not known."""
+    told = usage.get("cost_usd")
+    if isinstance(told, int | float):
+        return float(told)
+    if price is None:
+        return None
+    cached = int(usage.get("cached_input_tokens", 0))
+    fresh, written = int(usage.get("input_tokens", 0)) - cached, int(usage.get("output_tokens", 0))
+    return (fresh * price[0] + cached * price[1] + written * price[2]) / MILLION
+
+
+class BudgetMeter:
+    """Counts what the answers of models used. For several threads."""
+
+    def __init__(self, budget: ModelBudget) -> None:
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._tokens = 0
+        self._cost = 0.0
+
+    def spend(self, usage: Mapping[str, Any] | None) -> None:
+        """Count what an answer used."""
+        if usage:
+            with self._lock:
+                self._tokens += usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+                self._cost += cost_of(usage, self._budget.price) or 0.0
+
+    def reached(self) -> str:
+        """Why no request may pass any more, or an empty text."""
+        budget = self._budget
+        if budget.tokens is not None and self._tokens >= budget.tokens:
+            return budget.reason
+        if budget.cost is not None and self._cost >= budget.cost - 1e-9:
+            return budget.reason
+        if budget.spent and os.path.exists(budget.spent):
+            return budget.reason
+        return ""
