@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,38 +15,29 @@ COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tok
 class RunMeter:
     """Adds up the requests in the record of a run's gateway, from its `folder`, as they come.
 
-    The gateway writes each request when it ends. It outlives the agent and may be killed with it:
-    what is in the record then is what the run used.
+    The gateway writes what an answer used before the agent knows the answer. It may be killed with
+    the run: what is in the record then is what the run used.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / record.FILE
         self._at = 0  # bytes that were read
-        self._counts: dict[str, int] = {}
-        self._requests = 0
-        self._cost: float | None = 0.0
+        self._usages: dict[object, Mapping[str, Any]] = {}  # by request
         # Why the gateway let a request to a model not pass any more, or an empty text.
         self.spent = ""
 
     def look(self) -> bool:
         """Read what is new; whether that changed what the run has used."""
-        before = self._requests
         entries, self._at = record.read_from(self._file, self._at)
+        changed = False
         for entry in entries:
             if entry.option == record.BUDGET and entry.refused:
                 self.spent = entry.refused
             if isinstance(entry.usage, dict):
-                self._add(entry.usage)
-        return self._requests > before
-
-    def _add(self, usage: Mapping[str, Any]) -> None:
-        self._requests += 1
-        for name in COUNTS:
-            if type(count := usage.get(name)) is int and count >= 0:
-                self._counts[name] = self._counts.get(name, 0) + count
-        cost = usage.get("cost_usd")
-        if self._cost is not None:
-            self._cost = self._cost + cost if isinstance(cost, int | float) else None
+                key = entry.id or len(self._usages)
+                changed |= self._usages.get(key) != entry.usage
+                self._usages[key] = entry.usage
+        return changed
 
     def used(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """What was used, in the words of `tokens.counted`, with `requests` and `cost_usd`.
@@ -53,11 +45,22 @@ class RunMeter:
         `told` is what the agent says. It counts only if the gateway has seen nothing: both count
         the same requests. Of the cost, most models say nothing, and some agents know it.
         """
-        if not self._requests:
+        if not self._usages:
             return dict(told)
-        cost = told.get("cost_usd") if self._cost is None else round(self._cost, 9)
-        known = {} if cost is None else {"cost_usd": cost}
-        return {"requests": self._requests, **self._counts, **known}
+        used: dict[str, Any] = {"requests": len(self._usages)}
+        costs = [each for each in map(_cost, self._usages.values()) if each is not None]
+        for usage in self._usages.values():
+            for name in COUNTS:
+                if type(count := usage.get(name)) is int and count >= 0:
+                    used[name] = used.get(name, 0) + count
+        known = len(costs) == len(self._usages)
+        cost = round(math.fsum(costs), 9) if known else told.get("cost_usd")
+        return used if cost is None else used | {"cost_usd": cost}
+
+
+def _cost(usage: Mapping[str, Any]) -> float | None:
+    cost = usage.get("cost_usd")
+    return cost if isinstance(cost, int | float) and 0 <= cost < math.inf else None
 
 
 def left_behind(folder: Path) -> dict[str, Any]:

@@ -7,10 +7,12 @@ one program sends is taken for another's.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import h11
@@ -19,6 +21,7 @@ from .allowance import Allowance
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
+from .model_answer import ModelAnswer
 from .model_budget import BudgetMeter
 from .model_request import ModelRequest
 from .outside import LARGEST_HEAD, Outside, OutsideConnection
@@ -26,6 +29,9 @@ from .record import BUDGET, RequestEntry, RequestRecord, now
 from .refusal import GatewayRefusal
 from .settings import GatewaySettings
 from .tunnel import Tunnel
+
+COUNTED_AT_ONCE = 4
+COUNTED_SECONDS = 0.5
 
 
 class GatewayParts(NamedTuple):
@@ -182,6 +188,8 @@ class RequestHandling:
         self._attach = attach
         self.entry = RequestEntry(now(), "", 0, "", "")
         self.is_relayed = False
+        self._counted = 0
+        self._counted_at = 0.0
 
     def note(self, **fields: object) -> None:
         """Set fields of the entry."""
@@ -222,6 +230,8 @@ class RequestHandling:
         may_send = self._limit(self._limits.model_body, is_counted=False)
         _check_length(body, self._limits.model_body)
         passed = asked.headers(headers) + body
+        self.note(id=os.urandom(6).hex())
+        asked.answer.on_usage = partial(self._count, asked.answer)
         connection = self._shared.outside.to_model(asked.scheme, asked.place)
         try:
             self._exchange(
@@ -230,7 +240,19 @@ class RequestHandling:
             )  # fmt: skip
         finally:
             self.note(usage=asked.answer.usage, model=asked.answer.model)
-            self._shared.budget.spend(asked.answer.usage)
+            self._shared.budget.spend(str(self.entry.id), asked.answer.usage)
+
+    def _count(self, answer: ModelAnswer) -> None:
+        """Record what an answer has used so far: the first times, then not too often.
+
+        Most answers say it twice at most, some with every piece.
+        """
+        self.note(usage=answer.usage, model=answer.model)
+        self._shared.budget.spend(str(self.entry.id), answer.usage)
+        now = time.monotonic()
+        if self._counted < COUNTED_AT_ONCE or now - self._counted_at > COUNTED_SECONDS:
+            self._counted, self._counted_at = self._counted + 1, now
+            self._shared.record.add(self.entry, synced=False)
 
     def _ask_host(self, request: h11.Request, method: str, place: HostPort, path: str) -> None:
         self.note(path=path.partition("?")[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +29,9 @@ class ModelAnswer(AnswerFilter):
         self._host = host
         self._mask = SecretMask([route.key or "", *route.headers.values(), *route.query.values()])
         self._reader: UsageReader | None = None
+        self._changes = 0
+        # Called when more was used, before what says so is passed on.
+        self.on_usage: Callable[[], None] = lambda: None
 
     @property
     def usage(self) -> Mapping[str, Any] | None:
@@ -55,6 +58,9 @@ class ModelAnswer(AnswerFilter):
         """Count, and mask."""
         if self._reader is not None:
             self._reader.feed(data)
+            if self._reader.changes > self._changes:
+                self._changes = self._reader.changes
+                self.on_usage()
         return self._mask.feed(data)
 
     def flush(self) -> bytes:

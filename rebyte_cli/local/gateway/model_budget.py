@@ -48,13 +48,19 @@ class BudgetMeter:
         self._lock = threading.Lock()
         self._tokens = 0
         self._cost = 0.0
+        self._of: dict[str, tuple[int, float]] = {}
 
-    def spend(self, usage: Mapping[str, Any] | None) -> None:
-        """Count what an answer used."""
-        if usage:
-            with self._lock:
-                self._tokens += usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
-                self._cost += cost_of(usage, self._budget.price) or 0.0
+    def spend(self, request: str, usage: Mapping[str, Any] | None) -> None:
+        """Count what the answer to a request has used so far."""
+        if not usage:
+            return
+        tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+        cost = cost_of(usage, self._budget.price) or 0.0
+        with self._lock:
+            before_tokens, before_cost = self._of.get(request, (0, 0.0))
+            self._of[request] = tokens, cost
+            self._tokens += tokens - before_tokens
+            self._cost += cost - before_cost
 
     def reached(self) -> str:
         """Why no request may pass any more, or an empty text."""

@@ -1,6 +1,8 @@
 """The record of what went through a gateway: one line of JSON for each request.
 
-A line is written when its request has ended. What a request said is in it as far as it is harmless:
+A line is written when its request has ended. A request to a model has earlier ones, with the same
+`id`, as soon as its answer says what it used: a gateway that is killed has recorded that before the
+agent knew the answer. The last line counts. What a request said is in it as far as it is harmless:
 host, port, method and path, but no query, header or body.
 """
 
@@ -48,6 +50,7 @@ class RequestEntry(NamedTuple):
     fault: str | None = None
     usage: Mapping[str, Any] | None = None
     model: str | None = None
+    id: str | None = None
 
     @property
     def place(self) -> str:
@@ -73,7 +76,7 @@ class RequestRecord:
         self._lock = threading.Lock()
         self._left = MOST_LINES
 
-    def add(self, entry: RequestEntry) -> None:
+    def add(self, entry: RequestEntry, *, synced: bool = True) -> None:
         """Write one line. A disk that is full is no reason to end a request."""
         with self._lock:
             if entry.refused is not None or entry.method == "CONNECT" or entry.usage is None:
@@ -89,7 +92,7 @@ class RequestRecord:
             }
             with contextlib.suppress(OSError):
                 os.write(self._file, json.dumps(document).encode() + b"\n")
-                if entry.usage is not None:
+                if entry.usage is not None and synced:
                     os.fsync(self._file)  # what was paid for is known after a power cut, too
 
 
@@ -98,11 +101,14 @@ def read(path: Path | str) -> list[RequestEntry]:
 
     A line that is torn, or not of this form, is left out.
     """
-    return read_from(path, 0)[0]
+    found: dict[object, RequestEntry] = {}
+    for number, entry in enumerate(read_from(path, 0)[0]):
+        found[entry.id or number] = entry
+    return list(found.values())
 
 
 def read_from(path: Path | str, at: int) -> tuple[list[RequestEntry], int]:
-    """As `read`, from the byte `at` on; also, from where to read the next time."""
+    """Every line from the byte `at` on, as `read`; also, from where to read the next time."""
     try:
         with open(path, "rb") as file:
             file.seek(at)

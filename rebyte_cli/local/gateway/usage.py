@@ -105,6 +105,7 @@ class UsageReader:
 
     def __init__(self, wire: str, content_type: str = "") -> None:
         self.model: str | None = None
+        self.changes = 0  # how often the counts have grown
         self._wire = WIRES[wire]
         self._counts: dict[str, int] = {}
         self._cost: float | None = None
@@ -154,8 +155,9 @@ class UsageReader:
             number = usage.get(outer)
             if inner:
                 number = number.get(inner) if isinstance(number, dict) else None
-            if type(number) is int and 0 <= number <= LARGEST_NUMBER:
-                self._counts[name] = max(number, self._counts.get(name, 0))
+            if type(number) is int and self._counts.get(name, -1) < number <= LARGEST_NUMBER:
+                self._counts[name] = number
+                self.changes += 1
         cost = usage.get(self._wire.cost)
         if isinstance(cost, int | float) and 0 <= cost <= LARGEST_NUMBER:
             self._cost = float(cost)
