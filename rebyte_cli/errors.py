@@ -8,6 +8,7 @@
     ├── APIError                       1   anything the wire answered or failed to
     │   ├── KeyRejected                3   401 and 403
     │   ├── ResourceNotFound           4   404 and 410
+    │   ├── BudgetRefused             13   nothing more may be used today
     │   ├── NetworkError               5   nothing usable came back
     │   │   ├── Unsent                 5   provably never reached the API
     │   │   ├── ServerFault            5   5xx after all tries
@@ -16,6 +17,7 @@
     │   │   └── Redirected             5   a redirect; it is never followed with a key
     │   └── OutcomeUnknown             6   a create was sent and no answer came back
     ├── TaskFailed                    10   waited for, and it failed (carries the task)
+    │   └── TaskOutOfBudget           13   because what it may use was used up
     ├── TaskCanceled                  11   waited for, and it was canceled
     ├── CheckFailed                   10   the command that decides whether it is done did not pass
     ├── CheckBroken                    1   that command could not be run on its changes
@@ -306,6 +308,13 @@ class ResourceNotFound(APIError):
     code = "not_found"
 
 
+class BudgetRefused(APIError):
+    """A create or a follow-up that was not accepted: what all tasks may use is used up."""
+
+    exit_status = 13
+    code = "budget_reached"
+
+
 class NetworkError(APIError):
     """Nothing usable came back: no connection, a time limit, a broken line."""
 
@@ -413,6 +422,13 @@ class TaskFailed(TaskEnded):
     exit_status = 10
     code = "task_failed"
     verb = "failed"
+
+
+class TaskOutOfBudget(TaskFailed):
+    """Waited for: the task failed because what it may use of its model was used up."""
+
+    exit_status = 13
+    code = "budget_reached"
 
 
 class TaskCanceled(TaskEnded):

@@ -15,6 +15,7 @@ from ..errors import (
     APIError,
     BadUsage,
     BrokenAnswer,
+    BudgetRefused,
     KeyRejected,
     Next,
     OutcomeUnknown,
@@ -173,6 +174,8 @@ def refusal(
     if status in (401, 403):
         hint = (if_rejected or _LOGIN) if status == 401 else _scope_hint(method)
         return KeyRejected(said, hint=hint, code=code, **rest)
+    if status == 402 and code == BudgetRefused.code:
+        return BudgetRefused(said, hint=_hint(body), **rest)
     absent = status in (404, 410)
     kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
     told = _hint(body) or (_list_hint(path) if absent else None)

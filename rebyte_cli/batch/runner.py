@@ -80,7 +80,8 @@ class BatchOptions(NamedTuple):
     a task that runs, counting creates under way and those whose outcome is not known (None: any).
     `search_for` is how long a lost create is searched for before its outcome is called unknown,
     and how long scans must agree that there is no task before it is sent again. `budget` is what
-    the tasks of all runs of this journal may use together (None: any amount).
+    the tasks of all runs of this journal may use together (None: any amount); with `limits_runs`,
+    the service ends tasks that run when they have used it up.
     """
 
     jobs: int = 8
@@ -92,6 +93,7 @@ class BatchOptions(NamedTuple):
     search_for: float | None = None
     max_running: int | None = None
     budget: Budget | None = None
+    limits_runs: bool = False
 
 
 class Runner:
@@ -358,6 +360,8 @@ class Runner:
                 for task_id, (usage, model) in entry.used.items():
                     self._spending.note(task_id, usage, model, self._model_of(index))
             self._stop_if_spent()
+            if self._options.limits_runs:
+                self._workers.more = self._spending.limits()
 
     def _spend(self, index: int, task: Mapping[str, Any]) -> None:
         """Count what a task has used so far; it may run on."""

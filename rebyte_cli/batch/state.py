@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..api.status import canonical_status
 from ..api.token_usage import TokenUsage
-from ..errors import RebyteError
+from ..errors import BudgetReached, RebyteError
 from .input import InputLine
 from .journal_format import Record
 
@@ -263,12 +263,13 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
             record["model"] = task["model"]
     if status != "completed":
         words = {"failed": "failed", "canceled": "was canceled", GONE: "no longer exists"}
+        is_spent = task.get("endedBy") == "budget"
         how = f"task {task.get('id')} {words.get(status, f'ended as {status}')}"
         record["error"] = {
-            "code": f"task_{status}",
+            "code": BudgetReached.code if is_spent else f"task_{status}",
             "message": f"{how}: {reason}" if reason else how,
             **({"reason": reason} if reason else {}),
-            "exit": _EXITS.get(status, 1),
+            "exit": BudgetReached.exit_status if is_spent else _EXITS.get(status, 1),
         }
     return record
 

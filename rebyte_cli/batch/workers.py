@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..api.failures import OUT_OF_MEMORY
 from ..errors import (
     APIError,
+    BudgetRefused,
     KeyRejected,
     NetworkError,
     RebyteError,
@@ -85,6 +86,7 @@ class WorkerPool:
         self._turn = threading.Lock()
         self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
+        self.more: Mapping[str, Any] = {}  # fields of every create
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
 
     # For the main thread
@@ -158,6 +160,7 @@ class WorkerPool:
     def _create(self, job: Job) -> None:
         line = self._batch.lines[job.line]
         body = self._batch.body(line)
+        body.update(self.more)
         if job.workspace is not None:
             body["workspaceId"] = job.workspace
         try:
@@ -181,7 +184,7 @@ class WorkerPool:
         self._ledger.sending(line.number)
         try:
             task = self._client.create_from(body)
-        except (ThrottleStopped, KeyRejected, Redirected):
+        except (ThrottleStopped, KeyRejected, Redirected, BudgetRefused):
             self._note_unsent(line)
             raise
         except Unsent as error:

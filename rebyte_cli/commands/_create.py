@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -32,6 +32,8 @@ from ._options import (
     Number,
     Option,
     TaskOptions,
+    budget_fields,
+    budget_option,
     check_executor,
     check_files,
     chosen_fields,
@@ -47,6 +49,9 @@ from ._options import (
     wait_option,
 )
 from ._prompts import PromptSource
+
+if TYPE_CHECKING:
+    from ..tasks.budget import Budget
 
 F = TypeVar("F", bound=Any)
 SHOWN_WORKSPACES = 8
@@ -72,6 +77,7 @@ class CreateOptions(NamedTuple):
     notify: bool
     attempts: int
     executors: Sequence[str]
+    budget: Budget | None
     checks: CheckOptions
 
 
@@ -132,6 +138,7 @@ def create_options(function: F) -> F:
             help="With -P local: run the agent unconfined, on your own files; so does --check.",
         ),
         network_options,
+        budget_option,
     )
     for decorate in reversed(decorators):
         function = decorate(function)
@@ -293,6 +300,7 @@ def _planned(
 def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -> dict[str, Any]:
     """The fields that the local service alone understands. BadUsage for any other service."""
     network = network_fields(app, choices.network, choices.allow)
+    budget = budget_fields(app, choices.budget, fields.get("model"))
     if not app.settings.is_local:
         if choices.no_jail and choices.checks.check is None:
             raise BadUsage("--no-jail requires -P local: it is for agents on this machine")
@@ -303,6 +311,7 @@ def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -
         **({"withChanges": True} if choices.with_changes else {}),
         **({"jail": "off"} if choices.no_jail else {}),
         **network,
+        **budget,
     }
 
 

@@ -215,6 +215,8 @@ SHARED = frozenset(option.name for option in shared_options())
 
 if TYPE_CHECKING:
     from click import ParamType as ParamType
+
+    from ..tasks.budget import Budget
 else:
 
     class ParamType(click.ParamType):
@@ -509,6 +511,30 @@ def network_fields(app: App, network: str | None, allow: Sequence[str]) -> dict[
         option = "--network" if network else "--allow"
         raise BadUsage(f"{option} requires -P local: it is for agents on this machine")
     return fields
+
+
+budget_option = click.option(
+    "--budget",
+    metavar="AMOUNT",
+    type=BudgetAmount(),
+    help="With -P local: end the task once it has used AMOUNT (5usd, 300ktok, 2Mtok).",
+)
+
+
+def budget_fields(app: App, budget: Budget | None, model: str | None) -> dict[str, Any]:
+    """The fields of a prompt for `--budget`; `model` is that of the task.
+
+    BadUsage for any service but the local one, and for dollars without a price.
+    """
+    from ..tasks.budget import check_prices
+
+    if budget is None:
+        return {}
+    if not app.settings.is_local:
+        raise BadUsage("--budget requires -P local, unless it is that of a batch")
+    check_prices(budget, {"the task": model}, app.priced)
+    fields = {"budgetTokens": budget.tokens, "budgetUsd": budget.cost}
+    return {name: amount for name, amount in fields.items() if amount is not None}
 
 
 # What `create` and `batch` send besides the prompt

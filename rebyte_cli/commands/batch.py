@@ -337,7 +337,9 @@ def command(
         if budget is not None:
             max_running = max_running or jobs
             check_prices(budget, _models(batch, plan), app.priced)
-        options = options._replace(max_running=max_running, budget=budget)
+        options = options._replace(
+            max_running=max_running, budget=budget, limits_runs=app.settings.is_local
+        )
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
         checks = _checks(app, asked_checks, options, batch, plan, no_jail=no_jail)

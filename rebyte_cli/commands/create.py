@@ -15,7 +15,7 @@ from ._options import task_options
 from ._prompts import prompt_options, read_prompt
 
 
-@define("create", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
+@define("create", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 12, 13, 124))
 @prompt_options
 @task_options(executors=True)
 @create_options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,8 @@ from ..system.deadline import Deadline
 from ._base import define
 from ._check import CheckOptions, Checks, mending_options
 from ._options import (
+    budget_fields,
+    budget_option,
     check_files,
     dry_run_option,
     files_option,
@@ -30,8 +32,11 @@ from ._options import (
 )
 from ._prompts import PromptSource, prompt_options, read_prompt
 
+if TYPE_CHECKING:
+    from ..tasks.budget import Budget
 
-@define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
+
+@define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 12, 13, 124))
 @task_argument
 @prompt_options
 @skills_option
@@ -43,6 +48,7 @@ from ._prompts import PromptSource, prompt_options, read_prompt
 @notify_option
 @on_question_option
 @network_options
+@budget_option
 @mending_options
 @click.option("--no-jail", is_flag=True, help="Run what --check names unconfined, with your files.")
 @dry_run_option()
@@ -61,6 +67,7 @@ def command(
     notify: bool,
     network: str | None,
     allow: tuple[str, ...],
+    budget: Budget | None,
     dry_run: bool,
     no_jail: bool,
     **options: Any,
@@ -76,6 +83,7 @@ def command(
     or sent.
 
     What the task's agent may reach stays as it was: --allow adds to it, --network replaces it.
+    --budget replaces the budget of the task, in which what its runs have used so far counts.
 
     Examples:
 
@@ -87,6 +95,10 @@ def command(
     written = read_prompt(app, prompt, prompt_option, prompt_file)
     paths, fields = check_files(files), network_fields(app, network, allow)
     task_id = references.task(app.history, task)
+    model = None
+    if budget is not None and budget.cost is not None and app.settings.is_local:
+        model = app.client.get_task(task_id).get("model")
+    fields |= budget_fields(app, budget, model)
     if written.is_unwritten and not dry_run:
         app.client.get_task(task_id)  # whether it is there, before the editor opens
     with written.kept("follow-up") as text:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..tasks.rerun import Earlier
 
 
-@define("rerun", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
+@define("rerun", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 12, 13, 124))
 @tasks_argument
 @prompt_source_options
 @click.option("-e", "--edit", is_flag=True, help="Change the prompt in $EDITOR before it is sent.")

@@ -26,7 +26,7 @@ from ._options import (
 Outcomes = Iterator[Mapping[str, Any] | RebyteError]
 
 
-@define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 12, 124))
+@define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 12, 13, 124))
 @labeled_tasks_argument
 @label_filter_option
 @click.option("--any", "any_", is_flag=True, help="Stop when the first task has ended.")

@@ -195,6 +195,19 @@ def strings(body: JsonObject, name: str) -> list[str]:
     return value
 
 
+def budgets(body: JsonObject) -> list[JsonObject]:
+    """The limits of `budgetTokens` and `budgetUsd`: `tokens`, or dollars as `cost`."""
+    found: list[JsonObject] = []
+    for name, key in (("budgetTokens", "tokens"), ("budgetUsd", "cost")):
+        amount = body.get(name)
+        if amount is None:
+            continue
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 0:
+            invalid(f"{name} must be a number, 0 or more")
+        found.append({key: amount})
+    return found
+
+
 def objects(body: JsonObject, name: str) -> list[JsonObject]:
     """A list of JSON objects; empty when the key is missing."""
     value = body.get(name, [])

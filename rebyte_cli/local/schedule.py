@@ -146,6 +146,10 @@ class Run(ABC):
         """What it has used of its model until `now`; None if that is not known."""
         return None
 
+    def is_out_of_budget(self, db: sqlite3.Connection) -> bool:
+        """Whether it failed because its budget was used up."""
+        return False
+
     def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
         """Its `position` in the queue and a `message` what it waits for; None if it has begun."""
         return None

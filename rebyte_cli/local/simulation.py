@@ -48,6 +48,7 @@ class SimulationPlan(TypedDict):
     keys: bool
     cut: int
     usage: NotRequired[tuple[int, int, float | None] | None]  # tokens read, written, dollars
+    spent: NotRequired[bool]  # it ends because its budget is used up
     writes: NotRequired[list[tuple[str, str]]]
     base: NotRequired[list[str] | None]
 
@@ -105,6 +106,20 @@ def make_plan(prompt: str, sub_prompt: str) -> SimulationPlan:
         "usage": words.usage(),
         "writes": list(map(parse, words.writes())),
     }
+
+
+def limit(plan: SimulationPlan, answer: str, used: int, most: float | None) -> str:
+    """Have a run end for its budget of `most` tokens if it uses them up; its answer then.
+
+    Its task has used so many before. A run whose task has used them up does not begin.
+    """
+    read, written, _ = plan.get("usage") or (0, 0, None)
+    if most is None or used + read + written < most:
+        return answer
+    if used >= most:
+        plan["usage"] = None
+    plan["outcome"], plan["spent"] = "failed", True
+    return f"The run was stopped: the budget of {most:,.0f} tokens is used up"
 
 
 def make_title(prompt: str) -> str:
@@ -322,6 +337,10 @@ class SimulatedRun(Run):
     def usage(self, now: int) -> RunUsage | None:
         """What the prompt says, from the moment that the run begins; nothing if it never did."""
         return _used(self._plan) if self._begins <= min(now, self.end) else None
+
+    def is_out_of_budget(self, db: sqlite3.Connection) -> bool:
+        """Whether it ended as its plan says."""
+        return self.outcome == "failed" and self._plan.get("spent", False)
 
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record that the run was canceled."""

@@ -105,7 +105,11 @@ def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpRespo
             executor, model = launch.adapter.title, launch.model or task.model
         now = context.store.now()
         place = (task_id, task.workspace)
-        prompt_id = _add_prompt(context, db, place, order, (executor, model), (now, now), launch)
+        before = task.usage(now)
+        prompt_id = _add_prompt(
+            context, db, place, order, (executor, model), (now, now), launch,
+            used=before.input_tokens + before.output_tokens if before else 0,
+        )  # fmt: skip
         db.execute("UPDATE tasks SET unsettled = 1 WHERE id = ?", (task_id,))
     return _given(context, order, {"promptId": prompt_id}, launch)
 
@@ -147,6 +151,7 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
         task = load_task(db, caller_of(context, request), task_id)
         now = context.store.now()
         row = _row(context, task, now) | _queue(db, task, now)
+        is_spent = task.status(now) == "failed" and task.runs[-1].is_out_of_budget(db)
     document: JsonObject = {
         "id": row["id"],
         "url": row["url"],
@@ -163,6 +168,8 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
             for run in task.runs
         ],
     }
+    if is_spent:
+        document["endedBy"] = "budget"
     result = task.runs[-1].answer(now)
     if result is not None:
         document["finalResult"] = result
@@ -292,11 +299,12 @@ def _add_prompt(
     times: tuple[int, int],
     launch: Launch | None,
     base: list[str] | None = None,
+    used: int = 0,
 ) -> str:
     """Record a prompt of `place` (task, workspace) for `worker` (executor, model); its id.
 
     `times` are now, and when the workspace is ready. `launch` is queued in the same transaction.
-    `base` is what a simulated run changes.
+    `base` is what a simulated run changes; the task has used `used` tokens before.
     """
     now, ready = times
     task, workspace = place
@@ -305,6 +313,9 @@ def _add_prompt(
         plan, answer = _simulation(order, worker, files)
         plan["delay"] = max(plan["delay"], ready - now)
         plan["base"] = base
+        if "budgetOf" not in order.body:  # the command looks after that of several tasks
+            for limit in http.budgets(order.body):
+                answer = simulation.limit(plan, answer, used, limit.get("tokens"))
     else:
         plan, answer = None, ""
     prompt_id = add_prompt(db, task, order.prompt, worker, now, plan, answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..api.token_usage import TokenUsage, described, dollars
 from ..errors import BadUsage
@@ -62,6 +62,20 @@ class Spending:
         self._of[task_id] = usage.tokens, cost or 0.0
         self._tokens += usage.tokens - before_tokens
         self._cost += (cost or 0.0) - before_cost
+
+    def limits(self) -> dict[str, Any]:
+        """The fields of creates whose tasks may use together what is left now.
+
+        They are those of the local service. Its runs end once it is used up.
+        """
+        import os
+
+        left = {
+            "budgetTokens": self.budget.tokens and max(self.budget.tokens - self._tokens, 0),
+            "budgetUsd": self.budget.cost and max(round(self.budget.cost - self._cost, 9), 0),
+        }
+        fields = {name: amount for name, amount in left.items() if amount is not None}
+        return {**fields, "budgetOf": os.urandom(8).hex()}
 
     @property
     def is_reached(self) -> bool:

@@ -16,6 +16,7 @@ from ..errors import (
     TaskCanceled,
     TaskEnded,
     TaskFailed,
+    TaskOutOfBudget,
     WaitTimeout,
     too_busy,
 )
@@ -251,7 +252,9 @@ class Poll:
             case "completed":
                 return dict(task)
             case "failed":
-                return TaskFailed(task, self._reasons.of(task, prompt_id, self._deadline))
+                spent = task.get("endedBy") == "budget"
+                kind = TaskOutOfBudget if spent else TaskFailed
+                return kind(task, self._reasons.of(task, prompt_id, self._deadline))
             case _:
                 return TaskCanceled(task)
 

@@ -287,3 +287,48 @@ def test_numbers_of_any_kind_do_no_harm() -> None:
     assert cost is not None
     assert cost.cost is None
     assert json.dumps(cost.document)
+
+
+# --budget of one task
+
+
+def test_a_task_ends_with_its_budget(inside_local: Run) -> None:
+    create_one = ["-P", "local", "create", "--wait", "-o", "json"]
+    prompt = "Hello [[run=0s]] [[usage=900:100]]"
+    done = inside_local(*create_one, prompt, "--budget", "1ktok")
+    assert done.status == 13
+    assert done.json["endedBy"] == "budget"
+    assert "the budget of 1,000 tokens is used up" in done.err
+    done = inside_local(*create_one, prompt, "--budget", "1001tok")
+    assert (done.status, done.json["status"]) == (0, "completed")
+    task = done.json["id"]
+    follow_up = ["-P", "local", "follow-up", task, "--wait", "-o", "json", prompt]
+    assert inside_local(*follow_up, "--budget", "1500tok").status == 13  # with what it used before
+    done = inside_local(*follow_up, "--budget", "1ktok")
+    assert (done.status, done.json["usage"]["inputTokens"]) == (13, 1800)  # it did not begin
+    assert inside_local(*follow_up, "--budget", "1Mtok").status == 0
+    done = inside_local("-P", "local", "rerun", task, "--wait", "--budget", "1ktok")
+    assert done.status == 13
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--budget", "5usd"], "the task names no model, so its price is not known"),
+        (["--budget", "5usd", "-m", "x"], "the task uses x, whose price is not known"),
+        (["--budget", "many"], "'many' is not a budget"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused(
+    inside_local: Run, priced: None, more: list[str], says: str
+) -> None:
+    done = inside_local("-P", "local", "create", "Hello", *more)
+    assert done.status == 2
+    assert says in done.err
+    assert listed(inside_local) == []
+
+
+def test_a_budget_of_one_task_is_for_this_machine(inside: Run) -> None:
+    done = inside("create", "Hello", "--budget", "1ktok", env={"REBYTE_API_KEY": "rbk_x"})
+    assert done.status == 2
+    assert "--budget requires -P local" in done.err

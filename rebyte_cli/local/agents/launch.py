@@ -66,7 +66,7 @@ class Launcher:
             # The private HOME of the next run has only what is named again.
             "skills": list(earlier["skills"] if earlier else ()),
             **self._network(body, settings, earlier),
-            **self._budgets(body, settings, model),
+            **self._budgets(body, settings, model, earlier),
         }
         self._check_budgets(adapter, options)
         self._check_login(adapter, options)
@@ -112,22 +112,24 @@ class Launcher:
         return {"network": network, "allow": own, "hosts": hosts}
 
     def _budgets(
-        self, body: JsonObject, settings: config.LocalConfig, model: str | None
+        self,
+        body: JsonObject,
+        settings: config.LocalConfig,
+        model: str | None,
+        earlier: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """What the run may use of its models: see `run_budget`.
 
         `budgetTokens`, `budgetUsd` and `budgetOf` are this service's own extension. The last one
-        names what shares the budget; without it, that are the runs of the task.
+        names what shares the budget; without it, that are the runs of the task. A further run of
+        the task has the budget of the one before.
         """
-        limits: list[dict[str, Any]] = []
         group = http.optional_text(body, "budgetOf", most=200, least=1)
-        for name, key in (("budgetTokens", "tokens"), ("budgetUsd", "cost")):
-            amount = body.get(name)
-            if amount is None:
-                continue
-            if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
-                http.invalid(f"{name} must be a number, 0 or more")
-            limits.append({"of": group or run_budget.TASK, key: amount})
+        limits = [{"of": group or run_budget.TASK, **amount} for amount in http.budgets(body)]
+        if not limits and earlier is not None:
+            group = earlier.get("budgetOf")
+            before = earlier.get("budgets") or []
+            limits = [limit for limit in before if limit["of"] != run_budget.DAY]
         if settings.budget_per_day:
             limits.append({"of": run_budget.DAY, **settings.budget_per_day})
         try:

@@ -38,6 +38,13 @@ class RecordedRun(schedule.Run):
         """What was recorded of it so far."""
         return usage_of(None if self._record.used is None else json.loads(self._record.used))
 
+    def is_out_of_budget(self, db: sqlite3.Connection) -> bool:
+        """Whether its result event says so."""
+        if self.outcome != "failed":
+            return False
+        ends = [each for each in runs.events(db, self.prompt.id) if each.kind == "result"]
+        return bool(ends) and ends[-1].payload.get("ended_by") == "budget"
+
     def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
         """Its place in the queue; None once it has begun, or has ended."""
         if self._record.started is None and self._record.ended is None:

@@ -1,0 +1,113 @@
+"""Budgets of real agents on this machine: of a batch while its tasks run, and of a day."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Done
+from tests.local.agents.bench import PYTHON
+from tests.local.agents.test_run_meter import ASK, CountingModel
+from tests.tools import need_jail
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingModel]:
+    """The user's model: each answer uses 1000 tokens."""
+    with CountingModel() as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-real")
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def asking(home: Path, local_inside: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command, with an agent `mine` that runs its prompt; `ask()` there asks the model."""
+    need_jail(home)
+    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
+    configure(home)
+    return local_inside
+
+
+def configure(home: Path, local: str = "") -> None:
+    config = home / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    agent = home / "agent.py"
+    agent.write_text(ASK + "exec(sys.stdin.read())\n")
+    folders = [str(home / "agent.py"), os.path.dirname(os.path.dirname(PYTHON))]
+    config.write_text(
+        f"{local}\n[local.agents.mine]\ncommand = {[PYTHON, '-I', str(agent)]}\n"
+        f'read = {folders}\nmodel = "anthropic"\n'
+    )
+    config.chmod(0o600)
+
+
+def created(run: Run) -> list[Any]:
+    found: list[Any] = run("-P", "local", "list", "--all", "-o", "json").json["data"]
+    return found
+
+
+def test_tasks_of_a_batch_end_when_they_have_used_its_budget_together(
+    asking: Run, home: Path, model: CountingModel
+) -> None:
+    lines = ["while True: ask(); time.sleep(0.2)\n"] * 3
+    (home / "in.txt").write_text("".join(lines))
+    batch = ["-P", "local", "batch", "in.txt", "--text", "-o", "jsonl", "-x", "mine"]
+    done = asking(*batch, "--max-running", "2", "--budget", "15ktok", cwd=home)
+    assert done.status == 13
+    rows = sorted(done.documents, key=lambda row: int(row["line"]))
+    assert [row["status"] for row in rows] == ["failed", "failed", "pending"]
+    assert rows[0]["error"]["code"] == "budget_reached"
+    assert "the budget of 15,000 tokens is used up" in rows[0]["error"]["message"]
+    assert 15 <= model.served < 30
+    assert sum(row["usage"]["requests"] for row in rows[:2]) == model.served
+
+
+def test_nothing_more_begins_on_a_day_whose_budget_is_used_up(
+    asking: Run, home: Path, model: CountingModel
+) -> None:
+    configure(home, '[local]\nbudget_per_day = "1.5ktok"\n')
+    create = ["-P", "local", "create", "-x", "mine", "-o", "json"]
+    done = asking(*create, "--wait", "ask(); ask(); ask()")
+    assert (done.status, model.served) == (13, 2)
+    says = "the budget of 1,500 tokens a day ([local] budget_per_day) is used up"
+    assert says in done.err
+    done = asking(*create, "ask()")
+    assert done.status == 13
+    assert says[1:] in done.err
+    assert len(created(asking)) == 1
+    (home / "in.txt").write_text("ask()\nask()\n")
+    batch = ["-P", "local", "batch", "in.txt", "--text", "-o", "jsonl", "-x", "mine"]
+    done = asking(*batch, cwd=home)
+    assert done.status == 13
+    assert [row["status"] for row in done.documents] == ["pending", "pending"]
+    configure(home, '[local]\nbudget_per_day = "1Mtok"\n')
+    done = asking(*batch, cwd=home)
+    assert (done.status, model.served) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("amount", "more", "says"),
+    [
+        ("1ktok", ["--network", "host"], "A budget cannot be kept without the gateway"),
+        ("1usd", [], "A budget in dollars needs the price of the default model of mine"),
+        ("much", [], "must be an amount such as"),
+    ],
+)
+def test_a_budget_of_the_day_that_cannot_be_kept_is_refused(
+    asking: Run, home: Path, model: CountingModel, amount: str, more: list[str], says: str
+) -> None:
+    configure(home, f'[local]\nbudget_per_day = "{amount}"\n')
+    done = asking("-P", "local", "create", "-x", "mine", "ask()", *more)
+    assert done.status != 0
+    assert says in done.err
+    assert created(asking) == []
