@@ -297,7 +297,6 @@ def command(
     from ..batch.plan import make_plan
     from ..batch.results import check_outputs
     from ..batch.session import parse_resolutions
-    from ..tasks.budget import check_prices
 
     source = InputSource(file, text, csv, template, workspace_per_line, shard, journal)
     check_outputs(source, results=results, report=report)
@@ -336,10 +335,8 @@ def command(
         options = _options(app, jobs, wait, timeout, fail_fast, retry_failed, resend_after)
         if budget is not None:
             max_running = max_running or jobs
-            check_prices(budget, _models(batch, plan), app.priced)
-        options = options._replace(
-            max_running=max_running, budget=budget, limits_runs=app.settings.is_local
-        )
+            options = _limited(app, options, budget, batch, plan)
+        options = options._replace(max_running=max_running)
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
         checks = _checks(app, asked_checks, options, batch, plan, no_jail=no_jail)
@@ -356,13 +353,18 @@ def command(
     )
 
 
-def _models(batch: Input, plan: Plan) -> dict[str, str | None]:
-    """The models that the lines name, each by the first line that does."""
+def _limited(
+    app: App, options: BatchOptions, budget: Budget, batch: Input, plan: Plan
+) -> BatchOptions:
+    """The options with a budget. BadUsage for dollars if the model of a line has no price."""
+    from ..tasks.budget import check_prices
+
     found: dict[str | None, str] = {}
     for index in plan.mine:
         line = batch.lines[index]
         found.setdefault(batch.body(line).get("model"), f"line {line.number}")
-    return {line: model for model, line in found.items()}
+    check_prices(budget, {line: model for model, line in found.items()}, app.priced)
+    return options._replace(budget=budget, limits_runs=app.settings.is_local)
 
 
 def _batch_of(
