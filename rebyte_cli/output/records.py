@@ -232,7 +232,7 @@ NETWORK_REQUEST = _kind(
     "network-request", "requests", "host",
     "time:time host:text port:integer method:text path:text status:integer sent:bytes"
     " received:bytes seconds:number refused:text? option:text? fault:text? usage:any?"
-    " model:text? promptId",
+    " model:text? id:text? promptId",
     "time method host path status received refused",
 )  # fmt: skip
 
