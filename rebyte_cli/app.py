@@ -260,8 +260,8 @@ class App:
         return self.located(task)
 
     def located(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """The task with its `workspaceId` and its `usage`, as far as this machine knows them."""
-        document = self._used(dict(task))
+        """The task with its `workspaceId`, `usage` and `labels`, if this machine knows them."""
+        document = self._used({**task, **self._labels([task]).get(str(task.get("id")), {})})
         if not document.get("workspaceId"):
             task_id = str(document.get("id"))
             found = self._workspaces.get(task_id)
@@ -274,7 +274,7 @@ class App:
     def with_usage(
         self, rows: Iterable[Mapping[str, Any] | RebyteError]
     ) -> Iterator[Mapping[str, Any] | RebyteError]:
-        """Rows of the list, each with its `usage` as `located` has it."""
+        """Rows of the list, each with its `usage` and `labels` as `located` has them."""
         from itertools import islice
 
         walk = iter(rows)
@@ -282,8 +282,19 @@ class App:
             tasks = [row for row in chunk if not isinstance(row, RebyteError)]
             unknown = [str(row.get("id")) for row in tasks if not row.get("usage")]
             known = self.history.used.of(unknown) if self.history_file.exists() else {}
+            labels = self._labels(tasks)
             for row in chunk:
-                yield row if isinstance(row, RebyteError) else self._used(dict(row), known)
+                if isinstance(row, RebyteError):
+                    yield row
+                else:
+                    yield self._used({**row, **labels.get(str(row.get("id")), {})}, known)
+
+    def _labels(self, tasks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """The member `labels` of each of the tasks that has some here, by id."""
+        if not self.history_file.exists():
+            return {}
+        found = self.history.labels.of(str(task.get("id")) for task in tasks)
+        return {task_id: {"labels": labels} for task_id, labels in found.items()}
 
     def priced(self, usage: TokenUsage, model: Any) -> TokenUsage:
         """The usage with its cost by `[prices]`, where it has none and the model is known there."""

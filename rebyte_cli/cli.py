@@ -23,7 +23,7 @@ SECTIONS = (
     (
         "Tasks",
         "create rerun follow-up attach wait get result diff check apply land logs answer list"
-        " cancel delete share open batch",
+        " label cancel delete share open batch",
     ),
     ("Workspaces and files", "workspace artifact file"),
     ("Account", "auth profile credits usage webhook api"),

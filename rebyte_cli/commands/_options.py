@@ -327,7 +327,7 @@ def chosen_tasks(
         from ..history import references
 
         return references.tasks(app.history, tasks, stdin_lines(), ignore_missing=ignore_missing)
-    found = app.history.labeled(labels)
+    found = app.history.labels.having(labels)
     if not found and not ignore_missing:
         from ..history.labels import shown
 
@@ -377,6 +377,7 @@ label_option = click.option(
     metavar="NAME=VALUE",
     multiple=True,
     callback=parse_labels,
+    shell_complete=completer("labels"),
     help="Label the task on this machine; repeatable.",
 )
 full_ids_option = click.option(
@@ -390,7 +391,8 @@ label_filter_option = click.option(
     metavar="NAME=VALUE",
     multiple=True,
     callback=parse_labels,
-    help="Only tasks with this label, given when they were created here; repeatable.",
+    shell_complete=completer("labels"),
+    help="Only tasks with this label, given on this machine; repeatable.",
 )
 timeout_option = click.option(
     "--timeout",
@@ -571,7 +573,13 @@ def task_options(*, executors: bool = False) -> Callable[[F], F]:
             shell_complete=completer("repositories"),
             help="owner/repo, a clone URL, or `.` for the current repository and branch.",
         ),
-        click.option("-b", "--branch", metavar="NAME", help="The branch of --github-url."),
+        click.option(
+            "-b",
+            "--branch",
+            metavar="NAME",
+            shell_complete=completer("branches"),
+            help="The branch of --github-url.",
+        ),
         click.option(
             "-w",
             "--workspace",

@@ -48,7 +48,11 @@ def finished(
     resumable = _resumable(lambda pending: _wait_command(pending or ids, until), ids)
     patience = patient(app.client, deadline, interval=interval)
     spinner = wait_spinner(app.console, len(targets))
-    with resumable, spinner as progress, question_watcher(app, deadline) as questions:
+    with (
+        resumable,
+        spinner as progress,
+        question_watcher(app, deadline, doing=progress.doing) as questions,
+    ):
 
         def pause(seconds: float, pending: Collection[str]) -> Mapping[str, RebyteError]:
             patience.resume = _wait_command(list(pending), until)
@@ -75,16 +79,27 @@ def finished(
 
 @contextmanager
 def question_watcher(
-    app: App, deadline: Deadline, *, shown: bool = False
+    app: App,
+    deadline: Deadline,
+    *,
+    shown: bool = False,
+    doing: Callable[[str, str], None] = lambda _task_id, _step: None,
 ) -> Iterator[QuestionWatcher]:
     """What notices the questions of runs, and asks them on the terminal if `app` says so.
 
-    `shown`: what the command prints on stdout has each question in it.
+    `shown`: what the command prints on stdout has each question in it. `doing` is told the last
+    step of each run that is looked at.
     """
     from ..tasks.question_watch import QuestionWatcher
 
     watcher = partial(
-        QuestionWatcher, app.client, app.history, app.on_question, note=app.note, deadline=deadline
+        QuestionWatcher,
+        app.client,
+        app.history,
+        app.on_question,
+        note=app.note,
+        deadline=deadline,
+        doing=doing,
     )
     if app.on_question != "ask":
         yield watcher()

@@ -21,9 +21,15 @@ SHORT_ID = 8  # characters of an id that usually stand for it alone
 @labeled_tasks_argument
 @label_filter_option
 @click.option("--ignore-missing", is_flag=True, help="Don't fail if a task doesn't exist.")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @yes_option
 def command(
-    app: App, tasks: Sequence[str], labels: Mapping[str, str], ignore_missing: bool, yes: bool
+    app: App,
+    tasks: Sequence[str],
+    labels: Mapping[str, str],
+    ignore_missing: bool,
+    dry_run: bool,
+    yes: bool,
 ) -> Records:
     """Delete each TASK.
 
@@ -37,9 +43,13 @@ def command(
 
       rebyte delete @last --yes
       rebyte list --all -o id --status failed | rebyte delete -
-      rebyte delete --label run=nightly
+      rebyte delete --label run=nightly --dry-run
     """
     ids = chosen_tasks(app, tasks, labels, ignore_missing=ignore_missing)
+    if dry_run:
+        for task_id in ids:
+            app.note(f"Would delete {_described(task_id, app.history.task(task_id))}")
+        return Records(DELETED, [{"id": task_id, "deleted": False} for task_id in ids])
     if app.on_terminal and not yes:
         _confirm(app, tasks, ignore_missing)
     return Records(DELETED, _delete(app, ids, ignore_missing))

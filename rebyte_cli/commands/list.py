@@ -12,7 +12,7 @@ from ..app import App
 from ..errors import BadUsage, Next, RebyteError
 from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
-from ._options import Choice, Number, full_ids_option, label_filter_option
+from ._options import Choice, Number, completer, full_ids_option, label_filter_option
 
 STATUSES = ("running", "queued", "waiting", "completed", "failed", "canceled")
 RUNNING = {"queued", "waiting"}  # what the API calls running
@@ -61,6 +61,7 @@ def _flat(
     type=StatusFilter(STATUSES),
     multiple=True,
     callback=_flat,
+    shell_complete=completer("words", STATUSES),
     help="Only tasks with this status; repeat it, or separate several with commas.",
 )
 @click.option(
@@ -132,7 +133,7 @@ def command(
         raise BadUsage("--watch cannot be used with --all, --offset or --no-status")
 
     def row_tests_now() -> list[Test]:
-        ids = app.history.labeled(labels) if labels else None
+        ids = app.history.labels.having(labels) if labels else None
         return row_tests(search=search, since=since, until=until, ids=ids)
 
     if watch:

@@ -178,7 +178,7 @@ class Position:
         self.section = load(path.split()[0])[0].get(path)
 
 
-COMMA_LISTS = ("fields", "skills")
+COMMA_LISTS = ("fields", "skills", "words")
 FEW = 20  # ids offered before anything is typed: more would not fit on a screen
 
 
@@ -295,7 +295,7 @@ def _offered(
     if kind == "fields":
         for field in at.section.fields.split(",") if at.section.fields else ():
             yield field, ""
-    elif kind not in ("", "commands", "settings"):
+    elif kind not in ("", "commands", "settings", "words"):
         from .values import LISTS
 
         yield from LISTS[kind](open_app({"profile": at.seen.get("--profile", "")}))

@@ -6,6 +6,8 @@ opens a connection or a keyring.
 
 from __future__ import annotations
 
+import os
+
 from ..config import EXECUTORS, FORMATS
 
 TYPE_CHECKING = False  # importing typing would cost as much as all the rest of an answer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 NEWEST = 200  # tasks offered at most
 NUMBERED = 9  # of them as @1, @2, …
+_BRANCHES = {"refs/heads/": "", "refs/remotes/origin/": "of origin"}
 
 
 def tasks(app: App) -> Pairs:
@@ -77,6 +80,29 @@ def skills(app: App) -> Pairs:
         yield slug, skill.description
 
 
+def labels(app: App) -> Pairs:
+    """Labels that tasks have."""
+    for name, value, count in app.history.labels.counts():
+        yield f"{name}={value}", _count(count)
+
+
+def branches(_app: App) -> Pairs:
+    """The branches of the repository here: its own, then those that its `origin` had last."""
+    from ..errors import RebyteError
+    from ..system import git
+
+    words = ["for-each-ref", "--format=%(refname)"]
+    try:
+        said = git.run([*words, *_BRANCHES], os.curdir)
+    except RebyteError:  # no repository here, or no git
+        return
+    for name in said.decode("utf-8", "replace").splitlines():
+        for place, about in _BRANCHES.items():
+            branch = name.removeprefix(place)
+            if branch not in (name, "HEAD"):
+                yield branch, about
+
+
 def models(app: App) -> Pairs:
     """Models used before."""
     return _words(app, "model")
@@ -108,11 +134,14 @@ LISTS: dict[str, Callable[[App], Pairs]] = {
     "own_profiles": own_profiles,
     "skills": skills,
     "models": models,
+    "labels": labels,
+    "branches": branches,
     "executors": executors,
 }
 # `file`, `dir`: the shell completes them. `data`: a file after `@`. `fields`: of the command.
-# `commands`: their names. `settings`: `NAME=` and then a value.
-KINDS = (*LISTS, "file", "dir", "data", "fields", "commands", "settings")
+# `commands`: their names. `settings`: `NAME=` and then a value. `words`: those of the table, with
+# commas between several.
+KINDS = (*LISTS, "file", "dir", "data", "fields", "commands", "settings", "words")
 # What stands behind `NAME=`, as in a table. Any other setting is for the user to type.
 SETTINGS = {
     "executor": f"executors={','.join(EXECUTORS)}",
@@ -135,8 +164,11 @@ def _about(task: Mapping[str, Any]) -> str:
 
 
 def _tasks(workspace: Mapping[str, Any]) -> str:
-    count = workspace.get("tasks") or 0
-    return f"{count} task{'' if count == 1 else 's'}"
+    return _count(workspace.get("tasks") or 0)
+
+
+def _count(tasks: int) -> str:
+    return f"{tasks} task{'' if tasks == 1 else 's'}"
 
 
 def _usable(task_id: str) -> bool:

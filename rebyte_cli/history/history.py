@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from ..errors import BadUsage, Next
 from .database import Database, Lenient
 from .intents import Intents
+from .label_table import TaskLabels, replace
 from .prompts import body_digest_of, digest_of
 from .rows import (
     COLUMNS,
@@ -79,6 +80,7 @@ class History:
         self._lenient = Lenient(self.database, warn)
         self.intents = Intents(self.database, self._lenient, origin, keeps_all=enabled)
         self.used = UsedTokens(self._lenient, origin, enabled=enabled)
+        self.labels = TaskLabels(self._lenient, origin)
 
     def close(self) -> None:
         """Let go of the file and of every key held for an intent."""
@@ -119,7 +121,7 @@ class History:
             if self.enabled
         ]
         labels = [
-            [self.origin, name, stored_text(value), stored_text(one.created["id"], plain=True)]
+            (self.origin, name, stored_text(value), stored_text(one.created["id"], plain=True))
             for one in made
             for name, value in one.labels.items()
         ]
@@ -133,41 +135,9 @@ class History:
                 f" DO UPDATE SET deleted = 0, {updates}",
                 tasks,
             )
-            connection.executemany(
-                "DELETE FROM labels WHERE origin = ? AND name = ? AND task_id = ?",
-                [(origin, name, task_id) for origin, name, _value, task_id in labels],
-            )
-            connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", labels)
+            replace(connection, [(label[0], label[1], label[3]) for label in labels], labels)
 
         self._lenient.change(insert)
-
-    def labels_of(self, task_id: str) -> dict[str, str]:
-        """The labels of a task."""
-        sql = "SELECT name, value FROM labels WHERE origin = ? AND task_id = ? ORDER BY name"
-        return {
-            str(row["name"]): str(row["value"])
-            for row in self._lenient.rows(sql, self.origin, task_id)
-        }
-
-    def labeled(self, labels: Mapping[str, str]) -> list[str]:
-        """The ids of the tasks that have all of these labels, newest first."""
-        if not labels:
-            return []
-        tables = " INTERSECT ".join(
-            ["SELECT task_id FROM labels WHERE origin = ? AND name = ? AND value = ?"] * len(labels)
-        )
-        values = [
-            part
-            for name, value in labels.items()
-            for part in (self.origin, name, stored_text(value))
-        ]
-        rows = self._lenient.rows(
-            f"SELECT found.task_id FROM ({tables}) AS found LEFT JOIN tasks"  # noqa: S608 -- ours
-            " ON tasks.origin = ? AND tasks.id = found.task_id ORDER BY tasks.seq DESC",
-            *values,
-            self.origin,
-        )
-        return [str(row["task_id"]) for row in rows]
 
     def update_task(self, task: Mapping[str, Any]) -> None:
         """Take over title, status and completedAt of a task that is known; others are ignored."""
@@ -345,9 +315,7 @@ class History:
                 f"UPDATE tasks SET deleted = 1, {cleared} WHERE origin = ? AND id = ?",  # noqa: S608 -- ours
                 [[self.origin, task_id]],
             )
-        if self.labels_of(task_id):
-            sql = "DELETE FROM labels WHERE origin = ? AND task_id = ?"
-            self._write(sql, [[self.origin, task_id]])
+        self.labels.forget(task_id)
         if self._lenient.rows(
             "SELECT 1 FROM applied WHERE origin = ? AND task_id = ?", self.origin, task_id
         ):

@@ -38,23 +38,40 @@ def problem_of_all(labels: Mapping[str, Any]) -> str | None:
     return next((problem for problem in problems if problem), None)
 
 
-def parse(words: Iterable[str]) -> dict[str, str]:
-    """The labels that `--label` was given. BadUsage for one that is malformed or given twice."""
+def parse(words: Iterable[str], *, of: str = "--label") -> dict[str, str]:
+    """The labels that `--label` was given. BadUsage for one that is malformed or given twice.
+
+    `of` begins the error.
+    """
     labels: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise BadUsage(
-                f"--label {word!r} is not NAME=VALUE", hint="For example --label team=search"
-            )
+            raise BadUsage(f"{of} {word!r} is not NAME=VALUE", hint=f"For example {of} team=search")
         problem = problem_of(name, value)
         if problem is not None:
-            raise BadUsage(f"--label: {problem}")
+            raise BadUsage(f"{of}: {problem}")
         if labels.setdefault(name, value) != value:
-            raise BadUsage(f"--label: {name} has two values, {labels[name]!r} and {value!r}")
+            raise BadUsage(f"{of}: {name} has two values, {labels[name]!r} and {value!r}")
     if len(labels) > MOST:
-        raise BadUsage(f"--label: more than {MOST} labels")
+        raise BadUsage(f"{of}: more than {MOST} labels")
     return labels
+
+
+def changes(words: Iterable[str]) -> tuple[list[str], dict[str, str], list[str]]:
+    """The references to tasks, labels to set (`NAME=VALUE`) and names to remove (`NAME-`) of words.
+
+    BadUsage for a label that is malformed, or both set and removed. A task's id has no `=`, and
+    does not end in a hyphen.
+    """
+    words = list(words)
+    removed = [word[:-1] for word in words if len(word) > 1 and word.endswith("-")]
+    given = [word for word in words if "=" in word]
+    labels = parse(given, of="label")
+    if both := sorted({*labels} & {*removed}):
+        raise BadUsage(f"label: {both[0]} is both set and removed")
+    names = {f"{name}-" for name in removed}
+    return [word for word in words if word not in names and word not in given], labels, removed
 
 
 def shown(labels: Mapping[str, str]) -> str:

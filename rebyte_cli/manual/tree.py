@@ -186,8 +186,6 @@ def _values(param: click.Parameter) -> str | None:
     """What TAB offers, in the format of completion/candidates.py; None for a flag."""
     if isinstance(param, click.Option) and (param.is_flag or param.count):
         return None
-    if isinstance(param.type, click.Choice):
-        return "=" + ",".join(map(str, param.type.choices))
     own = param._custom_shell_complete
     if own is not None:
         kind = own.__name__ if own.__name__ in KINDS else ""
@@ -195,6 +193,8 @@ def _values(param: click.Parameter) -> str | None:
         found = own(click.Context(click.Command("")), param, "")
         words = ",".join(str(getattr(item, "value", item)) for item in found)
         return f"{kind}={words}" if words or not kind else kind
+    if isinstance(param.type, click.Choice):
+        return "=" + ",".join(map(str, param.type.choices))
     if isinstance(param.type, click.Path):
         return "file" if param.type.file_okay else "dir"
     return "file" if isinstance(param.type, click.File) else "="

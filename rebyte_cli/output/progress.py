@@ -28,6 +28,7 @@ DELAY = 0.3  # seconds: what ends sooner draws nothing
 ERASE_RIGHT = "\x1b[K"  # from the cursor to the end of its line
 ERASE_BELOW = "\x1b[J"  # ... of the screen
 LOG_INTERVAL = 30.0  # seconds between the lines of a batch that runs off a terminal
+WAIT_INTERVAL = 60.0  # ... of any other wait
 
 
 class Region:
@@ -234,30 +235,67 @@ def spinner(
 
 
 class WaitSpinner:
-    """What `with wait_spinner(…)` gives: `tell(ended, total)`, and `queued`."""
+    """What `with wait_spinner(…)` gives: `tell(ended, total)`, `queued` and `doing`."""
 
     def __init__(self, spinning: Spinner, total: int) -> None:
         self._spinning = spinning
         self._total = 0
+        self._state = ""
+        self._step = ""
         self(0, total)
 
     def __call__(self, ended: int, total: int) -> None:
         """Say how many of the tasks have ended."""
-        self._spinning.text = f"Waiting: {ended} of {total} tasks ended"
+        self._state = f"{ended} of {total} tasks ended"
         self._total = total
         self.queued("")
 
     def queued(self, why: str) -> None:
         """Say why the one task that is waited for has not begun; "" when it has."""
         if self._total == 1:
-            self._spinning.text = why or "Waiting for the task to end"
+            self._state = why
+        self._show()
+
+    def doing(self, _task_id: str, step: str) -> None:
+        """Say what the one task that is waited for does."""
+        self._step = step
+        self._show()
+
+    def _show(self) -> None:
+        one = self._state or self._step or "Waiting for the task to end"
+        self._spinning.text = one if self._total == 1 else f"Waiting: {self._state}"
+
+    def line(self, seconds: float) -> str:
+        """The same as a line of a log, after so many seconds."""
+        one = self._state or self._step
+        what = f": {one}" if one and self._total == 1 else f": {self._state}" * (self._total > 1)
+        return f"Still waiting after {duration(seconds)}{what}"
 
 
 @contextmanager
-def wait_spinner(console: Console, total: int, *, delay: float = DELAY) -> Iterator[WaitSpinner]:
-    """A spinner for tasks that are waited for."""
-    with spinner(console, "", delay=delay) as spinning:
-        yield WaitSpinner(spinning, total)
+def wait_spinner(
+    console: Console,
+    total: int,
+    *,
+    delay: float = DELAY,
+    interval: float = WAIT_INTERVAL,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[WaitSpinner]:
+    """A spinner for tasks that are waited for; off a terminal, a line every `interval` seconds.
+
+    A CI job that prints nothing for long is taken for one that hangs. Nothing with `--quiet`.
+    """
+    with spinner(console, "", delay=delay, clock=clock) as spinning:
+        shown = WaitSpinner(spinning, total)
+        if console.quiet or console.live:
+            yield shown
+            return
+        stopped, began = Event(), clock()
+        _every(lambda: note(console, shown.line(clock() - began)), interval, interval, stopped)
+        try:
+            yield shown
+        finally:
+            stopped.set()
 
 
 # Progress bar

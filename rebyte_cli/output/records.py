@@ -2,10 +2,10 @@
 
 The fields of a kind are a line of words, from which `--fields`, tables and the JSON Schema are
 derived. A word is `name:type`, where the type is `string` (also when none is given), `text` (a
-string that a table may cut), `time` (ISO 8601), `integer`, `bytes`
-(an integer that a table shows with a unit), `number`, `boolean`, `object`, `any`
-or the name of another kind; `[]` makes a list of them and a final `?` says that the field may
-be null or missing.
+string that a table may cut), `time` (ISO 8601), `integer`, `bytes` (an integer that a table shows
+with a unit), `number`, `boolean`, `object`, `labels` (the value of each label by its name), `any`
+or the name of another kind; `[]` makes a list of them and a final `?` says that the field may be
+null or missing.
 """
 
 from __future__ import annotations
@@ -64,8 +64,20 @@ class RecordKind:
         """The names that `--fields` accepts."""
         return tuple(self.types)
 
+    def has(self, field: str) -> bool:
+        """Whether `--fields` accepts it: a name, or `name.member` of one that is an object."""
+        name, dot, _ = field.partition(".")
+        item = self.types.get(name, "").removesuffix("?")
+        return field in self.types or bool(dot and (item in KINDS or item in _WITH_MEMBERS))
+
     def derived(self, row: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-        """Those of the fields that are not in the row, but follow from its usage."""
+        """Those of the fields that are not in the row, but follow from what is."""
+        return {
+            **self._from_usage(row, fields),
+            **{field: _member(row, field) for field in fields if "." in field},
+        }
+
+    def _from_usage(self, row: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
         usage = row.get("usage")
         if "usage" not in self.types or not isinstance(usage, Mapping):
             return {}
@@ -84,6 +96,15 @@ class RecordKind:
 
 
 KINDS: dict[str, RecordKind] = {}
+_WITH_MEMBERS = {"object", "any", "labels"}
+
+
+def _member(row: Mapping[str, Any], path: str) -> Any:
+    """What `usage.costUsd` means in a row; None if it has nothing there."""
+    value: Any = row
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _kind(name: str, *rest: str, **more: str) -> RecordKind:
@@ -116,10 +137,10 @@ USAGE_SUM = _kind(
 TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
-    " prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
+    " labels:labels? prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
     " preparing:text? baseCommit? usage:usage? tokens:integer? cost:number? check:object?",
     "id status title createdAt",
-    on_request="question queue preparing baseCommit usage tokens cost check",
+    on_request="question queue preparing baseCommit usage tokens cost check labels",
 )  # fmt: skip
 
 PROMPT_SUMMARY = _kind(
@@ -132,9 +153,10 @@ PROMPT_SUMMARY = _kind(
 TASK_ROW = _kind(
     "task-row", "tasks", "id",
     "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?"
-    " question:boolean? queue:any? preparing:text? usage:usage? tokens:integer? cost:number?",
+    " question:boolean? queue:any? preparing:text? usage:usage? tokens:integer? cost:number?"
+    " labels:labels?",
     "id status title createdAt",
-    on_request="question queue preparing usage tokens cost",
+    on_request="question queue preparing usage tokens cost labels",
 )  # fmt: skip
 
 # The answer of POST /tasks (seed document). It takes the names of a task as well, so that
@@ -156,6 +178,9 @@ VISIBILITY = _kind(
 )
 
 # What rebyte prints for deletes and answers: the API's body is empty or not documented.
+# `rebyte label`: the labels of a task on this machine, and how many tasks have one.
+LABELED = _kind("labeled", "tasks", "id", "id title:text? labels:labels", "id title labels")
+LABEL = _kind("label", "labels", "", "name value:text tasks:integer", "name value tasks")
 DELETED = _kind("deleted", "deletions", "id", "id deleted:boolean", "id deleted")
 ANSWERED = _kind("answered", "answers", "id", "id answered:boolean", "id answered")
 
@@ -404,7 +429,7 @@ def check_fields(kind: RecordKind, fields: tuple[str, ...] | None, form: str) ->
     if form == "id" and not kind.id:
         raise BadUsage(f"-o id: {kind.plural} have no id", hint="Use -o json or -o csv")
     for field in fields or ():
-        if field not in kind.types and field not in kind.formerly:
+        if not kind.has(field) and field not in kind.formerly:
             raise unknown_field(field, kind.types)
     if form == "id" and fields and kind.id not in fields:
         raise BadUsage(
@@ -433,6 +458,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "boolean": {"type": "boolean"},
     "object": {"type": "object"},
     "any": {},
+    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
 }
 
 

@@ -231,6 +231,8 @@ def _text(value: Any, type_: str, now: float) -> str:
             return f"{len(value)} {kind.plural if kind else 'items'}"
         return ", ".join(_text(item, "", now) for item in value)
     if isinstance(value, Mapping):
+        if type_.startswith("labels"):
+            return ", ".join(one_line(f"{name}={each}") for name, each in value.items())
         message = value.get("message")
         if isinstance(message, str):
             return one_line(message)

@@ -14,6 +14,7 @@ from ..api.views import ContentView, Question
 from ..errors import KeyRejected, NetworkError, Next, RebyteError
 from ..system.deadline import GRACE, Deadline, Patience
 from . import questions
+from .transcript import last_step
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -69,7 +70,9 @@ class QuestionWatcher:
         dialog: Dialog | None = None,
         deadline: Deadline,
         sleep: Callable[[float], None] = time.sleep,
+        doing: Callable[[str, str], None] = lambda _task_id, _step: None,
     ) -> None:
+        """`doing` is told the last step of each task that is looked at."""
         self._client = client
         self._history = history
         self._policy = policy
@@ -78,6 +81,7 @@ class QuestionWatcher:
         self._deadline = deadline
         self._clock = deadline.clock
         self._sleep = sleep
+        self._doing = doing
         self._open: dict[str, Question] = {}  # by task, in the order in which they were found
         self._settled: set[str] = set()  # message ids: answered here, so no longer open
         self._declined: set[str] = set()  # ... that the user does not want to answer
@@ -168,6 +172,8 @@ class QuestionWatcher:
         else:
             patience.answered()
             self._update(task_id, content)
+            if started := [prompt for prompt in content.prompts if prompt.has_started]:
+                self._doing(task_id, last_step(started[-1].events))
         now = self._clock()
         self._looked[task_id] = now
         self._next[task_id] = now + max(patience.pause(), COST * (now - began))

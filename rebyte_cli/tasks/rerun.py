@@ -73,7 +73,7 @@ def remembered(history: History, task_id: str) -> Earlier | None:
     fields = {name: task[name] for name in _FIELDS if task[name]}
     if task["givenWorkspaceId"]:
         fields["workspaceId"] = task["givenWorkspaceId"]
-    return Earlier(fields, task["files"], history.labels_of(task_id))
+    return Earlier(fields, task["files"], history.labels.of([task_id]).get(task_id, {}))
 
 
 def shown(client: RebyteClient, task_id: str) -> Earlier:

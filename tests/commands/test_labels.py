@@ -97,3 +97,44 @@ def test_labels_of_a_csv_and_of_data_for_a_template(inside: Run, home: Path) -> 
     done = inside("batch", "bad.jsonl")
     assert done.status == 2
     assert "line 1: labels: run: the value must be a string" in done.err
+
+
+def test_labels_are_set_and_removed_later_and_shown(inside_local: Run) -> None:
+    one = created(inside_local, "One", "--label", "team=search")
+    two = created(inside_local, "Two")
+    done = inside_local("label", one, two, "run=7", "team-", "-o", "jsonl")
+    assert [row["labels"] for row in done.documents] == [{"run": "7"}, {"run": "7"}], done.err
+    inside_local("label", one, "run=8")
+    rows = inside_local("list", "--fields", "id,labels,labels.run").json["data"]
+    assert rows == [
+        {"id": two, "labels": {"run": "7"}, "labels.run": "7"},
+        {"id": one, "labels": {"run": "8"}, "labels.run": "8"},
+    ]
+    assert inside_local("get", one).json["labels"] == {"run": "8"}
+    assert "run=8" in inside_local("list", "--fields", "title,labels", "-o", "table").out
+    listed = inside_local("label", "--list", "-o", "csv").out
+    assert listed == "name,value,tasks\nrun,7,1\nrun,8,1\n"
+    assert inside_local("list", "-o", "id").out.split() == [two, one]
+    assert inside_local("label", "-", "run-", stdin=f"{one}\n{two}\n").status == 0
+    assert inside_local("label", "--list").json["data"] == []
+    assert "labels" not in inside_local("get", one).json
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "problem"),
+    [
+        ("label", 2, "missing argument: TASK… (or --list)"),
+        ("label a=1", 2, "missing argument: TASK… (or --list)"),
+        ("label abcd a=1 a-", 2, "a is both set and removed"),
+        ("label abcd a=", 2, "label: a: the value is empty"),
+        ("label abcd --list", 2, "--list cannot be used together with TASK"),
+        ("label 00000000-0000-4000-8000-000000000000 a=1", 4, "task not found"),
+    ],
+)
+def test_a_label_that_cannot_be_given(
+    inside_local: Run, words: str, status: int, problem: str
+) -> None:
+    done = inside_local(*words.split())
+    assert done.status == status
+    assert problem in done.err
+    assert inside_local("label", "--list").json["data"] == []

@@ -49,6 +49,10 @@ rerun @1 --wait
 rerun @1 --stream
 rerun @1 --dry-run
 cancel @1
+label @1 run=7
+label --list
+list --label run=7
+get @1
 logs @1
 logs @1 --follow
 share @1 --shared

@@ -21,6 +21,7 @@ from rebyte_cli.config.fields import FIELDS
 from rebyte_cli.history.history import History
 from rebyte_cli.manual.builder import WRITTEN
 from tests.conftest import Done
+from tests.repositories import git, small_repository
 
 TASK = "550e8400-e29b-41d4-a716-446655440000"
 
@@ -53,6 +54,30 @@ def test_an_alias_is_not_offered_but_completed() -> None:
     assert "ls" not in offered("")
     assert offered("ls", "--stat") == offered("list", "--stat") == ["--status"]
     assert offered("workspace", "rm", "--ye") == ["--yes"]
+
+
+def test_statuses_are_completed_after_a_comma() -> None:
+    assert offered("list", "--status", "fail") == ["failed"]
+    assert offered("list", "--status", "failed,run") == ["failed,running"]
+    assert "failed,failed" not in offered("list", "--status=failed,")
+
+
+def test_branches_of_the_repository_here(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del home
+    folder = small_repository(tmp_path / "repository")
+    git(folder, "branch", "fix/login")
+    git(folder, "update-ref", "refs/remotes/origin/far", "HEAD")
+    monkeypatch.chdir(folder)
+
+    def look_up(_options: dict[str, str]) -> None:
+        """Branches need no App."""
+
+    offers_both = offered("create", "-g", ".", "-b", "f", look_up=look_up)
+    assert offers_both == ["fix/login", "far"]
+    monkeypatch.chdir("/")
+    assert offered("create", "-g", ".", "-b", "f", look_up=look_up) == []
 
 
 def test_the_value_of_an_option_is_no_command() -> None:

@@ -227,7 +227,7 @@ def test_a_file_of_the_second_version_keeps_what_was_shown(tmp_path: Path) -> No
     history = History(path, origin="o")
     assert history.shown("abcd") == ["abcd1", "abcd2"]
     assert history.ends(["abcd2"]) == {("abcd2", "then"): "failed"}
-    assert history.labels_of("abcd1") == {}
+    assert history.labels.of(["abcd1"]) == {}
     history.remember_shown([{"id": "abcd3"}])
     assert history.shown("abcd") == ["abcd1", "abcd2", "abcd3"]
 

@@ -188,27 +188,27 @@ def test_tasks_are_found_by_all_of_their_labels_newest_first(history: History) -
         ("d", {"team": "search", "run": "1"}),
     ):
         history.add_task({"id": task}, prompt="x", labels=labels)
-    assert history.labeled({"team": "search"}) == ["d", "b", "a"]
-    assert history.labeled({"team": "search", "run": "1"}) == ["d", "a"]
-    assert history.labeled({"team": "sea"}) == history.labeled({}) == []
-    assert history.labels_of("a") == {"run": "1", "team": "search"}
+    assert history.labels.having({"team": "search"}) == ["d", "b", "a"]
+    assert history.labels.having({"team": "search", "run": "1"}) == ["d", "a"]
+    assert history.labels.having({"team": "sea"}) == history.labels.having({}) == []
+    assert history.labels.of(["a"])["a"] == {"run": "1", "team": "search"}
     history.add_task({"id": "a"}, prompt="x", labels={"run": "2"})
-    assert history.labels_of("a") == {"run": "2", "team": "search"}
+    assert history.labels.of(["a"])["a"] == {"run": "2", "team": "search"}
     history.forget_task("d")
-    assert history.labeled({"run": "1"}) == ["c"]
-    assert History(history.path, origin="https://elsewhere").labeled({"team": "web"}) == []
+    assert history.labels.having({"run": "1"}) == ["c"]
+    assert History(history.path, origin="https://elsewhere").labels.having({"team": "web"}) == []
     history.clear()
-    assert history.labeled({"team": "web"}) == []
+    assert history.labels.having({"team": "web"}) == []
 
 
 def test_labels_are_kept_even_if_the_history_is_off(tmp_path: Path) -> None:
     """The user asked for them. Nothing else is kept of such a task."""
     history = History(tmp_path / "history.db", origin="o", enabled=False)
     history.add_task({"id": "a"}, prompt="Secret words", labels={"run": "1"})
-    assert history.labeled({"run": "1"}) == ["a"]
+    assert history.labels.having({"run": "1"}) == ["a"]
     assert history.tasks() == []
     history.forget_task("a")
-    assert history.labeled({"run": "1"}) == []
+    assert history.labels.having({"run": "1"}) == []
 
 
 def test_ids_that_were_shown_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,6 +177,25 @@ def test_how_many_tasks_ended() -> None:
         assert terminal.lines[0][2:] == "Waiting for the task to end"
 
 
+def test_a_wait_off_a_terminal_says_now_and_then_what_the_task_does() -> None:
+    """Or CI ends a job that prints nothing."""
+    err = io.StringIO()
+    with wait_spinner(Console(io.StringIO(), err), 1, interval=0.02, clock=Clock()) as tell:
+        tell.doing("task", "* bash: make test")
+        eventually(lambda: "make test" in err.getvalue())
+        tell.queued("Queued")
+        eventually(lambda: "Queued" in err.getvalue())
+    assert re.search(r"^Still waiting after \d+s: \* bash: make test$", err.getvalue(), re.M)
+    err = io.StringIO()
+    with wait_spinner(Console(io.StringIO(), err), 3, interval=0.02) as tell:
+        tell(1, 3)
+        eventually(lambda: "0s: 1 of 3 tasks ended\n" in err.getvalue())
+    err = io.StringIO()
+    with wait_spinner(Console(io.StringIO(), err, quiet=True), 1, interval=0.001):
+        time.sleep(0.02)
+    assert err.getvalue() == ""
+
+
 def test_a_bar() -> None:
     terminal, clock = Terminal(100), Clock()
     it = terminal.console()

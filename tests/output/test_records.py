@@ -79,7 +79,9 @@ def test_a_kind_makes_sense(kind: RecordKind) -> None:
         assert base in {*KINDS, *PLAIN}
 
 
-PLAIN = ("string", "text", "time", "integer", "bytes", "number", "boolean", "object", "any")
+PLAIN = (
+    "string", "text", "time", "integer", "bytes", "number", "boolean", "object", "labels", "any",
+)  # fmt: skip
 CALL = {
     "method": "GET",
     "path": "/v1/tasks?limit=1",
