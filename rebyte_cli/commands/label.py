@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.records import LABEL, LABELED, RecordList, Records
+from ..output.records import LABEL, LABELED, RecordList, Records, Value
 from ._base import define
 from ._options import NoTasks, Option, Output, labeled_tasks_argument
 from ._stdin import stdin_lines
@@ -32,7 +32,7 @@ def _check_list(ctx: click.Context) -> None:
     is_flag=True,
     help="List every label, and how many tasks have it.",
 )
-def command(app: App, tasks: Sequence[str], list_: bool) -> Records | RecordList:
+def command(app: App, tasks: Sequence[str], list_: bool) -> Value:
     """Label each TASK: NAME=VALUE sets a label, and NAME- removes one.
 
     Labels are kept on this machine. The option --label of list, wait, cancel and delete selects the
