@@ -9,6 +9,7 @@ from typing import Any
 
 from ..gateway import record
 
+END_SECONDS = 3.0  # for the gateway of a run whose supervisor was killed, which takes 1.5
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
 
 
@@ -64,7 +65,11 @@ def _cost(usage: Mapping[str, Any]) -> float | None:
 
 
 def left_behind(folder: Path) -> dict[str, Any]:
-    """What a run has used whose supervisor was killed; empty if that is not known."""
+    """What a run has used whose supervisor was killed; empty if that is not known.
+
+    Its gateway ends by itself, and may first record the end of an answer.
+    """
+    record.wait_until_complete(folder / record.FILE, END_SECONDS)
     meter = RunMeter(folder)
     meter.look()
     return meter.used({})

@@ -185,8 +185,15 @@ def _record_end(
 
 
 def record_used(db: sqlite3.Connection, prompt: str, used: dict[str, Any]) -> None:
-    """Record what a run has used so far (see `RunMeter.used`), if that is known."""
+    """Record what a run has used so far (see `RunMeter.used`), if that is known.
+
+    A cost that only the agent told stays, unless there were more requests since.
+    """
     if used:
+        row = db.execute("SELECT used FROM runs WHERE prompt = ?", (prompt,)).fetchone()
+        known = json.loads(row[0]) if row and row[0] else {}
+        if known.get("requests") == used.get("requests"):
+            used = known | used
         db.execute("UPDATE runs SET used = ? WHERE prompt = ?", (json.dumps(used), prompt))
 
 
@@ -421,21 +428,25 @@ def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
 
 def _bury(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> None:
     """Record the end of a run that lost its supervisor; what it changed is kept a moment later."""
+    used = run_meter.left_behind(Workspace(state_dir, run.workspace).run_folder(run.prompt))
     with _transaction(db):
-        record_vanished(db, state_dir, run)
+        record_vanished(db, state_dir, run, used)
         # Before the end is recorded for good: if this process is killed, the next one does it all.
         _leave_rest(state_dir, run, lock)
 
 
-def record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) -> bool:
+def record_vanished(
+    db: sqlite3.Connection, state_dir: Path, run: RunRecord, used: dict[str, Any]
+) -> bool:
     """Record that a run has failed because its supervisor is gone, unless it has an end.
 
-    What it printed is recorded. Whether the end was recorded here.
+    What it printed is recorded, and what its gateway saw it use (`run_meter.left_behind`). Whether
+    the end was recorded here.
     """
     now = int(time.time() * 1000)
     folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
     record(db, state_dir, run, spool.left_behind(folder))
-    record_used(db, run.prompt, run_meter.left_behind(folder))
+    record_used(db, run.prompt, used)
     if not end(db, run.prompt, now, "failed", VANISHED):
         return False
     if run.started is not None:  # the workspace may have changed since the last patch

@@ -277,10 +277,12 @@ class Supervisor:
         patch = None
         if run.started is not None:
             patch, _ = _patch(self._workspace, run.prompt, self._options)
+        used = left_behind(self._workspace.run_folder(run.prompt))
 
         def record() -> None:
             with self._store.write() as db:
-                if runs.record_vanished(db, self._state_dir, run) and patch is not None:
+                vanished = runs.record_vanished(db, self._state_dir, run, used)
+                if vanished and patch is not None:
                     runs.keep_patch(db, self._state_dir, run, patch, self._store.now())
 
         patiently(record)

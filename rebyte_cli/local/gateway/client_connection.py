@@ -30,9 +30,6 @@ from .refusal import GatewayRefusal
 from .settings import GatewaySettings
 from .tunnel import Tunnel
 
-COUNTED_AT_ONCE = 4
-COUNTED_SECONDS = 0.5
-
 
 class GatewayParts(NamedTuple):
     """What all connections of a gateway have in common. `port` is the gateway's own."""
@@ -188,8 +185,6 @@ class RequestHandling:
         self._attach = attach
         self.entry = RequestEntry(now(), "", 0, "", "")
         self.is_relayed = False
-        self._counted = 0
-        self._counted_at = 0.0
 
     def note(self, **fields: object) -> None:
         """Set fields of the entry."""
@@ -243,16 +238,13 @@ class RequestHandling:
             self._shared.budget.spend(str(self.entry.id), asked.answer.usage)
 
     def _count(self, answer: ModelAnswer) -> None:
-        """Record what an answer has used so far: the first times, then not too often.
+        """Record what an answer has used so far: most say it twice at most, some with each piece.
 
-        Most answers say it twice at most, some with every piece.
+        Whatever the agent knows is in the record then, should this process be killed.
         """
         self.note(usage=answer.usage, model=answer.model)
         self._shared.budget.spend(str(self.entry.id), answer.usage)
-        now = time.monotonic()
-        if self._counted < COUNTED_AT_ONCE or now - self._counted_at > COUNTED_SECONDS:
-            self._counted, self._counted_at = self._counted + 1, now
-            self._shared.record.add(self.entry, synced=False)
+        self._shared.record.add(self.entry, synced=False)
 
     def _ask_host(self, request: h11.Request, method: str, place: HostPort, path: str) -> None:
         self.note(path=path.partition("?")[0])

@@ -1,9 +1,9 @@
 """The record of what went through a gateway: one line of JSON for each request.
 
 A line is written when its request has ended. A request to a model has earlier ones, with the same
-`id`, as soon as its answer says what it used: a gateway that is killed has recorded that before the
-agent knew the answer. The last line counts. What a request said is in it as far as it is harmless:
-host, port, method and path, but no query, header or body.
+`id`, each time that its answer says what it used: a gateway that is killed has recorded all that
+the agent was told. The last line counts. What a request said is in it as far as it is harmless:
+host, port, method and path, but no query, header or body. What has its default is left out.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class RequestEntry(NamedTuple):
         return host if self.port in (0, 80, 443) else f"{host}:{self.port}"
 
 
+_DEFAULTS = RequestEntry._field_defaults
+
+
 class RefusedHost(NamedTuple):
     """How often requests to a host were refused, why (the last time), and what would allow them."""
 
@@ -71,8 +74,15 @@ class RequestRecord:
     """The record, for the gateway that writes it. For several threads."""
 
     def __init__(self, path: str) -> None:
-        """Append to the file, which is made for the user alone. Raises OSError."""
+        """Append to the file, which is made for the user alone. Raises OSError.
+
+        A shared lock on it tells those who wait for its end that this process lives.
+        """
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_SH)
         self._lock = threading.Lock()
         self._left = MOST_LINES
 
@@ -89,9 +99,11 @@ class RequestRecord:
             document = {
                 name: printable(value) if isinstance(value, str) else value
                 for name, value in entry._asdict().items()
+                if name not in _DEFAULTS or value != _DEFAULTS[name]
             }
             with contextlib.suppress(OSError):
-                os.write(self._file, json.dumps(document).encode() + b"\n")
+                # The empty line ends one that a full disk or a kill cut off.
+                os.write(self._file, b"\n%b\n" % json.dumps(document).encode())
                 if entry.usage is not None and synced:
                     os.fsync(self._file)  # what was paid for is known after a power cut, too
 
@@ -123,6 +135,26 @@ def read_from(path: Path | str, at: int) -> tuple[list[RequestEntry], int]:
             known = {k: v for k, v in document.items() if k in RequestEntry._fields}
             entries.append(RequestEntry(**known))
     return entries, at + whole
+
+
+def wait_until_complete(path: Path | str, seconds: float) -> bool:
+    """Wait until no gateway writes to a record any more; False if one still does.
+
+    A gateway outlives a supervisor that was killed by a moment, in which an answer may come.
+    """
+    from ...system.files import flocked
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with flocked(path, wait=False):
+                return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+        except OSError:
+            return True  # there is none
+        time.sleep(0.005)
 
 
 def refusals(path: Path | str) -> dict[str, RefusedHost]:

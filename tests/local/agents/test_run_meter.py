@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.local.agents import by_hand
+from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.agents.run_meter import RunMeter
 from tests.waiting import eventually
@@ -151,6 +153,22 @@ def test_a_record_of_any_kind_does_no_harm(tmp_path: Path, usage: str) -> None:
     meter = RunMeter(tmp_path)
     meter.look()
     assert meter.used({}).get("input_tokens", 0) == 0
+
+
+def test_a_command_in_the_workspace_keeps_the_cost_that_the_agent_told(
+    bench: Bench, model: CountingModel
+) -> None:
+    """The gateway, whose record is read again then, does not know it."""
+    line = {"type": "result", "subtype": "success", "result": "Done", "total_cost_usd": 0.5}
+    code = f"{ASK}ask()\nprint({json.dumps(json.dumps(line))})"
+    claude = Claude(
+        command=(PYTHON, "-I", "-c", code),
+        extra_paths=(os.path.dirname(os.path.dirname(PYTHON)),),
+    )
+    run = bench.run(claude)
+    assert (run.outcome, used(bench, run.prompt)) == ("succeeded", ONE | {"cost_usd": 0.5})
+    assert by_hand.run(bench.folder, run.workspace, ["true"], print) == 0
+    assert used(bench, run.prompt) == ONE | {"cost_usd": 0.5}
 
 
 def limit(of: str, **amount: float) -> dict[str, Any]:

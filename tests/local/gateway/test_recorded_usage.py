@@ -78,3 +78,53 @@ def test_an_answer_under_way_when_the_run_is_canceled(tmp_path: Path) -> None:
         told.set()
         (entry,) = record.read(gateway.record)
     assert (entry.usage, entry.model) == (USED, "claude-x")
+
+
+def test_a_gateway_that_is_killed_has_recorded_all_that_the_agent_was_told(tmp_path: Path) -> None:
+    """Also by a stream that tells it with each of many pieces."""
+    told, pieces = threading.Event(), threading.Semaphore()
+    count = 20
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, 2)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for number in range(1, count + 1):
+            assert pieces.acquire(timeout=SECONDS)
+            usage = {"promptTokenCount": 10, "candidatesTokenCount": number}
+            sock.sendall(f"data: {json.dumps({'usageMetadata': usage})}\n\n".encode())
+        assert told.wait(SECONDS)
+
+    target = "/anthropic/v1beta/models/gemini-x:streamGenerateContent"
+    with ScriptedServer(serve) as server:
+        gateway = GatewayProcess(tmp_path, [model(server.url, wire="gemini")])
+        with gateway.connect() as sock:
+            sock.sendall(request(target))
+            data = b""
+            for number in range(1, count + 1):
+                while f'"candidatesTokenCount": {number}}}'.encode() not in data:
+                    data += sock.recv(65536)
+                pieces.release()
+            gateway.process.kill()
+        gateway.process.wait()
+        told.set()
+        (entry,) = record.read(gateway.record)
+    assert entry.usage == {"input_tokens": 10, "output_tokens": count}
+
+
+def test_a_line_that_a_full_disk_or_a_kill_cut_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / "requests.jsonl").write_bytes(b'{"time": 1, "host": "h", "po')
+    with GatewayProcess(tmp_path) as gateway:
+        gateway.ask("/elsewhere")
+        (entry,) = gateway.entries(1)
+    assert entry.refused
+
+
+def test_what_is_left_by_a_gateway_is_read_when_it_has_written_all(tmp_path: Path) -> None:
+    """It outlives a supervisor that was killed by a moment, in which answers may still come."""
+    gateway = GatewayProcess(tmp_path)
+    assert not record.wait_until_complete(gateway.record, 0.05)
+    gateway.process.kill()
+    gateway.process.wait()
+    assert record.wait_until_complete(gateway.record, SECONDS)
+    assert record.wait_until_complete(tmp_path / "none", 0)
