@@ -7,6 +7,7 @@ lets through requests to the run's models and to the hosts on its list.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from ..gateway import record
@@ -65,8 +67,13 @@ def way_out(
     outside: Mapping[str, str],
     folder: Path,
     budget: ModelBudget = ModelBudget(),  # noqa: B008 - it cannot change
+    budget_reached: Callable[[], str] = str,
 ) -> Edge:
-    """The way to the network that a run has with these options. Its record is kept in `folder`."""
+    """The way to the network that a run has with these options. Its record is kept in `folder`.
+
+    `budget_reached` says why a budget that is shared is used up, or an empty text. It is called by
+    another thread.
+    """
     network = network_of(options)
     if network == HOST:
         return Edge(None)
@@ -80,7 +87,8 @@ def way_out(
             {name: outside[name] for name in PROXY_VARIABLES if name in outside},
             {name: outside[name] for name in jail.CERTIFICATE_VARIABLES if name in outside},
             budget=budget,
-        )
+        ),
+        budget_reached,
     )
 
 
@@ -107,9 +115,13 @@ class Edge:
     `needs` are paths to show in the jail for it, `variables` what the environment there gets.
     """
 
-    def __init__(self, settings: GatewaySettings | None) -> None:
+    def __init__(
+        self, settings: GatewaySettings | None, budget_reached: Callable[[], str] = str
+    ) -> None:
         """`settings` are those of the gateway; None shares the network of this machine."""
         self._settings = settings
+        self._budget_reached = budget_reached
+        self._answering: Thread | None = None
         self._gateway: subprocess.Popen[bytes] | None = None
         self._door: Door | None = None
         self._python, self.needs = "", list[str]()
@@ -142,8 +154,9 @@ class Edge:
         )
         given = replace(self._settings, listener=door.outside.fileno())
         assert self._gateway.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._gateway.stdin as stdin:
-            stdin.write(given.to_json().encode())
+        with contextlib.suppress(BrokenPipeError):
+            self._gateway.stdin.write(given.to_json().encode() + b"\n")
+            self._gateway.stdin.flush()
 
     @property
     def is_shared(self) -> bool:
@@ -178,6 +191,22 @@ class Edge:
             self.close()  # nothing will come
         elif self._gateway.stdout.readline() != b"ready\n":
             raise EdgeFailed("the gateway to the network does not start")
+        elif self._settings is not None and self._settings.budget.is_shared:
+            self._answering = Thread(target=self._answer, args=(self._gateway,), daemon=True)
+            self._answering.start()
+
+    def _answer(self, gateway: subprocess.Popen[bytes]) -> None:
+        """Answer the gateway's questions until it ends."""
+        assert gateway.stdin is not None
+        assert gateway.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            for _ in gateway.stdout:
+                try:
+                    reason = self._budget_reached()
+                except OSError as error:
+                    reason = f"it is not known what is left of the budget: {error}"
+                gateway.stdin.write(json.dumps(reason).encode() + b"\n")
+                gateway.stdin.flush()
 
     def problem(self) -> str:
         """Why the run cannot continue, or an empty text: asked a few times a second."""
@@ -205,8 +234,12 @@ class Edge:
         except subprocess.TimeoutExpired:
             gateway.kill()
             gateway.wait()
-        if gateway.stdout is not None:
-            gateway.stdout.close()
+        if self._answering is not None:
+            self._answering.join()
+        for stream in (gateway.stdin, gateway.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _refused(place: str, host: record.RefusedHost) -> str:

@@ -2,8 +2,9 @@
 
 `options` of a run have `budgets`, a list of limits (`of`, and `tokens` or `cost` in dollars). `of`
 is `task` for all runs of the task, `day` for all runs that began on the same day as now, or the
-name in `budgetOf` of the runs that share it, such as those of one call of `rebyte batch`. What runs
-have used is in the database, so no crash resets it.
+name in `budgetOf` of the runs that share it, such as those of one journal of `rebyte batch`. What
+runs have used is in the database, and that of a run under way in the record of its gateway, even if
+its supervisor was killed: so no crash resets it.
 """
 
 from __future__ import annotations
@@ -11,66 +12,44 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ..database import Store
 from ..gateway.model_budget import ModelBudget, cost_of
 from .run_meter import RunMeter
 from .runs import RunRecord
+from .workspace import Workspace
 
-SPENT = "spent"  # the file that says it to the gateway
-LOOK_SECONDS = 1.0
 TASK, DAY = "task", "day"
-_OTHERS = {TASK: "task = ?", DAY: "started >= ?", "": "json_extract(options, '$.budgetOf') = ?"}
+_RUNS_OF = {TASK: "task = ?", DAY: "started >= ?", "": "json_extract(options, '$.budgetOf') = ?"}
+# A run that was canceled or killed has its end recorded before all that it used is.
+RECENT_MS = 60_000
 
 
 class RunBudgets:
-    """The budgets of one run. `meter` knows what it has used itself."""
+    """The budgets of one run. `reached` is for one thread at a time."""
 
-    def __init__(
-        self,
-        store: Store,
-        run: RunRecord,
-        options: Mapping[str, Any],
-        meter: RunMeter,
-        folder: Path,
-    ) -> None:
+    def __init__(self, store: Store, run: RunRecord, options: Mapping[str, Any]) -> None:
         self._store = store
         self._run = run
         self._limits: list[Mapping[str, Any]] = options.get("budgets") or []
         self._price = options.get("price")
-        self._group = options.get("budgetOf")
-        self._meter = meter
-        self._spent = folder / SPENT
-        self._next = 0.0
+        self._meters: dict[str, RunMeter] = {}
 
     def reached(self) -> str:
         """Which budget is used up, or an empty text."""
-        own = self._meter.used({})
-        cost = cost_of(own, self._price) or 0.0
         for limit in self._limits:
-            tokens, dollars = self._used_by_others(limit)
-            if _is_reached(limit, tokens + _tokens(own), dollars + cost):
+            if _is_reached(limit, *self._used(limit)):
                 return _reason(limit)
         return ""
 
-    def watch(self) -> None:
-        """Tell the gateway, once a second, if others have used a budget up."""
-        now = time.monotonic()
-        if self._limits and now >= self._next and not self._spent.exists():
-            self._next = now + LOOK_SECONDS
-            if reason := self.reached():
-                self._spent.write_text(reason)
-
     def left(self) -> ModelBudget:
         """What is left for this run, for its gateway."""
-        self._spent.unlink(missing_ok=True)
         tokens: int | None = None
         cost: float | None = None
         reasons = []
         for limit in self._limits:
-            used, dollars = self._used_by_others(limit)
+            used, dollars = self._used(limit)
             reasons.append(_reason(limit))
             if limit.get("tokens") is not None:
                 rest = limit["tokens"] - used
@@ -79,25 +58,38 @@ class RunBudgets:
                 money = limit["cost"] - dollars
                 cost = money if cost is None else min(cost, money)
         reason = " or ".join(dict.fromkeys(reasons))
-        return ModelBudget(tokens, cost, self._price, reason, str(self._spent))
+        # The runs of a task take turns.
+        is_shared = any(limit["of"] != TASK for limit in self._limits)
+        return ModelBudget(tokens, cost, self._price, reason, is_shared)
 
-    def _used_by_others(self, limit: Mapping[str, Any]) -> tuple[int, float]:
+    def _used(self, limit: Mapping[str, Any]) -> tuple[int, float]:
         of = limit["of"]
         value = {TASK: self._run.task, DAY: _midnight()}.get(of, of)
-        return _used(self._store, of, value, self._run.prompt)
+        return _used(self._store, of, value, self._meters)
 
 
-def _used(store: Store, of: str, value: object, prompt: str) -> tuple[int, float]:
-    """The tokens and the dollars that the runs of a budget have used, but for that of `prompt`."""
+def _used(store: Store, of: str, value: object, meters: dict[str, RunMeter]) -> tuple[int, float]:
+    """The tokens and the dollars that the runs of a budget have used so far.
+
+    `meters` keeps what was read of the records of those under way.
+    """
     with store.read() as db:
         rows = db.execute(
-            "SELECT used, json_extract(options, '$.price') AS price FROM runs"  # noqa: S608 - ours
-            f" WHERE {_OTHERS.get(of, _OTHERS[''])} AND prompt != ? AND used IS NOT NULL",
-            (value, prompt),
+            "SELECT prompt, workspace, ended, used, json_extract(options, '$.price') AS price"  # noqa: S608 - ours
+            f" FROM runs WHERE {_RUNS_OF.get(of, _RUNS_OF[''])} AND started IS NOT NULL",
+            (value,),
         ).fetchall()
-    tokens, cost = 0, 0.0
+    tokens, cost, recent = 0, 0.0, store.now() - RECENT_MS
     for row in rows:
-        used = json.loads(row["used"])
+        used = {} if row["used"] is None else json.loads(row["used"])
+        if row["ended"] is None or row["ended"] > recent:
+            prompt = row["prompt"]
+            if prompt not in meters:
+                meters[prompt] = RunMeter(
+                    Workspace(store.folder, row["workspace"]).run_folder(prompt)
+                )
+            meters[prompt].look()
+            used = max(used, meters[prompt].used(used), key=_tokens)
         price = None if row["price"] is None else json.loads(row["price"])
         tokens += _tokens(used)
         cost += cost_of(used, price) or 0.0
@@ -132,7 +124,7 @@ def used_up_today(store: Store, limits: Iterable[Mapping[str, Any]]) -> str:
     """Why no further run may begin today, or an empty text."""
     for limit in limits:
         if limit["of"] == DAY:
-            tokens, cost = _used(store, DAY, _midnight(), "")
+            tokens, cost = _used(store, DAY, _midnight(), {})
             if _is_reached(limit, tokens, cost):
                 return _reason(limit)
     return ""

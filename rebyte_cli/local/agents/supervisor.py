@@ -186,7 +186,7 @@ class Supervisor:
         self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
         self._meter = RunMeter(self._folder)
-        self._budgets = RunBudgets(store, self._run, self._options, self._meter, self._folder)
+        self._budgets = RunBudgets(store, self._run, self._options)
         self._is_spent = False
         self._parser: Parser | None = None
 
@@ -382,7 +382,9 @@ class Supervisor:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
         stack.enter_context(logins)
         way = stack.enter_context(
-            edge.way_out(options, access, outside, self._folder, self._budgets.left())
+            edge.way_out(
+                options, access, outside, self._folder, self._budgets.left(), self._budgets.reached
+            )
         )
         invocation = Invocation(options["model"], session, new_id())
         words = adapter.screen if self.on_screen else adapter.arguments
@@ -486,7 +488,6 @@ class Supervisor:
         """Why the agent has to be stopped, or an empty text."""
         if self._meter.look():
             self._spool.add([["used", self._meter.used({})]])
-        self._budgets.watch()
         self._is_spent = bool(self._meter.spent)
         return self._stopped(
             self._meter.spent or way.problem() or _full_disk(self._workspace, self._options)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MILLION = 1_000_000
+QUESTION = b"budget?\n"
 
 
 @dataclass(frozen=True)
@@ -17,15 +20,15 @@ class ModelBudget:
 
     `tokens` read and written, `cost` in dollars: None for no limit. `price` is dollars per million
     tokens read, read from a cache and written, for answers that tell no cost. `reason` is what is
-    answered once nothing is left. The supervisor makes the file `spent`, with the reason, when
-    other runs have used it up.
+    answered once nothing is left. If others use it too (`is_shared`), the supervisor is asked
+    before each request.
     """
 
     tokens: int | None = None
     cost: float | None = None
     price: tuple[float, float, float] | None = None
     reason: str = ""
-    spent: str = ""
+    is_shared: bool = False
 
 
 def cost_of(usage: Mapping[str, Any], price: tuple[float, float, float] | None) -> float | None:
@@ -43,8 +46,11 @@ def cost_of(usage: Mapping[str, Any], price: tuple[float, float, float] | None) 
 class BudgetMeter:
     """Counts what the answers of models used. For several threads."""
 
-    def __init__(self, budget: ModelBudget) -> None:
+    def __init__(self, budget: ModelBudget, ask: Callable[[], str]) -> None:
+        """`ask` says why the budget is used up, also by others, or an empty text."""
         self._budget = budget
+        self._ask = ask
+        self._asking = threading.Lock()
         self._lock = threading.Lock()
         self._tokens = 0
         self._cost = 0.0
@@ -63,12 +69,22 @@ class BudgetMeter:
             self._cost += cost - before_cost
 
     def reached(self) -> str:
-        """Why no request may pass any more, or an empty text."""
+        """Why no request may pass any more, or an empty text. Raises OSError if none can tell."""
         budget = self._budget
         if budget.tokens is not None and self._tokens >= budget.tokens:
             return budget.reason
         if budget.cost is not None and self._cost >= budget.cost - 1e-9:
             return budget.reason
-        if budget.spent and os.path.exists(budget.spent):
-            return budget.reason
-        return ""
+        if not budget.is_shared:
+            return ""
+        with self._asking:
+            return self._ask()
+
+
+def ask_supervisor() -> str:
+    """Ask over this process's standard streams; the answer is a line of JSON. Raises OSError."""
+    os.write(1, QUESTION)
+    line = sys.stdin.readline()
+    if not line:
+        raise BrokenPipeError("the supervisor is gone")
+    return str(json.loads(line))

@@ -14,7 +14,7 @@ import time
 from .allowance import Allowance
 from .allowed_hosts import AllowedHosts
 from .client_connection import ClientConnection, GatewayParts
-from .model_budget import BudgetMeter
+from .model_budget import BudgetMeter, ask_supervisor
 from .outside import Outside
 from .record import RequestRecord
 from .settings import GatewaySettings
@@ -38,7 +38,7 @@ class Gateway:
             Outside(settings),
             RequestRecord(settings.record),
             Allowance(settings.limits),
-            BudgetMeter(settings.budget),
+            BudgetMeter(settings.budget, ask_supervisor),
             self._listener.getsockname()[1],
         )
         self._connections: dict[ClientConnection, threading.Thread] = {}
@@ -99,7 +99,7 @@ def main() -> None:
     threading.stack_size(STACK)
     threading.excepthook = _report
     try:
-        settings = GatewaySettings.from_json(sys.stdin.read())
+        settings = GatewaySettings.from_json(sys.stdin.readline())
         listener = _listener(settings.listener, wake)
         if listener is None:
             return

@@ -2,9 +2,11 @@
 
     process = Popen(command(), stdin=PIPE, stdout=PIPE, pass_fds=(listener,), env={}, cwd="/")
 
-The settings go to its standard input, as one JSON document, so that no list of processes and no
-environment shows a key. It prints `ready` when it accepts connections. It ends at SIGTERM, and when
-the reading end of its standard output is closed: when its parent has died.
+The settings go to its standard input, as one line of JSON, so that no list of processes and no
+environment shows a key. It prints `ready` when it accepts connections. With a budget that others
+share, it prints `budget?` before each request to a model, and reads the reason against it, a line
+of JSON, or `""`. It ends at SIGTERM, and when the reading end of its standard output is closed:
+when its parent has died.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class GatewaySettings:
     budget: ModelBudget = field(default_factory=ModelBudget)
 
     def to_json(self) -> str:
-        """The document for the gateway's standard input."""
+        """The line for the gateway's standard input."""
         return json.dumps(asdict(self))
 
     @classmethod

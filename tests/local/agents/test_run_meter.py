@@ -35,13 +35,17 @@ class CountingModel(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.served = 0
+        self.may_answer = threading.Event()  # a request that asks to wait for it
+        self.may_answer.set()
 
 
 class _Answers(BaseHTTPRequestHandler):
     server: CountingModel
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if b"wait" in asked:
+            assert self.server.may_answer.wait(60)
         self.server.served += 1
         body = json.dumps({"model": "m", "usage": USAGE}).encode()
         self.send_response(200)
@@ -67,9 +71,9 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingModel]:
 
 ASK = """
 import os, sys, time, urllib.error, urllib.request
-def ask():
+def ask(body=b"{}"):
     url, key = os.environ["ANTHROPIC_BASE_URL"], os.environ["ANTHROPIC_API_KEY"]
-    request = urllib.request.Request(url + "/v1/messages", b"{}", {"x-api-key": key})
+    request = urllib.request.Request(url + "/v1/messages", body, {"x-api-key": key})
     try:
         urllib.request.urlopen(request).read()
     except urllib.error.HTTPError as error:
@@ -209,6 +213,29 @@ def test_a_budget_in_dollars(bench: Bench, model: CountingModel) -> None:
     assert run.answer == "mine was stopped: the budget of $0.10 is used up"
 
 
+@pytest.mark.parametrize("of", ["batch", "day"])
+def test_no_request_passes_once_others_have_used_the_budget_up(
+    bench: Bench, model: CountingModel, of: str
+) -> None:
+    """Not even in the same second, nor if the supervisor of the others was killed."""
+    options = {"budgetOf": "batch", **limit(of, tokens=2500)}
+    model.may_answer.clear()
+    one = bench.start(
+        agent('\nask(b"wait")\nfor _ in range(9): ask()\ntime.sleep(60)'), workspace="a", **options
+    )
+    other = bench.start(
+        agent(f"ask(); ask(); ask(); open('used', 'w'); time.sleep({NAP}4)"),
+        workspace="b",
+        **options,
+    )
+    eventually((bench.workspace("b").code / "used").exists)
+    os.kill(bench.supervisor(other), signal.SIGKILL)
+    model.may_answer.set()
+    run = bench.wait(one)
+    assert (run.outcome, model.served) == ("failed", 4)
+    assert "is used up" in (run.answer or "")
+
+
 def test_runs_share_a_budget_while_they_work(bench: Bench, model: CountingModel) -> None:
     """Neither would use it up alone."""
     code = agent("\nwhile True:\n    ask()\n    print('x', flush=True)\n    time.sleep(0.2)")
@@ -216,8 +243,7 @@ def test_runs_share_a_budget_while_they_work(bench: Bench, model: CountingModel)
     prompts = [bench.start(code, workspace=name, **options) for name in ("a", "b")]
     reason = "mine was stopped: the budget of 20,000 tokens is used up"
     assert [bench.wait(prompt).answer for prompt in prompts] == [reason] * 2
-    # A request of either may pass before it knows of the other's last ones.
-    assert 20 <= model.served < 40
+    assert 20 <= model.served <= 21  # each may pass its last one at the same time
 
 
 @pytest.mark.parametrize("of", ["task", "day", "batch"])
