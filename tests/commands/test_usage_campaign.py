@@ -182,8 +182,9 @@ def check(plan: PlannedRun, task: dict[str, Any], answers: list[ServedAnswer]) -
     least, most = [0, 0, 0], [0, 0, 0]
     for answer in answers:
         known = told.get(answer.number, (0, 0))
-        # The end of an answer whose run was killed meanwhile may have reached no gateway.
-        is_sure = answer.is_whole and not (plan.victim and answer.number == plan.moment[0])
+        # The agent has read each answer before it asks again; that of the last one may have reached
+        # no gateway, if something was killed.
+        is_sure = answer.is_whole and not (plan.is_killed.is_set() and answer is answers[-1])
         for place, count in enumerate(answer.sent if is_sure else known):
             least[place] += count
         for place, count in enumerate(answer.sent):
