@@ -81,7 +81,7 @@ class BatchOptions(NamedTuple):
     `search_for` is how long a lost create is searched for before its outcome is called unknown,
     and how long scans must agree that there is no task before it is sent again. `budget` is what
     the tasks of all runs of this journal may use together (None: any amount); with `limits_runs`,
-    the service ends tasks that run when they have used it up.
+    the service is told, which ends tasks that run when they have used it up.
     """
 
     jobs: int = 8
@@ -360,8 +360,11 @@ class Runner:
                 for task_id, (usage, model) in entry.used.items():
                     self._spending.note(task_id, usage, model, self._model_of(index))
             self._stop_if_spent()
-            if self._options.limits_runs:
-                self._workers.more = self._spending.limits()
+        if self._options.limits_runs:
+            # All runs of this journal share one name, so that those whose batch was killed, and
+            # that work on, count for those that are created after it.
+            limits = self._options.budget.fields if self._options.budget else {}
+            self._workers.more = {**limits, "budgetOf": self._journal.name}
 
     def _spend(self, index: int, task: Mapping[str, Any]) -> None:
         """Count what a task has used so far; it may run on."""

@@ -535,8 +535,7 @@ def budget_fields(app: App, budget: Budget | None, model: str | None) -> dict[st
     if not app.settings.is_local:
         raise BadUsage("--budget requires -P local, unless it is that of a batch")
     check_prices(budget, {"the task": model}, app.priced)
-    fields = {"budgetTokens": budget.tokens, "budgetUsd": budget.cost}
-    return {name: amount for name, amount in fields.items() if amount is not None}
+    return budget.fields
 
 
 # What `create` and `batch` send besides the prompt

@@ -335,8 +335,10 @@ def command(
         options = _options(app, jobs, wait, timeout, fail_fast, retry_failed, resend_after)
         if budget is not None:
             max_running = max_running or jobs
-            options = _limited(app, options, budget, batch, plan)
-        options = options._replace(max_running=max_running)
+            _check_prices(app, budget, batch, plan)
+        options = options._replace(
+            max_running=max_running, budget=budget, limits_runs=app.settings.is_local
+        )
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
         checks = _checks(app, asked_checks, options, batch, plan, no_jail=no_jail)
@@ -353,10 +355,8 @@ def command(
     )
 
 
-def _limited(
-    app: App, options: BatchOptions, budget: Budget, batch: Input, plan: Plan
-) -> BatchOptions:
-    """The options with a budget. BadUsage for dollars if the model of a line has no price."""
+def _check_prices(app: App, budget: Budget, batch: Input, plan: Plan) -> None:
+    """Raise BadUsage for a budget in dollars if the model of a line has no price."""
     from ..tasks.budget import check_prices
 
     found: dict[str | None, str] = {}
@@ -364,7 +364,6 @@ def _limited(
         line = batch.lines[index]
         found.setdefault(batch.body(line).get("model"), f"line {line.number}")
     check_prices(budget, {line: model for model, line in found.items()}, app.priced)
-    return options._replace(budget=budget, limits_runs=app.settings.is_local)
 
 
 def _batch_of(

@@ -24,6 +24,12 @@ class Budget(NamedTuple):
     def __str__(self) -> str:
         return f"{self.tokens:,} tokens" if self.cost is None else dollars(self.cost)
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """As fields of a create, for the local service, which ends runs once it is used up."""
+        found = {"budgetTokens": self.tokens, "budgetUsd": self.cost}
+        return {name: amount for name, amount in found.items() if amount is not None}
+
 
 def parse_budget(text: str) -> Budget | None:
     """`5usd`, `300ktok` or `2Mtok` as a budget; None for anything else."""
@@ -62,20 +68,6 @@ class Spending:
         self._of[task_id] = usage.tokens, cost or 0.0
         self._tokens += usage.tokens - before_tokens
         self._cost += (cost or 0.0) - before_cost
-
-    def limits(self) -> dict[str, Any]:
-        """The fields of creates whose tasks may use together what is left now.
-
-        They are those of the local service. Its runs end once it is used up.
-        """
-        import os
-
-        left = {
-            "budgetTokens": self.budget.tokens and max(self.budget.tokens - self._tokens, 0),
-            "budgetUsd": self.budget.cost and max(round(self.budget.cost - self._cost, 9), 0),
-        }
-        fields = {name: amount for name, amount in left.items() if amount is not None}
-        return {**fields, "budgetOf": os.urandom(8).hex()}
 
     @property
     def is_reached(self) -> bool:

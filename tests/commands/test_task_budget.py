@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Done
+from tests.conftest import COMMAND, Done
 from tests.local.agents.bench import PYTHON
 from tests.local.agents.test_run_meter import ASK, CountingModel
 from tests.tools import need_jail
+from tests.waiting import eventually
 
 Run = Callable[..., Done]
 
@@ -70,6 +72,32 @@ def test_tasks_of_a_batch_end_when_they_have_used_its_budget_together(
     assert "the budget of 15,000 tokens is used up" in rows[0]["error"]["message"]
     assert 15 <= model.served < 30
     assert sum(row["usage"]["requests"] for row in rows[:2]) == model.served
+
+
+def test_the_tasks_of_a_killed_batch_share_its_budget_with_those_created_later(
+    asking: Run, home: Path, model: CountingModel
+) -> None:
+    """The first one works on, whatever happens to the batch."""
+    model.may_answer.clear()
+    asks = "[ask() for _ in range(9)]"
+    (home / "in.txt").write_text(f'ask(); ask(b"wait"); {asks}\n{asks}\n')
+    batch = ["-P", "local", "batch", "in.txt", "--text", "-o", "jsonl", "-x", "mine", "--jobs", "1"]
+    batch += ["--budget", "5ktok"]
+    with subprocess.Popen([*COMMAND, *batch], cwd=home, stdout=subprocess.DEVNULL) as first:
+        eventually(lambda: model.served == 1)
+        first.kill()
+
+    def let_go() -> None:
+        eventually(lambda: model.served >= 5)
+        model.may_answer.set()
+
+    waiting = threading.Thread(target=let_go)
+    waiting.start()
+    done = asking(*batch, "--max-running", "2", cwd=home)
+    waiting.join()
+    assert [row["status"] for row in done.documents] == ["failed", "failed"]
+    assert {row["error"]["code"] for row in done.documents} == {"budget_reached"}
+    assert model.served == 6  # of which one was under way when the fifth answer used it up
 
 
 def test_nothing_more_begins_on_a_day_whose_budget_is_used_up(
