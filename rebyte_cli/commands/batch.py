@@ -336,9 +336,7 @@ def command(
         if budget is not None:
             max_running = max_running or jobs
             _check_prices(app, budget, batch, plan)
-        options = options._replace(
-            max_running=max_running, budget=budget, limits_runs=app.settings.is_local
-        )
+        options = options._replace(max_running=max_running, budget=budget)
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
         checks = _checks(app, asked_checks, options, batch, plan, no_jail=no_jail)
@@ -403,7 +401,8 @@ def _options(
     search_for = LOCAL_SEARCH if app.settings.is_local else None
     if resend_after is None:
         resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
-    return BatchOptions(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for)
+    options = BatchOptions(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for)
+    return options._replace(limits_runs=app.settings.is_local)
 
 
 def _checks(
