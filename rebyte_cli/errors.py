@@ -454,6 +454,14 @@ class CheckBroken(TaskEnded):
     verb = "could not be checked"
 
 
+class SchemaMismatch(TaskEnded):
+    """The answer of a task is not JSON that fits the schema that was asked for."""
+
+    exit_status = 10
+    code = "schema_mismatch"
+    verb = "gave no answer that fits the schema"
+
+
 class NeedsAnswer(RebyteError):
     """Waited for: the task asks a question, and no one is there to answer it.
 

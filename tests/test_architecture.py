@@ -46,7 +46,7 @@ ALLOWED = {
     "manual": {"", "cli", "completion", "config", "local", "system"},
     "batch": {"api", "errors", "history", "once", "output", "system", "tasks"},
     "land": {"batch", "errors", "output", "system", "tasks"},
-    "tasks": {"api", "errors", "history", "local", "once", "output", "system"},
+    "tasks": {"api", "errors", "history", "installation", "local", "once", "output", "system"},
     "once": {"api", "errors", "history", "system"},
     "history": {"api", "errors", "system"},
     "config": {"", "api", "errors", "system"},

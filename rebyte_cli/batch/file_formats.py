@@ -52,6 +52,12 @@ class Fingerprint:
         # Without its end: a last line may get one when others are appended.
         self._ends += self._hash.copy().digest()[:_SIZE]
 
+    def include(self, text: str) -> None:
+        """Take a text from elsewhere that the last line, or every line, stands for."""
+        self._hash.update(f"\0{text}\0".encode())
+        if self._ends:
+            self._ends[-_SIZE:] = self._hash.copy().digest()[:_SIZE]
+
     @property
     def whole(self) -> str:
         """The digest of everything, to the byte."""

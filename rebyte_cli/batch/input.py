@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
 
 from ..errors import BadUsage, NotFound, did_you_mean
 from .file_formats import (
@@ -23,6 +23,9 @@ from .file_formats import (
     records,
 )
 from .line_fields import MOST_COMPARED, NO_PROMPT, NO_SUCH_FIELD, LineChecker, LineFields
+
+if TYPE_CHECKING:
+    from ..tasks.answer_schema import AnswerSchema
 
 LONGEST_TITLE = 72  # characters
 IN_MEMORY = 8 << 20  # bytes of bodies before they go to a file
@@ -108,7 +111,7 @@ class InputLine(NamedTuple):
 
     `workspace` is an id, `@key` for the workspace of another line, or None for a new one.
     `paths` are files to upload, `labels` pairs for the history. `offset` and `size` say where its
-    body is kept. `title` is how its prompt begins.
+    body is kept. `title` is how its prompt begins. `schema` is what its answer must fit.
     """
 
     number: int
@@ -119,6 +122,7 @@ class InputLine(NamedTuple):
     size: int
     labels: tuple[tuple[str, str], ...] = ()
     title: str = ""
+    schema: AnswerSchema | None = None
 
     @property
     def has_own_key(self) -> bool:
@@ -148,10 +152,12 @@ class Input:
         key = fields.key or str(number)
         labels = tuple(fields.labels.items())
         title = title_of(fields.body["prompt"])
-        line = InputLine(
-            number, key, fields.workspace, fields.paths, self._end, len(data), labels, title
+        where = (self._end, len(data))
+        self.lines.append(
+            InputLine(
+                number, key, fields.workspace, fields.paths, *where, labels, title, fields.schema
+            )
         )
-        self.lines.append(line)
         self._end += len(data)
 
     def body(self, line: InputLine) -> dict[str, Any]:
@@ -173,11 +179,12 @@ def read_source(
     defaults: Mapping[str, Any],
     files: Iterable[str],
     labels: Mapping[str, str],
+    schema: AnswerSchema | None = None,
 ) -> Input:
     """The checked input of a batch.
 
-    `defaults` are fields of POST /tasks, and `files` paths, for lines that do not name their own.
-    All lines get `labels`.
+    `defaults` are fields of POST /tasks, `files` paths, and `schema` is what answers must fit, for
+    lines that do not name their own. All lines get `labels`.
     Raises BadUsage that names every bad line, and NotFound for a file that is missing.
     """
     from ..tasks.upload import check
@@ -190,7 +197,7 @@ def read_source(
     if source.workspace_per_line and workspace:
         raise BadUsage("--workspace and --workspace-per-line cannot be used together")
     checker = LineChecker(
-        LineFields(body, workspace, tuple(check(files)), labels=labels),
+        LineFields(body, workspace, tuple(check(files)), labels=labels, schema=schema),
         workspace_per_line=source.workspace_per_line,
         find_files=lambda path: check([path]),
     )
@@ -232,6 +239,9 @@ def read_input(
     that the file is of another form; then nothing may be sent.
     """
     read = Input(Fingerprint(f"{form}\0{template.text if template else ''}\0"))
+    schema = checker.defaults.schema
+    if schema is not None:  # what prompts ask for is a part of them
+        read.fingerprint.include(schema.text)
     bad = BadLines(name)
     first_with: dict[str, int] = {}
     columns = template.fields if template is not None else None
@@ -254,6 +264,8 @@ def read_input(
         has_prompts = has_prompts or NO_PROMPT not in wrong
         unknown = (field for field, why in wrong if why.startswith(NO_SUCH_FIELD))
         foreign = foreign or next(unknown, None)
+        if fields.schema is not None and fields.schema is not schema:
+            read.fingerprint.include(fields.schema.text)
         for problem in problems:
             bad.add(number, problem)
         if not bad:

@@ -21,7 +21,7 @@ GROUP = b" "  # before the first record of a group
 SECTOR = 512  # bytes that a disk writes whole or not at all
 Record = dict[str, Any]
 _FIRST = f'{{"{MARK}":'.encode()
-_WORDS = {"input": "input: lines that were there, or the template, have changed"}
+_WORDS = {"input": "input: lines that were there, the template or a schema have changed"}
 
 
 def replay(

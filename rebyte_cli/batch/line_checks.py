@@ -12,17 +12,22 @@ from ..errors import RebyteError
 from .state import Report
 
 if TYPE_CHECKING:
-    from ..tasks.check import CheckOutcome
+    from ..tasks.answer_schema import AnswerSchema
+    from ..tasks.verdict import Verdict
 
 MOST_THREADS = 4
 
 
 class CheckJob(NamedTuple):
-    """A line whose task has ended, the document of that task, and what was sent for it."""
+    """A line whose task has ended, the document of that task, and what was sent for it.
+
+    `schema` is what its answer must fit, if anything.
+    """
 
     line: int
     task: Mapping[str, Any]
     body: Mapping[str, Any]
+    schema: AnswerSchema | None
 
 
 class MendJob(NamedTuple):
@@ -35,16 +40,14 @@ class MendJob(NamedTuple):
 
 
 class LineChecks(Protocol):
-    """How the tasks of a batch are checked. Called by several threads."""
+    """How the tasks of a batch are examined. Called by several threads."""
 
     @property
     def tries(self) -> int:
-        """How many runs of a task are checked at most."""
+        """How many runs of a task are examined at most."""
 
-    def check(
-        self, task: Mapping[str, Any], body: Mapping[str, Any], stopped: Callable[[], bool]
-    ) -> CheckOutcome:
-        """Check a task that was created with `body`. Ends soon after `stopped` says so."""
+    def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> Verdict:
+        """Find out what the task of a line comes to. Ends soon after `stopped` says so."""
 
     def mend(self, task_id: str, prompt: str, key: str) -> str:
         """Send the prompt to the task, at most once for this key; the id of that prompt.
@@ -68,7 +71,7 @@ class CheckPool:
 
     @property
     def tries(self) -> int:
-        """How many runs of a task are checked at most."""
+        """How many runs of a task are examined at most."""
         return self._checks.tries
 
     def put(self, job: CheckJob | MendJob) -> None:
@@ -112,6 +115,6 @@ class CheckPool:
         if isinstance(job, MendJob):
             self._report("mended", job.line, self._checks.mend(job.task_id, job.prompt, job.key))
             return
-        outcome = self._checks.check(job.task, job.body, self._stopped.is_set)
+        verdict = self._checks.examine(job, self._stopped.is_set)
         if not self._stopped.is_set():
-            self._report("checked", job.line, (job.task, outcome))
+            self._report("checked", job.line, (job.task, verdict))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BadUsage, RebyteError, did_you_mean
+from ..errors import BadUsage, NotFound, RebyteError, did_you_mean
 from ..history.labels import problem_of_all
 from ..tasks.prompt import check_prompt
 
+if TYPE_CHECKING:
+    from ..tasks.answer_schema import AnswerSchema
+
 Problem = tuple[str, str]  # the field, and what is wrong with it
+SCHEMA = "outputSchema"
 LONGEST_KEY = 200
 MOST_COMPARED = 1000  # names among which a similar one is searched for
 NO_SUCH_FIELD = "no such field"
@@ -22,7 +26,7 @@ class LineFields(NamedTuple):
 
     `body` holds fields of POST /tasks except `workspaceId`, which is `workspace` (an id, or
     `@key` for the workspace of another line). `paths` are files still to be uploaded. `labels`
-    go to the history.
+    go to the history. `schema` is what the answer must fit; the prompt asks for it.
     """
 
     body: dict[str, Any]
@@ -30,6 +34,7 @@ class LineFields(NamedTuple):
     paths: tuple[str, ...] = ()
     key: str | None = None
     labels: Mapping[str, str] = {}
+    schema: AnswerSchema | None = None
 
 
 class LineChecker:
@@ -45,10 +50,11 @@ class LineChecker:
         """`workspace_per_line`: no line may name a workspace. `find_files` gives the files that a
         path or a pattern names, and raises when one of them cannot be uploaded.
         """
-        self._defaults = defaults
+        self.defaults = defaults
         self._workspace_per_line = workspace_per_line
         self._find_files = find_files
         self._files: dict[str, list[str] | str] = {}
+        self._schemas: dict[str, AnswerSchema | str] = {}
 
     def check(
         self, given: Mapping[str, Any], *, prompt: str | None, data: bool
@@ -61,14 +67,14 @@ class LineChecker:
         """
         problems: list[Problem] = []
         misspelt = False
-        body = dict(self._defaults.body)
+        body = dict(self.defaults.body)
         # They belong to the default repository.
         if "githubUrl" in given:
             body.pop("localRepository", None)
         if given.get("githubUrl") is not None:
             body.pop("branchName", None)
-        workspace, paths, key = self._defaults.workspace, self._defaults.paths, None
-        labels = self._defaults.labels
+        workspace, paths, key = self.defaults.workspace, self.defaults.paths, None
+        labels, schema = self.defaults.labels, self.defaults.schema
         for name, value in given.items():
             if name == "prompt" and prompt is not None:
                 continue
@@ -83,6 +89,7 @@ class LineChecker:
                 workspace = None if name == "workspaceId" else workspace
                 paths = () if name == "files" else paths
                 labels = {} if name == "labels" else labels
+                schema = None if name == SCHEMA else schema
                 continue
             wrong = KNOWN[name](value)
             if wrong and data and name == "labels":
@@ -91,6 +98,12 @@ class LineChecker:
                 problems.append((name, wrong))
             elif name == "key":
                 key = str(value)
+            elif name == SCHEMA:
+                named = self._schema(value)
+                if isinstance(named, str):
+                    problems.append((SCHEMA, named))
+                else:
+                    schema = named
             elif name == "labels":
                 labels = {**labels, **_pairs(value)}
             elif name == "workspaceId":
@@ -105,7 +118,7 @@ class LineChecker:
         if prompt is not None:
             body["prompt"] = prompt
         if not misspelt:  # else the prompt is there, under another name
-            problems += self._check_prompt(body, given)
+            problems += self._check_prompt(body, given, schema)
         problems += self._check_body(body, given)
         files: list[str] = []
         for path in paths:
@@ -114,13 +127,19 @@ class LineChecker:
                 problems.append(("files", found))
             else:
                 files += found
-        return LineFields(body, workspace, tuple(dict.fromkeys(files)), key, labels), problems
+        every = tuple(dict.fromkeys(files))
+        return LineFields(body, workspace, every, key, labels, schema), problems
 
-    def _check_prompt(self, body: Mapping[str, Any], given: Mapping[str, Any]) -> list[Problem]:
+    def _check_prompt(
+        self, body: dict[str, Any], given: Mapping[str, Any], schema: AnswerSchema | None
+    ) -> list[Problem]:
+        """What is wrong with the prompt, which asks for an answer that fits the schema then."""
         if "prompt" not in body:
             return [NO_PROMPT] if given.get("prompt") is None else []
         try:
             check_prompt(body["prompt"])
+            if schema is not None:
+                body["prompt"] = schema.ask(body["prompt"])
         except BadUsage as error:
             return [("prompt", error.message)]
         return []
@@ -132,6 +151,21 @@ class LineChecker:
         if self._workspace_per_line and given.get("workspaceId") is not None:
             problems.append(("workspaceId", "not allowed with --workspace-per-line"))
         return problems
+
+    def _schema(self, value: Any) -> AnswerSchema | str:
+        """The schema that a line has, or names a file of, or what is wrong with it."""
+        from ..tasks.answer_schema import AnswerSchema
+
+        try:
+            if isinstance(value, dict):
+                return AnswerSchema.of(value, "the value")
+            if value not in self._schemas:
+                self._schemas[value] = AnswerSchema.read(value)
+        except (BadUsage, NotFound) as error:
+            if isinstance(value, dict):
+                return error.message
+            self._schemas[value] = error.message
+        return self._schemas[value]
 
     def _find(self, path: str) -> list[str] | str:
         """The files that a path of a line names, or what is wrong with it."""
@@ -188,6 +222,13 @@ def _files(value: Any) -> str | None:
     return None
 
 
+def _schema_or_path(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return None
+    wrong = _string(value)
+    return wrong and wrong.replace("a string", "an object or the path of a file")
+
+
 def _labels(value: Any) -> str | None:
     if not isinstance(value, dict | str):
         return f"must be an object of names and values, not {_kind(value)}"
@@ -214,7 +255,7 @@ def _kind(value: Any) -> str:
 
 
 # The fields of POST /tasks (seed document; `files` vendor docs, `actor` seen in a client), and
-# `key` and `labels`, which are ours.
+# `key`, `labels` and `outputSchema`, which are ours.
 KNOWN: dict[str, Callable[[Any], str | None]] = {
     "prompt": _prompt,
     "key": _key,
@@ -227,6 +268,7 @@ KNOWN: dict[str, Callable[[Any], str | None]] = {
     "files": _files,
     "actor": _string,
     "labels": _labels,
+    SCHEMA: _schema_or_path,
 }
 LISTS = frozenset({"skills", "files"})
 

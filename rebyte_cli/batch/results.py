@@ -76,7 +76,7 @@ def row_of(
         "finishedAt": entry.finished,
         "title": line.title,
         "reason": error and error.get("reason"),
-        **({"check": entry.check} if entry.check is not None else {}),
+        **entry.findings,
     }
     used = entry.used.get(entry.id or "")
     if used is not None:

@@ -641,7 +641,7 @@ class Runner:
             self._lines.apply(index, record)
             self._spend(index, task)
             task = {**task, "workspaceId": entry.workspace or task.get("workspaceId")}
-            self._checks.put(CheckJob(index, task, self._batch.body(line)))
+            self._checks.put(CheckJob(index, task, self._batch.body(line), line.schema))
             return ()
         return self._ended(index, task, ended_record(line.number, task, _now(), reason))
 
@@ -661,20 +661,20 @@ class Runner:
         return ()
 
     def _on_checked(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
-        task, outcome = value
+        task, verdict = value
         if entry.state != "checking" or self._checks is None:
             return ()
         number, most = self._batch.lines[index].number, self._checks.tries
         tries = entry.tries + 1
-        if outcome.status != "failed" or tries >= most:
-            record = checked_record(number, task, _now(), outcome, tries)
+        if verdict.status != "failed" or tries >= most:
+            record = checked_record(number, task, _now(), verdict, tries)
             return self._ended(index, task, record)
         record = {
             "line": number,
             "is": "mending",
             "tries": tries,
-            "check": outcome.document(tries),
-            "prompt": outcome.prompt(tries + 1, most),
+            "prompt": verdict.prompt(tries + 1, most),
+            **verdict.fields(tries),
         }
         self._note_down(record)
         self._lines.apply(index, record)

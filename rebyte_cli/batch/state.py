@@ -12,9 +12,9 @@
 that a crash left in `sending` is lost. One whose task was found by a search is unknown again if
 another create is answered with that task.
 
-`checking`: its task has completed, and a command decides whether that counts (`--check`). If it
-does not pass, the line is `mending` until what the command said was sent to the task, which runs
-again then: the line has the prompt to wait for.
+`checking`: its task has completed, and whether that counts is found out (`--check`, `--schema`). If
+it does not, the line is `mending` until what is wrong was sent to the task, which runs again then:
+the line has the prompt to wait for.
 
 Only the thread that made a `LineTable` moves a line. What other threads know comes to it as events.
 """
@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..api.status import canonical_status
 from ..api.token_usage import TokenUsage
-from ..errors import BudgetReached, RebyteError
+from ..errors import BudgetReached, RebyteError, TaskEnded
 from .input import InputLine
 from .journal_format import Record
 
 if TYPE_CHECKING:
-    from ..tasks.check import CheckOutcome
+    from ..tasks.verdict import Verdict
 
 LOST = frozenset({"sending", "lost", "unknown"})
 OVER = frozenset({"ended", "refused"})
@@ -71,12 +71,12 @@ class LineState:
     (monotonic). `is_found`: its task was not answered, but found by a search. `used` is what each
     task that the line has had used, by id, with the name of its model.
 
-    `tries` counts the runs whose check has failed, `check` is what the last check came to, `prompt`
-    the id of the prompt to wait for if it is not the first, and `told` what is to be sent to the
-    task.
+    `tries` counts the runs that were found wanting, `findings` has the `check` and the `output` of
+    the last that was looked at, `prompt` is the id of the prompt to wait for if it is not the
+    first, and `told` what is to be sent to the task.
     """
 
-    __slots__ = ("begun_here", "candidates", "check", "error", "finished", "id", "is_found",
+    __slots__ = ("begun_here", "candidates", "error", "findings", "finished", "id", "is_found",
                  "is_printed", "prompt", "resent", "sent", "since", "started", "state", "status",
                  "told", "tries", "url", "used", "workspace")  # fmt: skip
 
@@ -101,7 +101,7 @@ class LineState:
         self.candidates: Sequence[str] = ()
         self.is_found = False
         self.tries = 0
-        self.check: Mapping[str, Any] | None = None
+        self.findings: Mapping[str, Any] = {}
         self.prompt: str | None = None
         self.told: str | None = None
 
@@ -121,12 +121,12 @@ class LineState:
             self.state = "checking"
         elif state == "mending":
             self.state, self.told = "mending", record.get("prompt")
-            self.check, self.tries = record.get("check"), record.get("tries", 0)
+            self.findings, self.tries = _findings(record), record.get("tries", 0)
         elif state == "mended":
             self.state, self.prompt = "created", record.get("prompt")
         elif state == "ended":
             self.state = "ended"
-            self.check = record.get("check", self.check)
+            self.findings = _findings(record) or self.findings
             self.status, self.finished = record.get("status"), record.get("completedAt")
             self.error = record.get("error")
             self.workspace = self.workspace or record.get("workspaceId")
@@ -161,6 +161,10 @@ class LineState:
     def is_doubtful(self) -> bool:
         """Refused by a fault of the server, which does not say whether it made a task."""
         return self.state == "refused" and (self.error or {}).get("exit") == 5
+
+
+def _findings(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record[name] for name in ("check", "output") if name in record}
 
 
 class LineTable(dict[int, LineState]):
@@ -275,14 +279,14 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
 
 
 def checked_record(
-    number: int, task: Mapping[str, Any], now: str, outcome: CheckOutcome, tries: int
+    number: int, task: Mapping[str, Any], now: str, verdict: Verdict, tries: int
 ) -> Record:
-    """The line's task has completed, and was checked for the last time: it passed, or failed."""
-    record = ended_record(number, task, now) | {"check": outcome.document(tries)}
-    ended = outcome.of_task(task)
-    if isinstance(ended, RebyteError):
+    """The line's task has completed, and was looked at for the last time: it passed, or failed."""
+    record = ended_record(number, task, now) | verdict.fields(tries)
+    ended = verdict.of_task(task, tries)
+    if isinstance(ended, TaskEnded):
         record["status"] = "failed"
-        reason = outcome.reason.split("\n")[0]
+        reason = ended.reason.split("\n")[0]
         record["error"] = {
             "code": ended.code,
             "message": f"task {task.get('id')} {type(ended).verb}: {reason}",

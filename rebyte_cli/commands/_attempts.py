@@ -13,8 +13,8 @@ from ._wait import finished
 
 if TYPE_CHECKING:
     from ..tasks.attempts import Attempts
+    from ..tasks.mending import Mending
     from ..tasks.wait import WaitTarget
-    from ._check import Checks
 
 
 def create_attempts(
@@ -22,7 +22,7 @@ def create_attempts(
     bodies: Sequence[Mapping[str, Any]],
     create: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     deadline: Deadline,
-    checks: Checks | None = None,
+    checks: Mending | None = None,
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Create a task for each body, at the same time; returns once the first exists.
 
@@ -63,7 +63,7 @@ def _first_success(
     attempts: Attempts,
     targets: Sequence[WaitTarget],
     deadline: Deadline,
-    checks: Checks | None,
+    checks: Mending | None,
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Yield what counts, then the attempts whose outcome is unknown, however the wait ended.
 

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from ..app import App
-from ..errors import BadUsage, Interrupted, Next, RebyteError, TaskEnded
-from ..system.deadline import Deadline
+from ..errors import BadUsage
+from ..system.deadline import NO_LIMIT, Deadline
 from ._options import Duration, Number, Option
 
 if TYPE_CHECKING:
-    from ..output.records import RowOrError
+    from ..api.client import RebyteClient
+    from ..batch.line_checks import CheckJob
+    from ..tasks.answer_schema import AnswerSchema
     from ..tasks.check import CheckCommand, CheckOutcome
     from ..tasks.check_tree import Base
-    from ..tasks.wait import LateTargets, WaitTarget
+    from ..tasks.mending import Mending
+    from ..tasks.verdict import Verdict
 
 F = TypeVar("F", bound=Any)
-TRIES = 3
+TRIES = 3  # as in tasks.mending, which need not be loaded for a help page
 MOST_TRIES = 20
 SHOWN_PATHS = 5
 
 
 class CheckOptions(NamedTuple):
-    """The values of `check_options`; `check` and `tries` are those of `mending_options`."""
+    """The values of `check_options`; those from `check` on are those of `mending_options`."""
 
     protect: Sequence[str]
     check_timeout: float | None
     base: str | None = None
     check: str | None = None
     tries: int | None = None
+    schema: AnswerSchema | None = None
+
+    def ask(self, prompt: str) -> str:
+        """The prompt with the request for an answer that fits the schema, if there is one."""
+        return prompt if self.schema is None else self.schema.ask(prompt)
+
+
+class SchemaFile(click.Path):
+    """A file with a JSON Schema that answers must fit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the AnswerSchema. Raises BadUsage and NotFound."""
+        from ..tasks.answer_schema import AnswerSchema
+
+        return value if isinstance(value, AnswerSchema) else AnswerSchema.read(str(value))
 
 
 def protection_options(function: F) -> F:
@@ -69,13 +87,20 @@ def check_options(function: F) -> F:
 
 
 def mending_options(function: F) -> F:
-    """Add `--check`, `--tries` and those of `check_options` to a command that can wait."""
+    """Add `--check`, `--schema` and the options about them to a command that can wait."""
     decorators = (
         click.option(
             "--check",
             metavar="CMD",
             help="Done means that CMD passes on the changes: else its output is sent to the task,"
             " which tries again (status 10 if it never passes).",
+        ),
+        click.option(
+            "--schema",
+            type=SchemaFile(dir_okay=False),
+            metavar="FILE",
+            help="Ask for an answer in JSON that fits the JSON Schema in FILE, and check it with"
+            " --wait: `output` in JSON (status 10 if it never fits).",
         ),
         click.option(
             "--tries",
@@ -96,9 +121,11 @@ def _check_needs_check(ctx: click.Context) -> None:
     if "tries" not in given:
         return
     if given["check"] is None:
-        for name in ("tries", "protect", "check_timeout", "base"):
+        for name in ("protect", "check_timeout", "base"):
             if given[name] not in (None, ()):
                 raise BadUsage(f"--{name.replace('_', '-')} requires --check")
+        if given["tries"] is not None and given["schema"] is None:
+            raise BadUsage("--tries requires --check or --schema")
     elif not (given["wait"] or given.get("stream") or given.get("dry_run")):
         wanted = "--wait or --stream" if "stream" in given else "--wait"
         raise BadUsage(f"--check requires {wanted}")
@@ -135,6 +162,32 @@ def start_of(
     return check.base_of(workspace, known, revision=base, local_state=local_state)
 
 
+def examined(
+    app: App,
+    task: Mapping[str, Any],
+    how: CheckCommand | None,
+    base: str | None,
+    schema: AnswerSchema | None,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    client: RebyteClient | None = None,
+    deadline: Deadline = NO_LIMIT,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Verdict:
+    """What a task that has completed comes to: its answer, if there is a schema, and its check.
+
+    Raises what `checked` and `tasks.result.answer` raise.
+    """
+    from ..tasks.mending import answer_outcome
+    from ..tasks.verdict import Verdict
+
+    answer = None
+    if schema is not None:
+        answer = answer_outcome(client or app.client, str(task["id"]), schema, deadline)
+    check = None if how is None else checked(app, task, how, base, asked, stopped)
+    return Verdict(check, answer)
+
+
 def checked(
     app: App,
     task: Mapping[str, Any],
@@ -169,130 +222,40 @@ def checked(
     return outcome
 
 
-class Checks:
-    """The checks of tasks that are waited for: each is done when it passes, or has no try left."""
+def mending(
+    app: App, options: CheckOptions, deadline: Deadline, *, no_jail: bool
+) -> Mending | None:
+    """What becomes of the tasks that the options are about; None if they ask for nothing.
 
-    def __init__(
-        self, app: App, options: CheckOptions, deadline: Deadline, *, no_jail: bool
-    ) -> None:
-        """Raises CheckUnusable where no check can be made, and BadUsage as `check_command`."""
-        from ..tasks.check import require_jail
+    Raises CheckUnusable where no check can be made, and BadUsage as `check_command`.
+    """
+    from ..tasks.mending import Mending
 
-        self._app = app
-        self._base = options.base
-        self._most = options.tries or TRIES
-        self._deadline = deadline
-        self._how = check_command(str(options.check), options, no_jail=no_jail)
-        self._tries: dict[str, int] = {}
-        require_jail(self._how)
+    if options.check is None and options.schema is None:
+        return None
+    how = required_check(options, no_jail=no_jail)
 
-    def require_base(self, task_id: str) -> None:
-        """Raise, before anything is sent, if it is not known what a task started from."""
-        start_of(self._app, {"id": task_id}, self._base)
+    def examine(task: Mapping[str, Any], limit: Deadline) -> Verdict:
+        return examined(app, task, how, options.base, options.schema, deadline=limit)
 
-    def step(self, outcome: RowOrError) -> RowOrError | WaitTarget:
-        """What comes after the end of a run: how the task ended, or the next prompt to wait for.
-
-        A task that completed is checked; if that fails, what the command printed is sent to it.
-        """
-        if isinstance(outcome, RebyteError):
-            return outcome
-        task_id = str(outcome["id"])
-        number = self._tries[task_id] = self._tries.get(task_id, 0) + 1
-        self._app.note(f"Checking task {task_id} (try {number} of {self._most})")
-        try:
-            result = checked(self._app, outcome, self._how, self._base)
-        except (KeyboardInterrupt, Interrupted) as stop:
-            stop = Interrupted.of(stop)
-            hint = "The task has completed. Check it with " + Next("check", task_id, "…")
-            raise Interrupted(stop.exit_status, hint=stop.hint or hint) from None
-        except RebyteError as error:
-            return error.about(task_id)
-        ended = result.of_task({**outcome, "check": result.document(number)})
-        if result.status != "failed" or number >= self._most or self._deadline.has_passed:
-            return ended
-        return self._mend(task_id, result, number, ended)
-
-    def _mend(
-        self, task_id: str, result: CheckOutcome, number: int, ended: RowOrError
-    ) -> RowOrError | WaitTarget:
-        """Send the output of a check that failed to its task."""
-        from ..tasks.create import follow_up
-
-        body = {"prompt": result.prompt(number + 1, self._most)}
-        self._app.note(
-            f"The check failed with status {result.exit}; its output is sent to the task"
-        )
-        try:
-            answer = follow_up(
-                self._app.client,
-                self._app.history,
-                task_id,
-                body,
-                note=self._app.note,
-                deadline=self._deadline,
-            )
-        except RebyteError as error:
-            if isinstance(ended, TaskEnded):  # the result of the check is not lost with it
-                self._app.note(ended.message)
-            return error.about(task_id)
-        from ..tasks.wait import WaitTarget
-
-        return WaitTarget(task_id, str(answer["promptId"]))
-
-    def ends(
-        self,
-        wait: Callable[..., Iterator[RowOrError]],
-        targets: Sequence[WaitTarget],
-        late: LateTargets | None = None,
-    ) -> Iterator[RowOrError]:
-        """How each of the tasks ended that `wait` (with `late` as argument) waits for.
-
-        Those whose prompts are sent meanwhile join that wait.
-        """
-        from ..tasks.wait import WaitTarget
-
-        again = _Again([target.task_id for target in targets], late)
-        for outcome in wait(late=again):
-            step = self.step(outcome)
-            if isinstance(step, WaitTarget):
-                again.add(step)
-            else:
-                yield step
+    return Mending(
+        app.client, app.history, examine, tries=options.tries, deadline=deadline, note=app.note
+    )
 
 
-class _Again:
-    """Prompts that were sent during a wait, besides the targets that join it anyway."""
+def required_check(options: CheckOptions, *, no_jail: bool) -> CheckCommand | None:
+    """The check that the options ask for, if any. Raises CheckUnusable if it cannot be made."""
+    if options.check is None:
+        return None
+    from ..tasks.check import require_jail
 
-    def __init__(self, ids: list[str], late: LateTargets | None) -> None:
-        self._ids = ids
-        self._late = late
-        self._new: list[WaitTarget] = []
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The ids of all tasks."""
-        return self._ids if self._late is None else self._late.ids
-
-    @property
-    def under_way(self) -> int:
-        """How many may still come, as far as that is known."""
-        return len(self._new) + (self._late.under_way if self._late is not None else 0)
-
-    def add(self, target: WaitTarget) -> None:
-        """Let a prompt join the wait."""
-        self._new.append(target)
-
-    def join(self, *, block: bool) -> Sequence[WaitTarget]:
-        """Those that were added since the last call, and those that join anyway."""
-        new, self._new = self._new, []
-        if self._late is None:
-            return new
-        return [*new, *self._late.join(block=block and not new)]
+    how = check_command(options.check, options, no_jail=no_jail)
+    require_jail(how)
+    return how
 
 
 class BatchChecks:
-    """How the tasks of a batch are checked: a `batch.line_checks.LineChecks`."""
+    """How the tasks of a batch are examined: a `batch.line_checks.LineChecks`."""
 
     def __init__(
         self,
@@ -307,17 +270,14 @@ class BatchChecks:
 
         Raises CheckUnusable where no check can be made, and BadUsage as `check_command`.
         """
-        from ..tasks.check import require_jail
-
         self._app = app
         self._options = options
         self._client = app.client
         self._send_again_after = send_again_after
         self._search_for = search_for
         self.tries = options.tries or TRIES
-        self._how = check_command(str(options.check), options, no_jail=no_jail)
+        self._how = required_check(options, no_jail=no_jail)
         self._bases: dict[tuple[Any, Any, Any], str | None] = {}
-        require_jail(self._how)
 
     def base(self, body: Mapping[str, Any]) -> str | None:
         """The commit that a task with this body starts from; None if it is not known here."""
@@ -344,7 +304,7 @@ class BatchChecks:
     def require_bases(self, bodies: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         """Raise BadUsage for the first line, by its number, of which it is not known."""
         is_local = self._app.settings.is_local
-        for number, body in bodies:
+        for number, body in bodies if self._how is not None else ():
             has_workspace = is_local and "executor" in body
             if not (self._options.base or has_workspace or self.base(body)):
                 raise BadUsage(
@@ -352,12 +312,19 @@ class BatchChecks:
                     hint="Use -g . for the repository here, or name the commit with --base",
                 )
 
-    def check(
-        self, task: Mapping[str, Any], body: Mapping[str, Any], stopped: Callable[[], bool]
-    ) -> CheckOutcome:
-        """Check a task; see `LineChecks`."""
-        noted = {"baseCommit": self.base(body), "localRepository": body.get("localRepository")}
-        return checked(self._app, task, self._how, self._options.base, noted, stopped)
+    def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> Verdict:
+        """Examine a task; see `LineChecks`."""
+        place = job.body.get("localRepository")
+        return examined(
+            self._app,
+            job.task,
+            self._how,
+            self._options.base,
+            job.schema,
+            {"baseCommit": self.base(job.body), "localRepository": place},
+            client=self._client,
+            stopped=stopped,
+        )
 
     def mend(self, task_id: str, prompt: str, key: str) -> str:
         """Send the prompt; see `LineChecks`."""

@@ -26,7 +26,7 @@ from ..errors import (
 from ..output.records import CREATED, TASK, Document, Records
 from ..system.deadline import Deadline
 from ._base import shown_page
-from ._check import CheckOptions, Checks, mending_options
+from ._check import CheckOptions, mending, mending_options
 from ._notice import EndNotice
 from ._options import (
     Number,
@@ -52,6 +52,7 @@ from ._prompts import PromptSource
 
 if TYPE_CHECKING:
     from ..tasks.budget import Budget
+    from ..tasks.mending import Mending
 
 F = TypeVar("F", bound=Any)
 SHOWN_WORKSPACES = 8
@@ -193,7 +194,7 @@ def create(
             _check_service(app)
             _check_agents(app, [fields.get("executor"), *choices.executors], fields.get("jail"))
         with prompt.kept("create") as text:
-            body = _body(text, fields, patch)
+            body = _body(choices.checks.ask(text), fields, patch)
             if paths and is_new:
                 from ..tasks.upload import upload
 
@@ -244,11 +245,9 @@ def _base_commit(
     return commit
 
 
-def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Checks | None:
-    """The checks of the tasks that these choices ask for."""
-    if choices.checks.check is None:
-        return None
-    return Checks(app, choices.checks, deadline, no_jail=choices.no_jail)
+def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Mending | None:
+    """What becomes of the tasks that these choices create and wait for."""
+    return mending(app, choices.checks, deadline, no_jail=choices.no_jail)
 
 
 def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mapping[str, Any]]:
@@ -294,7 +293,7 @@ def _planned(
         app.note(f"This is the first of {choices.attempts} attempts{also}")
     with prompt.kept("create") as text:
         files = {"files": [{"path": path} for path in paths]} if paths else {}
-        return Document({**_body(text, fields, patch), **files})
+        return Document({**_body(choices.checks.ask(text), fields, patch), **files})
 
 
 def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -> dict[str, Any]:

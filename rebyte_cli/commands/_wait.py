@@ -17,8 +17,8 @@ from ._notice import EndNotice
 
 if TYPE_CHECKING:
     from ..tasks.logs import Asked, Step
+    from ..tasks.mending import Mending
     from ..tasks.question_watch import QuestionWatcher
-    from ._check import Checks
 
 
 T = TypeVar("T")
@@ -145,7 +145,7 @@ def followed(
     stream: bool,
     notify: bool,
     deadline: Deadline,
-    checks: Checks | None = None,
+    checks: Mending | None = None,
 ) -> Value:
     """What `--wait` prints, the task that has ended; or with `stream`, the run in the meantime.
 

@@ -312,7 +312,8 @@ def command(
     defaults = chosen_fields(app, TaskOptions(**choices))
     defaults |= network_fields(app, network, allow)
     piped = stdin() if file == "-" else None
-    batch = read_source(source, piped, defaults=defaults, files=files, labels=labels)
+    schema = asked_checks.schema
+    batch = read_source(source, piped, defaults=defaults, files=files, labels=labels, schema=schema)
     plan = make_plan(batch.lines, source.name, shard)
     if dry_run:
         return Text(_bodies(batch, plan))
@@ -415,7 +416,8 @@ def _checks(
     no_jail: bool,
 ) -> BatchChecks | None:
     """The checks that are asked for. BadUsage for a line that cannot be checked."""
-    if asked.check is None:
+    has_schema = options.wait and any(batch.lines[index].schema for index in plan.mine)
+    if asked.check is None and not has_schema:
         return None
     checks = BatchChecks(
         app,

@@ -13,7 +13,7 @@ from ..errors import BadUsage, Next, RebyteError
 from ..output.records import PROMPT, Document, Records
 from ..system.deadline import Deadline
 from ._base import define
-from ._check import CheckOptions, Checks, mending_options
+from ._check import CheckOptions, mending, mending_options, start_of
 from ._options import (
     budget_fields,
     budget_option,
@@ -101,8 +101,9 @@ def command(
     fields |= budget_fields(app, budget, model)
     if written.is_unwritten and not dry_run:
         app.client.get_task(task_id)  # whether it is there, before the editor opens
+    asked = CheckOptions(**options)
     with written.kept("follow-up") as text:
-        body: dict[str, Any] = {"prompt": text, **({"skills": skills} if skills else {}), **fields}
+        body = {"prompt": asked.ask(text), **({"skills": skills} if skills else {}), **fields}
         if dry_run:
             if paths:
                 body["files"] = [{"path": path} for path in paths]
@@ -112,10 +113,9 @@ def command(
 
             body["files"] = upload(app.client, paths, app.progress_bar)
         deadline = Deadline(timeout)
-        checks = None
-        if options["check"] is not None:
-            checks = Checks(app, CheckOptions(**options), deadline, no_jail=no_jail)
-            checks.require_base(task_id)
+        checks = mending(app, asked, deadline, no_jail=no_jail)
+        if asked.check is not None:
+            start_of(app, {"id": task_id}, asked.base)
         if sync:
             _sync(app, task_id)
         answer = _sent(app, task_id, body, written, deadline)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from ..app import App
-from ..errors import Next, RebyteError, TaskEnded, WaitTimeout
+from ..errors import Next, RebyteError, SchemaMismatch, TaskEnded, WaitTimeout
 from ..output.records import Raw, Text
 from ..system.deadline import Deadline
 from ._base import define
+from ._check import SchemaFile
 from ._options import on_question_option, tasks_argument, timeout_option
 from ._stdin import stdin_lines
+
+if TYPE_CHECKING:
+    from ..tasks.answer_schema import AnswerSchema
 
 Answers = Iterator[str | RebyteError]
 
@@ -24,11 +29,28 @@ Answers = Iterator[str | RebyteError]
 @click.option("--wait", is_flag=True, help="Wait for the tasks to end first.")
 @timeout_option
 @on_question_option
-def command(app: App, tasks: Sequence[str], wait: bool, timeout: float | None) -> Text | Raw:
+@click.option(
+    "--json-schema",
+    "schema",
+    type=SchemaFile(dir_okay=False),
+    metavar="FILE",
+    help="Print the JSON in each answer, which must fit the JSON Schema in FILE (else status 10).",
+)
+def command(
+    app: App,
+    tasks: Sequence[str],
+    wait: bool,
+    timeout: float | None,
+    schema: AnswerSchema | None,
+) -> Text | Raw:
     """Print only the text of each TASK's answer, in the order given.
 
     On a terminal, answers are rendered as Markdown (not with `--color never`). In a pipe or a
     file, each is printed unaltered, with a newline at its end if it has none.
+
+    With --json-schema, prints the JSON value that the answer is, or that its last fenced code block
+    holds, on one line. If it does not fit, prints why on stderr instead. The task is not asked
+    again; see rebyte-check(7).
 
     A task that failed or was canceled has no answer: nothing is printed, the reason is on stderr,
     and the status is 10 or 11. Exits with 1 while a task runs, or 12 with the question that it
@@ -38,20 +60,25 @@ def command(app: App, tasks: Sequence[str], wait: bool, timeout: float | None) -
 
       rebyte result @last > answer.md
       rebyte result @last --wait --timeout 10m
+      rebyte result @last --json-schema review.json | jq .findings
       rebyte list -o tsv --fields id,title | fzf | cut -f 1 | rebyte result -
     """
     from ..history import references
 
     ids = references.tasks(app.history, tasks, stdin_lines())
     deadline = Deadline(timeout)
-    read = _after_waiting if wait else _answers
+    read = partial(_after_waiting if wait else _answers, schema=schema)
     answers = map(_explained, read(app, ids, deadline))
+    if schema is not None:
+        return Raw(map(_encoded, answers))
     if app.console.out_tty:
         return Text(_rendered(app, answers))
     return Raw(map(_encoded, answers))
 
 
-def _after_waiting(app: App, ids: Sequence[str], deadline: Deadline) -> Answers:
+def _after_waiting(
+    app: App, ids: Sequence[str], deadline: Deadline, schema: AnswerSchema | None
+) -> Answers:
     """The errors of tasks as they end, then the answers of those that completed in time."""
     from ..tasks.wait import WaitTarget
     from ._wait import finished
@@ -66,23 +93,27 @@ def _after_waiting(app: App, ids: Sequence[str], deadline: Deadline) -> Answers:
                 completed.add(outcome.get("id"))
     except WaitTimeout as error:
         late = error
-    yield from _answers(app, [each for each in ids if each in completed], deadline.with_grace())
+    done = [each for each in ids if each in completed]
+    yield from _answers(app, done, deadline.with_grace(), schema)
     if late is not None:
         yield late
 
 
-def _answers(app: App, ids: Sequence[str], deadline: Deadline) -> Answers:
+def _answers(
+    app: App, ids: Sequence[str], deadline: Deadline, schema: AnswerSchema | None
+) -> Answers:
     from ..tasks.parallel import in_parallel
 
-    return in_parallel(partial(_answer, app, deadline), ids)
+    return in_parallel(partial(_answer, app, deadline, schema), ids)
 
 
-def _answer(app: App, deadline: Deadline, task_id: str) -> str:
-    """As `result.answer`; raises NeedsAnswer for a task that asks a question."""
+def _answer(app: App, deadline: Deadline, schema: AnswerSchema | None, task_id: str) -> str:
+    """As `result.answer`, or the JSON in it; raises NeedsAnswer for a task that asks a question."""
     from ..tasks import questions, result
 
     try:
-        return result.answer(app.client, task_id, deadline=deadline)
+        answer = result.answer(app.client, task_id, deadline=deadline)
+        return answer if schema is None else _fitting(schema, answer, task_id)
     except RebyteError as error:
         if error.code != "still_running":
             raise
@@ -94,8 +125,23 @@ def _answer(app: App, deadline: Deadline, task_id: str) -> str:
         raise questions.needs_answer(task_id, question, {"id": task_id}) from None
 
 
+def _fitting(schema: AnswerSchema, answer: str, task_id: str) -> str:
+    """The value in an answer as JSON. Raises SchemaMismatch."""
+    from ..output.formats import encode
+    from ..tasks.answer_schema import Misfit
+
+    try:
+        return encode(schema.value(answer))
+    except Misfit as misfit:
+        raise SchemaMismatch({"id": task_id}, str(misfit)) from None
+
+
 def _explained(answer: str | RebyteError) -> str | RebyteError:
     """The error of a task that did not complete with what shows more; what it said is no answer."""
+    if isinstance(answer, SchemaMismatch):
+        return answer.copy_with(
+            hint=Next("result", f"{answer.task.get('id')}") + " shows the whole answer"
+        )
     if isinstance(answer, TaskEnded):
         return answer.copy_with(
             hint=Next("logs", f"{answer.task.get('id')}") + " shows what it did"

@@ -136,10 +136,13 @@ def make_title(prompt: str) -> str:
 def make_answer(received: RunInput, outcome: str) -> str:
     """The text of the answer: a notice that it is a simulation, and what was received.
 
-    A failed run says why before that.
+    A failed run says why before that. A prompt may say what the answer is instead.
     """
     if outcome == "canceled":
         return ""
+    said = Words(received.prompt).answer()
+    if said is not None and outcome != "failed":
+        return said
     lines = [NOTICE, ""]
     if outcome == "failed":
         lines[:0] = ["The prompt contains [[fail]].", ""]

@@ -25,6 +25,7 @@ STEERING: dict[str, str] = {
     "[[no-keys]]": "events have no `eventKey`, as on older servers",
     "[[cut=3]]": "while the run is active, streams break off after this many events without `done`",
     "[[slow-create=2s]]": "the call creates its task at once and answers this much later",
+    "[[say=TEXT]]": "the answer is TEXT alone, with \\uXXXX for any character",
     "[[write=PATH:TEXT]]": "the run writes this file, and the workspace of a task with a repository"
     " gets a changes.patch; repeatable, with \\n and \\uXXXX in TEXT",
     "[[drop]]": "the call does its work, then closes the connection without answering",
@@ -131,9 +132,16 @@ class Words:
 
     def title(self) -> str | None:
         """The value of `title`, its \\uXXXX escapes decoded (pairs of surrogates joined)."""
-        if "title" not in self._found:
+        return self._text("title")
+
+    def answer(self) -> str | None:
+        """The value of `say`, decoded as that of `title`."""
+        return self._text("say")
+
+    def _text(self, name: str) -> str | None:
+        if name not in self._found:
             return None
-        text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), self._found["title"])
+        text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), self._found[name])
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,6 +32,7 @@ from .scope import Scope
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..history.history import History
+    from ..tasks.mending import Mending
 
 TOOLS = frozenset(
     ["create", "wait", "get", "result", "follow_up", "list", "answer", "cancel", "logs"]
@@ -49,6 +50,10 @@ TaskRef = Annotated[
     str, Field(description="The task: its id, a prefix of it, or @last.", min_length=1)
 ]
 PromptText = Annotated[str, Field(description="The instruction for the agent.", min_length=1)]
+Schema = Annotated[
+    dict[str, Any] | None,
+    Field(description="A JSON Schema that the answer must fit, to be read as `output`."),
+]
 Skills = Annotated[Sequence[str] | None, Field(description="Skills to attach, e.g. deep-research.")]
 
 
@@ -124,11 +129,13 @@ class Tools:
             str | None,
             Field(description="Create at most one task for this key, even across retries."),
         ] = None,
+        schema: Schema = None,
     ) -> Any:
         """Run a prompt as a new task, and return it with its id and url once its VM is up.
 
         Call `wait` for its end. Pass `once` with a key of your choice to make a retry safe: the
-        same key returns the task that it has created already.
+        same key returns the task that it has created already. With `schema`, the task is asked for
+        an answer in JSON that fits; pass the same to `wait`, which checks it.
         """
         from ..tasks import create
         from ..tasks import repository as git
@@ -136,7 +143,7 @@ class Tools:
         app, client, history = self._app, self._client, self._history
         settings, progress = app.settings, _Progress(ctx, None, self._said)
         body: dict[str, Any] = {
-            "prompt": check_prompt(prompt),
+            "prompt": _asking(check_prompt(prompt), schema),
             "executor": executor or settings.executor.value,
             "model": model or settings.model.value,
             "skills": list(skills or settings.skills.value or ()),
@@ -156,7 +163,7 @@ class Tools:
                 client,
                 history,
                 {name: value for name, value in body.items() if value},
-                prompt=prompt,
+                prompt=body["prompt"],
                 key=once,
                 note=progress.keep,
             )
@@ -179,28 +186,59 @@ class Tools:
         timeout: Annotated[
             float | None, Field(description="Give up after so many seconds.", gt=0)
         ] = None,
+        schema: Schema = None,
     ) -> Any:
         """Wait for a task to end, and return it; progress is reported every second.
 
         An error with code task_failed, task_canceled or timeout says how it ended otherwise; its
         `task` is the task. With code needs_answer the task asks a question, with its options in
-        the hint: call `answer`, then `wait` again.
+        the hint: call `answer`, then `wait` again. With the `schema` of `create`, the task has its
+        answer as `output`; one that does not fit is sent back, twice, before the error
+        schema_mismatch.
         """
         from ..tasks.question_watch import QuestionWatcher
         from ..tasks.wait import WaitTarget, patient, watch
 
-        client, task_id = self._client, self._id(task)
+        client, task_id = self._client, self._id(task) if schema is None else self._own(task)
         deadline, pause = Deadline(timeout), _Progress(ctx, timeout, self._said)
         questions = QuestionWatcher(
             client, self._history, "stop", note=pause.note, deadline=deadline, sleep=pause.sleep
         )
         target = WaitTarget(task_id, prompt_id)
         patience = patient(client, deadline, resume="Resume with " + Next("wait", task_id))
-        for outcome in watch(client, [target], patience=patience, pause=questions.pause):
+        wait = partial(watch, client, [target], patience=patience, pause=questions.pause)
+        if schema is None:
+            ends = wait()
+        else:
+            ends = self._fitting(schema, deadline, pause.keep).ends(wait, [target])
+        for outcome in ends:
             if isinstance(outcome, RebyteError):
                 raise outcome
             return self._with_notes(self._app.with_workspace(outcome), pause.notes)
         raise AssertionError("watch ends with an outcome or raises")
+
+    def _fitting(
+        self, schema: Mapping[str, Any], deadline: Deadline, note: Callable[[str], None]
+    ) -> Mending:
+        """What has answers that do not fit mended."""
+        from ..tasks.answer_schema import AnswerSchema
+        from ..tasks.mending import Mending, answer_outcome
+        from ..tasks.verdict import Verdict
+
+        client, wanted = self._client, AnswerSchema.of(schema, "schema")
+
+        def examine(task: Mapping[str, Any], limit: Deadline) -> Verdict:
+            return Verdict(answer=answer_outcome(client, str(task["id"]), wanted, limit))
+
+        return Mending(
+            client,
+            self._history,
+            examine,
+            tries=None,
+            deadline=deadline,
+            note=note,
+            fields=self._confined(),
+        )
 
     @_tool
     def get(self, task: TaskRef) -> Any:
@@ -221,7 +259,12 @@ class Tools:
 
     @_tool
     def follow_up(
-        self, ctx: Context[Any, Any], task: TaskRef, prompt: PromptText, skills: Skills = None
+        self,
+        ctx: Context[Any, Any],
+        task: TaskRef,
+        prompt: PromptText,
+        skills: Skills = None,
+        schema: Schema = None,
     ) -> Any:
         """Send another prompt to a task created here, and return its promptId.
 
@@ -233,7 +276,7 @@ class Tools:
         progress, history = _Progress(ctx, None, self._said), self._history
         client, task_id = self._client, self._own(task)
         body = {
-            "prompt": check_prompt(prompt),
+            "prompt": _asking(check_prompt(prompt), schema),
             **({"skills": list(skills)} if skills else {}),
             **self._confined(),
         }
@@ -477,6 +520,15 @@ class _Progress:
         message = self._said(self.notes[-1]) if self.notes else "running"
         elapsed = self._reported - self._start
         anyio.from_thread.run(self._ctx.report_progress, elapsed, self._total, message)
+
+
+def _asking(prompt: str, schema: Mapping[str, Any] | None) -> str:
+    """The prompt, with the request for an answer that fits the schema, if there is one."""
+    if schema is None:
+        return prompt
+    from ..tasks.answer_schema import AnswerSchema
+
+    return AnswerSchema.of(schema, "schema").ask(prompt)
 
 
 def _text(

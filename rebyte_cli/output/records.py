@@ -133,14 +133,16 @@ USAGE_SUM = _kind(
 # the create answer and the local history. `question` is ours: whether the run waits for an answer.
 # `queue` comes from the service on this machine: `position`, and what the run waits for; so does
 # `preparing`: what is done before the agent starts, and `baseCommit`: the commit that it started
-# from. `check` is ours: what `--check` came to.
+# from. `check` and `output` are ours: what `--check` came to, and the value that `--schema` asked
+# for.
 TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
     " labels:labels? prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
-    " preparing:text? baseCommit? usage:usage? tokens:integer? cost:number? check:object?",
+    " preparing:text? baseCommit? usage:usage? tokens:integer? cost:number? check:object?"
+    " output:any?",
     "id status title createdAt",
-    on_request="question queue preparing baseCommit usage tokens cost check labels",
+    on_request="question queue preparing baseCommit usage tokens cost check labels output",
 )  # fmt: skip
 
 PROMPT_SUMMARY = _kind(
@@ -164,9 +166,9 @@ TASK_ROW = _kind(
 CREATED = _kind(
     "created", "tasks", "id",
     "id workspaceId? url status createdAt:time title:text? executor? model? completedAt:time?"
-    " prompts:prompt-summary[]? finalResult:text? check:object?",
+    " prompts:prompt-summary[]? finalResult:text? check:object? output:any?",
     "id status workspaceId createdAt",
-    on_request="title executor model completedAt prompts finalResult check",
+    on_request="title executor model completedAt prompts finalResult check output",
 )  # fmt: skip
 
 # The answer of POST /tasks/{id}/prompts (seed document).
@@ -265,9 +267,9 @@ NETWORK_REQUEST = _kind(
 RESULT = _kind(
     "result", "results", "id",
     "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?"
-    " title:text? usage:usage? tokens:integer? cost:number? check:object?",
+    " title:text? usage:usage? tokens:integer? cost:number? check:object? output:any?",
     "line title status id error",
-    on_request="usage tokens cost check",
+    on_request="usage tokens cost check output",
     withheld="reason",
 )  # fmt: skip
 

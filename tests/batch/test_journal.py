@@ -288,7 +288,8 @@ def test_the_file_is_opened_with_the_flag_for_binary_files(
     [
         (
             {"input": "digest-2"},
-            "belongs to a different input: lines that were there, or the template, have changed",
+            "belongs to a different input: lines that were there, the template or a schema have"
+            " changed",
         ),
         ({"profile": "home"}, "belongs to a different profile: work, not home"),
         ({"origin": "local"}, "belongs to a different origin: https://api.example, not local"),

@@ -24,6 +24,9 @@ Local = Callable[..., Done]
 HINT = "[[write=answer.txt:right]]"
 CHECK = f"grep -q right answer* || {{ echo wrong answer; echo '{HINT}'; exit 3; }}"
 WRONG = "[[write=answer.txt:wrong]]"
+# A schema that does the same, and an answer that does not fit it.
+SCHEMA = {"type": "integer", "$comment": "[[say=7]]"}
+SAID = "[[say=seven]]"
 LINES = 30
 # One run with few kills by default; REBYTE_TEST_KILLS=20 kills as often.
 KILLS = max(4, int(os.environ.get("REBYTE_TEST_KILLS", "1")))
@@ -111,6 +114,66 @@ def test_the_states_of_a_check() -> None:
     assert (entry.state, entry.prompt) == ("created", "p2")
 
 
+def schema_batch(local: Local, home: Path, lines: list[Any], *words: str) -> Done:
+    file = home / "t.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return local("-P", "local", "batch", str(file), *words)
+
+
+def test_answers_of_lines_fit_their_schemas(inside_local: Local, home: Path) -> None:
+    """One for all lines, or that of a line: as it is, or in a file; null is none."""
+    (home / "s.json").write_text(json.dumps(SCHEMA))
+    (home / "word.json").write_text(json.dumps({"type": "string"}))
+    lines: list[Any] = [
+        {"prompt": f"{SAID} one"},
+        {"prompt": "[[say=[1\\u005d]] two", "outputSchema": {"type": "array"}},
+        {"prompt": '[[say="hi"]] three', "outputSchema": str(home / "word.json")},
+        {"prompt": "[[say=four]]", "outputSchema": None},
+        {"prompt": "[[say=null]] five", "outputSchema": {}},
+    ]
+    words = ("--schema", str(home / "s.json"))
+    done = schema_batch(inside_local, home, lines, *words)
+    assert done.status == 0, done
+    found = rows(done)
+    assert [row.get("output", "none") for row in found] == [7, [1], "hi", "none", None]
+    assert rows(schema_batch(inside_local, home, lines, *words)) == found
+    # What a prompt asks for is a part of the input, so that no line can be sent twice for it.
+    (home / "word.json").write_text('{"type": "string", "minLength": 1}')
+    done = schema_batch(inside_local, home, lines, *words)
+    assert (done.status, "the template or a schema have changed" in done.err) == (2, True)
+
+
+def test_lines_whose_answers_never_fit(inside_local: Local, home: Path) -> None:
+    (home / "s.json").write_text('{"type": "integer"}')
+    words = ("--schema", str(home / "s.json"), "--tries", "2")
+    done = schema_batch(inside_local, home, [{"prompt": "[[say=x]]"}] * 2, *words)
+    assert done.status == 10
+    for row in rows(done):
+        assert (row["status"], row["error"]["code"]) == ("failed", "schema_mismatch")
+        content = inside_local("-P", "local", "api", "GET", f"/tasks/{row['id']}/content").json
+        assert len(content["prompts"]) == 2
+    assert "2 lines failed: gave no answer that fits the schema: not JSON" in done.err
+    # Without a wait, they are only asked for it.
+    one = schema_batch(inside_local, home, [{"prompt": "[[say=y]]"}], *words[:2], "--no-wait",
+                       "--journal", str(home / "other"))  # fmt: skip
+    assert one.status == 0, one
+
+
+def test_lines_whose_schemas_cannot_be_used(inside_local: Local, home: Path) -> None:
+    schemas = [{"type": "strin"}, "none.json", 5, " "]
+    lines = [{"prompt": "Hi", "outputSchema": schema} for schema in schemas]
+    done = schema_batch(inside_local, home, lines)
+    assert done.status == 2
+    for problem in (
+        "line 1: outputSchema: the value is not a JSON Schema: $.type",
+        "line 2: outputSchema: no such file: none.json",
+        "line 3: outputSchema: must be an object or the path of a file, not a number",
+        "line 4: outputSchema: is empty",
+    ):
+        assert problem in done.err
+    assert inside_local("-P", "local", "list", "-o", "id").out == ""
+
+
 @pytest.fixture
 def served(repository: Path) -> Iterator[None]:
     """A local service that outlives the commands."""
@@ -124,13 +187,17 @@ def served(repository: Path) -> Iterator[None]:
             process.terminate()
 
 
+@pytest.mark.parametrize("what", ["check", "schema"])
 def test_kill_9_at_any_moment_sends_each_follow_up_once(
-    served: None, repository: Path, home: Path, local: Local
+    served: None, repository: Path, home: Path, local: Local, what: str
 ) -> None:
     file, journal = home / "t.jsonl", home / "t.jsonl.journal"
-    lines = ({"prompt": f"{WRONG} Task {n}", "key": f"k{n}"} for n in range(LINES))
+    schema = home / "s.json"
+    schema.write_text(json.dumps(SCHEMA))
+    lines = ({"prompt": f"{WRONG}{SAID} Task {n}", "key": f"k{n}"} for n in range(LINES))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    words = [*COMMAND, "-P", "local", "batch", str(file), "-g", ".", "--check", CHECK]
+    words = [*COMMAND, "-P", "local", "batch", str(file), "-g", "."]
+    words += ["--check", CHECK] if what == "check" else ["--schema", str(schema)]
     luck, ended = random.Random(7), 0
     for number in range(KILLS):
         with subprocess.Popen(
@@ -162,9 +229,11 @@ def test_kill_9_at_any_moment_sends_each_follow_up_once(
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len({row["id"] for row in found}) == LINES
     for row in found:
-        assert (row["status"], row["check"]["status"], row["check"]["tries"]) == (
-            "completed", "passed", 2
-        ), row  # fmt: skip
+        assert row["status"] == "completed", row
+        if what == "check":
+            assert (row["check"]["status"], row["check"]["tries"]) == ("passed", 2)
+        else:
+            assert row["output"] == 7
         content = local("api", "GET", f"/tasks/{row['id']}/content").json
         told = [prompt["userPrompt"] for prompt in content["prompts"]]
         assert len(told) == 2, told

@@ -1,0 +1,172 @@
+"""Run after run until a task is done: each that completes is examined, and told what is wrong.
+
+What is sent is one follow-up for each try, by the same path as any other, so at most once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import Interrupted, Next, RebyteError, TaskEnded
+from ..system.deadline import Deadline
+from .create import follow_up
+from .verdict import AnswerOutcome, Verdict
+from .wait import LateTargets, WaitTarget
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..history.history import History
+    from ..output.records import RowOrError
+    from .answer_schema import AnswerSchema
+
+TRIES = 3
+
+
+class Examination(Protocol):
+    """How to find out what a completed run of a task comes to."""
+
+    def __call__(self, task: Mapping[str, Any], deadline: Deadline, /) -> Verdict:
+        """The verdict about a task. Raises RebyteError if there can be none."""
+
+
+def answer_outcome(
+    client: RebyteClient, task_id: str, schema: AnswerSchema, deadline: Deadline
+) -> AnswerOutcome:
+    """Whether the answer of a completed task fits; one without any text does not.
+
+    Raises what `result.answer` raises otherwise.
+    """
+    from .answer_schema import Misfit
+    from .result import answer
+
+    try:
+        return AnswerOutcome(schema.text, schema.value(answer(client, task_id, deadline=deadline)))
+    except Misfit as misfit:
+        return AnswerOutcome(schema.text, problems=misfit.problems)
+    except RebyteError as error:
+        if error.code != "no_answer":
+            raise
+        return AnswerOutcome(schema.text, problems=(error.message,))
+
+
+class Mending:
+    """The runs of tasks that are waited for: a task is done when one passes, or no try is left.
+
+    `examine` is called once for each run, in the thread of the caller. `fields` go with the prompt
+    that is sent.
+    """
+
+    def __init__(
+        self,
+        client: RebyteClient,
+        history: History,
+        examine: Examination,
+        *,
+        tries: int | None,
+        deadline: Deadline,
+        note: Callable[[str], None],
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`tries` is how many runs are examined at most (None: `TRIES`)."""
+        self._client = client
+        self._history = history
+        self._examine = examine
+        self._most = tries or TRIES
+        self._deadline = deadline
+        self._note = note
+        self._fields = dict(fields or {})
+        self._tries: dict[str, int] = {}
+
+    def step(self, outcome: RowOrError) -> RowOrError | WaitTarget:
+        """What comes after the end of a run: how the task ended, or the next prompt to wait for.
+
+        A task that completed is examined; what is wrong with it is sent to it.
+        """
+        if isinstance(outcome, RebyteError):
+            return outcome
+        task_id = str(outcome["id"])
+        number = self._tries[task_id] = self._tries.get(task_id, 0) + 1
+        self._note(f"Checking task {task_id} (try {number} of {self._most})")
+        try:
+            verdict = self._examine(outcome, self._deadline)
+        except (KeyboardInterrupt, Interrupted) as stop:
+            stop = Interrupted.of(stop)
+            hint = "The task has completed. Check it with " + Next("check", task_id, "…")
+            raise Interrupted(stop.exit_status, hint=stop.hint or hint) from None
+        except RebyteError as error:
+            return error.about(task_id)
+        ended = verdict.of_task(outcome, number)
+        if verdict.status != "failed" or number >= self._most or self._deadline.has_passed:
+            return ended
+        return self._mend(task_id, verdict, number, ended)
+
+    def _mend(
+        self, task_id: str, verdict: Verdict, number: int, ended: RowOrError
+    ) -> RowOrError | WaitTarget:
+        """Tell the task what is wrong."""
+        body = {"prompt": verdict.prompt(number + 1, self._most), **self._fields}
+        assert isinstance(ended, TaskEnded)
+        what = ended.message.partition("\n")[0]
+        self._note(f"{what[:1].upper()}{what[1:]}; the task is told so")
+        try:
+            answer = follow_up(
+                self._client,
+                self._history,
+                task_id,
+                body,
+                note=self._note,
+                deadline=self._deadline,
+            )
+        except RebyteError as error:  # what was found out is not lost with it
+            self._note(ended.message)
+            return error.about(task_id)
+        return WaitTarget(task_id, str(answer["promptId"]))
+
+    def ends(
+        self,
+        wait: Callable[..., Iterator[RowOrError]],
+        targets: Sequence[WaitTarget],
+        late: LateTargets | None = None,
+    ) -> Iterator[RowOrError]:
+        """How each of the tasks ended that `wait` (with `late` as argument) waits for.
+
+        Those whose prompts are sent meanwhile join that wait.
+        """
+        again = _Again([target.task_id for target in targets], late)
+        for outcome in wait(late=again):
+            step = self.step(outcome)
+            if isinstance(step, WaitTarget):
+                again.add(step)
+            else:
+                yield step
+
+
+class _Again:
+    """Prompts that were sent during a wait, besides the targets that join it anyway."""
+
+    def __init__(self, ids: list[str], late: LateTargets | None) -> None:
+        self._ids = ids
+        self._late = late
+        self._new: list[WaitTarget] = []
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids of all tasks."""
+        return self._ids if self._late is None else self._late.ids
+
+    @property
+    def under_way(self) -> int:
+        """How many may still come, as far as that is known."""
+        return len(self._new) + (self._late.under_way if self._late is not None else 0)
+
+    def add(self, target: WaitTarget) -> None:
+        """Let a prompt join the wait."""
+        self._new.append(target)
+
+    def join(self, *, block: bool) -> Sequence[WaitTarget]:
+        """Those that were added since the last call, and those that join anyway."""
+        new, self._new = self._new, []
+        if self._late is None:
+            return new
+        return [*new, *self._late.join(block=block and not new)]

@@ -1,0 +1,140 @@
+"""Answers as JSON: what counts as the JSON of an answer, and which schemas can be used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.errors import BadUsage, NotFound, RebyteError
+from rebyte_cli.tasks.answer_schema import ASK, AnswerSchema, Misfit
+
+ANYTHING = AnswerSchema.of({}, "it")
+POINT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"x": {"type": "integer"}, "y": {"$ref": "#/$defs/y"}},
+    "required": ["x"],
+    "$defs": {"y": {"type": "array", "items": {"type": "string"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ('{"x": 1}', {"x": 1}),
+        ("\ufeff \n[1, 2]\n\n", [1, 2]),
+        ("null", None),
+        ('"```\\n1\\n```"', "```\n1\n```"),
+        ('Here it is:\n```json\n{"x": 1}\n```\nDone.', {"x": 1}),
+        ("~~~\n1\n~~~", 1),
+        ("```\n1\n```\nNo, rather:\n   ````json title=x\r\n2\r\n   ````  \r\n", 2),
+        ("````\n```\n3\n```\n````\nText\n```\n4\n```", 4),
+        ("```\n5\n```\nand one that nothing closes\n```\n6", 5),
+        ("`1` and ```2``` are no blocks, this is:\n```\n7\n```", 7),
+        ('{"a": 1, "a": 2}', {"a": 2}),
+    ],
+)
+def test_what_counts_as_the_json_of_an_answer(answer: str, value: Any) -> None:
+    assert ANYTHING.value(answer) == value
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "It is 1.",
+        "1 2",
+        "NaN",
+        '{"x": -Infinity}',
+        "```\n{'x': 1}\n```",
+        "```\n1\n```\n```\nnot JSON\n```",
+        "1\n```\n",
+        "[" * 101 + "]" * 101,
+        "[" * 100_000,
+        "9" * 5000,
+    ],
+)
+def test_what_does_not(answer: str) -> None:
+    with pytest.raises(Misfit):
+        ANYTHING.value(answer)
+
+
+def test_each_problem_is_named_with_its_place() -> None:
+    schema = AnswerSchema.of(POINT, "it")
+    assert schema.value('{"x": 1, "y": ["a"]}') == {"x": 1, "y": ["a"]}
+    with pytest.raises(Misfit) as caught:
+        schema.value('{"x": "1", "y": ["a", 2]}')
+    assert caught.value.problems == (
+        "$.x: '1' is not of type 'integer'",
+        "$.y[1]: 2 is not of type 'string'",
+    )
+    with pytest.raises(Misfit) as caught:
+        schema.value(json.dumps({"x": "long" * 1000, "y": list(range(1000))}))
+    assert len(caught.value.problems) == 10
+    assert max(map(len, caught.value.problems)) == 300
+
+
+def test_the_request_replaces_an_earlier_one() -> None:
+    first, second = AnswerSchema.of({"minimum": 1}, "a"), AnswerSchema.of({"minimum": 2}, "b")
+    asked = second.ask(first.ask("Count"))
+    assert asked == "Count" + ASK + '{"minimum": 2}'
+    with pytest.raises(BadUsage, match="100,000"):
+        first.ask("x" * 99_990)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "must be an object"),
+        ("true", "must be an object"),
+        ('{"type": "strin"}', r"not a JSON Schema: \$\.type"),
+        ('{"properties": {"a": {"$ref": "#/$defs/b"}}}', "no such definition: "),
+        ('{"$ref": "https://example.com/s.json"}', "no such definition: https://example.com"),
+        ('{"$ref": "#"}', "refers to itself without end"),
+        ('{"$schema": "https://example.com/draft"}', "no draft that is known"),
+        ('{"$schema": []}', "no draft that is known"),
+        ('{"pattern": "("}', "is not a"),
+    ],
+)
+def test_a_schema_that_cannot_be_used(text: str, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    file.write_text(text)
+    with pytest.raises(BadUsage, match=why):
+        AnswerSchema.read(str(file))
+
+
+def test_the_draft_that_a_schema_names_decides(tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    old = "http://json-schema.org/draft-04/schema#"
+    text = json.dumps({"$schema": old, "minimum": 1, "exclusiveMinimum": True})
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    schema = AnswerSchema.read(str(file))
+    assert schema.text == text
+    assert schema.value("2") == 2
+    with pytest.raises(Misfit):
+        schema.value("1")
+    meta = AnswerSchema.of({"$ref": "https://json-schema.org/draft/2020-12/schema"}, "it")
+    assert meta.value('{"type": "string"}') == {"type": "string"}
+
+
+def test_files(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        AnswerSchema.read(str(tmp_path / "none"))
+    for data in (b"\xff{}", b" " * (1 << 20) + b"{}"):
+        (tmp_path / "s.json").write_bytes(data)
+        with pytest.raises(BadUsage):
+            AnswerSchema.read(str(tmp_path / "s.json"))
+    with pytest.raises(BadUsage):
+        AnswerSchema.read(str(tmp_path))
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    with pytest.raises(RebyteError) as caught:
+        AnswerSchema.of({}, "it")
+    assert caught.value.code == "missing_extra"
+    assert "schema" in str(caught.value.hint)
