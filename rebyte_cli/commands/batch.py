@@ -231,7 +231,8 @@ def command(
     """Run each line of FILE as a task, and print each result as it arrives.
 
     FILE is JSON Lines: the fields of a task (prompt, executor, model, skills, githubUrl,
-    branchName, workspaceId, files) and `key`, the name of the line in the results. `-` is stdin.
+    branchName, workspaceId, files, outputSchema) and `key`, the name of the line in the results.
+    `-` is stdin.
     The options of `create` are defaults for lines that do not set them; null removes a default.
     All of FILE is checked before the first task is created, and every bad line is reported
     (status 2).
@@ -270,6 +271,9 @@ def command(
     the workspace of the line with that key, after that line has completed. Lines that belong
     together stay in one shard. See rebyte-shards(7) for running shards on several machines.
 
+    With --schema, answers are JSON that fits, and rows have the value as `output`; a line can have
+    its own as `outputSchema`. A line whose answer never fits has failed.
+
     With --check, a line is completed when that command passes on its changes, and failed if it
     never does: what it prints is sent to the task, once for each try, whatever interrupts the
     batch. See rebyte-check(7).
@@ -289,6 +293,7 @@ def command(
       rebyte batch tasks.jsonl --max-running 4 --budget 2Mtok
       rebyte batch prompts.txt --text -g owner/repo --report batch.html
       rebyte batch people.csv --template letter.txt --dry-run | head
+      rebyte batch files.jsonl --schema claims.json | jq .output
       rebyte batch tasks.jsonl --status
       rebyte batch tasks.jsonl --shard "$((SLURM_ARRAY_TASK_ID + 1))/8"
     """

@@ -48,6 +48,8 @@ def command(
 
     With --check, done means that a command passes on the changes; see rebyte-check(7).
 
+    With --schema, the answer is JSON that fits, and `output` its value; see rebyte-check(7).
+
     Examples:
 
       rebyte create "Fix the login test" -g . --wait

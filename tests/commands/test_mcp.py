@@ -147,6 +147,25 @@ def test_a_task_from_create_to_diff(home: Path, service: Any) -> None:
     served_by_a_process(story=story)
 
 
+def test_an_answer_that_fits_a_schema(home: Path, service: Any) -> None:
+    """A follow-up repeats the schema, in which the simulation finds a better answer."""
+
+    async def story(client: Client) -> None:
+        schema = {"type": "integer", "$comment": "[[say=7]]"}
+        created = await called(client, "create", prompt="[[say=x]] [[run=2ms]]", schema=schema)
+        waited = await called(client, "wait", task=created["id"], schema=schema)
+        assert (waited["output"], len(waited["prompts"])) == (7, 2)
+        never = {"type": "integer"}
+        await called(client, "follow_up", task="@last", prompt="[[say=x]]", schema=never)
+        error = await refused(client, "wait", task="@last", schema=never)
+        assert (error["error"]["code"], error["error"]["exit"]) == ("schema_mismatch", 10)
+        assert len(error["task"]["prompts"]) == 5
+        wrong = await refused(client, "create", prompt="Hi", schema={"type": "strin"})
+        assert "not a JSON Schema" in wrong["error"]["message"]
+
+    served_by_a_process(story=story)
+
+
 def test_a_task_that_has_ended_is_left_unchanged_by_cancel(home: Path, aim: Any) -> None:
     """Some services refuse to cancel such a task."""
     conflict = error_reply(409, "conflict", "Task is not running")
