@@ -21,6 +21,7 @@
     ├── TaskCanceled                  11   waited for, and it was canceled
     ├── CheckFailed                   10   the command that decides whether it is done did not pass
     ├── CheckBroken                    1   that command could not be run on its changes
+    ├── SchemaMismatch                10   the answer is no JSON that fits what was asked for
     ├── NeedsAnswer                   12   waited for, and it asks a question (carries the task)
     │   └── QuestionAsked             12   raised by the library (also a WaitTimeout)
     ├── BudgetReached                 13   what tasks may use is used up, and more was to be done

@@ -13,7 +13,7 @@ from .state import Report
 
 if TYPE_CHECKING:
     from ..tasks.answer_schema import AnswerSchema
-    from ..tasks.verdict import Verdict
+    from ..tasks.verdict import RunVerdict
 
 MOST_THREADS = 4
 
@@ -46,7 +46,7 @@ class LineChecks(Protocol):
     def tries(self) -> int:
         """How many runs of a task are examined at most."""
 
-    def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> Verdict:
+    def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> RunVerdict:
         """Find out what the task of a line comes to. Ends soon after `stopped` says so."""
 
     def mend(self, task_id: str, prompt: str, key: str) -> str:

@@ -74,7 +74,7 @@ class LineChecker:
         if given.get("githubUrl") is not None:
             body.pop("branchName", None)
         workspace, paths, key = self.defaults.workspace, self.defaults.paths, None
-        labels, schema = self.defaults.labels, self.defaults.schema
+        labels = self.defaults.labels
         for name, value in given.items():
             if name == "prompt" and prompt is not None:
                 continue
@@ -89,7 +89,6 @@ class LineChecker:
                 workspace = None if name == "workspaceId" else workspace
                 paths = () if name == "files" else paths
                 labels = {} if name == "labels" else labels
-                schema = None if name == SCHEMA else schema
                 continue
             wrong = KNOWN[name](value)
             if wrong and data and name == "labels":
@@ -98,12 +97,6 @@ class LineChecker:
                 problems.append((name, wrong))
             elif name == "key":
                 key = str(value)
-            elif name == SCHEMA:
-                named = self._schema(value)
-                if isinstance(named, str):
-                    problems.append((SCHEMA, named))
-                else:
-                    schema = named
             elif name == "labels":
                 labels = {**labels, **_pairs(value)}
             elif name == "workspaceId":
@@ -113,20 +106,20 @@ class LineChecker:
                 ready = [dict(file) for file in value if not isinstance(file, str)]
                 body.pop("files", None)
                 body.update({"files": ready} if ready else {})
-            else:
+            elif name != SCHEMA:
                 body[name] = value
+        schema = self._schema(given)
+        if isinstance(schema, str):
+            problems.append((SCHEMA, schema))
+            schema = None
         if prompt is not None:
             body["prompt"] = prompt
         if not misspelt:  # else the prompt is there, under another name
             problems += self._check_prompt(body, given, schema)
         problems += self._check_body(body, given)
-        files: list[str] = []
-        for path in paths:
-            found = self._find(path)
-            if isinstance(found, str):
-                problems.append(("files", found))
-            else:
-                files += found
+        found = [self._find(path) for path in paths]
+        problems += [("files", each) for each in found if isinstance(each, str)]
+        files = (file for each in found if not isinstance(each, str) for file in each)
         every = tuple(dict.fromkeys(files))
         return LineFields(body, workspace, every, key, labels, schema), problems
 
@@ -152,10 +145,13 @@ class LineChecker:
             problems.append(("workspaceId", "not allowed with --workspace-per-line"))
         return problems
 
-    def _schema(self, value: Any) -> AnswerSchema | str:
+    def _schema(self, given: Mapping[str, Any]) -> AnswerSchema | str | None:
         """The schema that a line has, or names a file of, or what is wrong with it."""
         from ..tasks.answer_schema import AnswerSchema
 
+        value = given.get(SCHEMA)
+        if value is None or _schema_or_path(value) is not None:
+            return None if SCHEMA in given else self.defaults.schema
         try:
             if isinstance(value, dict):
                 return AnswerSchema.of(value, "the value")

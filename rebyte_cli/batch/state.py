@@ -33,7 +33,7 @@ from .input import InputLine
 from .journal_format import Record
 
 if TYPE_CHECKING:
-    from ..tasks.verdict import Verdict
+    from ..tasks.verdict import RunVerdict
 
 LOST = frozenset({"sending", "lost", "unknown"})
 OVER = frozenset({"ended", "refused"})
@@ -279,7 +279,7 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
 
 
 def checked_record(
-    number: int, task: Mapping[str, Any], now: str, verdict: Verdict, tries: int
+    number: int, task: Mapping[str, Any], now: str, verdict: RunVerdict, tries: int
 ) -> Record:
     """The line's task has completed, and was looked at for the last time: it passed, or failed."""
     record = ended_record(number, task, now) | verdict.fields(tries)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..tasks.check import CheckCommand, CheckOutcome
     from ..tasks.check_tree import Base
     from ..tasks.mending import Mending
-    from ..tasks.verdict import Verdict
+    from ..tasks.verdict import RunVerdict
 
 F = TypeVar("F", bound=Any)
 TRIES = 3  # as in tasks.mending, which need not be loaded for a help page
@@ -38,19 +38,22 @@ class CheckOptions(NamedTuple):
     tries: int | None = None
     schema: AnswerSchema | None = None
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> CheckOptions:
+        """Those among the values that Click passes. Raises BadUsage and NotFound for a schema."""
+        given = {name: values[name] for name in cls._fields}
+        return cls(**{**given, "schema": read_schema(given["schema"])})
+
     def ask(self, prompt: str) -> str:
         """The prompt with the request for an answer that fits the schema, if there is one."""
         return prompt if self.schema is None else self.schema.ask(prompt)
 
 
-class SchemaFile(click.Path):
-    """A file with a JSON Schema that answers must fit."""
+def read_schema(path: str | None) -> AnswerSchema | None:
+    """The JSON Schema in a file, if there is one. Raises BadUsage and NotFound."""
+    from ..tasks.answer_schema import AnswerSchema
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the AnswerSchema. Raises BadUsage and NotFound."""
-        from ..tasks.answer_schema import AnswerSchema
-
-        return value if isinstance(value, AnswerSchema) else AnswerSchema.read(str(value))
+    return None if path is None else AnswerSchema.read(path)
 
 
 def protection_options(function: F) -> F:
@@ -97,7 +100,7 @@ def mending_options(function: F) -> F:
         ),
         click.option(
             "--schema",
-            type=SchemaFile(dir_okay=False),
+            type=click.Path(dir_okay=False),
             metavar="FILE",
             help="Ask for an answer in JSON that fits the JSON Schema in FILE, and check it with"
             " --wait: `output` in JSON (status 10 if it never fits).",
@@ -173,19 +176,19 @@ def examined(
     client: RebyteClient | None = None,
     deadline: Deadline = NO_LIMIT,
     stopped: Callable[[], bool] = lambda: False,
-) -> Verdict:
+) -> RunVerdict:
     """What a task that has completed comes to: its answer, if there is a schema, and its check.
 
     Raises what `checked` and `tasks.result.answer` raise.
     """
     from ..tasks.mending import answer_outcome
-    from ..tasks.verdict import Verdict
+    from ..tasks.verdict import RunVerdict
 
     answer = None
     if schema is not None:
         answer = answer_outcome(client or app.client, str(task["id"]), schema, deadline)
     check = None if how is None else checked(app, task, how, base, asked, stopped)
-    return Verdict(check, answer)
+    return RunVerdict(check, answer)
 
 
 def checked(
@@ -235,7 +238,7 @@ def mending(
         return None
     how = required_check(options, no_jail=no_jail)
 
-    def examine(task: Mapping[str, Any], limit: Deadline) -> Verdict:
+    def examine(task: Mapping[str, Any], limit: Deadline) -> RunVerdict:
         return examined(app, task, how, options.base, options.schema, deadline=limit)
 
     return Mending(
@@ -312,7 +315,7 @@ class BatchChecks:
                     hint="Use -g . for the repository here, or name the commit with --base",
                 )
 
-    def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> Verdict:
+    def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> RunVerdict:
         """Examine a task; see `LineChecks`."""
         place = job.body.get("localRepository")
         return examined(

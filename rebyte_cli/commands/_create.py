@@ -150,7 +150,7 @@ def split(options: Mapping[str, Any]) -> tuple[TaskOptions, CreateOptions]:
     """The values of `task_options` and `create_options`, as Click passes them."""
     executor = next(iter(options["executors"]), None)
     task = TaskOptions(*({**options, "executor": executor}[name] for name in TaskOptions._fields))
-    checks = CheckOptions(*(options[name] for name in CheckOptions._fields))
+    checks = CheckOptions.of(options)
     values = {**options, "checks": checks}
     return task, CreateOptions(*(values[name] for name in CreateOptions._fields))
 

@@ -313,7 +313,7 @@ def command(
         raise BadUsage(f"{name} requires --wait: it counts the tasks that this command watches")
     if not dry_run:
         refuse_other_shards(source)
-    asked_checks = CheckOptions(*(choices.pop(name) for name in CheckOptions._fields))
+    asked_checks = CheckOptions.of({name: choices.pop(name) for name in CheckOptions._fields})
     defaults = chosen_fields(app, TaskOptions(**choices))
     defaults |= network_fields(app, network, allow)
     piped = stdin() if file == "-" else None

@@ -101,7 +101,7 @@ def command(
     fields |= budget_fields(app, budget, model)
     if written.is_unwritten and not dry_run:
         app.client.get_task(task_id)  # whether it is there, before the editor opens
-    asked = CheckOptions(**options)
+    asked = CheckOptions.of(options)
     with written.kept("follow-up") as text:
         body = {"prompt": asked.ask(text), **({"skills": skills} if skills else {}), **fields}
         if dry_run:

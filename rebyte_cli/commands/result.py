@@ -14,7 +14,7 @@ from ..errors import Next, RebyteError, SchemaMismatch, TaskEnded, WaitTimeout
 from ..output.records import Raw, Text
 from ..system.deadline import Deadline
 from ._base import define
-from ._check import SchemaFile
+from ._check import read_schema
 from ._options import on_question_option, tasks_argument, timeout_option
 from ._stdin import stdin_lines
 
@@ -31,8 +31,8 @@ Answers = Iterator[str | RebyteError]
 @on_question_option
 @click.option(
     "--json-schema",
-    "schema",
-    type=SchemaFile(dir_okay=False),
+    "schema_file",
+    type=click.Path(dir_okay=False),
     metavar="FILE",
     help="Print the JSON in each answer, which must fit the JSON Schema in FILE (else status 10).",
 )
@@ -41,7 +41,7 @@ def command(
     tasks: Sequence[str],
     wait: bool,
     timeout: float | None,
-    schema: AnswerSchema | None,
+    schema_file: str | None,
 ) -> Text | Raw:
     """Print only the text of each TASK's answer, in the order given.
 
@@ -67,6 +67,7 @@ def command(
 
     ids = references.tasks(app.history, tasks, stdin_lines())
     deadline = Deadline(timeout)
+    schema = read_schema(schema_file)
     read = partial(_after_waiting if wait else _answers, schema=schema)
     answers = map(_explained, read(app, ids, deadline))
     if schema is not None:

@@ -223,12 +223,12 @@ class Tools:
         """What has answers that do not fit mended."""
         from ..tasks.answer_schema import AnswerSchema
         from ..tasks.mending import Mending, answer_outcome
-        from ..tasks.verdict import Verdict
+        from ..tasks.verdict import RunVerdict
 
         client, wanted = self._client, AnswerSchema.of(schema, "schema")
 
-        def examine(task: Mapping[str, Any], limit: Deadline) -> Verdict:
-            return Verdict(answer=answer_outcome(client, str(task["id"]), wanted, limit))
+        def examine(task: Mapping[str, Any], limit: Deadline) -> RunVerdict:
+            return RunVerdict(answer=answer_outcome(client, str(task["id"]), wanted, limit))
 
         return Mending(
             client,

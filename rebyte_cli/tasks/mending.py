@@ -6,12 +6,12 @@ What is sent is one follow-up for each try, by the same path as any other, so at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Interrupted, Next, RebyteError, TaskEnded
 from ..system.deadline import Deadline
 from .create import follow_up
-from .verdict import AnswerOutcome, Verdict
+from .verdict import AnswerOutcome, RunVerdict
 from .wait import LateTargets, WaitTarget
 
 if TYPE_CHECKING:
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 TRIES = 3
 
 
-class Examination(Protocol):
-    """How to find out what a completed run of a task comes to."""
-
-    def __call__(self, task: Mapping[str, Any], deadline: Deadline, /) -> Verdict:
-        """The verdict about a task. Raises RebyteError if there can be none."""
+# The verdict about a completed run of a task; raises RebyteError if there can be none.
+Examine = Callable[[Mapping[str, Any], Deadline], RunVerdict]
 
 
 def answer_outcome(
@@ -61,7 +58,7 @@ class Mending:
         self,
         client: RebyteClient,
         history: History,
-        examine: Examination,
+        examine: Examine,
         *,
         tries: int | None,
         deadline: Deadline,
@@ -102,13 +99,13 @@ class Mending:
         return self._mend(task_id, verdict, number, ended)
 
     def _mend(
-        self, task_id: str, verdict: Verdict, number: int, ended: RowOrError
+        self, task_id: str, verdict: RunVerdict, number: int, ended: RowOrError
     ) -> RowOrError | WaitTarget:
         """Tell the task what is wrong."""
         body = {"prompt": verdict.prompt(number + 1, self._most), **self._fields}
         assert isinstance(ended, TaskEnded)
-        what = ended.message.partition("\n")[0]
-        self._note(f"{what[:1].upper()}{what[1:]}; the task is told so")
+        why = ended.reason.split("\n")[0]
+        self._note(f"It {ended.verb}: {why}; the task is told so")
         try:
             answer = follow_up(
                 self._client,

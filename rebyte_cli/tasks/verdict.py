@@ -51,7 +51,7 @@ class AnswerOutcome(NamedTuple):
         )
 
 
-class Verdict(NamedTuple):
+class RunVerdict(NamedTuple):
     """The outcomes of what was asked for: a check of the changes, an answer that fits, or both."""
 
     check: CheckOutcome | None = None
