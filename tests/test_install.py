@@ -27,6 +27,7 @@ from tests.conftest import need_tool
 pytestmark = pytest.mark.slow  # environments and archives are built
 
 ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "rebyte_cli/completion/scripts"
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -199,7 +200,7 @@ def test_man_and_the_shells_find_what_the_wheel_installed(installed: Path) -> No
         ("rebyte.fish", "fish/vendor_completions.d/rebyte.fish"),
     ):
         shipped = (installed / "share" / place).read_text(encoding="utf-8")
-        assert shipped == (ROOT / "completions" / source).read_text(encoding="utf-8")
+        assert shipped == (SCRIPTS / source).read_text(encoding="utf-8")
 
 
 def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
@@ -207,7 +208,7 @@ def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("README.md", "LICENSE", "Makefile", "man/rebyte.1", "completions/_rebyte"):
+    for name in ("README.md", "LICENSE", "Makefile", "man/rebyte.1", "rebyte_cli/SKILL.md"):
         assert name in names
     assert {"hatch_build.py", "tests/conftest.py", "tests/test_install.py"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..cli import root
-from ..completion.install import FILES, script_of
 from .builder import fill, markdown, names, written
 from .completion_tables import tables
 from .roff import page
@@ -17,8 +16,6 @@ from .tree import describe
 def generated() -> Iterator[tuple[str, str]]:
     """Yield each generated file: its path in the checkout and its text."""
     tree = describe(root)
-    for shell, name in FILES.items():
-        yield f"completions/{name}", script_of(shell)
     for name, text in tables(tree):
         yield f"rebyte_cli/completion/tables/{name}", text
     for name in names(tree):
@@ -36,7 +33,7 @@ def write(folder: Path) -> list[str]:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8", newline="\n")
             changed.append(path)
-    for place in ("completions", "man", "rebyte_cli/completion/tables"):
+    for place in ("man", "rebyte_cli/completion/tables"):
         for file in (folder / place).iterdir():
             if f"{place}/{file.name}" not in wanted:
                 file.unlink()

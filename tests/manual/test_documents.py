@@ -211,7 +211,7 @@ def test_no_file_has_words_that_are_out_of_date() -> None:
         re.IGNORECASE,
     )
     files = [*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.yml")]
-    for folder in ("rebyte_cli", "tests", "man", "completions"):
+    for folder in ("rebyte_cli", "tests", "man"):
         for path in (ROOT / folder).rglob("*.*"):
             # `make lowest` leaves Hypothesis's folder in tests/.
             if path.is_file() and path.suffix != ".pyc" and ".hypothesis" not in path.parts:
@@ -236,7 +236,7 @@ def test_documents_are_about_no_machine() -> None:
 def test_a_command_is_one_file_and_its_test(tmp_path: Path) -> None:
     """The command in CONTRIBUTING.md, added to a copy of the project."""
     command, test = blocks((ROOT / "CONTRIBUTING.md").read_text(), "python")
-    for folder in ("rebyte_cli", "man", "completions", "tests"):
+    for folder in ("rebyte_cli", "man", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
     (tmp_path / "rebyte_cli" / "commands" / "last.py").write_text(command)
     (tmp_path / "tests" / "commands" / "test_last.py").write_text(test)
