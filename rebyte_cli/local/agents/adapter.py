@@ -49,6 +49,13 @@ class Outcome(NamedTuple):
     usage: dict[str, Any]
 
 
+class User(NamedTuple):
+    """Whose agent it is: the variables of the user's environment, and the user's HOME."""
+
+    variables: Mapping[str, str]
+    home: Path
+
+
 class Invocation(NamedTuple):
     """What one run asks of an agent.
 
@@ -218,21 +225,17 @@ class Adapter(ABC):
         return []
 
     def screen_files(
-        self,
-        outside: Mapping[str, str],
-        user_home: Path,
-        code: Mount,
-        models: Sequence[ModelAccess] = (),
+        self, user: User, code: Mount, models: Sequence[ModelAccess]
     ) -> dict[str, str]:
         """As `files`, with what keeps the screen from asking about trust and keys first."""
-        return self.files(outside, user_home, code, models)
+        return self.files(user, code, models)
 
     @abstractmethod
     def parser(self) -> Parser:
         """A fresh parser for one run."""
 
-    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
-        """How the user's own agent, with the environment `outside`, reaches its models.
+    def access(self, user: User) -> AgentAccess:
+        """How the user's own agent reaches its models.
 
         Raises LoginExpired.
         """
@@ -245,20 +248,14 @@ class Adapter(ABC):
         """
         return text
 
-    def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
-        """Variables to set besides those let through; `outside` is the caller's environment."""
+    def environment(self) -> dict[str, str]:
+        """Variables to set besides those let through."""
         return {}
 
-    def files(
-        self,
-        outside: Mapping[str, str],
-        user_home: Path,
-        code: Mount,
-        models: Sequence[ModelAccess] = (),
-    ) -> dict[str, str]:
+    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
         """Files to write into the private HOME before each run: relative path to text.
 
-        `outside` is what the jail may see of the environment, `models` are reached by the gateway.
+        `user` has the variables that the jail may see; `models` are reached by the gateway.
         """
         return {}
 
@@ -275,10 +272,11 @@ class Adapter(ABC):
         names = self.settings_variables(user_home)
         return [name for name in names if not self._is_for_agent(name, user_home)]
 
-    def surroundings(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
-        """The environment `outside` with those variables of the user's settings that are for it."""
-        more = self.settings_variables(user_home).items()
-        return {**outside, **{k: v for k, v in more if self._is_for_agent(k, user_home)}}
+    def surroundings(self, user: User) -> User:
+        """The user with those variables of the agent's settings too that are for the agent."""
+        more = self.settings_variables(user.home).items()
+        own = {k: v for k, v in more if self._is_for_agent(k, user.home)}
+        return user._replace(variables={**user.variables, **own})
 
     def clean_sessions(self, home: Path, code: str) -> None:  # noqa: B027 - most need nothing
         """Remove what the agent would obey from the sessions that stayed in the private HOME.
@@ -298,33 +296,33 @@ class Adapter(ABC):
         """Whether the agent refused to start because it does not know the session."""
         return False
 
-    def found_login(self, outside: Mapping[str, str], user_home: Path) -> str | None:
+    def found_login(self, user: User) -> str | None:
         """The login file, or the variable with a key, that a run would have; None without one."""
-        files = [f"~/{name}" for name in self.logins if (user_home / name).exists()]
-        let_through = sorted(self.let_through(outside, user_home).items())
+        files = [f"~/{name}" for name in self.logins if (user.home / name).exists()]
+        let_through = sorted(self.let_through(user).items())
         keys = [name for name, value in let_through if value and KEY.search(name)]
         return next(iter([*files, *keys]), None)
 
-    def keys(self, outside: Mapping[str, str], user_home: Path) -> list[str]:
+    def keys(self, user: User) -> list[str]:
         """The variables for this agent that hold keys, but for those that `env` names."""
-        named, own = frozenset(self.keys_named_by(user_home)), self.extra_variables
-        names = [name for name in self.let_through(outside, user_home) if name not in own]
+        named, own = frozenset(self.keys_named_by(user.home)), self.extra_variables
+        names = [name for name in self.let_through(user) if name not in own]
         return [name for name in names if name in named or KEY.search(name)]
 
-    def let_through(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
-        """The part of the environment `outside` that is for this agent."""
-        names = (*self.variables, *self.extra_variables, *self.keys_named_by(user_home))
+    def let_through(self, user: User) -> dict[str, str]:
+        """The variables of the user that are for this agent."""
+        names = (*self.variables, *self.extra_variables, *self.keys_named_by(user.home))
         exact = {name for name in names if not name.endswith("*")}
         starts = tuple(name[:-1] for name in names if name.endswith("*"))
         return {
             name: value
-            for name, value in outside.items()
+            for name, value in user.variables.items()
             if (name in exact or (starts and name.startswith(starts)))
             and not name.startswith("REBYTE_")
         }
 
     def _is_for_agent(self, name: str, user_home: Path) -> bool:
-        return name in SHARED_VARIABLES or bool(self.let_through({name: ""}, user_home))
+        return name in SHARED_VARIABLES or bool(self.let_through(User({name: ""}, user_home)))
 
 
 def parse(text: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..gateway.settings import ANTHROPIC, BEARER, X_API_KEY
-from .adapter import Adapter, Invocation, Outcome, Parser, joined
+from .adapter import Adapter, Invocation, Outcome, Parser, User, joined
 from .jail import Mount
 from .model_access import (
     VENDORS,
@@ -75,29 +75,28 @@ class Claude(Adapter):
         return [*arguments, "--session-id", invocation.new_session]
 
     def screen_files(
-        self,
-        outside: Mapping[str, str],
-        user_home: Path,
-        code: Mount,
-        models: Sequence[ModelAccess] = (),
+        self, user: User, code: Mount, models: Sequence[ModelAccess]
     ) -> dict[str, str]:
         state = {
             "hasCompletedOnboarding": True,
             "bypassPermissionsModeAccepted": True,
             "projects": {code.inside: {"hasTrustDialogAccepted": True}},
             # It knows a key by its last characters.
-            "customApiKeyResponses": {"approved": [outside.get("ANTHROPIC_API_KEY", "")[-20:]]},
+            "customApiKeyResponses": {
+                "approved": [user.variables.get("ANTHROPIC_API_KEY", "")[-20:]]
+            },
         }
-        files = self.files(outside, user_home, code, models)
+        files = self.files(user, code, models)
         settings = json.loads(files[SETTINGS]) | {"skipDangerousModePermissionPrompt": True}
         return files | {SETTINGS: json.dumps(settings), ".claude.json": json.dumps(state)}
 
-    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
+    def access(self, user: User) -> AgentAccess:
+        outside = user.variables
         if hosts := _cloud(outside):
             return AgentAccess(withheld=frozenset(KEYS), inside="key", hosts=hosts)
         base_url = outside.get("ANTHROPIC_BASE_URL") or VENDORS[ANTHROPIC].root
         headers = header_lines(outside.get("ANTHROPIC_CUSTOM_HEADERS", ""))
-        login = read_json(user_home / LOGIN).get("claudeAiOauth")
+        login = read_json(user.home / LOGIN).get("claudeAiOauth")
         name = next((name for name in KEYS if outside.get(name)), None)
         variables, files = {}, {}
         if name is None and isinstance(login, dict):
@@ -121,7 +120,7 @@ class Claude(Adapter):
         login["claudeAiOauth"].pop("refreshToken", None)
         return json.dumps(login)
 
-    def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         return {
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_TELEMETRY": "1",
@@ -134,14 +133,8 @@ class Claude(Adapter):
             "IS_SANDBOX": "1",
         }
 
-    def files(
-        self,
-        outside: Mapping[str, str],
-        user_home: Path,
-        code: Mount,
-        models: Sequence[ModelAccess] = (),
-    ) -> dict[str, str]:
-        settings = read_json(user_home / SETTINGS)
+    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
+        settings = read_json(user.home / SETTINGS)
         kept = {name: settings[name] for name in ("model",) if isinstance(settings.get(name), str)}
         return {SETTINGS: json.dumps(kept)}
 

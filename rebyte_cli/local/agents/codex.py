@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..gateway.settings import BEARER, OPENAI
-from .adapter import Adapter, Invocation, Outcome, Parser, readable
+from .adapter import Adapter, Invocation, Outcome, Parser, User, readable
 from .jail import Mount
 from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
 from .tokens import counted
@@ -62,26 +62,22 @@ class Codex(Adapter):
         return ["resume", "--no-daemon", "-C", ".", *_rest(invocation)]
 
     def screen_files(
-        self,
-        outside: Mapping[str, str],
-        user_home: Path,
-        code: Mount,
-        models: Sequence[ModelAccess] = (),
+        self, user: User, code: Mount, models: Sequence[ModelAccess]
     ) -> dict[str, str]:
-        ((name, text),) = self.files(outside, user_home, code, models).items()
+        ((name, text),) = self.files(user, code, models).items()
         return {name: f'{text}[projects.{json.dumps(code.inside)}]\ntrust_level = "trusted"\n'}
 
     def memory(self, user_home: Path) -> Sequence[str]:
         return (".codex/AGENTS.md", ".codex/AGENTS.override.md")
 
-    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
-        settings = _settings(user_home)
+    def access(self, user: User) -> AgentAccess:
+        settings = _settings(user.home)
         name = settings.get("model_provider", OPENAI)
         providers = settings.get("model_providers")
         provider = providers.get(name) if isinstance(providers, dict) else None
         if isinstance(provider, dict) and isinstance(provider.get("base_url"), str):
-            return _own_provider(provider, outside, user_home)
-        key, login = _credential(outside, user_home)
+            return _own_provider(provider, user)
+        key, login = _credential(user)
         root = CHATGPT if login else settings.get("openai_base_url") or VENDORS[OPENAI].root
         return _behind_gateway(str(root), key, login)
 
@@ -90,14 +86,8 @@ class Codex(Adapter):
         login["tokens"]["refresh_token"] = ""
         return json.dumps(login)
 
-    def files(
-        self,
-        outside: Mapping[str, str],
-        user_home: Path,
-        code: Mount,
-        models: Sequence[ModelAccess] = (),
-    ) -> dict[str, str]:
-        settings = _settings(user_home)
+    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
+        settings = _settings(user.home)
         for model in models:
             provider = _plain_provider(settings, is_login=model.name == CHATGPT_NAME)
             settings["model_provider"] = PROVIDER
@@ -122,10 +112,10 @@ class Codex(Adapter):
                     yield provider["env_key"]
                 yield from strings(provider.get("env_http_headers")).values()
 
-    def found_login(self, outside: Mapping[str, str], user_home: Path) -> str | None:
-        found = super().found_login(outside, user_home)
+    def found_login(self, user: User) -> str | None:
+        found = super().found_login(user)
         # A provider of the user's own, such as a model on this machine, may need no key.
-        own = "model_provider" in _settings(user_home) and "~/.codex/config.toml"
+        own = "model_provider" in _settings(user.home) and "~/.codex/config.toml"
         return found or own or None
 
     def lost_session(self, status: int, stderr: str) -> bool:
@@ -208,17 +198,18 @@ class CodexParser(Parser):
                 yield "tool_result", {"id": call, "output": output} | _failure(item)
 
 
-def _credential(outside: Mapping[str, str], user_home: Path) -> tuple[str, dict[str, Any]]:
+def _credential(user: User) -> tuple[str, dict[str, Any]]:
     """The key, and, where that is the access token of a ChatGPT login, the file that has it."""
-    login = read_json(user_home / LOGIN)
-    tokens, key = login.get("tokens"), outside.get("CODEX_API_KEY", "")
+    login = read_json(user.home / LOGIN)
+    tokens, key = login.get("tokens"), user.variables.get("CODEX_API_KEY", "")
     if not key and isinstance(tokens, dict) and tokens.get("access_token"):
         token = str(tokens["access_token"])
         expiry = _claims(token).get("exp")
         milliseconds = expiry * 1000 if isinstance(expiry, int) else None
         check_expiry("codex", milliseconds, "`codex exec hello`")
         return token, login
-    return key or str(login.get("OPENAI_API_KEY") or outside.get("OPENAI_API_KEY", "")), {}
+    own = login.get("OPENAI_API_KEY") or user.variables.get("OPENAI_API_KEY", "")
+    return key or str(own), {}
 
 
 def _claims(token: str) -> dict[str, Any]:
@@ -257,14 +248,13 @@ def _behind_gateway(
     )
 
 
-def _own_provider(
-    provider: Mapping[str, Any], outside: Mapping[str, str], user_home: Path
-) -> AgentAccess:
+def _own_provider(provider: Mapping[str, Any], user: User) -> AgentAccess:
     """The access to a provider of the user's own (`[model_providers.NAME]`)."""
+    outside = user.variables
     key = outside.get(str(provider.get("env_key", "")))
     key, login = key or str(provider.get("experimental_bearer_token", "")), dict[str, Any]()
     if provider.get("requires_openai_auth"):
-        key, login = _credential(outside, user_home)
+        key, login = _credential(user)
     headers, from_variables = (
         strings(provider.get(name)) for name in ("http_headers", "env_http_headers")
     )

@@ -25,7 +25,7 @@ from ..gateway.door import ADDRESS, Door
 from ..gateway.model_budget import ModelBudget
 from ..gateway.settings import GatewaySettings, command
 from . import jail, programs
-from .adapter import Adapter, end_of_process
+from .adapter import Adapter, User, end_of_process
 from .model_access import AgentAccess
 
 RECORD = record.FILE
@@ -49,16 +49,14 @@ def network_of(options: Mapping[str, Any]) -> str:
     return str(options.get("network", LIST)) if options["jail"] else HOST
 
 
-def access_of(
-    adapter: Adapter, options: Mapping[str, Any], outside: Mapping[str, str], user_home: Path
-) -> AgentAccess:
+def access_of(adapter: Adapter, options: Mapping[str, Any], user: User) -> AgentAccess:
     """How an agent reaches its models in a run with these options.
 
     Where the network is shared, the agent has its key and its login itself. Raises LoginExpired.
     """
     if network_of(options) == HOST:
         return AgentAccess(inside="key", logins=adapter.logins)
-    return adapter.access(outside, user_home)
+    return adapter.access(user)
 
 
 def way_out(

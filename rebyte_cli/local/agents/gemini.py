@@ -19,6 +19,7 @@ from .adapter import (
     Invocation,
     Outcome,
     Parser,
+    User,
     joined,
     readable,
     shorten,
@@ -63,9 +64,9 @@ class Gemini(Adapter):
             return [*arguments, "--resume", invocation.session]
         return [*arguments, "--session-id", invocation.new_session]
 
-    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
-        wire = VENDORS[GEMINI]
-        login = _login(outside, user_home)
+    def access(self, user: User) -> AgentAccess:
+        wire, outside = VENDORS[GEMINI], user.variables
+        login = _login(user)
         if login != "gemini-api-key":
             kind = "key" if login == "vertex-ai" else "login"
             hosts, withheld = _hosts(login, outside), frozenset((wire.key_variable,))
@@ -77,22 +78,16 @@ class Gemini(Adapter):
         variables = {wire.url_variable: model.url, wire.key_variable: model.placeholder}
         return AgentAccess((model,), variables)
 
-    def files(
-        self,
-        outside: Mapping[str, str],
-        user_home: Path,
-        code: Mount,
-        models: Sequence[ModelAccess] = (),
-    ) -> dict[str, str]:
+    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
         settings: dict[str, Any] = {
-            "context": {"fileName": _memory_names(user_home)},
+            "context": {"fileName": _memory_names(user.home)},
             "privacy": {"usageStatisticsEnabled": False},
             "telemetry": {"enabled": False},
             "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
             "advanced": {"ignoreLocalEnv": True},
-            "security": {"auth": {"selectedType": _login(outside, user_home)}},
+            "security": {"auth": {"selectedType": _login(user)}},
         }
-        model = read_json(user_home / ".gemini/settings.json").get("model")
+        model = read_json(user.home / ".gemini/settings.json").get("model")
         if isinstance(model, dict) and isinstance(model.get("name"), str):
             settings["model"] = {"name": model["name"]}
         return {
@@ -106,8 +101,9 @@ class Gemini(Adapter):
     def settings_variables(self, user_home: Path) -> dict[str, str]:
         return read_env(user_home / ".gemini/.env")
 
-    def surroundings(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
-        return {**super().surroundings({}, user_home), **outside}
+    def surroundings(self, user: User) -> User:
+        variables = {**super().surroundings(User({}, user.home)).variables, **user.variables}
+        return user._replace(variables=variables)
 
     def stdin(self, prompt: str) -> str:
         # gemini runs a prompt that begins with a slash. It replaces `@NAME` by the path of a file
@@ -239,13 +235,13 @@ def _hosts(login: str, outside: Mapping[str, str]) -> tuple[str, ...]:
     return (*hosts, urlsplit(own).netloc.rpartition("@")[2]) if own else hosts
 
 
-def _login(outside: Mapping[str, str], user_home: Path) -> str:
+def _login(user: User) -> str:
     """The way to log in: the key in the environment, or what the user chose in gemini itself."""
-    if outside.get("GOOGLE_GENAI_USE_VERTEXAI", "").lower() == "true":
+    if user.variables.get("GOOGLE_GENAI_USE_VERTEXAI", "").lower() == "true":
         return "vertex-ai"
-    if outside.get("GEMINI_API_KEY"):
+    if user.variables.get("GEMINI_API_KEY"):
         return "gemini-api-key"
-    security = read_json(user_home / ".gemini/settings.json").get("security")
+    security = read_json(user.home / ".gemini/settings.json").get("security")
     auth = security.get("auth") if isinstance(security, dict) else None
     chosen = auth.get("selectedType") if isinstance(auth, dict) else None
     return chosen if isinstance(chosen, str) else "oauth-personal"

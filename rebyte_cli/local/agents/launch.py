@@ -17,7 +17,7 @@ from ..gateway.allowed_hosts import is_entry
 from ..http import JsonObject, Refusal
 from ..uploads import asked_name
 from . import config, edge, jail, programs, run_budget, runs, skills, source, spawn
-from .adapter import Adapter
+from .adapter import Adapter, User
 from .model_access import LoginExpired
 
 JAIL_CACHE = "jail.json"
@@ -76,9 +76,9 @@ class Launcher:
 
     def _check_login(self, adapter: Adapter, options: dict[str, Any]) -> None:
         """Raise Refusal when the run could only fail because a login has expired."""
-        outside = adapter.surroundings(os.environ, Path.home())
+        user = adapter.surroundings(User(os.environ, Path.home()))
         try:
-            edge.access_of(adapter, options, outside, Path.home())
+            edge.access_of(adapter, options, user)
         except LoginExpired as error:
             raise Refusal(400, "login_expired", str(error)) from None
 

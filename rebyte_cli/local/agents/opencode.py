@@ -15,6 +15,7 @@ from .adapter import (
     Invocation,
     Outcome,
     Parser,
+    User,
     joined,
     readable,
 )
@@ -78,7 +79,7 @@ class OpenCode(Adapter):
             arguments += ["--session", invocation.session]
         return arguments
 
-    def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         return {
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
@@ -87,16 +88,16 @@ class OpenCode(Adapter):
             "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
         }
 
-    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
-        inline = _inline(outside)
-        settings = _merged(_settings(user_home), inline)
-        models = {each.name: each for each in opencode_providers.find(settings, outside, user_home)}
+    def access(self, user: User) -> AgentAccess:
+        inline = _inline(user.variables)
+        settings = _merged(_settings(user.home), inline)
+        models = {each.name: each for each in opencode_providers.find(settings, user)}
         variables = {}
         if inline:
             own = opencode_providers.behind(inline, models, only_own=True)
             variables[INLINE] = json.dumps(own)
         withheld = frozenset((*opencode_providers.ADDRESSES.values(), INLINE))
-        logins = self._own_logins(user_home, models)
+        logins = self._own_logins(user.home, models)
         return AgentAccess(
             tuple(models.values()),
             variables,
@@ -122,15 +123,9 @@ class OpenCode(Adapter):
     def memory(self, user_home: Path) -> Sequence[str]:
         return (".config/opencode/AGENTS.md", ".claude/CLAUDE.md")
 
-    def files(
-        self,
-        outside: Mapping[str, str],
-        user_home: Path,
-        code: Mount,
-        models: Sequence[ModelAccess] = (),
-    ) -> dict[str, str]:
+    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
         given = opencode_providers.behind(
-            _settings(user_home), {each.name: each for each in models}
+            _settings(user.home), {each.name: each for each in models}
         )
         settings = {name: given[name] for name in KEPT_SETTINGS if name in given}
         settings |= {"autoupdate": False, "share": "disabled"}

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..gateway.settings import ANTHROPIC, ANY, BEARER, GEMINI, OPENAI, X_API_KEY, X_GOOG_API_KEY
+from .adapter import User
 from .model_access import ModelAccess, placeholder
 from .user_config import read_json, strings
 
@@ -72,11 +72,10 @@ LOGIN_HOSTS = {
 RENEWED_ONCE = ("anthropic", "openai")
 
 
-def find(
-    settings: Mapping[str, Any], outside: Mapping[str, str], user_home: Path
-) -> Iterator[ModelAccess]:
+def find(settings: Mapping[str, Any], user: User) -> Iterator[ModelAccess]:
     """The access to each provider for which the user has an address or a key."""
-    logins, known = read_json(user_home / LOGIN), read_json(user_home / KNOWN_FILE)
+    logins, known = read_json(user.home / LOGIN), read_json(user.home / KNOWN_FILE)
+    outside = user.variables
     own = settings.get("provider")
     own = own if isinstance(own, dict) else {}
     for name in dict.fromkeys((*own, *PROVIDERS, *logins)):

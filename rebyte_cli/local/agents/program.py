@@ -5,7 +5,7 @@ What it prints becomes an event a few times a second, not for each line: a build
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from .adapter import (
     Invocation,
     Outcome,
     Parser,
+    User,
     end_of_process,
     last_line,
     shorten,
@@ -38,15 +39,15 @@ class ProgramAdapter(Adapter):
     def title(self) -> str:
         return self.label
 
-    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
+    def access(self, user: User) -> AgentAccess:
         if not self.own_model:
             return AgentAccess()
         api, key, address = self._model_settings()
         model = ModelAccess(
             api,
             api,
-            outside.get(address) or VENDORS[api].root,
-            outside.get(key, ""),
+            user.variables.get(address) or VENDORS[api].root,
+            user.variables.get(key, ""),
             VENDORS[api].credential,
             placeholder(VENDORS[api].key_start),
         )

@@ -18,7 +18,7 @@ from .. import http
 from ..artifact_store import NO_AGENT
 from ..database import Store, make_folder
 from . import config, confined, edge, jail, lenders, programs, runs, sharing, skills, sweep
-from .adapter import Adapter
+from .adapter import Adapter, User
 from .disarm import disarm
 from .jail_group import JailGroup
 from .launch import JAIL_CACHE
@@ -63,24 +63,24 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
 
 def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
     program = programs.find(adapter, os.environ)
-    outside = adapter.surroundings(os.environ, Path.home())
+    user = adapter.surroundings(User(os.environ, Path.home()))
     row: dict[str, Any] = {
         "name": adapter.title,
         "program": None if program is None else program.path,
         "version": None,
         "tested": None,
-        "login": adapter.found_login(outside, Path.home()),
+        "login": adapter.found_login(user),
         "jail": None,
         "jailGaps": None,
         "network": None,
         "credential": None,
         "usable": False,
         "problem": None,
-        "unused": ", ".join(adapter.unused_settings(Path.home())) or None,
+        "unused": ", ".join(adapter.unused_settings(user.home)) or None,
     }
     if row["login"] is not None:
         try:
-            inside = edge.access_of(adapter, options, outside, Path.home()).inside
+            inside = edge.access_of(adapter, options, user).inside
             row["credential"] = f"{inside} inside" if inside else "outside"
         except LoginExpired as error:
             row["credential"], row["problem"] = "outside", str(error)

@@ -27,7 +27,7 @@ from ...system.git import GitFailed
 from ..artifact_store import PATCH_FILE
 from ..database import Store, new_id
 from . import changes, config, confined, edge, jail, programs, runs, skills, spool, tools
-from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
+from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
 from .disarm import disarm, remember_origin
 from .jail_group import JailGroup, end_rest
 from .lines import RunLimits, pump
@@ -336,12 +336,12 @@ class Supervisor:
 
     def _agent(self, adapter: Adapter, session: str | None) -> tuple[Outcome, bool]:
         """Run the agent once: the outcome, and whether it did not know `session`."""
-        outside = adapter.surroundings(os.environ, Path.home())
-        program = programs.find(adapter, outside)
+        user = adapter.surroundings(User(os.environ, Path.home()))
+        program = programs.find(adapter, user.variables)
         if program is None:
             raise RunFailed(f"{adapter.program} is no longer on PATH")
         with contextlib.ExitStack() as stack:
-            start = self._prepare(adapter, program, session, outside, stack)
+            start = self._prepare(adapter, program, session, user, stack)
             self._parser = parser = adapter.parser()
             stdin = adapter.stdin(self._prompt)
             status, reason = self._execute(start, stdin, parser)
@@ -350,7 +350,7 @@ class Supervisor:
             return Outcome(False, "", "", {}), True
         self._append(parser.flush())
         if self._not_found and start.confinement.jailed:
-            self._tell([tools.hint(self._not_found, outside.get("PATH", ""))])
+            self._tell([tools.hint(self._not_found, user.variables.get("PATH", ""))])
         if reason:
             outcome = Outcome(False, "", reason, parser.usage)
         else:
@@ -367,17 +367,17 @@ class Supervisor:
         adapter: Adapter,
         program: programs.AgentProgram,
         session: str | None,
-        outside: Mapping[str, str],
+        user: User,
         stack: contextlib.ExitStack,
     ) -> AgentStart:
         """Furnish the jail. What has to be closed after the run is closed with the `stack`."""
-        options, user_home = self._options, Path.home()
+        options, outside = self._options, user.variables
         confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
-        access = edge.access_of(adapter, options, outside, user_home)
-        seen = access.seen(outside, adapter.keys(outside, user_home))
+        access = edge.access_of(adapter, options, user)
+        seen = user._replace(variables=access.seen(outside, adapter.keys(user)))
         try:
-            self._furnish(adapter, confinement.code, seen, user_home, access)
-            logins = LoginCopies(adapter, access, user_home, confinement)
+            self._furnish(adapter, confinement.code, seen, access)
+            logins = LoginCopies(adapter, access, user.home, confinement)
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
         stack.enter_context(logins)
@@ -399,9 +399,9 @@ class Supervisor:
             network=way.is_shared,
             terminal=self.on_screen,
         )
-        variables = jail.environment(confinement, seen, [*own.folders, *program.folders])
-        variables |= own.variables | adapter.let_through(seen, user_home)
-        variables |= adapter.environment(seen) | way.variables
+        variables = jail.environment(confinement, seen.variables, [*own.folders, *program.folders])
+        variables |= own.variables | adapter.let_through(seen)
+        variables |= adapter.environment() | way.variables
         return AgentStart(confinement, line, variables, way, logins.passed)
 
     def _used(self, parser: Parser) -> dict[str, Any]:
@@ -416,14 +416,7 @@ class Supervisor:
                     used[name] = more + 0  # not -0.0
         return used
 
-    def _furnish(
-        self,
-        adapter: Adapter,
-        code: jail.Mount,
-        outside: Mapping[str, str],
-        user_home: Path,
-        access: AgentAccess,
-    ) -> None:
+    def _furnish(self, adapter: Adapter, code: jail.Mount, user: User, access: AgentAccess) -> None:
         """Make HOME a new one but for the agents' sessions.
 
         An earlier run, even of another agent, may have left what this one would obey.
@@ -433,12 +426,12 @@ class Supervisor:
         adapter.clean_sessions(home, code.inside)
         own = self._workspace.skills(adapter.finds_skills)
         skills.install(home, [*own, *self._options["skills"]])
-        for pattern in adapter.memory(user_home):
-            for path in filter(Path.is_file, user_home.glob(pattern)):
-                name = path.relative_to(user_home).as_posix()
+        for pattern in adapter.memory(user.home):
+            for path in filter(Path.is_file, user.home.glob(pattern)):
+                name = path.relative_to(user.home).as_posix()
                 confined.write(home, name, path.read_bytes())
         files = adapter.screen_files if self.on_screen else adapter.files
-        written = {**files(outside, user_home, code, access.models), **access.files}
+        written = {**files(user, code, access.models), **access.files}
         for name, text in written.items():
             confined.write(home, name, text.encode())
         confined.write(home, ".gitconfig", _git_config().encode())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents import jail, programs
+from rebyte_cli.local.agents.adapter import User
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
 from rebyte_cli.local.agents.program import ProgramAdapter
@@ -37,13 +38,13 @@ def found(
 
 def test_the_login_that_an_agent_would_have_is_named(user_home: Path) -> None:
     (user_home / ".codex").mkdir(parents=True)
-    assert Codex().found_login({"CODEX_API_KEY": "", "OTHER_KEY": "x"}, user_home) is None
-    assert Codex().found_login({"CODEX_API_KEY": "x"}, user_home) == "CODEX_API_KEY"
-    assert Claude().found_login({"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "9"}, user_home) is None
+    assert Codex().found_login(User({"CODEX_API_KEY": "", "OTHER_KEY": "x"}, user_home)) is None
+    assert Codex().found_login(User({"CODEX_API_KEY": "x"}, user_home)) == "CODEX_API_KEY"
+    assert Claude().found_login(User({"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "9"}, user_home)) is None
     (user_home / ".codex/config.toml").write_text('model_provider = "mine"\n')
-    assert Codex().found_login({}, user_home) == "~/.codex/config.toml"  # it may need no key
+    assert Codex().found_login(User({}, user_home)) == "~/.codex/config.toml"  # it may need no key
     (user_home / ".codex/auth.json").write_text("{}")
-    assert Codex().found_login({"CODEX_API_KEY": "x"}, user_home) == "~/.codex/auth.json"
+    assert Codex().found_login(User({"CODEX_API_KEY": "x"}, user_home)) == "~/.codex/auth.json"
 
 
 def test_a_system_program_needs_nothing_more() -> None:
@@ -133,7 +134,7 @@ def test_the_variables_of_an_agent(user_home: Path) -> None:
         "ANTHROPIC_API_KEY": "a", "ANTHROPIC_BASE_URL": "b", "CLAUDE_CODE_OAUTH_TOKEN": "c",
         "CLAUDECODE": "1", "CLAUDE_CODE_ENTRYPOINT": "cli", "OPENAI_API_KEY": "d", "OTHER": "e",
     }  # fmt: skip
-    given = Claude(extra_variables=("OTHER",)).let_through(outside, user_home)
+    given = Claude(extra_variables=("OTHER",)).let_through(User(outside, user_home))
     assert sorted(given) == [
         "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "OTHER"
     ]  # fmt: skip

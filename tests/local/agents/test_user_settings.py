@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.adapter import Adapter
+from rebyte_cli.local.agents.adapter import Adapter, User
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
 from rebyte_cli.local.agents.gemini import Gemini
@@ -106,7 +106,8 @@ def test_variables_in_settings_of_agents(user_home: Path) -> None:
     outside = {"ANTHROPIC_BASE_URL": "outside", "PATH": "/bin"}
     claude = Claude()
     taken = {"ANTHROPIC_BASE_URL": "a", "HTTPS_PROXY": "b", "MAX_THINKING_TOKENS": "1"}
-    assert claude.surroundings(outside, user_home) == {"PATH": "/bin", **taken}
+    user = claude.surroundings(User(outside, user_home))
+    assert user.variables == {"PATH": "/bin", **taken}
     unused = ["apiKeyHelper", "MINE", "PATH", "REBYTE_API_KEY"]
     assert claude.unused_settings(user_home) == unused
     assert "MINE" not in Claude(extra_variables=("MINE",)).unused_settings(user_home)
@@ -116,5 +117,6 @@ def test_variables_in_settings_of_agents(user_home: Path) -> None:
     put(user_home, {".gemini/.env": text})
     gemini = Gemini()
     taken = {"GEMINI_API_KEY": "a # b", "GOOGLE_CLOUD_PROJECT": "x", "GEMINI_MODEL": "outside"}
-    assert gemini.surroundings({"GEMINI_MODEL": "outside"}, user_home) == taken
+    user = gemini.surroundings(User({"GEMINI_MODEL": "outside"}, user_home))
+    assert user.variables == taken
     assert gemini.unused_settings(user_home) == ["DEBUG"]
