@@ -285,7 +285,9 @@ class TaskView(_RunView):
 
     @property
     def held_up(self) -> str:
-        """Why its agent has not started, if the service on this machine says so."""
+        """Why its agent does not work, if the service on this machine says so."""
+        if resumes_at := text(self.raw.get("resumesAt")):
+            return f"Limited: the usage limit is reached, resumes at {resumes_at}"
         place, preparing = self.raw.get("queue"), text(self.raw.get("preparing"))
         if isinstance(place, Mapping):
             return f"Queued: {text(place.get('message'))}"

@@ -15,8 +15,8 @@ from .results import name_of, reason_of, used_by
 from .timeline import LineTexts, Row, Timeline
 
 # In this order in the bar on top, from good to not started yet.
-_STATUSES = ("completed", "running", "waiting", "failed", "refused", "gone", "unknown", "canceled",
-             "skipped", "pending")  # fmt: skip
+_STATUSES = ("completed", "running", "waiting", "limited", "failed", "refused", "gone", "unknown",
+             "canceled", "skipped", "pending")  # fmt: skip
 _LABELED = 60  # tasks in the chart; with more, their names would be too small to read
 _TALLEST = 900  # height of a chart without names
 _UNITS = 1000  # width of the chart in its own units: it is stretched to the page

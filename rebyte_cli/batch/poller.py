@@ -176,8 +176,6 @@ def watch_tasks(
     report: Report,
     questions: QuestionWatcher | None = None,
     more_to_come: Callable[[], bool] = lambda: False,
-    *,
-    reports_use: bool = False,
 ) -> Poller[WaitTarget]:
     """A poller of tasks, or prompts of them, that reports each end: ("ended", line, …) or
     ("unreadable", line, …).
@@ -185,19 +183,20 @@ def watch_tasks(
     It asks every second while tasks are young and every ten later, through the list where that
     tells enough. Between two rounds, `questions` looks for tasks that wait for an answer. Once all
     do, none is attended to and no `more_to_come`, each is reported: ("unattended", line, error).
-    With `reports_use`, so is what a task has used whenever that changes: ("used", line, task).
+    Reports ("used", line, task) as well, whenever what a task has used changes, or whether it waits
+    for a usage limit.
     """
     seen: dict[str, Any] = {}
 
     def used(task: Mapping[str, Any]) -> None:
-        usage, task_id = task.get("usage"), task.get("id")
-        if usage and usage != seen.get(str(task_id)):
-            seen[str(task_id)] = usage
+        task_id, news = task.get("id"), (task.get("usage"), task.get("resumesAt"))
+        if news != seen.get(str(task_id), (None, None)):
+            seen[str(task_id)] = news
             for index, each in poller.things().items():
                 if each.task_id == task_id:
                     report("used", index, task)
 
-    poll = Poll(client, used=used if reports_use else lambda _: None)
+    poll = Poll(client, used=used)
 
     def ask(running: dict[int, WaitTarget]) -> None:
         lines = {target: index for index, target in running.items()}

@@ -78,6 +78,8 @@ def row_of(
         "reason": error and error.get("reason"),
         **entry.findings,
     }
+    if entry.resumes_at is not None and status == "running":
+        row |= {"status": "limited", "resumesAt": entry.resumes_at}
     used = entry.used.get(entry.id or "")
     if used is not None:
         row["usage"] = priced(*used).document

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.status import canonical_status, is_terminal
 from ..api.token_usage import TokenUsage
+from ..api.views import text
 from ..errors import BudgetReached, Interrupted, RebyteError
 from ..history.rows import NewTask
 from ..once.ledger import Ledger
@@ -160,7 +161,6 @@ class Runner:
             self._report,
             questions if options.wait else None,
             more_to_come=lambda: bool(lines.count("queued", "lost")),
-            reports_use=options.budget is not None,
         )
         self._checks = None if checks is None else CheckPool(checks, self._report)
         self._base = checks.base if checks is not None else lambda _body: None
@@ -657,6 +657,7 @@ class Runner:
         self, index: int, entry: LineState, task: Mapping[str, Any]
     ) -> Iterable[RowOrError]:
         if task.get("id") == entry.id and entry.state in ("created", "running"):
+            entry.resumes_at = text(task.get("resumesAt")) or None
             self._spend(index, task)
         return ()
 

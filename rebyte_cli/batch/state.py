@@ -77,8 +77,8 @@ class LineState:
     """
 
     __slots__ = ("begun_here", "candidates", "error", "findings", "finished", "id", "is_found",
-                 "is_printed", "prompt", "resent", "sent", "since", "started", "state", "status",
-                 "told", "tries", "url", "used", "workspace")  # fmt: skip
+                 "is_printed", "prompt", "resent", "resumes_at", "sent", "since", "started",
+                 "state", "status", "told", "tries", "url", "used", "workspace")  # fmt: skip
 
     def __init__(self) -> None:
         self.begun_here = self.is_printed = False
@@ -102,6 +102,7 @@ class LineState:
         self.is_found = False
         self.tries = 0
         self.findings: Mapping[str, Any] = {}
+        self.resumes_at: str | None = None
         self.prompt: str | None = None
         self.told: str | None = None
 

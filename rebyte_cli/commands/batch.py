@@ -248,10 +248,11 @@ def command(
 
     Each run prints the result of every line, beginning with those that ended in an earlier run. The
     status of a line is completed, failed, canceled, refused (by the API, on create), gone (the task
-    no longer exists), skipped (the line it follows did not complete), running, waiting (for an
-    answer to a question), unchecked (--check could not be carried out), pending (not created yet)
-    or unknown. The `error` of a failed line says
-    why; stderr ends with the counts and the most frequent reasons that several lines share.
+    no longer exists), skipped (the line it follows did not complete), running, limited (by a usage
+    limit of its model, until "resumesAt"), waiting (for an answer to a question), unchecked
+    (--check could not be carried out), pending (not created yet) or unknown. The `error` of a
+    failed line says why; stderr ends with the counts and the most frequent reasons that several
+    lines share.
     --results writes the results to a file, which is replaced only after the run has locked the
     journal, so starting a batch twice is safe.
 

@@ -14,8 +14,8 @@ from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
 from ._options import Choice, Number, completer, full_ids_option, label_filter_option
 
-STATUSES = ("running", "queued", "waiting", "completed", "failed", "canceled")
-RUNNING = {"queued", "waiting"}  # what the API calls running
+STATUSES = ("running", "queued", "limited", "waiting", "completed", "failed", "canceled")
+RUNNING = {"queued", "limited", "waiting"}  # what the API calls running
 DEFAULT_LIMIT = 50
 
 Row = Mapping[str, Any]
@@ -106,13 +106,14 @@ def command(
     A running task that waits for an answer is shown as waiting; in JSON, its status stays running,
     and "question" is true. rebyte checks at most 100 running tasks for this, and for at most five
     seconds; with --status waiting or --fields question, it checks all of them. One on this machine
-    whose run waits for its turn is shown as queued. --status running lists both, too.
+    whose run waits for its turn is shown as queued, and one that waits for a usage limit of its
+    model to be reset as limited, with "resumesAt" in JSON. --status running lists these, too.
 
     --watch shows what runs, for how long, its last step, and which tasks wait for an answer. It
     reads each task once when its run begins and when it ends, and apart from that makes at most two
     requests per second. It watches the newest 100 tasks, or as many as --limit says. In a pipe, or
     with -o json, jsonl, csv, tsv or id, it prints each task once, and again whenever its status
-    changes, or it starts or stops waiting for an answer.
+    changes, or it starts or stops waiting.
 
     Examples:
 

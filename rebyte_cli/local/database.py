@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 
 BUSY_SECONDS = 30.0
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS workspaces (id TEXT PRIMARY KEY, created INTEGER NOT NULL);
@@ -62,7 +62,8 @@ CREATE TABLE IF NOT EXISTS refusals (prompt TEXT PRIMARY KEY, times INTEGER NOT 
 CREATE TABLE IF NOT EXISTS runs (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, prompt TEXT UNIQUE NOT NULL, task TEXT NOT NULL,
   workspace TEXT NOT NULL, agent TEXT NOT NULL, options TEXT NOT NULL, queued INTEGER NOT NULL,
-  started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT, used TEXT);
+  started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT, used TEXT,
+  parked INTEGER, worked INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS unended ON runs (seq) WHERE ended IS NULL;
 CREATE INDEX IF NOT EXISTS runs_of_task ON runs (task, seq);
 CREATE INDEX IF NOT EXISTS runs_of_workspace ON runs (workspace, seq);
@@ -392,6 +393,10 @@ def _create(connection: sqlite3.Connection) -> None:
                 " '$.cost_usd', json_extract(payload, '$.cost_usd')) FROM run_events"
                 " WHERE run_events.prompt = runs.prompt AND kind = 'result')"
             )
+        # Since format 5.
+        if "parked" not in _columns(connection, "runs"):
+            connection.execute("ALTER TABLE runs ADD COLUMN parked INTEGER")
+            connection.execute("ALTER TABLE runs ADD COLUMN worked INTEGER NOT NULL DEFAULT 0")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:

@@ -104,7 +104,8 @@ def home(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /: the tasks with their status, newest first."""
     _, offset = http.page_of(request)
     tasks, total = newest(context, request, TASKS_PER_PAGE, offset)
-    body = "".join(_list(tasks, total, offset, context.store.now()))
+    with context.store.read() as db:
+        body = "".join(_list(db, tasks, total, offset, context.store.now()))
     if not caller_of(context, request).is_own:
         body += f"<p>{_let_in(request)}</p>"
     # An open page sees new tasks only if it keeps looking.
@@ -193,7 +194,9 @@ def _response(body: bytes, kind: str) -> HttpResponse:
 # The list of tasks
 
 
-def _list(tasks: list[TaskRecord], total: int, offset: int, now: int) -> Iterator[str]:
+def _list(
+    db: sqlite3.Connection, tasks: list[TaskRecord], total: int, offset: int, now: int
+) -> Iterator[str]:
     yield "<h1>Tasks</h1>"
     shown = f"{offset + 1} to {offset + len(tasks)} of {total}" if tasks else "No tasks"
     yield f'<p class="about" id="count" data-changes>{shown}</p><section>'
@@ -207,7 +210,7 @@ def _list(tasks: list[TaskRecord], total: int, offset: int, now: int) -> Iterato
         yield (
             f'<tr id="{task.id}"><td class="title"><a href="/run/{task.id}">'
             f'<span id="title-{task.id}" data-changes>{_h(title)}</span></a></td>'
-            f"<td>{_status(f'status-{task.id}', _status_of(task, now))}</td>"
+            f"<td>{_status(f'status-{task.id}', _status_of(db, task, now))}</td>"
             f'<td class="wide">{_h(task.executor)}</td>'
             f'<td class="time wide">{_time(task.created)}</td>'
             f'<td class="time" id="took-{task.id}" data-changes>{_took(task, now)}</td></tr>\n'
@@ -234,10 +237,10 @@ def _task_page(context: Context, task: TaskRecord, body: str, *, stream: str) ->
 def _task(context: Context, db: sqlite3.Connection, task: TaskRecord) -> str:
     now = context.store.now()
     simulated = all(isinstance(run, SimulatedRun) for run in task.runs)
-    prompts = (_prompt(number, run, run.events(db), now) for number, run in enumerate(task.runs, 1))
+    prompts = (_prompt(db, number, run, now) for number, run in enumerate(task.runs, 1))
     return (
         f'<h1 id="title" data-changes>{_h(task.shown_title(now) or "New task")}</h1>'
-        f'<p class="about">{_status("status", _status_of(task, now))}, {_h(task.executor)},'
+        f'<p class="about">{_status("status", _status_of(db, task, now))}, {_h(task.executor)},'
         f" created {_time(task.created)},"
         f' took <span id="took" data-changes>{_took(task, now)}</span>.'
         f" {SIMULATED if simulated else ''}</p>"
@@ -246,9 +249,9 @@ def _task(context: Context, db: sqlite3.Connection, task: TaskRecord) -> str:
     )
 
 
-def _prompt(number: int, run: Run, events: list[ScheduledEvent], now: int) -> str:
+def _prompt(db: sqlite3.Connection, number: int, run: Run, now: int) -> str:
     """What was asked, what the agent did, and what it answered."""
-    prompt, answer = run.prompt, run.answer(now)
+    prompt, answer, events = run.prompt, run.answer(now), run.events(db)
     name = prompt.id
     begun = [one for one in events if one.at <= now]
     said = [_first(one.payload, *SPOKEN) for one in begun if one.kind in SPEECH]
@@ -261,8 +264,11 @@ def _prompt(number: int, run: Run, events: list[ScheduledEvent], now: int) -> st
     )
     box = f"<h3>Answer</h3><pre class='text'>{_h(answer)}</pre>" if answer else ""
     waiting = run.question(now) is not None
-    status = "waiting" if waiting else run.status(now)
+    resumes_at = run.resumes_at(db, now)
+    status = "waiting" if waiting else "limited" if resumes_at else run.status(now)
     hint = f"<p>Answer: <code>rebyte answer {prompt.task}</code></p>" if waiting else ""
+    if resumes_at:
+        hint = f"<p>Waits for its usage limit until {_time(resumes_at)}.</p>"
     return (
         f'<section id="p-{name}" aria-label="Prompt {number}">'
         f"<h2>Prompt {number} {_status(f's-{name}', status)}</h2>"
@@ -369,10 +375,13 @@ def _patch_line(line: str) -> str:
 # Small pieces
 
 
-def _status_of(task: TaskRecord, now: int) -> str:
-    """The task's status; `waiting` for one that asks a question."""
+def _status_of(db: sqlite3.Connection, task: TaskRecord, now: int) -> str:
+    """The task's status; `waiting` for one that asks a question, `limited` for one that waits for
+    a usage limit."""
     if any(run.question(now) for run in task.runs):
         return "waiting"
+    if "resumesAt" in task.queue(db, now):
+        return "limited"
     return task.status(now)
 
 

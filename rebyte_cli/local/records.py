@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .access import Caller
 from .database import new_id
-from .http import missing
+from .http import missing, stamp
 from .schedule import TASK_STATUS, Run, RunUsage, sum_of
 from .simulation import SimulatedRun
 
@@ -44,11 +44,14 @@ class TaskRecord(NamedTuple):
         return end if now >= end else None
 
     def queue(self, db: sqlite3.Connection, now: int) -> dict[str, Any]:
-        """`queue`, what the task waits for before its next run begins, and `preparing`, what is
-        done before its agent starts; neither if that works, or no run is left.
+        """`resumesAt`, when a usage limit is reset that the task waits for; `queue`, what it waits
+        for before its next run begins, and `preparing`, what is done before its agent starts; none
+        of them if that works, or no run is left.
         """
         for run in self.runs:
             if now < run.end:
+                if (moment := run.resumes_at(db, now)) is not None:
+                    return {"resumesAt": stamp(moment)}
                 found = {"queue": run.queue(db), "preparing": run.preparing(db)}
                 return {name: value for name, value in found.items() if value}
         return {}

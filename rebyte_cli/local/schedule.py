@@ -146,9 +146,13 @@ class Run(ABC):
         """What it has used of its model until `now`; None if that is not known."""
         return None
 
-    def is_out_of_budget(self, db: sqlite3.Connection) -> bool:
-        """Whether it failed because its budget was used up."""
-        return False
+    def ended_by(self, db: sqlite3.Connection) -> str | None:
+        """What it failed of: its `budget`, or the usage `limit` of its model; None for the rest."""
+        return None
+
+    def resumes_at(self, db: sqlite3.Connection, now: int) -> int | None:
+        """When it continues whose model has a usage limit that is reached; None while it works."""
+        return None
 
     def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
         """Its `position` in the queue and a `message` what it waits for; None if it has begun."""

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
+from .http import stamp
 from .schedule import NEVER, PendingQuestion, Run, RunUsage, ScheduledEvent, prompt_of
 from .simulated_changes import parse
 from .steering import Words, plain
@@ -48,7 +49,8 @@ class SimulationPlan(TypedDict):
     keys: bool
     cut: int
     usage: NotRequired[tuple[int, int, float | None] | None]  # tokens read, written, dollars
-    spent: NotRequired[bool]  # it ends because its budget is used up
+    limit: NotRequired[int]  # how long it waits for a usage limit, after a quarter of the run
+    ended_by: NotRequired[str]
     writes: NotRequired[list[tuple[str, str]]]
     base: NotRequired[list[str] | None]
 
@@ -104,6 +106,7 @@ def make_plan(prompt: str, sub_prompt: str) -> SimulationPlan:
         "keys": "no-keys" not in words,
         "cut": words.number("cut", 0, bare=1, low=1, high=10_000),
         "usage": words.usage(),
+        "limit": words.duration("limit", 0),
         "writes": list(map(parse, words.writes())),
     }
 
@@ -118,7 +121,7 @@ def limit(plan: SimulationPlan, answer: str, used: int, most: float | None) -> s
         return answer
     if used >= most:
         plan["usage"] = None
-    plan["outcome"], plan["spent"] = "failed", True
+    plan["outcome"], plan["ended_by"] = "failed", "budget"
     return f"The run was stopped: the budget of {most:,.0f} tokens is used up"
 
 
@@ -267,8 +270,14 @@ def _timed(
     run, asked = plan["run"], not plan["ask"]
     first = run * 2 // 5 if plan["early"] else 0
     half = run // 2
+    limited = not plan.get("limit")
     for index, (kind, payload) in enumerate(steps):
         at = first + (run - first) * index // len(steps)
+        if not limited and not run // 4 >= at < run:
+            limited = True
+            yield PlannedEvent(
+                run // 4, "limited", {"message": "the simulated usage limit is reached"}
+            )
         if not asked and at > half:
             asked = True
             yield PlannedEvent(half, "ask_user_question", question(plan))
@@ -309,7 +318,7 @@ class SimulatedRun(Run):
         self.cut_after = plan["cut"]
         self.is_done_early = plan["early"]
         self.start = self._begins = max(self.prompt.submitted + plan["delay"], free)
-        self.end, self.outcome = self.start + plan["run"], plan["outcome"]
+        self.end, self.outcome = self._moment(plan["run"]), plan["outcome"]
         if plan["ask"]:
             rest = plan["run"] - plan["run"] // 2
             self.end = NEVER if self._replied is None else self._replied + rest
@@ -333,17 +342,32 @@ class SimulatedRun(Run):
         result = []
         for order, step in enumerate(steps[first:], first):
             at = self.end + self._plan["late"] if step.late else self._moment(step.at)
+            payload = step.payload
+            if step.kind == "limited":
+                at, resumes = self._limited
+                payload = {"resumesAt": stamp(resumes), **payload}
             if at < NEVER and (at < self.end or not stopped):
-                result.append(ScheduledEvent(order, at, step.kind, step.payload))
+                result.append(ScheduledEvent(order, at, step.kind, payload))
         return result
 
     def usage(self, now: int) -> RunUsage | None:
         """What the prompt says, from the moment that the run begins; nothing if it never did."""
         return _used(self._plan) if self._begins <= min(now, self.end) else None
 
-    def is_out_of_budget(self, db: sqlite3.Connection) -> bool:
-        """Whether it ended as its plan says."""
-        return self.outcome == "failed" and self._plan.get("spent", False)
+    def ended_by(self, db: sqlite3.Connection) -> str | None:
+        """What its plan says, if it ended as planned."""
+        return self._plan.get("ended_by") if self.outcome == "failed" else None
+
+    def resumes_at(self, db: sqlite3.Connection, now: int) -> int | None:
+        """When the limit is reset that it meets after a quarter of the run."""
+        limited, resumes = self._limited
+        return resumes if limited <= now < min(resumes, self.end) else None
+
+    @property
+    def _limited(self) -> tuple[int, int]:
+        """When it meets the usage limit of its plan, and when that is reset."""
+        limited = self.start + self._plan["run"] // 4
+        return limited, limited + self._plan.get("limit", 0)
 
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record that the run was canceled."""
@@ -371,7 +395,7 @@ class SimulatedRun(Run):
     def question(self, now: int) -> PendingQuestion | None:
         """The question that the run asks halfway, until it has its answer."""
         plan = self._plan
-        asked_at = self.start + plan["run"] // 2
+        asked_at = self._moment(plan["run"] // 2)
         if not plan["ask"] or self._replied is not None or not asked_at <= now < self.end:
             return None
         return PendingQuestion(plan["message"], plan["action"], plan["ask"])
@@ -384,8 +408,9 @@ class SimulatedRun(Run):
         )
 
     def _moment(self, at: int) -> int:
-        """When `at` milliseconds of running time have passed; a question stops that clock."""
+        """When `at` milliseconds of running time have passed; what it waits for does not count."""
         half = self._plan["run"] // 2
         if not self._plan["ask"] or at <= half:
-            return self.start + at
+            is_later = not self._plan["run"] // 4 >= at < self._plan["run"]
+            return self.start + at + (self._plan.get("limit", 0) if is_later else 0)
         return NEVER if self._replied is None else self._replied + at - half

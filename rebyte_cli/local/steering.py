@@ -14,6 +14,7 @@ STEERING: dict[str, str] = {
     "[[cancel]]": "the run ends as canceled, with no answer",
     "[[events=50]]": "the run writes this many events (0 to 10000)",
     "[[title=TEXT]]": "the task's title, with \\uXXXX for any character, even a hostile one",
+    "[[limit=2s]]": "the run waits this long for a usage limit of its model to be reset",
     "[[ask]]": "the run stops halfway to ask a question and waits for the answer; "
     "[[ask=2]] asks two at once",
     "[[delegate]]": "the run hands part of the work to a sub-prompt with its own events",

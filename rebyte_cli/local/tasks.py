@@ -117,7 +117,7 @@ def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpRespo
 def list_page(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /tasks. Rows have no status, no prompts and no workspace.
 
-    `queue` and `usage`, here and in `get`, are this service's own extensions.
+    `queue`, `resumesAt` and `usage`, here and in `get`, are this service's own extensions.
     """
     limit, offset = http.page_of(request)
     gate.sweep_hourly(context)
@@ -151,7 +151,7 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
         task = load_task(db, caller_of(context, request), task_id)
         now = context.store.now()
         row = _row(context, task, now) | _queue(db, task, now)
-        is_spent = task.status(now) == "failed" and task.runs[-1].is_out_of_budget(db)
+        ended_by = task.runs[-1].ended_by(db) if task.status(now) == "failed" else None
     document: JsonObject = {
         "id": row["id"],
         "url": row["url"],
@@ -168,8 +168,8 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
             for run in task.runs
         ],
     }
-    if is_spent:
-        document["endedBy"] = "budget"
+    if ended_by:
+        document["endedBy"] = ended_by
     result = task.runs[-1].answer(now)
     if result is not None:
         document["finalResult"] = result

@@ -290,8 +290,11 @@ class Tools:
         self,
         limit: Annotated[int, Field(description="At most so many.", ge=1, le=1000)] = 20,
         status: Annotated[
-            Literal["running", "waiting", "completed", "failed", "canceled"] | None,
-            Field(description="Only tasks with this status; `waiting`: for an answer."),
+            Literal["running", "waiting", "limited", "completed", "failed", "canceled"] | None,
+            Field(
+                description="Only tasks with this status; `waiting`: for an answer, `limited`: for"
+                " a usage limit of the model."
+            ),
         ] = None,
         search: Annotated[
             str | None, Field(description="Only tasks whose title contains this text.")
@@ -311,13 +314,15 @@ class Tools:
             history,
             rows if status else at_most(rows, limit),
             # The API calls a run that waits `running`.
-            wanted=(status.replace("waiting", "running"),) if status else (),
+            wanted=("running" if status in ("waiting", "limited") else status,) if status else (),
             most=None if status else MOST_READ,
             note=notes.append,
         )
         if status == "waiting":
             every = with_questions(client, history, found, most=None)
             found = (one for one in every if isinstance(one, RebyteError) or one.get("question"))
+        if status == "limited":
+            found = (one for one in found if isinstance(one, RebyteError) or one.get("resumesAt"))
         data = []
         for row in at_most(found, limit):
             if isinstance(row, RebyteError):

@@ -92,6 +92,8 @@ class RecordKind:
         """What a run that the API calls running waits for, as a status; None if it works."""
         if "question" in self.types and row.get("question") is True:
             return "waiting"
+        if "resumesAt" in self.types and row.get("resumesAt"):
+            return "limited"
         return "queued" if "queue" in self.types and row.get("queue") else None
 
 
@@ -132,17 +134,19 @@ USAGE_SUM = _kind(
 # GET /tasks/{id} (seed document). `finalResult` was seen in a client; `workspaceId` comes from
 # the create answer and the local history. `question` is ours: whether the run waits for an answer.
 # `queue` comes from the service on this machine: `position`, and what the run waits for; so does
-# `preparing`: what is done before the agent starts, and `baseCommit`: the commit that it started
-# from. `check` and `output` are ours: what `--check` came to, and the value that `--schema` asked
-# for.
+# `resumesAt`: when the usage limit is reset that a run waits for, `endedBy`: what it failed of
+# (`budget`, `limit`), `preparing`: what is done before the agent starts, and `baseCommit`: the
+# commit that it started from. `check` and `output` are ours: what `--check` came to, and the value
+# that `--schema` asked for.
 TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
     " labels:labels? prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
-    " preparing:text? baseCommit? usage:usage? tokens:integer? cost:number? check:object?"
-    " output:any?",
+    " resumesAt:time? endedBy:text? preparing:text? baseCommit? usage:usage? tokens:integer?"
+    " cost:number? check:object? output:any?",
     "id status title createdAt",
-    on_request="question queue preparing baseCommit usage tokens cost check labels output",
+    on_request="question queue resumesAt endedBy preparing baseCommit usage tokens cost check"
+    " labels output",
 )  # fmt: skip
 
 PROMPT_SUMMARY = _kind(
@@ -155,10 +159,10 @@ PROMPT_SUMMARY = _kind(
 TASK_ROW = _kind(
     "task-row", "tasks", "id",
     "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?"
-    " question:boolean? queue:any? preparing:text? usage:usage? tokens:integer? cost:number?"
-    " labels:labels?",
+    " question:boolean? queue:any? resumesAt:time? preparing:text? usage:usage? tokens:integer?"
+    " cost:number? labels:labels?",
     "id status title createdAt",
-    on_request="question queue preparing usage tokens cost labels",
+    on_request="question queue resumesAt preparing usage tokens cost labels",
 )  # fmt: skip
 
 # The answer of POST /tasks (seed document). It takes the names of a task as well, so that
@@ -259,7 +263,7 @@ NETWORK_REQUEST = _kind(
     "network-request", "requests", "host",
     "time:time host:text port:integer method:text path:text status:integer sent:bytes"
     " received:bytes seconds:number refused:text? option:text? fault:text? usage:any?"
-    " model:text? id:text? promptId",
+    " model:text? id:text? refused_for:number? promptId",
     "time method host path status received refused",
 )  # fmt: skip
 
@@ -267,9 +271,10 @@ NETWORK_REQUEST = _kind(
 RESULT = _kind(
     "result", "results", "id",
     "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?"
-    " title:text? usage:usage? tokens:integer? cost:number? check:object? output:any?",
+    " title:text? usage:usage? tokens:integer? cost:number? check:object? output:any?"
+    " resumesAt:time?",
     "line title status id error",
-    on_request="usage tokens cost check output",
+    on_request="usage tokens cost check output resumesAt",
     withheld="reason",
 )  # fmt: skip
 

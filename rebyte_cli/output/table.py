@@ -21,6 +21,7 @@ RESET = "\x1b[0m"
 _STATUS_COLORS = {
     **dict.fromkeys(("completed", "succeeded", "ready"), GREEN),
     **dict.fromkeys(("running", "pending", "queued", "processing", "provisioning"), CYAN),
+    "limited": YELLOW,
     "waiting": BOLD + YELLOW,  # the only one that the user has to attend to
     **dict.fromkeys(("failed", "error"), RED),
     **dict.fromkeys(("canceled", "cancelled"), DIM),

@@ -268,10 +268,12 @@ def with_questions(
 
 
 def has_status(row: Row, statuses: Collection[str]) -> bool:
-    """Whether a row of `with_questions` has one of the statuses, also `waiting` or `queued`."""
+    """Whether a row of `with_questions` has one of the statuses, also `waiting`, `limited` or
+    `queued`."""
     return (
         canonical_status(row.get("status")) in statuses
         or ("waiting" in statuses and bool(row.get("question")))
+        or ("limited" in statuses and bool(row.get("resumesAt")))
         or ("queued" in statuses and bool(row.get("queue")))
     )
 

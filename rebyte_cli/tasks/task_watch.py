@@ -157,7 +157,8 @@ class TaskWatch:
         while True:
             for task in self.tasks:
                 now = task.record
-                state = [now.get(name) for name in ("completedAt", "status", "question")]
+                names = ("completedAt", "status", "question", "resumesAt")
+                state = [now.get(name) for name in names]
                 state.append(bool(now.get("queue")))
                 if shown.get(task.id) != state and not (task.has_ended and not task.status):
                     shown[task.id] = state

@@ -123,6 +123,8 @@ class Transcript:
             yield from _question(event)
         elif kind == "retry":
             yield _folded(_retry(event))
+        elif kind == "limited":
+            yield _folded(_limited(event))
         elif self._full:
             yield from self._rest(_word(event.raw.get("eventType")), event.payload)
 
@@ -207,6 +209,8 @@ def last_step(events: Sequence[EventView]) -> str:
             return f"* {_word(event.tool or 'tool')}{f': {given}' if given else ''}"
         if event.kind == "retry":
             return _retry(event)
+        if event.kind == "limited":
+            return _limited(event)
         if event.kind == ASKS:
             asked = event.question
             words = asked.items[0].text if asked else first(event.payload, "question")
@@ -220,6 +224,12 @@ def _retry(event: EventView) -> str:
     """A request to the model that is sent again, as the service on this machine tells of it."""
     attempt, error = event.payload.get("attempt"), event.payload.get("error")
     return f"* retry {_word(attempt or '')}: {summary(error or '')}"
+
+
+def _limited(event: EventView) -> str:
+    """A run that waits for a usage limit, as the service on this machine tells of it."""
+    at, message = event.payload.get("resumesAt"), event.payload.get("message")
+    return f"* limited: {summary(message or '')}; resumes at {summary(at or '')}"
 
 
 def summary(given: Any) -> str:

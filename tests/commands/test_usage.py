@@ -339,7 +339,8 @@ def test_lines_without_an_end_are_refused(home: object) -> None:
         (["list", "--all=3"], "--all takes no value", None),
         (["list", "a", "b"], "unexpected argument: a b", "See `rebyte list --help`"),
         (["list", "--status", "faild"],
-         "--status: 'faild' is not one of running, queued, waiting, completed, failed, canceled",
+         "--status: 'faild' is not one of running, queued, limited, waiting, completed, failed,"
+         " canceled",
          "Did you mean 'failed'?"),
         (["get"], "missing argument: TASK…", "See `rebyte get --help`"),
         (["webhook", "create", "x"], "missing option: --event",

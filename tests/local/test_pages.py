@@ -70,6 +70,17 @@ def test_list_of_tasks(caller: Caller, clock: Clock) -> None:
     ]
 
 
+def test_a_task_that_waits_for_a_usage_limit(caller: Caller, clock: Clock) -> None:
+    task = caller.create("Hello [[limit=1h]]")
+    clock.advance(20)
+    assert " limited opencode" in text(page(caller, "/"))
+    assert "limited" in text(page(caller, f"/run/{task['id']}"))
+    assert "Waits for its usage limit until 20" in text(page(caller, f"/run/{task['id']}"))
+    clock.advance(3600)
+    assert "limited" not in text(page(caller, "/"))
+    assert "Waits for" not in text(page(caller, f"/run/{task['id']}"))
+
+
 def test_list_in_pages(caller: Caller, clock: Clock) -> None:
     for number in range(51):
         caller.create(f"Task {number} [[run=0]]")

@@ -76,7 +76,7 @@ def test_an_option_is_described_in_full(schema: Any) -> None:
         option for option in find(schema, "list")["options"] if "--status" in option["names"]
     )
     ends = ["completed", "failed", "canceled"]
-    assert status["choices"] == ["running", "queued", "waiting", *ends]
+    assert status["choices"] == ["running", "queued", "limited", "waiting", *ends]
     port = next(
         option for option in find(schema, "local serve")["options"] if "--port" in option["names"]
     )

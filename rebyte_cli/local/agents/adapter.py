@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,10 @@ class Parser(ABC):
         self.error = ""
         # What is wrong with the model, from a retry until the agent continues.
         self.trouble = ""
+        # The seconds for which its model refuses requests, if it says so itself.
+        self.refused_for: float | None = None
+        # Until when it waits to send a request again, by the monotonic clock.
+        self.waits_until = 0.0
         # The tools that are at work.
         self.tools: set[str] = set()
         # Why waiting for the agent is pointless, as soon as that is known.
@@ -115,12 +120,15 @@ class Parser(ABC):
         """The events of one line on stderr, where some agents tell of their retries."""
         return []
 
-    def retry(self, attempt: int | str, error: str, trouble: str = "") -> AgentEvent:
+    def retry(
+        self, attempt: int | str, error: str, trouble: str = "", pause: float = 0.0
+    ) -> AgentEvent:
         """The event of a request to the model that is sent again, for the time `attempt`, and why.
 
-        `trouble` is the same in the words of a reason.
+        `trouble` is the same in the words of a reason, `pause` the seconds until then.
         """
         self.trouble = trouble or error
+        self.waits_until = time.monotonic() + pause
         count = _number(int, attempt) if isinstance(attempt, str) else attempt
         return AgentEvent("retry", shorten({"attempt": count, "error": error}))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..gateway.model_refusal import LONGEST, SHORTEST
 from ..gateway.settings import ANTHROPIC, BEARER, X_API_KEY
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined
 from .jail import Mount
@@ -188,6 +190,8 @@ class ClaudeParser(Parser):
                     if block.get("is_error"):
                         payload["is_error"] = True
                     yield "tool_result", payload
+        elif kind == "rate_limit_event":
+            self._limit(document["rate_limit_info"])
         elif kind == "result":
             self._result = document
             self.usage = _usage(document)
@@ -213,13 +217,23 @@ class ClaudeParser(Parser):
         elif document["subtype"] == "api_retry":
             status, name = document.get("error_status"), document.get("error")
             said = f"{status} ({name})" if status else str(name)
+            pause = document.get("retry_delay_ms")
             yield self.retry(
-                document["attempt"], said, f"the API answered {said}" if status else said
+                document["attempt"],
+                said,
+                f"the API answered {said}" if status else said,
+                pause / 1000 if isinstance(pause, int | float) else 0.0,
             )
             if status in REJECTED:
                 self._rejected += 1
                 if self._rejected >= REJECTED_TWICE:
                     self.hopeless = self.trouble
+
+    def _limit(self, info: dict[str, Any]) -> None:
+        """What it says of the limits of a subscription (the types of its SDK)."""
+        if info["status"] == "rejected" and not info.get("isUsingOverage"):
+            left = float(info["resetsAt"]) - time.time()
+            self.refused_for = left if SHORTEST < left <= LONGEST else None
 
     def _block(
         self, block: dict[str, Any], inner: bool, *, failed: bool

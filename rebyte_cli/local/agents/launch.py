@@ -16,7 +16,19 @@ from ..database import Store
 from ..gateway.allowed_hosts import is_entry
 from ..http import JsonObject, Refusal
 from ..uploads import asked_name
-from . import config, edge, jail, programs, run_budget, runs, skills, source, spawn
+from . import (
+    accounts,
+    config,
+    edge,
+    jail,
+    programs,
+    run_budget,
+    run_limit,
+    runs,
+    skills,
+    source,
+    spawn,
+)
 from .adapter import Adapter, User
 from .model_access import LoginExpired
 
@@ -69,18 +81,24 @@ class Launcher:
             **self._budgets(body, settings, model, earlier),
         }
         self._check_budgets(adapter, options)
-        self._check_login(adapter, options)
+        options |= self._account(adapter, options)
         options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
         return Launch(self._store, adapter, options, login)
 
-    def _check_login(self, adapter: Adapter, options: dict[str, Any]) -> None:
-        """Raise Refusal when the run could only fail because a login has expired."""
+    def _account(self, adapter: Adapter, options: dict[str, Any]) -> dict[str, Any]:
+        """Whose usage limit the run meets (see `account_limit`), and whether it has a key or login.
+
+        Raises Refusal when the run could only fail because a login has expired.
+        """
         user = adapter.surroundings(User(os.environ, Path.home()))
         try:
-            edge.access_of(adapter, options, user)
+            access = edge.access_of(adapter, options, user)
         except LoginExpired as error:
             raise Refusal(400, "login_expired", str(error)) from None
+        account = accounts.account_of(adapter, access, user, self._store.secret())
+        has_credential = adapter.found_login(user) is not None
+        return {"account": account, "hasCredential": has_credential}
 
     def _network(
         self, body: JsonObject, settings: config.LocalConfig, earlier: dict[str, Any] | None
@@ -289,6 +307,7 @@ class Launch:
                 self._options["parallel"],
                 self._before,
                 self._login,
+                run_limit.waited_for(self._options),
             )
         except OSError as error:
             now = self._store.now()

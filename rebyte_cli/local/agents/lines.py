@@ -31,7 +31,8 @@ READ_SECONDS = 1.0
 class RunLimits(NamedTuple):
     """Seconds that a run may take, and seconds that it may do nothing; 0 for no limit.
 
-    It does something if it prints a line that tells of no retry, and while a tool is at work.
+    It does something if it prints a line that tells of no retry, while a tool is at work, and until
+    the moment for which it has announced its next request to the model.
     """
 
     total: float
@@ -71,7 +72,7 @@ def pump(
 
     def reason_to_end(now: float) -> str:
         nonlocal heard, watched
-        if parser.tools or (parser.hides_tools and is_working(now)):
+        if parser.tools or now < parser.waits_until or (parser.hides_tools and is_working(now)):
             heard = now
         reason = _passed(limits, now - began, now - heard, parser)
         if not reason and now - watched >= LOOK_SECONDS:

@@ -11,7 +11,7 @@ def identity(pid: int) -> str:
 
     That is the boot and the moment of its start, where /proc tells them (Linux).
     """
-    return f"{pid} {_boot()} {_started(pid)}".rstrip()
+    return f"{pid} {boot()} {_started(pid)}".rstrip()
 
 
 def find(known: str) -> int | None:
@@ -22,7 +22,8 @@ def find(known: str) -> int | None:
     return int(number)
 
 
-def _boot() -> str:
+def boot() -> str:
+    """The id of this boot (Linux); empty where there is none."""
     return _read("/proc/sys/kernel/random/boot_id").strip()
 
 

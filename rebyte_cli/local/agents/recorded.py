@@ -38,12 +38,17 @@ class RecordedRun(schedule.Run):
         """What was recorded of it so far."""
         return usage_of(None if self._record.used is None else json.loads(self._record.used))
 
-    def is_out_of_budget(self, db: sqlite3.Connection) -> bool:
-        """Whether its result event says so."""
+    def ended_by(self, db: sqlite3.Connection) -> str | None:
+        """What its result event says."""
         if self.outcome != "failed":
-            return False
+            return None
         ends = [each for each in runs.events(db, self.prompt.id) if each.kind == "result"]
-        return bool(ends) and ends[-1].payload.get("ended_by") == "budget"
+        return ends[-1].payload.get("ended_by") if ends else None
+
+    def resumes_at(self, db: sqlite3.Connection, now: int) -> int | None:
+        """When the limit is reset that it waits for."""
+        limit = runs.waits_for_limit(db, self._record)
+        return None if limit is None else limit.resumes_at()
 
     def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
         """Its place in the queue; None once it has begun, or has ended."""

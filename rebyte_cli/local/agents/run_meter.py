@@ -26,9 +26,16 @@ class RunMeter:
         self._usages: dict[object, Mapping[str, Any]] = {}  # by request
         # Why the gateway let a request to a model not pass any more, or an empty text.
         self.spent = ""
+        # The seconds for which a model refuses requests, and whether one was answered, since `look`
+        # was called with `afresh`.
+        self.refused_for: float | None = None
+        self.has_passed = False
 
-    def look(self) -> bool:
-        """Read what is new; whether that changed what the run has used."""
+    def look(self, *, afresh: bool = False) -> bool:
+        """Read what is new; whether that changed what the run has used.
+
+        With `afresh`, what models refused and answered so far does not count any more.
+        """
         entries, self._at = record.read_from(self._file, self._at)
         changed = False
         for entry in entries:
@@ -38,6 +45,11 @@ class RunMeter:
                 key = entry.id or len(self._usages)
                 changed |= self._usages.get(key) != entry.usage
                 self._usages[key] = entry.usage
+            if isinstance(entry.refused_for, int | float):
+                self.refused_for = float(entry.refused_for)
+            self.has_passed |= entry.usage is not None
+        if afresh:
+            self.refused_for, self.has_passed = None, False
         return changed
 
     def used(self, told: Mapping[str, Any]) -> dict[str, Any]:

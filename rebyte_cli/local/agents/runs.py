@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from ...system.files import flocked
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ..database import make_folder
-from . import process_identity, run_meter, spawn, spool
+from . import process_identity, run_limit, run_meter, spawn, spool
+from .account_limit import AccountLimit
 from .workspace import Workspace
 
 LOCK = "lock"
@@ -46,6 +47,8 @@ class RunRecord(NamedTuple):
     answer: str | None
     session: str | None
     used: str | None = None  # JSON, as `usage_of` takes it
+    parked: int | None = None  # since when it waits for a usage limit to be reset
+    worked: int = 0  # milliseconds before that
 
 
 class RecordedEvent(NamedTuple):
@@ -81,12 +84,14 @@ def state_dir_of(db: sqlite3.Connection) -> Path:
 
 
 def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
-    """The runs of these prompts by prompt id. Records the end of those that lost their process."""
+    """The runs of these prompts by prompt id. Records the end of those that lost their process, but
+    for those that only waited for a usage limit: they get another process.
+    """
     result, state_dir = _load(db, prompts), state_dir_of(db)
     for run in list(result.values()):
         if run.ended is None:
             with claimed(state_dir, run) as lock:
-                if lock is not None:
+                if lock is not None and not revive(db, state_dir, run, lock):
                     _bury(db, state_dir, run, lock)
             if lock is not None:
                 result |= _load(db, [run.prompt])
@@ -107,7 +112,7 @@ def queue_place(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any] | None
     ).fetchone()
     others = db.execute(
         "SELECT started IS NULL AS waits, seq < ? AS is_before FROM runs"
-        " WHERE ended IS NULL AND prompt != ?",
+        " WHERE ended IS NULL AND parked IS NULL AND prompt != ?",
         (seq, run.prompt),
     ).fetchall()
     position = 1 + sum(waits and is_before for waits, is_before in others)
@@ -140,6 +145,11 @@ def record(
             db.execute("UPDATE runs SET session = ? WHERE prompt = ?", (*values, run.prompt))
         elif kind == "used":
             record_used(db, run.prompt, *values)
+        elif kind == "parked":
+            db.execute(
+                "UPDATE runs SET parked = ?, worked = ? WHERE prompt = ? AND ended IS NULL",
+                (*values, run.prompt),
+            )
         elif kind == "model":
             db.execute(
                 "UPDATE tasks SET model = ? WHERE id = ? AND model = ''", (*values, run.task)
@@ -424,6 +434,46 @@ def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
         (json.dumps(prompts),),
     )
     return {row[0]: RunRecord(*row) for row in rows}
+
+
+def waits_for_limit(db: sqlite3.Connection, run: RunRecord) -> AccountLimit | None:
+    """The limit that a run without an end waits for, which works on nothing; None for others."""
+    if run.ended is not None or (run.started is not None and run.parked is None):
+        return None
+    account = run_limit.waited_for(_options(db, run))
+    limit = AccountLimit(str(state_dir_of(db)), account)
+    return limit if account and (run.parked is not None or limit.resumes_at()) else None
+
+
+def revive(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> bool:
+    """Give a run that lost its process another one, if it only waited for a usage limit.
+
+    Its lock is held here, so nothing else does the same. Whether that is so. Where the agent's key
+    or login is missing, it waits for a command that has it.
+    """
+    if lock == NO_LOCK:
+        return False
+    if left := spool.left_behind(_lock_file(state_dir, run).parent):
+        with _transaction(db):
+            record(db, state_dir, run, left)
+    run = _load(db, [run.prompt])[run.prompt]
+    if waits_for_limit(db, run) is None:
+        return False
+    from .accounts import has_credential
+
+    options = _options(db, run)
+    if has_credential(options):
+        before, account = locks_before(db, run.prompt), run_limit.waited_for(options)
+        slots = options["parallel"]
+        with contextlib.suppress(OSError):  # the next command tries again
+            spawn.start(state_dir, run.prompt, os.dup(lock), slots, before, account=account)
+    return True
+
+
+def _options(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any]:
+    sql = "SELECT options FROM runs WHERE prompt = ?"
+    found: dict[str, Any] = json.loads(db.execute(sql, (run.prompt,)).fetchone()[0])
+    return found
 
 
 def _bury(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> None:

@@ -1,6 +1,6 @@
 """Starting the process that looks after a run.
 
-python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS [LOCK_FILE]…
+python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS ACCOUNT [LOCK_FILE]…
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
@@ -24,17 +25,17 @@ def start(
     slots: int,
     before: Iterable[Path] = (),
     login: Mapping[str, str] | None = None,
+    account: str = "",
 ) -> None:
     """Start the supervisor of a recorded run, detached, and hand it the run's lock.
 
     It waits for one of the `slots`; without any, the run has lost its supervisor, and only what
     that left undone is done. `before` are the lock files of earlier runs to wait for (see turn.py),
-    `login` the variables that have the login of the clone. The lock's descriptor is closed here.
+    `login` the variables that have the login of the clone, `account` that whose usage limit it
+    waits for. The lock's descriptor is closed here.
     Raises OSError when no process can be made.
     """
-    package = Path(__file__).parents[3]
-    python = [sys.executable, "-I", "-S", "-c", BOOT, str(package)]
-    words = [*python, str(state_dir), prompt_id, str(lock), str(slots), *map(str, before)]
+    words = _words(state_dir, prompt_id, lock, slots, account, before)
     try:
         with (state_dir / "supervisors.log").open("ab") as log:
             # Through a shell that ends at once, so that `local serve` has no children to reap.
@@ -51,3 +52,28 @@ def start(
             )
     finally:
         os.close(lock)
+
+
+def begin_again(
+    state_dir: Path,
+    prompt_id: str,
+    lock: int,
+    slots: int,
+    before: Iterable[Path] = (),
+    account: str = "",
+) -> NoReturn:
+    """Become the process that `start` starts: a supervisor that waits for its turn once more.
+
+    It has no slot any more. Raises OSError.
+    """
+    os.set_inheritable(lock, True)
+    words = _words(state_dir, prompt_id, lock, slots, account, before)
+    os.execv(words[0], words)  # noqa: S606 - the words are ours
+
+
+def _words(
+    state_dir: Path, prompt_id: str, lock: int, slots: int, account: str, before: Iterable[Path]
+) -> list[str]:
+    python = [sys.executable, "-I", "-S", "-c", BOOT, str(Path(__file__).parents[3])]
+    given = [str(state_dir), prompt_id, str(lock), str(slots), account or "-"]
+    return [*python, *given, *map(str, before)]

@@ -16,17 +16,31 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ...system import git
 from ...system.git import GitFailed
 from ..artifact_store import PATCH_FILE
 from ..database import Store, new_id
-from . import changes, config, confined, edge, jail, programs, runs, skills, spool, tools
+from ..http import stamp
+from . import (
+    changes,
+    config,
+    confined,
+    edge,
+    jail,
+    programs,
+    run_limit,
+    runs,
+    skills,
+    spawn,
+    spool,
+    tools,
+)
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
 from .disarm import disarm, remember_origin
 from .jail_group import JailGroup, end_rest
@@ -34,6 +48,7 @@ from .lines import RunLimits, pump
 from .login_copies import LoginCopies
 from .model_access import AgentAccess, LoginExpired
 from .run_budget import RunBudgets
+from .run_limit import REACHED, RunLimit, RunLimited
 from .run_meter import RunMeter, left_behind
 from .spool import Spool, patiently
 from .sweep import sweep
@@ -43,6 +58,7 @@ RAW_FILE, STDERR_FILE = "output", "stderr"
 STDERR_READ = 20_000
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
+CONTINUE = "A usage limit interrupted you, and is reset now. Continue with what you were asked:"
 # The next run passes them as arguments, and an agent can print anything.
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}")
@@ -67,14 +83,17 @@ class AgentStart(NamedTuple):
     passed: tuple[int, ...]
 
 
-def look_after(state_dir: str, prompt_id: str, lock: int) -> None:
-    """Look after one run, whose turn it is, to its end."""
+def look_after(state_dir: str, prompt_id: str, lock: int, probe: int | None = None) -> None:
+    """Look after one run, whose turn it is, to its end.
+
+    `probe` is the lock of the run that tries whether a usage limit is reset.
+    """
     os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A shell's background process ignores these, and so would the agent and its tools.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    Supervisor(_store(state_dir), prompt_id, lock).run()
+    Supervisor(_store(state_dir), prompt_id, lock, probe).run()
 
 
 def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
@@ -162,7 +181,7 @@ class Supervisor:
     # Whether the agent has a terminal instead of a prompt.
     on_screen = False
 
-    def __init__(self, store: Store, prompt_id: str, lock: int) -> None:
+    def __init__(self, store: Store, prompt_id: str, lock: int, probe: int | None = None) -> None:
         self._store = store
         self._state_dir = store.folder
         self._lock = lock
@@ -175,6 +194,7 @@ class Supervisor:
                 " WHERE prompt = ?",
                 (prompt_id,),
             ).fetchone()
+            events = runs.events(db, prompt_id)
         self._run = runs.RunRecord(*(row[name] for name in runs.RunRecord._fields))
         self._seq = row["seq"]
         self._prompt: str = row["text"]
@@ -182,12 +202,14 @@ class Supervisor:
         self._workspace = Workspace(self._state_dir, self._run.workspace)
         self._folder = self._workspace.run_folder(prompt_id)
         self._began = 0
-        self._next_event = 0
+        self._next_event = events[-1].seq + 1 if events else 0
         self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
         self._meter = RunMeter(self._folder)
         self._budgets = RunBudgets(store, self._run, self._options)
-        self._is_spent = False
+        self._limit = RunLimit(store.folder, self._options, self._meter, probe)
+        self._ended_by = ""  # `budget` or `limit`
+        self._is_limited = False
         self._parser: Parser | None = None
 
     def run(self) -> None:
@@ -195,6 +217,8 @@ class Supervisor:
         if self._run.ended is not None:
             return
         outcome = self._try(self._begin)
+        if self._is_limited:
+            outcome = self._try(self._wait_or_end)
         self._ending = True
         runs.say(self._lock, runs.AGENT_IS_GONE)
         found, problem = _patch(self._workspace, self._run.prompt, self._options)
@@ -212,6 +236,8 @@ class Supervisor:
             return work()
         except RunStopped:
             reason = "The run was stopped by a signal"
+        except RunLimited:
+            self._is_limited, reason = True, self._stopped(run_limit.REACHED)
         except (RunFailed, GitFailed, config.ConfigError, LoginExpired) as error:
             reason = str(error)
         except OSError as error:
@@ -230,15 +256,35 @@ class Supervisor:
             raise RunStopped
         self._report()
         if reason := self._budgets.reached():
-            self._is_spent = True
+            self._ended_by = "budget"
             raise RunFailed(f"{self._run.agent} was not started: {reason}")
+        self._limit.check()
         return self._work()
+
+    def _wait_or_end(self) -> Outcome:
+        """What is done at a usage limit: another process waits for its reset, or the run ends."""
+        resumes, now = self._limit.resumes_at, self._store.now()
+        if self._options.get("onLimit") == run_limit.STOP:
+            self._ended_by = "limit"
+            return Outcome(False, "", self._stopped(f"{REACHED} until {stamp(resumes)}"), {})
+        message = f"{self._run.agent} waits: {REACHED}"
+        self._append([AgentEvent("limited", {"resumesAt": stamp(resumes), "message": message})])
+        worked = self._run.worked + now - self._began
+        self._spool.add([["parked", now, worked]], synced=True)
+        self._spool.finish()
+        return self._begin_again()
+
+    def _begin_again(self, before: Iterable[Path] = ()) -> NoReturn:
+        """Wait for the turn of this run once more, without the slot that it has."""
+        account, slots = run_limit.waited_for(self._options), self._options["parallel"]
+        spawn.begin_again(self._state_dir, self._run.prompt, self._lock, slots, before, account)
 
     def _start(self) -> bool:
         """Record that the run works now; false when it was canceled."""
         with self._store.write() as db:
             changed = db.execute(
-                "UPDATE runs SET started = ? WHERE prompt = ? AND ended IS NULL",
+                "UPDATE runs SET started = coalesce(started, ?), parked = NULL"
+                " WHERE prompt = ? AND ended IS NULL",
                 (self._began, self._run.prompt),
             )
         return bool(changed.rowcount)
@@ -263,11 +309,22 @@ class Supervisor:
             ).fetchall()
         for row in rows:
             run = runs.RunRecord(*row)
-            with runs.held(self._state_dir, run):
+            with runs.held(self._state_dir, run) as lock:
+                if self._is_revived(run, lock):
+                    with self._store.read() as db:
+                        before = runs.locks_before(db, self._run.prompt)
+                    self._begin_again(before)
                 self._bury(run)
         if rows:
             _disarm(self._workspace, lambda note: self._tell([note]))
             end_rest(self._workspace.folder)  # nothing may be left that could read a login
+
+    def _is_revived(self, run: runs.RunRecord, lock: int) -> bool:
+        """Whether an earlier run waits for a usage limit, so that this one has to wait for it."""
+        with self._store.read() as db:
+            return not runs.has_ended(db, run.prompt) and runs.revive(
+                db, self._state_dir, run, lock
+            )
 
     def _bury(self, run: runs.RunRecord) -> None:
         """Record the end of an earlier run whose supervisor was killed, and what it changed."""
@@ -300,6 +357,8 @@ class Supervisor:
                 # The first run's, which may have failed before it had made the workspace.
                 source = runs.source(db, self._run.workspace)
             made_from = WorkspaceSource(*(source or options["source"]))
+            if self._run.parked is not None:
+                uploads = []  # they were there, and may have been changed
             with self._telling_of_the_clone():
                 lacks = self._workspace.prepare(made_from, uploads, share=options["jail"])
             self._tell(lacks)
@@ -343,7 +402,7 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             start = self._prepare(adapter, program, session, user, stack)
             self._parser = parser = adapter.parser()
-            stdin = adapter.stdin(self._prompt)
+            stdin = adapter.stdin(self._words_for(session))
             status, reason = self._execute(start, stdin, parser)
         stderr = _tail(self._folder / STDERR_FILE)
         if session is not None and not reason and adapter.lost_session(status, stderr):
@@ -355,12 +414,24 @@ class Supervisor:
             outcome = Outcome(False, "", reason, parser.usage)
         else:
             outcome = parser.finish(status, stderr)
+        if outcome.succeeded:
+            self._limit.pass_on()
+        elif not self.on_screen:
+            self._meter.look()
+            self._limit.raise_if_refused(parser, outcome.reason)
         refused = start.way.refused()
         if outcome.succeeded:
             self._tell(refused)
         elif refused:
             outcome = _with_note(outcome, "\n".join(refused))
         return outcome._replace(usage=self._used(parser)), False
+
+    def _words_for(self, session: str | None) -> str:
+        """The prompt; in a session that has read it before a usage limit stopped it, so that it
+        continues."""
+        if self._run.parked is None or session is None:
+            return self._prompt
+        return f"{CONTINUE}\n\n{self._prompt}"
 
     def _prepare(
         self,
@@ -454,6 +525,7 @@ class Supervisor:
             (self._folder / RAW_FILE).open("ab", buffering=0) as raw,
             (self._folder / STDERR_FILE).open("wb", buffering=0) as errors,
         ):
+            self._meter.look(afresh=True)
             self._holding = True  # a signal between the start and the `with` would leave it alive
             with JailGroup(
                 start.confinement,
@@ -467,13 +539,13 @@ class Supervisor:
                 stderr=subprocess.PIPE,
             ) as group:
                 self._release()
-                limits = RunLimits(self._options["limit"], self._options["stall"])
+                limits = RunLimits(self._time_left(), self._options["stall"])
                 watch = partial(self._watch, start.way)
                 reason = pump(group.process, parser, self._append, raw, errors, limits, watch)
                 status = group.process.poll()
                 # An agent can take what its model said until then for the whole answer.
                 self._meter.look()
-                self._is_spent = bool(self._meter.spent)
+                self._note_spent()
                 reason = reason or self._stopped(self._meter.spent or start.way.problem())
         return group.process.returncode if status is None else status, reason
 
@@ -481,10 +553,21 @@ class Supervisor:
         """Why the agent has to be stopped, or an empty text."""
         if self._meter.look():
             self._spool.add([["used", self._meter.used({})]])
-        self._is_spent = bool(self._meter.spent)
+        self._note_spent()
         return self._stopped(
-            self._meter.spent or way.problem() or _full_disk(self._workspace, self._options)
+            self._meter.spent
+            or ("" if self.on_screen else self._limit.reason_to_stop(self._parser))
+            or way.problem()
+            or _full_disk(self._workspace, self._options)
         )
+
+    def _note_spent(self) -> None:
+        self._ended_by = "budget" if self._meter.spent else ""
+
+    def _time_left(self) -> float:
+        """What is left of the time limit: what the run waited for a usage limit does not count."""
+        limit: float = self._options["limit"]
+        return max(limit - self._run.worked / 1000, 0.001) if limit else 0
 
     def _stopped(self, problem: str) -> str:
         return f"{self._run.agent} was stopped: {problem}" if problem else ""
@@ -525,14 +608,15 @@ class Supervisor:
         payload: dict[str, Any] = {"status": word, "result": answer}
         now = self._store.now()
         if self._began:
-            payload["duration_ms"] = now - self._began
+            payload["duration_ms"] = self._run.worked + now - self._began
         self._meter.look()
         told = outcome.usage or (self._used(self._parser) if self._parser else {})
         used = self._meter.used(told)
         usage = dict(outcome.usage)
         cost = usage.pop("cost_usd", None)
         payload |= {"usage": usage} if usage else {}
-        payload |= {"ended_by": "budget"} if self._is_spent and not outcome.succeeded else {}
+        if self._ended_by and not outcome.succeeded:
+            payload["ended_by"] = self._ended_by
         payload |= {"cost_usd": cost} if cost is not None else {}
         patch = self._folder / PATCH_FILE
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from .account_limit import AccountLimit
 from .process_identity import identity
 
 SLOT_LOOK_SECONDS = 0.1
@@ -19,10 +20,11 @@ SLOT_LOOK_SECONDS = 0.1
 def main() -> None:
     """Wait, then look after the run.
 
-    Arguments: STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS [LOCK_FILE]…, the last for the runs
-    before this one in its workspace. Without slots, do what a supervisor that was killed left.
+    Arguments: STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS ACCOUNT [LOCK_FILE]…, the last for the
+    runs before this one in its workspace. The account is that whose usage limit is waited for, or
+    `-`. Without slots, do what a supervisor that was killed left.
     """
-    state_dir, prompt_id, lock, slots, *before = sys.argv[1:]
+    state_dir, prompt_id, lock, slots, account, *before = sys.argv[1:]
     if slots == "0":
         from .supervisor import finish
 
@@ -33,10 +35,17 @@ def main() -> None:
     os.pwrite(int(lock), identity(os.getpid()).encode(), 0)
     for lock_file in before:
         _wait_for(lock_file)
-    _take_slot(f"{state_dir}/slots", int(slots))
+    limit, probe = AccountLimit(state_dir, account), None
+    while True:
+        if account != "-":
+            probe = limit.wait()
+        slot = _take_slot(f"{state_dir}/slots", int(slots))
+        if account == "-" or probe is not None or limit.seconds_left() is None:
+            break
+        os.close(slot)  # another run met the limit meanwhile
     from .supervisor import look_after
 
-    look_after(state_dir, prompt_id, int(lock))
+    look_after(state_dir, prompt_id, int(lock), probe)
 
 
 def _wait_for(lock_file: str) -> None:
@@ -51,8 +60,8 @@ def _wait_for(lock_file: str) -> None:
     os.close(descriptor)
 
 
-def _take_slot(folder: str, count: int) -> None:
-    """Take one of the slots for running agents; those who wait are served in turn.
+def _take_slot(folder: str, count: int) -> int:
+    """Take one of the slots for running agents; those who wait are served in turn. Its descriptor.
 
     It is held until this process ends, so that at any moment no more runs than slots count as
     running.
@@ -62,13 +71,14 @@ def _take_slot(folder: str, count: int) -> None:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     queue = os.open(f"{folder}/queue", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(queue, fcntl.LOCK_EX)
-    while not _free_slot(folder, count):
+    while (slot := _free_slot(folder, count)) is None:
         time.sleep(SLOT_LOOK_SECONDS)
     os.close(queue)
+    return slot
 
 
-def _free_slot(folder: str, count: int) -> bool:
-    """Whether a slot was free; this process then holds it."""
+def _free_slot(folder: str, count: int) -> int | None:
+    """A slot that was free, and that this process holds now."""
     import fcntl
 
     for number in range(count):
@@ -79,5 +89,5 @@ def _free_slot(folder: str, count: int) -> bool:
         except BlockingIOError:
             os.close(descriptor)
         else:
-            return True
-    return False
+            return descriptor
+    return None

@@ -226,7 +226,7 @@ class RequestHandling:
         _check_length(body, self._limits.model_body)
         passed = asked.headers(headers) + body
         self.note(id=os.urandom(6).hex())
-        asked.answer.on_usage = partial(self._count, asked.answer)
+        asked.answer.on_news = partial(self._count, asked.answer)
         connection = self._shared.outside.to_model(asked.scheme, asked.place)
         try:
             self._exchange(
@@ -235,14 +235,16 @@ class RequestHandling:
             )  # fmt: skip
         finally:
             self.note(usage=asked.answer.usage, model=asked.answer.model)
+            self.note(refused_for=asked.answer.refused_for)
             self._shared.budget.spend(str(self.entry.id), asked.answer.usage)
 
     def _count(self, answer: ModelAnswer) -> None:
         """Record what an answer has used so far: most say it twice at most, some with each piece.
+        Also, for how long it refuses requests.
 
         Whatever the agent knows is in the record then, should this process be killed.
         """
-        self.note(usage=answer.usage, model=answer.model)
+        self.note(usage=answer.usage, model=answer.model, refused_for=answer.refused_for)
         self._shared.budget.spend(str(self.entry.id), answer.usage)
         self._shared.record.add(self.entry, synced=False)
 

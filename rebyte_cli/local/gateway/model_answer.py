@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from .exchange import AnswerFilter, Headers
+from .model_refusal import STATUSES, ModelRefusal
 from .record import printable
 from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
@@ -30,8 +32,11 @@ class ModelAnswer(AnswerFilter):
         self._mask = SecretMask([route.key or "", *route.headers.values(), *route.query.values()])
         self._reader: UsageReader | None = None
         self._changes = 0
-        # Called when more was used, before what says so is passed on.
-        self.on_usage: Callable[[], None] = lambda: None
+        self._refusal: ModelRefusal | None = None
+        # The seconds for which the model refuses requests, if it refused this one for that long.
+        self.refused_for: float | None = None
+        # Called when more was used or refused, before what says so is passed on.
+        self.on_news: Callable[[], None] = lambda: None
 
     @property
     def usage(self) -> Mapping[str, Any] | None:
@@ -49,6 +54,9 @@ class ModelAnswer(AnswerFilter):
             location = next((v for n, v in headers if n == b"location"), b"")
             reason = f"{self._host} redirects to {_origin(location)}, which is not followed"
             raise GatewayRefusal(502, reason)
+        if status in STATUSES:
+            named = {n.decode("latin-1"): v.decode("latin-1") for n, v in headers}
+            self._refusal = ModelRefusal(named, time.time())
         content_type = next((v for n, v in headers if n == b"content-type"), b"")
         if not any(n == b"content-encoding" for n, _ in headers):  # which was not asked for
             self._reader = UsageReader(self._wire, content_type.decode("latin-1"))
@@ -60,12 +68,20 @@ class ModelAnswer(AnswerFilter):
             self._reader.feed(data)
             if self._reader.changes > self._changes:
                 self._changes = self._reader.changes
-                self.on_usage()
+                self.on_news()
+        if self._refusal is not None and self._refusal.feed(data):
+            self._note_refusal()
         return self._mask.feed(data)
 
     def flush(self) -> bytes:
         """What was held back."""
+        self._note_refusal()
         return self._mask.flush()
+
+    def _note_refusal(self) -> None:
+        if self._refusal is not None and (seconds := self._refusal.seconds()) is not None:
+            self.refused_for, self._refusal = round(seconds, 3), None
+            self.on_news()
 
 
 def _origin(location: bytes) -> str:

@@ -33,7 +33,8 @@ class RequestEntry(NamedTuple):
     `sent` and `received` are the bytes of its body and of its answer, or all bytes of a tunnel
     (CONNECT). `status` is 0 if nothing was answered. `refused` is why the gateway did not pass it
     on, and `option` the option that would let it; `fault` is what went wrong outside. `usage` has
-    the tokens that `model` counted (see usage.py).
+    the tokens that `model` counted (see usage.py); `refused_for` is the seconds for which it
+    refuses requests from then on, because a usage limit is reached.
     """
 
     time: int
@@ -51,6 +52,7 @@ class RequestEntry(NamedTuple):
     usage: Mapping[str, Any] | None = None
     model: str | None = None
     id: str | None = None
+    refused_for: float | None = None
 
     @property
     def place(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rebyte_cli.local.agents import config, runs, spawn
+from rebyte_cli.local.agents import config, run_limit, runs, spawn
 from rebyte_cli.local.agents.adapter import Adapter
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.agents.runs import RecordedEvent, RunRecord
@@ -64,7 +64,8 @@ class Bench:
             )
             runs.add(db, (task, workspace, prompt_id), adapter.title, now, chosen)
             before = runs.locks_before(db, prompt_id)
-        spawn.start(self.folder, prompt_id, lock, chosen["parallel"], before)
+        account = run_limit.waited_for(chosen)
+        spawn.start(self.folder, prompt_id, lock, chosen["parallel"], before, {}, account)
         return prompt_id
 
     def look(self, prompt: str) -> RunRecord:

@@ -1,0 +1,95 @@
+"""A run that waits for a usage limit of its model, as each command shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.terminals import Session
+
+Run = Callable[..., Done]
+PROMPT = "Hello [[run=0s]] [[limit=1h]]"
+
+
+@pytest.fixture
+def limited(local: Run) -> Any:
+    """A task that waits for an hour."""
+    return local("create", PROMPT).json
+
+
+def test_a_task_that_waits_for_a_limit_is_shown_as_limited(local: Run, limited: Any) -> None:
+    task = local("get", limited["id"]).json
+    assert task["status"] == "running"  # as the API has it
+    left = datetime.fromisoformat(task["resumesAt"]) - datetime.now(UTC)
+    assert 3000 < left.total_seconds() < 3600
+    (row,) = local("list").json["data"]
+    assert row["resumesAt"] == task["resumesAt"]
+    shown = local("list", "-o", "csv", "--fields", "id,status").out.splitlines()
+    assert shown == ["id,status", f"{limited['id']},limited"]
+    for status, ids in (("limited", [limited["id"]]), ("running", [limited["id"]]), ("queued", [])):
+        assert local("list", "--status", status, "-o", "id").out.split() == ids
+    assert f"* limited: the simulated usage limit is reached; resumes at {task['resumesAt']}" in (
+        local("logs", limited["id"]).out
+    )
+    (event,) = [each for each in local("logs", limited["id"], "-o", "jsonl").documents
+                if each["eventType"] == "limited"]  # fmt: skip
+    assert event["payload"]["resumesAt"] == task["resumesAt"]
+
+
+def test_the_terminal_shows_when_it_resumes(local: Run, limited: Any) -> None:
+    resumes_at = local("get", limited["id"]).json["resumesAt"]
+    session = Session([*COMMAND, "-P", "local", "get", limited["id"]])
+    assert session.finish() == 0
+    assert "Status limited" in " ".join(" ".join(session.everything).split())
+    waiting = Session([*COMMAND, "-P", "local", "wait", limited["id"]])
+    waiting.until(lambda lines: any(f"resumes at {resumes_at}" in line for line in lines))
+    waiting.child.sendcontrol("c")
+    waiting.finish()
+    watch = Session([*COMMAND, "-P", "local", "list", "--watch"])
+    watch.until(lambda lines: any("limited" in line for line in lines))
+    watch.child.sendcontrol("c")
+    watch.finish()
+
+
+def test_it_continues_once_the_limit_is_reset(local: Run) -> None:
+    done = local("create", "Hello [[run=0s]] [[limit=1s]]", "--stream")
+    assert done.status == 0
+    assert re.search(r"\* limited: .*; resumes at 20", done.out)
+    task = local("get", "@last").json
+    assert (task["status"], "resumesAt" in task) == ("completed", False)
+    began, ended = map(datetime.fromisoformat, (task["createdAt"], task["completedAt"]))
+    assert (ended - began).total_seconds() >= 1
+
+
+def test_a_limited_task_is_canceled_at_once(local: Run, limited: Any) -> None:
+    assert local("cancel", limited["id"]).status == 0
+    task = local("get", limited["id"]).json
+    assert (task["status"], "resumesAt" in task) == ("canceled", False)
+
+
+def test_a_batch_that_does_not_wait_any_longer_shows_its_limited_lines(
+    local: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "in.txt").write_text(f"{PROMPT}\n")
+    batch = ["batch", str(tmp_path / "in.txt"), "--text", "-o", "jsonl", "--timeout", "3"]
+    done = local(*batch)
+    assert done.status == 124
+    (row,) = done.documents
+    assert (row["status"], row["resumesAt"][:2]) == ("limited", "20")
+    local("cancel", row["id"])
+    done = local(*batch)
+    (row,) = done.documents
+    assert (row["status"], "resumesAt" in row) == ("canceled", False)
+
+
+def test_a_word_without_a_duration_is_refused(local: Run) -> None:
+    done = local("create", "[[limit=soon]]")
+    assert done.status == 1
+    assert "[[limit]] needs a duration" in done.err
+    assert local("list").json["data"] == []

@@ -1,0 +1,299 @@
+"""Runs whose model refuses them for a usage limit: real gateways, real supervisors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.agents import runs
+from rebyte_cli.local.agents.account_limit import AccountLimit
+from rebyte_cli.local.agents.program import ProgramAdapter
+from tests.waiting import eventually
+
+from .bench import NAP, PYTHON, Bench
+
+ACCOUNT = "a" * 32
+LIMIT = 11  # seconds: just more than what an agent waits for itself
+
+
+class LimitedModel(ThreadingHTTPServer):
+    """A model that answers as many requests as `refuses` with `refusal`: status, headers, body."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.lock = threading.Lock()
+        self.refuses = 0
+        self.refusal: Callable[[], tuple[int, dict[str, str], Any]] = lambda: after(LIMIT)
+        self.asked: list[tuple[float, str]] = []  # when and by which run
+        self.answered: list[str] = []
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: LimitedModel
+
+    def do_POST(self) -> None:
+        who = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))["who"]
+        status, document = 200, {"model": "m", "usage": {"input_tokens": 1}}
+        headers: dict[str, str] = {}
+        with self.server.lock:
+            self.server.asked.append((time.monotonic(), who))
+            if self.server.refuses:
+                self.server.refuses -= 1
+                status, headers, document = self.server.refusal()
+            else:
+                self.server.answered.append(who)
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+def after(seconds: float) -> tuple[int, dict[str, str], Any]:
+    return 429, {"Retry-After": str(seconds)}, {"error": {"type": "rate_limit_error"}}
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedModel]:
+    """The user's model, whose address and key are in the environment."""
+    with LimitedModel() as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-real")
+        yield server
+        server.shutdown()
+
+
+# It asks its model once. What it is refused it says; then it waits, as if it asked again later.
+ASK = f"""
+import json, os, sys, time, urllib.error, urllib.request
+def ask(who):
+    url, key = os.environ["ANTHROPIC_BASE_URL"], os.environ["ANTHROPIC_API_KEY"]
+    body = json.dumps(dict(who=who)).encode()
+    request = urllib.request.Request(url + "/v1/messages", body, dict([("x-api-key", key)]))
+    try:
+        urllib.request.urlopen(request).read()
+        print("answered", who, flush=True)
+    except urllib.error.HTTPError as error:
+        print("refused", error.code, flush=True)
+        time.sleep({NAP}9)
+"""
+WORK = "open('began', 'a').write('x'); ask(sys.stdin.read().split()[-1])"
+
+
+def agent(code: str = WORK) -> ProgramAdapter:
+    """A program with this code, whose model has Anthropic's API."""
+    return ProgramAdapter(
+        command=(PYTHON, "-I", "-c", ASK + code), label="mine", own_model=("anthropic", "", ""),
+        extra_paths=(os.path.dirname(os.path.dirname(PYTHON)),),
+    )  # fmt: skip
+
+
+def start(bench: Bench, prompt: str = "one", **options: Any) -> str:
+    options = {"account": ACCOUNT, "workspace": f"ws-{prompt}", **options}
+    return bench.start(agent(), prompt, **options)
+
+
+def is_parked(bench: Bench, prompt: str) -> bool:
+    return bench.look(prompt).parked is not None
+
+
+def parked(bench: Bench, *prompts: str) -> None:
+    for prompt in prompts:
+        eventually(lambda prompt=prompt: is_parked(bench, prompt))  # type: ignore[misc]
+
+
+def limit(bench: Bench) -> AccountLimit:
+    return AccountLimit(str(bench.folder), ACCOUNT)
+
+
+def come(bench: Bench) -> None:
+    """Let the time of the limit come: as it is known, for processes that look from now on."""
+    file = bench.folder / "limits" / ACCOUNT
+    resumes, seconds, boot, _ = file.read_text().split()
+    file.write_text(f"{resumes} {seconds} {boot} 0")
+
+
+def test_a_run_waits_for_its_limit_and_continues(bench: Bench, model: LimitedModel) -> None:
+    model.refuses = 1
+    prompt = start(bench)
+    parked(bench, prompt)
+    began = model.asked[0][0]
+    run = bench.wait(prompt)
+    assert (run.outcome, model.answered) == ("succeeded", ["one"])
+    assert len(model.asked) == 2
+    assert model.asked[1][0] - began >= LIMIT - 1
+    events = bench.events(prompt)
+    assert [event.seq for event in events] == list(range(len(events)))
+    (told,) = [event.payload for event in events if event.kind == "limited"]
+    assert told["message"] == "mine waits: its usage limit is reached"
+    assert told["resumesAt"].startswith("20")
+    assert (bench.workspace("ws-one").code / "began").read_text() == "xx"
+    assert not (bench.folder / "limits" / ACCOUNT).exists()
+
+
+def test_a_short_refusal_is_the_agents_own_affair(bench: Bench, model: LimitedModel) -> None:
+    model.refuses, model.refusal = 1, lambda: after(10)
+    prompt = start(bench)
+    eventually(lambda: "refused 429" in bench.said(prompt))
+    time.sleep(1)  # it would have been stopped within a fraction of that
+    assert not is_parked(bench, prompt)
+    bench.cancel(prompt)
+
+
+def test_neither_limit_counts_while_a_run_waits(bench: Bench, model: LimitedModel) -> None:
+    model.refuses = 1
+    run = bench.wait(start(bench, limit=LIMIT - 2, stall=LIMIT - 2))
+    assert run.outcome == "succeeded", run.answer
+
+
+def test_a_run_that_waits_is_canceled_at_once(bench: Bench, model: LimitedModel) -> None:
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    prompt = start(bench)
+    parked(bench, prompt)
+    bench.cancel(prompt)
+    assert bench.wait(prompt).outcome == "canceled"
+    assert len(model.asked) == 1
+
+
+def test_a_run_that_waits_has_no_slot(bench: Bench, model: LimitedModel) -> None:
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    prompt = start(bench, parallel=1)
+    parked(bench, prompt)
+    other = start(bench, "other", parallel=1, account="b" * 32)
+    assert bench.wait(other).outcome == "succeeded"
+    bench.cancel(prompt)
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_a_run_whose_process_is_killed_while_it_waits_continues_once(
+    bench: Bench, model: LimitedModel, rebooted: bool
+) -> None:
+    """The next reader gives it another process; of many at once, one does."""
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    prompt = start(bench)
+    parked(bench, prompt)
+    eventually(lambda: b"turn" in command_line(bench.supervisor(prompt)))
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    run = bench.look(prompt)
+    assert (run.ended, run.parked is None) == (None, False)
+    if rebooted:
+        os.kill(bench.supervisor(prompt), signal.SIGKILL)
+        file = bench.folder / "limits" / ACCOUNT
+        file.write_text(f"{int(time.time() * 1000) - 1} 3600 another-boot 99")
+    else:
+        come(bench)
+    with_threads(8, lambda: bench.look(prompt))
+    assert bench.wait(prompt).outcome == "succeeded"
+    assert [who for _, who in model.asked] == ["one", "one"]
+    assert (bench.workspace("ws-one").code / "began").read_text() == "xx"
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def with_threads(count: int, work: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_one_run_tries_for_all_of_its_account(bench: Bench, model: LimitedModel) -> None:
+    model.refuses, model.refusal = 2, lambda: after(3600)
+    first = [start(bench, name, parallel=9) for name in ("one", "two")]
+    parked(bench, *first)
+    more = [start(bench, name, parallel=9) for name in ("three", "four")]
+    other = start(bench, "five", parallel=9, account="b" * 32)
+    assert bench.wait(other).outcome == "succeeded"
+    assert all(bench.look(prompt).started is None for prompt in more)
+    for prompt in (*first, *more):
+        with bench.store.read() as db:
+            assert runs.waits_for_limit(db, bench.look(prompt)) is not None
+    model.refuses = 1
+    come(bench)
+    eventually(lambda: len(model.asked) == 4)  # refused again, and all wait on
+    eventually(lambda: (limit(bench).seconds_left() or 0) > 3000)
+    eventually(lambda: sum(is_parked(bench, prompt) for prompt in first) == 2
+               or bench.look(more[0]).parked or bench.look(more[1]).parked)  # fmt: skip
+    time.sleep(1)
+    assert len(model.asked) == 4
+    come(bench)
+    for prompt in (*first, *more):
+        assert bench.wait(prompt).outcome == "succeeded"
+    assert sorted(model.answered) == sorted(["one", "two", "three", "four", "five"])
+    assert len(model.asked) == 8
+
+
+def test_another_run_tries_if_the_first_one_is_killed(bench: Bench, model: LimitedModel) -> None:
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    first = start(bench)
+    parked(bench, first)
+    second = start(bench, "two")
+    come(bench)
+    os.kill(bench.supervisor(first), signal.SIGKILL)
+    assert bench.wait(second).outcome == "succeeded"
+    assert bench.wait(first).outcome == "succeeded"
+
+
+def test_a_run_that_is_not_to_wait_fails(bench: Bench, model: LimitedModel) -> None:
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    prompt = start(bench, onLimit="stop")
+    run = bench.wait(prompt)
+    assert run.outcome == "failed"
+    assert str(run.answer).startswith("mine was stopped: its usage limit is reached until 20")
+    (result,) = [event.payload for event in bench.events(prompt) if event.kind == "result"]
+    assert result["ended_by"] == "limit"
+    later = bench.wait(start(bench, "two", onLimit="stop"))  # it need not ask
+    assert str(later.answer).startswith("mine was stopped: its usage limit is reached until 20")
+    assert len(model.asked) == 1
+
+
+# The account's time
+
+
+def test_a_clock_that_is_set_changes_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = AccountLimit(str(tmp_path), ACCOUNT)
+    account.reach(1000)
+    for clock in (0.0, time.time() + 10**8):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        assert 990 < (account.seconds_left() or 0) <= 1000
+
+
+def test_after_a_reboot_the_clock_of_the_wall_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, file = AccountLimit(str(tmp_path), ACCOUNT), tmp_path / "limits" / ACCOUNT
+    account.reach(1000)
+    now = time.time()
+    file.write_text(f"{int((now + 300) * 1000)} 1000 another-boot 5")
+    assert 290 < (account.seconds_left() or 0) <= 300
+    file.write_text(f"{int((now + 300) * 1000)} 1000 another-boot 5")
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # without a battery, and not set yet
+    assert 990 < (account.seconds_left() or 0) <= 1000
+    monkeypatch.setattr(time, "time", lambda: now)  # set now: the wait does not begin once more
+    assert 990 < (account.seconds_left() or 0) <= 1000
+    file.write_text("torn")
+    assert (account.seconds_left() or 1) < 0
