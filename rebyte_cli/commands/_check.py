@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from ..app import App
-from ..errors import BadUsage
+from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
 from ._options import Duration, Number, Option
+from ._repository import RepositorySays
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..batch.line_checks import CheckJob
+    from ..system.repository_file import RepositoryFile
     from ..tasks.answer_schema import AnswerSchema
     from ..tasks.check import CheckCommand, CheckOutcome
     from ..tasks.check_tree import Base
@@ -37,6 +39,18 @@ class CheckOptions(NamedTuple):
     check: str | None = None
     tries: int | None = None
     schema: AnswerSchema | None = None
+    no_check: bool = False
+
+    @property
+    def without_check(self) -> str:
+        """The first of the options that mean nothing without a check; empty for none."""
+        values = {
+            "tries": self.tries if self.schema is None else None,
+            "protect": tuple(self.protect),
+            "check-timeout": self.check_timeout,
+            "base": self.base,
+        }
+        return next((f"--{name}" for name, value in values.items() if value not in (None, ())), "")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> CheckOptions:
@@ -89,6 +103,13 @@ def check_options(function: F) -> F:
     return protection_options(base(function))
 
 
+def no_check_option(function: F) -> F:
+    """Add `--no-check` to a command that checks what `.rebyte.toml` says."""
+    return click.option(
+        "--no-check", is_flag=True, help="Do not run the check of the repository's .rebyte.toml."
+    )(function)
+
+
 def mending_options(function: F) -> F:
     """Add `--check`, `--schema` and the options about them to a command that can wait."""
     decorators = (
@@ -111,6 +132,7 @@ def mending_options(function: F) -> F:
             metavar="N",
             help=f"Check at most N runs of the task ({TRIES}).",
         ),
+        no_check_option,
         check_options,
     )
     for decorate in reversed(decorators):
@@ -123,15 +145,37 @@ def _check_needs_check(ctx: click.Context) -> None:
     given = ctx.params
     if "tries" not in given:
         return
-    if given["check"] is None:
-        for name in ("protect", "check_timeout", "base"):
-            if given[name] not in (None, ()):
-                raise BadUsage(f"--{name.replace('_', '-')} requires --check")
-        if given["tries"] is not None and given["schema"] is None:
-            raise BadUsage("--tries requires --check or --schema")
-    elif not (given["wait"] or given.get("stream") or given.get("dry_run")):
+    options = CheckOptions(**{name: given[name] for name in CheckOptions._fields})
+    is_waited_for = given["wait"] or given.get("stream") or given.get("dry_run")
+    if options.no_check and options.check is not None:
+        raise BadUsage("--check and --no-check cannot be used together")
+    if options.check is None:
+        if options.no_check or not is_waited_for:
+            require_check(options)
+    elif not is_waited_for:
         wanted = "--wait or --stream" if "stream" in given else "--wait"
         raise BadUsage(f"--check requires {wanted}")
+
+
+def require_check(options: CheckOptions) -> None:
+    """Raise BadUsage for options about a check if there is none."""
+    if options.check is None and (name := options.without_check):
+        also = " or --schema" if name == "--tries" else ""
+        raise BadUsage(
+            f"{name} requires --check{also}",
+            hint="Or `check` in the .rebyte.toml of a repository that you trust",
+        )
+
+
+def with_file(options: CheckOptions, file: RepositoryFile | None) -> CheckOptions:
+    """The options with what a repository asks for: its check if there is none, its paths anyway.
+
+    The paths of the options come last, and so win.
+    """
+    if file is None or options.no_check:
+        return options
+    protect = (*file.protect, *options.protect) if options.check or file.check else options.protect
+    return options._replace(check=options.check or file.check or None, protect=protect)
 
 
 def check_command(command: str, options: CheckOptions, *, no_jail: bool = False) -> CheckCommand:
@@ -163,6 +207,26 @@ def start_of(
     row = app.history.task(str(task["id"])) or {}
     known = {**asked, **{name: value for name, value in row.items() if value is not None}}
     return check.base_of(workspace, known, revision=base, local_state=local_state)
+
+
+def file_of(
+    says: RepositorySays,
+    app: App,
+    task: Mapping[str, Any],
+    base: str | None,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+) -> RepositoryFile | None:
+    """What the repository of a task asks for, if the user trusts it and where it started is known.
+
+    The arguments are as in `start_of`.
+    """
+    try:
+        start = start_of(app, task, base, asked)
+    except (BadUsage, NotFound):
+        return None
+    if start.is_own:
+        return says.of_workspace(task)
+    return says.at(str(start.repository), start.commit)
 
 
 def examined(
@@ -226,23 +290,47 @@ def checked(
 
 
 def mending(
-    app: App, options: CheckOptions, deadline: Deadline, *, no_jail: bool
+    app: App,
+    options: CheckOptions,
+    deadline: Deadline,
+    *,
+    no_jail: bool,
+    says: RepositorySays | None = None,
 ) -> Mending | None:
     """What becomes of the tasks that the options are about; None if they ask for nothing.
 
-    Raises CheckUnusable where no check can be made, and BadUsage as `check_command`.
+    With `says`, what the repository of a task asks for is found out when its run has ended. Raises
+    CheckUnusable where no check can be made, and BadUsage as `check_command`.
     """
     from ..tasks.mending import Mending
 
-    if options.check is None and options.schema is None:
+    if options.check is None and options.schema is None and says is None:
         return None
-    how = required_check(options, no_jail=no_jail)
+    required = required_check(options, no_jail=no_jail)
+    found: dict[str, CheckCommand | None] = {}
+
+    def how(task: Mapping[str, Any]) -> CheckCommand | None:
+        task_id = str(task["id"])
+        if says is None:
+            return required
+        if task_id not in found:
+            chosen = with_file(options, file_of(says, app, task, options.base))
+            found[task_id] = required_check(chosen, no_jail=no_jail)
+            if chosen.check is None and (unused := options.without_check):
+                app.warn(f"Task {task_id} has no check: {unused} is not used")
+        return found[task_id]
 
     def examine(task: Mapping[str, Any], limit: Deadline) -> RunVerdict:
-        return examined(app, task, how, options.base, options.schema, deadline=limit)
+        return examined(app, task, how(task), options.base, options.schema, deadline=limit)
 
     return Mending(
-        app.client, app.history, examine, tries=options.tries, deadline=deadline, note=app.note
+        app.client,
+        app.history,
+        examine,
+        tries=options.tries,
+        deadline=deadline,
+        note=app.note,
+        is_wanted=lambda task: options.schema is not None or how(task) is not None,
     )
 
 
@@ -275,6 +363,9 @@ class BatchChecks:
         """
         self._app = app
         self._options = options
+        self._no_jail = no_jail
+        self._says = None if options.no_check else RepositorySays(app, no_jail=no_jail)
+        self._files: dict[str, RepositoryFile | None] = {}
         self._client = app.client
         self._send_again_after = send_again_after
         self._search_for = search_for
@@ -304,6 +395,38 @@ class BatchChecks:
             return None
         return "." if here == body["githubUrl"] else None
 
+    def may_check(self, bodies: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether any of these lines may have a check, its own or that of its repository.
+
+        Raises CheckUnusable where no check can be made.
+        """
+        if self._how is not None:
+            return True
+        found = False
+        for body in bodies:
+            options = with_file(self._options, self._file_of(body))
+            found = required_check(options, no_jail=self._no_jail) is not None or found
+            found = found or self._is_known_later(body)
+        return found
+
+    def _is_known_later(self, body: Mapping[str, Any]) -> bool:
+        """Whether the repository of a line is cloned to this machine, where it can be read then."""
+        has_repository = body.get("githubUrl") or body.get("localRepository")
+        is_local = self._app.settings.is_local and "executor" in body
+        return bool(has_repository) and is_local and self.base(body) is None
+
+    def _file_of(self, body: Mapping[str, Any]) -> RepositoryFile | None:
+        """What the repository of a line asks for, if that is known before its task runs."""
+        commit = self.base(body)
+        if self._says is None or commit is None:
+            return None
+        if commit not in self._files:
+            from ..system import git
+
+            folder = body.get("localRepository") or git.top_level(".")
+            self._files[commit] = self._says.at(str(folder), commit)
+        return self._files[commit]
+
     def require_bases(self, bodies: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         """Raise BadUsage for the first line, by its number, of which it is not known."""
         is_local = self._app.settings.is_local
@@ -318,13 +441,18 @@ class BatchChecks:
     def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> RunVerdict:
         """Examine a task; see `LineChecks`."""
         place = job.body.get("localRepository")
+        asked = {"baseCommit": self.base(job.body), "localRepository": place}
+        options = self._options
+        if self._says is not None:
+            file = file_of(self._says, self._app, job.task, options.base, asked)
+            options = with_file(options, file)
         return examined(
             self._app,
             job.task,
-            self._how,
-            self._options.base,
+            required_check(options, no_jail=self._no_jail),
+            options.base,
             job.schema,
-            {"baseCommit": self.base(job.body), "localRepository": place},
+            asked,
             client=self._client,
             stopped=stopped,
         )

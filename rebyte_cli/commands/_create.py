@@ -26,7 +26,7 @@ from ..errors import (
 from ..output.records import CREATED, TASK, Document, Records
 from ..system.deadline import Deadline
 from ._base import shown_page
-from ._check import CheckOptions, mending, mending_options
+from ._check import CheckOptions, mending, mending_options, require_check, with_file
 from ._notice import EndNotice
 from ._options import (
     Number,
@@ -49,6 +49,7 @@ from ._options import (
     wait_option,
 )
 from ._prompts import PromptSource
+from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
     from ..tasks.budget import Budget
@@ -170,6 +171,8 @@ def create(
     fields = _fields(app, options, choices, earlier)
     files = check_files(choices.files)
     base = _base_commit(app, options.github_url, fields, choices.checks)
+    if not choices.dry_run:
+        choices = _with_repository(app, fields, base, choices)
     with _patch(app, options.github_url, wanted=choices.with_changes) as patch:
         paths = [*files, *([patch] if patch else [])]
         if choices.dry_run:
@@ -245,9 +248,32 @@ def _base_commit(
     return commit
 
 
+def _with_repository(
+    app: App, fields: Mapping[str, Any], base: str | None, choices: CreateOptions
+) -> CreateOptions:
+    """The choices with what the repository's `.rebyte.toml` asks for, if the user trusts it."""
+    checks = choices.checks
+    is_checked = (choices.wait or choices.stream) and not checks.no_check
+    if base is not None and is_checked:
+        from ..system import git
+
+        says = RepositorySays(app, CHECKS, no_jail=choices.no_jail)
+        folder = fields.get("localRepository") or git.top_level(".")
+        checks = with_file(checks, says.at(str(folder), base))
+    # A clone that an agent on this machine gets is read when the run has ended.
+    is_known_later = app.settings.is_local and {"executor", "githubUrl"} <= fields.keys()
+    if is_checked and checks.check is None and (base is not None or not is_known_later):
+        require_check(checks)
+        checks = checks._replace(no_check=True)
+    return choices._replace(checks=checks)
+
+
 def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Mending | None:
     """What becomes of the tasks that these choices create and wait for."""
-    return mending(app, choices.checks, deadline, no_jail=choices.no_jail)
+    checks, no_jail, says = choices.checks, choices.no_jail, None
+    if checks.check is None and not checks.no_check and (choices.wait or choices.stream):
+        says = RepositorySays(app, no_jail=no_jail)
+    return mending(app, checks, deadline, no_jail=no_jail, says=says)
 
 
 def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mapping[str, Any]]:

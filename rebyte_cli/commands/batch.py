@@ -18,7 +18,7 @@ from ..errors import BadUsage, Interrupted, RebyteError
 from ..output.records import RESULT, RecordList, Records, Text
 from ..system.deadline import NO_LIMIT
 from ._base import define
-from ._check import BatchChecks, CheckOptions, mending_options
+from ._check import BatchChecks, CheckOptions, mending_options, require_check
 from ._options import (
     BudgetAmount,
     Duration,
@@ -423,7 +423,7 @@ def _checks(
 ) -> BatchChecks | None:
     """The checks that are asked for. BadUsage for a line that cannot be checked."""
     has_schema = options.wait and any(batch.lines[index].schema for index in plan.mine)
-    if asked.check is None and not has_schema:
+    if not has_schema and (not options.wait or (asked.check is None and asked.no_check)):
         return None
     checks = BatchChecks(
         app,
@@ -432,8 +432,11 @@ def _checks(
         send_again_after=options.send_again_after,
         search_for=options.search_for,
     )
-    mine = (batch.lines[index] for index in plan.mine)
+    mine = [batch.lines[index] for index in plan.mine]
     checks.require_bases((line.number, batch.body(line)) for line in mine)
+    if not checks.may_check(map(batch.body, mine)):
+        require_check(asked)
+        return checks if has_schema else None
     return checks
 
 

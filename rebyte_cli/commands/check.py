@@ -7,21 +7,26 @@ from typing import Any
 import click
 
 from ..app import App
+from ..errors import BadUsage
 from ..output.records import CHECKED, Records
 from ._base import define
-from ._check import CheckOptions, check_command, check_options, checked
+from ._check import CheckOptions, check_command, check_options, checked, file_of, with_file
 from ._options import task_argument
+from ._repository import RepositorySays
 
 
 @define("check", kind=CHECKED, statuses=(3, 4, 5, 10))
 @task_argument
-@click.argument("command", metavar="CMD")
+@click.argument("command", metavar="[CMD]", required=False)
 @check_options
 @click.option(
     "--no-jail", is_flag=True, help="Run the command unconfined, with your files and network."
 )
-def command(app: App, task: str, command: str, no_jail: bool, **options: Any) -> Records:
+def command(app: App, task: str, command: str | None, no_jail: bool, **options: Any) -> Records:
     """Run the shell command CMD on the changes of TASK, and exit with 0 if it passes, else with 10.
+
+    Without CMD, it is the `check` of the repository's `.rebyte.toml`, at the commit that TASK
+    started from, if you trust it; see `local trust`. The `protect` of that file counts anyway.
 
     The changes are applied to a fresh clone of the commit that TASK started from, outside of your
     working tree. CMD runs there in a sandbox without network, keys, logins and the files of your
@@ -43,9 +48,17 @@ def command(app: App, task: str, command: str, no_jail: bool, **options: Any) ->
     """
     from ..history import references
 
-    how = check_command(command, CheckOptions(**options), no_jail=no_jail)
+    chosen = CheckOptions(**options, check=command)
     task_id = references.task(app.history, task)
     found = app.client.get_task(task_id)
+    says = RepositorySays(app, no_jail=no_jail and command is None)
+    chosen = with_file(chosen, file_of(says, app, found, chosen.base))
+    if chosen.check is None:
+        raise BadUsage(
+            f"nothing says how to check task {task_id}",
+            hint="Name a command, or trust the .rebyte.toml of its repository if that has `check`",
+        )
+    how = check_command(chosen.check, chosen, no_jail=no_jail)
     with app.spinner(f"Checking task {task_id}"):
         outcome = checked(app, found, how, options["base"])
     return Records(CHECKED, [outcome.of_task({"id": task_id, **outcome.document()})])

@@ -31,6 +31,7 @@ from ._options import (
     wait_option,
 )
 from ._prompts import PromptSource, prompt_options, read_prompt
+from ._repository import RepositorySays
 
 if TYPE_CHECKING:
     from ..tasks.budget import Budget
@@ -113,7 +114,10 @@ def command(
 
             body["files"] = upload(app.client, paths, app.progress_bar)
         deadline = Deadline(timeout)
-        checks = mending(app, asked, deadline, no_jail=no_jail)
+        says = None
+        if (wait or stream) and not asked.no_check:
+            says = RepositorySays(app, no_jail=no_jail)
+        checks = mending(app, asked, deadline, no_jail=no_jail, says=says)
         if asked.check is not None:
             start_of(app, {"id": task_id}, asked.base)
         if sync:

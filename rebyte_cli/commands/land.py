@@ -18,8 +18,16 @@ from ..errors import APIError, BadUsage, Interrupted, RebyteError
 from ..output.records import LAND, RecordList, Records
 from ..system.deadline import NO_LIMIT
 from ._base import define
-from ._check import CheckOptions, check_command, protection_options
+from ._check import (
+    CheckOptions,
+    check_command,
+    no_check_option,
+    protection_options,
+    require_check,
+    with_file,
+)
 from ._options import Number, completer
+from ._repository import RepositorySays
 from ._stdin import read_bytes, stdin_lines
 from ._wait import question_watcher
 
@@ -42,7 +50,8 @@ class LandOptions(NamedTuple):
     push: str | None
     report: str | None
     force: bool
-    how: CheckCommand | None
+    checks: CheckOptions
+    no_jail: bool
 
 
 @define("land", kind=LAND, statuses=(3, 4, 5, 6, 10, 12))
@@ -75,6 +84,7 @@ class LandOptions(NamedTuple):
     metavar="CMD",
     help="Land only what passes this shell command on the tip; see `check`.",
 )
+@no_check_option
 @protection_options
 @click.option("--no-jail", is_flag=True, help="Run the check unconfined, with your files.")
 @click.option(
@@ -94,6 +104,7 @@ def command(
     tasks: tuple[str, ...],
     results: str | None,
     check: str | None,
+    no_check: bool,
     protect: tuple[str, ...],
     check_timeout: float | None,
     no_jail: bool,
@@ -134,12 +145,16 @@ def command(
     from ..land import land_report
     from ..tasks import patch
 
-    how = None
+    checks = CheckOptions(protect, check_timeout, check=check, no_check=no_check)
     if check is not None:
-        how = check_command(check, CheckOptions(protect, check_timeout), no_jail=no_jail)
-    elif protect or check_timeout is not None or no_jail:
-        raise BadUsage("--protect, --check-timeout and --no-jail require --check")
-    chosen = LandOptions(how=how, **options)
+        if no_check:
+            raise BadUsage("--check and --no-check cannot be used together")
+        check_command(check, checks, no_jail=no_jail)
+    elif no_check or no_jail:
+        require_check(checks)
+        if no_jail:
+            raise BadUsage("--no-jail requires --check")
+    chosen = LandOptions(checks=checks, no_jail=no_jail, **options)
     if chosen.report is not None:
         _check_report(chosen.report)
     root = patch.top_level()
@@ -257,14 +272,11 @@ def _landed(
     from ..land.landing import Landing
     from ..output.land_board import land_board
 
-    if chosen.how is not None:
-        from ..tasks.check import require_jail
-
-        require_jail(chosen.how)
     journal = _opened(chosen, root, path, header, lines)
     try:
+        how = _how(app, chosen, root, journal.state.started_at)
         with question_watcher(app, NO_LIMIT) as questions:
-            steps = _steps(app, chosen, root, questions)
+            steps = _steps(app, chosen, how, root, questions)
             can_rerun = app.settings.is_local or chosen.push is not None
             landing = Landing(
                 root, chosen.branch, journal, steps, reruns=chosen.reruns if can_rerun else 0
@@ -326,14 +338,36 @@ def _board(landing: Landing) -> list[Any]:
     return rows
 
 
-def _steps(app: App, chosen: LandOptions, root: Path, questions: QuestionWatcher) -> Steps:
+def _how(app: App, chosen: LandOptions, root: Path, commit: str) -> CheckCommand | None:
+    """How each tip is checked: as the options say, or `.rebyte.toml` where the branch begins."""
+    from ..tasks.check import require_jail
+
+    checks = chosen.checks
+    if not checks.no_check:
+        file = RepositorySays(app, no_jail=chosen.no_jail).at(str(root), commit)
+        checks = with_file(checks, file)
+    if checks.check is None:
+        require_check(checks)
+        return None
+    how = check_command(checks.check, checks, no_jail=chosen.no_jail)
+    require_jail(how)
+    return how
+
+
+def _steps(
+    app: App,
+    chosen: LandOptions,
+    how: CheckCommand | None,
+    root: Path,
+    questions: QuestionWatcher,
+) -> Steps:
     from ..land.landing import Steps
 
     return Steps(
         partial(_ended, app, questions),
         partial(_patch, app),
         partial(_rerun, app, chosen, root),
-        None if chosen.how is None else partial(_checked, app, root, chosen.how),
+        None if how is None else partial(_checked, app, root, how),
     )
 
 

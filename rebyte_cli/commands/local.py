@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, Next, RebyteError
-from ..output.records import AGENT, LOCAL, WORKSPACE, RecordList, Records, Text
+from ..errors import BadUsage, Next, NotFound, RebyteError
+from ..output.records import AGENT, LOCAL, TRUST, WORKSPACE, RecordList, Records, Text
 from ._base import define_group, define_in
 from ._options import Duration, Number
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
     from ..local.server import Service
+    from ._repository import TrustQuestion
 
 
 @define_group("local")
@@ -194,6 +195,72 @@ def status(app: App) -> Records:
     finally:
         store.close()
     return Records(LOCAL, [{"pages": None, **found}])
+
+
+@define_in(command, "trust", kind=TRUST, statuses=(4,))
+@click.argument("place", metavar="[PATH|TASK]", required=False)
+@click.option(
+    "--rev", metavar="REV", default="HEAD", show_default=True, help="Trust the file of this commit."
+)
+@click.option("--list", "only_list", is_flag=True, help="List what is trusted.")
+@click.option("--remove", is_flag=True, help="No longer trust the repository, with any content.")
+@yes_option
+def trust(
+    app: App, place: str | None, rev: str, only_list: bool, remove: bool, yes: bool
+) -> RecordList:
+    """Trust what a repository's `.rebyte.toml` asks for, and show it.
+
+    PATH is a folder of the repository (.); TASK one whose workspace on this machine was cloned from
+    it. Runs read the file at the commit that they start from, and obey it only if you have trusted
+    this content in this repository: after a change, trust it again. The repository's `origin` is
+    trusted along with PATH, for runs that clone it (-g OWNER/REPO). On a terminal you are asked.
+
+    `setup` and the agent run in the sandbox of the run, `check` in that of a check.
+
+    Examples:
+
+      rebyte local trust
+      rebyte local trust @last
+      rebyte local trust --list
+      rebyte local trust --remove .
+    """
+    from ..system.trust import Trust
+
+    store = Trust(app.local_folder())
+    if only_list:
+        if place is not None or remove:
+            raise BadUsage("--list takes no PATH, and cannot be used with --remove")
+        return RecordList(TRUST, [record._asdict() for record in store.records()])
+    question = _trust_question(app, place, rev, removing=remove)
+    before = [one for one in store.records() if one.repository in question.repositories]
+    if remove:
+        count = sum(map(store.remove, question.repositories))
+        app.note("No longer trusted" if count else "It was not trusted")
+        return RecordList(TRUST, [record._asdict() for record in before])
+    file = question.file
+    if file is None:
+        raise NotFound(question.missing, hint="Commit the file: a run reads it from a commit")
+    app.note(file.content.decode().rstrip("\n"))
+    if app.interactive:
+        confirm(app, f"Trust this in {', '.join(question.repositories)}?", yes=yes)
+    for repository in question.repositories:
+        store.add(repository, file.content, file.described())
+    made = [one for one in store.records() if one.repository in question.repositories]
+    return RecordList(TRUST, [one._asdict() for one in made if one not in before])
+
+
+def _trust_question(app: App, place: str | None, rev: str, *, removing: bool) -> TrustQuestion:
+    """What PATH or TASK asks for. Of a file that cannot be understood, trust can be removed."""
+    import os
+
+    from ..history import references
+    from ._repository import in_folder, in_workspace
+
+    if place is not None and not os.path.isdir(place):
+        if os.sep in place:
+            raise NotFound(f"no such folder: {place}")
+        return in_workspace(app, references.task(app.history, place))
+    return in_folder(place or ".", None if removing else rev)
 
 
 @define_in(command, "prune", kind=WORKSPACE, statuses=())

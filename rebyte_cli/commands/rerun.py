@@ -141,7 +141,9 @@ def _created(
     ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any], deadline: Deadline
 ) -> Rows:
     """The new tasks, each as soon as it is created, and the errors of those that cannot be."""
-    alone = choices._replace(wait=False, notify=False, checks=choices.checks._replace(check=None))
+    alone = choices._replace(
+        wait=False, notify=False, checks=choices.checks._replace(check=None, no_check=True)
+    )
     for done, task_id in enumerate(ids):
         if deadline.has_passed:
             left = f"{len(ids) - done} of {len(ids)} tasks were not created in"

@@ -309,6 +309,11 @@ AGENT = _kind(
     " network usable:boolean problem:text? unused:text?",
     "name version tested login credential jail network usable problem",
 )  # fmt: skip
+TRUST = _kind(
+    "trust", "trusted repositories", "repository",
+    "repository:text digest at:time asks:text",
+    "repository asks at",
+)  # fmt: skip
 SKILL = _kind(
     "skill", "skills", "name",
     "name profile:text description:text? folder:text?",

@@ -64,8 +64,11 @@ class Mending:
         deadline: Deadline,
         note: Callable[[str], None],
         fields: Mapping[str, Any] | None = None,
+        is_wanted: Callable[[Mapping[str, Any]], bool] = lambda task: True,
     ) -> None:
-        """`tries` is how many runs are examined at most (None: `TRIES`)."""
+        """`tries` is how many runs are examined at most (None: `TRIES`); `is_wanted` says whether
+        there is anything to examine a task with, and may raise RebyteError.
+        """
         self._client = client
         self._history = history
         self._examine = examine
@@ -73,6 +76,7 @@ class Mending:
         self._deadline = deadline
         self._note = note
         self._fields = dict(fields or {})
+        self._is_wanted = is_wanted
         self._tries: dict[str, int] = {}
 
     def step(self, outcome: RowOrError) -> RowOrError | WaitTarget:
@@ -83,6 +87,11 @@ class Mending:
         if isinstance(outcome, RebyteError):
             return outcome
         task_id = str(outcome["id"])
+        try:
+            if not self._is_wanted(outcome):
+                return outcome
+        except RebyteError as error:
+            return error.about(task_id)
         number = self._tries[task_id] = self._tries.get(task_id, 0) + 1
         self._note(f"Checking task {task_id} (try {number} of {self._most})")
         try:

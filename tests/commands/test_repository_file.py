@@ -1,0 +1,205 @@
+"""`.rebyte.toml`: a repository says how, and is obeyed once the user trusts what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Done
+from tests.repositories import git, with_answer
+from tests.tools import need_jail
+
+Local = Callable[..., Done]
+
+RIGHT = "echo right > answer.txt"
+CHECK = """check = "sh tests/run.sh"\nprotect = ["tests"]\n"""
+
+
+@pytest.fixture
+def repository(home: Path) -> Path:
+    """A repository that says how to check the work."""
+    need_jail(home)
+    folder = with_answer(home / "repository")
+    (folder / "tests").mkdir()
+    (folder / "tests/run.sh").write_text("grep -q right answer.txt || { echo wrong; exit 3; }\n")
+    say(folder, CHECK)
+    return folder
+
+
+def say(repository: Path, text: str) -> None:
+    """Commit this `.rebyte.toml`."""
+    (repository / ".rebyte.toml").write_text(text)
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "Say how")
+
+
+def create(agents: Local, repository: Path, prompt: str, *words: str) -> Done:
+    more = () if "--no-wait" in words else ("--wait",)
+    words = tuple(word for word in words if word != "--no-wait")
+    return agents(
+        "create", prompt, "-x", "mine", "-g", ".", "-o", "json", *more, *words, cwd=repository
+    )
+
+
+def trust(agents: Local, repository: Path) -> None:
+    done = agents("local", "trust", cwd=repository)
+    assert done.status == 0, done
+
+
+def test_it_is_obeyed_once_it_is_trusted(agents: Local, repository: Path) -> None:
+    done = create(agents, repository, "true")
+    assert done.status == 0
+    assert "asks for: check `sh tests/run.sh`; protect tests" in done.err
+    assert f"until you trust it: `rebyte local trust {repository}`" in done.err
+    assert "check" not in done.json
+    shown = agents("local", "trust", cwd=repository)
+    assert shown.status == 0
+    assert CHECK.strip() in shown.err
+    done = create(agents, repository, "true", "--tries", "1")
+    assert done.status == 10, done
+    assert "From .rebyte.toml: check `sh tests/run.sh`; protect tests" in done.err
+    done = create(agents, repository, RIGHT)
+    assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
+
+
+def test_changed_content_is_not_trusted(agents: Local, repository: Path) -> None:
+    trust(agents, repository)
+    say(repository, CHECK + "# changed\n")
+    done = create(agents, repository, "true")
+    assert (done.status, "not obeyed until" in done.err) == (0, True), done
+    git(repository, "checkout", "-q", "HEAD~")
+    assert create(agents, repository, "true", "--tries", "1").status == 10
+
+
+def test_what_is_not_committed_is_not_read(agents: Local, repository: Path) -> None:
+    trust(agents, repository)
+    (repository / ".rebyte.toml").write_text('check = "false"\n')
+    assert create(agents, repository, RIGHT, "--with-changes").status == 0
+    shown = agents("local", "trust", cwd=repository)
+    assert "false" not in shown.err
+
+
+def test_another_repository_with_the_same_content(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    """A check such as `./test.sh` runs what is beside it."""
+    trust(agents, repository)
+    git(home, "clone", "-q", str(repository), "copy")
+    done = create(agents, home / "copy", "true")
+    assert (done.status, "not obeyed until" in done.err) == (0, True), done
+
+
+def test_options_win(agents: Local, repository: Path) -> None:
+    trust(agents, repository)
+    done = create(agents, repository, "true", "--check", "true")
+    assert (done.status, done.json["check"]["command"]) == (0, "true"), done
+    done = create(agents, repository, "true", "--no-check")
+    assert (done.status, ".rebyte.toml" in done.err, "check" in done.json) == (0, False, False)
+    for words in (("--check", "true", "--no-check"), ("--no-check", "--tries", "2")):
+        assert create(agents, repository, "true", *words).status == 2
+
+
+def test_an_agent_that_edits_it_changes_nothing(agents: Local, repository: Path) -> None:
+    """Neither the command nor what it protects, now and in the follow-up."""
+    trust(agents, repository)
+    cheat = "echo 'check = \"true\"' > .rebyte.toml; echo true > tests/run.sh"
+    done = create(agents, repository, cheat, "--tries", "1")
+    assert done.status == 10, done
+    words = ("follow-up", "@last", "git add -A; git commit -qm x", "--wait", "--tries", "1")
+    done = agents(*words, "-o", "json", cwd=repository)
+    assert done.status == 10, done
+    assert agents("check", "@last", cwd=repository).status == 10
+    done = agents("follow-up", "@last", RIGHT, "--wait", "-o", "json", cwd=repository)
+    assert (done.status, done.json["check"]["command"]) == (0, "sh tests/run.sh"), done
+
+
+def test_check_without_a_command(agents: Local, repository: Path) -> None:
+    create(agents, repository, RIGHT)
+    done = agents("check", "@last", cwd=repository)
+    assert (done.status, "nothing says how to check" in done.err) == (2, True), done
+    trust(agents, repository)
+    done = agents("check", "@last", "-o", "json", cwd=repository)
+    assert (done.status, done.json["command"]) == (0, "sh tests/run.sh"), done
+    assert agents("check", "@last", "--no-jail", cwd=repository).status == 2
+
+
+def test_trust_by_a_task(agents: Local, repository: Path) -> None:
+    """The commit that it started from counts, not the one of now."""
+    create(agents, repository, RIGHT)
+    say(repository, 'check = "false"\n')
+    done = agents("local", "trust", "@last", cwd=repository)
+    assert (done.status, CHECK.strip() in done.err) == (0, True), done
+    assert agents("check", "@last", cwd=repository).status == 0
+    done = create(agents, repository, "true")
+    assert "not obeyed until" in done.err
+
+
+def test_list_and_remove(agents: Local, repository: Path) -> None:
+    git(repository, "remote", "add", "origin", "git@example.com:acme/shop.git")
+    trust(agents, repository)
+    listed = agents("local", "trust", "--list", "-o", "json").json["data"]
+    assert {row["repository"] for row in listed} == {
+        str(repository / ".git"), "example.com/acme/shop"
+    }  # fmt: skip
+    assert {row["asks"] for row in listed} == {"check `sh tests/run.sh`; protect tests"}
+    (repository / ".rebyte.toml").write_text("[")
+    git(repository, "commit", "-qam", "Break it")
+    assert agents("local", "trust", "--remove", cwd=repository).status == 0
+    assert agents("local", "trust", "--list", "-o", "json").json["data"] == []
+    assert "It was not trusted" in agents("local", "trust", "--remove", cwd=repository).err
+
+
+def test_a_file_that_says_nonsense(agents: Local, repository: Path) -> None:
+    """It stops no one: it may be of another version, and of someone else."""
+    say(repository, 'check = "true"\nchck = "true"\n')
+    done = create(agents, repository, "true")
+    assert done.status == 0
+    assert ".rebyte.toml, line 2: 'chck' means nothing here" in done.err
+    done = agents("local", "trust", cwd=repository)
+    assert (done.status, "line 2" in done.err) == (1, True), done
+
+
+def test_without_a_file(agents: Local, repository: Path) -> None:
+    git(repository, "rm", "-q", ".rebyte.toml")
+    git(repository, "commit", "-qm", "Nothing")
+    done = create(agents, repository, "true", "--tries", "2")
+    assert (done.status, "--tries requires --check" in done.err) == (2, True), done
+    done = agents("local", "trust", cwd=repository)
+    assert (done.status, "has no .rebyte.toml at HEAD" in done.err) == (4, True), done
+
+
+def test_a_batch_checks_each_line(agents: Local, repository: Path, home: Path) -> None:
+    trust(agents, repository)
+    (home / "lines.jsonl").write_text(
+        '{"key": "good", "prompt": "echo right > answer.txt"}\n{"key": "bad", "prompt": "true"}\n'
+    )
+    words = ("batch", str(home / "lines.jsonl"), "-x", "mine", "-g", ".", "--wait")
+    done = agents(*words, "--tries", "1", cwd=repository)
+    assert done.status == 10, done
+    rows = {row["key"]: row for row in done.documents}
+    assert (rows["good"]["status"], rows["bad"]["status"]) == ("completed", "failed")
+    assert rows["bad"]["check"]["output"] == "wrong"
+
+
+def test_land_uses_what_the_branch_begins_with(agents: Local, repository: Path) -> None:
+    trust(agents, repository)
+    tasks = [
+        create(agents, repository, script, "--no-check").json["id"]
+        for script in ("echo wrong > answer.txt; echo 'check = \"true\"' > .rebyte.toml", RIGHT)
+    ]
+    words = ("land", *tasks, "--branch", "all", "--rerun", "0", "-o", "jsonl")
+    done = agents(*words, cwd=repository)
+    assert done.status == 10, done
+    assert [row["status"] for row in done.documents] == ["left out", "landed"]
+    assert (
+        agents(*words, "--no-check", "--force", cwd=repository).documents[0]["status"] == "landed"
+    )
+
+
+def test_a_simulated_run_is_checked_too(agents: Local, repository: Path) -> None:
+    trust(agents, repository)
+    words = ("create", "[[write=answer.txt:right]]", "-g", ".", "--wait", "-o", "json")
+    done = agents(*words, cwd=repository)
+    assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
