@@ -138,6 +138,7 @@ def played(run: Run, tmp: Path) -> Iterator[tuple[str, str, list[Any]]]:
         yield "check", form, checked(run, tmp, form).documents
         yield "land", form, landed(run, tmp, form).documents
         yield "local prune", form, pruned(run, tmp, form).documents
+        yield "local trust", form, trusted(run, tmp, form).documents
         yield "answer", form, run("answer", parked(run, "[[ask]]"), "--option", "1").documents
         with listening("--count", "1", "-o", form) as (process, url):
             deliver(url, {"taskId": "t1", "event": "task.completed"})
@@ -205,6 +206,15 @@ def recorded(run: Run, home: Path, form: str) -> Done:
     done = run(*here, "logs", made["id"], "--network", "-o", form)
     assert done.status == 0, done
     return done
+
+
+def trusted(run: Run, tmp: Path, form: str) -> Done:
+    """`local trust` of a repository that says how it is checked."""
+    _, repository = patched(run, tmp)
+    (repository / ".rebyte.toml").write_text('check = "true"\n')
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", form)
+    return run("local", "trust", "-o", form, cwd=repository)
 
 
 def pruned(run: Run, home: Path, form: str) -> Done:
