@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..app import App
 from ..errors import Next, NotFound
-from ..system.git import GitFailed
-from ..system.repository_file import RepositoryFile, RepositoryFileError
+
+if TYPE_CHECKING:
+    from ..system.repository_file import RepositoryFile
 
 CHECKS = ("check", "protect")  # what a check uses
 RUNS = ("setup", "allow", "cache")  # what an agent's run on this machine uses
@@ -31,12 +32,13 @@ class RepositorySays:
         stderr says what is used, or how to trust it, or why the file cannot be understood.
         """
         from ..system import repository_file, trust
+        from ..system.git import GitFailed
         from ..tasks.patch import own_repository
 
         try:
             found = repository_file.read(folder, commit, own_repository())
             key = trust.key_of(folder, own_repository())
-        except (GitFailed, RepositoryFileError) as error:
+        except (GitFailed, repository_file.RepositoryFileError) as error:
             self._app.note(f"Not used: {error.message}")
             return None
         if found is None:
@@ -50,6 +52,8 @@ class RepositorySays:
         None also if there is no workspace.
         """
         from ..local.agents.repository_asks import of_workspace_id
+        from ..system.git import GitFailed
+        from ..system.repository_file import RepositoryFileError
 
         workspace = self._app.located(task).get("workspaceId")
         if not workspace:
@@ -105,6 +109,7 @@ def in_folder(folder: str, revision: str | None) -> TrustQuestion:
     Raises BadUsage outside a repository, NotFound for no such revision, and RepositoryFileError.
     """
     from ..system import git, repository_file, trust
+    from ..system.git import GitFailed
     from ..tasks.patch import own_repository
     from ..tasks.repository import places
 

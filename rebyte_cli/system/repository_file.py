@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -101,6 +100,8 @@ def parse(data: bytes) -> RepositoryFile:
         text = data.decode()
     except UnicodeDecodeError as problem:
         raise _error("not UTF-8 text", data[: problem.start].count(b"\n") + 1) from None
+    import tomllib  # most commands read no such file
+
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as problem:
