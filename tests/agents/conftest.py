@@ -138,6 +138,20 @@ def processes(state: str) -> list[str]:
     return found
 
 
+def gateways(state: str) -> list[int]:
+    """The gateways of the runs in this folder, whose parents name it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"local.gateway" in (process / "cmdline").read_bytes():
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                if f"/{state}/".encode() in Path(f"/proc/{parent}/cmdline").read_bytes():
+                    found.append(int(process.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
 def all_gone(state: str) -> None:
     """Fail unless all processes of the runs end soon: the agents, then those who write the patch.
 

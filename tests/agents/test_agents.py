@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ import pytest
 
 from ..conftest import COMMAND, Done
 from ..terminals import Session
-from .conftest import KEY, LIMIT, all_gone, configure, eventually, processes, write
+from .conftest import KEY, LIMIT, all_gone, configure, eventually, gateways, processes, write
 from .install import AGENTS, HERE
 from .scripted_model import Model
 
@@ -225,6 +227,21 @@ def test_silent_server(run: Run, model: Model, home: Path, state: str) -> None:
         assert done["status"] == "failed"
         assert "20" in done["finalResult"]
     assert len({turn.model for turn in model.turns if turn.directive == "silent"}) >= 1
+
+
+def test_a_gateway_that_is_killed_within_an_answer_ends_the_run(
+    run: Run, model: Model, agent: str, state: str
+) -> None:
+    """Otherwise each agent would ask again, some for ever."""
+    task = run("create", "[[silent]]", "-x", agent, "-o", "id").out.strip()
+    eventually(lambda: any(turn.directive == "silent" for turn in model.turns))
+    (gateway,) = gateways(state)
+    os.kill(gateway, signal.SIGKILL)
+    run("wait", task, status=10)
+    reason = run("get", task, "-o", "json").json["finalResult"]
+    says = f"{agent} was stopped: the gateway to the network was killed by signal 9"
+    assert reason.partition("\n")[0] == says
+    all_gone(state)
 
 
 def test_retries_are_shown_and_the_last_one_is_the_reason(run: Run, home: Path, state: str) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from types import ModuleType
 
-from . import agents, environment, history, lists, many, service, start, uploads
+from . import agents, environment, gateway, history, lists, many, service, start, uploads
 from .measure import NOTHING, run
 
 WIDTH = 52
@@ -40,7 +40,7 @@ def main() -> None:
         bare = median(run(NOTHING, env).cpu for _ in range(15))
         print(f"Python {platform.python_version()}, `python -c pass`: {1000 * bare:.1f} ms of CPU")
         print(f"\n{'':{WIDTH}}{'measured':28}to reach", flush=True)
-        for section in (start, history, uploads, lists, service, agents, many):
+        for section in (start, history, uploads, lists, service, agents, gateway, many):
             home = Path(folder) / section.__name__  # so that none meets the history of another
             home.mkdir()
             # Memory is measured only above what the measuring process has used itself.

