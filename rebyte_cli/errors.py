@@ -17,7 +17,8 @@
     │   │   └── Redirected             5   a redirect; it is never followed with a key
     │   └── OutcomeUnknown             6   a create was sent and no answer came back
     ├── TaskFailed                    10   waited for, and it failed (carries the task)
-    │   └── TaskOutOfBudget           13   because what it may use was used up
+    │   ├── TaskOutOfBudget           13   because what it may use was used up
+    │   └── TaskLimited               13   because of a usage limit that it was not to wait for
     ├── TaskCanceled                  11   waited for, and it was canceled
     ├── CheckFailed                   10   the command that decides whether it is done did not pass
     ├── CheckBroken                    1   that command could not be run on its changes
@@ -430,6 +431,13 @@ class TaskOutOfBudget(TaskFailed):
 
     exit_status = 13
     code = "budget_reached"
+
+
+class TaskLimited(TaskFailed):
+    """Waited for: the task failed at a usage limit of its model, for which it was not to wait."""
+
+    exit_status = 13
+    code = "usage_limit"
 
 
 class TaskCanceled(TaskEnded):

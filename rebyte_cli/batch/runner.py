@@ -179,6 +179,7 @@ class Runner:
         self._closed = False  # no further line is handed out
         self._grace = NO_LIMIT  # set when the batch only waits for creates under way
         self._fault: RebyteError | None = None  # what ended the whole batch
+        self._limited: set[int] = set()  # lines whose tasks wait for a usage limit
         self._budget_fault: RebyteError | None = None  # why the budget lets nothing be created
         self._signal: int | None = None
         self._interrupted = False
@@ -329,18 +330,36 @@ class Runner:
     def _fill(self) -> bool:
         """Give the workers as many lines as may run; returns whether there were any."""
         before = len(self._ready)
-        while self._ready and self._has_room():
-            index = self._ready.popleft()
+        while (place := self._next_place()) is not None:
+            index = self._ready[place]
+            del self._ready[place]
             self._lines.move(index, "queued")
             self._lines[index].begun_here = True
             self._workers.put(Job(index, self._workspace_of(index)))
         return len(self._ready) < before
 
-    def _has_room(self) -> bool:
-        """Whether one more task may run. A create that may have made one counts as its task."""
+    def _next_place(self) -> int | None:
+        """Which of the lines that are ready may run now; None if none may."""
+        self._limited = {each for each in self._limited if self._lines[each].is_limited}
+        for place, index in enumerate(self._ready):
+            if self._has_room(index):
+                return place
+            if not self._limited:  # what holds for the first one holds for all
+                return None
+        return None
+
+    def _has_room(self, index: int) -> bool:
+        """Whether the task of this line may run. A create that may have made one counts as its
+        task, and one that waits for the usage limit of another executor does not.
+        """
         most = self._options.max_running
         counted = ("queued", "running", "lost", "unknown", "checking", "mending")
-        return most is None or self._lines.count(*counted) < most
+        count = self._lines.count(*counted)
+        if most is None or count < most:
+            return True
+        executor = self._field_of(index, "executor")
+        others = (self._field_of(each, "executor") != executor for each in self._limited)
+        return count - sum(others) < most
 
     def _note_full(self) -> None:
         """Say why lines are left over that were never created."""
@@ -358,7 +377,7 @@ class Runner:
         if self._spending is not None:
             for index, entry in self._lines.items():
                 for task_id, (usage, model) in entry.used.items():
-                    self._spending.note(task_id, usage, model, self._model_of(index))
+                    self._spending.note(task_id, usage, model, self._field_of(index, "model"))
             self._stop_if_spent()
         if self._options.limits_runs:
             # All runs of this journal share one name, so that those whose batch was killed, and
@@ -374,7 +393,9 @@ class Runner:
         if usage is not None:
             try:
                 model = str(task.get("model") or "")
-                self._spending.note(str(task.get("id")), usage, model, self._model_of(index))
+                self._spending.note(
+                    str(task.get("id")), usage, model, self._field_of(index, "model")
+                )
             except RebyteError as error:
                 self._end_batch(error)
         elif task.get("status") == "completed" and not self._closed:
@@ -403,8 +424,8 @@ class Runner:
             fault = self._budget_fault
             self._fault = fault.copy_with(message=f"{fault.message}; {lines} not created")
 
-    def _model_of(self, index: int) -> str:
-        return str(self._batch.body(self._batch.lines[index]).get("model") or "")
+    def _field_of(self, index: int, name: str) -> str:
+        return str(self._batch.body(self._batch.lines[index]).get(name) or "")
 
     def _workspace_of(self, index: int) -> str | None:
         """The workspace that a line asks for, as far as it is known; None for a new one, too.
@@ -658,6 +679,7 @@ class Runner:
     ) -> Iterable[RowOrError]:
         if task.get("id") == entry.id and entry.state in ("created", "running"):
             entry.resumes_at = text(task.get("resumesAt")) or None
+            self._limited |= {index} if entry.is_limited else set()
             self._spend(index, task)
         return ()
 

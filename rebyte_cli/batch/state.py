@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..api.status import canonical_status
 from ..api.token_usage import TokenUsage
-from ..errors import BudgetReached, RebyteError, TaskEnded
+from ..errors import RebyteError, TaskEnded, TaskFailed
+from ..tasks.failure import failure_of
 from .input import InputLine
 from .journal_format import Record
 
@@ -147,6 +148,11 @@ class LineState:
     def is_over(self) -> bool:
         """Whether a run has nothing left to do for this line."""
         return self.state in OVER
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether its task waits for a usage limit, as far as is known."""
+        return self.resumes_at is not None and self.state == "running"
 
     @property
     def is_lost(self) -> bool:
@@ -268,13 +274,14 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
             record["model"] = task["model"]
     if status != "completed":
         words = {"failed": "failed", "canceled": "was canceled", GONE: "no longer exists"}
-        is_spent = task.get("endedBy") == "budget"
+        kind = failure_of(task)
+        is_known = status == "failed" and kind is not TaskFailed
         how = f"task {task.get('id')} {words.get(status, f'ended as {status}')}"
         record["error"] = {
-            "code": BudgetReached.code if is_spent else f"task_{status}",
+            "code": kind.code if is_known else f"task_{status}",
             "message": f"{how}: {reason}" if reason else how,
             **({"reason": reason} if reason else {}),
-            "exit": BudgetReached.exit_status if is_spent else _EXITS.get(status, 1),
+            "exit": kind.exit_status if is_known else _EXITS.get(status, 1),
         }
     return record
 

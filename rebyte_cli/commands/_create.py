@@ -40,9 +40,11 @@ from ._options import (
     dry_run_option,
     files_option,
     label_option,
+    limit_fields,
     network_fields,
     network_options,
     notify_option,
+    on_limit_option,
     on_question_option,
     stream_option,
     timeout_option,
@@ -80,6 +82,7 @@ class CreateOptions(NamedTuple):
     attempts: int
     executors: Sequence[str]
     budget: Budget | None
+    on_limit: str | None
     checks: CheckOptions
 
 
@@ -141,6 +144,7 @@ def create_options(function: F) -> F:
         ),
         network_options,
         budget_option,
+        on_limit_option,
     )
     for decorate in reversed(decorators):
         function = decorate(function)
@@ -326,6 +330,7 @@ def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -
     """The fields that the local service alone understands. BadUsage for any other service."""
     network = network_fields(app, choices.network, choices.allow)
     budget = budget_fields(app, choices.budget, fields.get("model"))
+    limit = limit_fields(app, choices.on_limit)
     if not app.settings.is_local:
         if choices.no_jail and choices.checks.check is None:
             raise BadUsage("--no-jail requires -P local: it is for agents on this machine")
@@ -337,6 +342,7 @@ def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -
         **({"jail": "off"} if choices.no_jail else {}),
         **network,
         **budget,
+        **limit,
     }
 
 

@@ -538,6 +538,26 @@ def budget_fields(app: App, budget: Budget | None, model: str | None) -> dict[st
     return budget.fields
 
 
+on_limit_option = click.option(
+    "--on-limit",
+    metavar="wait|stop|NAME",
+    shell_complete=completer("executors", ("wait", "stop", *EXECUTORS)),
+    help="With -P local: at a usage limit, wait for its reset, fail (status 13), or continue with"
+    " executor NAME (default: on_limit of config.toml, or wait).",
+)
+
+
+def limit_fields(app: App, on_limit: str | None) -> dict[str, Any]:
+    """The fields of a prompt for `--on-limit`. BadUsage for any service but the local one."""
+    if on_limit is None:
+        return {}
+    if not app.settings.is_local:
+        raise BadUsage("--on-limit requires -P local: it is for agents on this machine")
+    if on_limit not in ("wait", "stop"):
+        check_executor(app, on_limit)
+    return {"onLimit": on_limit}
+
+
 # What `create` and `batch` send besides the prompt
 
 

@@ -29,8 +29,10 @@ from ._options import (
     dry_run_option,
     full_ids_option,
     label_option,
+    limit_fields,
     network_fields,
     network_options,
+    on_limit_option,
     on_question_option,
     task_options,
     timeout_option,
@@ -148,6 +150,7 @@ class Shard(ParamType[tuple[int, int]]):
 )
 @timeout_option
 @on_question_option
+@on_limit_option
 @click.option("--fail-fast", is_flag=True, help="Stop creating tasks once a line fails.")
 @click.option("--retry-failed", is_flag=True, help="Create a new task for each line that failed.")
 @click.option(
@@ -209,6 +212,7 @@ def command(
     jobs: int,
     max_running: int | None,
     budget: Budget | None,
+    on_limit: str | None,
     rate: float | None,
     wait: bool,
     timeout: float | None,
@@ -259,7 +263,8 @@ def command(
     --jobs counts create requests, which last until a task has its VM; --max-running counts tasks
     from that request to their end. It includes tasks that an earlier run of this journal left
     running, lines whose outcome is not known yet, and tasks that wait for an answer while the batch
-    waits for it. Each shard counts its own.
+    waits for it. While tasks wait for a usage limit, more of other executors may run. Each shard
+    counts its own.
 
     --budget limits what the tasks of this journal use together, those of earlier runs included.
     Once it is used up, no further line is created; tasks that run are waited for. If lines are left
@@ -316,7 +321,7 @@ def command(
         refuse_other_shards(source)
     asked_checks = CheckOptions.of({name: choices.pop(name) for name in CheckOptions._fields})
     defaults = chosen_fields(app, TaskOptions(**choices))
-    defaults |= network_fields(app, network, allow)
+    defaults |= network_fields(app, network, allow) | limit_fields(app, on_limit)
     piped = stdin() if file == "-" else None
     schema = asked_checks.schema
     batch = read_source(source, piped, defaults=defaults, files=files, labels=labels, schema=schema)

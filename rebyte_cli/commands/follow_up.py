@@ -20,9 +20,11 @@ from ._options import (
     check_files,
     dry_run_option,
     files_option,
+    limit_fields,
     network_fields,
     network_options,
     notify_option,
+    on_limit_option,
     on_question_option,
     skills_option,
     stream_option,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 @on_question_option
 @network_options
 @budget_option
+@on_limit_option
 @mending_options
 @click.option("--no-jail", is_flag=True, help="Run what --check names unconfined, with your files.")
 @dry_run_option()
@@ -69,6 +72,7 @@ def command(
     network: str | None,
     allow: tuple[str, ...],
     budget: Budget | None,
+    on_limit: str | None,
     dry_run: bool,
     no_jail: bool,
     **options: Any,
@@ -99,7 +103,7 @@ def command(
     model = None
     if budget is not None and budget.cost is not None and app.settings.is_local:
         model = app.client.get_task(task_id).get("model")
-    fields |= budget_fields(app, budget, model)
+    fields |= budget_fields(app, budget, model) | limit_fields(app, on_limit)
     if written.is_unwritten and not dry_run:
         app.client.get_task(task_id)  # whether it is there, before the editor opens
     asked = CheckOptions.of(options)

@@ -56,6 +56,7 @@ _LOCAL = {
     "allow": _HOSTS,
     "tools": _FOLDERS,
     "caches": _FOLDERS,
+    "on_limit": {"type": "string", "minLength": 1},
     "budget_per_day": {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,9})?(usd|[kMG]?tok)$"},
     "agents": {
         "type": "object",

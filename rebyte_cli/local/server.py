@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from ..system.addresses import is_loopback
 from ..system.http_server import Server
 from . import visits
+from .agents import gate
 from .agents.key import AgentPermission, machine_key
 from .database import (
     SERVED,
@@ -43,6 +44,7 @@ from .records import load_tasks
 from .routes import Api
 
 LOCAL_KEY = "rbk_local"
+REVIVE_SECONDS = 2.0
 ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 
 
@@ -150,11 +152,19 @@ class Service:
             if self._public_url is None:
                 self._register(alone)
             self._deliverer.start()
+            gate.revive(self._store)
+            if self._public_url is None:
+                threading.Thread(target=self._revive, name="rebyte-limits", daemon=True).start()
         except RuntimeError:
             self.stop()
             problem = "no thread can be started: raise the limits of this process (see ulimit -a)"
             raise StateError(self._store.folder, problem) from None
         return self
+
+    def _revive(self) -> None:
+        """Look after runs that wait for a usage limit, until the service stops."""
+        while not self._stopping.wait(REVIVE_SECONDS):
+            gate.revive(self._store)
 
     def _register(self, alone: bool) -> None:
         served = ServedService(self.origin, self.instance, os.getpid(), self._in_background)

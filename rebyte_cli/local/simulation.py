@@ -125,6 +125,17 @@ def limit(plan: SimulationPlan, answer: str, used: int, most: float | None) -> s
     return f"The run was stopped: the budget of {most:,.0f} tokens is used up"
 
 
+def at_limit(plan: SimulationPlan, answer: str, on_limit: str) -> str:
+    """Have a run that meets a usage limit end there (`stop`), or continue at once; its answer."""
+    if not plan.get("limit") or on_limit == "wait":
+        return answer
+    plan["limit"] = 0
+    if on_limit == "stop":
+        plan["outcome"], plan["ended_by"], plan["run"] = "failed", "limit", plan["run"] // 4
+        return "The run was stopped: the simulated usage limit is reached"
+    return answer
+
+
 def make_title(prompt: str) -> str:
     """The title that a task gets: the prompt's first line without steering, 60 characters."""
     explicit = Words(prompt).title()

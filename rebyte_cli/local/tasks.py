@@ -344,7 +344,9 @@ def _simulation(
         order.body.get("branchName"),
         files,
     )
-    return plan, simulation.make_answer(received, plan["outcome"])
+    on_limit = http.optional_text(order.body, "onLimit", most=100, least=1) or "wait"
+    answer = simulation.make_answer(received, plan["outcome"])
+    return plan, simulation.at_limit(plan, answer, on_limit)
 
 
 def _file(db: sqlite3.Connection, index: int, given: JsonObject) -> simulation.InputFile:

@@ -15,7 +15,7 @@ STATUSES = {
     10: "a task you waited for failed",
     11: "a task you waited for was canceled",
     12: "a task you waited for asks a question, and there is no terminal to answer it on",
-    13: "the budget is used up, and there was more to do",
+    13: "the budget is used up and there was more to do, or a task failed at a usage limit",
     124: "the time limit of a wait passed",
     130: "interrupted by SIGINT",
     141: "the reader of stdout closed the pipe",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.views import ContentView, TaskView
-from ..errors import APIError
+from ..errors import APIError, TaskFailed, TaskLimited, TaskOutOfBudget
 from ..system.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ class FailureReasons:
             return ""
         self._faults = 0
         return ContentView(content).response(prompt_id)
+
+
+def failure_of(task: Mapping[str, Any]) -> type[TaskFailed]:
+    """The error for a task that failed, as the service on this machine says of what."""
+    kinds = {"budget": TaskOutOfBudget, "limit": TaskLimited}
+    return kinds.get(str(task.get("endedBy")), TaskFailed)
 
 
 def first_line(text: str) -> str:

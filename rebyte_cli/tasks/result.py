@@ -12,11 +12,10 @@ from ..errors import (
     Next,
     RebyteError,
     TaskCanceled,
-    TaskFailed,
     WaitTimeout,
 )
 from ..system.deadline import NO_LIMIT, Deadline
-from .failure import FailureReasons
+from .failure import FailureReasons, failure_of
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -52,7 +51,7 @@ def _answer(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
             code="still_running",
         )
     if task.status == "failed":
-        raise TaskFailed(document, FailureReasons(client).of(document, None, deadline))
+        raise failure_of(document)(document, FailureReasons(client).of(document, None, deadline))
     if task.status == "canceled":
         raise TaskCanceled(document)
     found = (

@@ -15,13 +15,11 @@ from ..errors import (
     Redirected,
     TaskCanceled,
     TaskEnded,
-    TaskFailed,
-    TaskOutOfBudget,
     WaitTimeout,
     too_busy,
 )
 from ..system.deadline import NO_LIMIT, Deadline, Patience
-from .failure import FailureReasons
+from .failure import FailureReasons, failure_of
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -252,9 +250,7 @@ class Poll:
             case "completed":
                 return dict(task)
             case "failed":
-                spent = task.get("endedBy") == "budget"
-                kind = TaskOutOfBudget if spent else TaskFailed
-                return kind(task, self._reasons.of(task, prompt_id, self._deadline))
+                return failure_of(task)(task, self._reasons.of(task, prompt_id, self._deadline))
             case _:
                 return TaskCanceled(task)
 

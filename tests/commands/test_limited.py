@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -93,3 +94,51 @@ def test_a_word_without_a_duration_is_refused(local: Run) -> None:
     assert done.status == 1
     assert "[[limit]] needs a duration" in done.err
     assert local("list").json["data"] == []
+
+
+# --on-limit
+
+
+def test_a_task_that_is_not_to_wait_fails_with_status_13(local: Run) -> None:
+    done = local("create", PROMPT, "--on-limit", "stop", "--wait", "-o", "json")
+    assert (done.status, done.json["status"], done.json["endedBy"]) == (13, "failed", "limit")
+    assert "The run was stopped: the simulated usage limit is reached" in done.err
+    assert local("wait", done.json["id"]).status == 13
+    assert local("result", done.json["id"]).status == 13
+    done = local("follow-up", done.json["id"], PROMPT, "--on-limit", "stop", "--wait")
+    assert done.status == 13
+
+
+def test_a_task_continues_with_another_executor(local: Run) -> None:
+    done = local("create", PROMPT, "--on-limit", "codex", "--wait", "-o", "json")
+    assert (done.status, done.json["status"]) == (0, "completed")
+
+
+def test_lines_that_are_not_to_wait_fail(local: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text(f"{PROMPT}\nHello\n")
+    batch = ["batch", str(tmp_path / "in.txt"), "--text", "-o", "jsonl", "--on-limit", "stop"]
+    done = local(*batch)
+    assert done.status == 13
+    rows = sorted(done.documents, key=lambda row: int(row["line"]))
+    assert [row["status"] for row in rows] == ["failed", "completed"]
+    assert rows[0]["error"]["code"] == "usage_limit"
+
+
+def test_limits_are_those_of_this_machine(rebyte: Run) -> None:
+    done = rebyte("create", "Hello", "--on-limit", "stop", env={"REBYTE_API_KEY": "rbk_x"})
+    assert done.status == 2
+    assert "--on-limit requires -P local" in done.err
+
+
+def test_lines_of_another_executor_run_while_one_is_limited(local: Run, tmp_path: Path) -> None:
+    lines = [
+        {"prompt": PROMPT, "executor": "claude"},
+        {"prompt": "Hello", "executor": "claude"},
+        {"prompt": "Hello", "executor": "codex"},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    batch = ["batch", str(tmp_path / "in.jsonl"), "--max-running", "1", "--timeout", "15"]
+    done = local(*batch, "-o", "jsonl", env={"REBYTE_LOCAL_AGENTS": "0"})
+    assert done.status == 124
+    rows = sorted(done.documents, key=lambda row: int(row["line"]))
+    assert [row["status"] for row in rows] == ["limited", "pending", "completed"]

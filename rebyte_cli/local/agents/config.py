@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ...system.durations import parse_duration
 from ..gateway.allowed_hosts import is_entry
-from . import edge, tools
+from . import edge, run_limit, tools
 from .adapter import Adapter
 from .claude import Claude
 from .codex import Codex
@@ -42,7 +42,8 @@ class LocalConfig(NamedTuple):
 
     `keep_free` are the bytes of the disk that an agent must leave free, `network` is one of
     `edge.NETWORKS`, and `allow` has hosts. `budget_per_day` has the `tokens` or the dollars
-    (`cost`) that all runs of a day may use; it is empty for any amount.
+    (`cost`) that all runs of a day may use; it is empty for any amount. `on_limit` is what a run
+    does at a usage limit: `wait`, `stop`, or the name of the agent that continues.
     """
 
     parallel: int
@@ -55,6 +56,7 @@ class LocalConfig(NamedTuple):
     tools: tuple[str, ...]
     caches: tuple[str, ...]
     budget_per_day: Mapping[str, Any]
+    on_limit: str
     agents: dict[str, Adapter]
 
 
@@ -83,6 +85,7 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
         _folders(table, "tools", config_file, state_dir),
         _folders(table, "caches", config_file, state_dir),
         _budget(table, "budget_per_day"),
+        _on_limit(table),
         _agents(table.get("agents", {})),
     )
 
@@ -122,6 +125,13 @@ def _table(config_file: Path | None) -> Mapping[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError("[local] must be a table")
     return table
+
+
+def _on_limit(table: Mapping[str, Any]) -> str:
+    value = table.get("on_limit", run_limit.WAIT)
+    if not isinstance(value, str) or not value:
+        raise ConfigError('[local] on_limit must be "wait", "stop" or the name of an agent')
+    return value
 
 
 def _budget(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:

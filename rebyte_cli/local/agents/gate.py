@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ...system.git import GitFailed
 from .. import http
 from ..access import Caller
+from ..database import Store
 from ..http import Context, JsonObject, Refusal
 from ..messages import HttpRequest
 from ..records import TaskRecord
@@ -188,6 +189,17 @@ def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
     stop_runs(context, canceled)
     Workspace(context.store.folder, workspace).remove()
     return True
+
+
+def revive(store: Store) -> None:
+    """Give runs another process that waited for a usage limit and lost theirs. Raises nothing."""
+    if not (store.folder / "limits").is_dir():  # none has waited yet
+        return
+    with contextlib.suppress(OSError, sqlite3.Error, ValueError), store.read() as db:
+        if db.execute("SELECT 1 FROM runs WHERE ended IS NULL LIMIT 1").fetchone() is not None:
+            from . import runs
+
+            runs.unended(db)
 
 
 def sweep_hourly(context: Context) -> None:

@@ -82,6 +82,7 @@ class Launcher:
         }
         self._check_budgets(adapter, options)
         options |= self._account(adapter, options)
+        options |= self._on_limit(executor, body, settings, options, earlier)
         options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
         return Launch(self._store, adapter, options, login)
@@ -99,6 +100,30 @@ class Launcher:
         account = accounts.account_of(adapter, access, user, self._store.secret())
         has_credential = adapter.found_login(user) is not None
         return {"account": account, "hasCredential": has_credential}
+
+    def _on_limit(
+        self,
+        executor: str,
+        body: JsonObject,
+        settings: config.LocalConfig,
+        options: dict[str, Any],
+        earlier: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """What the run does at a usage limit: `onLimit`, and `elsewhere`, what changes of its
+        options if another agent continues. `onLimit` is this service's own extension.
+        """
+        before = (earlier or {}).get("onLimit")
+        wanted = http.optional_text(body, "onLimit", most=100, least=1)
+        wanted = wanted or before or settings.on_limit
+        if wanted in (run_limit.WAIT, run_limit.STOP, executor):
+            return {"onLimit": run_limit.WAIT if wanted == executor else wanted}
+        if any("cost" in limit for limit in options["budgets"]):
+            http.invalid("onLimit cannot name an executor if there is a budget in dollars")
+        adapter, *_ = usable_agent(
+            wanted, self._config_file, self._store.folder, "on" if options["jail"] else "off"
+        )
+        other = {"adapter": config.describe(adapter), "model": None, "onLimit": run_limit.WAIT}
+        return {"onLimit": wanted, "elsewhere": other | self._account(adapter, options)}
 
     def _network(
         self, body: JsonObject, settings: config.LocalConfig, earlier: dict[str, Any] | None

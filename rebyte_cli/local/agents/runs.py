@@ -145,6 +145,16 @@ def record(
             db.execute("UPDATE runs SET session = ? WHERE prompt = ?", (*values, run.prompt))
         elif kind == "used":
             record_used(db, run.prompt, *values)
+        elif kind == "moved":
+            agent, options = values
+            db.execute(
+                "UPDATE runs SET agent = ?, options = ?, session = NULL"
+                " WHERE prompt = ? AND ended IS NULL",
+                (agent, options, run.prompt),
+            )
+            for table, column, value in (("prompts", "id", run.prompt), ("tasks", "id", run.task)):
+                sql = f"UPDATE {table} SET executor = ?, model = '' WHERE {column} = ?"  # noqa: S608
+                db.execute(sql, (agent, value))
         elif kind == "parked":
             db.execute(
                 "UPDATE runs SET parked = ?, worked = ? WHERE prompt = ? AND ended IS NULL",

@@ -267,7 +267,14 @@ class Supervisor:
         if self._options.get("onLimit") == run_limit.STOP:
             self._ended_by = "limit"
             return Outcome(False, "", self._stopped(f"{REACHED} until {stamp(resumes)}"), {})
-        message = f"{self._run.agent} waits: {REACHED}"
+        if elsewhere := self._options.get("elsewhere"):
+            name = config.adapter_of(elsewhere["adapter"]).title
+            message = f"{name} continues for {self._run.agent}: {REACHED}"
+            options = {**self._options, "elsewhere": None, **elsewhere, "begunBy": self._run.agent}
+            self._spool.add([["moved", name, json.dumps(options)]])
+            self._options = options
+        else:
+            message = f"{self._run.agent} waits: {REACHED}"
         self._append([AgentEvent("limited", {"resumesAt": stamp(resumes), "message": message})])
         worked = self._run.worked + now - self._began
         self._spool.add([["parked", now, worked]], synced=True)
@@ -427,11 +434,12 @@ class Supervisor:
         return outcome._replace(usage=self._used(parser)), False
 
     def _words_for(self, session: str | None) -> str:
-        """The prompt; in a session that has read it before a usage limit stopped it, so that it
-        continues."""
-        if self._run.parked is None or session is None:
-            return self._prompt
-        return f"{CONTINUE}\n\n{self._prompt}"
+        """The prompt; after a usage limit, so that the agent continues what was begun."""
+        if session is not None and session == self._run.session:
+            return f"{CONTINUE}\n\n{self._prompt}"
+        if (other := self._options.get("begunBy")) and self._run.parked is not None:
+            return f"{other} has begun with this, and you find its changes:\n\n{self._prompt}"
+        return self._prompt
 
     def _prepare(
         self,

@@ -8,15 +8,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import runs
+from rebyte_cli.local.agents import config, runs
 from rebyte_cli.local.agents.account_limit import AccountLimit
 from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.server import Service
 from tests.waiting import eventually
 
 from .bench import NAP, PYTHON, Bench
@@ -267,6 +269,34 @@ def test_a_run_that_is_not_to_wait_fails(bench: Bench, model: LimitedModel) -> N
     later = bench.wait(start(bench, "two", onLimit="stop"))  # it need not ask
     assert str(later.answer).startswith("mine was stopped: its usage limit is reached until 20")
     assert len(model.asked) == 1
+
+
+def test_another_agent_continues(bench: Bench, model: LimitedModel) -> None:
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    code = "print(open('began').read(), sys.stdin.read())"
+    other = config.describe(replace(agent(code), label="other"))
+    elsewhere = {"adapter": other, "account": "b" * 32, "model": None, "onLimit": "wait"}
+    prompt = start(bench, onLimit="other", elsewhere=elsewhere)
+    run = bench.wait(prompt)
+    assert (run.outcome, run.agent) == ("succeeded", "other"), run.answer
+    assert run.answer == "x mine has begun with this, and you find its changes:\n\none"
+    (told,) = [event.payload for event in bench.events(prompt) if event.kind == "limited"]
+    assert told["message"] == "other continues for mine: its usage limit is reached"
+    assert len(model.asked) == 1
+    with bench.store.read() as db:
+        row = db.execute("SELECT executor FROM tasks WHERE id = ?", (run.task,)).fetchone()
+    assert row[0] == "other"
+
+
+def test_a_service_gives_runs_another_process(bench: Bench, model: LimitedModel) -> None:
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    prompt = start(bench)
+    parked(bench, prompt)
+    with Service(bench.folder):
+        os.kill(bench.supervisor(prompt), signal.SIGKILL)
+        come(bench)
+        eventually(lambda: model.answered == ["one"])
+    assert bench.wait(prompt).outcome == "succeeded"
 
 
 # The account's time
