@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..gateway.model_refusal import LONGEST, SHORTEST
-from ..gateway.settings import ANTHROPIC, BEARER, X_API_KEY
+from ..gateway.settings import ANTHROPIC, BEARER, X_API_KEY, LoginFile
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined
 from .jail import Mount
 from .model_access import (
@@ -101,8 +101,13 @@ class Claude(Adapter):
         login = read_json(user.home / LOGIN).get("claudeAiOauth")
         name = next((name for name in KEYS if outside.get(name)), None)
         variables, files = {}, {}
+        login_file = None
         if name is None and isinstance(login, dict):
-            check_expiry(self.name, login.get("expiresAt"), "`claude -p hello`")
+            how = "`claude -p hello` renews it, or log in again (`claude /login`)"
+            names = ("claudeAiOauth", "accessToken")
+            expired = f"the login of claude has expired: {how}"
+            login_file = LoginFile(str(user.home / LOGIN), names, expired)
+            check_expiry(login_file, login.get("expiresAt"))
             key, credential = str(login.get("accessToken", "")), BEARER
             stand_in = placeholder(KEYS["CLAUDE_CODE_OAUTH_TOKEN"][1])
             shown = {"accessToken": stand_in, "refreshToken": stand_in, "expiresAt": NEVER_MS}
@@ -112,7 +117,9 @@ class Claude(Adapter):
             key, stand_in = outside.get(name or "", ""), placeholder(start)
             if name is not None:
                 variables[name] = stand_in
-        model = ModelAccess(ANTHROPIC, ANTHROPIC, base_url, key, credential, stand_in, headers)
+        model = ModelAccess(
+            ANTHROPIC, ANTHROPIC, base_url, key, credential, stand_in, headers, login=login_file
+        )
         variables["ANTHROPIC_BASE_URL"] = model.url
         withheld = frozenset((*KEYS, "ANTHROPIC_CUSTOM_HEADERS"))
         return AgentAccess((model,), variables, withheld, files)

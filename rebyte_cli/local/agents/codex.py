@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..gateway.settings import BEARER, OPENAI
+from ..gateway.settings import BEARER, OPENAI, LoginFile
 from .adapter import Adapter, Invocation, Outcome, Parser, User, readable
 from .jail import Mount
 from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
@@ -79,7 +79,7 @@ class Codex(Adapter):
             return _own_provider(provider, user)
         key, login = _credential(user)
         root = CHATGPT if login else settings.get("openai_base_url") or VENDORS[OPENAI].root
-        return _behind_gateway(str(root), key, login)
+        return _behind_gateway(user, str(root), key, login)
 
     def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
         login = json.loads(text)
@@ -206,10 +206,16 @@ def _credential(user: User) -> tuple[str, dict[str, Any]]:
         token = str(tokens["access_token"])
         expiry = _claims(token).get("exp")
         milliseconds = expiry * 1000 if isinstance(expiry, int) else None
-        check_expiry("codex", milliseconds, "`codex exec hello`")
+        check_expiry(_login_file(user), milliseconds)
         return token, login
     own = login.get("OPENAI_API_KEY") or user.variables.get("OPENAI_API_KEY", "")
     return key or str(own), {}
+
+
+def _login_file(user: User) -> LoginFile:
+    how = "`codex exec hello` renews it, or log in again (`codex login`)"
+    expired = f"the login of codex has expired: {how}"
+    return LoginFile(str(user.home / LOGIN), ("tokens", "access_token"), expired)
 
 
 def _claims(token: str) -> dict[str, Any]:
@@ -225,6 +231,7 @@ def _claims(token: str) -> dict[str, Any]:
 
 
 def _behind_gateway(
+    user: User,
     base_url: str,
     key: str,
     login: dict[str, Any],
@@ -234,8 +241,9 @@ def _behind_gateway(
     """The access with a key, or with the access token in `login`, if it is one."""
     name, stand_in = (CHATGPT_NAME if login else OPENAI), placeholder(VENDORS[OPENAI].key_start)
     model = ModelAccess(
-        name, OPENAI, base_url, key, BEARER, stand_in, dict(headers or {}), dict(query or {})
-    )
+        name, OPENAI, base_url, key, BEARER, stand_in, dict(headers or {}), dict(query or {}),
+        _login_file(user) if login else None,
+    )  # fmt: skip
     if not login:
         return AgentAccess((model,), {KEY_VARIABLE: stand_in})
     tokens = login["tokens"]
@@ -262,7 +270,7 @@ def _own_provider(provider: Mapping[str, Any], user: User) -> AgentAccess:
         name: outside[source] for name, source in from_variables.items() if source in outside
     }
     query = strings(provider.get("query_params"))
-    return _behind_gateway(str(provider["base_url"]), key, login, headers, query)
+    return _behind_gateway(user, str(provider["base_url"]), key, login, headers, query)
 
 
 def _plain_provider(settings: Mapping[str, Any], *, is_login: bool) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ..gateway.settings import (
     OPENAI,
     X_API_KEY,
     X_GOOG_API_KEY,
+    LoginFile,
     ModelRoute,
 )
 
@@ -57,13 +58,13 @@ class LoginExpired(ValueError):
     """The user's login of an agent is too old; the text says how to renew it."""
 
 
-def check_expiry(agent: str, expiry: object, how: str) -> None:
+def check_expiry(login: LoginFile, expiry: object) -> None:
     """Raise LoginExpired if a login's `expiry` (milliseconds since 1970) has passed.
 
     Renewing it is the agent's own affair: here, an answer that is lost would log the user out.
     """
     if isinstance(expiry, int | float) and expiry < time.time() * 1000:
-        raise LoginExpired(f"the login of {agent} has expired: {how} renews it")
+        raise LoginExpired(login.expired)
 
 
 def placeholder(start: str) -> str:
@@ -76,7 +77,8 @@ class ModelAccess:
     """One model API: `key` is the user's, sent in the header that `credential` names.
 
     Without a key, requests have none. `headers` and `query` are added to each request: they may
-    hold keys as well. Without a placeholder, the agent sends what it likes.
+    hold keys as well. Without a placeholder, the agent sends what it likes. `login` is the file
+    that the key is from, where it may be renewed.
     """
 
     name: str
@@ -87,6 +89,7 @@ class ModelAccess:
     placeholder: str
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    login: LoginFile | None = None
 
     @property
     def prefix(self) -> str:
@@ -110,6 +113,7 @@ class ModelAccess:
             self.prefix,
             self.headers,
             self.query,
+            self.login,
         )
 
 

@@ -24,8 +24,9 @@ class RunMeter:
         self._file = folder / record.FILE
         self._at = 0  # bytes that were read
         self._usages: dict[object, Mapping[str, Any]] = {}  # by request
-        # Why the gateway let a request to a model not pass any more, or an empty text.
+        # Why the gateway let a request to a model not pass any more, or empty texts.
         self.spent = ""
+        self.login_expired = ""
         # The seconds for which a model refuses requests, and whether one was answered, since `look`
         # was called with `afresh`.
         self.refused_for: float | None = None
@@ -41,6 +42,8 @@ class RunMeter:
         for entry in entries:
             if entry.option == record.BUDGET and entry.refused:
                 self.spent = entry.refused
+            if entry.option == record.LOGIN and entry.refused:
+                self.login_expired = entry.refused
             if isinstance(entry.usage, dict):
                 key = entry.id or len(self._usages)
                 changed |= self._usages.get(key) != entry.usage

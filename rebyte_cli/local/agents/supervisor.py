@@ -554,7 +554,7 @@ class Supervisor:
                 # An agent can take what its model said until then for the whole answer.
                 self._meter.look()
                 self._note_spent()
-                reason = reason or self._stopped(self._meter.spent or start.way.problem())
+                reason = reason or self._stopped(self._no_model() or start.way.problem())
         return group.process.returncode if status is None else status, reason
 
     def _watch(self, way: edge.Edge) -> str:
@@ -563,11 +563,15 @@ class Supervisor:
             self._spool.add([["used", self._meter.used({})]])
         self._note_spent()
         return self._stopped(
-            self._meter.spent
+            self._no_model()
             or ("" if self.on_screen else self._limit.reason_to_stop(self._parser))
             or way.problem()
             or _full_disk(self._workspace, self._options)
         )
+
+    def _no_model(self) -> str:
+        """Why no request to a model passes any more, or an empty text."""
+        return self._meter.spent or self._meter.login_expired
 
     def _note_spent(self) -> None:
         self._ended_by = "budget" if self._meter.spent else ""

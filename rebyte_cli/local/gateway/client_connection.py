@@ -21,6 +21,7 @@ from .allowance import Allowance
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
+from .login_file import CurrentModels
 from .model_answer import ModelAnswer
 from .model_budget import BudgetMeter
 from .model_request import ModelRequest
@@ -35,6 +36,7 @@ class GatewayParts(NamedTuple):
     """What all connections of a gateway have in common. `port` is the gateway's own."""
 
     settings: GatewaySettings
+    models: CurrentModels
     allowed: AllowedHosts
     outside: Outside
     record: RequestRecord
@@ -212,7 +214,7 @@ class RequestHandling:
 
     def _ask_model(self, request: h11.Request, method: str, target: str) -> None:
         self.note(path=target.partition("?")[0])
-        asked = ModelRequest(self._shared.settings.models, method, target)
+        asked = ModelRequest(self._shared.models.routes(), method, target)
         self.note(host=asked.place.host, port=asked.place.port)
         headers = list(request.headers)
         asked.check(headers)

@@ -8,11 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .exchange import AnswerFilter, Headers
+from .login_file import read_key
 from .model_refusal import STATUSES, ModelRefusal
-from .record import printable
+from .record import LOGIN, printable
 from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
-from .settings import ModelRoute
+from .settings import LoginFile, ModelRoute
 from .usage import UsageReader
 
 # They would send the agent elsewhere, or are for browsers.
@@ -27,6 +28,7 @@ class ModelAnswer(AnswerFilter):
 
     def __init__(self, route: ModelRoute, wire: str, host: str) -> None:
         """`wire` is that of the request, where the route has several."""
+        self._route = route
         self._wire = wire
         self._host = host
         self._mask = SecretMask([route.key or "", *route.headers.values(), *route.query.values()])
@@ -49,11 +51,13 @@ class ModelAnswer(AnswerFilter):
         return None if self._reader is None else self._reader.model
 
     def head(self, status: int, headers: Headers) -> Headers:
-        """Without cookies and addresses; a redirect is a fault."""
+        """Without cookies and addresses; a redirect is a fault, and so is a login that expired."""
         if 300 <= status < 400 and status != 304:
             location = next((v for n, v in headers if n == b"location"), b"")
             reason = f"{self._host} redirects to {_origin(location)}, which is not followed"
             raise GatewayRefusal(502, reason)
+        if status == 401 and self._route.login is not None:
+            raise self._rejected_login(self._route.login)
         if status in STATUSES:
             named = {n.decode("latin-1"): v.decode("latin-1") for n, v in headers}
             self._refusal = ModelRefusal(named, time.time())
@@ -77,6 +81,13 @@ class ModelAnswer(AnswerFilter):
         """What was held back."""
         self._note_refusal()
         return self._mask.flush()
+
+    def _rejected_login(self, login: LoginFile) -> GatewayRefusal:
+        """The answer instead of one that sends the agent to a login that it does not have."""
+        key = read_key(login)
+        if key and key != self._route.key:
+            return GatewayRefusal(503, "the login was renewed while this was asked: ask again")
+        return GatewayRefusal(401, login.expired, LOGIN)
 
     def _note_refusal(self) -> None:
         if self._refusal is not None and (seconds := self._refusal.seconds()) is not None:

@@ -18,7 +18,6 @@ Where each fact is from, and how sure it is:
 
 from __future__ import annotations
 
-import email.utils
 import json
 import re
 from collections.abc import Mapping
@@ -145,6 +144,8 @@ def _number(value: object) -> float | None:
 
 def _date(text: str) -> float | None:
     """The moment of an HTTP date."""
+    import email.utils  # takes a MiB, and few gateways meet a limit
+
     try:
         return email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError):

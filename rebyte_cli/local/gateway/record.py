@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 FILE = "network.jsonl"  # in the folder of a run
 # The option that would let a request pass which was refused because nothing of the budget is left.
 BUDGET = "--budget"
+LOGIN = "login"  # instead of an option: the user's own login has to be renewed
 # Programs in a sandbox can make requests without end. Those that a model answered are always
 # recorded, because they cost something.
 MOST_LINES = 10_000
@@ -32,9 +33,9 @@ class RequestEntry(NamedTuple):
 
     `sent` and `received` are the bytes of its body and of its answer, or all bytes of a tunnel
     (CONNECT). `status` is 0 if nothing was answered. `refused` is why the gateway did not pass it
-    on, and `option` the option that would let it; `fault` is what went wrong outside. `usage` has
-    the tokens that `model` counted (see usage.py); `refused_for` is the seconds for which it
-    refuses requests from then on, because a usage limit is reached.
+    on, and `option` the option that would let it, or LOGIN; `fault` is what went wrong outside.
+    `usage` has the tokens that `model` counted (see usage.py); `refused_for` is the seconds for
+    which it refuses requests from then on, because a usage limit is reached.
     """
 
     time: int
@@ -166,7 +167,7 @@ def refusals(path: Path | str) -> dict[str, RefusedHost]:
     """
     found: dict[str, RefusedHost] = {}
     for entry in read(path):
-        if entry.refused is not None and entry.option != BUDGET:  # that is said once
+        if entry.refused is not None and entry.option not in (BUDGET, LOGIN):  # said once
             count = found[entry.place].requests if entry.place in found else 0
             found[entry.place] = RefusedHost(count + 1, entry.refused, entry.option)
     return found

@@ -14,6 +14,7 @@ import time
 from .allowance import Allowance
 from .allowed_hosts import AllowedHosts
 from .client_connection import ClientConnection, GatewayParts
+from .login_file import CurrentModels
 from .model_budget import BudgetMeter, ask_supervisor
 from .outside import Outside
 from .record import RequestRecord
@@ -34,6 +35,7 @@ class Gateway:
         self._listener.setblocking(False)
         self._shared = GatewayParts(
             settings,
+            CurrentModels(settings.models),
             AllowedHosts(settings.allow),
             Outside(settings),
             RequestRecord(settings.record),

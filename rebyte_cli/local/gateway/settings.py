@@ -49,6 +49,18 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class LoginFile:
+    """Where the key of a login is: in the user's JSON file `path`, below the keys `names`.
+
+    `expired` is what to say when the model takes it no more, with how to renew it.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    expired: str
+
+
+@dataclass(frozen=True)
 class ModelRoute:
     """A model that the user has configured, and where the agent finds it.
 
@@ -56,7 +68,8 @@ class ModelRoute:
     user's own: http or https, with a path, and for a model without a key also with a user name and
     a password. A request for `prefix` and a path goes to `base_url` and that path, with `headers`,
     `query` and, if there is one, `key` as the `credential`. The agent sends `placeholder` instead
-    of the key; without a placeholder, nothing is asked for.
+    of the key; without a placeholder, nothing is asked for. With a `login`, the key is what that
+    file has at the time.
     """
 
     wire: str
@@ -67,6 +80,7 @@ class ModelRoute:
     prefix: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    login: LoginFile | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,8 @@ class GatewaySettings:
     def from_json(cls, text: str) -> GatewaySettings:
         """The settings of such a document. Raises ValueError, TypeError or KeyError for others."""
         document = json.loads(text)
+        for model in document["models"]:
+            model["login"] = LoginFile(**model["login"]) if model.get("login") else None
         document["models"] = tuple(ModelRoute(**model) for model in document["models"])
         document["allow"] = tuple(document["allow"])
         document["limits"] = Limits(**document.get("limits", {}))

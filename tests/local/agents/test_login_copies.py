@@ -95,7 +95,8 @@ def test_a_login_that_has_expired_is_told(bench: Bench, user_home: Path, tmp_pat
     (user_home / CLAUDE).write_text(json.dumps({"claudeAiOauth": {"expiresAt": 1}}))
     run = bench.run(agent(tmp_path, CLAUDE, "true"))
     assert run.outcome == "failed"
-    assert run.answer == "the login of claude has expired: `claude -p hello` renews it"
+    says = "the login of claude has expired: `claude -p hello` renews it, or log in again"
+    assert run.answer == f"{says} (`claude /login`)"
 
 
 @pytest.mark.parametrize("network", ["host", "list"])
