@@ -188,10 +188,10 @@ def credential(headers: dict[str, str]) -> str:
     return found.removeprefix("Bearer ")
 
 
-def test_a_login_stays_outside(
-    run: Run, model: Model, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def logins(model: Model, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a subscription: Claude's by its token, ChatGPT's with the account beside it."""
+    del model  # which writes the settings that are changed here
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     login = {"accessToken": f"claude-{KEY}", "refreshToken": KEY, "scopes": ["user:inference"]}
     login |= {"expiresAt": int(time.time() + 9999) * 1000, "subscriptionType": "max"}
@@ -207,6 +207,10 @@ def test_a_login_stays_outside(
         home / ".codex/config.toml",
         settings.replace('env_key = "SCRIPTED_KEY"', "requires_openai_auth = true"),
     )
+
+
+@pytest.mark.usefixtures("logins")
+def test_a_login_stays_outside(run: Run, model: Model) -> None:
     for agent in ("claude", "codex"):
         done = run("create", f"[[shell {LOOK}]]", "-x", agent, "--wait", "-o", "json").json
         code = Path(run("workspace", "path", done["id"]).out.strip())
@@ -215,6 +219,14 @@ def test_a_login_stays_outside(
     assert model.headers[-1]["chatgpt-account-id"] == "my-account"
     rows = {row["name"]: row for row in run("local", "agents", "-o", "json").json["data"]}
     assert {rows[name]["credential"] for name in ("claude", "codex")} == {"outside"}
+
+
+@pytest.mark.usefixtures("logins")
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_a_login_that_expires_meanwhile_ends_the_run(run: Run, name: str) -> None:
+    done = run("create", "[[401]]", "-x", name, "--wait", "-o", "json", status=10)
+    says = f"{name} was stopped: the login of {name} has expired: "
+    assert done.json["finalResult"].startswith(says)
 
 
 def test_silent_server(run: Run, model: Model, home: Path, state: str) -> None:

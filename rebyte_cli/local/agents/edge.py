@@ -32,6 +32,7 @@ RECORD = record.FILE
 OPEN_SECONDS = 60.0  # for a busy machine to start the jail and an interpreter in it
 LOOK_SECONDS = 0.05
 END_SECONDS = 5.0
+NOT_REACHED = (502, 504)  # the gateway's own statuses for faults outside
 NO_LISTENER = -1  # until there is one
 # What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.
 LIST, NONE, HOST = NETWORKS = ("list", "none", "host")
@@ -218,6 +219,14 @@ class Edge:
             return []
         hosts = record.refusals(self._settings.record).items()
         return [_refused(place, host) for place, host in hosts if place]
+
+    def fault(self) -> str:
+        """Why the last request to a model got no answer from it, or an empty text."""
+        path = None if self._settings is None else self._settings.record
+        asked = [entry for entry in record.read(path or "") if entry.id is not None]
+        if not asked or asked[-1].status not in NOT_REACHED or not asked[-1].fault:
+            return ""
+        return f"the last request to {asked[-1].place} failed: {asked[-1].fault}"
 
     def close(self) -> None:
         """End the gateway, which writes the rest of its record."""

@@ -429,8 +429,10 @@ class Supervisor:
         refused = start.way.refused()
         if outcome.succeeded:
             self._tell(refused)
-        elif refused:
-            outcome = _with_note(outcome, "\n".join(refused))
+        else:
+            fault = start.way.fault()
+            notes = [*([] if fault in outcome.reason else [fault]), *refused]
+            outcome = _with_note(outcome, "\n".join(notes)) if notes else outcome
         return outcome._replace(usage=self._used(parser)), False
 
     def _words_for(self, session: str | None) -> str:
