@@ -1,4 +1,4 @@
-"""A user's model at an https address: with an authority of its own, a wrong one, and a proxy."""
+"""A user's model at an https address: with the user's own authority, a wrong one, and a proxy."""
 
 from __future__ import annotations
 
