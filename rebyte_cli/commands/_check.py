@@ -11,7 +11,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
-from ._options import Duration, Number, Option
+from ._options import Duration, HostName, Number, Option
 from ._repository import RepositorySays
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SHOWN_PATHS = 5
 
 
 class CheckOptions(NamedTuple):
-    """The values of `check_options`; those from `check` on are those of `mending_options`."""
+    """The values of `protection_options` and of those that `mending_options` adds."""
 
     protect: Sequence[str]
     check_timeout: float | None
@@ -39,6 +39,7 @@ class CheckOptions(NamedTuple):
     check: str | None = None
     tries: int | None = None
     schema: AnswerSchema | None = None
+    check_allow: Sequence[str] = ()
     no_check: bool = False
 
     @property
@@ -48,6 +49,7 @@ class CheckOptions(NamedTuple):
             "tries": self.tries if self.schema is None else None,
             "protect": tuple(self.protect),
             "check-timeout": self.check_timeout,
+            "check-allow": tuple(self.check_allow),
             "base": self.base,
         }
         return next((f"--{name}" for name, value in values.items() if value not in (None, ())), "")
@@ -70,37 +72,64 @@ def read_schema(path: str | None) -> AnswerSchema | None:
     return None if path is None else AnswerSchema.read(path)
 
 
-def protection_options(function: F) -> F:
-    """Add the options about how to check to a command, but for `base`."""
-    decorators = (
-        click.option(
-            "--protect",
-            cls=Option,
-            check=_check_needs_check,
-            metavar="PATH",
-            multiple=True,
-            help="Check with this path as it was before the task; repeatable, as in .gitignore.",
-        ),
-        click.option(
-            "--check-timeout",
-            type=Duration(),
-            metavar="DURATION",
-            help="End the check after this long, and let it fail (10m).",
-        ),
+def _check_needs_check(ctx: click.Context) -> None:
+    """The options about a check need one, and that needs a wait."""
+    given = ctx.params
+    if "tries" not in given:
+        return
+    options = CheckOptions(**{name: given[name] for name in CheckOptions._fields})
+    is_waited_for = given["wait"] or given.get("stream") or given.get("dry_run")
+    if options.no_check and options.check is not None:
+        raise BadUsage("--check and --no-check cannot be used together")
+    if options.check is None:
+        if options.no_check or not is_waited_for:
+            require_check(options)
+    elif not is_waited_for:
+        wanted = "--wait or --stream" if "stream" in given else "--wait"
+        raise BadUsage(f"--check requires {wanted}")
+
+
+protect_option = click.option(
+    "--protect",
+    cls=Option,
+    check=_check_needs_check,
+    metavar="PATH",
+    multiple=True,
+    help="Check with this path as it was before the task; repeatable, as in .gitignore.",
+)
+timeout_option = click.option(
+    "--check-timeout",
+    type=Duration(),
+    metavar="DURATION",
+    help="End the check after this long, and let it fail (10m).",
+)
+
+
+def allow_option(name: str) -> Callable[[F], F]:
+    """The option with the hosts that a check may connect to."""
+    option: Callable[[F], F] = click.option(
+        name,
+        "check_allow",
+        type=HostName(),
+        multiple=True,
+        metavar="HOST",
+        help="Let the check connect to HOST, as in pypi.org or *.example.com:8443; repeatable.",
     )
-    for decorate in reversed(decorators):
+    return option
+
+
+base_option = click.option(
+    "--base",
+    metavar="REV",
+    help="The commit of the repository here that the task starts from.",
+)
+
+
+def protection_options(function: F) -> F:
+    """Add the options about how to check to a command that has `--check`."""
+    for decorate in (allow_option("--check-allow"), timeout_option, protect_option):
         function = decorate(function)
     return function
-
-
-def check_options(function: F) -> F:
-    """Add the options about how to check to a command."""
-    base = click.option(
-        "--base",
-        metavar="REV",
-        help="The commit of the repository here that the task starts from.",
-    )
-    return protection_options(base(function))
 
 
 def no_check_option(function: F) -> F:
@@ -133,28 +162,12 @@ def mending_options(function: F) -> F:
             help=f"Check at most N runs of the task ({TRIES}).",
         ),
         no_check_option,
-        check_options,
+        protection_options,
+        base_option,
     )
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
-
-
-def _check_needs_check(ctx: click.Context) -> None:
-    """The options about a check need one, and that needs a wait."""
-    given = ctx.params
-    if "tries" not in given:
-        return
-    options = CheckOptions(**{name: given[name] for name in CheckOptions._fields})
-    is_waited_for = given["wait"] or given.get("stream") or given.get("dry_run")
-    if options.no_check and options.check is not None:
-        raise BadUsage("--check and --no-check cannot be used together")
-    if options.check is None:
-        if options.no_check or not is_waited_for:
-            require_check(options)
-    elif not is_waited_for:
-        wanted = "--wait or --stream" if "stream" in given else "--wait"
-        raise BadUsage(f"--check requires {wanted}")
 
 
 def require_check(options: CheckOptions) -> None:
@@ -186,8 +199,11 @@ def check_command(command: str, options: CheckOptions, *, no_jail: bool = False)
     if not command.strip():
         raise BadUsage("the check command is empty")
     Protection(options.protect)
+    if no_jail and options.check_allow:
+        raise BadUsage("--no-jail cannot be used with hosts for the check: it reaches all of them")
     seconds = SECONDS if options.check_timeout is None else options.check_timeout
-    return CheckCommand(command, tuple(options.protect), seconds, not no_jail)
+    hosts = tuple(options.check_allow)
+    return CheckCommand(command, tuple(options.protect), seconds, not no_jail, hosts)
 
 
 def start_of(

@@ -10,7 +10,17 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import CHECKED, Records
 from ._base import define
-from ._check import CheckOptions, check_command, check_options, checked, file_of, with_file
+from ._check import (
+    CheckOptions,
+    allow_option,
+    base_option,
+    check_command,
+    checked,
+    file_of,
+    protect_option,
+    timeout_option,
+    with_file,
+)
 from ._options import task_argument
 from ._repository import RepositorySays
 
@@ -18,7 +28,10 @@ from ._repository import RepositorySays
 @define("check", kind=CHECKED, statuses=(3, 4, 5, 10))
 @task_argument
 @click.argument("command", metavar="[CMD]", required=False)
-@check_options
+@protect_option
+@timeout_option
+@allow_option("--allow")
+@base_option
 @click.option(
     "--no-jail", is_flag=True, help="Run the command unconfined, with your files and network."
 )
@@ -29,9 +42,9 @@ def command(app: App, task: str, command: str | None, no_jail: bool, **options: 
     started from, if you trust it; see `local trust`. The `protect` of that file counts anyway.
 
     The changes are applied to a fresh clone of the commit that TASK started from, outside of your
-    working tree. CMD runs there in a sandbox without network, keys, logins and the files of your
-    home, and every process that it leaves is ended. It is the whole `changes.patch` of the
-    workspace that is checked, follow-ups included.
+    working tree. CMD runs there in a sandbox without keys, logins and the files of your home, with
+    no network but the hosts of --allow, and every process that it leaves is ended. It is the whole
+    `changes.patch` of the workspace that is checked, follow-ups included.
 
     An agent may have changed what CMD is: so `.rebyte.toml`, files that CMD names, and what its
     programs read by themselves (`Makefile`, `conftest.py`, `package.json`, …) are put back to what

@@ -107,6 +107,7 @@ def command(
     no_check: bool,
     protect: tuple[str, ...],
     check_timeout: float | None,
+    check_allow: tuple[str, ...],
     no_jail: bool,
     only_status: bool,
     **options: Any,
@@ -145,7 +146,9 @@ def command(
     from ..land import land_report
     from ..tasks import patch
 
-    checks = CheckOptions(protect, check_timeout, check=check, no_check=no_check)
+    checks = CheckOptions(
+        protect, check_timeout, check=check, no_check=no_check, check_allow=check_allow
+    )
     if check is not None:
         if no_check:
             raise BadUsage("--check and --no-check cannot be used together")

@@ -1,7 +1,8 @@
 """Check what a task did: run a command on its changes, where no agent has a say.
 
 The patch of the task is applied to a fresh clone of the commit that it started from, protected
-paths are put back to what they were, and the command runs there in a jail without network.
+paths are put back to what they were, and the command runs there in a jail, which has no network but
+the hosts that the user names.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ PASSED, FAILED, BROKEN = "passed", "failed", "error"
 class CheckCommand(NamedTuple):
     """How to check: a shell command, patterns of further protected paths, a limit in seconds.
 
-    `jailed` is false only if the user has asked for that.
+    `jailed` is false only if the user has asked for that. `hosts` are those that the command may
+    connect to.
     """
 
     command: str
     protect: Sequence[str] = ()
     seconds: float = SECONDS
     jailed: bool = True
+    hosts: Sequence[str] = ()
 
 
 class CheckOutcome(NamedTuple):
@@ -231,6 +234,7 @@ def run(
                 log,
                 seconds=how.seconds,
                 jailed=how.jailed,
+                hosts=how.hosts,
                 settings=config_file,
                 stopped=stopped,
             )

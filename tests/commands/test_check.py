@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Done
+from tests.local.gateway.upstream import ScriptedServer, tunnelling_proxy
 from tests.repositories import Repository, git
 from tests.tools import need_jail
 from tests.waiting import eventually
@@ -47,6 +49,12 @@ def work(agents: Local, repository: Path, script: str) -> str:
     done = agents(*words, cwd=repository)
     assert done.status == 0, done
     return str(done.json["id"])
+
+
+def echo(sock: socket.socket) -> None:
+    """Send back everything."""
+    while data := sock.recv(65536):
+        sock.sendall(data)
 
 
 def check(agents: Local, *words: str, **options: Any) -> Done:
@@ -165,6 +173,45 @@ def test_a_check_gets_nothing_of_the_users(
     devices = {line.split(":")[0].strip() for line in printed.splitlines() if ": " in line}
     assert "lo" in devices
     assert not {name for name in devices if name.startswith(("eth", "en", "wl"))}
+
+
+# Ask what the proxy variables name for a tunnel, and have a word sent back through it.
+REACH = """bash -c 'exec 3<>/dev/tcp/${HTTPS_PROXY#http://}
+printf "CONNECT $0:443 HTTP/1.1\\r\\nHost: $0:443\\r\\n\\r\\n" >&3
+read -r answer <&3; read -r empty <&3; echo "$answer"
+echo ping >&3; read -r word <&3; test "$word" = ping' """
+
+
+def test_a_check_reaches_the_hosts_that_it_is_given(
+    agents: Local, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the gateway, which here goes on through a proxy of the user's."""
+    work(agents, repository, RIGHT)
+    heads: list[bytes] = []
+    reach = REACH.replace("${HTTPS_PROXY#http://}", "127.0.0.1/${HTTPS_PROXY##*:}")
+    with ScriptedServer(echo) as server, ScriptedServer(tunnelling_proxy(server.port, heads)) as on:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{on.port}")
+        allowed = ("--allow", "packages.example")
+        done = check(agents, f"{reach} packages.example", *allowed)
+        assert done.status == 0, done
+        assert done.json["output"].startswith("HTTP/1.1 200 ")
+        assert len(heads) == 1
+        assert heads[0].startswith(b"CONNECT packages.example:443 ")
+        done = check(agents, f"{reach} other.example", *allowed)
+        assert (done.status, len(heads)) == (10, 1)
+        assert (
+            "[requests to other.example were refused: it is no host of this check]"
+            in done.json["output"]
+        )
+        # Without any, there is not even a proxy.
+        assert check(agents, f'test -z "$HTTPS_PROXY" && ! {reach} packages.example').status == 0
+        # The same for `--check`, which the agent's own list has no part in.
+        words = ("-x", "mine", "-g", ".", "--wait", "--check", f"{reach} packages.example")
+        create = ("create", RIGHT, *words, "--tries", "1")
+        assert agents(*create, *allowed, cwd=repository).status == 10
+        assert len(heads) == 1
+        assert agents(*create, "--check-allow", "packages.example", cwd=repository).status == 0
+        assert len(heads) == 2
 
 
 def test_a_time_limit_ends_every_process(agents: Local, repository: Path) -> None:

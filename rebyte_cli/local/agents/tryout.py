@@ -1,7 +1,8 @@
-"""Run a command on files that an agent has written, in a jail without network or anything of ours.
+"""Run a command on files that an agent has written, in a jail that has nothing of ours.
 
 A tryout has a separate folder with `code/`, the files, and `home/`, an empty HOME. No key, no
-login and no proxy is in its environment.
+login and no proxy of the user is in its environment, and it has no network but the hosts it is
+given.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 from ...system.files import take_lock
-from . import config, confined, jail, tools
+from ..gateway import record
+from . import config, confined, edge, jail, tools
 from .adapter import without_sequences
 from .jail_group import JailGroup, end_rest
+from .model_access import AgentAccess
 from .workspace import BASE
 
 LARGEST_OUTPUT = 64 << 20  # bytes
@@ -101,15 +105,16 @@ def run(
     *,
     seconds: float,
     jailed: bool,
+    hosts: Sequence[str] = (),
     settings: Path | None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> TryoutEnd:
     """Run `sh -c COMMAND` in `code/` of a tryout's folder, for `seconds` at most.
 
     What it prints is written to `log`, 64 MiB at most. Every process that it started is dead at the
-    end; without the jail, every one of its process group. `settings` is config.toml, which names
-    the tools and caches that a jail shows. It is ended soon after `stopped` says so. Raises
-    OSError, and config.ConfigError.
+    end; without the jail, every one of its process group. The jail reaches `hosts`, and nothing
+    else. `settings` is config.toml, which names the tools and caches that a jail shows. It is ended
+    soon after `stopped` says so. Raises OSError, and config.ConfigError.
     """
     confinement = jail.confine(place, jailed=jailed)
     outside = {
@@ -128,25 +133,50 @@ def run(
             confinement.home.outside,
         )
         folders, variables, more = shown.folders, shown.variables, shown.arguments
-    line = jail.command(confinement, words, needs=needs, more=more, network=False)
     variables = jail.environment(confinement, outside, folders) | variables | {"CI": "true"}
-    with log.open("wb") as output:
+    with log.open("wb") as output, _way_out(place, hosts if jailed else ()) as way:
+        line = jail.command(
+            confinement,
+            words if way is None else way.command(words),
+            needs=[*needs, *(() if way is None else way.needs)],
+            more=more,
+            network=False,
+        )
         group = JailGroup(
             confinement,
             line,
+            edge=way,
             folder=confinement.code.outside,
-            variables=variables,
+            variables=variables | ({} if way is None else way.variables),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         with group:
-            end = _ended(group, log, seconds, stopped)
+            end = _ended(group, log, seconds, stopped, way)
+    if way is not None:
+        with log.open("a") as text:
+            for host in filter(None, record.refusals(str(place / edge.RECORD))):
+                text.write(f"[requests to {host} were refused: it is no host of this check]\n")
     if log.stat().st_size > LARGEST_OUTPUT:
         os.truncate(log, LARGEST_OUTPUT)
     return end
 
 
-def _ended(group: JailGroup, log: Path, seconds: float, stopped: Callable[[], bool]) -> TryoutEnd:
+def _way_out(place: Path, hosts: Sequence[str]) -> AbstractContextManager[edge.Edge | None]:
+    """The way to these hosts, which is open while the block runs; None for none at all."""
+    if not hosts:
+        return contextlib.nullcontext()
+    options = {"jail": True, "network": edge.LIST, "hosts": list(hosts)}
+    return edge.way_out(options, AgentAccess(), os.environ, place)
+
+
+def _ended(
+    group: JailGroup,
+    log: Path,
+    seconds: float,
+    stopped: Callable[[], bool],
+    way: edge.Edge | None,
+) -> TryoutEnd:
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -154,6 +184,8 @@ def _ended(group: JailGroup, log: Path, seconds: float, stopped: Callable[[], bo
             return TryoutEnd(128 - status if status < 0 else status)
         if time.monotonic() >= deadline:
             return TryoutEnd(TIMED_OUT, f"it ran longer than {seconds:g} s and was ended")
+        if way is not None and (problem := way.problem()):
+            raise edge.EdgeFailed(problem)
         if stopped():
             return TryoutEnd(TIMED_OUT, "it was stopped")
         if log.stat().st_size > LARGEST_OUTPUT:
