@@ -185,7 +185,7 @@ echo ping >&3; read -r word <&3; test "$word" = ping' """
 def test_a_check_reaches_the_hosts_that_it_is_given(
     agents: Local, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the gateway, which here goes on through a proxy of the user's."""
+    """Through the gateway, which here connects through a proxy of the user's."""
     work(agents, repository, RIGHT)
     heads: list[bytes] = []
     reach = REACH.replace("${HTTPS_PROXY#http://}", "127.0.0.1/${HTTPS_PROXY##*:}")
