@@ -5,6 +5,7 @@ messages, Gemini) and streams its answers as they do. What it answers is written
 
     [[write NAME TEXT]]   one tool call that writes TEXT to /code/NAME, then an answer
     [[shell COMMAND]]     one tool call that runs COMMAND in a shell, then an answer
+    [[say ONE || TWO]]    the answer ONE; TWO once the prompts say that it is not what was wanted
     [[recall]]            an answer that quotes the `codeword` of an earlier prompt of the session
     [[silent]]            response headers, and then nothing until the client goes away
     [[401]]               that HTTP status, or any other
@@ -34,8 +35,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MODEL = "scripted"
-DIRECTIVE = re.compile(r"\[\[(write|shell|recall|silent|cut|\d{3})(?: (.*?))?\]\]", re.DOTALL)
+DIRECTIVE = re.compile(r"\[\[(write|shell|say|recall|silent|cut|\d{3})(?: (.*?))?\]\]", re.DOTALL)
 ERRORS = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
+NOT_WANTED = "Your answer is not JSON that fits"
 CODEWORD = re.compile(r"codeword is (\w+)")
 WORDS = re.compile(r"\S+\s*")
 Json = dict[str, Any]
@@ -82,6 +84,10 @@ def decide(turn: Turn) -> str | Call:
         return f"I wrote {name}." if turn.results else write_call(turn.tools, f"/code/{name}", text)
     if turn.directive == "shell":
         return "The command ran." if turn.results else shell_call(turn.tools, turn.argument)
+    if turn.directive == "say":
+        one, _, two = turn.argument.partition(" || ")
+        is_told = any(NOT_WANTED in text for kind, text in turn.said if kind == "user")
+        return two if is_told else one
     if turn.directive == "recall":
         words = [w for kind, text in turn.said if kind == "user" for w in CODEWORD.findall(text)]
         return f"You told me {words[0]}." if words else "You told me nothing."
