@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .api.client import RebyteClient
+    from .api.ssh import SshConnector
     from .api.token_usage import TokenPrice, TokenUsage
     from .config.credentials import FoundKey
     from .config.settings import Config, Settings
@@ -149,9 +150,22 @@ class App:
                 self.note("local service")
         return Dialer(folder, self.config.path, self.note, busy=self.is_busy)
 
+    @cached_property
+    def ssh(self) -> SshConnector:
+        """The way to the service of a profile with `ssh`."""
+        from .api.ssh import SshConnector, control_folders
+
+        return SshConnector(
+            self.settings.ssh.value,
+            self.settings.remote_command.value,
+            folders=control_folders(self.state_dir),
+            interactive=self.interactive,
+            note=self.note,
+        )
+
     def link_to(self, task: Mapping[str, Any]) -> str:
         """The address of a task's page; "" while no `local serve` answers at it."""
-        if self.settings.is_local and not self.service.is_served:
+        if self.settings.is_own_service and not (self.settings.is_local and self.service.is_served):
             return ""
         return str(task.get("url") or "")
 
@@ -169,9 +183,10 @@ class App:
         from .api.transport import Transport
 
         settings = self.settings
-        connector, if_rejected = None, None
-        if settings.is_local:
-            connector = self.service
+        connector: Dialer | SshConnector | None = None
+        if_rejected = None
+        if settings.is_own_service:
+            connector = self.service if settings.is_local else self.ssh
             base_url, secret = connector.base_url, connector.key
         else:
             base_url = settings.base_url.value
@@ -192,7 +207,11 @@ class App:
             if_rejected=if_rejected,
             **transport_options,
         )
-        return RebyteClient(transport=transport)
+        if connector is None or settings.is_local:
+            return RebyteClient(transport=transport)
+        from .tasks.bundle import Bundles
+
+        return RebyteClient(transport=transport, prepare=Bundles().replaced)
 
     @property
     def _log(self) -> Callable[[Any], None] | None:
@@ -399,10 +418,11 @@ class App:
         return error.copy_with(message=self.typed(error.message), hint=hint)
 
     def close(self) -> None:
-        """Stop the local service, after it has delivered what is due."""
-        service = self.__dict__.pop("service", None)
-        if service is not None:
-            service.stop()
+        """Stop the local service, after it has delivered what is due, and connections over ssh."""
+        for name in ("service", "ssh"):
+            connector = self.__dict__.pop(name, None)
+            if connector is not None:
+                connector.stop()
 
     def typed(self, text: str) -> str:
         """A text with the `-P NAME` of this run in the commands that it suggests."""

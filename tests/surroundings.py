@@ -48,6 +48,7 @@ PROGRAMS = """
     git make node npm npx perl python python3
     apropos col eqn groff grotty man mandb mandoc manpath nroff preconv tbl troff
     bwrap chromedriver chromium cron crontab dbus-daemon faketime gnome-keyring-daemon
+    ssh ssh-keygen sshd
     sbatch scontrol sinfo slurmctld slurmd slurmstepd squeue srun
 """
 

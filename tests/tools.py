@@ -36,6 +36,9 @@ TRIALS = {
     "sh": Trial(("-c", ":")),
     "slurmctld": Trial(("-V",)),
     "slurmd": Trial(("-V",)),
+    "ssh": Trial(("-V",)),
+    "ssh-keygen": Trial(("-l", "-f", os.devnull), says="is not a public key", status=255),
+    "sshd": Trial(("-V",)),
     "tmux": Trial(("-V",)),
 }
 

@@ -19,9 +19,11 @@ from ..errors import (
     BadUsage,
     BrokenAnswer,
     MissingKey,
+    NetworkError,
     OutcomeUnknown,
     QuestionAsked,
     ResourceNotFound,
+    Unsent,
 )
 from ..system.deadline import GRACE, Deadline, Patience
 from .failures import broken, lost
@@ -67,14 +69,18 @@ LOOK_PAUSE = 10.0  # between two looks, each of which reads all events
 LONGEST_NAME = 255  # characters of an uploaded file's name (vendor docs)
 
 
+Prepare = Callable[["RebyteClient", Mapping[str, Any]], Mapping[str, Any]]
+
+
 class RebyteClient:
     """The API with one key. Thread-safe; also a context manager.
 
     `api_key` None takes REBYTE_API_KEY, `base_url` None takes REBYTE_API_URL or `BASE_URL`.
     `timeout` is the time limit of each call in seconds (None: 60, and 600 for create and
     follow-up), `ca_bundle` a file of CA certificates; `transport`, in place of all of these, is for
-    tests. Raises MissingKey, a ValueError, when
-    there is no key. No connection is opened and no HTTP library imported before the first call.
+    tests. `prepare` makes the body of a new task what is sent, by calls of its own. Raises
+    MissingKey, a ValueError, when there is no key. No connection is opened and no HTTP library
+    imported before the first call.
     """
 
     BASE_URL = BASE_URL
@@ -87,7 +93,9 @@ class RebyteClient:
         timeout: float | None = None,
         ca_bundle: str | None = None,
         transport: Any = None,
+        prepare: Prepare | None = None,
     ) -> None:
+        self._prepare = prepare
         self._transport: Transport | None = transport
         if transport is not None:
             return
@@ -153,6 +161,11 @@ class RebyteClient:
 
         `timeout` shortens the time limit of this call (seconds).
         """
+        if self._prepare is not None:
+            try:
+                body = self._prepare(self, body)
+            except NetworkError as error:  # of a call before the create
+                raise Unsent(error.message, seconds=error.seconds, hint=error.hint) from None
         answer = self.transport.send(
             "POST",
             "/tasks",
@@ -343,6 +356,19 @@ class RebyteClient:
         Only the service on this machine has them (`rebyte -P local`).
         """
         return self._rows(f"/tasks/{path_id(task_id, 'task id')}/network", "requests")
+
+    def repository_commits(self, key: str) -> list[str]:
+        """The commits of a repository that the service has, newest first; see tasks/bundle.py.
+
+        Only the service that rebyte carries has repositories.
+        """
+        answer = self._object("GET", f"/repositories/{path_id(key, 'repository')}")
+        return [str(each) for each in answer.get("commits") or []]
+
+    def add_commits(self, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Hand over a commit: `path` and `branch` are where the service has it. May be repeated."""
+        path = f"/repositories/{path_id(key, 'repository')}"
+        return self._object("POST", path, body=dict(body))
 
     def stream_events(
         self,

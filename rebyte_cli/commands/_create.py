@@ -331,12 +331,14 @@ def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -
     network = network_fields(app, choices.network, choices.allow)
     budget = budget_fields(app, choices.budget, fields.get("model"))
     limit = limit_fields(app, choices.on_limit)
-    if not app.settings.is_local:
+    if not app.settings.is_own_service:
         if choices.no_jail and choices.checks.check is None:
             raise BadUsage("--no-jail requires -P local: it is for agents on this machine")
         return {}
     if choices.with_changes and not ("localRepository" in fields and "executor" in fields):
         raise BadUsage("--with-changes requires -g . and, with -P local, an executor (-x)")
+    if choices.with_changes and not app.settings.is_local:
+        raise BadUsage("--with-changes: only commits travel over ssh", hint="Commit them first")
     return {
         **({"withChanges": True} if choices.with_changes else {}),
         **({"jail": "off"} if choices.no_jail else {}),
@@ -352,7 +354,7 @@ def _patch(app: App, github_url: str | None, *, wanted: bool) -> Iterator[str | 
 
     Agents on this machine get them with the clone.
     """
-    if not wanted or app.settings.is_local:
+    if not wanted or app.settings.is_own_service:
         yield None
         return
     if github_url != ".":

@@ -509,7 +509,7 @@ def network_fields(app: App, network: str | None, allow: Sequence[str]) -> dict[
         **({"network": network} if network else {}),
         **({"allow": list(allow)} if allow else {}),
     }
-    if fields and not app.settings.is_local:
+    if fields and not app.settings.is_own_service:
         option = "--network" if network else "--allow"
         raise BadUsage(f"{option} requires -P local: it is for agents on this machine")
     return fields
@@ -532,7 +532,7 @@ def budget_fields(app: App, budget: Budget | None, model: str | None) -> dict[st
 
     if budget is None:
         return {}
-    if not app.settings.is_local:
+    if not app.settings.is_own_service:
         raise BadUsage("--budget requires -P local, unless it is that of a batch")
     check_prices(budget, {"the task": model}, app.priced)
     return budget.fields
@@ -655,6 +655,8 @@ class TaskOptions(NamedTuple):
 def check_executor(app: App, executor: str | None) -> None:
     """Note an executor that looks mistyped: the service may know more of them than this version."""
     known = (*EXECUTORS, *app.config.local_agents())
+    if app.settings.ssh.value is not None:  # that machine has a configuration of its own
+        return
     if executor and executor not in known and (near := did_you_mean(executor, known)):
         app.note(f"Unknown executor {executor!r} is sent as is. {near}")
 
@@ -704,9 +706,9 @@ def chosen_fields(
         source = git.source(
             github_url,
             branch,
-            is_local=settings.is_local,
+            is_local=settings.is_own_service,
             # A simulated run clones nothing, so nothing is left out.
-            with_changes=with_changes or (settings.is_local and not executor),
+            with_changes=with_changes or (settings.is_own_service and not executor),
             note=app.note,
         )
     if workspace:

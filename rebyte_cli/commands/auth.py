@@ -53,8 +53,8 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
     from ..config.credentials_file import FILE_NAME
 
     settings = app.settings
-    if settings.is_local:
-        raise BadUsage("the profile `local` needs no key")
+    if settings.is_own_service:
+        raise BadUsage(f"the profile `{settings.profile}` needs no key")
     if not insecure_storage:
         # Before the user looks up and types a key that could then not be stored.
         credentials.check_keyring(interactive=app.interactive, note=app.note)

@@ -101,7 +101,7 @@ def command(
     paths, fields = check_files(files), network_fields(app, network, allow)
     task_id = references.task(app.history, task)
     model = None
-    if budget is not None and budget.cost is not None and app.settings.is_local:
+    if budget is not None and budget.cost is not None and app.settings.is_own_service:
         model = app.client.get_task(task_id).get("model")
     fields |= budget_fields(app, budget, model) | limit_fields(app, on_limit)
     if written.is_unwritten and not dry_run:

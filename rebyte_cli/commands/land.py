@@ -280,7 +280,7 @@ def _landed(
         how = _how(app, chosen, root, journal.state.started_at)
         with question_watcher(app, NO_LIMIT) as questions:
             steps = _steps(app, chosen, how, root, questions)
-            can_rerun = app.settings.is_local or chosen.push is not None
+            can_rerun = app.settings.is_own_service or chosen.push is not None
             landing = Landing(
                 root, chosen.branch, journal, steps, reruns=chosen.reruns if can_rerun else 0
             )
@@ -428,7 +428,7 @@ def _rerun(app: App, chosen: LandOptions, root: Path, task_id: str, key: str) ->
         raise
     fields = {name: value for name, value in earlier.fields.items() if name != "workspaceId"}
     fields["branchName"] = chosen.branch
-    if app.settings.is_local:
+    if app.settings.is_own_service:
         fields["localRepository"] = str(root)
         fields.setdefault("githubUrl", str(root))
     elif "githubUrl" not in fields:

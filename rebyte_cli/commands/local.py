@@ -77,6 +77,23 @@ def serve(app: App, port: int, simulate: bool) -> None:
         stop.raise_if_requested()
 
 
+@define_in(command, "connect", text=True, statuses=())
+def connect(app: App) -> None:
+    """Speak the API on standard input and output, for rebyte on another machine.
+
+    A profile with `ssh = "user@host"` runs this on that host for each connection; see
+    rebyte-places(7). It is of no use in a shell.
+
+    Example:
+
+      ssh user@host rebyte local connect
+    """
+    from .. import __version__
+    from ..local.connect import serve
+
+    serve(app.local_folder(), app.config.path, app.note, version=__version__)
+
+
 def _service(app: App, port: int, simulate: bool) -> Service:
     """The service to be, once it is clear that no other serves the folder, or may beside it."""
     from ..local import background

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..app import App
-from ..errors import RebyteError
+from ..errors import Next, NotFound, RebyteError
 from ..output.records import Text
 from ._base import define, shown_page
 from ._options import task_argument
@@ -31,6 +31,11 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
     from ..tasks import browser
 
     task_id = references.task(app.history, task)
+    if app.settings.ssh.value is not None:
+        raise NotFound(
+            f"the pages of this profile are on {app.settings.ssh.value}",
+            hint="See the task with " + Next("get", task_id) + " and " + Next("logs", task_id),
+        )
     known = None if app.settings.is_local else app.history.task(task_id)
     url = (known or {}).get("url") or app.client.get_task(task_id).get("url")
     if not url:

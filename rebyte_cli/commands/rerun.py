@@ -107,7 +107,7 @@ def _rerun(
     if not choices.files:
         rerun.check_files(task_id, earlier.files)
         choices = choices._replace(files=earlier.files)
-    if app.settings.is_local:
+    if app.settings.is_own_service:
         fields["networkOf"] = task_id  # its agent may reach what that of the earlier task could
     choices = choices._replace(labels={**earlier.labels, **choices.labels})
     if written is None:
@@ -188,7 +188,7 @@ def _earlier(app: App, task_id: str) -> Earlier:
         " skills (-s), repository (-g), workspace (-w) and files (-f)"
     )
     # The executor that the local service shows for a simulated run would start a real agent.
-    return rerun.Earlier({}) if app.settings.is_local else found
+    return rerun.Earlier({}) if app.settings.is_own_service else found
 
 
 def _first_prompt(app: App, task_id: str, *, with_changes: bool) -> PromptSource:

@@ -168,7 +168,7 @@ def ending(key: str) -> str | None:
 
 
 def _choose(settings: Settings, environment: Mapping[str, str]) -> _KeySource:
-    if settings.is_local:
+    if settings.is_own_service:
         return _KeySource("built in", "given", LOCAL_KEY)
     given = environment.get(VARIABLE, "").strip()
     if given and not settings.named:

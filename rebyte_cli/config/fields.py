@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,13 @@ def _flag(value: Any) -> Any:
     return value
 
 
+def _target(value: Any) -> Any:
+    # What begins with a hyphen would be an option of ssh.
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s-]\S*", value):
+        raise ValueError("must be a host for ssh, as in user@host")
+    return value
+
+
 def _url(value: Any) -> Any:
     return check_base_url(_text(value))
 
@@ -82,6 +90,8 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "ca_bundle": _path,
     "timeout": _seconds,
     "history": _flag,
+    "ssh": _target,
+    "remote_command": _argv,
 }
 
 # What the checks accept, as JSON Schema: for editors, through `schema`. A check may be stricter.
@@ -94,6 +104,7 @@ SCHEMAS: dict[Callable[[Any], Any], dict[str, Any]] = {
     _format: {"enum": list(FORMATS)},
     _seconds: {"type": "number", "exclusiveMinimum": 0, "maximum": 86400},
     _flag: {"type": "boolean"},
+    _target: {"type": "string", "pattern": r"^[^\s-]\S*$"},
 }
 
 

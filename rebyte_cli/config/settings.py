@@ -151,10 +151,10 @@ class Settings(NamedTuple):
 
     `profile` is its name; `named` says whether it was asked for by name (`-P`, `REBYTE_PROFILE`)
     rather than being the default. `base_url` is None for `local`, whose service says itself where
-    it listens. `timeout` is in seconds, or None for the transport's own. `own_origin` is the
-    origin of the profile's own base URL: what its `key_command` is for. `variable_url` is what
-    `REBYTE_API_KEY` is for unless `env_key` is true: `REBYTE_API_URL`, else the built-in base
-    URL. It is checked only where it is used.
+    it listens, and for a profile with `ssh`. `timeout` is in seconds, or None for the transport's
+    own. `own_origin` is the origin of the profile's own base URL: what its `key_command` is for.
+    `variable_url` is what `REBYTE_API_KEY` is for unless `env_key` is true: `REBYTE_API_URL`, else
+    the built-in base URL. It is checked only where it is used.
     """
 
     profile: str
@@ -170,6 +170,8 @@ class Settings(NamedTuple):
     history: Setting
     key_command: Setting
     env_key: Setting
+    ssh: Setting
+    remote_command: Setting
     own_origin: str
     variable_url: str
 
@@ -179,8 +181,15 @@ class Settings(NamedTuple):
         return self.profile == LOCAL
 
     @property
+    def is_own_service(self) -> bool:
+        """Whether it is the service that rebyte carries: on this machine, or over ssh."""
+        return self.is_local or self.ssh.value is not None
+
+    @property
     def origin(self) -> str:
-        """`https://host[:port]` of the base URL, or `local`."""
+        """`https://host[:port]` of the base URL, `ssh://target`, or `local`."""
+        if self.ssh.value is not None:
+            return f"ssh://{self.ssh.value}"
         return LOCAL if self.is_local else origin_of(self.base_url.value)
 
     def shown(self) -> Iterator[tuple[str, Setting]]:
@@ -205,7 +214,7 @@ def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: 
       5. the built-in default.
 
     The base URL is
-      1. for `local`: none, the service chooses its port;
+      1. for `local`, and a profile with `ssh`: none, the service says where it is;
       2. for a profile that was named: its own `base_url`, else the built-in one.
          `REBYTE_API_URL` is ignored, so that `-P staging` cannot act on another account;
       3. with none named: `REBYTE_API_URL`, else as in 2.
@@ -235,6 +244,9 @@ def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: 
         return Setting(otherwise, "default")
 
     own_url, base_url = _base_urls(name, named, environment, config)
+    ssh = setting("ssh")
+    if base_url.source == "REBYTE_API_URL":
+        ssh = Setting(None, base_url.source)
     history = setting("history", config.history)
     if history.source == "default" and "history" in config.document:
         history = Setting(config.history, config.path.name)
@@ -252,6 +264,8 @@ def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: 
         history=history,
         key_command=setting("key_command"),
         env_key=setting("env_key", False),
+        ssh=ssh,
+        remote_command=setting("remote_command", ["rebyte"]),
         own_origin=LOCAL if name == LOCAL else origin_of(own_url.value),
         variable_url=environment.get("REBYTE_API_URL") or BASE_URL,
     )
@@ -267,6 +281,10 @@ def _base_urls(
     own = Setting(BASE_URL, "default") if found is None else Setting(found, f"profile {name}")
     if not named and environment.get("REBYTE_API_URL"):
         return own, _url_from_environment(environment)
+    if config.value(name, "ssh") is not None:
+        if found is not None:
+            raise config.problem("cannot be set together with base_url", "profiles", name, "ssh")
+        return own, Setting(None, f"profile {name}")
     return own, own
 
 

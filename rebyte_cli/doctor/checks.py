@@ -130,10 +130,10 @@ class Examination:
         settings = self._settings()
         if settings is None:
             return self._unknown()
-        where = "on this machine" if settings.is_local else str(settings.base_url.value)
+        where = "on this machine" if settings.is_local else settings.base_url.value
         return Finding(
             "ok",
-            f"{settings.profile} ({settings.profile_source}), {where}",
+            f"{settings.profile} ({settings.profile_source}), {where or settings.origin}",
             details={
                 "profile": settings.profile,
                 "source": settings.profile_source,
@@ -218,7 +218,8 @@ class Examination:
         milliseconds = round((time.monotonic() - started) * 1000)
         return Finding(
             "ok",
-            f"{settings.origin} answered in {milliseconds} ms and accepts the key",
+            f"{settings.origin} answered in {milliseconds} ms"
+            + ("" if settings.is_own_service else " and accepts the key"),
             details={"milliseconds": milliseconds},
         )
 
@@ -229,8 +230,8 @@ class Examination:
         settings = self._settings()
         if settings is None:
             return self._unknown()
-        if settings.is_local:
-            return Finding("ok", "none: the local service is on this machine")
+        if settings.is_own_service:
+            return Finding("ok", "none: it is for HTTP, which no request uses here")
         from ..api.connection import ConnectionPool
 
         url = str(settings.base_url.value)

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from ..system.addresses import is_loopback
 from ..system.http_server import Server
-from . import visits
+from . import repositories, visits
 from .agents import gate
 from .agents.key import AgentPermission, machine_key
 from .database import (
@@ -72,7 +72,7 @@ class Service:
     `embedded`: whether it is inside the process of the command that calls it, which is so with a
     `public_url` unless it says otherwise.
     `store` is an open store of the folder, which is closed with the service. `in_background` is
-    remembered with its address.
+    remembered with its address. `servers` are used instead of those of `host` and `port`.
 
     ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
     be written.
@@ -93,6 +93,7 @@ class Service:
         store: Store | None = None,
         embedded: bool | None = None,
         in_background: bool = False,
+        servers: tuple[Server, Server] | None = None,
     ) -> None:
         if not is_loopback(host):
             raise ValueError(f"{host} is not a loopback address; the local service trusts callers")
@@ -104,8 +105,10 @@ class Service:
         self._stopping = threading.Event()
         self.instance = new_id()
         self._deliverer = Deliverer(self._store)
-        self._api = Server(host, port, _not_yet, log)
-        self._storage = Server(host, 0, _not_yet, log)
+        self._api, self._storage = servers or (
+            Server(host, port, not_yet, log),
+            Server(host, 0, not_yet, log),
+        )
         self.origin = self._api.origin
         self.base_url = f"{self.origin}/v1"
         self.storage_url = self._storage.origin
@@ -217,6 +220,7 @@ def reset(state_dir: Path) -> None:
         with store.readable():
             report.stop_all(store)
         store.empty()
+        repositories.remove_all(state_dir)
         store.close()
     except StateError as error:
         if not error.damaged:
@@ -274,5 +278,6 @@ def _answers(origin: str, instance: str | None) -> bool:
         connection.close()
 
 
-def _not_yet(environ: object, start: object) -> list[bytes]:
+def not_yet(environ: object, start: object) -> list[bytes]:
+    """The application of a server whose service has not started."""
     raise ConnectionAbortedError("the service has not started")

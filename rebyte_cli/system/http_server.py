@@ -121,10 +121,11 @@ class Handler(BaseHTTPRequestHandler):
     # One packet per answer: a header packet followed by a body packet costs 40 ms on a kept
     # connection when Nagle meets delayed acknowledgements.
     wbufsize = -1
-    disable_nagle_algorithm = True
     server: Server
 
     def setup(self) -> None:
+        if self.request.family in (socket.AF_INET, socket.AF_INET6):
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().setup()
         self.connection.settimeout(self.server.read_seconds)
 
@@ -492,6 +493,37 @@ class Server(ThreadingMixIn, HTTPServer):
             self._guard.wait_for(lambda: not self._requests, grace)
             for request in self._open:
                 _hang_up(request)
+
+
+class ConnectedServer(Server):
+    """A server without a port: connections are given to it."""
+
+    def __init__(self, application: Application, log: Callable[[str], None], name: str) -> None:
+        """`name` is what requests call it: a host, or `host:port`."""
+        self._name = name
+        super().__init__("127.0.0.1", 0, application, log)
+
+    @property
+    def origin(self) -> str:
+        """`http://` and the name."""
+        return f"http://{self._name}"
+
+    def server_bind(self) -> None:
+        self.server_address = ("127.0.0.1", 0)
+        self.server_port = 0
+
+    def server_activate(self) -> None:
+        """Listen to nothing."""
+
+    def start(self) -> None:
+        """Accept nothing: see `answer`."""
+
+    def answer(self, connection: socket.socket) -> None:
+        """Serve one connection, in this thread, until either side ends it."""
+        with self._guard:
+            self._open[connection] = None
+            self._idle[connection] = None
+        self.process_request_thread(connection, ("127.0.0.1", 0))
 
 
 def _hang_up(connection: socket.socket) -> None:

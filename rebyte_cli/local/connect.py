@@ -1,0 +1,107 @@
+"""`rebyte local connect`: the service over standard streams, for a command on another machine.
+
+As `git upload-pack`, it is started through ssh by the user who asks. So there is no port and no
+key: whoever may log in as this user may do what the user may. The other side starts one of these
+for each connection. The first line says that it begins here, since a shell may print something
+before it; what follows is HTTP/1.1, for two hosts: `API_HOST` is the API, `STORAGE_HOST` the object
+store that signed URLs point at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..system.http_server import Application, ConnectedServer, Environ
+from .agents.key import AgentPermission
+from .database import Store
+from .server import Service, not_yet
+
+PROTOCOL = 1  # of the first line; another number is another wire
+API_HOST, STORAGE_HOST = "127.0.0.1:1", "127.0.0.1:2"  # not connected to: names, no places
+PIECE = 1 << 16
+
+
+def greeting(version: str) -> bytes:
+    """The first line: the protocol, and the version of rebyte for people."""
+    return f"rebyte-connect {PROTOCOL} {version}\n".encode()
+
+
+def serve(
+    state_dir: Path,
+    config_file: Path,
+    announce: Callable[[str], None],
+    *,
+    version: str,
+    streams: tuple[int, int] = (0, 1),
+) -> None:
+    """Answer the requests that come from the first of the `streams` until it ends, on the second.
+
+    Raises StateError when the folder cannot be used.
+    """
+    store = Store(state_dir)
+    links = store.recall("address") or f"http://{API_HOST}"
+    api, storage = (ConnectedServer(not_yet, _quiet, name) for name in (API_HOST, STORAGE_HOST))
+    service = Service(
+        state_dir,
+        public_url=links,
+        config_file=config_file,
+        announce=announce,
+        store=store,
+        servers=(api, storage),
+    )
+    key = AgentPermission(state_dir, simulate=False, embedded=True).command_key()
+    api.application = for_owner(api.application, storage.application, key)
+    source, sink = streams
+    ours, theirs = socket.socketpair()
+    with service:
+        _write(sink, greeting(version))
+        reader = threading.Thread(target=_pump, args=(source, theirs), daemon=True)
+        reader.start()
+        writer = threading.Thread(target=_drain, args=(theirs, sink), daemon=True)
+        writer.start()
+        api.answer(ours)
+        writer.join()
+
+
+def for_owner(api: Application, storage: Application, key: str) -> Application:
+    """One application for both hosts, for which every caller of the API has the `key`."""
+
+    def application(environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("HTTP_HOST") == STORAGE_HOST:
+            return storage(environ, start)
+        return api({**environ, "rebyte.key": key}, start)
+
+    return application
+
+
+def _pump(source: int, connection: socket.socket) -> None:
+    """What the other side sends, until it ends."""
+    with contextlib.suppress(OSError):
+        while piece := os.read(source, PIECE):
+            connection.sendall(piece)
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+
+
+def _drain(connection: socket.socket, sink: int) -> None:
+    """What is answered, until that ends or the other side is gone."""
+    with contextlib.suppress(OSError):
+        while piece := connection.recv(PIECE):
+            _write(sink, piece)
+    with contextlib.suppress(OSError):  # a run that is streamed is not worth more work
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _quiet(_line: str) -> None:
+    """Log nothing: standard error is for the user."""
+
+
+def _write(sink: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(sink, data) :]
