@@ -43,6 +43,7 @@ GUIDES = {
     "rebyte-from-curl.7": "From curl",
     "rebyte-local.7": "The local service",
     "rebyte-local-agents.7": "Agents on this machine",
+    "rebyte-places.7": "Agents on another machine",
     "rebyte-shards.7": "A batch on many machines",
     "rebyte-check.7": "Checks",
     "rebyte-config.5": "Settings",

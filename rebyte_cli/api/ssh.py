@@ -72,14 +72,16 @@ class SshConnector:
         self._guard = threading.Lock()
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def connect(self, address: tuple[str, int], timeout: float | None) -> socket.socket | None:
-        """A connection for an `address` of the service; None for any other.
+    def connect(self, address: tuple[str, int], timeout: float | None) -> socket.socket:
+        """A connection for an `address` of the service.
 
-        Raises AttemptFailed when ssh cannot connect, and RebyteError when there is no rebyte at the
+        Raises AttemptFailed for any other address, to which the other machine must not direct this
+        one, and when ssh cannot connect, and RebyteError when there is no rebyte at the
         other end that this one can talk to.
         """
         if address[0] != "127.0.0.1" or address[1] not in PORTS:
-            return None
+            why = f"{self.target} names an address of this machine or of the network"
+            raise AttemptFailed(why, futile=True)
         with self._first:  # the others share the connection of the first
             if not self._is_shared:
                 found = self._open(timeout)

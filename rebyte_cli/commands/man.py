@@ -15,7 +15,8 @@ from ._options import completer, install_options
 
 # Topics, and pages that share their name with a command.
 TOPICS = (
-    *("tutorial", "workflow", "examples", "from-curl", "shards", "local-agents", "config"),
+    *("tutorial", "workflow", "examples", "from-curl", "shards", "places"),
+    *("local-agents", "config"),
     *("check(7)", "local(7)", "api(7)"),
 )
 
@@ -34,8 +35,8 @@ def command(
 ) -> Any:
     """Show the manual page of COMMAND, like man(1).
 
-    COMMAND can also be a topic: tutorial, examples, from-curl, shards, local-agents, config,
-    check(7), local(7), api(7). On a terminal the page opens in $MANPAGER, $PAGER or less;
+    COMMAND can also be a topic: tutorial, examples, from-curl, shards, places, local-agents,
+    config, check(7), local(7), api(7). On a terminal the page opens in $MANPAGER, $PAGER or less;
     --no-input prints it. If neither man nor mandoc is installed, shows the source of the page.
 
     Examples:

@@ -169,6 +169,7 @@ WRITTEN = (
     "rebyte-from-curl.7",
     "rebyte-local.7",
     "rebyte-local-agents.7",
+    "rebyte-places.7",
     "rebyte-shards.7",
     "rebyte-check.7",
     "rebyte-tutorial.7",
