@@ -1,4 +1,4 @@
-"""Another machine, which is reached over ssh: an sshd on loopback, with a home of its own."""
+"""Another machine, which is reached over ssh: an sshd on loopback, and a home."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class RebyteClient:
     `api_key` None takes REBYTE_API_KEY, `base_url` None takes REBYTE_API_URL or `BASE_URL`.
     `timeout` is the time limit of each call in seconds (None: 60, and 600 for create and
     follow-up), `ca_bundle` a file of CA certificates; `transport`, in place of all of these, is for
-    tests. `prepare` makes the body of a new task what is sent, by calls of its own. Raises
+    tests. `prepare` makes what is sent of the body of a new task, by other calls. Raises
     MissingKey, a ValueError, when there is no key. No connection is opened and no HTTP library
     imported before the first call.
     """

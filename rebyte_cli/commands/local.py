@@ -79,19 +79,18 @@ def serve(app: App, port: int, simulate: bool) -> None:
 
 @define_in(command, "connect", text=True, statuses=())
 def connect(app: App) -> None:
-    """Speak the API on standard input and output, for rebyte on another machine.
+    """Speak the API on standard streams, for a profile with ssh.
 
-    A profile with `ssh = "user@host"` runs this on that host for each connection; see
-    rebyte-places(7). It is of no use in a shell.
+    rebyte on another machine runs this here through ssh, once for each connection; see
+    rebyte-places(7). In a shell, it only waits for HTTP.
 
     Example:
 
-      ssh user@host rebyte local connect
+      rebyte local connect < /dev/null
     """
-    from .. import __version__
     from ..local.connect import serve
 
-    serve(app.local_folder(), app.config.path, app.note, version=__version__)
+    serve(app.local_folder(), app.config.path, app.note)
 
 
 def _service(app: App, port: int, simulate: bool) -> Service:

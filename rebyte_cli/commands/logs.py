@@ -91,7 +91,7 @@ def command(
 
     task_id = references.task(app.history, task)
     if network:
-        if not app.settings.is_local:
+        if not app.settings.is_own_service:
             raise BadUsage("--network requires -P local: it is for agents on this machine")
         return RecordList(NETWORK_REQUEST, app.client.task_requests(task_id))
     deadline = Deadline(timeout)

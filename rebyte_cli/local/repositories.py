@@ -2,8 +2,8 @@
 
 A command that reaches this service over ssh has its repository elsewhere, so it uploads what is
 missing here as a git bundle (this service's own extension). All clones of a repository share one
-bare repository, named by what they have in common, and each commit that a task starts from has a
-branch of its own in it, so that no other create moves it away.
+bare repository, named by what they have in common, and each commit that a task starts from has its
+own branch in it, so that no other create moves it away.
 """
 
 from __future__ import annotations

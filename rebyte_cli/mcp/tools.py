@@ -155,7 +155,7 @@ class Tools:
         if repository:
             self._scope.check_repository(repository)
         if repository or branch:
-            is_local = settings.is_local
+            is_local = settings.is_own_service
             body |= git.source(repository, branch, is_local=is_local, note=progress.keep)
         is_own = self._scope.makes(history, once)
         created = progress.during(
@@ -413,7 +413,10 @@ class Tools:
         """The fields that have a service on this machine use a sandbox with a separate network,
         whatever its settings are."""
         settings = self._app.settings
-        here = settings.is_local or reach(urlsplit(settings.origin).hostname or "") == THIS_MACHINE
+        here = (
+            settings.is_own_service
+            or reach(urlsplit(settings.origin).hostname or "") == THIS_MACHINE
+        )
         return {"jail": "on", "network": "confined"} if here else {}
 
     # Answers

@@ -145,7 +145,7 @@ def test_what_is_only_for_this_machine_says_so(on_box: Run) -> None:
 
 
 def test_a_connection_that_is_cut_is_an_outage(on_box: Run, box: SshHost, home: Path) -> None:
-    """A batch goes on, and creates no task twice."""
+    """A batch continues, and creates no task twice."""
     lines = "".join(f"Line {number} [[run=100ms]]\n" for number in range(60))
     (home / "prompts.txt").write_text(lines)
     process = subprocess.Popen(

@@ -113,9 +113,9 @@ index 0000000..ce01362
 """
 # What they print is text, nothing, or what the user asks for (`api`, `schema`).
 SILENT = {
-    "api", "attach", "auth logout", "diff", "help", "local key", "local reset", "local serve",
-    "open", "profile delete", "result", "schema", "webhook public-key", "workspace forget",
-    "workspace git", "workspace path", "workspace run",
+    "api", "attach", "auth logout", "diff", "help", "local connect", "local key", "local reset",
+    "local serve", "open", "profile delete", "result", "schema", "webhook public-key",
+    "workspace forget", "workspace git", "workspace path", "workspace run",
 }  # fmt: skip
 
 

@@ -174,8 +174,8 @@ UNKNOWN = [
         "Known here: default_profile, history, profiles, local, prices",
     ),
     (
-        '[profiles.box]\nssh = "user@host"\n',
-        ", line 2: profiles.box.ssh: no such setting",
+        '[profiles.box]\nscp = "user@host"\n',
+        ", line 2: profiles.box.scp: no such setting",
         f"This is rebyte {__version__}; a newer version may know it. Known here: base_url, exec",
     ),
     ("[[hooks]]\nx = 1\n", ", line 1: hooks: no such setting", "This is rebyte"),
