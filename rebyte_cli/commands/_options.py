@@ -551,7 +551,7 @@ def limit_fields(app: App, on_limit: str | None) -> dict[str, Any]:
     """The fields of a prompt for `--on-limit`. BadUsage for any service but the local one."""
     if on_limit is None:
         return {}
-    if not app.settings.is_local:
+    if not app.settings.is_own_service:
         raise BadUsage("--on-limit requires -P local: it is for agents on this machine")
     if on_limit not in ("wait", "stop"):
         check_executor(app, on_limit)
