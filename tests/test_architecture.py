@@ -22,6 +22,7 @@ ALLOWED = {
     "__main__": {"", "cli", "completion"},
     "cli": {"", "app", "commands", "errors"},
     "commands": {
+        "",
         "api",
         "app",
         "batch",
@@ -52,7 +53,7 @@ ALLOWED = {
     "config": {"", "api", "errors", "system"},
     "output": {"errors", "system"},
     "api": {"", "errors", "system"},
-    "local": {"", "system"},
+    "local": {"system"},
     "system": {"errors"},
     "errors": set(),
     "installation": set(),

@@ -655,7 +655,7 @@ class TaskOptions(NamedTuple):
 def check_executor(app: App, executor: str | None) -> None:
     """Note an executor that looks mistyped: the service may know more of them than this version."""
     known = (*EXECUTORS, *app.config.local_agents())
-    if app.settings.ssh.value is not None:  # that machine has a configuration of its own
+    if app.settings.ssh.value is not None:  # that machine has its own configuration
         return
     if executor and executor not in known and (near := did_you_mean(executor, known)):
         app.note(f"Unknown executor {executor!r} is sent as is. {near}")

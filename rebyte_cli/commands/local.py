@@ -88,9 +88,10 @@ def connect(app: App) -> None:
 
       rebyte local connect < /dev/null
     """
+    from .. import __version__
     from ..local.connect import serve
 
-    serve(app.local_folder(), app.config.path, app.note)
+    serve(app.local_folder(), app.config.path, app.note, version=__version__)
 
 
 def _service(app: App, port: int, simulate: bool) -> Service:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..system.http_server import Application, ConnectedServer, Environ
 from .agents.key import AgentPermission
 from .database import Store
@@ -28,9 +27,9 @@ API_HOST, STORAGE_HOST = "127.0.0.1:1", "127.0.0.1:2"  # not connected to: names
 PIECE = 1 << 16
 
 
-def greeting() -> bytes:
+def greeting(version: str) -> bytes:
     """The first line: the protocol, and the version of rebyte for people."""
-    return f"rebyte-connect {PROTOCOL} {__version__}\n".encode()
+    return f"rebyte-connect {PROTOCOL} {version}\n".encode()
 
 
 def serve(
@@ -38,6 +37,7 @@ def serve(
     config_file: Path,
     announce: Callable[[str], None],
     *,
+    version: str,
     streams: tuple[int, int] = (0, 1),
 ) -> None:
     """Answer the requests that come from the first of the `streams` until it ends, on the second.
@@ -60,7 +60,7 @@ def serve(
     source, sink = streams
     ours, theirs = socket.socketpair()
     with service:
-        _write(sink, greeting())
+        _write(sink, greeting(version))
         reader = threading.Thread(target=_pump, args=(source, theirs), daemon=True)
         reader.start()
         writer = threading.Thread(target=_drain, args=(theirs, sink), daemon=True)
