@@ -61,9 +61,8 @@ class ModelAnswer(AnswerFilter):
         if status in STATUSES:
             named = {n.decode("latin-1"): v.decode("latin-1") for n, v in headers}
             self._refusal = ModelRefusal(named, time.time())
-        content_type = next((v for n, v in headers if n == b"content-type"), b"")
         if not any(n == b"content-encoding" for n, _ in headers):  # which was not asked for
-            self._reader = UsageReader(self._wire, content_type.decode("latin-1"))
+            self._reader = UsageReader(self._wire)
         return [(n, self._mask.replace(v)) for n, v in headers if n not in _DROPPED]
 
     def feed(self, data: bytes) -> bytes:

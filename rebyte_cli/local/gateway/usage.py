@@ -3,7 +3,8 @@
 Where the three wires say it (the vendors' API references):
 
 - anthropic, POST /v1/messages: `usage` of the message; streamed, that of `message_start` and, with
-  the final counts, of each `message_delta`.
+  the final counts, of each `message_delta`. What a compaction on the server used is not in its
+  counts, but in `usage.iterations`.
 - openai, POST /v1/responses: `usage` of the response; streamed, of the one in `response.completed`.
   POST /v1/chat/completions: `usage` of the answer; streamed, of the last chunk.
 - gemini, :generateContent: `usageMetadata`; :streamGenerateContent: of each chunk, as server-sent
@@ -16,12 +17,15 @@ kept, whatever its size.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..agents.tokens import counted
 
+# Whether a usage is the last word of its answer: as it is read, or once the answer has ended.
+AT_ONCE, AT_END, NEVER = "at once", "at the end", "never"
 LONGEST_VALUE = 65_536  # bytes of a usage object, which has a few hundred
 LONGEST_MODEL = 200
 LARGEST_NUMBER = 10**15
@@ -34,19 +38,21 @@ Path = tuple[bytes, ...]
 class Wire(NamedTuple):
     """Where a wire has its usage and its model's name, and what it calls the counts of `counted`.
 
-    `a.b` is the count `b` in the object `a` of the usage. Of several ways to name the counts, the
-    last one that the usage has is taken.
+    Of each usage, it is said whether it is the last one of an answer. `a.b` is the count `b` in the
+    object `a` of the usage. Of several ways to name the counts, the last one that the usage has is
+    taken.
     """
 
-    usage: Sequence[Path]
+    usage: Mapping[Path, str]
     model: Sequence[Path]
     counts: Sequence[dict[str, list[str]]]
     cost: str = ""
+    parts: str = ""  # a list in the usage, whose sums count where they are larger
 
 
 WIRES = {
     "anthropic": Wire(
-        usage=[(b"usage",), (b"message", b"usage")],
+        usage={(b"usage",): AT_ONCE, (b"message", b"usage"): NEVER},
         model=[(b"model",), (b"message", b"model")],
         counts=[
             {
@@ -59,9 +65,10 @@ WIRES = {
                 "output_tokens": ["output_tokens"],
             }
         ],
+        parts="iterations",
     ),
     "openai": Wire(
-        usage=[(b"usage",), (b"response", b"usage")],
+        usage={(b"usage",): AT_END, (b"response", b"usage"): AT_ONCE},
         model=[(b"model",), (b"response", b"model")],
         counts=[
             {  # /v1/chat/completions
@@ -80,7 +87,7 @@ WIRES = {
         cost="cost",  # OpenRouter's, in dollars
     ),
     "gemini": Wire(
-        usage=[(b"usageMetadata",), (b"response", b"usageMetadata")],
+        usage={(b"usageMetadata",): AT_END, (b"response", b"usageMetadata"): AT_END},
         model=[(b"modelVersion",), (b"response", b"modelVersion")],
         counts=[
             {
@@ -97,33 +104,33 @@ WIRES = {
 class UsageReader:
     """Reads the usage out of one answer of a model, whole or streamed.
 
-    `wire` is a key of WIRES, `content_type` the header of the answer. The bytes are those of the
-    answer after any `Content-Encoding`, cut anywhere. `model` is the name of the model that
-    answered, once it was read. Bytes that make no sense are no error: they say nothing. A name
-    that is spelled with escapes (`"\\u0075sage"`) or a usage above 64 KiB is not read.
+    `wire` is a key of WIRES. The bytes are those of the answer after any `Content-Encoding`, cut
+    anywhere. `model` is the name of the model that answered, once it was read. Bytes that make no
+    sense are no error: they say nothing. A name that is spelled with escapes (`"\\u0075sage"`) or
+    a usage above 64 KiB is not read.
     """
 
-    def __init__(self, wire: str, content_type: str = "") -> None:
+    def __init__(self, wire: str) -> None:
         self.model: str | None = None
         self.changes = 0  # how often the counts have grown
         self._wire = WIRES[wire]
         self._counts: dict[str, int] = {}
         self._cost: float | None = None
         self._scanner = _Scanner([*self._wire.usage, *self._wire.model], self._found)
-        self._is_stream = "event-stream" in content_type.lower()
+        self._is_last = NEVER
         self._start = b""
         self._feed: Callable[[bytes], None] | None = None
 
     def feed(self, data: bytes) -> None:
         """Take in the next bytes of the answer."""
         if self._feed is None:
-            # Which of the two it is shows in the first byte: not every proxy keeps the header.
+            # Which of the two it is shows in the first byte: not every server has the right header.
             data = (self._start + data).removeprefix(BYTE_ORDER_MARK).lstrip()
             if BYTE_ORDER_MARK.startswith(data):  # a part of it, or nothing
                 self._start = data
                 return
-            events = self._is_stream or data[:1] not in b"{["
-            self._feed = _Events(self._scanner).feed if events else self._scanner.feed
+            is_json = data[:1] in b"{["
+            self._feed = self._scanner.feed if is_json else _Events(self._scanner).feed
         for start in range(0, len(data), PIECE):
             self._feed(data[start : start + PIECE])
 
@@ -137,6 +144,12 @@ class UsageReader:
             used |= counted(self._counts, **names)
         return used if self._cost is None else used | {"cost_usd": self._cost}
 
+    def is_final(self, *, has_ended: bool) -> bool:
+        """Whether the answer has said all that it used; `has_ended` if all of it was read."""
+        return bool(self._counts) and self._is_last in (
+            (AT_ONCE, AT_END) if has_ended else (AT_ONCE,)
+        )
+
     def _found(self, path: Path, text: bytes) -> None:
         try:
             value = json.loads(text)
@@ -146,21 +159,34 @@ class UsageReader:
             if isinstance(value, str) and 0 < len(value) <= LONGEST_MODEL and value.isprintable():
                 self.model = value
         elif isinstance(value, dict):
+            self._is_last = self._wire.usage[path]
             self._read_usage(value)
 
     def _read_usage(self, usage: dict[str, Any]) -> None:
         ways = self._wire.counts
+        parts = usage.get(self._wire.parts)
+        parts = parts if isinstance(parts, list) else []
         for name in {name for way in ways for names in way.values() for name in names}:
-            outer, _, inner = name.partition(".")
-            number = usage.get(outer)
-            if inner:
-                number = number.get(inner) if isinstance(number, dict) else None
-            if type(number) is int and self._counts.get(name, -1) < number <= LARGEST_NUMBER:
+            counts = [each for part in parts if (each := _count(part, name)) is not None]
+            number = max(_count(usage, name) or 0, sum(counts))
+            is_known = bool(counts) or _count(usage, name) is not None
+            if is_known and self._counts.get(name, -1) < number:
                 self._counts[name] = number
                 self.changes += 1
         cost = usage.get(self._wire.cost)
         if isinstance(cost, int | float) and 0 <= cost <= LARGEST_NUMBER:
             self._cost = float(cost)
+
+
+def _count(usage: object, name: str) -> int | None:
+    """The count `name` (`a.b` is that of the object `a`); None if there is none."""
+    for key in name.split("."):
+        usage = usage.get(key) if isinstance(usage, dict) else None
+    if isinstance(usage, str) and len(usage) < 20 and usage.isascii() and usage.isdecimal():
+        usage = int(usage)
+    if isinstance(usage, bool) or not isinstance(usage, int | float):
+        return None
+    return math.ceil(usage) if 0 <= usage <= LARGEST_NUMBER else None
 
 
 class _Events:

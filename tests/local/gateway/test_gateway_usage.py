@@ -15,8 +15,6 @@ from tests.agents.scripted_model import Call, Chat, Gemini, Messages, Responses,
 TURN = Turn([("user", "hello")], {}, "scripted", True)
 CALL = Call("bash", {"command": 'echo "usage": {\\'})
 BOM = b"\xef\xbb\xbf"
-JSON = "application/json"
-STREAM = "text/event-stream; charset=utf-8"
 # What the scripted model says of each of its answers.
 SCRIPTED = {"input_tokens": 10, "cached_input_tokens": 4, "output_tokens": 5}
 WIRES = {"openai": (Chat, Responses), "anthropic": (Messages,), "gemini": (Gemini,)}
@@ -33,8 +31,8 @@ def stream(*events: tuple[str | None, Any]) -> bytes:
     )
 
 
-def read(wire: str, *parts: bytes, content_type: str = "") -> UsageReader:
-    reader = UsageReader(wire, content_type)
+def read(wire: str, *parts: bytes) -> UsageReader:
+    reader = UsageReader(wire)
     for part in parts:
         reader.feed(part)
     return reader
@@ -130,26 +128,21 @@ def words(counts: tuple[int | None, ...]) -> dict[str, int]:
 
 @pytest.mark.parametrize(("wire", "answer"), STREAMS)
 def test_a_streamed_answer(wire: str, answer: bytes) -> None:
-    reader = read(wire, answer, content_type=STREAM)
+    reader = read(wire, answer)
     more = {} if wire == "anthropic" else {"reasoning_tokens": 2}
     assert reader.usage() == {**SCRIPTED, **more}
     assert reader.model == (None if wire == "gemini" else "scripted")
+    assert reader.is_final(has_ended=True)
 
 
 @pytest.mark.parametrize(("wire", "answer", "model", "counts"), WHOLE)
 @pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize("content_type", [JSON, ""])
 def test_a_whole_answer(
-    wire: str,
-    answer: Any,
-    model: str,
-    counts: tuple[int | None, ...],
-    indent: int | None,
-    content_type: str,
+    wire: str, answer: Any, model: str, counts: tuple[int | None, ...], indent: int | None
 ) -> None:
-    text = json.dumps(answer, indent=indent).encode()
-    reader = read(wire, text, content_type=content_type)
+    reader = read(wire, json.dumps(answer, indent=indent).encode())
     assert (reader.usage(), reader.model) == (words(counts), model)
+    assert reader.is_final(has_ended=True)
 
 
 def pieces(whole: bytes, seed: int) -> list[bytes]:
@@ -176,7 +169,7 @@ def test_a_whole_answer_may_be_cut_anywhere(
 ) -> None:
     whole = json.dumps(answer).encode()
     for seed in range(20):
-        reader = read(wire, *pieces(whole, seed), content_type=JSON)
+        reader = read(wire, *pieces(whole, seed))
         assert (reader.usage(), reader.model) == (words(counts), model), seed
 
 
@@ -185,7 +178,7 @@ def test_a_stream_may_come_byte_by_byte(wire: str, answer: bytes) -> None:
     for line_end in (b"\n", b"\r\n", b"\r"):
         whole = BOM + answer.replace(b"\n", line_end)
         parts = [whole[i : i + 1] for i in range(len(whole))]
-        reader = read(wire, *parts, content_type="")
+        reader = read(wire, *parts)
         assert reader.usage() == read(wire, answer).usage() != {}
 
 
@@ -203,11 +196,40 @@ def test_the_counts_of_a_message_grow_while_it_streams() -> None:
     )
     reader = read("anthropic", events)
     assert reader.usage() == {"input_tokens": 25, "output_tokens": 1}  # what a killed run keeps
+    assert not reader.is_final(has_ended=True)
     reader.feed(
         stream(("message_delta", {"type": "message_delta", "usage": {"output_tokens": 15}}))
     )
     assert reader.usage() == {"input_tokens": 25, "output_tokens": 15}
     assert reader.model == "m"
+    assert reader.is_final(has_ended=False)
+
+
+def test_counts_that_come_with_each_piece_are_final_at_the_end() -> None:
+    """As vLLM sends them if it is asked to, and Gemini always."""
+    piece = {"model": "m", "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
+    reader = read("openai", stream((None, piece)))
+    assert not reader.is_final(has_ended=False)
+    assert reader.is_final(has_ended=True)
+
+
+def test_what_compaction_used_counts() -> None:
+    """Anthropic's top-level counts leave it out."""
+    usage = {
+        "input_tokens": 23_000,
+        "output_tokens": 1_000,
+        "iterations": [
+            {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3_500},
+            {"type": "message", "input_tokens": 23_000, "output_tokens": 1_000},
+        ],
+    }
+    expected = {"input_tokens": 203_000, "output_tokens": 4_500}
+    assert read("anthropic", json.dumps({"usage": usage}).encode()).usage() == expected
+    start = {"message": {"model": "m", "usage": {"input_tokens": 23_000, "output_tokens": 1}}}
+    events = stream(("message_start", start), ("message_delta", {"usage": usage}))
+    assert read("anthropic", events).usage() == expected
+    whole = json.dumps({"usage": usage | {"iterations": []}}).encode()
+    assert read("anthropic", whole).usage() == {"input_tokens": 23_000, "output_tokens": 1_000}
 
 
 def test_counts_under_both_names_are_not_added_up() -> None:
@@ -222,7 +244,13 @@ def test_a_cost_on_the_wire_is_taken() -> None:
     assert "cost_usd" not in read("anthropic", answer).usage()
 
 
-@pytest.mark.parametrize("number", ["-1", "1.5", "true", '"7"', "1e400", "9" * 500, "[7]"])
+@pytest.mark.parametrize("number", ["7", "7.0", "6.5", '"7"'])
+def test_a_count_may_be_spelled_in_several_ways(number: str) -> None:
+    answer = f'{{"usage": {{"input_tokens": {number}}}}}'
+    assert read("openai", answer.encode()).usage() == {"input_tokens": 7}
+
+
+@pytest.mark.parametrize("number", ["-1", '"-7"', "true", '"x"', "1e400", "9" * 500, "[7]"])
 def test_a_count_that_is_none_is_left_out(number: str) -> None:
     answer = f'{{"usage": {{"input_tokens": {number}, "output_tokens": 2, "cost": {number}}}}}'
     used = read("openai", answer.encode()).usage()
