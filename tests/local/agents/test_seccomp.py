@@ -212,12 +212,15 @@ def test_no_descriptor_of_the_filter_is_left(bench: Bench) -> None:
     assert bench.run(["sh", "-c", "ls /proc/self/fd"]).answer == "0\n1\n2\n3"
 
 
+INSTRUCTIONS = list(struct.iter_unpack("HBBI", seccomp.program()))
+
+
 def answer(architecture: int, call: int, *words: int) -> int:
     """What the program says of a call, its few instructions run as the kernel runs them."""
     data = struct.pack("IIQ6Q", call, architecture, 0, *words, *[0] * (6 - len(words)))
-    program, place, register = seccomp.program(), 0, 0
+    place = register = 0
     while True:
-        code, then, otherwise, value = struct.unpack_from("HBBI", program, 8 * place)
+        code, then, otherwise, value = INSTRUCTIONS[place]
         place += 1
         if code == seccomp.LOAD:
             register = struct.unpack_from("I", data, value)[0]
