@@ -70,7 +70,7 @@ BRANCHES = {
     "output/progress.py": 1,
     "output/prompt_line.py": 4,
     "system/clock.py": 1,
-    "system/files.py": 7,
+    "system/files.py": 6,
     "system/http_server.py": 2,
     "system/permissions.py": 6,
     "system/process_group.py": 3,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from html import escape
 from itertools import repeat
@@ -15,7 +14,7 @@ from typing import Any
 from ..errors import RebyteError
 from ..output.console import clean, one_line
 from ..output.table import truncate, width_of
-from ..system.files import create_beside, replace
+from ..system.files import replacing
 from ..system.redaction import redact_keys
 from ..tasks.browser import is_page
 from . import html_report
@@ -45,21 +44,14 @@ def write(
     timeline = Timeline(rows, now or datetime.now(UTC))
     render = _markdown if path.lower().endswith(".md") else html_report.render
     target = Path(os.path.abspath(path))  # a link there is replaced, not written through
-    temporary = None
     try:
-        handle, temporary = create_beside(target)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with replacing(target) as file:
             texts = texts or repeat(LineTexts("", None))
             parts = render(title, counts(tally(rows)), used, rows, texts, timeline)
-            file.writelines(map(redact_keys, parts))  # reports are passed around
-        replace(temporary, target)
-        temporary = None
+            # Reports are passed around.
+            file.writelines(redact_keys(part).encode() for part in parts)
     except OSError as error:
         raise RebyteError(f"cannot write the report {path}: {error.strerror}") from None
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
 
 
 # Markdown, for a pull request or a wiki

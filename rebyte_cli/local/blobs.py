@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from .database import new_id
+from ..system.files import replacing
 
 PIECE = 1024 * 1024
 
@@ -24,17 +23,11 @@ class StoredBlob(NamedTuple):
 def save(folder: Path, source: IO[bytes], object_id: str) -> StoredBlob:
     """Copy `source` to the object, flat in memory and all or nothing."""
     digest, size = hashlib.sha256(), 0
-    partial = folder / f"{new_id()}.part"
-    try:
-        with partial.open("wb") as target:
-            while piece := source.read(PIECE):
-                target.write(piece)
-                digest.update(piece)
-                size += len(piece)
-        os.replace(partial, folder / object_id)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(folder / object_id) as target:
+        while piece := source.read(PIECE):
+            target.write(piece)
+            digest.update(piece)
+            size += len(piece)
     return StoredBlob(object_id, size, digest.hexdigest())
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import RebyteError
 from .permissions import private_folder
@@ -43,36 +44,35 @@ def _write(path: Path, data: bytes, *, created: int = 0o600, mode: int | None = 
     file systems.
     """
     real = Path(os.path.realpath(path))
-    temporary = None
     try:
         # A new file, with the mode of a new one, also replaces an older one with a wider mode.
-        handle, temporary = create_beside(real, created)
-        with os.fdopen(handle, "wb") as file:
+        with replacing(real, created) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, mode)
-        replace(temporary, real)
-        temporary = None
+            if mode is not None:
+                os.chmod(file.name, mode)
         sync_folder(real.parent)
     except OSError as problem:
         raise RebyteError(f"cannot write {path}: {problem.strerror}") from None
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
 
 
-def create_beside(target: Path, mode: int = SHARED) -> tuple[int, Path]:
-    """A new, hidden file in the folder of `target`: its descriptor and its path. Raises OSError.
+@contextmanager
+def replacing(target: Path, mode: int = SHARED) -> Iterator[BinaryIO]:
+    """A new, hidden file beside `target`, which it replaces when the block ends without an error.
 
     `mode` less the umask, which the system takes off: reading it would change it for a moment, for
-    every thread.
+    every thread. Raises OSError.
     """
     path = target.with_name(f".{target.name[:100]}.{os.urandom(6).hex()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return os.open(path, flags, mode), path
+    try:
+        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            yield file
+        replace(path, target)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
 def replace(source: str | Path, target: str | Path) -> None:
