@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import RebyteError
+from ..system import sqlite
 from ..system.files import locked, sync_folder
 from ..system.permissions import LOCK_NAME, UnsafeFile, check_private, private_folder
 
@@ -133,13 +133,8 @@ VERSION = len(MIGRATIONS)
 # for WAIT without a change is stuck; one that many write to gets a little longer.
 WAIT = 5.0
 LONGEST_WAIT = 30.0
-# Between two attempts, doubled after each: hundreds of processes that asked every few milliseconds
-# would keep the one that writes from running.
-PAUSE = 0.02
-LONGEST_PAUSE = 0.16
-# SQLite's own codes; PyPy's sqlite3 has no names for them.
-_BUSY, _LOCKED = 5, 6
-_ERROR, _CORRUPT, _NOT_A_DATABASE = 1, 11, 26
+
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class HistoryUnusable(RebyteError):
@@ -220,7 +215,7 @@ class Database:
             connection.execute("ROLLBACK")
         connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
-        if _version(connection) != VERSION:  # another process has upgraded it since
+        if sqlite.version(connection) != VERSION:  # another process has upgraded it since
             connection.execute("ROLLBACK")
             raise self._too_new()
         self._guard.acquire()
@@ -232,21 +227,12 @@ class Database:
         SQLite could wait by itself, but a signal would have to wait with it, and so would every
         other thread: here the guard is free between two attempts.
         """
-        began = last_change = time.monotonic()
-        changes, pause = None, PAUSE
-        while True:
-            try:
-                with self._guard:
-                    return attempt()
-            except sqlite3.OperationalError as problem:
-                now, before, changes = time.monotonic(), changes, self._changes()
-                if changes != before:
-                    last_change = now
-                stuck = now - last_change >= WAIT or now - began >= LONGEST_WAIT
-                if stuck or not _is_busy(problem):
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+
+        def guarded() -> T:
+            with self._guard:
+                return attempt()
+
+        return sqlite.retried(guarded, wait=WAIT, longest=LONGEST_WAIT, changes=self._changes)
 
     def _changes(self) -> int | None:
         """A number that changes when another process commits; None when that cannot be told."""
@@ -264,9 +250,9 @@ class Database:
             check_private(self.path)
             self._make()
         check_private(self.path)
-        connection = _connect(self.path)
+        connection = sqlite.connect(self.path, timeout=0)
         try:
-            if _version(connection) == 0:  # it is moved into place with all of its tables
+            if sqlite.version(connection) == 0:  # it is moved into place with all of its tables
                 raise HistoryUnusable(
                     f"the history {self.path} was emptied: the keys of --once, and what is to be"
                     " searched for, are lost",
@@ -295,7 +281,7 @@ class Database:
             # SQLite gives its side files the mode of this one.
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             try:
-                with closing(_connect(new)) as connection:
+                with closing(sqlite.connect(new, timeout=0)) as connection:
                     self._upgrade(connection)
                     # Only now: in WAL, a full disk would let the commit pass and leave half a file.
                     connection.execute("PRAGMA journal_mode=WAL")
@@ -318,23 +304,18 @@ class Database:
             os.replace(new, self.path)
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
-        version = _version(connection)
+        version = sqlite.version(connection)
         if version == VERSION:
             return
         if version > VERSION:
             raise self._too_new()
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with sqlite.writing(connection):
             # Asked again: another process may have upgraded it while this one waited.
-            for step in range(_version(connection), VERSION):
+            for step in range(sqlite.version(connection), VERSION):
                 for statement in MIGRATIONS[step].split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={step + 1}")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
 
     def _too_new(self) -> HistoryUnusable:
         return HistoryUnusable(f"{self.path} was written by a newer rebyte")
@@ -345,14 +326,14 @@ class Database:
         try:
             yield
         except sqlite3.Error as problem:
-            if _is_busy(problem):
+            if sqlite.is_busy(problem):
                 raise HistoryBusy(
                     f"{unusable}: another process has kept it locked for {WAIT:g} s",
                     hint="End the other `rebyte`, or try again later",
                 ) from None
             hint = None
             # Not when a disk is full: the keys of --once would be lost.
-            if _code(problem) in (_ERROR, _CORRUPT, _NOT_A_DATABASE):
+            if sqlite.code_of(problem) in _DAMAGED:
                 hint = f"If it is damaged, move it away: mv {self.path} {self.path}.old"
             raise HistoryUnusable(f"{unusable}: {problem}", hint=hint) from None
         except UnsafeFile as problem:
@@ -401,33 +382,11 @@ class Lenient:
             warn(text + " (" + problem.hint + ")" if problem.hint else text)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
 def _side_files(path: Path) -> list[Path]:
-    return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
+    return [path.with_name(path.name + end) for end in sqlite.SIDE_FILES]
 
 
 def _remove(*paths: Path) -> None:
     for path in paths:
         with suppress(FileNotFoundError):
             path.unlink()
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _code(problem: sqlite3.Error) -> int:
-    """SQLite's primary result code; that of a plain error where Python does not tell it."""
-    code = getattr(problem, "sqlite_errorcode", None)
-    if code is None:
-        return _BUSY if "locked" in str(problem) else _ERROR
-    return int(code) & 0xFF
-
-
-def _is_busy(problem: sqlite3.Error) -> bool:
-    return _code(problem) in (_BUSY, _LOCKED)

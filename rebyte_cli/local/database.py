@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from ..system import sqlite
+
 BUSY_SECONDS = 30.0
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
 SCHEMA_VERSION = 5
@@ -77,8 +79,6 @@ TABLES = (
 )  # fmt: skip
 
 # What SQLite says, by its primary result codes.
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNUSABLE = {
     sqlite3.SQLITE_READONLY: "it cannot be written",
     sqlite3.SQLITE_PERM: "it cannot be opened",
@@ -173,7 +173,7 @@ class Store:
         check_folder(folder)
         self.objects.mkdir(exist_ok=True, mode=0o700)
         with self._explained():
-            self._idle.append(self._retry_locked(self._open))
+            self._idle.append(self._retried(self._open))
 
     def now(self) -> int:
         """The time by the injected clock, in milliseconds."""
@@ -198,17 +198,8 @@ class Store:
         try:
             with self._explained():
                 connection = self._writer = self._writer or self._take()
-                try:
-                    # IMMEDIATE takes the write lock at once. A transaction that read first and then
-                    # asked for it would be refused without waiting when another process wrote in
-                    # between. A signal that arrives meanwhile raises when the transaction is open.
-                    self._retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
+                with sqlite.writing(connection, self._retried):
                     yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:  # SQLite may have undone it by itself
-                        connection.execute("ROLLBACK")
-                    raise
         finally:
             self._writing.release()
 
@@ -281,10 +272,11 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
-            if code in _DAMAGED or (code == sqlite3.SQLITE_ERROR and "no such" in str(error)):
+            code = sqlite.code_of(error)
+            is_damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            if is_damaged or (code == sqlite3.SQLITE_ERROR and "no such" in str(error)):
                 raise self._damaged(str(error)) from error
-            if code in _UNUSABLE or code in _BUSY:
+            if code in _UNUSABLE or sqlite.is_busy(error):
                 waited = f"another process has been writing for {self._busy_seconds:g} s"
                 problem = _UNUSABLE.get(code, waited)
                 raise StateError(self.file, f"{problem} ({error})") from error
@@ -294,37 +286,15 @@ class Store:
         try:
             return self._idle.pop()
         except IndexError:
-            return self._retry_locked(self._open)
+            return self._retried(self._open)
 
-    def _retry_locked(self, action: Callable[[], Result]) -> Result:
-        """Repeat `action` while SQLite says "locked", up to the busy limit.
-
-        SQLite's own busy timeout does not cover the switch to WAL nor the moment in which the last
-        process closes the file while the next one opens it.
-        """
-        deadline = time.monotonic() + self._busy_seconds
-        pause = 0.001
-        while True:
-            try:
-                return action()
-            except sqlite3.OperationalError as error:
-                text = str(error)
-                if ("locked" not in text and "busy" not in text) or time.monotonic() > deadline:
-                    raise
-            # Different lengths, or two hundred processes started together would collide again.
-            time.sleep(pause * (0.5 + os.urandom(1)[0] / 256))
-            pause = min(pause * 2, 0.1)
+    def _retried(self, action: Callable[[], Result]) -> Result:
+        return sqlite.retried(action, wait=self._busy_seconds, longest=self._busy_seconds)
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.file,
-            timeout=self._busy_seconds,
-            isolation_level=None,
-            check_same_thread=False,  # but each serves one thread at a time
-        )
+        connection = sqlite.connect(self.file, timeout=self._busy_seconds)
         try:
-            connection.row_factory = sqlite3.Row
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            version = sqlite.version(connection)
             if version > SCHEMA_VERSION:
                 problem = f"a newer rebyte wrote it (format {version}, not {SCHEMA_VERSION})"
                 raise StateError(self.file, f"{problem}; update this one")
@@ -378,8 +348,7 @@ def discard(folder: Path) -> None:
 
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with sqlite.writing(connection):
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
         # Since format 3. The owner of an older webhook is unknown.
@@ -398,11 +367,6 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute("ALTER TABLE runs ADD COLUMN parked INTEGER")
             connection.execute("ALTER TABLE runs ADD COLUMN worked INTEGER NOT NULL DEFAULT 0")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:

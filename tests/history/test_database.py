@@ -19,6 +19,7 @@ from rebyte_cli.history import database, references
 from rebyte_cli.history.database import VERSION, HistoryUnusable
 from rebyte_cli.history.history import History
 from rebyte_cli.history.rows import Reservation
+from rebyte_cli.system import sqlite
 from tests.conftest import COMMAND, Done, need_tool
 from tests.forks import run_forks
 from tests.servers import RawServer, json_reply
@@ -313,7 +314,7 @@ def test_a_writer_that_gets_on_is_waited_for_longer(
                 writer.execute("BEGIN IMMEDIATE")
 
     pauses = Pauses(commit_now_and_then)
-    monkeypatch.setattr(database, "time", pauses)
+    monkeypatch.setattr(sqlite, "time", pauses)
     history.add_task({"id": "b"}, prompt="x")
     writer.close()
     assert pauses.monotonic() > 4 * database.WAIT
@@ -330,7 +331,7 @@ def test_a_writer_that_waits_for_long_asks_less_and_less_often(
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     pauses = Pauses(lambda: writer.close() if pauses.monotonic() > 2 else None)
-    monkeypatch.setattr(database, "time", pauses)
+    monkeypatch.setattr(sqlite, "time", pauses)
     history.add_task({"id": "b"}, prompt="x")
     assert [task["id"] for task in history.tasks()] == ["b", "a"]
     assert len(pauses) < 20

@@ -98,7 +98,7 @@ def test_writers_of_one_process_do_not_meet_in_sqlite(
     """SQLite would have them sleep, and under load one of them until its time is up."""
     impatient = partial(sqlite3.connect, isolation_level=None, check_same_thread=False, timeout=0)
     monkeypatch.setattr(sqlite3, "connect", lambda file, **_: impatient(file))
-    monkeypatch.setattr(Store, "_retry_locked", lambda _store, action: action())
+    monkeypatch.setattr(Store, "_retried", lambda _store, action: action())
     with closing(Store(tmp_path)) as store, ThreadPoolExecutor(8) as pool:
         names = [f"name {number}" for number in range(200)]
         list(pool.map(lambda name: store.remember(name, "kept"), names))
