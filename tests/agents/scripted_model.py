@@ -29,7 +29,7 @@ import json
 import re
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -328,6 +328,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.turns.append(turn)
         self.server.bodies.append(json.dumps(body))
         self.server.headers.append({name.lower(): text for name, text in self.headers.items()})
+        if self.server.refusals and turn.tools:
+            return self.reply(*self.server.refusals.pop()())
         if turn.directive.isdigit() and turn.tools:
             code = int(turn.directive)
             kind = ERRORS.get(code, "api_error")
@@ -360,12 +362,14 @@ class Handler(BaseHTTPRequestHandler):
         value: Json = json.loads(data or b"{}")
         return value
 
-    def reply(self, status: int, value: Json) -> None:
+    def reply(self, status: int, value: Json, headers: dict[str, str] | None = None) -> None:
         """Answer with one JSON document."""
         data = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
@@ -408,6 +412,8 @@ class Model(ThreadingHTTPServer):
         self.turns: list[Turn] = []
         self.bodies: list[str] = []  # the whole requests, as JSON
         self.headers: list[dict[str, str]] = []
+        # What answers the next requests, from the last on: status, document and headers.
+        self.refusals: list[Callable[[], tuple[int, Json, dict[str, str]]]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self) -> Model:

@@ -78,6 +78,41 @@ def test_run_patch_and_follow_up(run: Run, model: Model, agent: str, repository:
     assert any(prompt in text for text in prompts)  # the agent's own session, not a summary
 
 
+def refusal(agent: str, seconds: int) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """How the vendor of an agent refuses requests for so long."""
+    if agent == "claude":
+        name = "anthropic-ratelimit-unified"
+        reset = str(int(time.time()) + seconds)
+        error = {"type": "error", "error": {"type": "rate_limit_error", "message": "Limited"}}
+        return 429, error, {f"{name}-status": "rejected", f"{name}-reset": reset}
+    if agent == "codex":
+        limit = {"type": "usage_limit_reached", "resets_in_seconds": seconds, "message": "Limited"}
+        return 429, {"error": limit}, {}
+    if agent == "gemini":
+        retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{seconds}s"}
+        status = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Limited"}
+        return 429, {"error": {**status, "details": [retry]}}, {}
+    return 429, {"error": {"message": "Limited"}}, {"Retry-After": str(seconds)}
+
+
+def test_a_usage_limit_is_waited_for(run: Run, model: Model, agent: str) -> None:
+    model.refusals.append(lambda: refusal(agent, 12))
+    prompt = "The codeword is heron. [[write hello.txt Hello there]]"
+    task = run("create", prompt, "-x", agent, "-g", ".", "-o", "json").json["id"]
+    eventually(lambda: "resumesAt" in run("get", task).json)
+    asked = sum(bool(turn.tools) for turn in model.turns)
+    assert asked == 1
+    done = run("wait", task, "-o", "json")
+    assert (done.json["status"], done.json["finalResult"]) == ("completed", "I wrote hello.txt.")
+    events = run("logs", task, "-o", "jsonl").documents
+    assert [event["eventType"] for event in events].count("limited") == 1
+    sessions = [e["payload"]["session_id"] for e in events if e["eventType"] == "init"]
+    assert len(set(sessions)) == 1, sessions  # the same session continues
+    assert run("diff", task).out.count("+Hello there\n") == 1
+    again = run("follow-up", task, "What did I tell you? [[recall]]", "--wait", "-o", "json")
+    assert again.json["finalResult"] == "You told me heron."
+
+
 def test_a_follow_up_after_another_agent_in_the_workspace(run: Run, agent: str) -> None:
     words = ("The codeword is egret.", "-x", agent, "-g", ".", "--wait", "-o", "json")
     first = run("create", *words).json
