@@ -418,11 +418,24 @@ class App:
         return error.copy_with(message=self.typed(error.message), hint=hint)
 
     def close(self) -> None:
-        """Stop the local service, after it has delivered what is due, and connections over ssh."""
+        """Stop the local service, after it has delivered what is due, and connections over ssh.
+
+        Without that service, look after runs on this machine that wait for a usage limit, as it
+        does.
+        """
+        had_service = "service" in self.__dict__
         for name in ("service", "ssh"):
             connector = self.__dict__.pop(name, None)
             if connector is not None:
                 connector.stop()
+        # Not for one such as --help, which reads no settings.
+        if had_service or not self.__dict__.keys() & {"config", "state_dir"}:
+            return
+        with suppress(RebyteError, OSError):  # no folder, or one that others can write to
+            if (self.state_dir / "local/limits").is_dir():
+                from .local.revival import revive
+
+                revive(self.local_folder())
 
     def typed(self, text: str) -> str:
         """A text with the `-P NAME` of this run in the commands that it suggests."""

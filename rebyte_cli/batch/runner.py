@@ -842,6 +842,7 @@ class Runner:
             ],
             "paused": self._throttle.network_is_down,
             "sought": self._lines.count("lost"),
+            "limited": sum(entry.is_limited for entry in self._lines.values()),
             "ended_here": sum(one.is_over and one.begun_here for one in self._lines.values()),
         }
 

@@ -340,7 +340,7 @@ def discard(folder: Path) -> None:
 
     for name in ("service.db", "service.db-wal", "service.db-shm"):
         (folder / name).unlink(missing_ok=True)
-    for name in ("objects", "workspaces", "lenders"):
+    for name in ("objects", "workspaces", "lenders", "limits"):
         remove_tree(folder / name)
         if (folder / name).exists():
             raise OSError(f"{folder / name} cannot be removed")

@@ -39,7 +39,7 @@ class LiveRow(NamedTuple):
     @property
     def rank(self) -> int:
         """Who needs an answer comes first, then what runs, then what has ended."""
-        return {"waiting": 0, "running": 1}.get(self.status, 2)
+        return {"waiting": 0, "running": 1, "queued": 1, "limited": 1}.get(self.status, 2)
 
 
 class LiveState(NamedTuple):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +15,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import COMMAND, Done
+from tests.local.agents.test_run_limit import LimitedModel, after
 from tests.terminals import Session
+from tests.waiting import eventually
+
+from .test_task_budget import asking as asking
 
 Run = Callable[..., Done]
 PROMPT = "Hello [[run=0s]] [[limit=1h]]"
@@ -94,6 +101,39 @@ def test_a_word_without_a_duration_is_refused(local: Run) -> None:
     assert done.status == 1
     assert "[[limit]] needs a duration" in done.err
     assert local("list").json["data"] == []
+
+
+# Real agents
+
+
+def test_any_command_with_the_key_resumes_a_run_that_lost_its_process(
+    asking: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LimitedModel() as model:
+        threading.Thread(target=model.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", model.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-real")
+        model.refuses, model.refusal = 1, lambda: after(3600)
+        create = ["-P", "local", "create", "-x", "mine", "-o", "json"]
+        task = asking(*create, "ask()").json["id"]
+        get = ["-P", "local", "get", task]
+        eventually(lambda: "resumesAt" in asking(*get).json)
+        (lock,) = (home / ".local/state/rebyte/local/workspaces").glob("*/runs/*/lock")
+        waiting = int(lock.read_text().split()[0])
+        os.kill(waiting, signal.SIGKILL)
+        (file,) = (home / ".local/state/rebyte/local/limits").glob("?" * 32)
+        resumes, seconds, boot, _ = file.read_text().split()
+        file.write_text(f"{resumes} {seconds} {boot} 0")
+        with monkeypatch.context() as without:
+            without.delenv("ANTHROPIC_API_KEY")
+            assert asking("profile", "list").status == 0
+            assert "resumesAt" in asking(*get).json
+        assert len(model.asked) == 1
+        assert asking("profile", "list").status == 0
+        eventually(lambda: len(model.answered) == 1)
+        done = asking("-P", "local", "wait", task, "-o", "json")
+        assert (done.status, len(model.asked)) == (0, 2)
+        model.shutdown()
 
 
 # --on-limit

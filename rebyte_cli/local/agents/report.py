@@ -17,7 +17,19 @@ from ...system.git import GitFailed
 from .. import http
 from ..artifact_store import NO_AGENT
 from ..database import Store, make_folder
-from . import config, confined, edge, jail, lenders, programs, runs, sharing, skills, sweep
+from . import (
+    account_limit,
+    config,
+    confined,
+    edge,
+    jail,
+    lenders,
+    programs,
+    runs,
+    sharing,
+    skills,
+    sweep,
+)
 from .adapter import Adapter, User
 from .disarm import disarm
 from .jail_group import JailGroup
@@ -275,4 +287,5 @@ def stop_all(store: Store) -> None:
         runs.stop(store.folder, run)
     for folder in (store.folder / "workspaces").glob("*"):
         Workspace(store.folder, folder.name).remove()
-    confined.remove_tree(store.folder / lenders.FOLDER)
+    for name in (lenders.FOLDER, account_limit.FOLDER):
+        confined.remove_tree(store.folder / name)

@@ -31,6 +31,7 @@ class RunMeter:
         # was called with `afresh`.
         self.refused_for: float | None = None
         self.has_passed = False
+        self.was_refused_last = False
 
     def look(self, *, afresh: bool = False) -> bool:
         """Read what is new; whether that changed what the run has used.
@@ -49,10 +50,11 @@ class RunMeter:
                 changed |= self._usages.get(key) != entry.usage
                 self._usages[key] = entry.usage
             if isinstance(entry.refused_for, int | float):
-                self.refused_for = float(entry.refused_for)
-            self.has_passed |= entry.usage is not None
+                self.refused_for, self.was_refused_last = float(entry.refused_for), True
+            elif entry.usage is not None:
+                self.has_passed, self.was_refused_last = True, False
         if afresh:
-            self.refused_for, self.has_passed = None, False
+            self.refused_for, self.has_passed, self.was_refused_last = None, False, False
         return changed
 
     def used(self, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -421,10 +421,10 @@ class Supervisor:
             outcome = Outcome(False, "", reason, parser.usage)
         else:
             outcome = parser.finish(status, stderr)
-        if outcome.succeeded:
+        self._meter.look()
+        if outcome.succeeded and not self._meter.was_refused_last:
             self._limit.pass_on()
         elif not self.on_screen:
-            self._meter.look()
             self._limit.raise_if_refused(parser, outcome.reason)
         refused = start.way.refused()
         if outcome.succeeded:

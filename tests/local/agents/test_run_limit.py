@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from rebyte_cli.local.agents import config, runs
 from rebyte_cli.local.agents.account_limit import AccountLimit
+from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.server import Service
 from tests.waiting import eventually
@@ -46,7 +48,8 @@ class _Answers(BaseHTTPRequestHandler):
     server: LimitedModel
 
     def do_POST(self) -> None:
-        who = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))["who"]
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        who = json.loads(body).get("who", "")
         status, document = 200, {"model": "m", "usage": {"input_tokens": 1}}
         headers: dict[str, str] = {}
         with self.server.lock:
@@ -297,6 +300,66 @@ def test_a_service_gives_runs_another_process(bench: Bench, model: LimitedModel)
         come(bench)
         eventually(lambda: model.answered == ["one"])
     assert bench.wait(prompt).outcome == "succeeded"
+
+
+# What an agent says itself, where no gateway sees the answers of its model
+
+INIT = {"type": "system", "subtype": "init", "session_id": "s-1", "model": "m", "cwd": "/code"}
+DONE = {"type": "result", "subtype": "success", "is_error": False, "result": "Done."}
+
+
+def claude(*lines: dict[str, Any], rest: str = "") -> Claude:
+    """An agent that prints these lines as Claude Code does, and is done when it is resumed."""
+    code = f"""
+import json, sys, time
+def say(lines):
+    for line in lines: print(json.dumps(line), flush=True)
+say([{INIT!r}])
+if "--resume" in sys.argv:
+    said = sys.stdin.read()
+    ok = sys.argv[sys.argv.index("--resume") + 1] == "s-1" and "continue" in said.lower()
+    say([dict({DONE!r}, result="Resumed." if ok else repr((sys.argv, said)))])
+else:
+    say({list(lines)!r})
+    {rest or "pass"}
+"""
+    return Claude(command=(PYTHON, "-I", "-c", code), extra_paths=(sys.base_prefix,))
+
+
+def limit_event(seconds: int) -> dict[str, Any]:
+    info = {"status": "rejected", "resetsAt": int(time.time()) + seconds}
+    return {"type": "rate_limit_event", "rate_limit_info": info}
+
+
+FAILED = {"type": "result", "subtype": "success", "is_error": True}
+
+
+@pytest.mark.parametrize("how", ["event", "words"])
+def test_the_same_session_continues_after_what_the_agent_said(bench: Bench, how: str) -> None:
+    if how == "event":
+        agent = claude(limit_event(3600), rest=f"time.sleep({NAP}8)")
+    else:
+        reset = int(time.time()) + 3600
+        agent = claude({**FAILED, "result": f"Claude AI usage limit reached|{reset}"})
+    prompt = bench.start(agent, account=ACCOUNT, network="host")
+    parked(bench, prompt)
+    assert bench.look(prompt).session == "s-1"
+    come(bench)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)  # it sleeps for a while
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("succeeded", "Resumed.")
+
+
+def test_an_agent_that_waits_itself_does_not_stall(bench: Bench) -> None:
+    retry = {"type": "system", "subtype": "api_retry", "attempt": 1, "max_retries": 10,
+             "error_status": 500, "error": "api_error", "retry_delay_ms": 6000}  # fmt: skip
+    agent = claude(retry, rest=f"time.sleep(5); say([{DONE!r}])")
+    run = bench.run(agent, stall=2)
+    assert (run.outcome, run.answer) == ("succeeded", "Done.")
+    stalled = claude({**retry, "retry_delay_ms": 100}, rest=f"time.sleep({NAP}7)")
+    run = bench.run(stalled, stall=2)
+    assert run.outcome == "failed"
+    assert "got no answer from its model" in str(run.answer)
 
 
 # The account's time
