@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..system import git
-from .protection import Protection, of_command
+from .protection import Protection, protection
 
 FETCH_SECONDS = 1800.0
 MOST_WORDS = 500  # paths in one command line
-SUBMODULE = "160000"
+LINK, SUBMODULE = "120000", "160000"
 # All that one commit reaches, no branch needed; deltas are not worth the time (see lenders.py).
 UPLOAD_PACK = "git -c pack.window=0 -c uploadpack.allowAnySHA1InWant=true upload-pack"
 # The files as they are in the repository, whatever the user's git prefers.
@@ -49,16 +49,16 @@ def make(folder: Path, base: Base, patch: bytes, command: str, protect: Sequence
     """
     commit = _fetched(folder, base)
     before = _entries(folder, ["ls-tree", "-r", "-z", "--full-tree", commit])
-    protection = Protection([*of_command(command, before), *protect])
     git.run(["read-tree", commit], folder)
+    protected = protection(command, protect, before, _links(folder, before))
     if patch.strip():
         file = folder / ".git" / "check.patch"
         file.write_bytes(patch)
         git.run([*_AS_THEY_ARE, "apply", "--cached", "--whitespace=nowarn", str(file)], folder)
         file.unlink()
-    restored = _put_back(folder, before, protection)
+    restored = _put_back(folder, before, protected)
     git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder)
-    kept = [path for path in before if protection.covers(path)]
+    kept = [path for path in before if protected.covers(path)]
     _write_as_before(folder, commit, [path for path in kept if before[path].mode != SUBMODULE])
     git.run(["update-index", "-q", "--refresh", "--ignore-submodules"], folder)
     return restored
@@ -89,6 +89,16 @@ def _entries(folder: Path, words: Sequence[str]) -> dict[str, _Entry]:
         mode, *others = state.split(" ")  # the id, and a type before it or a stage behind it
         found[path] = _Entry(mode, max(others, key=len))
     return found
+
+
+def _links(folder: Path, entries: Mapping[str, _Entry]) -> dict[str, str]:
+    """The targets of the links among these entries, which are those of the index."""
+    aside = folder.parent / "links"
+    paths = [path for path, entry in entries.items() if entry.mode == LINK]
+    for some in _portions(paths):
+        words = ["-c", "core.symlinks=true", "checkout-index", "--quiet", f"--prefix={aside}/"]
+        git.run([*words, "--", *some], folder)
+    return {path: os.readlink(aside / path) for path in paths}
 
 
 def _put_back(folder: Path, before: Mapping[str, _Entry], protection: Protection) -> list[str]:

@@ -143,6 +143,15 @@ def test_files_that_the_command_names_are_protected(agents: Local, repository: P
     assert check(agents, "sh tests/run.sh", "--protect", "!tests/run.sh").status == 0
 
 
+def test_what_a_protected_link_leads_to_is_protected(agents: Local, repository: Path) -> None:
+    (repository / "check.sh").symlink_to("tests/run.sh")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Link")
+    work(agents, repository, "echo true > tests/run.sh; echo a > tests/new.sh")
+    done = check(agents, "sh check.sh")
+    assert (done.status, done.json["restored"]) == (10, ["tests/run.sh"])
+
+
 def test_a_conftest_cannot_skip_the_tests(agents: Local, repository: Path) -> None:
     """pytest reads those of every folder by itself."""
     (repository / "tests/test_answer.py").write_text("def test_it(): assert False\n")
@@ -277,7 +286,7 @@ def test_another_service(inside: Local, home: Path, tmp_path: Path) -> None:
     inside("-P", "local", "artifact", "put", "@last", str(patch))
     repository.write("b.txt", "later\n")
     repository.commit("Later")
-    command = "grep -h two a* && test ! -e b*"
+    command = "ls | xargs grep -h two && test ! -e b*"
     done = inside("-P", "local", "check", "@last", command, "-o", "json")
     assert (done.status, done.json["output"]) == (0, "two"), done
     here = ("-o", "json", "--base", "HEAD")
