@@ -43,9 +43,11 @@ from ._options import (
     limit_fields,
     network_fields,
     network_options,
+    no_setup_option,
     notify_option,
     on_limit_option,
     on_question_option,
+    setup_field,
     stream_option,
     timeout_option,
     wait_option,
@@ -78,6 +80,7 @@ class CreateOptions(NamedTuple):
     no_jail: bool
     network: str | None
     allow: Sequence[str]
+    no_setup: bool
     notify: bool
     attempts: int
     executors: Sequence[str]
@@ -145,6 +148,7 @@ def create_options(function: F) -> F:
         network_options,
         budget_option,
         on_limit_option,
+        no_setup_option,
     )
     for decorate in reversed(decorators):
         function = decorate(function)
@@ -258,18 +262,30 @@ def _with_repository(
     """The choices with what the repository's `.rebyte.toml` asks for, if the user trusts it."""
     checks = choices.checks
     is_checked = (choices.wait or choices.stream) and not checks.no_check
-    if base is not None and is_checked:
+    wanted = [*_of_run(app, fields), *(CHECKS if is_checked else ())]
+    if base is not None and wanted:
         from ..system import git
 
-        says = RepositorySays(app, CHECKS, no_jail=choices.no_jail)
+        says = RepositorySays(app, wanted, no_jail=choices.no_jail)
         folder = fields.get("localRepository") or git.top_level(".")
-        checks = with_file(checks, says.at(str(folder), base))
+        found = says.at(str(folder), base)
+        checks = with_file(checks, found) if is_checked else checks
     # A clone that an agent on this machine gets is read when the run has ended.
     is_known_later = app.settings.is_local and {"executor", "githubUrl"} <= fields.keys()
     if is_checked and checks.check is None and (base is not None or not is_known_later):
         require_check(checks)
         checks = checks._replace(no_check=True)
     return choices._replace(checks=checks)
+
+
+def _of_run(app: App, fields: Mapping[str, Any]) -> list[str]:
+    """The settings of `.rebyte.toml` that the run of an agent on this machine uses."""
+    is_real = app.settings.is_local and app.environment.get("REBYTE_LOCAL_AGENTS") != "0"
+    if not is_real or not {"executor", "localRepository"} <= fields.keys():
+        return []
+    is_set_up = "workspaceId" not in fields and fields.get("setup") != "off"
+    has_hosts = fields.get("network", "list") == "list"
+    return [*(["setup", "cache"] if is_set_up else []), *(["allow"] if has_hosts else [])]
 
 
 def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Mending | None:
@@ -331,6 +347,7 @@ def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -
     network = network_fields(app, choices.network, choices.allow)
     budget = budget_fields(app, choices.budget, fields.get("model"))
     limit = limit_fields(app, choices.on_limit)
+    network |= setup_field(app, no_setup=choices.no_setup)
     if not app.settings.is_own_service:
         if choices.no_jail and choices.checks.check is None:
             raise BadUsage("--no-jail requires -P local: it is for agents on this machine")

@@ -558,6 +558,22 @@ def limit_fields(app: App, on_limit: str | None) -> dict[str, Any]:
     return {"onLimit": on_limit}
 
 
+def no_setup_option(function: F) -> F:
+    """Add `--no-setup` to a command; `setup_field` reads it."""
+    return click.option(
+        "--no-setup",
+        is_flag=True,
+        help="With -P local: do not run the setup of the repository's .rebyte.toml.",
+    )(function)
+
+
+def setup_field(app: App, *, no_setup: bool) -> dict[str, Any]:
+    """The field of a task for this option. BadUsage for any service but the local one."""
+    if no_setup and not app.settings.is_own_service:
+        raise BadUsage("--no-setup requires -P local: it is for agents on this machine")
+    return {"setup": "off"} if no_setup else {}
+
+
 # What `create` and `batch` send besides the prompt
 
 

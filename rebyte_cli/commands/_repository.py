@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ..system.repository_file import RepositoryFile
 
 CHECKS = ("check", "protect")  # what a check uses
-RUNS = ("setup", "allow", "cache")  # what an agent's run on this machine uses
 
 
 class RepositorySays:

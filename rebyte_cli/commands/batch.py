@@ -33,7 +33,9 @@ from ._options import (
     network_fields,
     network_options,
     on_limit_option,
+    no_setup_option,
     on_question_option,
+    setup_field,
     task_options,
     timeout_option,
 )
@@ -104,6 +106,7 @@ class Shard(ParamType[tuple[int, int]]):
 )
 @task_options()
 @network_options
+@no_setup_option
 @click.option(
     "-f",
     "--file",
@@ -229,6 +232,7 @@ def command(
     dry_run: bool,
     network: str | None,
     allow: tuple[str, ...],
+    no_setup: bool,
     no_jail: bool,
     **choices: Any,
 ) -> Any:
@@ -322,6 +326,7 @@ def command(
     asked_checks = CheckOptions.of({name: choices.pop(name) for name in CheckOptions._fields})
     defaults = chosen_fields(app, TaskOptions(**choices))
     defaults |= network_fields(app, network, allow) | limit_fields(app, on_limit)
+    defaults |= setup_field(app, no_setup=no_setup)
     piped = stdin() if file == "-" else None
     schema = asked_checks.schema
     batch = read_source(source, piped, defaults=defaults, files=files, labels=labels, schema=schema)

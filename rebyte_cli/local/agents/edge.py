@@ -215,10 +215,7 @@ class Edge:
 
     def refused(self) -> list[str]:
         """What the run was refused, a line for each host."""
-        if self._settings is None:
-            return []
-        hosts = record.refusals(self._settings.record).items()
-        return [_refused(place, host) for place, host in hosts if place]
+        return [] if self._settings is None else refused(Path(self._settings.record))
 
     def fault(self) -> str:
         """Why the last request to a model got no answer from it, or an empty text."""
@@ -247,6 +244,11 @@ class Edge:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+def refused(file: Path) -> list[str]:
+    """What the record of a gateway says was refused, a line for each host."""
+    return [_refused(place, host) for place, host in record.refusals(str(file)).items() if place]
 
 
 def _refused(place: str, host: record.RefusedHost) -> str:

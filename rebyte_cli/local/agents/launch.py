@@ -75,6 +75,7 @@ class Launcher:
             "keep_free": settings.keep_free,
             "tools": settings.tools,
             "caches": settings.caches,
+            "setup": self._setup(body, earlier),
             # The private HOME of the next run has only what is named again.
             "skills": list(earlier["skills"] if earlier else ()),
             **self._network(body, settings, earlier),
@@ -124,6 +125,13 @@ class Launcher:
         )
         other = {"adapter": config.describe(adapter), "model": None, "onLimit": run_limit.WAIT}
         return {"onLimit": wanted, "elsewhere": other | self._account(adapter, options)}
+
+    def _setup(self, body: JsonObject, earlier: dict[str, Any] | None) -> bool:
+        """Whether the `setup` of the repository may run; `setup` is this service's extension."""
+        wanted = http.optional_choice(body, "setup", ("on", "off"))
+        if wanted is None and earlier is not None:
+            return bool(earlier.get("setup", True))
+        return wanted != "off"
 
     def _network(
         self, body: JsonObject, settings: config.LocalConfig, earlier: dict[str, Any] | None

@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ...system import git
 from ...system.git import GitFailed
+from ...system.repository_file import RepositoryFile, RepositoryFileError
 from ..artifact_store import PATCH_FILE
 from ..database import Store, new_id
 from ..http import stamp
@@ -34,8 +35,10 @@ from . import (
     edge,
     jail,
     programs,
+    repository_asks,
     run_limit,
     runs,
+    setup,
     skills,
     spawn,
     spool,
@@ -370,6 +373,7 @@ class Supervisor:
                 lacks = self._workspace.prepare(made_from, uploads, share=options["jail"])
             self._tell(lacks)
             remember_origin(self._workspace, made_from.repository)
+            self._set_up(made_from.repository)
         except OSError as error:
             raise RunFailed(f"The workspace cannot be prepared: {error}") from None
         with self._store.read() as db:
@@ -379,6 +383,70 @@ class Supervisor:
             # The session went with a crash or an older HOME; the files are all there.
             outcome, _ = self._agent(adapter, None)
         return outcome
+
+    def _set_up(self, repository: str | None) -> None:
+        """Do what the repository asks for, if the user trusts it and no agent has worked yet."""
+        fresh = self._workspace.is_fresh
+        is_set_up = fresh and self._options.get("setup", True)
+        wanted = ["setup", "cache"] if is_set_up else []
+        if edge.network_of(self._options) == edge.LIST:
+            wanted.append("allow")
+        asks = self._asks(repository, wanted)
+        if asks is not None:
+            hosts = [*self._options.get("hosts", ()), *asks.allow]
+            self._options["hosts"] = list(dict.fromkeys(hosts))
+            if is_set_up and asks.setup:
+                self._run_setup(asks.setup)
+        self._workspace.begin()
+
+    def _asks(self, repository: str | None, wanted: Sequence[str]) -> RepositoryFile | None:
+        """What the repository asks for, if it is to be obeyed; the transcript says which it is."""
+        try:
+            found = repository_asks.of_workspace(self._workspace, repository, self._state_dir)
+        except (RepositoryFileError, GitFailed) as error:
+            self._tell([f"Not used: {error}"])
+            return None
+        described = found.file.described(wanted) if found is not None else ""
+        if found is None or not described:
+            return None
+        is_used = found.is_trusted and self._options["jail"]
+        if is_used:
+            self._tell([f"From .rebyte.toml: {described}"])
+        elif found.is_trusted:
+            self._tell([f"Not without a sandbox, of .rebyte.toml: {described}"])
+        else:
+            self._tell(
+                [
+                    f"This repository's .rebyte.toml asks for: {described}\nIt is not obeyed until"
+                    f" you trust it: `rebyte local trust {self._run.task}`"
+                ]
+            )
+        return found.file if is_used else None
+
+    def _run_setup(self, command: str) -> None:
+        """Run the setup; the run fails with it, and says why. Raises RunFailed and OSError."""
+        call = {"id": "setup", "name": "setup", "input": {"command": command}}
+        self._append([AgentEvent("tool_use", call)])
+        end = setup.run(
+            self._workspace,
+            command,
+            self._options,
+            self._folder,
+            held=lambda is_held: self._hold() if is_held else self._release(),
+            problem=partial(_full_disk, self._workspace, self._options),
+        )
+        output = setup.tail(self._folder)
+        failed = {"is_error": True} if end.status else {}
+        self._append([AgentEvent("tool_result", {"id": "setup", "output": output, **failed})])
+        refused = setup.refused(self._folder)
+        if end.status == 0:
+            self._tell(refused)
+            return
+        why = end.reason or f"it exited with status {end.status}"
+        notes = [f"The setup of the repository failed: {why}", *refused]
+        if self._not_found:
+            notes.append(tools.hint(self._not_found, os.environ.get("PATH", "")))
+        raise RunFailed("\n".join([*notes, *filter(None, [output])]))
 
     @contextlib.contextmanager
     def _telling_of_the_clone(self) -> Iterator[None]:
@@ -536,7 +604,7 @@ class Supervisor:
             (self._folder / STDERR_FILE).open("wb", buffering=0) as errors,
         ):
             self._meter.look(afresh=True)
-            self._holding = True  # a signal between the start and the `with` would leave it alive
+            self._hold()
             with JailGroup(
                 start.confinement,
                 start.line,
@@ -645,6 +713,10 @@ class Supervisor:
         already, self._ending = self._ending, True
         if not already and not self._holding:
             raise RunStopped
+
+    def _hold(self) -> None:
+        """Hold signals back: one between a jail's start and its `with` would leave it alive."""
+        self._holding = True
 
     def _release(self) -> None:
         """Raise what a signal meant that arrived while it was held back."""

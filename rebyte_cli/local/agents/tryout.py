@@ -14,10 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ...system.files import take_lock
+from ...system.process_group import ProcessGroup
 from ..gateway import record
 from . import config, confined, edge, jail, tools
 from .adapter import without_sequences
@@ -152,7 +154,7 @@ def run(
             stderr=subprocess.STDOUT,
         )
         with group:
-            end = _ended(group, log, seconds, stopped, way)
+            end = until_end(group, log, seconds, partial(_problem, way, stopped))
     if way is not None:
         with log.open("a") as text:
             for host in filter(None, record.refusals(str(place / edge.RECORD))):
@@ -170,13 +172,20 @@ def _way_out(place: Path, hosts: Sequence[str]) -> AbstractContextManager[edge.E
     return edge.way_out(options, AgentAccess(), os.environ, place)
 
 
-def _ended(
-    group: JailGroup,
-    log: Path,
-    seconds: float,
-    stopped: Callable[[], bool],
-    way: edge.Edge | None,
+def _problem(way: edge.Edge | None, stopped: Callable[[], bool]) -> str:
+    """Why a command cannot continue, or an empty text. Raises EdgeFailed without its gateway."""
+    if way is not None and (problem := way.problem()):
+        raise edge.EdgeFailed(problem)
+    return "it was stopped" if stopped() else ""
+
+
+def until_end(
+    group: ProcessGroup, log: Path, seconds: float, problem: Callable[[], str]
 ) -> TryoutEnd:
+    """Wait for the end of a command that prints to `log`, for so many seconds at most.
+
+    `problem` says why it cannot continue, or an empty text.
+    """
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -184,10 +193,8 @@ def _ended(
             return TryoutEnd(128 - status if status < 0 else status)
         if time.monotonic() >= deadline:
             return TryoutEnd(TIMED_OUT, f"it ran longer than {seconds:g} s and was ended")
-        if way is not None and (problem := way.problem()):
-            raise edge.EdgeFailed(problem)
-        if stopped():
-            return TryoutEnd(TIMED_OUT, "it was stopped")
+        if reason := problem():
+            return TryoutEnd(TIMED_OUT, reason)
         if log.stat().st_size > LARGEST_OUTPUT:
             return TryoutEnd(TIMED_OUT, f"it printed more than {LARGEST_OUTPUT >> 20} MiB")
 

@@ -26,6 +26,7 @@ from .source import login as source_login
 BASE = "base.git"
 SIZE = "size"
 TRASH = "trash"  # of the state folder: what is still to be deleted
+FRESH = "fresh"  # of a workspace in which no agent has begun: its setup may run
 EXCLUDE = "info/exclude"
 SKILLS = "skills"
 LARGEST_EXCLUDE = 1 << 24  # bytes, of all patterns and the names of inputs
@@ -94,6 +95,15 @@ class Workspace:
             if upload.wanted not in ("", name):
                 lacks.append(f"{upload.wanted} is /code/{name}: there is another file of its name")
         return lacks
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing has worked in it yet but a setup."""
+        return (self.folder / FRESH).exists()
+
+    def begin(self) -> None:
+        """Remember that from now on an agent may have written anything there."""
+        (self.folder / FRESH).unlink(missing_ok=True)
 
     def skills(self, but: Container[str]) -> list[str]:
         """The skills that the repository had at first, `but` those in these folders of it."""
@@ -198,6 +208,7 @@ class Workspace:
         git.run([*base, "symbolic-ref", "HEAD", "refs/heads/base"])
         if patterns := self._ignored(source):
             confined.write(making, EXCLUDE, patterns)
+        (self.folder / FRESH).touch(mode=0o600)
         os.replace(making, self.base)
         self.share_exclude()
 
