@@ -309,17 +309,30 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
 
 
 @define_in(command, "reset", statuses=())
+@click.option(
+    "--cache", "only_cache", is_flag=True, help="Delete only what setups of repositories left."
+)
 @yes_option
-def reset(app: App, yes: bool) -> Any:
+def reset(app: App, only_cache: bool, yes: bool) -> Any:
     """Delete everything that the local service stores.
 
     Deletes its tasks, workspaces, files and webhooks for good, together with what the history
     knows about them: `@last`, aliases, keys of --once. Also replaces a damaged service.db.
 
-    Example:
+    With --cache, only the folders go that `cache` in the `.rebyte.toml` of repositories names: the
+    next setup makes them again. What you trust (`local trust`) stays.
+
+    Examples:
 
       rebyte local reset --yes
+      rebyte local reset --cache
     """
+    if only_cache:
+        from ..local.agents import setup_cache
+        from ..output.table import byte_size
+
+        app.note(f"Freed {byte_size(setup_cache.empty(app.local_folder()))}")
+        return
     from ..config.fields import LOCAL as ORIGIN
     from ..history.history import History
     from ..local import server

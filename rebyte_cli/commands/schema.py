@@ -1,4 +1,4 @@
-"""Print the command tree, or a JSON Schema of the results or of config.toml."""
+"""Print the command tree, or a JSON Schema of the results or of a file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from ._base import define
 @define("schema", json_only=True, statuses=())
 @click.option("--results", is_flag=True, help="Print the JSON Schema of what each command prints.")
 @click.option("--config", is_flag=True, help="Print the JSON Schema of config.toml.")
+@click.option("--repository", is_flag=True, help="Print the JSON Schema of .rebyte.toml.")
 @click.pass_context
-def command(ctx: click.Context, _app: App, results: bool, config: bool) -> Document:
+def command(
+    ctx: click.Context, _app: App, results: bool, config: bool, repository: bool
+) -> Document:
     """Print every command with its arguments, options, types, choices, defaults and statuses.
 
     `schemaVersion` changes when a key is removed or changes its meaning, not when commands or keys
@@ -26,8 +29,12 @@ def command(ctx: click.Context, _app: App, results: bool, config: bool) -> Docum
       rebyte schema --results | jq '."$defs".task'
       rebyte schema --config > config.schema.json
     """
-    if results and config:
-        raise BadUsage("--results and --config cannot be used together")
+    if results + config + repository > 1:
+        raise BadUsage("--results, --config and --repository cannot be used together")
+    if repository:
+        from ..system.repository_file import schema
+
+        return Document(schema())
     if config:
         from ..config.json_schema import config_schema
 

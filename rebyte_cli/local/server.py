@@ -231,10 +231,10 @@ def reset(state_dir: Path) -> None:
 def status(state_dir: Path) -> dict[str, Any]:
     """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `keyLeaks`
     (requests to the object store that carried an API key), `agentsRunning`, `agentsQueued` and
-    `disk` (bytes) of real agents, and `serving`: the base URL where a served service answers for
-    this folder at the moment, or None. Raises StateError.
+    `disk` and `setupCaches` (bytes) of real agents, and `serving`: the base URL where a served
+    service answers for this folder at the moment, or None. Raises StateError.
     """
-    from .agents import report
+    from .agents import report, setup_cache
     from .agents.sweep import sweep
 
     store = Store(state_dir)
@@ -260,6 +260,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         "agentsRunning": agents["running"],
         "agentsQueued": agents["queued"],
         "disk": report.disk(state_dir),
+        "setupCaches": setup_cache.size(state_dir),
         "serving": f"{served.origin}/v1" if served else None,
     }
 

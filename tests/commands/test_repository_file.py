@@ -203,3 +203,29 @@ def test_a_simulated_run_is_checked_too(agents: Local, repository: Path) -> None
     words = ("create", "[[write=answer.txt:right]]", "-g", ".", "--wait", "-o", "json")
     done = agents(*words, cwd=repository)
     assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
+
+
+def test_a_run_takes_the_setup(agents: Local, repository: Path) -> None:
+    """Said where it is created; `--no-setup` takes none, and what is kept can be deleted."""
+    say(repository, 'setup = "mkdir -p lib; echo hi > lib/made"\ncache = ["lib"]\n')
+    trust(agents, repository)
+    done = create(agents, repository, "cat lib/made")
+    assert (done.status, done.json["finalResult"]) == (0, "hi\nDone."), done
+    assert "From .rebyte.toml: setup `mkdir -p lib; echo hi > lib/made`; cache lib" in done.err
+    assert "setup" in agents("logs", "@last").out
+    assert agents("local", "status", "-o", "json").json["setupCaches"] > 0
+    assert agents("local", "reset", "--cache").status == 0
+    assert agents("local", "status", "-o", "json").json["setupCaches"] == 0
+    done = create(agents, repository, "test ! -e lib", "--no-setup")
+    assert (done.status, ".rebyte.toml" in done.err) == (0, False), done
+    done = create(agents, repository, "test ! -e lib", "--no-jail")
+    assert (done.status, "Not without a sandbox, of .rebyte.toml: setup" in done.err) == (0, True)
+
+
+def test_a_setup_that_fails(agents: Local, repository: Path) -> None:
+    say(repository, 'setup = "echo no such package; exit 7"\n')
+    trust(agents, repository)
+    done = create(agents, repository, "true")
+    assert done.status == 10
+    assert "The setup of the repository failed: it exited with status 7" in done.err
+    assert "no such package" in done.err

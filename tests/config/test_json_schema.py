@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from rebyte_cli.config.fields import FIELDS
 from rebyte_cli.config.json_schema import config_schema
+from rebyte_cli.system import repository_file
 from rebyte_cli.config.settings import Config, resolve
 from rebyte_cli.config.toml import schema_line
 from rebyte_cli.errors import RebyteError
@@ -122,6 +123,7 @@ def test_a_name_that_is_not_known_fits_no_schema(document: Any, is_known: bool) 
 def test_the_command_prints_it(rebyte: Callable[..., Done]) -> None:
     assert rebyte("schema", "--config").json == config_schema()
     assert rebyte("schema", "--config", "--results").status == 2
+    assert rebyte("schema", "--repository").json == repository_file.schema()
 
 
 def test_another_checker_takes_a_file_that_the_command_wrote(

@@ -183,6 +183,7 @@ def _in_jail(
 ) -> int:
     program = programs.find(config.adapter_of(options["adapter"]), os.environ)
     confinement = jail.confine(workspace.folder, jailed=True)
+    workspace.begin()
     (workspace.folder / edge.RECORD).unlink(missing_ok=True)
     with edge.way_out(options, AgentAccess(), os.environ, workspace.folder) as way:
         needs = [*jail.certificates(os.environ), *(program.needs if program else ()), *way.needs]

@@ -26,6 +26,7 @@ from . import (
     lenders,
     programs,
     runs,
+    setup_cache,
     sharing,
     skills,
     sweep,
@@ -287,5 +288,5 @@ def stop_all(store: Store) -> None:
         runs.stop(store.folder, run)
     for folder in (store.folder / "workspaces").glob("*"):
         Workspace(store.folder, folder.name).remove()
-    for name in (lenders.FOLDER, account_limit.FOLDER):
+    for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):
         confined.remove_tree(store.folder / name)

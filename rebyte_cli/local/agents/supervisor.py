@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ...system import git
 from ...system.git import GitFailed
-from ...system.repository_file import RepositoryFile, RepositoryFileError
+from ...system.repository_file import RepositoryFileError
 from ..artifact_store import PATCH_FILE
 from ..database import Store, new_id
 from ..http import stamp
@@ -50,9 +50,11 @@ from .jail_group import JailGroup, end_rest
 from .lines import RunLimits, pump
 from .login_copies import LoginCopies
 from .model_access import AgentAccess, LoginExpired
+from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets
 from .run_limit import REACHED, RunLimit, RunLimited
 from .run_meter import RunMeter, left_behind
+from .setup_cache import CacheFailed, SetupCache
 from .spool import Spool, patiently
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
@@ -373,7 +375,7 @@ class Supervisor:
                 lacks = self._workspace.prepare(made_from, uploads, share=options["jail"])
             self._tell(lacks)
             remember_origin(self._workspace, made_from.repository)
-            self._set_up(made_from.repository)
+            self._set_up(made_from)
         except OSError as error:
             raise RunFailed(f"The workspace cannot be prepared: {error}") from None
         with self._store.read() as db:
@@ -384,22 +386,56 @@ class Supervisor:
             outcome, _ = self._agent(adapter, None)
         return outcome
 
-    def _set_up(self, repository: str | None) -> None:
+    def _set_up(self, made_from: WorkspaceSource) -> None:
         """Do what the repository asks for, if the user trusts it and no agent has worked yet."""
         fresh = self._workspace.is_fresh
         is_set_up = fresh and self._options.get("setup", True)
         wanted = ["setup", "cache"] if is_set_up else []
         if edge.network_of(self._options) == edge.LIST:
             wanted.append("allow")
-        asks = self._asks(repository, wanted)
+        asks = self._asks(made_from.repository, wanted)
         if asks is not None:
-            hosts = [*self._options.get("hosts", ()), *asks.allow]
+            hosts = [*self._options.get("hosts", ()), *asks.file.allow]
             self._options["hosts"] = list(dict.fromkeys(hosts))
-            if is_set_up and asks.setup:
-                self._run_setup(asks.setup)
+            if is_set_up and asks.file.setup:
+                # What the commit does not have must not reach other runs.
+                is_clean = not made_from.with_changes and not self._options["uploads"]
+                with self._cached(asks, keep=is_clean):
+                    self._run_setup(asks.file.setup)
         self._workspace.begin()
 
-    def _asks(self, repository: str | None, wanted: Sequence[str]) -> RepositoryFile | None:
+    @contextlib.contextmanager
+    def _cached(self, asks: RepositoryAsks, *, keep: bool) -> Iterator[None]:
+        """The folders that are kept are there for the setup in the block, and kept after it.
+
+        Without `keep`, they stay as they were kept. Where that fails, the setup does without.
+        """
+        cache = SetupCache(
+            self._state_dir,
+            self._workspace,
+            (asks.repository, asks.file.setup, asks.file.cache),
+            held=self._held,
+            problem=partial(_full_disk, self._workspace, self._options),
+        )
+        self._tell([f"Not kept, since the repository has it: {name}" for name in cache.own])
+        if not cache.names:
+            yield
+            return
+        for name in cache.names:
+            self._workspace.exclude(name)
+        try:
+            if commit := cache.take():
+                self._tell([f"From the cache of {commit[:10]}: {', '.join(cache.names)}"])
+        except (CacheFailed, GitFailed, OSError) as error:
+            self._tell([f"The cache is not used: {error}"])
+        yield
+        try:
+            if keep:
+                cache.keep()
+        except (CacheFailed, OSError) as error:
+            self._tell([f"The cache is not kept: {error}"])
+
+    def _asks(self, repository: str | None, wanted: Sequence[str]) -> RepositoryAsks | None:
         """What the repository asks for, if it is to be obeyed; the transcript says which it is."""
         try:
             found = repository_asks.of_workspace(self._workspace, repository, self._state_dir)
@@ -421,7 +457,7 @@ class Supervisor:
                     f" you trust it: `rebyte local trust {self._run.task}`"
                 ]
             )
-        return found.file if is_used else None
+        return found if is_used else None
 
     def _run_setup(self, command: str) -> None:
         """Run the setup; the run fails with it, and says why. Raises RunFailed and OSError."""
@@ -432,7 +468,7 @@ class Supervisor:
             command,
             self._options,
             self._folder,
-            held=lambda is_held: self._hold() if is_held else self._release(),
+            held=self._held,
             problem=partial(_full_disk, self._workspace, self._options),
         )
         output = setup.tail(self._folder)
@@ -604,7 +640,7 @@ class Supervisor:
             (self._folder / STDERR_FILE).open("wb", buffering=0) as errors,
         ):
             self._meter.look(afresh=True)
-            self._hold()
+            self._held(True)
             with JailGroup(
                 start.confinement,
                 start.line,
@@ -714,9 +750,11 @@ class Supervisor:
         if not already and not self._holding:
             raise RunStopped
 
-    def _hold(self) -> None:
+    def _held(self, is_held: bool) -> None:
         """Hold signals back: one between a jail's start and its `with` would leave it alive."""
         self._holding = True
+        if not is_held:
+            self._release()
 
     def _release(self) -> None:
         """Raise what a signal meant that arrived while it was held back."""

@@ -299,10 +299,10 @@ class Workspace:
         partial.unlink(missing_ok=True)
         shutil.copyfile(upload.path, partial, follow_symlinks=False)
         os.replace(partial, target)
-        self._exclude(name)
+        self.exclude(name)
         return name
 
-    def _exclude(self, name: str) -> None:
+    def exclude(self, name: str) -> None:
         """Keep an input out of the patch and out of the agent's commits: it is no result."""
         known = confined.read(self.base, EXCLUDE, LARGEST_EXCLUDE) or b""
         line = "/" + "".join(f"\\{each}" if each in "*?[\\!# " else each for each in name)

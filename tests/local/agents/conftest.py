@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents import jail, programs, runs
+from tests.repositories import with_answer
 
 from .bench import Bench, need_jail
+from .shop import Shop
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +39,9 @@ def bench(tmp_path: Path, user_home: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path / "state")
     yield bench
     bench.store.close()
+
+
+@pytest.fixture
+def shop(bench: Bench, tmp_path: Path) -> Shop:
+    """A repository that agents in a jail work on."""
+    return Shop(bench, with_answer(tmp_path / "shop"))
