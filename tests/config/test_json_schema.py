@@ -16,11 +16,11 @@ from jsonschema import Draft202012Validator
 
 from rebyte_cli.config.fields import FIELDS
 from rebyte_cli.config.json_schema import config_schema
-from rebyte_cli.system import repository_file
 from rebyte_cli.config.settings import Config, resolve
 from rebyte_cli.config.toml import schema_line
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.local.agents.config import ConfigError, load
+from rebyte_cli.system import repository_file
 from rebyte_cli.system.permissions import SCHEMA_NAME
 from tests.conftest import Done
 from tests.node_tools import install as node_tools
