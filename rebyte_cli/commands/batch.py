@@ -324,9 +324,8 @@ def command(
     if not dry_run:
         refuse_other_shards(source)
     asked_checks = CheckOptions.of({name: choices.pop(name) for name in CheckOptions._fields})
-    defaults = chosen_fields(app, TaskOptions(**choices))
+    defaults = chosen_fields(app, TaskOptions(**choices)) | setup_field(app, no_setup=no_setup)
     defaults |= network_fields(app, network, allow) | limit_fields(app, on_limit)
-    defaults |= setup_field(app, no_setup=no_setup)
     piped = stdin() if file == "-" else None
     schema = asked_checks.schema
     batch = read_source(source, piped, defaults=defaults, files=files, labels=labels, schema=schema)
