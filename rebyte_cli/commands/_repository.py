@@ -72,12 +72,12 @@ class RepositorySays:
         if described and described not in self._told:
             self._told.add(described)
             if is_used:
-                self._app.note(f"From .rebyte.toml: {described}")
+                self._app.note(f"From {found.name}: {described}")
             elif is_trusted:
-                self._app.note(f"Not without a sandbox, of .rebyte.toml: {described}")
+                self._app.note(f"Not without a sandbox, of {found.name}: {described}")
             else:
                 self._app.note(
-                    f"This repository's .rebyte.toml asks for: {described}\n"
+                    f"This repository's {found.name} asks for: {described}\n"
                     "It is not obeyed until you trust it: " + how
                 )
         return found if is_used else None

@@ -257,7 +257,7 @@ def trust(
     file = question.file
     if file is None:
         raise NotFound(question.missing, hint="Commit the file: a run reads it from a commit")
-    app.note(file.content.decode().rstrip("\n"))
+    app.note(file.text)
     if app.interactive:
         confirm(app, f"Trust this in {', '.join(question.repositories)}?", yes=yes)
     for repository in question.repositories:

@@ -67,6 +67,7 @@ class Examination:
             Check("state", self.state),
             Check("editor", self.editor, needed=False),
             Check("git", self.git, needed=False),
+            Check("repository", self.repository, needed=False),
             Check("agents", self.agents, seconds=API_SECONDS, needed=False),
         ]
 
@@ -378,6 +379,29 @@ class Examination:
             raise self._settings_error
         settings: Settings = self._app.settings
         return settings
+
+    def repository(self) -> Finding:
+        """What the `.rebyte.toml` of the repository here asks for, and whether it is trusted."""
+        from ..system import git, repository_file, trust
+
+        try:
+            root = git.top_level(".")
+        except git.GitFailed:
+            return Finding("ok", "no git repository here")
+        try:
+            found = repository_file.read(root, "HEAD") if git.has(root, "HEAD") else None
+        except repository_file.RepositoryFileError as error:
+            return Finding("warning", error.message, "None of it is obeyed until that is mended")
+        if found is None:
+            return Finding("ok", f"no {repository_file.FILE} in the last commit here")
+        said = f"{found.name} asks for: {found.described() or 'nothing'}"
+        folder = self._app.state_dir / "local"
+        is_trusted = trust.Trust(folder).covers(trust.key_of(root), found.content)
+        details = {"file": found.name, "trusted": is_trusted, "asks": found.described()}
+        if is_trusted:
+            return Finding("ok", f"trusted: {said}", details=details)
+        hint = "To have it obeyed: " + Next("local", "trust")
+        return Finding("warning", f"not trusted: {said}", hint, details)
 
     def _unknown(self) -> Finding:
         return Finding("warning", "not checked, since the configuration cannot be read")

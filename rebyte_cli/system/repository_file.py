@@ -1,14 +1,19 @@
 """`.rebyte.toml`: what a repository says of how an agent is to work on it.
 
+Where that names no setup, the `postCreateCommand` of a development container is one, if it is a
+string.
+
 It is read from a commit, never from files that an agent or anyone else may be changing. Whether it
 is obeyed is the user's decision: see `trust`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -16,6 +21,10 @@ from ..errors import RebyteError
 from . import git
 
 FILE = ".rebyte.toml"
+DEVCONTAINERS = (".devcontainer/devcontainer.json", ".devcontainer.json")
+# A string, which stays, or a comment of JSON with comments.
+_STRING_OR_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_STRING_OR_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
 LARGEST = 64 << 10  # bytes
 LONGEST = 20_000  # characters of a command or a name
 MOST = 200  # entries of a list
@@ -62,7 +71,8 @@ class RepositoryFileError(RebyteError):
 class RepositoryFile(NamedTuple):
     """What a repository asks for; empty for what it does not mention.
 
-    `content` is all that decides about it: trust in it is trust in those bytes.
+    `content` is all that decides about it: trust in it is trust in those bytes. `container` is the
+    file with the `postCreateCommand` that is the setup, if any, and `name` that of the whole.
     """
 
     content: bytes
@@ -71,6 +81,13 @@ class RepositoryFile(NamedTuple):
     protect: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     cache: tuple[str, ...] = ()
+    container: str = ""
+    name: str = FILE
+
+    @property
+    def text(self) -> str:
+        """What to show to the user before it is trusted."""
+        return self.content.partition(b"\0")[0].decode().rstrip("\n")
 
     def described(self, names: Sequence[str] = tuple(SETTINGS)) -> str:
         """Those of the settings that it has, for people: "setup `make deps`, cache .venv"."""
@@ -79,7 +96,9 @@ class RepositoryFile(NamedTuple):
             value = getattr(self, name)
             if value:
                 text = f"`{value}`" if isinstance(value, str) else ", ".join(value)
-                found.append(f"{name} {text}")
+                is_other = name == "setup" and self.container
+                where = f" (postCreateCommand of {self.container})" if is_other else ""
+                found.append(f"{name} {text}{where}")
         return "; ".join(found)
 
 
@@ -123,7 +142,39 @@ def read(
     `extra` are variables for git. Raises RepositoryFileError, and GitFailed for no such commit.
     """
     data = _blob(repository, commit, FILE, extra)
-    return None if data is None else parse(data)
+    found = None if data is None else parse(data)
+    if found is not None and found.setup:
+        return found
+    for path in DEVCONTAINERS:
+        with suppress(RepositoryFileError):
+            text = _blob(repository, commit, path, extra)
+            if text is not None and (command := _created_by(text)):
+                return _with_container(found, path, command)
+    return found
+
+
+def _created_by(data: bytes) -> str:
+    """The `postCreateCommand` in the file of a development container; empty for none in a string.
+
+    One that is a list or a table, for several commands at once, is none.
+    """
+    try:
+        text = _STRING_OR_COMMENT.sub(lambda found: found[1] or " ", data.decode())
+        document = json.loads(_STRING_OR_COMMA.sub(lambda found: found[1] or "", text))
+        command = document.get("postCreateCommand")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return "" if not isinstance(command, str) or _problem("setup", command) else command
+
+
+def _with_container(found: RepositoryFile | None, path: str, command: str) -> RepositoryFile:
+    """What `.rebyte.toml` says, if there is one, with the setup of a development container."""
+    name = path if found is None else FILE
+    before = b"" if found is None else found.content.rstrip(b"\n") + b"\n"
+    # No TOML has a NUL: no file alone is the same content.
+    content = before + f"# postCreateCommand of {path}:\n{command}\0".encode()
+    found = found or RepositoryFile(b"")
+    return found._replace(content=content, setup=command, container=path, name=name)
 
 
 def _blob(

@@ -20,7 +20,7 @@ Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
 NAMES = [
     *("version", "programs", "config", "profile", "variables", "key", "api", "proxy", "tls"),
-    *("keyring", "state", "editor", "git", "agents"),
+    *("keyring", "state", "editor", "git", "repository", "agents"),
 ]
 PAGE = {"data": [], "total": 0, "limit": 1, "offset": 0}
 

@@ -229,3 +229,21 @@ def test_a_setup_that_fails(agents: Local, repository: Path) -> None:
     assert done.status == 10
     assert "The setup of the repository failed: it exited with status 7" in done.err
     assert "no such package" in done.err
+
+
+def test_doctor_tells_what_it_asks_for(agents: Local, repository: Path) -> None:
+    def found() -> dict[str, str]:
+        rows = agents("doctor", "-o", "json", cwd=repository).json["data"]
+        return next(row for row in rows if row["name"] == "repository")
+
+    row = found()
+    assert (row["status"], "local trust" in row["hint"]) == ("warning", True), row
+    assert (
+        row["message"]
+        == "not trusted: .rebyte.toml asks for: check `sh tests/run.sh`; protect tests"
+    )
+    trust(agents, repository)
+    assert found()["status"] == "ok"
+    say(repository, 'check = "true"\nchck = "true"\n')
+    row = found()
+    assert (row["status"], row["message"][:23]) == ("warning", ".rebyte.toml, line 2: '"), row

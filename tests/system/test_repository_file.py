@@ -136,3 +136,62 @@ def test_an_endless_file(repository: Path) -> None:
     commit(repository)
     with pytest.raises(RepositoryFileError, match="larger than 64 KiB"):
         read(repository, "HEAD")
+
+
+CONTAINER = """// A comment, "quoted"
+{
+    "name": "shop // not a comment", /* "postCreateCommand": "evil" */
+    "postCreateCommand": "make deps",
+}
+"""
+
+
+def container(folder: Path, text: str, path: str = ".devcontainer/devcontainer.json") -> None:
+    (folder / path).parent.mkdir(exist_ok=True)
+    (folder / path).write_text(text)
+    commit(folder)
+
+
+def test_the_command_of_a_development_container(repository: Path) -> None:
+    container(repository, CONTAINER)
+    found = read(repository, "HEAD")
+    assert found is not None
+    assert (found.setup, found.name) == ("make deps", ".devcontainer/devcontainer.json")
+    assert "make deps` (postCreateCommand of .devcontainer/devcontainer.json)" in found.described()
+    container(repository, CONTAINER.replace("shop", "another name"))
+    again = read(repository, "HEAD")
+    assert again is not None
+    assert again.content == found.content
+    (repository / FILE).write_text('check = "true"\n')
+    commit(repository)
+    both = read(repository, "HEAD")
+    assert both is not None
+    assert (both.setup, both.check, both.name) == ("make deps", "true", FILE)
+    assert both.text.splitlines()[0] == 'check = "true"'
+    assert "make deps" in both.text
+    (repository / FILE).write_text('setup = "mine"\n')
+    commit(repository)
+    mine = read(repository, "HEAD")
+    assert mine is not None
+    assert (mine.setup, mine.container, mine.content) == ("mine", "", b'setup = "mine"\n')
+
+
+def test_trust_in_one_is_no_trust_in_the_other(repository: Path) -> None:
+    """A file whose text is what is shown of a container's command is other content."""
+    container(repository, '{"postCreateCommand": "check = 1"}', ".devcontainer.json")
+    found = read(repository, "HEAD")
+    assert found is not None
+    with pytest.raises(RepositoryFileError, match="no valid TOML"):
+        parse(found.content)
+
+
+NO_COMMANDS = [
+    '{"postCreateCommand": ["make", "deps"]}', '{"postCreateCommand": {"a": "make"}}', "[]", "{",
+    '{"postCreateCommand": ""}', '{"postCreateCommand": "a\\u0000b"}', "[" * 60_000, "{}", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_COMMANDS)
+def test_what_is_no_command_of_a_container(repository: Path, text: str) -> None:
+    container(repository, text)
+    assert read(repository, "HEAD") is None

@@ -447,14 +447,14 @@ class Supervisor:
             return None
         is_used = found.is_trusted and self._options["jail"]
         if is_used:
-            self._tell([f"From .rebyte.toml: {described}"])
+            self._tell([f"From {found.file.name}: {described}"])
         elif found.is_trusted:
-            self._tell([f"Not without a sandbox, of .rebyte.toml: {described}"])
+            self._tell([f"Not without a sandbox, of {found.file.name}: {described}"])
         else:
             self._tell(
                 [
-                    f"This repository's .rebyte.toml asks for: {described}\nIt is not obeyed until"
-                    f" you trust it: `rebyte local trust {self._run.task}`"
+                    f"This repository's {found.file.name} asks for: {described}\n"
+                    f"It is not obeyed until you trust it: `rebyte local trust {self._run.task}`"
                 ]
             )
         return found if is_used else None

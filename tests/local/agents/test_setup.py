@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.system.repository_file import FILE
+from rebyte_cli.system.repository_file import FILE, read
 from rebyte_cli.system.trust import Trust, key_of
 from tests.repositories import git
 from tests.waiting import eventually
@@ -190,3 +190,20 @@ def test_options_win(shop: Shop, bench: Bench) -> None:
     assert run.answer == "none"
     said = bench.said(run.prompt)
     assert said.startswith("Not without a sandbox, of .rebyte.toml: setup `echo > made`")
+
+
+def test_a_development_container_has_one(shop: Shop, bench: Bench) -> None:
+    """Under the same trust, which says where it is from."""
+    (shop.path / ".devcontainer.json").write_text('{"postCreateCommand": "echo dev > made"} // x')
+    git(shop.path, "add", "-A")
+    git(shop.path, "commit", "-qm", "Container")
+    run = shop.run("test ! -e made && echo none")
+    assert run.answer == "none"
+    where = "setup `echo dev > made` (postCreateCommand of .devcontainer.json)"
+    assert f"This repository's .devcontainer.json asks for: {where}" in bench.said(run.prompt)
+    found = read(shop.path, "HEAD")
+    assert found is not None
+    Trust(bench.folder).add(key_of(shop.path), found.content, "")
+    run = shop.run(workspace="other")
+    assert run.answer == "dev"
+    assert f"From .devcontainer.json: {where}" in bench.said(run.prompt)
