@@ -57,7 +57,9 @@ class Trial:
         return self.run("-P", "local", *words, cwd=self.home)
 
     def tasks(self) -> list[Any]:
-        found: list[Any] = self.local("list", "--all", "-o", "json").json["data"]
+        done = self.local("list", "--all", "-o", "json")
+        assert done.status == 0, done.err
+        found: list[Any] = done.json["data"]
         return found
 
     def some_requests(self, ended: Callable[[], bool]) -> None:

@@ -38,6 +38,9 @@ class CountingModel(ThreadingHTTPServer):
         self.may_answer = threading.Event()  # a request that asks to wait for it
         self.may_answer.set()
 
+    def handle_error(self, *_: object) -> None:
+        """A client may be killed at any moment."""
+
 
 class _Answers(BaseHTTPRequestHandler):
     server: CountingModel
