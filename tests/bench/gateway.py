@@ -24,7 +24,7 @@ from rebyte_cli.local.gateway.settings import BOOT, GatewaySettings, ModelRoute
 
 from ..certificates import certificate
 from .environment import PLACE, PYTHON, REBYTE, variables
-from .measure import MIB, Row
+from .measure import MIB, Row, finished, run
 
 PIECES, PAUSE, REPEATS = 500, 0.002, 5
 LARGE = 200_000_000
@@ -102,10 +102,11 @@ class RunningGateway:
                 return int(line.split()[1]) * 1024 / MIB
         raise LookupError(line)
 
-    def close(self) -> None:
-        """End it."""
+    def close(self) -> float:
+        """End it; the CPU time that it took, in seconds."""
         self.process.terminate()
-        self.process.wait()
+        begun = time.perf_counter()
+        return finished(self.process, begun).cpu
 
 
 @contextmanager
@@ -174,6 +175,7 @@ def rows(home: Path) -> Iterator[Row]:
         yield Row("  through the gateway, with TLS", through, "p99 5 ms")
         yield Row("  memory of the gateway", f"{running.memory():.1f} MiB", "25 MiB")
     yield from _large_answer()
+    yield _start(home)
     if shutil.which("bwrap") and shutil.which("curl"):
         yield from _first_request(home)
 
@@ -196,6 +198,16 @@ def _large_answer() -> Iterator[Row]:
         seconds, more = time.perf_counter() - begun, running.memory() - before
         figure = f"{more:.1f} MiB more  {LARGE / 1e6 / seconds:.0f} MB/s"
         yield Row("  an answer of 200 MB", figure, "constant")
+
+
+def _start(home: Path) -> Row:
+    """What a gateway adds to the start of a run, which mostly overlaps with it."""
+    (home / "start").mkdir()
+    gateways = [RunningGateway(9, home / "start", "").close() for _ in range(REPEATS)]
+    door = [PYTHON, "-I", "-S", "-c", "import os, socket"]
+    doors = [run(door, variables(home)).cpu for _ in range(REPEATS)]
+    figure = f"{1000 * median(gateways):.0f} ms + {1000 * median(doors):.0f} ms"
+    return Row("  CPU time to start it, and in the jail", figure, "150 ms")
 
 
 class _Noting(BaseHTTPRequestHandler):

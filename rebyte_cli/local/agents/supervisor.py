@@ -559,6 +559,12 @@ class Supervisor:
         options, outside = self._options, user.variables
         confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
         access = edge.access_of(adapter, options, user)
+        # At once: the gateway loads its modules while the rest is prepared.
+        way = stack.enter_context(
+            edge.way_out(
+                options, access, outside, self._folder, self._budgets.left(), self._budgets.reached
+            )
+        )
         seen = user._replace(variables=access.seen(outside, adapter.keys(user)))
         try:
             self._furnish(adapter, confinement.code, seen, access)
@@ -566,11 +572,6 @@ class Supervisor:
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
         stack.enter_context(logins)
-        way = stack.enter_context(
-            edge.way_out(
-                options, access, outside, self._folder, self._budgets.left(), self._budgets.reached
-            )
-        )
         invocation = Invocation(options["model"], session, new_id())
         words = adapter.screen if self.on_screen else adapter.arguments
         needs = [*program.needs, *jail.certificates(outside), *way.needs]
