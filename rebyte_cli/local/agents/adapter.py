@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from .jail import SHARED_VARIABLES, Mount
-from .model_access import AgentAccess, ModelAccess
+from .model_access import AgentAccess
 
 LONGEST_STRING = 65_536
 LONGEST_ANSWER = 999_900  # characters, with room for a note below the million that is stored
@@ -26,7 +26,7 @@ LARGEST_NUMBER = 10**15  # far below what a sum of numbers could not be written 
 LONGEST_NUMBER = 100
 DEEPEST = 100  # each level takes a few of the thousand calls that Python allows
 STDERR_TAIL = 2_000
-# The name of a variable with a key; `…_MAX_OUTPUT_TOKENS` is none.
+# The name of a variable that counts as a login; `…_MAX_OUTPUT_TOKENS` is none.
 KEY = re.compile(r"(KEY|TOKEN|CREDENTIALS)(_[A-Z]+)?$")
 
 
@@ -202,8 +202,12 @@ class Adapter(ABC):
     tested: ClassVar[tuple[str, str] | None] = None
     # Whether it can do nothing without a login or a key, and how to log in.
     log_in: ClassVar[str] = ""
-    # Environment variables that reach the agent; a trailing `*` stands for any ending.
+    # Environment variables that reach the agent, one by one: no secret has one of these names.
     variables: ClassVar[tuple[str, ...]] = ()
+    # Those with a key. They stay outside where the gateway sends the key.
+    key_variables: ClassVar[tuple[str, ...]] = ()
+    # Addresses and headers, which may have a password in them: they stay where the keys are.
+    private_variables: ClassVar[tuple[str, ...]] = ()
     # Login files of the agent, relative to HOME.
     logins: ClassVar[tuple[str, ...]] = ()
 
@@ -232,11 +236,9 @@ class Adapter(ABC):
         """The arguments that open the agent's own screen on a session; none if it has no screen."""
         return []
 
-    def screen_files(
-        self, user: User, code: Mount, models: Sequence[ModelAccess]
-    ) -> dict[str, str]:
+    def screen_files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         """As `files`, with what keeps the screen from asking about trust and keys first."""
-        return self.files(user, code, models)
+        return self.files(user, code, access)
 
     @abstractmethod
     def parser(self) -> Parser:
@@ -249,10 +251,10 @@ class Adapter(ABC):
         """
         return AgentAccess()
 
-    def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
+    def login_for_jail(self, text: str, access: AgentAccess) -> str:
         """What of a login file may be inside: no token that is invalid once it was used there.
 
-        `models` are reached by the gateway. Raises ValueError or LookupError for other files.
+        `access` is that of the run. Raises ValueError or LookupError for other files.
         """
         return text
 
@@ -260,10 +262,10 @@ class Adapter(ABC):
         """Variables to set besides those let through."""
         return {}
 
-    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
+    def files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         """Files to write into the private HOME before each run: relative path to text.
 
-        `user` has the variables that the jail may see; `models` are reached by the gateway.
+        `user` has the variables that the jail may see; `access` is that of the run.
         """
         return {}
 
@@ -275,8 +277,11 @@ class Adapter(ABC):
         """The variables that the user's settings of the agent set."""
         return {}
 
-    def unused_settings(self, user_home: Path) -> list[str]:
-        """The names of such settings that are for no jail, though the agent may need them."""
+    def unused_settings(self, user_home: Path, *, has_gateway: bool = True) -> list[str]:
+        """The names of such settings that are for no jail, though the agent may need them.
+
+        `has_gateway`: without one, the agent reaches its models itself.
+        """
         names = self.settings_variables(user_home)
         return [name for name in names if not self._is_for_agent(name, user_home)]
 
@@ -312,21 +317,24 @@ class Adapter(ABC):
         return next(iter([*files, *keys]), None)
 
     def keys(self, user: User) -> list[str]:
-        """The variables for this agent that hold keys, but for those that `env` names."""
-        named, own = frozenset(self.keys_named_by(user.home)), self.extra_variables
-        names = [name for name in self.let_through(user) if name not in own]
-        return [name for name in names if name in named or KEY.search(name)]
+        """The variables for this agent that may hold secrets, but for those that `env` names."""
+        secret = {*self.key_variables, *self.private_variables, *self.keys_named_by(user.home)}
+        names = self.let_through(user)
+        return [name for name in names if name in secret and name not in self.extra_variables]
 
     def let_through(self, user: User) -> dict[str, str]:
         """The variables of the user that are for this agent."""
-        names = (*self.variables, *self.extra_variables, *self.keys_named_by(user.home))
-        exact = {name for name in names if not name.endswith("*")}
-        starts = tuple(name[:-1] for name in names if name.endswith("*"))
+        names = {
+            *self.variables,
+            *self.key_variables,
+            *self.private_variables,
+            *self.extra_variables,
+            *self.keys_named_by(user.home),
+        }
         return {
             name: value
             for name, value in user.variables.items()
-            if (name in exact or (starts and name.startswith(starts)))
-            and not name.startswith("REBYTE_")
+            if name in names and not name.startswith("REBYTE_")
         }
 
     def _is_for_agent(self, name: str, user_home: Path) -> bool:

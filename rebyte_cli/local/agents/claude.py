@@ -20,6 +20,7 @@ from .model_access import (
     check_expiry,
     header_lines,
     placeholder,
+    without_password,
 )
 from .tokens import counted
 from .user_config import read_json, strings
@@ -32,6 +33,15 @@ KEYS = {
     "ANTHROPIC_API_KEY": (X_API_KEY, VENDORS[ANTHROPIC].key_start),
     "CLAUDE_CODE_OAUTH_TOKEN": (BEARER, "sk-ant-oat01-"),
 }
+# The models by their families and the user's own one, with what describes each.
+MODEL_VARIABLES = tuple(
+    f"{name}{end}"
+    for name in (
+        "ANTHROPIC_CUSTOM_MODEL_OPTION",
+        *(f"ANTHROPIC_DEFAULT_{family}_MODEL" for family in ("FABLE", "HAIKU", "OPUS", "SONNET")),
+    )
+    for end in ("", "_DESCRIPTION", "_NAME", "_SUPPORTED_CAPABILITIES")
+)
 NEVER_MS = 4_102_444_800_000  # 2100: a placeholder does not expire
 
 # Waiting longer does not make a rejected key valid: claude itself tries ten times, for minutes.
@@ -47,16 +57,30 @@ class Claude(Adapter):
     tested = ("2.1.197", "2.1.331")
     log_in = "run `claude /login`, or set ANTHROPIC_API_KEY"
     variables = (
-        "ANTHROPIC_*",
+        "ANTHROPIC_BEDROCK_REGION_PREFIX",
+        "ANTHROPIC_BEDROCK_SERVICE_TIER",
+        "ANTHROPIC_BETAS",
+        "ANTHROPIC_DEFAULT_MODEL",
+        "ANTHROPIC_LOG",
+        "ANTHROPIC_MODEL",
+        "ANTHROPIC_SMALL_FAST_MODEL",
+        "ANTHROPIC_SMALL_FAST_MODEL_AWS_REGION",
+        "ANTHROPIC_VERTEX_PROJECT_ID",
+        *MODEL_VARIABLES,
         "CLAUDE_CODE_EFFORT_LEVEL",
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
         "CLAUDE_CODE_MAX_RETRIES",
-        "CLAUDE_CODE_OAUTH_TOKEN",
         "CLAUDE_CODE_USE_BEDROCK",
         "CLAUDE_CODE_USE_VERTEX",
         "MAX_THINKING_TOKENS",
-        "AWS_BEARER_TOKEN_BEDROCK",
         "AWS_REGION",
+    )
+    key_variables = (*KEYS, "AWS_BEARER_TOKEN_BEDROCK")
+    private_variables = (
+        "ANTHROPIC_BASE_URL",
+        "ANTHROPIC_BEDROCK_BASE_URL",
+        "ANTHROPIC_CUSTOM_HEADERS",
+        "ANTHROPIC_VERTEX_BASE_URL",
     )
     logins = (LOGIN,)
     sessions = (".claude/projects/*/*.jsonl",)
@@ -76,9 +100,7 @@ class Claude(Adapter):
             return [*arguments, "--resume", invocation.session]
         return [*arguments, "--session-id", invocation.new_session]
 
-    def screen_files(
-        self, user: User, code: Mount, models: Sequence[ModelAccess]
-    ) -> dict[str, str]:
+    def screen_files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         state = {
             "hasCompletedOnboarding": True,
             "bypassPermissionsModeAccepted": True,
@@ -88,19 +110,24 @@ class Claude(Adapter):
                 "approved": [user.variables.get("ANTHROPIC_API_KEY", "")[-20:]]
             },
         }
-        files = self.files(user, code, models)
+        files = self.files(user, code, access)
         settings = json.loads(files[SETTINGS]) | {"skipDangerousModePermissionPrompt": True}
         return files | {SETTINGS: json.dumps(settings), ".claude.json": json.dumps(state)}
 
     def access(self, user: User) -> AgentAccess:
         outside = user.variables
-        if hosts := _cloud(outside):
-            return AgentAccess(withheld=frozenset(KEYS), inside="key", hosts=hosts)
+        if cloud := _cloud(outside):
+            address, hosts = cloud
+            own = outside.get(address)
+            withheld = frozenset((*KEYS, *self.private_variables)) - {"ANTHROPIC_CUSTOM_HEADERS"}
+            variables = {address: without_password(own)} if own else {}
+            return AgentAccess(variables=variables, withheld=withheld, inside="key", hosts=hosts)
         base_url = outside.get("ANTHROPIC_BASE_URL") or VENDORS[ANTHROPIC].root
         headers = header_lines(outside.get("ANTHROPIC_CUSTOM_HEADERS", ""))
         login = read_json(user.home / LOGIN).get("claudeAiOauth")
         name = next((name for name in KEYS if outside.get(name)), None)
-        variables, files = {}, {}
+        files = dict[str, str]()
+        variables = {}
         login_file = None
         if name is None and isinstance(login, dict):
             how = "`claude -p hello` renews it, or log in again (`claude /login`)"
@@ -111,7 +138,7 @@ class Claude(Adapter):
             key, credential = str(login.get("accessToken", "")), BEARER
             stand_in = placeholder(KEYS["CLAUDE_CODE_OAUTH_TOKEN"][1])
             shown = {"accessToken": stand_in, "refreshToken": stand_in, "expiresAt": NEVER_MS}
-            files[LOGIN] = json.dumps({"claudeAiOauth": {**login, **shown}})
+            files[LOGIN] = json.dumps({"claudeAiOauth": {**_plain(login), **shown}})
         else:
             credential, start = KEYS[name or "ANTHROPIC_API_KEY"]
             key, stand_in = outside.get(name or "", ""), placeholder(start)
@@ -121,13 +148,12 @@ class Claude(Adapter):
             ANTHROPIC, ANTHROPIC, base_url, key, credential, stand_in, headers, login=login_file
         )
         variables["ANTHROPIC_BASE_URL"] = model.url
-        withheld = frozenset((*KEYS, "ANTHROPIC_CUSTOM_HEADERS"))
-        return AgentAccess((model,), variables, withheld, files)
+        return AgentAccess((model,), variables, files=files)
 
-    def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
-        login = json.loads(text)
-        login["claudeAiOauth"].pop("refreshToken", None)
-        return json.dumps(login)
+    def login_for_jail(self, text: str, access: AgentAccess) -> str:
+        login = json.loads(text)["claudeAiOauth"]
+        tokens = {name: login[name] for name in ("accessToken", "expiresAt") if name in login}
+        return json.dumps({"claudeAiOauth": {**_plain(login), **tokens}})
 
     def environment(self) -> dict[str, str]:
         return {
@@ -142,7 +168,7 @@ class Claude(Adapter):
             "IS_SANDBOX": "1",
         }
 
-    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
+    def files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         settings = read_json(user.home / SETTINGS)
         kept = {name: settings[name] for name in ("model",) if isinstance(settings.get(name), str)}
         return {SETTINGS: json.dumps(kept)}
@@ -153,9 +179,9 @@ class Claude(Adapter):
     def settings_variables(self, user_home: Path) -> dict[str, str]:
         return strings(read_json(user_home / SETTINGS).get("env"))
 
-    def unused_settings(self, user_home: Path) -> list[str]:
+    def unused_settings(self, user_home: Path, *, has_gateway: bool = True) -> list[str]:
         helper = ["apiKeyHelper"] if "apiKeyHelper" in read_json(user_home / SETTINGS) else []
-        return [*helper, *super().unused_settings(user_home)]
+        return [*helper, *super().unused_settings(user_home, has_gateway=has_gateway)]
 
     def stdin(self, prompt: str) -> str:
         # A prompt that begins with a slash would be one of claude's own commands.
@@ -256,18 +282,28 @@ class ClaudeParser(Parser):
             yield "tool_use", {"id": block["id"], "name": block["name"], "input": block["input"]}
 
 
-def _cloud(outside: Mapping[str, str]) -> tuple[str, ...]:
-    """The hosts of a cloud whose requests claude signs itself; none for the API."""
+def _plain(login: Mapping[str, Any]) -> dict[str, Any]:
+    """What claude has to know of a login besides its tokens: no token of anything else."""
+    names = ("scopes", "subscriptionType", "rateLimitTier")
+    return {name: login[name] for name in names if name in login}
+
+
+def _cloud(outside: Mapping[str, str]) -> tuple[str, tuple[str, ...]] | None:
+    """A cloud whose requests claude signs itself: the variable with its address, and its hosts.
+
+    None for the API.
+    """
     if outside.get("CLAUDE_CODE_USE_BEDROCK"):
         region = outside.get("AWS_REGION") or "us-east-1"
-        hosts = [f"{name}.{region}.amazonaws.com" for name in ("bedrock-runtime", "bedrock")]
-        own = outside.get("ANTHROPIC_BEDROCK_BASE_URL")
+        hosts = [f"{each}.{region}.amazonaws.com" for each in ("bedrock-runtime", "bedrock")]
+        name = "ANTHROPIC_BEDROCK_BASE_URL"
     elif outside.get("CLAUDE_CODE_USE_VERTEX"):
         hosts = ["*.googleapis.com"]
-        own = outside.get("ANTHROPIC_VERTEX_BASE_URL")
+        name = "ANTHROPIC_VERTEX_BASE_URL"
     else:
-        return ()
-    return (urlsplit(own).netloc.rpartition("@")[2],) if own else tuple(hosts)
+        return None
+    own = outside.get(name)
+    return name, (urlsplit(own).netloc.rpartition("@")[2],) if own else tuple(hosts)
 
 
 def _usage(document: dict[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,14 @@ KEPT_SETTINGS = ("model", "model_provider", "model_providers", "model_reasoning_
 LOGIN = ".codex/auth.json"
 # The provider that stands for the gateway, and the variable with the placeholder.
 PROVIDER, KEY_VARIABLE = "rebyte", "CODEX_API_KEY"
-# Of a provider, what the gateway does in its place.
-OUTSIDE = (
-    "base_url", "env_key", "env_key_instructions", "experimental_bearer_token", "http_headers",
-    "env_http_headers", "query_params", "auth", "requires_openai_auth",
+# Of a provider, what codex has to know where the gateway does the rest. It may have commands, too.
+PLAIN = (
+    "name", "request_max_retries", "stream_idle_timeout_ms", "stream_max_retries", "wire_api",
+)  # fmt: skip
+# And what it has to have itself without a gateway.
+CREDENTIAL = (
+    "base_url", "env_http_headers", "env_key", "env_key_instructions",
+    "experimental_bearer_token", "http_headers", "query_params", "requires_openai_auth",
 )  # fmt: skip
 CHATGPT, CHATGPT_NAME = "https://chatgpt.com/backend-api/codex", "chatgpt"
 NEVER = "2100-01-01T00:00:00Z"  # the last refresh of a login that needs none
@@ -46,7 +50,9 @@ class Codex(Adapter):
     install = "npm install -g @openai/codex"
     tested = ("0.169.0", "0.169.0")
     log_in = "run `codex login`, or set CODEX_API_KEY"
-    variables = ("OPENAI_*", "CODEX_API_KEY", "AZURE_OPENAI_*")
+    variables = ("OPENAI_ORGANIZATION", "OPENAI_PROJECT")
+    key_variables = ("OPENAI_API_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY")
+    private_variables = ("OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT")
     logins = (LOGIN,)
 
     finds_skills = (".agents/skills",)
@@ -61,10 +67,8 @@ class Codex(Adapter):
         # Otherwise the session, which another run can change, says where.
         return ["resume", "--no-daemon", "-C", ".", *_rest(invocation)]
 
-    def screen_files(
-        self, user: User, code: Mount, models: Sequence[ModelAccess]
-    ) -> dict[str, str]:
-        ((name, text),) = self.files(user, code, models).items()
+    def screen_files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
+        ((name, text),) = self.files(user, code, access).items()
         return {name: f'{text}[projects.{json.dumps(code.inside)}]\ntrust_level = "trusted"\n'}
 
     def memory(self, user_home: Path) -> Sequence[str]:
@@ -81,15 +85,19 @@ class Codex(Adapter):
         root = CHATGPT if login else settings.get("openai_base_url") or VENDORS[OPENAI].root
         return _behind_gateway(user, str(root), key, login)
 
-    def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
+    def login_for_jail(self, text: str, access: AgentAccess) -> str:
         login = json.loads(text)
-        login["tokens"]["refresh_token"] = ""
-        return json.dumps(login)
+        shown = _only(login, ("auth_mode", "OPENAI_API_KEY", "last_refresh"))
+        return json.dumps({**shown, "tokens": {**_tokens(login), "refresh_token": ""}})
 
-    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
+    def files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         settings = _settings(user.home)
-        for model in models:
-            provider = _plain_provider(settings, is_login=model.name == CHATGPT_NAME)
+        own = settings.pop("model_providers", None)
+        if isinstance(own, dict) and access.inside == "key":
+            kept = {name: _only(given, PLAIN + CREDENTIAL) for name, given in own.items()}
+            settings["model_providers"] = kept
+        for model in access.models:
+            provider = _plain_provider(settings, own, is_login=model.name == CHATGPT_NAME)
             settings["model_provider"] = PROVIDER
             settings["model_providers"] = {PROVIDER: {**provider, "base_url": model.url}}
         kept = {name: value for name, value in settings.items() if name in KEPT_SETTINGS}
@@ -218,6 +226,17 @@ def _login_file(user: User) -> LoginFile:
     return LoginFile(str(user.home / LOGIN), ("tokens", "access_token"), expired)
 
 
+def _tokens(login: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens of a ChatGPT login that codex knows, and no others."""
+    names = ("access_token", "account_id", "id_token", "refresh_token")
+    return _only(login["tokens"], names)
+
+
+def _only(given: object, names: Iterable[str]) -> dict[str, Any]:
+    """The members of a table that are named."""
+    return {name: given[name] for name in names if name in given} if isinstance(given, dict) else {}
+
+
 def _claims(token: str) -> dict[str, Any]:
     """What a JWT says; nothing for other tokens."""
     parts = token.split(".")
@@ -249,8 +268,18 @@ def _behind_gateway(
     tokens = login["tokens"]
     # Who the user is, without the signature by which a service would know the token.
     identity = str(tokens.get("id_token", "")).rpartition(".")[0]
-    shown = {**tokens, "access_token": stand_in, "refresh_token": "", "id_token": f"{identity}.x"}
-    file = {**login, "OPENAI_API_KEY": None, "tokens": shown, "last_refresh": NEVER}
+    shown = {
+        **_tokens(login),
+        "access_token": stand_in,
+        "refresh_token": "",
+        "id_token": f"{identity}.x",
+    }
+    file = {
+        **_only(login, ("auth_mode",)),
+        "OPENAI_API_KEY": None,
+        "tokens": shown,
+        "last_refresh": NEVER,
+    }
     return AgentAccess(
         (model,), withheld=frozenset((KEY_VARIABLE,)), files={LOGIN: json.dumps(file)}
     )
@@ -273,11 +302,11 @@ def _own_provider(provider: Mapping[str, Any], user: User) -> AgentAccess:
     return _behind_gateway(user, str(provider["base_url"]), key, login, headers, query)
 
 
-def _plain_provider(settings: Mapping[str, Any], *, is_login: bool) -> dict[str, Any]:
-    """What codex has to know of the provider that the gateway stands for."""
-    name, providers = settings.get("model_provider", OPENAI), settings.get("model_providers")
-    given = providers.get(name, {}) if isinstance(providers, dict) else {}
-    kept = {key: value for key, value in given.items() if key not in OUTSIDE}
+def _plain_provider(settings: Mapping[str, Any], own: object, *, is_login: bool) -> dict[str, Any]:
+    """What codex has to know of the provider that the gateway stands for, if it is an `own` one."""
+    name = settings.get("model_provider", OPENAI)
+    found = _only(own.get(name), PLAIN) if isinstance(own, dict) else {}
+    kept = {key: value for key, value in found.items() if isinstance(value, str | int)}
     # By this name it knows what OpenAI's own API can do.
     default = {"name": "OpenAI", "wire_api": "responses", "supports_websockets": False}
     login = {"requires_openai_auth": True} if is_login else {"env_key": KEY_VARIABLE}

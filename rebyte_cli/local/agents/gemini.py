@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,23 @@ from .adapter import (
     shorten,
 )
 from .jail import Mount
-from .model_access import VENDORS, AgentAccess, ModelAccess, placeholder
+from .model_access import (
+    VENDORS,
+    AgentAccess,
+    ModelAccess,
+    header_lines,
+    placeholder,
+    without_password,
+)
 from .tokens import counted
 from .user_config import read_env, read_json
 
 SESSION_NOT_FOUND = 42
 GOOGLE_LOGIN = ("oauth2.googleapis.com", "www.googleapis.com")
+# The variable with the address of a login's API; it has another one without.
+VERTEX, GOOGLE = "vertex-ai", "oauth-personal"
+LOGIN_ADDRESSES = {VERTEX: "GOOGLE_VERTEX_BASE_URL", GOOGLE: "CODE_ASSIST_ENDPOINT"}
+HEADERS = "GEMINI_CLI_CUSTOM_HEADERS"
 RETRY = re.compile(r"Attempt (\d+) failed(?: with status (\d+))?[.:]? (?:Retrying.*?\.\.\. ?)?(.*)")
 # A custom command, whose arguments reach the model as they were typed.
 COMMAND = "rebyte-prompt"
@@ -44,7 +55,31 @@ class Gemini(Adapter):
     install = "npm install -g @google/gemini-cli"
     tested = ("0.61.0", "0.61.0")
     log_in = "run `gemini` and log in, or set GEMINI_API_KEY"
-    variables = ("GEMINI_*", "GOOGLE_*", "CODE_ASSIST_ENDPOINT")
+    variables = (
+        "GEMINI_API_KEY_AUTH_MECHANISM",
+        "GEMINI_DEFAULT_AUTH_TYPE",
+        "GEMINI_MODEL",
+        "GOOGLE_CLOUD_LOCATION",
+        "GOOGLE_CLOUD_PROJECT",
+        "GOOGLE_CLOUD_PROJECT_ID",
+        "GOOGLE_CLOUD_QUOTA_PROJECT",
+        "GOOGLE_CLOUD_REGION",
+        "GOOGLE_CLOUD_UNIVERSE_DOMAIN",
+        "GOOGLE_GENAI_API_VERSION",
+        "GOOGLE_GENAI_USE_GCA",
+        "GOOGLE_GENAI_USE_VERTEXAI",
+    )
+    key_variables = (
+        "GEMINI_API_KEY",
+        "GOOGLE_API_KEY",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_CLOUD_ACCESS_TOKEN",
+    )
+    private_variables = (
+        HEADERS,
+        "GOOGLE_GEMINI_BASE_URL",
+        *LOGIN_ADDRESSES.values(),
+    )
     logins = (".gemini/oauth_creds.json", ".gemini/google_accounts.json")
 
     # A `.env` in it can name another server for the key, settings can send it with an MCP request.
@@ -68,17 +103,27 @@ class Gemini(Adapter):
         wire, outside = VENDORS[GEMINI], user.variables
         login = _login(user)
         if login != "gemini-api-key":
-            kind = "key" if login == "vertex-ai" else "login"
-            hosts, withheld = _hosts(login, outside), frozenset((wire.key_variable,))
-            return AgentAccess(withheld=withheld, inside=kind, logins=self.logins, hosts=hosts)
+            kind = "key" if login == VERTEX else "login"
+            name = LOGIN_ADDRESSES[VERTEX if login == VERTEX else GOOGLE]
+            own = outside.get(name)
+            return AgentAccess(
+                variables={name: without_password(own)} if own else {},
+                withheld=frozenset((wire.key_variable, *self.private_variables)) - {HEADERS},
+                inside=kind,
+                logins=self.logins,
+                hosts=_hosts(login, own),
+            )
         base_url, key = outside.get(wire.url_variable) or wire.root, outside.get(wire.key_variable)
+        # They are separated by commas, which values have as well.
+        own = re.sub(r",(?=\s*[^,:]+:)", "\n", outside.get(HEADERS, ""))
         model = ModelAccess(
-            GEMINI, GEMINI, base_url, key or "", X_GOOG_API_KEY, placeholder(wire.key_start)
-        )
+            GEMINI, GEMINI, base_url, key or "", X_GOOG_API_KEY, placeholder(wire.key_start),
+            header_lines(own),
+        )  # fmt: skip
         variables = {wire.url_variable: model.url, wire.key_variable: model.placeholder}
         return AgentAccess((model,), variables)
 
-    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
+    def files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         settings: dict[str, Any] = {
             "context": {"fileName": _memory_names(user.home)},
             "privacy": {"usageStatisticsEnabled": False},
@@ -223,14 +268,12 @@ def _memory_names(user_home: Path) -> list[str]:
     return [name for name in names if isinstance(name, str) and name] or ["GEMINI.md"]
 
 
-def _hosts(login: str, outside: Mapping[str, str]) -> tuple[str, ...]:
-    """The hosts of a login that gemini has to use itself."""
+def _hosts(login: str, own: str | None) -> tuple[str, ...]:
+    """The hosts of a login that gemini has to use itself, at the user's `own` address too."""
     hosts: tuple[str, ...]
-    if login == "vertex-ai":
-        own = outside.get("GOOGLE_VERTEX_BASE_URL")
+    if login == VERTEX:
         hosts = ("aiplatform.googleapis.com", "*.aiplatform.googleapis.com", *GOOGLE_LOGIN)
     else:
-        own = outside.get("CODE_ASSIST_ENDPOINT")
         hosts = ("cloudcode-pa.googleapis.com", *GOOGLE_LOGIN)
     return (*hosts, urlsplit(own).netloc.rpartition("@")[2]) if own else hosts
 
@@ -238,10 +281,10 @@ def _hosts(login: str, outside: Mapping[str, str]) -> tuple[str, ...]:
 def _login(user: User) -> str:
     """The way to log in: the key in the environment, or what the user chose in gemini itself."""
     if user.variables.get("GOOGLE_GENAI_USE_VERTEXAI", "").lower() == "true":
-        return "vertex-ai"
+        return VERTEX
     if user.variables.get("GEMINI_API_KEY"):
         return "gemini-api-key"
     security = read_json(user.home / ".gemini/settings.json").get("security")
     auth = security.get("auth") if isinstance(security, dict) else None
     chosen = auth.get("selectedType") if isinstance(auth, dict) else None
-    return chosen if isinstance(chosen, str) else "oauth-personal"
+    return chosen if isinstance(chosen, str) else GOOGLE

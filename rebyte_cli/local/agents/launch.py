@@ -328,7 +328,9 @@ class Launch:
                 f" {self._store.folder / 'workspaces'}: it sees that and the system read-only, but"
                 " none of your files, and reaches its model and the hosts that you allow"
             )
-        unused = ", ".join(self.adapter.unused_settings(Path.home()))
+        has_gateway = edge.network_of(self._options) != edge.HOST
+        names = self.adapter.unused_settings(Path.home(), has_gateway=has_gateway)
+        unused = ", ".join(names)
         if unused and self._store.recall(f"unused {name}") != unused:
             self._store.remember(f"unused {name}", unused)
             announce(f"{name} runs without {unused} of your settings")

@@ -46,7 +46,7 @@ class LoginCopies:
                 (home.outside / name).symlink_to(user_home / name)
                 continue
             try:
-                shown = adapter.login_for_jail(text, access.models)
+                shown = adapter.login_for_jail(text, access)
             except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # it is no login file
             confined.write(home.outside, name, b"")  # a real place to show it in, and no link

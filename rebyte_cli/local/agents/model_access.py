@@ -142,6 +142,13 @@ class AgentAccess:
         return {**kept, **self.variables}
 
 
+def without_password(address: str) -> str:
+    """A URL without the user name and the password in it."""
+    start, slashes, rest = address.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{start}{slashes}{place.rpartition('@')[2]}{slash}{path}" if slashes else address
+
+
 def header_lines(text: str) -> dict[str, str]:
     """The headers in lines such as `Name: value`."""
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)

@@ -24,8 +24,6 @@ from .model_access import AgentAccess, ModelAccess
 from .tokens import counted
 from .user_config import parse_json, read_json
 
-# Settings that decide which model answers. Plugins, MCP servers and permissions are not for a jail.
-KEPT_SETTINGS = ("model", "small_model", "provider", "disabled_providers", "enabled_providers")
 # A log line about a request that failed, which is sent again if nothing else follows.
 STREAM_ERROR = re.compile(
     r'level=ERROR .*message="stream error".* error\.error="((?:[^"\\]|\\.)*)"'
@@ -42,9 +40,8 @@ class OpenCode(Adapter):
     name = "opencode"
     install = "npm install -g opencode-ai"
     tested = ("1.18.33", "1.18.33")  # without a login it has models that need none
-    variables = (
+    key_variables = (
         "ANTHROPIC_API_KEY",
-        "ANTHROPIC_BASE_URL",
         "DEEPSEEK_API_KEY",
         "GEMINI_API_KEY",
         "GOOGLE_GENERATIVE_AI_API_KEY",
@@ -52,13 +49,12 @@ class OpenCode(Adapter):
         "MISTRAL_API_KEY",
         "MOONSHOT_API_KEY",
         "OPENAI_API_KEY",
-        "OPENAI_BASE_URL",
         "OPENCODE_API_KEY",
-        "OPENCODE_CONFIG_CONTENT",
         "OPENROUTER_API_KEY",
         "XAI_API_KEY",
         "ZHIPU_API_KEY",
     )
+    private_variables = (*opencode_providers.ADDRESSES.values(), INLINE)
     logins = (opencode_providers.LOGIN,)
 
     # It imports the plugins and tools in it, whatever `--pure` and its variables say.
@@ -93,15 +89,13 @@ class OpenCode(Adapter):
         settings = _merged(_settings(user.home), inline)
         models = {each.name: each for each in opencode_providers.find(settings, user)}
         variables = {}
-        if inline:
-            own = opencode_providers.behind(inline, models, only_own=True)
-            variables[INLINE] = json.dumps(own)
-        withheld = frozenset((*opencode_providers.ADDRESSES.values(), INLINE))
         logins = self._own_logins(user.home, models)
+        if inline:
+            own = opencode_providers.behind(inline, models, logins, only_own=True)
+            variables[INLINE] = json.dumps(own)
         return AgentAccess(
             tuple(models.values()),
             variables,
-            withheld,
             inside="login" if logins else "",
             logins=self.logins if logins else (),
             hosts=tuple(
@@ -112,22 +106,25 @@ class OpenCode(Adapter):
     def _own_logins(self, user_home: Path, models: Mapping[str, ModelAccess]) -> dict[str, Any]:
         try:
             text = (user_home / opencode_providers.LOGIN).read_text(encoding="utf-8")
-            return opencode_providers.login_inside(text, models)
+            return opencode_providers.login_inside(json.loads(text), models)
         except (OSError, ValueError, AttributeError):
             return {}
 
-    def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
-        behind = {each.name: each for each in models}
-        return json.dumps(opencode_providers.login_inside(text, behind))
+    def login_for_jail(self, text: str, access: AgentAccess) -> str:
+        behind = None if access.inside == "key" else [each.name for each in access.models]
+        return json.dumps(opencode_providers.login_inside(json.loads(text), behind))
 
     def memory(self, user_home: Path) -> Sequence[str]:
         return (".config/opencode/AGENTS.md", ".claude/CLAUDE.md")
 
-    def files(self, user: User, code: Mount, models: Sequence[ModelAccess]) -> dict[str, str]:
-        given = opencode_providers.behind(
-            _settings(user.home), {each.name: each for each in models}
-        )
-        settings = {name: given[name] for name in KEPT_SETTINGS if name in given}
+    def files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
+        models = {each.name: each for each in access.models}
+        settings = _settings(user.home)
+        if access.inside == "key":
+            settings = opencode_providers.kept(settings)
+        else:
+            logins = self._own_logins(user.home, models)
+            settings = opencode_providers.behind(settings, models, logins)
         settings |= {"autoupdate": False, "share": "disabled"}
         # With the project's configuration, it leaves out the first of these that is there, too.
         found = [name for name in ("AGENTS.md", "CLAUDE.md") if (code.outside / name).is_file()]
@@ -141,6 +138,23 @@ class OpenCode(Adapter):
         """Names of variables that the user's own providers read (`{env:NAME}`)."""
         text = json.dumps(_settings(user_home).get("provider", {}))
         yield from re.findall(r"\{env:(\w+)\}", text)
+
+    def let_through(self, user: User) -> dict[str, str]:
+        result = super().let_through(user)
+        if INLINE in result:
+            result[INLINE] = json.dumps(opencode_providers.kept(_inline(result)))
+        return result
+
+    def unused_settings(self, user_home: Path, *, has_gateway: bool = True) -> list[str]:
+        names = super().unused_settings(user_home, has_gateway=has_gateway)
+        if not has_gateway:
+            return names
+        # The gateway has to know the address of a provider.
+        user, settings = User({}, user_home), _settings(user_home)
+        models = {each.name: each for each in opencode_providers.find(settings, user)}
+        logins = self._own_logins(user_home, models)
+        lost = opencode_providers.named(settings, user_home) - models.keys() - logins.keys()
+        return [*names, *(f"provider.{name}" for name in sorted(lost))]
 
     def lost_session(self, status: int, stderr: str) -> bool:
         return status != 0 and "Session not found" in stderr

@@ -6,8 +6,8 @@ Addresses, variables and packages are those of its built-in list (models.dev, 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..gateway.settings import ANTHROPIC, ANY, BEARER, GEMINI, OPENAI, X_API_KEY, X_GOOG_API_KEY
@@ -20,6 +20,30 @@ LOGIN = ".local/share/opencode/auth.json"
 KNOWN_FILE = ".cache/opencode/models.json"
 ZEN = "opencode"
 NO_KEY = "public"  # what it sends there without a key, for the models that need none
+
+
+# Settings that decide which model answers.
+KEPT_SETTINGS = ("model", "small_model", "provider", "disabled_providers", "enabled_providers")
+# What of them is shown in a jail: everything else may hold a key.
+PROVIDER_OPTIONS = (
+    "apiVersion", "chunkTimeout", "compatibility", "headerTimeout", "includeUsage", "setCacheKey",
+    "timeout", "useCompletionUrls", "useDeploymentBasedUrls",
+)  # fmt: skip
+MODEL_FIELDS = (
+    "attachment", "cache_read", "cache_write", "context", "context_over_200k", "cost",
+    "experimental", "family", "field", "id", "input", "interleaved", "limit", "modalities", "name",
+    "output", "reasoning", "release_date", "status", "temperature", "tool_call",
+)  # fmt: skip
+MODEL_OPTIONS = (
+    "budgetTokens", "budget_tokens", "chat_template_args", "chat_template_kwargs", "clear_thinking",
+    "disabled", "effort", "enable_thinking", "exclude", "frequencyPenalty", "include",
+    "includeThoughts", "maxOutputTokens", "max_tokens", "parallelToolCalls", "presencePenalty",
+    "reasoning", "reasoningEffort", "reasoningSummary", "reasoning_effort", "seed", "serviceTier",
+    "store", "strictJsonSchema", "structuredOutputs", "temperature", "textVerbosity", "thinking",
+    "thinkingBudget", "thinkingConfig", "thinkingLevel", "topK", "topP", "top_k", "top_p",
+    "truncation", "type",
+)  # fmt: skip
+LOGIN_FIELDS = ("type", "access", "refresh", "expires", "accountId", "enterpriseUrl", "key")
 
 
 class Provider(NamedTuple):
@@ -101,40 +125,93 @@ def find(settings: Mapping[str, Any], user: User) -> Iterator[ModelAccess]:
         }
         stand_in = "" if key == NO_KEY else placeholder("sk-")
         root = _resolved(root, outside)
-        yield ModelAccess(name, wire, root, key, credential, stand_in, headers)
+        query = {
+            one: _resolved(value, outside)
+            for one, value in strings(options.get("queryParams")).items()
+        }
+        yield ModelAccess(name, wire, root, key, credential, stand_in, headers, query)
+
+
+def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide which model answers, with the user's keys.
+
+    Plugins, MCP servers, commands and permissions are not for a jail.
+    """
+    return {name: settings[name] for name in KEPT_SETTINGS if name in settings}
 
 
 def behind(
-    settings: Mapping[str, Any], models: Mapping[str, ModelAccess], *, only_own: bool = False
+    settings: Mapping[str, Any],
+    models: Mapping[str, ModelAccess],
+    logins: Collection[str],
+    *,
+    only_own: bool = False,
 ) -> dict[str, Any]:
-    """The settings with the gateway in place of each of these providers' addresses and keys.
+    """The same without keys: the gateway is in place of the providers' addresses.
 
-    With `only_own`, of those that they have.
+    Providers that are neither in `models` nor among `logins`, the logins inside, are left out. With
+    `only_own`, those too that the settings do not have.
     """
-    result = deepcopy(dict(settings))
-    providers = _table(result.get("provider"))
-    for name, model in models.items():
-        if only_own and name not in providers:
+    own, result = _table(settings.get("provider")), dict[str, Any]()
+    for name in own if only_own else dict.fromkeys((*own, *models)):
+        if name not in models and name not in logins:
             continue
-        provider = providers[name] = _table(providers.get(name))
-        options = {key: v for key, v in _table(provider.get("options")).items() if key != "headers"}
-        options["baseURL"] = model.url
-        if model.placeholder:
-            options["apiKey"] = model.placeholder
-        provider["options"] = options
-    return result | ({"provider": providers} if providers else {})
+        provider = _plain_provider(_table(own.get(name)))
+        if (model := models.get(name)) is not None:
+            provider["options"]["baseURL"] = model.url
+            if model.placeholder:
+                provider["options"]["apiKey"] = model.placeholder
+        result[name] = provider
+    return kept(settings) | {"provider": result}
 
 
-def login_inside(text: str, behind_gateway: Mapping[str, ModelAccess]) -> dict[str, Any]:
-    """The entries of the login file that OpenCode has to have itself."""
-    import json
+def named(settings: Mapping[str, Any], user_home: Path) -> set[str]:
+    """The providers that the settings and the login file name."""
+    return {*_table(settings.get("provider")), *read_json(user_home / LOGIN)}
 
-    kept = {}
-    for name, entry in json.loads(text).items():
-        if name not in behind_gateway and isinstance(entry, dict):
+
+def login_inside(
+    logins: Mapping[str, Any], behind_gateway: Collection[str] | None
+) -> dict[str, Any]:
+    """The entries of the login file that OpenCode has to have itself.
+
+    Without a gateway (None), keys are among them. One of the type `wellknown` never is: OpenCode
+    would obey the settings at its address.
+    """
+    found = {}
+    for name, entry in logins.items():
+        kind = entry.get("type") if isinstance(entry, dict) else None
+        is_inside = kind in ("api", "oauth") if behind_gateway is None else kind == "oauth"
+        if is_inside and name not in (behind_gateway or ()):
             lost = ("refresh",) if name in RENEWED_ONCE else ()
-            kept[name] = {key: value for key, value in entry.items() if key not in lost}
-    return kept
+            found[name] = {key: entry[key] for key in LOGIN_FIELDS if key in entry.keys() - lost}
+    return found
+
+
+def _plain_provider(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a provider's settings is no secret: nothing else is known to be none."""
+    result: dict[str, Any] = _only(given, ("name", "npm", "whitelist", "blacklist"))
+    result["options"] = _only(_table(given.get("options")), PROVIDER_OPTIONS)
+    if models := _table(given.get("models")):
+        result["models"] = {name: _plain_model(_table(each)) for name, each in models.items()}
+    return result
+
+
+def _plain_model(given: Mapping[str, Any]) -> dict[str, Any]:
+    variants = _table(given.get("variants"))
+    return {
+        **_only(given, MODEL_FIELDS),
+        "options": _only(_table(given.get("options")), MODEL_OPTIONS),
+        "variants": {name: _only(each, MODEL_OPTIONS) for name, each in variants.items()},
+        "provider": _only(_table(given.get("provider")), ("npm",)),
+    }
+
+
+def _only(value: Any, names: Collection[str]) -> Any:
+    """A value in which tables have members with these names alone, at any depth."""
+    if isinstance(value, dict):
+        return {name: _only(value[name], names) for name in names if name in value}
+    return [_only(one, names) for one in value] if isinstance(value, list) else value
 
 
 def _table(value: object) -> dict[str, Any]:

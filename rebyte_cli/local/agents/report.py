@@ -77,6 +77,7 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
 def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
     program = programs.find(adapter, os.environ)
     user = adapter.surroundings(User(os.environ, Path.home()))
+    has_gateway = edge.network_of(options) != edge.HOST
     row: dict[str, Any] = {
         "name": adapter.title,
         "program": None if program is None else program.path,
@@ -89,7 +90,7 @@ def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
         "credential": None,
         "usable": False,
         "problem": None,
-        "unused": ", ".join(adapter.unused_settings(user.home)) or None,
+        "unused": ", ".join(adapter.unused_settings(user.home, has_gateway=has_gateway)) or None,
     }
     if row["login"] is not None:
         try:

@@ -617,7 +617,7 @@ class Supervisor:
                 name = path.relative_to(user.home).as_posix()
                 confined.write(home, name, path.read_bytes())
         files = adapter.screen_files if self.on_screen else adapter.files
-        written = {**files(user, code, access.models), **access.files}
+        written = {**files(user, code, access), **access.files}
         for name, text in written.items():
             confined.write(home, name, text.encode())
         confined.write(home, ".gitconfig", _git_config().encode())
