@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -28,12 +28,16 @@ from .model_request import ModelRequest
 from .outside import LARGEST_HEAD, Outside, OutsideConnection
 from .record import BUDGET, RequestEntry, RequestRecord, now
 from .refusal import GatewayRefusal
+from .secret_mask import SecretMask
 from .settings import GatewaySettings
 from .tunnel import Tunnel
 
 
 class GatewayParts(NamedTuple):
-    """What all connections of a gateway have in common. `port` is the gateway's own."""
+    """What all connections of a gateway have in common. `port` is the gateway's own.
+
+    `passwords` are those of the user's proxies.
+    """
 
     settings: GatewaySettings
     models: CurrentModels
@@ -43,14 +47,26 @@ class GatewayParts(NamedTuple):
     allowance: Allowance
     budget: BudgetMeter
     port: int
+    passwords: Sequence[str]
 
 
 class PlainAnswer(AnswerFilter):
-    """The answer of an allowed host, as it is."""
+    """The answer of an allowed host, as it is but for what a proxy was told."""
+
+    def __init__(self, mask: SecretMask) -> None:
+        self._mask = mask
 
     def head(self, status: int, headers: Headers) -> Headers:
-        """All of it."""
-        return headers
+        """All of it, masked."""
+        return [(n, self._mask.replace(v)) for n, v in headers]
+
+    def feed(self, data: bytes) -> bytes:
+        """The same."""
+        return self._mask.feed(data)
+
+    def flush(self) -> bytes:
+        """What was held back."""
+        return self._mask.flush()
 
 
 class ClientConnection:
@@ -214,7 +230,8 @@ class RequestHandling:
 
     def _ask_model(self, request: h11.Request, method: str, target: str) -> None:
         self.note(path=target.partition("?")[0])
-        asked = ModelRequest(self._shared.models.routes(), method, target)
+        models, passwords = self._shared.models.routes(), self._shared.passwords
+        asked = ModelRequest(models, method, target, passwords)
         self.note(host=asked.place.host, port=asked.place.port)
         headers = list(request.headers)
         asked.check(headers)
@@ -253,15 +270,16 @@ class RequestHandling:
     def _ask_host(self, request: h11.Request, method: str, place: HostPort, path: str) -> None:
         self.note(path=path.partition("?")[0])
         self._check_allowed(place)
+        if method in ("TRACE", "TRACK"):
+            raise GatewayRefusal(405, f"{method} would show what is added to requests on their way")
         headers = list(request.headers)
         body = framing(headers)
         _check_length(body, self._limits.sent_by_tunnel)
         may_send = self._limit(self._limits.sent_by_tunnel, is_counted=True)
         kept = [(n, v) for n, v in end_to_end(headers) if n not in (b"host", b"expect")]
         connection = self._shared.outside.to_allowed("http", place)
-        self._exchange(
-            connection, "http", place, method, path, kept + body, may_send, PlainAnswer()
-        )
+        answer = PlainAnswer(SecretMask((), self._shared.passwords))
+        self._exchange(connection, "http", place, method, path, kept + body, may_send, answer)
 
     def _exchange(
         self,

@@ -72,6 +72,11 @@ def clean_query(query: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in parts if name in _QUERY and _VALUE.fullmatch(value)]
 
 
+def is_plain(name: str) -> bool:
+    """Whether a part of a query is a setting, such as `api-version`, and no secret."""
+    return name in _QUERY
+
+
 def is_passed_on(header: str) -> bool:
     """Whether a header of a request (its name in lower case) reaches the model."""
     return header in HEADERS or header.startswith(HEADER_PREFIXES)

@@ -28,16 +28,19 @@ HOP_BY_HOP = frozenset(
 class AnswerFilter(ABC):
     """What is done to an answer before the client gets it."""
 
+    # Whether as many bytes are passed on as come; known after `head`.
+    keeps_length = True
+
     @abstractmethod
     def head(self, status: int, headers: Headers) -> Headers:
         """The headers to pass on, without framing. Raises GatewayRefusal to answer otherwise."""
 
     def feed(self, data: bytes) -> bytes:
-        """What to pass on of the next piece: as many bytes as came, sooner or later."""
+        """What to pass on of the next piece, now or later. Raises AnswerCut."""
         return data
 
     def flush(self) -> bytes:
-        """What is left at the end."""
+        """What is left at the end. Raises AnswerCut."""
         return b""
 
 
@@ -171,7 +174,8 @@ class Exchange:
     def _begin(self, response: h11.Response) -> None:
         kept = end_to_end(list(response.headers))
         headers = self._answer.head(response.status_code, kept)
-        headers += [(n, v) for n, v in response.headers if n == b"content-length"]
+        if self._answer.keeps_length:
+            headers += [(n, v) for n, v in response.headers if n == b"content-length"]
         headers.append((b"Connection", b"close"))
         self.status = response.status_code
         # The server's own phrase could say anything.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from .exchange import AnswerFilter, Headers
+from .exchange import AnswerCut, AnswerFilter, Headers
 from .login_file import read_key
 from .model_refusal import STATUSES, ModelRefusal
 from .record import LOGIN, printable
@@ -21,17 +21,43 @@ _DROPPED = frozenset(
     b"alt-svc content-location expect-ct link location nel refresh report-to set-cookie set-cookie2"
     b" strict-transport-security".split()
 )
+COMPRESSIONS = {b"gzip", b"x-gzip", b"deflate"}
+
+
+class Unpacked:
+    """A stream without its compression. Raises AnswerCut for anything else."""
+
+    def __init__(self) -> None:
+        import zlib  # few servers compress what was to come as it is
+
+        self._error = zlib.error
+        self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, as it says
+        self._is_empty = True
+
+    def feed(self, data: bytes) -> bytes:
+        """The next piece. What follows the end is left out."""
+        self._is_empty &= not data
+        try:
+            return self._stream.decompress(data)
+        except self._error:
+            raise AnswerCut("the compression of the answer is broken") from None
+
+    def check_end(self) -> None:
+        """Check that it was complete, or empty, as after HEAD."""
+        if not self._stream.eof and not self._is_empty:
+            raise AnswerCut("the answer ends within its compression")
 
 
 class ModelAnswer(AnswerFilter):
     """Filters the answer to one request, to the model of `route` at `host`."""
 
-    def __init__(self, route: ModelRoute, wire: str, host: str) -> None:
-        """`wire` is that of the request, where the route has several."""
+    def __init__(self, route: ModelRoute, mask: SecretMask, wire: str, host: str) -> None:
+        """`wire` is that of the request; `mask` knows what it has that the client has not."""
         self._route = route
         self._wire = wire
         self._host = host
-        self._mask = SecretMask([route.key or "", *route.headers.values(), *route.query.values()])
+        self._mask = mask
+        self._unpacked: Unpacked | None = None
         self._reader: UsageReader | None = None
         self._changes = 0
         self._refusal: ModelRefusal | None = None
@@ -61,12 +87,14 @@ class ModelAnswer(AnswerFilter):
         if status in STATUSES:
             named = {n.decode("latin-1"): v.decode("latin-1") for n, v in headers}
             self._refusal = ModelRefusal(named, time.time())
-        if not any(n == b"content-encoding" for n, _ in headers):  # which was not asked for
-            self._reader = UsageReader(self._wire)
+        headers = self._unpack(headers)
+        self._reader = UsageReader(self._wire)
         return [(n, self._mask.replace(v)) for n, v in headers if n not in _DROPPED]
 
     def feed(self, data: bytes) -> bytes:
         """Count, and mask."""
+        if self._unpacked is not None:
+            data = self._unpacked.feed(data)
         if self._reader is not None:
             self._reader.feed(data)
             if self._reader.changes > self._changes:
@@ -78,8 +106,24 @@ class ModelAnswer(AnswerFilter):
 
     def flush(self) -> bytes:
         """What was held back."""
+        if self._unpacked is not None:
+            self._unpacked.check_end()
         self._note_refusal()
         return self._mask.flush()
+
+    def _unpack(self, headers: Headers) -> Headers:
+        """The headers of what is passed on, which is not compressed: nothing could read it here.
+
+        Raises GatewayRefusal for a compression that is unknown; none was asked for.
+        """
+        named = b",".join(v for n, v in headers if n == b"content-encoding").lower()
+        words = {word.strip() for word in named.split(b",")} - {b"", b"identity"}
+        if words:
+            if words - COMPRESSIONS or named.count(b",") > 0:
+                reason = f"{self._host} compresses its answer, which was not asked for"
+                raise GatewayRefusal(502, reason)
+            self._unpacked, self.keeps_length = Unpacked(), False
+        return [(n, v) for n, v in headers if n != b"content-encoding"]
 
     def _rejected_login(self, login: LoginFile) -> GatewayRefusal:
         """The answer instead of one that sends the agent to a login that it does not have."""

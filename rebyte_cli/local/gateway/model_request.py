@@ -12,8 +12,9 @@ from .exchange import Headers
 from .model_answer import ModelAnswer
 from .record import printable
 from .refusal import GatewayRefusal
+from .secret_mask import SecretMask
 from .settings import BEARER, CREDENTIALS, ModelRoute
-from .user_proxy import basic_authorization
+from .user_proxy import basic_authorization, password_of
 
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
@@ -24,8 +25,17 @@ class ModelRequest:
     `scheme`, `place` and `target` say where it is to go; `answer` filters what comes back.
     """
 
-    def __init__(self, models: Sequence[ModelRoute], method: str, target: str) -> None:
-        """Raises GatewayRefusal if there is no such model, or it has no address."""
+    def __init__(
+        self,
+        models: Sequence[ModelRoute],
+        method: str,
+        target: str,
+        passwords: Sequence[str] = (),
+    ) -> None:
+        """`passwords`, those of the user's proxies, are masked in the answer as well.
+
+        Raises GatewayRefusal if there is no such model, or it has no address.
+        """
         path, _, query = target.partition("?")
         route = next((each for each in models if path.startswith(f"{each.prefix}/")), None)
         if route is None:
@@ -41,7 +51,10 @@ class ModelRequest:
         whole = urlencode([*given, *ours.items()], safe=":")
         self.target = f"{self.path}?{whole}" if whole else self.path
         wire = endpoints.wire_of(route.wire, self._rest)
-        self.answer = ModelAnswer(route, wire, self.place.host)
+        secrets = [value for name, value in ours.items() if not endpoints.is_plain(name)]
+        secrets += [word for value in route.headers.values() for word in (value, *value.split())]
+        keys = [route.key or "", *password_of(self._base), *passwords]
+        self.answer = ModelAnswer(route, SecretMask(secrets, keys), wire, self.place.host)
 
     def check(self, headers: Headers) -> None:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""

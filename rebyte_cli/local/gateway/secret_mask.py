@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
 
 SHORTEST = 12  # characters; `none` and `ollama`, which some servers have as a key, are words
+SHORTEST_KEY = 7  # of a key that is no word: `sk-1234`
 
 
 class SecretMask:
     """Replaces secrets in a stream of bytes, also where they are cut in two.
 
-    Only the beginning of a secret at the end of a piece is held back, until more arrives.
+    Each is found as it is, and as URLs, JSON and base64 spell it. Only the beginning of one at the
+    end of a piece is held back, until more arrives.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = [one.encode() for one in secrets if len(one) >= SHORTEST]
+    def __init__(self, secrets: Iterable[str], keys: Iterable[str] = ()) -> None:
+        """`keys` are secrets by themselves; `secrets` may be short words, which are left alone."""
+        found = [one for one in secrets if len(one) >= SHORTEST]
+        found += [one for one in keys if len(one) >= SHORTEST or _is_short_key(one)]
+        forms = {form.encode() for one in found for form in _forms(one)}
+        # The longest first: of a form that has another one in it, nothing is to be left.
+        self._secrets = sorted(forms, key=lambda form: (-len(form), form))
         self._held = b""
 
     def replace(self, data: bytes) -> bytes:
@@ -36,6 +46,24 @@ class SecretMask:
         """What was held back at the end."""
         held, self._held = self._held, b""
         return held
+
+
+def _is_short_key(text: str) -> bool:
+    return len(text) >= SHORTEST_KEY and bool(re.search(r"\d", text) and re.search(r"\W|_", text))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """The secret as it is, in a URL, in JSON and in base64, each in its usual spellings."""
+    from base64 import b64encode, urlsafe_b64encode
+
+    yield secret
+    for quoted in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
+        yield quoted
+        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
+    inner = json.dumps(secret)[1:-1]
+    yield from (inner, inner.replace("/", "\\/"))
+    for encode in (b64encode, urlsafe_b64encode):
+        yield encode(secret.encode()).decode().rstrip("=")
 
 
 def _begun(data: bytes, secret: bytes) -> int:

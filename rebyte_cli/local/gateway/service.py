@@ -19,6 +19,7 @@ from .model_budget import BudgetMeter, ask_supervisor
 from .outside import Outside
 from .record import RequestRecord
 from .settings import GatewaySettings
+from .user_proxy import passwords
 
 END_SECONDS = 1.5  # for the connections to write their lines
 SPARE_CONNECTIONS = 32  # which are told that there are too many
@@ -42,6 +43,7 @@ class Gateway:
             Allowance(settings.limits),
             BudgetMeter(settings.budget, ask_supervisor),
             self._listener.getsockname()[1],
+            passwords(settings.user_proxy),
         )
         self._connections: dict[ClientConnection, threading.Thread] = {}
         self._lock = threading.Lock()

@@ -55,6 +55,26 @@ def basic_authorization(parts: SplitResult) -> bytes | None:
     return b"Basic " + b64encode(words.encode())
 
 
+def password_of(parts: SplitResult) -> list[str]:
+    """The password in a URL as it is written and as it is sent, alone and with the user name."""
+    basic = basic_authorization(parts)
+    if basic is None:
+        return []
+    written = parts.password or ""
+    return [basic.decode().removeprefix("Basic "), written, unquote(written)]
+
+
+def passwords(variables: Mapping[str, str]) -> list[str]:
+    """The passwords of all proxies in these variables, as `password_of` gives them."""
+    found = []
+    for value in variables.values():
+        try:
+            found += password_of(urlsplit(value if "://" in value else f"http://{value}"))
+        except ValueError:
+            continue
+    return found
+
+
 def _variable(variables: Mapping[str, str], name: str) -> tuple[str, str]:
     for each in (name, name.upper()):
         if each in variables:
