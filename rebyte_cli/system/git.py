@@ -12,9 +12,10 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -22,8 +23,14 @@ from ..errors import RebyteError
 from .process_group import ProcessGroup
 from .signals import handled
 
+if sys.platform != "win32":
+    import resource
+
 SECONDS = 120.0
 SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+# Maps little of a large repository at a time, for a process whose memory is bounded.
+SMALL = ("-c", "core.packedGitWindowSize=32m", "-c", "core.packedGitLimit=256m")
+PATCH_MEMORY = 4 * 1024**3  # for git that reads a patch
 # A patch that `git apply` takes, whatever the user's configuration says of diffs.
 DIFF = (
     "diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
@@ -59,20 +66,22 @@ def run(
     *,
     timeout: float = SECONDS,
     to_end: bool = False,
+    memory: int | None = None,
 ) -> bytes:
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
     `extra` are more variables. git and its helpers end with this process, even if that is killed:
     they would write into the next run's files. With `to_end`, for what changes the user's own
     repository, git is left to finish instead: it would leave its lock, and half of the work.
-    Raises GitFailed with git's own reason.
+    `memory` bounds its address space (bytes, Linux only; not with `to_end`), for what comes from
+    elsewhere: a few bytes of a patch may stand for gigabytes. Raises GitFailed with git's reason.
     """
     variables = _variables() | dict(extra or {})
     program = shutil.which("git", path=variables.get("PATH"))
     if program is None:
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
-    line = [program, *there, *SAFE, *words]
+    line = [program, *there, *SAFE, *(SMALL if memory else ()), *words]
     if to_end:
         printed, errors, status = _to_end(line, variables)
     else:
@@ -80,6 +89,8 @@ def run(
         with ProcessGroup(
             line, folder=None, variables=variables, stdout=output, stderr=pipe
         ) as group:
+            if memory:
+                _bound(group.process.pid, memory)
             try:
                 printed, errors = group.process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -91,6 +102,12 @@ def run(
         failure.said = said
         raise failure
     return printed or b""
+
+
+def _bound(pid: int, memory: int) -> None:
+    if sys.platform == "linux":
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_AS, (memory, memory))
 
 
 def _variables() -> dict[str, str]:

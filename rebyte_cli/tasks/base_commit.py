@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import NotFound
 from ..system import git
-from .patch import MOST_WORDS, SUBMODULE, PatchedFile, own_repository, sections
+from .patch import MOST_WORDS, SUBMODULE, own_repository
+from .patch_headers import PatchedFile, sections
 
 MOST_COMMITS = 200  # that are compared with a patch
 

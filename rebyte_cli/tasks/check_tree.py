@@ -54,7 +54,8 @@ def make(folder: Path, base: Base, patch: bytes, command: str, protect: Sequence
     if patch.strip():
         file = folder / ".git" / "check.patch"
         file.write_bytes(patch)
-        git.run([*_AS_THEY_ARE, "apply", "--cached", "--whitespace=nowarn", str(file)], folder)
+        words = [*_AS_THEY_ARE, "apply", "--cached", "--whitespace=nowarn", str(file)]
+        git.run(words, folder, memory=git.PATCH_MEMORY)
         file.unlink()
     restored = _put_back(folder, before, protected)
     git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder)

@@ -75,7 +75,7 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
         file.write_bytes(patch)
         try:
             words = ["apply", "--cached", "--3way", "--whitespace=nowarn", str(file)]
-            git.run(words, root, variables)
+            git.run(words, root, variables, memory=git.PATCH_MEMORY)
         except git.GitFailed as error:
             names = git.run(["diff", "--name-only", "--diff-filter=U", "-z"], root, variables)
             conflicts = [listed(shown(name)) for name in names.split(b"\0") if name]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Interrupted, Next, NotFound, RebyteError, ResourceNotFound
 from ..system import git
+from .patch_headers import PatchedFile, check_form, sections
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -23,21 +24,15 @@ if TYPE_CHECKING:
 PATCH_FILE = "changes.patch"
 NOTHING = "Nothing was applied"
 MOST_WORDS = 500  # paths in one command line
-LINK, SUBMODULE = "120000", "160000"  # modes of git
+LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
-# The lines of a patch before its hunks that say what becomes of a file.
-_HEADERS = (
-    b"old mode ", b"new mode ", b"new file mode ", b"deleted file mode ", b"rename from ",
-    b"rename to ", b"copy from ", b"copy to ", b"index ", b"--- ", b"+++ ",
-)  # fmt: skip
-_ESCAPES = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
 
 
 class FileChange(NamedTuple):
     """What a patch does to one file; without line counts for a binary one.
 
     `status` is added, deleted, modified or renamed (from `old_path`); `executable` says that it
-    gains the bit; `mode` is git's, an empty string when the patch does not say it.
+    gains the bit; `mode` is git's, that of the file here when the patch does not say it.
     """
 
     path: str
@@ -47,20 +42,6 @@ class FileChange(NamedTuple):
     executable: bool
     old_path: str | None = None
     mode: str = ""
-
-
-class PatchedFile(NamedTuple):
-    """The part of a patch about one file: names, modes and the ids of its content, as written.
-
-    A name is empty where there is no such file, a mode and an id where the patch does not say it.
-    """
-
-    old: bytes
-    new: bytes
-    old_mode: str
-    mode: str
-    blob: str
-    old_blob: str = ""
 
 
 class PatchConflict(RebyteError):
@@ -178,24 +159,38 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
     """What the patch does, file by file, as git reads it. RebyteError when it is no patch."""
     if not patch.strip():
         return []
-    counts = _git_apply(["--numstat", "-z"], patch, root)
-    files = {each.new or each.old: each for each in sections(patch)}
+    check_form(patch)
+    counts = _git_apply(["--numstat", "-z"], patch, root).split(b"\0")[:-1]
+    entries = [entry.split(b"\t", 2) for entry in counts]
+    files = list(sections(patch)) or [PatchedFile(path, path, "", "", "") for *_, path in entries]
+    # What git finds between the files that are told apart here, it applies as well.
+    if [each.new or each.old for each in files] != [path for *_, path in entries]:
+        raise RebyteError("the patch has changes that are not in git's format", code="bad_patch")
     result = []
-    for entry in filter(None, counts.split(b"\0")):
-        plus, minus, path = entry.split(b"\t", 2)
-        section = files.get(path) or PatchedFile(path, path, "", "", "")
+    for section, (plus, minus, path) in zip(files, entries, strict=True):
         result.append(
             FileChange(
                 shown(path),
                 _status(section),
                 None if plus == b"-" else int(plus),
                 None if minus == b"-" else int(minus),
-                section.mode == "100755" != section.old_mode,
+                section.mode == EXECUTABLE != section.old_mode,
                 shown(section.old) if _status(section) == "renamed" else None,
-                section.mode,
+                section.mode or _mode_here(root, section.old),
             )
         )
     return result
+
+
+def _mode_here(root: Path, name: bytes) -> str:
+    """Git's mode of a file as it is here; "" if there is none."""
+    try:
+        mode = os.lstat(os.path.join(os.fsencode(root), name)).st_mode
+    except OSError:
+        return ""
+    if stat.S_ISLNK(mode):
+        return LINK
+    return EXECUTABLE if mode & stat.S_IXUSR else "100644"
 
 
 def shown(path: bytes) -> str:
@@ -230,7 +225,8 @@ def risks(found: Iterable[FileChange]) -> list[str]:
     for change in found:
         kinds = {LINK: "symbolic link", SUBMODULE: "submodule"}
         reasons = [reader_of(change.path), kinds.get(change.mode, "")]
-        reasons.append("executable" if change.executable else "")
+        runs = change.mode == EXECUTABLE and change.status != "deleted"
+        reasons.append("executable" if runs else "")
         if any(reasons):
             result.append(f"{listed(change.path)} ({', '.join(filter(None, reasons))})")
     return result
@@ -441,82 +437,5 @@ def _git_apply(words: Sequence[str], patch: bytes, root: Path, *, to_end: bool =
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         file = Path(folder) / PATCH_FILE
         file.write_bytes(patch)
-        return git.run(["apply", *words, str(file)], root, own_repository(), to_end=to_end)
-
-
-# The headers of a patch. The summary of git itself prints names with line breaks as they are.
-
-
-def sections(patch: bytes) -> Iterator[PatchedFile]:
-    """The files of a patch in git's format; those of other formats have no modes and no renames."""
-    fields: dict[bytes, bytes] = {}
-    in_header = False
-    for line in patch.split(b"\n"):
-        if line.startswith(b"diff --git "):
-            if fields:
-                yield _section(fields)
-            fields, in_header = {b"diff": line.removeprefix(b"diff --git ")}, True
-        elif line.startswith((b"@@ ", b"GIT binary patch")):
-            in_header = False
-        elif in_header:
-            found = next((name for name in _HEADERS if line.startswith(name)), None)
-            if found:
-                fields[found] = line.removeprefix(found)
-    if fields:
-        yield _section(fields)
-
-
-def _section(fields: dict[bytes, bytes]) -> PatchedFile:
-    both = _name_of_both(fields[b"diff"])
-    old = _name(fields, b"rename from ", b"copy from ") or _side(fields, b"--- ") or both
-    new = _name(fields, b"rename to ", b"copy to ") or _side(fields, b"+++ ") or both
-    ids, _, mode = fields.get(b"index ", b"").partition(b" ")
-    if b"copy to " in fields or b"new file mode " in fields:
-        old = b""
-    if b"deleted file mode " in fields:
-        old, new = old or new, b""
-    modes = (b"new mode ", b"new file mode ")
-    after = next((fields[name] for name in modes if name in fields), mode)
-    before = fields.get(b"old mode ", mode)
-    old_blob, _, blob = ids.partition(b"..")
-    return PatchedFile(
-        old,
-        new,
-        before.decode("ascii", "replace"),
-        after.decode("ascii", "replace"),
-        blob.decode("ascii", "replace"),
-        old_blob.decode("ascii", "replace"),
-    )
-
-
-def _name(fields: dict[bytes, bytes], *names: bytes) -> bytes:
-    """The name in the first of these lines that is there."""
-    return next((_unquoted(fields[name]) for name in names if name in fields), b"")
-
-
-def _side(fields: dict[bytes, bytes], line: bytes) -> bytes:
-    """The name in a `---` or `+++` line without its prefix; empty for no file."""
-    name = _unquoted(fields.get(line, b"").removesuffix(b"\t"))
-    return b"" if name == b"/dev/null" else name.partition(b"/")[2]
-
-
-def _name_of_both(text: bytes) -> bytes:
-    """The name in `a/NAME b/NAME`, where a name may have spaces, or else be in quotes."""
-    if text.startswith(b'"'):
-        quoted = re.match(rb'"(?:[^"\\]|\\.)*"', text)
-        text = _unquoted(quoted[0]) if quoted else b""
-    else:
-        text = text[: len(text) // 2]
-    return text.partition(b"/")[2]
-
-
-def _unquoted(name: bytes) -> bytes:
-    """A name without the quotes and escapes that git puts around odd ones."""
-    if len(name) < 2 or not (name.startswith(b'"') and name.endswith(b'"')):
-        return name
-
-    def plain(found: re.Match[bytes]) -> bytes:
-        code = found[1]
-        return bytes([int(code, 8) & 255 if code.isdigit() else _ESCAPES.get(code[0], code[0])])
-
-    return re.sub(rb"\\([0-7]{3}|.)", plain, name[1:-1], flags=re.DOTALL)
+        line = ["apply", *words, str(file)]
+        return git.run(line, root, own_repository(), to_end=to_end, memory=git.PATCH_MEMORY)

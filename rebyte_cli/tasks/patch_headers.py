@@ -1,0 +1,153 @@
+"""The headers of a patch in git's format: what it says of each file before the hunks.
+
+The summary of git itself prints names with line breaks as they are, and is silent about modes. So
+they are read here; and since git reads a header that says a thing twice, or in other words, in its
+own way, a patch that does not have exactly the form that git writes is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ..errors import RebyteError
+
+# The lines of a patch before its hunks that say what becomes of a file.
+_HEADERS = (
+    b"old mode ", b"new mode ", b"new file mode ", b"deleted file mode ", b"rename from ",
+    b"rename to ", b"copy from ", b"copy to ", b"index ", b"--- ", b"+++ ",
+)  # fmt: skip
+_ESCAPES = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
+
+
+class PatchedFile(NamedTuple):
+    """The part of a patch about one file: names, modes and the ids of its content, as written.
+
+    A name is empty where there is no such file, a mode and an id where the patch does not say it.
+    """
+
+    old: bytes
+    new: bytes
+    old_mode: str
+    mode: str
+    blob: str
+    old_blob: str = ""
+
+
+_MODE = rb"(?:100644|100755|120000|160000)"
+# Each header line as git writes it, by its beginning.
+_FORMS = {
+    **dict.fromkeys((b"old mode ", b"new mode ", b"new file mode ", b"deleted file mode "), _MODE),
+    **dict.fromkeys((b"similarity index ", b"dissimilarity index "), rb"\d+%"),
+    **dict.fromkeys((b"rename from ", b"rename to ", b"copy from ", b"copy to "), rb".+"),
+    b"index ": rb"[0-9a-f]+\.\.[0-9a-f]+(?: " + _MODE + rb")?",
+    b"--- ": rb".+",
+    b"+++ ": rb".+",
+    b"Binary files ": rb".+ differ",
+}
+_MODES = (b"new mode ", b"new file mode ", b"deleted file mode ")  # one of them at most
+
+
+def check_form(patch: bytes) -> None:
+    """Raise RebyteError for a header that git does not write, and so could read differently."""
+    header: dict[bytes, bytes] = {}
+    in_header = False
+    for line in patch.split(b"\n"):
+        if line.startswith(b"diff --git "):
+            header, in_header = {}, True
+        elif line.startswith((b"@@ ", b"GIT binary patch")):
+            in_header = False
+        elif in_header and line:
+            name = next((each for each in _FORMS if line.startswith(each)), b"")
+            if name in header or not _fits(name, line, header):
+                text = line.decode("utf-8", "backslashreplace")
+                raise RebyteError(f"not a patch as git writes it: {text!r}", code="bad_patch")
+            header[name] = line
+
+
+def _fits(name: bytes, line: bytes, header: Mapping[bytes, bytes]) -> bool:
+    """Whether a line may stand behind the lines of a header."""
+    if not name or not re.fullmatch(_FORMS[name], line.removeprefix(name)):
+        return False
+    if name in _MODES:
+        others = any(each in header for each in _MODES)
+        return not others and (name == b"new mode ") == (b"old mode " in header)
+    if name == b"index " and line.count(b" ") > 1:  # with the mode, which did not change
+        return not any(each in header for each in _MODES)
+    return name != b"old mode " or not any(each in header for each in _MODES)
+
+
+def sections(patch: bytes) -> Iterator[PatchedFile]:
+    """The files of a patch in git's format; those of other formats have no modes and no renames."""
+    fields: dict[bytes, bytes] = {}
+    in_header = False
+    for line in patch.split(b"\n"):
+        if line.startswith(b"diff --git "):
+            if fields:
+                yield _section(fields)
+            fields, in_header = {b"diff": line.removeprefix(b"diff --git ")}, True
+        elif line.startswith((b"@@ ", b"GIT binary patch")):
+            in_header = False
+        elif in_header:
+            found = next((name for name in _HEADERS if line.startswith(name)), None)
+            if found:
+                fields[found] = line.removeprefix(found)
+    if fields:
+        yield _section(fields)
+
+
+def _section(fields: dict[bytes, bytes]) -> PatchedFile:
+    both = _name_of_both(fields[b"diff"])
+    old = _name(fields, b"rename from ", b"copy from ") or _side(fields, b"--- ") or both
+    new = _name(fields, b"rename to ", b"copy to ") or _side(fields, b"+++ ") or both
+    ids, _, mode = fields.get(b"index ", b"").partition(b" ")
+    if b"copy to " in fields or b"new file mode " in fields:
+        old = b""
+    if b"deleted file mode " in fields:
+        old, new = old or new, b""
+    modes = (b"new mode ", b"new file mode ")
+    after = next((fields[name] for name in modes if name in fields), mode)
+    before = fields.get(b"old mode ", mode)
+    old_blob, _, blob = ids.partition(b"..")
+    return PatchedFile(
+        old,
+        new,
+        before.decode("ascii", "replace"),
+        after.decode("ascii", "replace"),
+        blob.decode("ascii", "replace"),
+        old_blob.decode("ascii", "replace"),
+    )
+
+
+def _name(fields: dict[bytes, bytes], *names: bytes) -> bytes:
+    """The name in the first of these lines that is there."""
+    return next((_unquoted(fields[name]) for name in names if name in fields), b"")
+
+
+def _side(fields: dict[bytes, bytes], line: bytes) -> bytes:
+    """The name in a `---` or `+++` line without its prefix; empty for no file."""
+    name = _unquoted(fields.get(line, b"").removesuffix(b"\t"))
+    return b"" if name == b"/dev/null" else name.partition(b"/")[2]
+
+
+def _name_of_both(text: bytes) -> bytes:
+    """The name in `a/NAME b/NAME`, where a name may have spaces, or else be in quotes."""
+    if text.startswith(b'"'):
+        quoted = re.match(rb'"(?:[^"\\]|\\.)*"', text)
+        text = _unquoted(quoted[0]) if quoted else b""
+    else:
+        text = text[: len(text) // 2]
+    return text.partition(b"/")[2]
+
+
+def _unquoted(name: bytes) -> bytes:
+    """A name without the quotes and escapes that git puts around odd ones."""
+    if len(name) < 2 or not (name.startswith(b'"') and name.endswith(b'"')):
+        return name
+
+    def plain(found: re.Match[bytes]) -> bytes:
+        code = found[1]
+        return bytes([int(code, 8) & 255 if code.isdigit() else _ESCAPES.get(code[0], code[0])])
+
+    return re.sub(rb"\\([0-7]{3}|.)", plain, name[1:-1], flags=re.DOTALL)

@@ -1,0 +1,131 @@
+"""Patches that git reads otherwise than we do must not get through; real git applies them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.errors import RebyteError
+from rebyte_cli.system import git as safe_git
+from rebyte_cli.tasks import patch
+from tests.repositories import git
+
+NEW = b"""--- /dev/null
++++ b/x
+@@ -0,0 +1 @@
++/etc/passwd
+\\ No newline at end of file
+"""
+CHANGED = b"--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n"
+MORE = b"--- /dev/null\n+++ b/Makefile\n@@ -0,0 +1 @@\n+evil\n"
+
+
+def added(*headers: str) -> bytes:
+    return b"diff --git a/x b/x\n" + "".join(f"{line}\n" for line in headers).encode() + NEW
+
+
+def modified(*headers: str) -> bytes:
+    return b"diff --git a/f b/f\n" + "".join(f"{line}\n" for line in headers).encode() + CHANGED
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    (folder / "f").write_text("a\n")
+    (folder / "run").write_text("a\n")
+    (folder / "run").chmod(0o755)
+    git(folder, "add", "-A")
+    git(folder, "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "A")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        added("new mode 100644", "new file mode 120000"),
+        added("new file mode 100644", "new mode 120000"),
+        added("new mode 100644", "new file mode 100755"),
+        added("new file mode 120000", "new file mode 100644"),
+        added("new file mode 0100755"),
+        added("new file mode 0120000"),
+        added("new file mode 100755 "),
+        added("new file mode 100755\r"),
+        added("new file mode 100777"),
+        added("new file mode 100755", "index 0000000..6178079 100644"),
+        added("new file mode 100644", "old mode 120000"),
+        added("new file mode 100644", "something else"),
+        modified("index 7898192..6178079 0120000"),
+        modified("new mode 100755"),
+        modified() + MORE,
+        MORE + modified(),
+    ],
+)
+def test_what_git_does_not_write_is_refused(root: Path, odd: bytes) -> None:
+    with pytest.raises(RebyteError, match=r"as git writes it|not in git's format"):
+        patch.changes(odd, root)
+
+
+def test_a_part_brings_no_other_file_along(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    with pytest.raises(RebyteError, match="not in git's format"):
+        patch.changes(patch.only(modified() + MORE, ["f"], root), root)
+
+
+@pytest.mark.parametrize(
+    ("odd", "risk"),
+    [
+        (added("new file mode 120000") + CHANGED.replace(b"f", b"x"), None),
+        (added("new file mode 120000"), "x (symbolic link)"),
+        (added("new file mode 100755"), "x (executable)"),
+        (added("new file mode 100644"), None),
+        (modified("old mode 100644", "new mode 100755"), "f (executable)"),
+        (modified("old mode 100755", "new mode 100755"), "f (executable)"),
+        (modified("index 7898192..6178079 100755"), "f (executable)"),
+        (modified().replace(b"/f", b"/run") + b"", "run (executable)"),
+        (
+            modified("index 7898192..6178079 100755").replace(b"/f", b"/run"),
+            "run (executable)",
+        ),
+        (modified("index 7898192..6178079 100644"), None),
+    ],
+)
+def test_what_becomes_a_link_or_can_be_run_is_named(
+    root: Path, odd: bytes, risk: str | None
+) -> None:
+    """Whatever git makes a link or an executable is among the risks, or the patch is refused."""
+    try:
+        found = patch.risks(patch.changes(odd, root))
+    except RebyteError:
+        return
+    before = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
+    patch.apply(odd, root)
+    telling = set()
+    for path in root.iterdir():
+        if path.name == ".git" or (
+            not path.is_symlink() and before.get(path.name) == path.read_bytes()
+        ):
+            continue
+        if path.is_symlink() or os.access(path, os.X_OK):
+            telling.add(path.name)
+    assert telling <= {entry.partition(" ")[0] for entry in found}, found
+    if risk is not None:
+        assert risk in found
+
+
+def test_a_patch_that_unpacks_to_gigabytes_ends_git_not_the_machine(root: Path) -> None:
+    """A few bytes of it are a kilobyte: the limit is on what git takes, not on the patch."""
+    with (root / "large").open("wb") as file:
+        file.truncate(300 * 1024**2)
+    git(root, "add", "large")
+    small = safe_git.run(["diff", "--cached", "--binary"], root)
+    assert len(small) < 2 * 1024**2
+    git(root, "reset", "-q", "--hard")
+    file = root.parent / "p.patch"
+    file.write_bytes(small)
+    assert safe_git.run(["apply", "--numstat", str(file)], root, memory=2 * 1024**3)
+    with pytest.raises(safe_git.GitFailed, match=r"(?i)memory|allocat"):
+        safe_git.run(["apply", "--numstat", str(file)], root, memory=200 * 1024**2)
