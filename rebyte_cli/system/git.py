@@ -23,9 +23,6 @@ from ..errors import RebyteError
 from .process_group import ProcessGroup
 from .signals import handled
 
-if sys.platform != "win32":
-    import resource
-
 SECONDS = 120.0
 SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 # Maps little of a large repository at a time, for a process whose memory is bounded.
@@ -106,6 +103,8 @@ def run(
 
 def _bound(pid: int, memory: int) -> None:
     if sys.platform == "linux":
+        import resource
+
         with suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_AS, (memory, memory))
 
