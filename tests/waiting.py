@@ -9,14 +9,26 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+SHORTEST, LONGEST = 0.01, 0.25  # seconds between two looks
 
 
-def eventually(look: Callable[[], T], *, seconds: float = 300.0, what: str = "it") -> T:
-    """Look until there is something to see, and return it; fails after `seconds`."""
-    end = time.monotonic() + seconds
+def eventually(
+    look: Callable[[], T],
+    *,
+    seconds: float = 300.0,
+    what: str = "it",
+    told: Callable[[], object] = str,
+) -> T:
+    """Look until there is something to see, and return it; fails after `seconds`.
+
+    The failure says `what` did not happen, and what `told` returns. Looks become rarer: on a busy
+    machine they would keep what is waited for from running.
+    """
+    began = time.monotonic()
     while not (found := look()):
-        assert time.monotonic() < end, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.01)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"{what} did not happen within {seconds:g} s {told()}"
+        time.sleep(min(max(SHORTEST, waited / 10), LONGEST))
     return found
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rebyte_cli.local.agents.runs import RecordedEvent, RunRecord
 from rebyte_cli.local.agents.workspace import Workspace
 from rebyte_cli.local.database import Store, new_id
 from tests.tools import need_jail as need_jail  # for the tests in this folder
+from tests.waiting import eventually
 
 PATIENCE = 90.0
 # How an agent sleeps, more digits to follow: tests of another checkout have other processes.
@@ -83,18 +84,26 @@ class Bench:
 
     def wait(self, prompt: str) -> RunRecord:
         """The run when it has ended and its supervisor has gone."""
-        give_up = time.monotonic() + PATIENCE
-        while (run := self.look(prompt)).ended is None or runs.is_held(self.folder, run):
-            assert time.monotonic() < give_up, (run, self.log())
-            time.sleep(0.01)
+
+        def over() -> RunRecord | None:
+            run = self.look(prompt)
+            return None if run.ended is None or runs.is_held(self.folder, run) else run
+
+        def state() -> object:
+            return self.look(prompt), self.log()
+
+        run = eventually(over, seconds=PATIENCE, what="the end", told=state)
+        assert run is not None
         return run
 
     def until_started(self, prompt: str) -> RunRecord:
         """The run when its agent has said something (a line in its raw output)."""
-        give_up = time.monotonic() + PATIENCE
-        while not (output := self.run_folder(prompt) / "output").exists() or not output.read_text():
-            assert time.monotonic() < give_up, (self.look(prompt), self.log())
-            time.sleep(0.01)
+
+        def said() -> bool:
+            output = self.run_folder(prompt) / "output"
+            return output.exists() and output.stat().st_size > 0
+
+        eventually(said, seconds=PATIENCE, what="a word of the agent", told=self.log)
         return self.look(prompt)
 
     def cancel(self, prompt: str) -> None:
@@ -161,12 +170,9 @@ def processes(word: str) -> list[str]:
 
 def gone(word: str) -> bool:
     """Whether no process with `word` in its command line is left, after a moment to die in."""
-    give_up = time.monotonic() + PATIENCE
-    while processes(word):
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.02)
-    return True
+    with suppress(AssertionError):
+        return eventually(lambda: not processes(word), seconds=PATIENCE)
+    return False
 
 
 def kinds(events: Iterable[RecordedEvent]) -> list[str]:

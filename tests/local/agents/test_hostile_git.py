@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from rebyte_cli.local.agents import disarm as disarming
 from rebyte_cli.local.agents import report, sharing
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import FORGE, git
+from tests.waiting import eventually
 
 from .bench import PATIENCE, Bench, need_jail, script
 from .test_seccomp import PYTHON
@@ -326,10 +326,7 @@ class HangingGit:
 
     def until(self, name: str) -> None:
         """Wait for a file in the folder of the agent, or for the end of git."""
-        give_up = time.monotonic() + PATIENCE
-        while not (self.code / name).exists() and not self.git.done():
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
+        eventually(lambda: (self.code / name).exists() or self.git.done(), seconds=PATIENCE)
 
     def touch(self, name: str) -> None:
         (self.code / name).touch()

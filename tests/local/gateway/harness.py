@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from rebyte_cli.local.gateway import record
 from rebyte_cli.local.gateway.settings import GatewaySettings, Limits, ModelRoute, command
+from tests.waiting import eventually
 
 KEY = "sk-real-0123456789abcdef"
 PLACEHOLDER = "placeholder-of-this-run"
@@ -126,10 +126,12 @@ class GatewayProcess:
 
     def entries(self, count: int) -> list[record.RequestEntry]:
         """The record, once it has as many lines."""
-        deadline = time.monotonic() + SECONDS
-        while len(found := record.read(self.record)) < count:
-            assert time.monotonic() < deadline, found
-            time.sleep(0.01)
+
+        def read() -> list[record.RequestEntry]:
+            return record.read(self.record)
+
+        eventually(lambda: len(read()) >= count, seconds=SECONDS, told=read)
+        found = read()
         assert len(found) == count
         return found
 

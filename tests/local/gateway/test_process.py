@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from tests.local.gateway.harness import (
 )
 from tests.local.gateway.upstream import ScriptedServer, read_exactly, read_head
 from tests.servers import RawServer, json_reply
+from tests.waiting import eventually
 
 # Starts a gateway as a supervisor does, tells its id, and waits to be killed.
 PARENT = """
@@ -57,10 +57,7 @@ def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         pid = int(parent.stdout.readline())
         assert is_alive(pid)
         parent.kill()
-    deadline = time.monotonic() + SECONDS
-    while is_alive(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not is_alive(pid), seconds=SECONDS)
 
 
 def test_what_is_under_way_at_the_end_is_recorded(tmp_path: Path) -> None:
@@ -182,10 +179,7 @@ def test_many_connections_at_once(tmp_path: Path) -> None:
         assert bodies == [b'{"ok": true}'] * 200
         gateway.entries(200)
         open_files = Path(f"/proc/{gateway.process.pid}/fd")
-        deadline = time.monotonic() + SECONDS
-        while len(list(open_files.iterdir())) > 10:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: len(list(open_files.iterdir())) <= 10, seconds=SECONDS)
 
 
 def test_the_record_is_private_whatever_the_umask_is(tmp_path: Path) -> None:
