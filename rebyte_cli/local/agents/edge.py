@@ -163,6 +163,11 @@ class Edge:
         return self._settings is None
 
     @property
+    def sees_models(self) -> bool:
+        """Whether what the agent asks its models passes the gateway, readable."""
+        return self._settings is not None and bool(self._settings.models)
+
+    @property
     def passed(self) -> tuple[int, ...]:
         """The descriptors that the jail inherits."""
         return () if self._door is None else (self._door.inside,)

@@ -113,9 +113,9 @@ def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
 
 
 def going(db: sqlite3.Connection) -> dict[str, int]:
-    """How many runs of real agents work, and how many wait for a slot."""
+    """How many runs of real agents work, and how many wait for a slot or a usage limit."""
     found = runs.unended(db)
-    running = sum(run.started is not None for run in found)
+    running = sum(run.started is not None and run.parked is None for run in found)
     return {"running": running, "queued": len(found) - running}
 
 

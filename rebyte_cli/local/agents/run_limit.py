@@ -38,6 +38,9 @@ class RunLimit:
         self._meter = meter
         self._probe = probe  # held until this process ends, or becomes another
         self._is_known = not options.get("account")
+        # Whether what the agent says counts although its gateway has seen no refusal: what stops a
+        # run stops all of its account, and a program in the sandbox could say anything.
+        self.believes_agent = False
 
     def check(self) -> None:
         """Raise RunLimited if it is known that a request would be refused."""
@@ -52,7 +55,12 @@ class RunLimit:
         return "" if refused is None else REACHED
 
     def _refused_for(self, parser: Parser | None) -> float | None:
-        return self._meter.refused_for or (parser.refused_for if parser else None)
+        told = parser.refused_for if parser and self._may_believe else None
+        return self._meter.refused_for or told
+
+    @property
+    def _may_believe(self) -> bool:
+        return self.believes_agent or self._meter.was_refused
 
     def pass_on(self) -> None:
         """Let the other runs of the account follow, if they waited for this one."""
@@ -68,7 +76,8 @@ class RunLimit:
     def raise_if_refused(self, parser: Parser, reason: str) -> None:
         """Raise RunLimited if the agent failed for `reason` because the limit is reached."""
         found = self._refused_for(parser)
-        found = limit_words.seconds_left(reason, time.time()) if found is None else found
+        if found is None and self._may_believe:
+            found = limit_words.seconds_left(reason, time.time())
         if found is not None:
             self._account.reach(found)
             raise RunLimited

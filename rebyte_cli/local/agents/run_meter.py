@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..gateway import record
+from ..gateway.model_refusal import STATUSES
 
 END_SECONDS = 3.0  # for the gateway of a run whose supervisor was killed, which takes 1.5
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
@@ -32,6 +33,7 @@ class RunMeter:
         self.refused_for: float | None = None
         self.has_passed = False
         self.was_refused_last = False
+        self.was_refused = False  # for whatever time
 
     def look(self, *, afresh: bool = False) -> bool:
         """Read what is new; whether that changed what the run has used.
@@ -49,12 +51,14 @@ class RunMeter:
                 key = entry.id or len(self._usages)
                 changed |= self._usages.get(key) != entry.usage
                 self._usages[key] = entry.usage
+            self.was_refused |= entry.status in STATUSES
             if isinstance(entry.refused_for, int | float):
                 self.refused_for, self.was_refused_last = float(entry.refused_for), True
             elif entry.usage is not None:
                 self.has_passed, self.was_refused_last = True, False
         if afresh:
-            self.refused_for, self.has_passed, self.was_refused_last = None, False, False
+            self.refused_for, self.has_passed = None, False
+            self.was_refused = self.was_refused_last = False
         return changed
 
     def used(self, told: Mapping[str, Any]) -> dict[str, Any]:

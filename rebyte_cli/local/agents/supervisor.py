@@ -513,6 +513,7 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             start = self._prepare(adapter, program, session, user, stack)
             self._parser = parser = adapter.parser()
+            self._limit.believes_agent = not start.way.sees_models
             stdin = adapter.stdin(self._words_for(session))
             status, reason = self._execute(start, stdin, parser)
         stderr = _tail(self._folder / STDERR_FILE)

@@ -350,6 +350,30 @@ def test_the_same_session_continues_after_what_the_agent_said(bench: Bench, how:
     assert (run.outcome, run.answer) == ("succeeded", "Resumed.")
 
 
+def test_an_agent_may_know_the_time_of_a_refusal_without_one(
+    bench: Bench, model: LimitedModel
+) -> None:
+    model.refuses, model.refusal = 1, lambda: (429, {}, {"error": {}})
+    code = "time.sleep = lambda _: sys.exit('Usage limit reached. Try again in 1 hour.'); " + WORK
+    prompt = bench.start(agent(code), "one", account=ACCOUNT)
+    parked(bench, prompt)
+    assert 3500 < (limit(bench).seconds_left() or 0) <= 3600
+    bench.cancel(prompt)
+
+
+def test_what_an_agent_says_is_not_believed_if_its_gateway_saw_no_refusal(
+    bench: Bench, model: LimitedModel
+) -> None:
+    """A program in the sandbox could say it, and stop all runs of the account."""
+    agent = claude(limit_event(3600), rest=f"time.sleep(1); say([{DONE!r}])")
+    run = bench.run(agent, account=ACCOUNT)
+    assert (run.outcome, run.answer) == ("succeeded", "Done.")
+    reset = int(time.time()) + 3600
+    agent = claude({**FAILED, "result": f"Claude AI usage limit reached|{reset}"})
+    assert bench.run(agent, account=ACCOUNT).outcome == "failed"
+    assert limit(bench).resumes_at() is None
+
+
 def test_an_agent_that_waits_itself_does_not_stall(bench: Bench) -> None:
     retry = {"type": "system", "subtype": "api_retry", "attempt": 1, "max_retries": 10,
              "error_status": 500, "error": "api_error", "retry_delay_ms": 6000}  # fmt: skip
