@@ -71,10 +71,11 @@ class LostLineSearch:
         mine: Collection[int],
         clock: ServerClock,
         created: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
+        is_exact: bool = False,
     ) -> None:
         """`mine`: the lines of this shard. `created` are the tasks of this batch with `id`,
 
-        `createdAt` and `at`, the line.
+        `createdAt` and `at`, the line. `is_exact`: the service shows prompts as they were sent.
         """
         self._batch = batch
         self._ledger = ledger
@@ -85,8 +86,9 @@ class LostLineSearch:
             ledger.named,
             created=created,
             twins=lambda lost: ledger.history.tasks_as_asked(lost.digest, lost.body_digest),
+            is_exact=is_exact,
         ).scan
-        self._finder = Finder(client, self, scan)
+        self._finder = Finder(client, self, scan, is_exact=is_exact)
         chosen = set(mine)
         numbers = enumerate(line.number for line in batch.lines)
         self._mine = {number: at for at, number in numbers if at in chosen}

@@ -82,7 +82,8 @@ class BatchOptions(NamedTuple):
     `search_for` is how long a lost create is searched for before its outcome is called unknown,
     and how long scans must agree that there is no task before it is sent again. `budget` is what
     the tasks of all runs of this journal may use together (None: any amount); with `limits_runs`,
-    the service is told, which ends tasks that run when they have used it up.
+    the service is told, which ends tasks that run when they have used it up. `is_exact`: the
+    service is known to show prompts as they were sent, as that on this machine does.
     """
 
     jobs: int = 8
@@ -95,6 +96,7 @@ class BatchOptions(NamedTuple):
     max_running: int | None = None
     budget: Budget | None = None
     limits_runs: bool = False
+    is_exact: bool = False
 
 
 class Runner:
@@ -171,6 +173,7 @@ class Runner:
             mine=plan.mine,
             clock=self._server_clock,
             created=self._answered,
+            is_exact=options.is_exact,
         )
         self._searcher = search_lost(client, throttle, self._report, finder, options.search_for)
 

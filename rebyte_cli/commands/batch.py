@@ -418,7 +418,8 @@ def _options(
     if resend_after is None:
         resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
     options = BatchOptions(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for)
-    return options._replace(limits_runs=app.settings.is_own_service)
+    settings = app.settings
+    return options._replace(limits_runs=settings.is_own_service, is_exact=settings.is_local)
 
 
 def _checks(

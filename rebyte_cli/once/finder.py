@@ -59,8 +59,11 @@ class Verdict(NamedTuple):
 class Finder:
     """Finds what lost requests made. Reads each task at most once to see how prompts are shown."""
 
-    def __init__(self, client: RebyteClient, claims: Claims, scan: Scan) -> None:
-        """`scan` looks once for many requests, with a limit; see `search.Search.scan`."""
+    def __init__(
+        self, client: RebyteClient, claims: Claims, scan: Scan, *, is_exact: bool = False
+    ) -> None:
+        """`scan` looks once for many requests, with a limit; `is_exact`: see `search.Search`."""
+        self._is_exact = is_exact
         self._client = client
         self._claims = claims
         self._scan = scan
@@ -143,7 +146,9 @@ class Finder:
 
     def _is_whole(self, one: Rival) -> bool:
         """Whether the service was seen to show prompts of this kind as they are sent."""
-        return one.shape is not None and any(seen.covers(one.shape) for seen in self._whole)
+        return self._is_exact or (
+            one.shape is not None and any(seen.covers(one.shape) for seen in self._whole)
+        )
 
     def _shows_whole(self, one: Rival, limit: Deadline) -> bool:
         """As `_is_whole`, after a look at tasks whose prompts are known."""

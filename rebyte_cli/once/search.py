@@ -261,12 +261,15 @@ class Search:
         *,
         created: Callable[[], Iterable[Mapping[str, Any]]],
         twins: Callable[[LostRequest], Iterable[str]] = lambda _request: (),
+        is_exact: bool = False,
     ) -> None:
         """`known` picks, from ids, those that are certainly the result of something else.
 
         `created` are tasks with `id` and `createdAt` that were answered: a list without them is
         not up to date. `twins` are the ids of tasks that were created by the same request before.
+        `is_exact`: the service is known to show prompts as they were sent.
         """
+        self._is_exact = is_exact
         self._client = client
         self._known = known
         self._created = created
@@ -369,6 +372,11 @@ class Search:
             and not contradicts(row, request.body)
         ]
         others = [row for row in rows if row not in same]
+        if self._is_exact:  # what shows another prompt is something else
+            digests = (self._digests.get(row["id"], request.digest) for row in others)
+            others = [
+                row for row, shown in zip(others, digests, strict=True) if shown == request.digest
+            ]
         is_shown = bool(same) or (
             any(row["id"] in self._prompts for row in others)
             and self._shows_twin(request, listed, limit)

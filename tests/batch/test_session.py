@@ -601,3 +601,33 @@ def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
         assert dict(farm.made) == {f"Task {n}": 1 for n in range(LINES)}
         journal = (home / "tasks.jsonl.journal").read_text()
         assert all(json.loads(line) for line in journal.splitlines())
+
+
+def test_the_first_task_of_a_local_service_is_found_after_a_kill(
+    inside_local: Callable[..., Done], home: Path
+) -> None:
+    """Nothing was answered yet that shows how prompts are shown; but this service is ours."""
+    file, journal = home / "t.jsonl", home / "t.jsonl.journal"
+    words = ["-P", "local", "batch", str(file)]
+    file.write_text('{"prompt": "Task 1 [[slow-create=1h]]"}\n')
+    with subprocess.Popen(
+        [*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        rows = lambda: inside_local("-P", "local", "list", "-o", "id").out.split()  # noqa: E731
+        eventually(lambda: len(rows()) == 1)
+        process.kill()
+    (first,) = rows()
+    inside_local("-P", "local", "cancel", first)
+    # As if the other lines had been sent at the same moment, and made nothing. A service that
+    # leaves out the middle of prompts could show them as it shows the first.
+    (sent,) = (line for line in journal.read_text().splitlines() if '"sending"' in line)
+    with file.open("a") as lines, journal.open("a") as records:
+        for number in (2, 3):
+            prompt = f"Task 1{number} [[slow-create=1s]], not 1 [[slow-create=1h]]"
+            lines.write(f'{{"prompt": "{prompt}"}}\n')
+            records.write(sent.strip().replace('"line":1', f'"line":{number}') + "\n")
+    done = inside_local(*words)
+    found = {row["line"]: row for row in lines_of(done.out)}
+    assert (found[1]["id"], found[1]["status"]) == (first, "canceled"), done
+    assert (found[2]["status"], found[3]["status"], done.status) == ("completed",) * 2 + (11,)
+    assert len({row["id"] for row in found.values()}) == len(rows()) == 3

@@ -317,3 +317,53 @@ def test_usage(inside: Local) -> None:
     assert "names no path" in inside("-P", "local", *words).err
     done = inside("-P", "local", "check", "@last", "true")
     assert (done.status, "--base REV" in done.err) == (2, True)
+
+
+FAST, SLOW = "echo wrong > answer.txt", "while ! test -e go; do sleep 0.1; done; rm go"
+PROGRAMS = {
+    "fast": f"{FAST}; echo Done.",
+    "slow": f"{SLOW}; echo right > answer.txt; echo Done.",
+    "idle": "exec sleep {mark}",
+}
+
+
+def test_the_first_attempt_that_passes_wins_over_the_first_that_ends(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    """Two end with the wrong answer, one works until these have failed, and one never ends."""
+    mark = f"96{os.getpid()}"
+    config = home / ".config/rebyte/config.toml"
+    config.write_text(f"{config.read_text()}[local]\nparallel = 4\n")
+    for name, script in PROGRAMS.items():
+        program = home / name
+        program.write_text(f"#!/bin/sh\n{script.format(mark=mark)}\n")
+        program.chmod(0o755)
+        config.write_text(f'{config.read_text()}[local.agents.{name}]\ncommand = ["{program}"]\n')
+    words = [sys.executable, "-m", "rebyte_cli", "-P", "local", "create", "Go", "-g", "."]
+    words += [each for name in ("fast", "slow", "idle", "fast") for each in ("-x", name)]
+    words += ["--attempts", "4", "--tries", "1", "--wait", "-o", "json", "--check"]
+    with subprocess.Popen(
+        [*words, "grep -q right answer*"],
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def found(executor: str) -> list[Any]:
+            rows = agents("list", "--all", "-o", "json").json["data"]
+            return [row for row in rows if row["executor"] == executor]
+
+        eventually(lambda: [row["status"] for row in found("fast")] == ["completed"] * 2)
+        (winner,) = found("slow")
+        code = agents("workspace", "path", winner["id"], "--running").out.strip()
+        (Path(code) / "go").touch()
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    task = json.loads(out)
+    assert (task["id"], task["check"]["status"]) == (winner["id"], "passed")
+    assert f"Task {winner['id']} passed first" in err
+    assert {row["status"] for row in found("idle")} == {"canceled"}
+    eventually(
+        lambda: subprocess.run(["pgrep", "-fx", f"sleep {mark}"], check=False).returncode == 1
+    )
