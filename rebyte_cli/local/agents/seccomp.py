@@ -3,7 +3,9 @@
 keyctl, add_key and request_key reach every key of the user, whatever the namespaces. io_uring and
 userfaultfd, which attacks on the kernel often use, are refused as container engines refuse them.
 Of sockets, only those are made that programs need: one of AF_VSOCK would reach the host of a
-virtual machine. A refused call answers as a kernel without it does, and programs expect that.
+virtual machine. With what takes a descriptor from another process or writes to its memory, a
+program that is checked could tell in bubblewrap's place how its check has ended. A refused call
+answers as a kernel without it does, and programs expect that.
 """
 
 from __future__ import annotations
@@ -44,7 +46,17 @@ SOCKETS: dict[int, tuple[int, ...]] = {
 FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET and AF_INET6
 NETLINK, ROUTE = 16, 0  # which tells a program its network interfaces
 MAKING_SOCKETS = (1, 8)  # of what socketcall does: SYS_SOCKET and SYS_SOCKETPAIR
-IO_URING = (425, 426, 427)  # setup, enter and register: the same on every architecture
+# io_uring_setup, io_uring_enter, io_uring_register, pidfd_getfd.
+SAME_EVERYWHERE = (425, 426, 427, 438)
+# process_vm_writev. ptrace is allowed: debuggers need it, and what looks for leaks in tests.
+WRITE_MEMORY: dict[int, tuple[int, ...]] = {
+    X86_64: (311, 540),  # the second for x32
+    I386: (348,),
+    ARM: (377,),
+    **dict.fromkeys((AARCH64, RISCV64, RISCV32, LOONGARCH64), (271,)),
+    **dict.fromkeys((PPC64LE, PPCLE), (352,)),
+    **dict.fromkeys((S390X, S390), (341,)),
+}
 MACHINES = {
     "x86_64": X86_64, "aarch64": AARCH64, "riscv64": RISCV64, "loongarch64": LOONGARCH64,
     "ppc64le": PPC64LE, "s390x": S390X,
@@ -85,7 +97,8 @@ def program() -> bytes:
 
 def _block(architecture: int) -> bytes:
     sockets = SOCKETS.get(architecture, ())
-    calls = dict.fromkeys((*NUMBERS[architecture], *IO_URING), "refuse")
+    refused = (*NUMBERS[architecture], *SAME_EVERYWHERE, *WRITE_MEMORY[architecture])
+    calls = dict.fromkeys(refused, "refuse")
     calls |= dict.fromkeys(sockets[:2], "family") | dict.fromkeys(sockets[2:], "socketcall")
     # Labels, and instructions with those to jump to, where one is true and where it is not.
     lines: list[str | tuple[int, int, str, str]] = [
