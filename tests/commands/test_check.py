@@ -223,6 +223,36 @@ def test_a_check_reaches_the_hosts_that_it_is_given(
         assert len(heads) == 2
 
 
+FILL = """
+import ctypes, os
+os.write(1, b"printed")
+big = ctypes.c_long(1 << 30)
+ctypes.CDLL(None).fallocate(1, 1, ctypes.c_long(0), big)
+os.fchmod(1, 0o6755)
+os.fchmod(1, 0)
+"""
+
+
+def test_the_log_is_out_of_reach(agents: Local, repository: Path) -> None:
+    """Inside, its output is no file that could be filled, or get another mode."""
+    work(agents, repository, RIGHT)
+    done = check(agents, f"/usr/bin/python3 -c '{FILL}'; true")
+    assert (done.status, done.json["output"]) == (0, "printed"), done
+    log = Path(done.json["file"]).stat()
+    assert log.st_blocks < 1000
+    assert log.st_mode & 0o7777 in (0o600, 0o644)
+
+
+def test_output_is_limited(agents: Local, repository: Path) -> None:
+    work(agents, repository, RIGHT)
+    done = check(agents, "yes | head -c 100000000")
+    assert "printed more than 64 MiB" in done.json["output"]
+    assert Path(done.json["file"]).stat().st_size == 64 << 20
+    done = check(agents, "exec >&- 2>&-; sleep 0.3; exit 3")
+    assert (done.json["exit"], done.json["output"]) == (3, "")
+    assert check(agents, "sleep 1; seq 100000").json["output"].endswith("\n100000")
+
+
 def test_a_time_limit_ends_every_process(agents: Local, repository: Path) -> None:
     work(agents, repository, RIGHT)
     mark = f"sleep 98{os.getpid()}"

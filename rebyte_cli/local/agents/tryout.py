@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import subprocess
 import tempfile
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from ...system.files import take_lock
 from ...system.process_group import ProcessGroup
@@ -29,6 +30,7 @@ from .workspace import BASE
 
 LARGEST_OUTPUT = 64 << 20  # bytes
 LOOK_SECONDS = 0.1
+PIECE, LARGEST_PIPE = 65_536, 1 << 20
 TIMED_OUT = 124  # as `timeout` of coreutils says it
 CODE, HOME, LOCK = "code", "home", "lock"
 YOUNG_SECONDS = 60.0  # the age of a folder that may not be locked yet
@@ -136,7 +138,7 @@ def run(
         )
         folders, variables, more = shown.folders, shown.variables, shown.arguments
     variables = jail.environment(confinement, outside, folders) | variables | {"CI": "true"}
-    with log.open("wb") as output, _way_out(place, hosts if jailed else ()) as way:
+    with log.open("wb", buffering=0) as output, _way_out(place, hosts if jailed else ()) as way:
         line = jail.command(
             confinement,
             words if way is None else way.command(words),
@@ -150,11 +152,11 @@ def run(
             edge=way,
             folder=confinement.code.outside,
             variables=variables | ({} if way is None else way.variables),
-            stdout=output,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         with group:
-            end = until_end(group, log, seconds, partial(_problem, way, stopped))
+            end = until_end(group, output, seconds, partial(_problem, way, stopped))
     if way is not None:
         with log.open("a") as text:
             for host in filter(None, record.refusals(str(place / edge.RECORD))):
@@ -180,23 +182,43 @@ def _problem(way: edge.Edge | None, stopped: Callable[[], bool]) -> str:
 
 
 def until_end(
-    group: ProcessGroup, log: Path, seconds: float, problem: Callable[[], str]
+    group: ProcessGroup, log: IO[bytes], seconds: float, problem: Callable[[], str]
 ) -> TryoutEnd:
-    """Wait for the end of a command that prints to `log`, for so many seconds at most.
+    """Copy what a command prints into a pipe to `log`, for so many seconds at most.
 
-    `problem` says why it cannot continue, or an empty text.
+    `log` is unbuffered. `problem` says why the command cannot continue, or an empty text. The pipe
+    is there so that the command has no file: it could open that again, fill it with gigabytes, and
+    give it another mode.
     """
     deadline = time.monotonic() + seconds
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            status = group.process.wait(min(LOOK_SECONDS, max(deadline - time.monotonic(), 0)))
+        status = group.process.poll()
+        if status is not None:
+            for _ in range(LARGEST_PIPE // PIECE):  # what it has started may print for ever
+                if not _copy(group, log, 0):
+                    break
             return TryoutEnd(128 - status if status < 0 else status)
+        _copy(group, log, LOOK_SECONDS)
+        if log.tell() > LARGEST_OUTPUT:
+            return TryoutEnd(TIMED_OUT, f"it printed more than {LARGEST_OUTPUT >> 20} MiB")
         if time.monotonic() >= deadline:
             return TryoutEnd(TIMED_OUT, f"it ran longer than {seconds:g} s and was ended")
         if reason := problem():
             return TryoutEnd(TIMED_OUT, reason)
-        if log.stat().st_size > LARGEST_OUTPUT:
-            return TryoutEnd(TIMED_OUT, f"it printed more than {LARGEST_OUTPUT >> 20} MiB")
+
+
+def _copy(group: ProcessGroup, log: IO[bytes], seconds: float) -> bool:
+    """Write the next piece that a command prints to the log; false if none came in this time."""
+    assert group.process.stdout is not None
+    descriptor = group.process.stdout.fileno()
+    if not select.select([descriptor], [], [], seconds)[0]:
+        return False
+    piece = os.read(descriptor, PIECE)
+    log.write(piece)
+    if not piece and seconds:  # it has closed its output, and may still run
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            group.process.wait(seconds)
+    return bool(piece)
 
 
 def last_lines(log: Path, *, lines: int, characters: int) -> str:
