@@ -7,6 +7,7 @@ Each prompt is an order that `edited` carries out, on whatever the branch has wh
     tally NAME      the same without NAME: two of them merge, and the number is wrong then
     new TEXT        a file `src/new.txt` that says TEXT
     set KEY VALUE   the line of KEY in `keys.txt`
+    weaken          the test of the build passes always
     nothing, none, fail
 """
 
@@ -105,6 +106,8 @@ def edited(folder: Path, prompt: str) -> bool:
         total.write_text(f"{number}{f' by {words[0]}' * (order == 'count')}\n")
     if order == "new":
         (folder / "src/new.txt").write_text(f"{words[0]}\n")
+    if order == "weaken":
+        (folder / "build.sh").write_text("exit 0\n")
     if order == "set":
         keys = folder / "keys.txt"
         lines = [

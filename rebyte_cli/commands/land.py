@@ -120,7 +120,8 @@ def command(
     read or changed, and no hook runs.
 
     --check runs a shell command on each new tip before it is committed, as `rebyte check` does: in
-    a sandbox, with protected paths as they were on the tip before.
+    a sandbox. Protected paths are those of --onto for every task: what a task on the branch has
+    changed there decides about none. Its row and the report name them; the commit has the change.
 
     If changes conflict or the check fails, the prompt of the task runs again, in a new workspace
     that begins at the tip, and the result is landed instead. After --rerun attempts the task is
@@ -279,7 +280,8 @@ def _landed(
     try:
         how = _how(app, chosen, root, journal.state.started_at)
         with question_watcher(app, NO_LIMIT) as questions:
-            steps = _steps(app, chosen, how, root, questions)
+            onto = journal.state.started_at
+            steps = _steps(app, chosen, how, root, onto, questions)
             can_rerun = app.settings.is_own_service or chosen.push is not None
             landing = Landing(
                 root, chosen.branch, journal, steps, reruns=chosen.reruns if can_rerun else 0
@@ -362,6 +364,7 @@ def _steps(
     chosen: LandOptions,
     how: CheckCommand | None,
     root: Path,
+    onto: str,
     questions: QuestionWatcher,
 ) -> Steps:
     from ..land.landing import Steps
@@ -370,7 +373,7 @@ def _steps(
         partial(_ended, app, questions),
         partial(_patch, app),
         partial(_rerun, app, chosen, root),
-        None if how is None else partial(_checked, app, root, how),
+        None if how is None else partial(_checked, app, root, how, onto),
     )
 
 
@@ -396,14 +399,21 @@ def _patch(app: App, task_id: str) -> bytes:
 
 
 def _checked(
-    app: App, root: Path, how: CheckCommand, tip: str, patch: bytes, name: str
+    app: App, root: Path, how: CheckCommand, onto: str, tip: str, patch: bytes, name: str
 ) -> CheckOutcome:
+    """Check a tip with a patch, and protected paths of the commit that the branch begins on."""
     from ..tasks import check
     from ..tasks.check_tree import Base
 
     state_dir, config = app.state_dir, app.config_path
     return check.run(
-        Base(root, tip), patch, how, state_dir=state_dir, config_file=config, name=name
+        Base(root, tip),
+        patch,
+        how,
+        state_dir=state_dir,
+        config_file=config,
+        name=name,
+        trusted=onto,
     )
 
 

@@ -46,6 +46,11 @@ def _parts(branch: str, onto: str, rows: Sequence[Row]) -> Iterator[str]:
             escaped(_reason(row).partition("\n")[0]),
         ]
         yield "| " + " | ".join(map(str, cells)) + " |\n"
+    if restored := sorted(
+        {path for row in rows for path in (row["check"] or {}).get("restored", ())}
+    ):
+        yield f"\n## Protected paths with changes\n\nChecked as they are in {onto[:10]}, and not as"
+        yield " the tasks made them:\n\n" + "".join(f"- {escaped(path)}\n" for path in restored)
     for row in rows:
         if row["status"] == LEFT_OUT:
             yield f"\n## {escaped(row['title'] or row['id'])}\n\n{block(_reason(row))}"

@@ -209,11 +209,13 @@ def run(
     state_dir: Path,
     config_file: Path | None,
     name: str,
+    trusted: str | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> CheckOutcome:
     """Check a patch; its whole output is in `checks/NAME.log` of the state folder afterwards.
 
-    It ends soon after `stopped` says so. Nothing of the repository is changed. Every process of the
+    Protected paths are put back to what they are in the commit `trusted`, by default the base. It
+    ends soon after `stopped` says so. Nothing of the repository is changed. Every process of the
     check has ended when this returns or raises. Raises CheckUnusable and BadUsage, for a pattern
     that matches nothing; what else is wrong is an outcome.
     """
@@ -226,7 +228,7 @@ def run(
         with tryout.folder(place) as scratch:
             _remove_old(place)
             code = scratch / tryout.CODE
-            restored = check_tree.make(code, base, patch, how.command, how.protect)
+            restored = check_tree.make(code, base, patch, how.command, how.protect, trusted)
             log = place / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.log"
             end = tryout.run(
                 scratch,

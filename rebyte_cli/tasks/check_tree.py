@@ -41,16 +41,26 @@ class _Entry(NamedTuple):
     blob: str
 
 
-def make(folder: Path, base: Base, patch: bytes, command: str, protect: Sequence[str]) -> list[str]:
+def make(
+    folder: Path,
+    base: Base,
+    patch: bytes,
+    command: str,
+    protect: Sequence[str],
+    trusted: str | None = None,
+) -> list[str]:
     """Make the tree in `folder`, which exists and is empty; returns the paths that were put back.
 
-    Those are paths that the patch had changed, deleted, replaced or added although `protect` or
-    what `command` reads by itself covers them. Raises GitFailed, and BadUsage for a pattern.
+    Those are paths that differ from the commit `trusted`, an ancestor of the base or that itself,
+    although `protect` or what `command` reads by itself covers them: changed, deleted, replaced or
+    added. Raises GitFailed, and BadUsage for a pattern.
     """
     commit = _fetched(folder, base)
-    before = _entries(folder, ["ls-tree", "-r", "-z", "--full-tree", commit])
-    git.run(["read-tree", commit], folder)
+    trusted = trusted or commit
+    before = _entries(folder, ["ls-tree", "-r", "-z", "--full-tree", trusted])
+    git.run(["read-tree", trusted], folder)
     protected = protection(command, protect, before, _links(folder, before))
+    git.run(["read-tree", commit], folder)
     if patch.strip():
         file = folder / ".git" / "check.patch"
         file.write_bytes(patch)
@@ -60,7 +70,7 @@ def make(folder: Path, base: Base, patch: bytes, command: str, protect: Sequence
     restored = _put_back(folder, before, protected)
     git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder)
     kept = [path for path in before if protected.covers(path)]
-    _write_as_before(folder, commit, [path for path in kept if before[path].mode != SUBMODULE])
+    _write_as_before(folder, trusted, [path for path in kept if before[path].mode != SUBMODULE])
     git.run(["update-index", "-q", "--refresh", "--ignore-submodules"], folder)
     return restored
 

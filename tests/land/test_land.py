@@ -148,6 +148,22 @@ def test_what_merges_but_does_not_pass_the_check(bench: LandBench, land: Run, ho
     assert bench.builds("b") == [True] * 4
 
 
+def test_a_task_cannot_weaken_the_check_of_the_next(
+    bench: LandBench, land: Run, home: Path
+) -> None:
+    """Every task is checked with the protected files that the branch began with."""
+    need_jail(home)
+    tasks = bench.create("weaken", "tally 1", "tally 2")
+    words = ("--rerun", "0", "--check", BUILD, "--report", "b.md", "-o", "jsonl")
+    done = land(*tasks, "--branch", "b", *words)
+    assert [row["status"] for row in done.documents] == ["landed", "landed", "left out"]
+    assert [row["check"]["restored"] for row in done.documents] == [["build.sh"]] * 3
+    assert git(bench.repository, "show", "b:build.sh") == "exit 0\n"
+    report = (bench.repository / "b.md").read_text()
+    assert "## Protected paths with changes" in report
+    assert "- build.sh\n" in report
+
+
 def test_two_tasks_that_add_the_same_file(bench: LandBench, land: Run) -> None:
     """git merges them with what it checks out, which must not be in the user's working tree."""
     tasks = bench.create("new one", "new two")
