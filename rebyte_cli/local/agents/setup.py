@@ -46,7 +46,7 @@ def run(
     with (
         _home(workspace) as home,
         edge.way_out(options, AgentAccess(), os.environ, record) as way,
-        (folder / LOG).open("wb") as log,
+        (folder / LOG).open("wb", buffering=0) as log,
     ):
         confinement = jail.confine(workspace.folder, jailed=True)
         confinement = confinement._replace(home=jail.Mount(home, jail.HOME))
@@ -65,11 +65,11 @@ def run(
             edge=way,
             folder=workspace.code,
             variables=variables,
-            stdout=log,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         ) as group:
             held(False)
-            return tryout.until_end(group, folder / LOG, limit, lambda: way.problem() or problem())
+            return tryout.until_end(group, log, limit, lambda: way.problem() or problem())
 
 
 def refused(folder: Path) -> list[str]:

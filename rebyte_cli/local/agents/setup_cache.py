@@ -205,18 +205,18 @@ class SetupCache:
         confinement = jail.confine(self._workspace.folder, jailed=True)
         words = ["sh", "-c", script, "sh", *names]
         line = jail.command(confinement, words, readable=readable, writable=writable)
-        with tempfile.NamedTemporaryFile() as log:
+        with tempfile.NamedTemporaryFile(buffering=0) as log:
             self._held(True)
             with JailGroup(
                 confinement,
                 line,
                 folder=self._workspace.code,
                 variables=jail.environment(confinement, os.environ),
-                stdout=subprocess.DEVNULL,
-                stderr=log.file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             ) as group:
                 self._held(False)
-                end = tryout.until_end(group, Path(log.name), COPY_SECONDS, self._problem)
+                end = tryout.until_end(group, log, COPY_SECONDS, self._problem)
             if end.status:
                 said = tryout.last_lines(Path(log.name), lines=1, characters=300)
                 raise CacheFailed(end.reason or said or f"cp exited with status {end.status}")
