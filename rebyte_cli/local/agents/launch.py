@@ -28,6 +28,7 @@ from . import (
     skills,
     source,
     spawn,
+    tools,
 )
 from .adapter import Adapter, User
 from .model_access import LoginExpired
@@ -383,7 +384,8 @@ def usable_agent(
     adapter = settings.agents.get(executor)
     if adapter is None:
         http.invalid(f"executor must be one of {', '.join(settings.agents)}")
-    if programs.find(adapter, os.environ) is None:
+    program = programs.find(adapter, os.environ)
+    if program is None:
         raise _not_installed(adapter, settings)
     jailed = settings.jail if wanted is None else wanted == "on"
     if jailed:
@@ -395,6 +397,13 @@ def usable_agent(
                 f"{executor} cannot be sandboxed on this machine: {check.reason}",
                 ". ".join(filter(None, (check.fix, jail.UNCONFINED))),
                 check.fix or None,
+            )
+        if problem := tools.why_not_all(program.own, state_dir):
+            raise Refusal(
+                400,
+                "jail_unavailable",
+                f"{executor} cannot be sandboxed: {problem}",
+                "Install it elsewhere, in a folder that has nothing else in it",
             )
     return adapter, settings, jailed
 

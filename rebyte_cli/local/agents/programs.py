@@ -13,20 +13,28 @@ from typing import NamedTuple
 from .adapter import Adapter
 
 SYSTEM_FOLDERS = ("/usr", "/nix/store", "/gnu/store")
+# What a program needs of its virtual environment, whose folder may be HOME or that of a project.
+ENVIRONMENT = ("pyvenv.cfg", "bin", "lib", "lib64", "include", "share")
 VERSION_SECONDS = 20
 
 
 class AgentProgram(NamedTuple):
     """A program that was found.
 
-    `command` starts it, `needs` are the paths outside the system folders that it reads, and
-    `folders` go first in its PATH.
+    `command` starts it, `needs` are the paths outside the system folders that it reads, `named`
+    those of them that the user has named, and `folders` go first in its PATH.
     """
 
     path: str
     command: list[str]
     needs: list[str]
     folders: list[str]
+    named: list[str] = []  # noqa: RUF012 - it does not change
+
+    @property
+    def own(self) -> list[str]:
+        """What it needs that the user has not named, and may not know of."""
+        return [path for path in self.needs if path not in self.named]
 
 
 def find(adapter: Adapter, environment: Mapping[str, str]) -> AgentProgram | None:
@@ -43,13 +51,14 @@ def find(adapter: Adapter, environment: Mapping[str, str]) -> AgentProgram | Non
     if runs_it is not None:
         needs |= dict.fromkeys(interpreter_files(runs_it))
         folders[os.path.dirname(runs_it)] = None
-    for path in adapter.extra_paths:
-        needs[os.path.realpath(os.path.expanduser(path))] = None
+    named = [os.path.realpath(os.path.expanduser(path)) for path in adapter.extra_paths]
+    needs |= dict.fromkeys(named)
     return AgentProgram(
         os.path.abspath(found),
         [real, *adapter.command[1:]],
         [path for path in needs if not in_system(path)],
         [folder for folder in folders if not folder.startswith(("/usr/bin", "/bin"))],
+        named,
     )
 
 
@@ -118,19 +127,30 @@ def own_files(real: Path) -> str:
 def interpreter_files(interpreter: str) -> Iterator[str]:
     """The interpreter itself, its virtual environment, and the installation it belongs to."""
     real = Path(os.path.realpath(interpreter))
-    environment = Path(interpreter).parent.parent
-    if (environment / "pyvenv.cfg").exists():
-        yield str(environment)
+    yield from environment_files(Path(interpreter).parent)
     yield installation(real.parent) or str(real)
 
 
+def environment_files(folder: Path) -> list[str]:
+    """The parts of the virtual environment whose programs are in `folder`; none for others."""
+    prefix = folder.parent
+    if not (prefix / "pyvenv.cfg").exists():
+        return []
+    return [str(prefix / name) for name in ENVIRONMENT if (prefix / name).exists()]
+
+
 def installation(folder: Path) -> str | None:
-    """The folder above one with programs, if that is what they are installed in."""
-    prefix, home = folder.parent, Path.home()
+    """The folder above one with programs, if that is what they are installed in.
+
+    That of a virtual environment is not shown whole: see `environment_files`.
+    """
+    prefix, homes = folder.parent, (Path.home(), Path.home().resolve())
     # Never a folder that holds much else, such as HOME itself or ~/.local, nor a work tree.
-    alone = prefix not in (home, home / ".local", Path("/opt"), *home.parents)
-    is_one = alone and (prefix / "lib").exists() and not (prefix / ".git").exists()
-    return str(prefix) if is_one else None
+    alone = prefix != Path("/opt") and not any(
+        prefix in (home, home / ".local", *home.parents) for home in homes
+    )
+    has_more = any((prefix / name).exists() for name in (".git", "pyvenv.cfg"))
+    return str(prefix) if alone and (prefix / "lib").exists() and not has_more else None
 
 
 def interpreter(script: Path, search: str) -> str | None:

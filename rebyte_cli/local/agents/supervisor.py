@@ -576,6 +576,9 @@ class Supervisor:
         invocation = Invocation(options["model"], session, new_id())
         words = adapter.screen if self.on_screen else adapter.arguments
         needs = [*program.needs, *jail.certificates(outside), *way.needs]
+        problem = tools.why_not_all([*program.own, *way.needs], self._store.folder)
+        if problem and confinement.jailed:
+            raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
         own = tools.find_shown(options, outside, needs, self._workspace.home)
         line = jail.command(
             confinement,

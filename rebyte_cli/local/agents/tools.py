@@ -59,8 +59,8 @@ def why_not(path: str, private: Iterable[str | os.PathLike[str]]) -> str:
     """
     if not path.startswith(("/", "~/")):
         return "it begins with neither / nor ~/"
-    home, expanded = str(Path.home()), os.path.expanduser(path)
-    secrets = [os.path.join(home, each) for each in (*PRIVATE, *private)]
+    homes, expanded = {str(Path.home()), str(Path.home().resolve())}, os.path.expanduser(path)
+    secrets = [os.path.join(home, each) for each in (*PRIVATE, *private) for home in homes]
     for place in dict.fromkeys((os.path.normpath(expanded), os.path.realpath(expanded))):
         for secret in secrets:
             if _is_in(secret, place):
@@ -100,8 +100,8 @@ def find_shown(
             continue
         folder = Path(show(given))
         found.append(str(folder))
-        if root := programs.installation(folder):
-            show(root)
+        for path in _around(folder):
+            show(path)
         kept, variable = next((KEPT[end] for end in KEPT if _ends(folder, end)), ("", ""))
         if folder.name == "shims":
             kept = ".."
@@ -146,6 +146,20 @@ def links_to(path: str) -> dict[str, str]:
     return {link: target for link, target in links.items() if os.path.dirname(link) != "/"}
 
 
+def _around(folder: Path) -> list[str]:
+    """What the programs in a folder are installed with."""
+    root = programs.installation(folder)
+    return [root] if root else programs.environment_files(folder)
+
+
+def why_not_all(paths: Iterable[str], state_dir: Path) -> str:
+    """Why one of the paths that a program needs must not be shown; empty for nothing."""
+    for path in paths:
+        if problem := why_not(path, [state_dir]):
+            return f"it needs {_short(path)}, but {problem}"
+    return ""
+
+
 def _files_of(folder: Path, search: str) -> Iterator[str]:
     """What the programs in a folder need outside it."""
     known: set[str] = set()
@@ -156,8 +170,7 @@ def _files_of(folder: Path, search: str) -> Iterator[str]:
         if not real.is_relative_to(folder):
             yield entry.path
             yield programs.own_files(real)
-            if root := programs.installation(real.parent):
-                yield root
+            yield from _around(real.parent)
         if (runs_it := programs.interpreter(real, search)) and runs_it not in known:
             known.add(runs_it)
             yield runs_it

@@ -1,8 +1,9 @@
 """Connections to the outside: to a model, or to a host on the list of a run.
 
-A host on the list may not be near: what a name resolves to is checked, address by address, and the
-connection goes to one of those that were checked, so that a second answer of the DNS changes
-nothing. The server of a model may be anywhere, because the user has named it.
+A host on the list may not be near, nor in a network of this machine: what a name resolves to is
+checked, address by address, and the connection goes to one of those that were checked, so that a
+second answer of the DNS changes nothing. The server of a model may be anywhere, because the user
+has named it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import h11
 
 from ...system.addresses import ANYWHERE, reach
 from .allowed_hosts import HostPort
+from .near_networks import is_near, read_routes
 from .refusal import GatewayRefusal
 from .settings import GatewaySettings
 from .user_proxy import Proxy, ProxyUnusable, proxy_for
@@ -139,8 +141,8 @@ def _check_if_known(target: HostPort) -> None:
 
 
 def check_address(family: socket.AddressFamily, address: str, target: HostPort) -> None:
-    """Raise GatewayRefusal (403) for an address of this machine, its link or a private network."""
-    if reach(address) < ANYWHERE or _is_own(family, address):
+    """Raise GatewayRefusal (403) for an address of this machine, its networks or a private one."""
+    if reach(address) < ANYWHERE or _is_own(family, address) or is_near(address, read_routes()):
         reason = f"{target.host} has the address {address}, which is in no public network"
         raise GatewayRefusal(403, reason)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import jail, programs
+from rebyte_cli.local.agents import jail, launch, programs, tools
 from rebyte_cli.local.agents.adapter import User
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
 from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.http import Refusal
 
 from .bench import Bench, script
 
@@ -84,9 +85,75 @@ def test_a_script_of_python_needs_its_environment(user_home: Path) -> None:
     (environment / "pyvenv.cfg").write_text("")
     (environment / "bin/python").symlink_to(os.path.realpath(sys.executable))
     script(environment / "bin", "aider", "", str(environment / "bin/python"))
+    (environment / "lib").mkdir()
+    (environment / ".env").write_text("SECRET=x")
     program = found("aider", environment / "bin")
-    assert str(environment) in program.needs
-    assert str(user_home) not in program.needs
+    assert {str(environment / name) for name in ("pyvenv.cfg", "bin", "lib")} < {*program.needs}
+    assert not {str(environment), str(user_home)} & {*program.needs}
+
+
+@pytest.mark.parametrize("place", ["", "project"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_virtual_environment_may_be_home_or_a_project(
+    user_home: Path, place: str, copied: bool
+) -> None:
+    """`python3 -m venv ~`: of what else is there, such as keys and `.env`, nothing is shown."""
+    environment = user_home / place
+    (environment / "lib/python3/site-packages").mkdir(parents=True)
+    (environment / "lib64").symlink_to("lib")
+    (environment / "pyvenv.cfg").write_text("")
+    (environment / ".ssh").mkdir()
+    if copied:
+        script(environment / "bin", "python", "", "/bin/sh")
+    else:
+        (environment / "bin").mkdir()
+        (environment / "bin/python").symlink_to("/bin/sh")
+    path = script(environment / "bin", "aider", "", str(environment / "bin/python"))
+    names = ("bin", "bin/aider", "bin/python", "lib", "lib64", "pyvenv.cfg")
+    assert {*found(path).needs} <= {str(environment / name) for name in names}
+    assert str(environment / "lib") in found(path).needs
+    (environment / "lib/module").mkdir()
+    settings = {"tools": [str(environment / "bin")]}
+    shown = tools.find_shown(settings, os.environ, (), user_home / "private")
+    assert str(environment / "lib") in shown.arguments
+    assert not {str(environment), str(environment / ".ssh")} & {*shown.arguments}
+
+
+@pytest.mark.parametrize("name", [".local", ""])
+def test_home_is_not_shown_through_a_link(
+    tmp_path: Path, user_home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interpreters are found by their real path, which need not begin with HOME."""
+    (tmp_path / "link").symlink_to(user_home)
+    monkeypatch.setenv("HOME", str(tmp_path / "link"))
+    folder = user_home / name
+    (folder / "lib").mkdir(parents=True)
+    script(folder / "bin", "interpreter", "")
+    path = script(folder / "bin", "agent", "", str(folder / "bin/interpreter"))
+    assert found(path).needs == [path, str(folder / "bin/interpreter")]
+    assert tools.why_not(str(user_home), ()) != ""
+    assert tools.why_not(str(user_home / ".ssh/x"), ()) != ""
+
+
+def test_an_agent_beside_keys_is_refused(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a run is recorded, and by one whose agent has moved since."""
+    home = tmp_path / "home2"
+    prefix = home / ".docker/agent"
+    (prefix / "lib").mkdir(parents=True)
+    script(prefix / "bin", "interpreter", "", "/bin/sh")
+    path = script(prefix / "bin", "agent", "", str(prefix / "bin/interpreter"))
+    monkeypatch.setenv("HOME", str(home))
+    reason = "cannot be sandboxed: it needs ~/.docker/agent/bin/agent, but ~/.docker is private"
+    run = bench.run([path])
+    assert (run.outcome, run.answer) == ("failed", f"mine {reason}")
+    config = tmp_path / "config.toml"
+    config.write_text(f'[local.agents.mine]\ncommand = ["{path}"]\n')
+    with pytest.raises(Refusal, match=reason):
+        launch.usable_agent("mine", config, bench.folder, None)
+    adapter, _, jailed = launch.usable_agent("mine", config, bench.folder, "off")
+    assert (adapter.title, jailed) == ("mine", False)
 
 
 @pytest.mark.parametrize("prefix", ["", ".local"])
