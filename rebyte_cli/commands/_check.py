@@ -12,7 +12,7 @@ from ..app import App
 from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
 from ._options import Duration, HostName, Number, Option
-from ._repository import RepositorySays
+from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -225,6 +225,14 @@ def start_of(
     return check.base_of(workspace, known, revision=base, local_state=local_state)
 
 
+def repository_says(
+    app: App, options: CheckOptions, *, no_jail: bool, also: Sequence[str] = ()
+) -> RepositorySays:
+    """What looks up how a repository is to be checked, and `also` other settings of its file."""
+    wanted = CHECKS if options.check is None else ("protect",)
+    return RepositorySays(app, [*also, *wanted], no_jail=no_jail)
+
+
 def file_of(
     says: RepositorySays,
     app: App,
@@ -380,7 +388,9 @@ class BatchChecks:
         self._app = app
         self._options = options
         self._no_jail = no_jail
-        self._says = None if options.no_check else RepositorySays(app, no_jail=no_jail)
+        self._says = None
+        if not options.no_check:
+            self._says = repository_says(app, options, no_jail=no_jail)
         self._files: dict[str, RepositoryFile | None] = {}
         self._client = app.client
         self._send_again_after = send_again_after

@@ -26,7 +26,14 @@ from ..errors import (
 from ..output.records import CREATED, TASK, Document, Records
 from ..system.deadline import Deadline
 from ._base import shown_page
-from ._check import CheckOptions, mending, mending_options, require_check, with_file
+from ._check import (
+    CheckOptions,
+    mending,
+    mending_options,
+    repository_says,
+    require_check,
+    with_file,
+)
 from ._notice import EndNotice
 from ._options import (
     Number,
@@ -53,7 +60,7 @@ from ._options import (
     wait_option,
 )
 from ._prompts import PromptSource
-from ._repository import CHECKS, RepositorySays
+from ._repository import RepositorySays
 
 if TYPE_CHECKING:
     from ..tasks.budget import Budget
@@ -262,17 +269,21 @@ def _with_repository(
     """The choices with what the repository's `.rebyte.toml` asks for, if the user trusts it."""
     checks = choices.checks
     is_checked = (choices.wait or choices.stream) and not checks.no_check
-    wanted = [*_of_run(app, fields), *(CHECKS if is_checked else ())]
-    if base is not None and wanted:
+    # A workspace has its own start; of a clone that is still to be made, it is not known yet.
+    has_workspace = app.settings.is_local and "workspaceId" in fields
+    is_cloned_here = app.settings.is_local and {"executor", "githubUrl"} <= fields.keys()
+    is_known_later = has_workspace or (base is None and is_cloned_here)
+    of_run = _of_run(app, fields)
+    if base is not None and (of_run or is_checked) and not has_workspace:
         from ..system import git
 
-        says = RepositorySays(app, wanted, no_jail=choices.no_jail)
+        says = RepositorySays(app, of_run, no_jail=choices.no_jail)
+        if is_checked:
+            says = repository_says(app, checks, no_jail=choices.no_jail, also=of_run)
         folder = fields.get("localRepository") or git.top_level(".")
         found = says.at(str(folder), base)
         checks = with_file(checks, found) if is_checked else checks
-    # A clone that an agent on this machine gets is read when the run has ended.
-    is_known_later = app.settings.is_local and {"executor", "githubUrl"} <= fields.keys()
-    if is_checked and checks.check is None and (base is not None or not is_known_later):
+    if is_checked and checks.check is None and not is_known_later:
         require_check(checks)
         checks = checks._replace(no_check=True)
     return choices._replace(checks=checks)
@@ -292,7 +303,7 @@ def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Mending |
     """What becomes of the tasks that these choices create and wait for."""
     checks, no_jail, says = choices.checks, choices.no_jail, None
     if checks.check is None and not checks.no_check and (choices.wait or choices.stream):
-        says = RepositorySays(app, no_jail=no_jail)
+        says = repository_says(app, checks, no_jail=no_jail)
     return mending(app, checks, deadline, no_jail=no_jail, says=says)
 
 

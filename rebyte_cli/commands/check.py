@@ -18,11 +18,11 @@ from ._check import (
     checked,
     file_of,
     protect_option,
+    repository_says,
     timeout_option,
     with_file,
 )
 from ._options import task_argument
-from ._repository import RepositorySays
 
 
 @define("check", kind=CHECKED, statuses=(3, 4, 5, 10))
@@ -64,7 +64,7 @@ def command(app: App, task: str, command: str | None, no_jail: bool, **options: 
     chosen = CheckOptions(**options, check=command)
     task_id = references.task(app.history, task)
     found = app.client.get_task(task_id)
-    says = RepositorySays(app, no_jail=no_jail and command is None)
+    says = repository_says(app, chosen, no_jail=no_jail and command is None)
     chosen = with_file(chosen, file_of(says, app, found, chosen.base))
     if chosen.check is None:
         raise BadUsage(

@@ -13,7 +13,7 @@ from ..errors import BadUsage, Next, RebyteError
 from ..output.records import PROMPT, Document, Records
 from ..system.deadline import Deadline
 from ._base import define
-from ._check import CheckOptions, mending, mending_options, start_of
+from ._check import CheckOptions, mending, mending_options, repository_says, start_of
 from ._options import (
     budget_fields,
     budget_option,
@@ -33,7 +33,6 @@ from ._options import (
     wait_option,
 )
 from ._prompts import PromptSource, prompt_options, read_prompt
-from ._repository import RepositorySays
 
 if TYPE_CHECKING:
     from ..tasks.budget import Budget
@@ -120,7 +119,7 @@ def command(
         deadline = Deadline(timeout)
         says = None
         if (wait or stream) and not asked.no_check:
-            says = RepositorySays(app, no_jail=no_jail)
+            says = repository_says(app, asked, no_jail=no_jail)
         checks = mending(app, asked, deadline, no_jail=no_jail, says=says)
         if asked.check is not None:
             start_of(app, {"id": task_id}, asked.base)

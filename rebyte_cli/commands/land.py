@@ -23,11 +23,11 @@ from ._check import (
     check_command,
     no_check_option,
     protection_options,
+    repository_says,
     require_check,
     with_file,
 )
 from ._options import Number, completer
-from ._repository import RepositorySays
 from ._stdin import read_bytes, stdin_lines
 from ._wait import question_watcher
 
@@ -349,7 +349,7 @@ def _how(app: App, chosen: LandOptions, root: Path, commit: str) -> CheckCommand
 
     checks = chosen.checks
     if not checks.no_check:
-        file = RepositorySays(app, no_jail=chosen.no_jail).at(str(root), commit)
+        file = repository_says(app, checks, no_jail=chosen.no_jail).at(str(root), commit)
         checks = with_file(checks, file)
     if checks.check is None:
         require_check(checks)

@@ -95,6 +95,7 @@ def test_options_win(agents: Local, repository: Path) -> None:
     trust(agents, repository)
     done = create(agents, repository, "true", "--check", "true")
     assert (done.status, done.json["check"]["command"]) == (0, "true"), done
+    assert "From .rebyte.toml: protect tests\n" in done.err
     done = create(agents, repository, "true", "--no-check")
     assert (done.status, ".rebyte.toml" in done.err, "check" in done.json) == (0, False, False)
     for words in (("--check", "true", "--no-check"), ("--no-check", "--tries", "2")):
@@ -247,3 +248,36 @@ def test_doctor_tells_what_it_asks_for(agents: Local, repository: Path) -> None:
     say(repository, 'check = "true"\nchck = "true"\n')
     row = found()
     assert (row["status"], row["message"][:23]) == ("warning", ".rebyte.toml, line 2: '"), row
+
+
+def test_a_workspace_has_its_own_start(agents: Local, repository: Path) -> None:
+    """Another task in it is checked as the commit says that the workspace began with."""
+    trust(agents, repository)
+    first = create(agents, repository, RIGHT, "--no-check")
+    git(repository, "rm", "-q", ".rebyte.toml")
+    git(repository, "commit", "-qm", "Nothing")
+    words = (
+        "create",
+        "true",
+        "-x",
+        "mine",
+        "-w",
+        first.json["workspaceId"],
+        "--wait",
+        "-o",
+        "json",
+    )
+    done = agents(*words, cwd=repository)
+    assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
+
+
+def test_a_clone_of_a_url(agents: Local, repository: Path, home: Path) -> None:
+    """It is read when it is there, and trusted by the task."""
+    git(home, "clone", "-q", "--bare", str(repository), "bare.git")
+    words = ("create", RIGHT, "-x", "mine", "-g", f"file://{home}/bare.git", "--wait", "-o", "json")
+    done = agents(*words)
+    assert (done.status, "check" in done.json) == (0, False), done
+    assert "asks for: check `sh tests/run.sh`" in done.err
+    assert agents("local", "trust", done.json["id"]).status == 0
+    done = agents(*words)
+    assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
