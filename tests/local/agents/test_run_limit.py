@@ -130,6 +130,20 @@ def limit(bench: Bench) -> AccountLimit:
     return AccountLimit(str(bench.folder), ACCOUNT)
 
 
+def kill(bench: Bench, prompt: str) -> None:
+    """Kill the process of a run, which may just be another one, or write down who it is."""
+    lock = bench.run_folder(prompt) / "lock"
+
+    def killed() -> bool:
+        try:
+            os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
+        except (IndexError, ProcessLookupError):
+            return False
+        return True
+
+    eventually(killed)
+
+
 def come(bench: Bench) -> None:
     """Let the time of the limit come: as it is known, for processes that look from now on."""
     file = bench.folder / "limits" / ACCOUNT
@@ -196,12 +210,11 @@ def test_a_run_whose_process_is_killed_while_it_waits_continues_once(
     model.refuses, model.refusal = 1, lambda: after(3600)
     prompt = start(bench)
     parked(bench, prompt)
-    eventually(lambda: b"turn" in command_line(bench.supervisor(prompt)))
-    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    kill(bench, prompt)
     run = bench.look(prompt)
     assert (run.ended, run.parked is None) == (None, False)
     if rebooted:
-        os.kill(bench.supervisor(prompt), signal.SIGKILL)
+        kill(bench, prompt)
         file = bench.folder / "limits" / ACCOUNT
         file.write_text(f"{int(time.time() * 1000) - 1} 3600 another-boot 99")
     else:
@@ -210,10 +223,6 @@ def test_a_run_whose_process_is_killed_while_it_waits_continues_once(
     assert bench.wait(prompt).outcome == "succeeded"
     assert [who for _, who in model.asked] == ["one", "one"]
     assert (bench.workspace("ws-one").code / "began").read_text() == "xx"
-
-
-def command_line(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def with_threads(count: int, work: Callable[[], object]) -> None:
@@ -256,7 +265,7 @@ def test_another_run_tries_if_the_first_one_is_killed(bench: Bench, model: Limit
     parked(bench, first)
     second = start(bench, "two")
     come(bench)
-    os.kill(bench.supervisor(first), signal.SIGKILL)
+    kill(bench, first)
     assert bench.wait(second).outcome == "succeeded"
     assert bench.wait(first).outcome == "succeeded"
 
@@ -296,7 +305,7 @@ def test_a_service_gives_runs_another_process(bench: Bench, model: LimitedModel)
     prompt = start(bench)
     parked(bench, prompt)
     with Service(bench.folder):
-        os.kill(bench.supervisor(prompt), signal.SIGKILL)
+        kill(bench, prompt)
         come(bench)
         eventually(lambda: model.answered == ["one"])
     assert bench.wait(prompt).outcome == "succeeded"
@@ -345,7 +354,7 @@ def test_the_same_session_continues_after_what_the_agent_said(bench: Bench, how:
     parked(bench, prompt)
     assert bench.look(prompt).session == "s-1"
     come(bench)
-    os.kill(bench.supervisor(prompt), signal.SIGKILL)  # it sleeps for a while
+    kill(bench, prompt)  # it sleeps for a while
     run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("succeeded", "Resumed.")
 
