@@ -69,9 +69,6 @@ LOOK_PAUSE = 10.0  # between two looks, each of which reads all events
 LONGEST_NAME = 255  # characters of an uploaded file's name (vendor docs)
 
 
-Prepare = Callable[["RebyteClient", Mapping[str, Any]], Mapping[str, Any]]
-
-
 class RebyteClient:
     """The API with one key. Thread-safe; also a context manager.
 
@@ -93,7 +90,7 @@ class RebyteClient:
         timeout: float | None = None,
         ca_bundle: str | None = None,
         transport: Any = None,
-        prepare: Prepare | None = None,
+        prepare: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None,
     ) -> None:
         self._prepare = prepare
         self._transport: Transport | None = transport

@@ -339,9 +339,10 @@ def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_settings_for_local_agents_are_read(tmp_path: Path) -> None:
-    """Both tables of the page, in one file."""
+    """All tables of the page, in one file; what has none is a .rebyte.toml."""
     file = tmp_path / "config.toml"
-    file.write_text("\n".join(blocks(written("rebyte-local-agents.7.md"), "toml")))
+    found = blocks(written("rebyte-local-agents.7.md"), "toml")
+    file.write_text("\n".join(block for block in found if block.startswith("[")))
     settings = config.load(file)
     assert (settings.parallel, settings.limit, settings.stall) == (2, 3600, 900)
     assert settings.agents["aider"].command == ("aider-headless", "--yes")
