@@ -156,13 +156,13 @@ class CodexParser(Parser):
         elif kind in ("item.started", "item.completed"):
             yield from self._item(document["item"], done=kind == "item.completed")
         elif kind == "error":
-            message = document["message"]
+            message = str(document["message"])
             if again := RECONNECTING.fullmatch(message):
                 yield self.retry(again[1], readable(again[2] or "the connection broke"))
             else:
                 self.error = message
         elif kind == "turn.failed":
-            self._end, self.error = "failed", document["error"]["message"]
+            self._end, self.error = "failed", str(document["error"]["message"])
         elif kind == "turn.completed":
             self._end = "completed"
             self.usage = counted(

@@ -446,3 +446,14 @@ def test_a_block_of_code_without_end_is_read_once() -> None:
     answer = parser.finish(0, "").answer
     assert len(answer) < 1_000_000
     assert answer.endswith(" more characters]")
+
+
+@pytest.mark.parametrize("message", [{"code": 5}, 5, None, ["x"]])
+def test_a_reason_of_codex_that_is_no_text(message: object) -> None:
+    for kind, field in (("error", message), ("turn.failed", {"message": message})):
+        name = "message" if kind == "error" else "error"
+        parser = parser_of("codex")
+        parser.feed(json.dumps({"type": kind, name: field}))
+        outcome = parser.finish(1, "")
+        assert not outcome.succeeded
+        assert str(message) in outcome.reason
