@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -81,6 +82,7 @@ _REBUILD = r"""for place; do
 done
 """
 REBUILD_SECONDS = 120.0
+WALK_SECONDS = 120.0  # for some hundred thousand folders
 LONGEST_PATH = 4000  # bytes; git works in no deeper folder
 # Of submodules and linked work trees, which have their repositories in `.git` of the top folder.
 _INNER = re.compile(
@@ -179,8 +181,12 @@ def _disarm_all(workspace: Workspace) -> None:
     lender = os.fsencode(workspace.base / "objects")
     errors = _Failures()
     unchecked = []
+    give_up = time.monotonic() + WALK_SECONDS
     for top in (workspace.code, workspace.home):
         for folder in _walk(top, errors):
+            if time.monotonic() > give_up:
+                folder.fail(f"too many folders or repositories for {WALK_SECONDS:g} s")
+                break
             try:
                 _disarm(folder, top == workspace.code, known, origin, lender)
                 is_short = len(folder.path) < LONGEST_PATH / 2  # or nothing is to be remembered
