@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import IO
+from typing import IO, Self
 
 # The shell's input is a pipe whose other end only this process has. When that end is closed, by
 # hand or by a death of any kind, the shell in the background kills the group that it belongs to.
@@ -72,7 +72,7 @@ class ProcessGroup:
         finally:
             os.close(theirs)
 
-    def __enter__(self) -> ProcessGroup:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -9,6 +9,7 @@ killed; its lock is held for as long as the program is looked after.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
@@ -49,7 +50,7 @@ class JailGroup(ProcessGroup):
 
         Raises OSError.
         """
-        self._record, self._known = Path(), ""
+        self._record, self._known, self._alone_since = Path(), "", math.inf
         # A file, which is closed with the group even where a signal keeps `end` from it.
         self._lock: IO[bytes] | None = None
         if not confinement.jailed:
@@ -94,6 +95,22 @@ class JailGroup(ProcessGroup):
                 return ""
         first = process_identity.identity(int(found[1]))
         return first if first.count(" ") == 2 else ""  # it is dead already
+
+    def overdue(self) -> str:
+        """Why the jail has to be ended whose program is dead for seconds, or an empty text.
+
+        To be asked now and then. bubblewrap's first process ends with the program, but one in the
+        background can stop it.
+        """
+        first = process_identity.find(self._known) if self._known else None
+        if first is None or _has_program(first):
+            self._alone_since = math.inf
+            return ""
+        now = time.monotonic()
+        self._alone_since = min(self._alone_since, now)
+        if now - self._alone_since < END_SECONDS:
+            return ""
+        return "it has ended, and a program in its background keeps the sandbox alive"
 
     def end(self) -> None:
         """Kill everything in the jail, and return when it is dead, or after five seconds."""
@@ -142,6 +159,19 @@ def _end(record: Path, first: str) -> None:
         time.sleep(pause)
         pause = min(2 * pause, LOOK_SECONDS)
     record.unlink(missing_ok=True)
+
+
+def _has_program(first: int) -> bool:
+    """Whether the second process of a jail, whose first one started it, is alive; or not known."""
+    try:
+        with open(f"/proc/{first}/task/{first}/children") as file:
+            children = file.read().split()
+    except OSError:
+        return True
+    return any(
+        _status(child, "NSpid")[-1:] == ["2"] and _status(child, "State")[:1] != ["Z"]
+        for child in children
+    )
 
 
 def _with_tracers(first: int) -> list[int]:

@@ -144,6 +144,31 @@ def test_nothing_outlives_a_run(bench: Bench, hold: str, end: str) -> None:
     assert "fsmonitor" not in (bench.workspace().code / ".git/config").read_text()
 
 
+# A child stops the first process, which then cannot tell that the program has ended.
+STOP = """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+SEIZE, INTERRUPT = 0x4206, 0x4207
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    is_held = libc.ptrace(SEIZE, 1, None, None) == 0 and libc.ptrace(INTERRUPT, 1, None, None) == 0
+    os.write(write, b"held" if is_held else b"refused")
+    time.sleep(600)
+print(os.read(read, 9).decode(), flush=True)
+"""
+
+
+def test_a_run_ends_whose_sandbox_is_stopped_from_inside(bench: Bench) -> None:
+    run = bench.run([PYTHON, "-c", STOP, MARK])
+    if "refused" in (run.answer or ""):
+        pytest.skip("this kernel lets no program trace another that it did not start")
+    assert run.outcome == "failed"
+    assert "a program in its background keeps the sandbox alive" in (run.answer or "")
+    assert not processes(MARK)
+
+
 @pytest.mark.parametrize("then", ["pass", "time.sleep(600)"])
 def test_nothing_outlives_git_in_the_jail(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, then: str
