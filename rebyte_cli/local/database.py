@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ..system import sqlite
+from .ballast import make_room
 
 BUSY_SECONDS = 30.0
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
@@ -171,6 +172,7 @@ class Store:
         # Prompts and webhook secrets lie here: for the owner's eyes only.
         make_folder(folder)
         check_folder(folder)
+        make_room(folder)
         self.objects.mkdir(exist_ok=True, mode=0o700)
         with self._explained():
             self._idle.append(self._retried(self._open))
@@ -196,6 +198,7 @@ class Store:
             waited = f"{self._busy_seconds:g} s"
             raise StateError(self.file, f"this process has been writing for {waited}")
         try:
+            make_room(self.folder)
             with self._explained():
                 connection = self._writer = self._writer or self._take()
                 with sqlite.writing(connection, self._retried):

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..ballast import full_disk
 from ..database import Store
 from ..http import Refusal
 from ..records import add_prompt
@@ -207,7 +208,7 @@ def _in_jail(
             line,
             folder=workspace.code,
             variables=variables,
-            watch=way.problem,
+            watch=lambda: way.problem() or full_disk(workspace.folder, options.get("keep_free", 0)),
             edge=way,
         )
     for note in way.refused():

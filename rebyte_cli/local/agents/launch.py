@@ -12,6 +12,7 @@ from typing import Any
 
 from ...system.git import GitFailed
 from .. import http
+from ..ballast import keep
 from ..database import Store
 from ..gateway.allowed_hosts import is_entry
 from ..http import JsonObject, Refusal
@@ -296,6 +297,7 @@ class Launch:
             [name, str(self._store.objects / file_id), asked_name(name, file_id)]
             for name, file_id in uploads
         ]
+        keep(self._store.folder)
         self._lock = runs.lock_new(self._store.folder, workspace, prompt)
         self._prompt = prompt
         options = self._options | {"uploads": files}

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -26,6 +25,7 @@ from ...system import git
 from ...system.git import GitFailed
 from ...system.repository_file import RepositoryFileError
 from ..artifact_store import PATCH_FILE
+from ..ballast import full_disk
 from ..database import Store, new_id
 from ..http import stamp
 from . import (
@@ -174,10 +174,7 @@ def _patch(
 
 def _full_disk(workspace: Workspace, options: Mapping[str, Any]) -> str:
     """What is wrong with the disk, or an empty text."""
-    free = shutil.disk_usage(workspace.folder).free
-    if free >= options.get("keep_free", 0):
-        return ""
-    return f"the disk has only {free // 10**6} MB left ([local] keep_free)"
+    return full_disk(workspace.folder, options.get("keep_free", 0))
 
 
 class Supervisor:
@@ -192,6 +189,7 @@ class Supervisor:
         self._lock = lock
         self._ending = False
         self._holding = False
+        self._is_recording = False
         signal.signal(signal.SIGTERM, self._on_term)
         with store.read() as db:
             row = db.execute(
@@ -221,6 +219,12 @@ class Supervisor:
         """Work, and record the end, whatever happens."""
         if self._run.ended is not None:
             return
+        try:
+            self._run_to_end()
+        except RunStopped:  # the database cannot be written; the next look records the end
+            return
+
+    def _run_to_end(self) -> None:
         outcome = self._try(self._begin)
         if self._is_limited:
             outcome = self._try(self._wait_or_end)
@@ -659,7 +663,7 @@ class Supervisor:
             ) as group:
                 self._release()
                 limits = RunLimits(self._time_left(), self._options["stall"])
-                watch = partial(self._watch, start.way)
+                watch = partial(self._watch, start.way, group)
                 reason = pump(group.process, parser, self._append, raw, errors, limits, watch)
                 status = group.process.poll()
                 # An agent can take what its model said until then for the whole answer.
@@ -668,7 +672,7 @@ class Supervisor:
                 reason = reason or self._stopped(self._no_model() or start.way.problem())
         return group.process.returncode if status is None else status, reason
 
-    def _watch(self, way: edge.Edge) -> str:
+    def _watch(self, way: edge.Edge, group: JailGroup | None = None) -> str:
         """Why the agent has to be stopped, or an empty text."""
         if self._meter.look():
             self._spool.add([["used", self._meter.used({})]])
@@ -677,6 +681,7 @@ class Supervisor:
             self._no_model()
             or ("" if self.on_screen else self._limit.reason_to_stop(self._parser))
             or way.problem()
+            or (group.overdue() if group is not None else "")
             or _full_disk(self._workspace, self._options)
         )
 
@@ -747,12 +752,14 @@ class Supervisor:
                 patch.write_bytes(found)
             ends = ["end", self._next_event, now, payload]
             self._spool.add([["used", used], ends], synced=True)
+        self._is_recording = True
         self._spool.finish()
+        self._is_recording = False
         patch.unlink(missing_ok=True)
 
     def _on_term(self, _number: int, _frame: object) -> None:
         already, self._ending = self._ending, True
-        if not already and not self._holding:
+        if self._is_recording or (not already and not self._holding):
             raise RunStopped
 
     def _held(self, is_held: bool) -> None:

@@ -21,6 +21,7 @@ from typing import IO, NamedTuple
 
 from ...system.files import take_lock
 from ...system.process_group import ProcessGroup
+from ..ballast import full_disk
 from ..gateway import record
 from . import config, confined, edge, jail, tools
 from .adapter import without_sequences
@@ -128,8 +129,8 @@ def run(
     words, folders = ["sh", "-c", command], list[str]()
     variables: dict[str, str] = {}
     more: list[str] = []
+    chosen = config.load(settings)
     if jailed:
-        chosen = config.load(settings)
         shown = tools.find_shown(
             {"tools": chosen.tools, "caches": chosen.caches},
             outside,
@@ -156,7 +157,12 @@ def run(
             stderr=subprocess.STDOUT,
         )
         with group:
-            end = until_end(group, output, seconds, partial(_problem, way, stopped))
+            end = until_end(
+                group,
+                output,
+                seconds,
+                partial(_problem, way, stopped, partial(full_disk, place, chosen.keep_free)),
+            )
     if way is not None:
         with log.open("a") as text:
             for host in filter(None, record.refusals(str(place / edge.RECORD))):
@@ -174,11 +180,11 @@ def _way_out(place: Path, hosts: Sequence[str]) -> AbstractContextManager[edge.E
     return edge.way_out(options, AgentAccess(), os.environ, place)
 
 
-def _problem(way: edge.Edge | None, stopped: Callable[[], bool]) -> str:
+def _problem(way: edge.Edge | None, stopped: Callable[[], bool], full: Callable[[], str]) -> str:
     """Why a command cannot continue, or an empty text. Raises EdgeFailed without its gateway."""
     if way is not None and (problem := way.problem()):
         raise edge.EdgeFailed(problem)
-    return "it was stopped" if stopped() else ""
+    return "it was stopped" if stopped() else full()
 
 
 def until_end(

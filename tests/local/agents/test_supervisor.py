@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -395,6 +396,22 @@ def test_sigterm_from_outside_is_a_failed_run(bench: Bench) -> None:
     run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("failed", "The run was stopped by a signal")
     assert gone(f"{NAP}091")
+
+
+def test_sigterm_ends_a_supervisor_that_cannot_record_the_end(bench: Bench) -> None:
+    """As on a full disk. What it knows is recorded by the next look."""
+    prompt = bench.start(["sh", "-c", "touch begun; sleep 1; echo done"])
+    eventually((bench.workspace().code / "begun").exists)
+    supervisor, spool = bench.supervisor(prompt), bench.run_folder(prompt) / "unrecorded"
+    database = sqlite3.connect(bench.folder / "service.db", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    eventually(lambda: spool.exists() and '["end"' in spool.read_text())
+    os.kill(supervisor, signal.SIGTERM)
+    assert gone(prompt)
+    database.execute("ROLLBACK")
+    database.close()
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("succeeded", "done")
 
 
 def test_runs_in_one_workspace_go_one_after_another_in_order(bench: Bench) -> None:
