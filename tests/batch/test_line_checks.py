@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 from collections import Counter
@@ -28,8 +27,7 @@ WRONG = "[[write=answer.txt:wrong]]"
 SCHEMA = {"type": "integer", "$comment": "[[say=7]]"}
 SAID = "[[say=seven]]"
 LINES = 30
-# One run with few kills by default; REBYTE_TEST_KILLS=20 kills as often.
-KILLS = max(4, int(os.environ.get("REBYTE_TEST_KILLS", "1")))
+KILLS, MOST_KILLS = 4, 20
 
 
 @pytest.fixture
@@ -187,9 +185,10 @@ def served(repository: Path) -> Iterator[None]:
             process.terminate()
 
 
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(MOST_KILLS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["check", "schema"])
 def test_kill_9_at_any_moment_sends_each_follow_up_once(
-    served: None, repository: Path, home: Path, local: Local, what: str
+    served: None, repository: Path, home: Path, local: Local, what: str, kills: int
 ) -> None:
     file, journal = home / "t.jsonl", home / "t.jsonl.journal"
     schema = home / "s.json"
@@ -199,14 +198,14 @@ def test_kill_9_at_any_moment_sends_each_follow_up_once(
     words = [*COMMAND, "-P", "local", "batch", str(file), "-g", "."]
     words += ["--check", CHECK] if what == "check" else ["--schema", str(schema)]
     luck, ended = random.Random(7), 0
-    for number in range(KILLS):
+    for number in range(kills):
         with subprocess.Popen(
             words, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
             # The first when every line has its task (test_session.py kills creates), the others
             # once so much more is in the journal: anywhere in the checks and the follow-ups.
             size = journal.stat().st_size if number else 0
-            enough = size + luck.randrange(100, 20_000 // KILLS + 1000)
+            enough = size + luck.randrange(100, 20_000 // kills + 1000)
 
             def has_done_enough(
                 process: Any = process, number: int = number, enough: int = enough
