@@ -21,7 +21,11 @@ from tests.waiting import eventually
 Local = Callable[..., Done]
 
 HINT = "[[write=answer.txt:right]]"
-CHECK = f"grep -q right answer* || {{ echo wrong answer; echo '{HINT}'; exit 3; }}"
+# It must not name the file, which it would protect then.
+CHECK = (
+    "ls | grep ^ans | xargs grep -q right || "
+    "{ echo wrong answer; printf '[[write=%s.txt:right]]\\n' answer; exit 3; }"
+)
 WRONG = "[[write=answer.txt:wrong]]"
 # A schema that does the same, and an answer that does not fit it.
 SCHEMA = {"type": "integer", "$comment": "[[say=7]]"}
@@ -69,12 +73,15 @@ def test_lines_are_checked_and_mended(batch: Local) -> None:
 
 
 def test_a_line_that_never_passes_has_failed(batch: Local) -> None:
-    done = batch([WRONG, HINT], "cat answer*; exit 4", "--tries", "2")
+    done = batch([WRONG, HINT], "ls | grep ^ans | xargs cat; exit 4", "--tries", "2")
     assert done.status == 10
     for row in rows(done):
         assert (row["status"], row["error"]["code"]) == ("failed", "check_failed")
         assert (row["check"]["tries"], row["check"]["exit"]) == (2, 4)
-    assert "2 lines failed: did not pass its check: `cat answer*; exit 4` exited" in done.err
+    assert (
+        "2 lines failed: did not pass its check: `ls | grep ^ans | xargs cat; exit 4` exited"
+        in done.err
+    )
     # With another try for each, in a new task.
     assert batch(None, CHECK, "--retry-failed").status == 0
 

@@ -17,9 +17,13 @@ Local = Callable[..., Done]
 
 # A check that tells the simulation how to pass it.
 HINT = "[[write=answer.txt:right]]"
-CHECK = f"grep -q right answer* || {{ echo wrong answer; echo '{HINT}'; exit 3; }}"
+# It must not name the file, which it would protect then.
+CHECK = (
+    "ls | grep ^ans | xargs grep -q right || "
+    "{ echo wrong answer; printf '[[write=%s.txt:right]]\\n' answer; exit 3; }"
+)
 WRONG = "[[write=answer.txt:wrong]]"
-NEVER = "cat answer*; exit 4"
+NEVER = "ls | grep ^ans | xargs cat; exit 4"
 
 
 @pytest.fixture
