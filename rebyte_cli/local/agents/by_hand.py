@@ -187,11 +187,12 @@ def _in_jail(
     workspace.begin()
     (workspace.folder / edge.RECORD).unlink(missing_ok=True)
     with edge.way_out(options, AgentAccess(), os.environ, workspace.folder) as way:
-        needs = [*jail.certificates(os.environ), *(program.needs if program else ()), *way.needs]
-        unchecked = [*(program.own if program else ()), *way.needs]
-        if problem := tools.why_not_all(unchecked, workspace.folder.parents[1]):
+        needs = [*(program.own if program else ()), *way.needs]
+        named = program.named if program else []
+        if problem := tools.why_not_all(needs, workspace.folder.parents[1]):
             raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
-        own = tools.find_shown(options, os.environ, needs, workspace.home)
+        needs += jail.certificates(os.environ)
+        own = tools.find_shown(options, os.environ, needs, workspace.home, named)
         line = jail.command(
             confinement,
             way.command([*words]),

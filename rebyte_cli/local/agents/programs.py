@@ -58,7 +58,7 @@ def find(adapter: Adapter, environment: Mapping[str, str]) -> AgentProgram | Non
         [real, *adapter.command[1:]],
         [path for path in needs if not in_system(path)],
         [folder for folder in folders if not folder.startswith(("/usr/bin", "/bin"))],
-        named,
+        [path for path in named if not in_system(path)],
     )
 
 

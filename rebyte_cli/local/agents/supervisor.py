@@ -579,11 +579,11 @@ class Supervisor:
         stack.enter_context(logins)
         invocation = Invocation(options["model"], session, new_id())
         words = adapter.screen if self.on_screen else adapter.arguments
-        needs = [*program.needs, *jail.certificates(outside), *way.needs]
+        needs = [*program.own, *jail.certificates(outside), *way.needs]
         problem = tools.why_not_all([*program.own, *way.needs], self._store.folder)
         if problem and confinement.jailed:
             raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
-        own = tools.find_shown(options, outside, needs, self._workspace.home)
+        own = tools.find_shown(options, outside, needs, self._workspace.home, program.named)
         line = jail.command(
             confinement,
             way.command([*program.command, *words(invocation)]),

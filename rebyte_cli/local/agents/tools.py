@@ -75,11 +75,13 @@ def find_shown(
     outside: Mapping[str, str],
     seen: Sequence[str],
     private_home: Path,
+    named: Sequence[str] = (),
 ) -> ShownTools:
     """What a jail needs for the `tools` and `caches` of a run's options; missing ones are left out.
 
-    `seen` are the paths that it shows anyway. What it shows in HOME gets a real place in the
-    private one: through a link that an agent left there, bubblewrap may make folders anywhere.
+    `seen` are the paths that it shows anyway, `named` further ones that the user lets it read. What
+    it shows in HOME gets a real place in the private one: through a link that an agent left there,
+    bubblewrap may make folders anywhere.
     """
     search, home = outside.get("PATH", os.defpath), Path.home()
     needs: dict[str, None] = {}
@@ -124,9 +126,9 @@ def find_shown(
     for path in sorted(needs):
         if not any(_is_in(path, one) for one in shown):
             shown.append(path)
-    arguments = [word for path in shown for word in ("--ro-bind-try", path, path)]
+    arguments = _read_only([*named, *shown])
     for link, target in links.items():
-        if not any(_is_in(link, path) for path in (*seen, *shown, *LINKS_THERE)):
+        if not any(_is_in(link, path) for path in (*seen, *named, *shown, *LINKS_THERE)):
             arguments += ["--symlink", target, link]
     folders = [folder for folder in found if not programs.in_system(folder)]
     caches = options.get("caches", ())
@@ -175,6 +177,36 @@ def _files_of(folder: Path, search: str) -> Iterator[str]:
             known.add(runs_it)
             yield runs_it
             yield from programs.interpreter_files(runs_it)
+
+
+def _read_only(paths: Sequence[str]) -> list[str]:
+    """Arguments that show paths; sockets and named pipes in them lead nowhere where that works.
+
+    A read-only folder does not keep anything from connecting to a socket in it, but a socket in an
+    overlay is another one than that below. File systems mounted in a folder are not in its overlay.
+    """
+    mounted = [os.fsdecode(line.split()[4]) for line in _mounts()]
+    folders = [
+        path
+        for path in paths
+        if os.path.isdir(path) and not any(_is_in(each, path) and each != path for each in mounted)
+    ]
+    if folders and not overlays_work(jail.bubblewrap() or "bwrap", tuple(folders)):
+        folders = []
+    arguments = []
+    for path in paths:
+        if path in folders:
+            arguments += ["--overlay-src", path, "--tmp-overlay", path, "--remount-ro", path]
+        else:
+            arguments += ["--ro-bind-try", path, path]
+    return arguments
+
+
+def _mounts() -> list[bytes]:
+    try:
+        return Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return []
 
 
 def _cached(caches: Iterable[str], private_home: Path) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 
 from rebyte_cli.local.agents import config, jail, tools
 from rebyte_cli.local.agents.claude import Claude
+from rebyte_cli.local.agents.program import ProgramAdapter
 
-from .bench import Bench, script
+from .bench import PYTHON, Bench, script
 
 PYENV = """
 program="${{0##*/}}"
@@ -52,6 +55,68 @@ def test_a_folder_is_shown_read_only_and_first_on_path(bench: Bench, user_home: 
     assert shown.startswith("my own git\n")
     assert "read-only\n" in shown
     assert shown.endswith(f"{user_home}:\n.local\n\n{user_home}/.local:\nbin")
+
+
+CONNECT = """
+import os, socket, sys
+for folder in sys.argv[1:]:
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(folder + "/socket")
+        print("socket reached")
+    except OSError as error:
+        print(error.strerror)
+    try:
+        os.close(os.open(folder + "/pipe", os.O_WRONLY | os.O_NONBLOCK))
+        print("pipe reached")
+    except OSError as error:
+        print(error.strerror)
+    print(os.access(folder + "/file", os.R_OK), os.access(folder, os.W_OK))
+"""
+
+
+def test_sockets_and_pipes_in_a_shown_folder_lead_nowhere(
+    bench: Bench, user_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only folder does not keep anything from connecting."""
+    names = ("tools", "read", "cache")
+    paths = [str(user_home / name) for name in names]
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            os.mkdir(path)
+            Path(path, "file").touch()
+            os.mkfifo(f"{path}/pipe")
+            stack.callback(os.close, os.open(f"{path}/pipe", os.O_RDONLY | os.O_NONBLOCK))
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            monkeypatch.chdir(path)  # a name may be too long for a whole path
+            listener.bind("socket")
+            listener.listen()
+        if not tools.overlays_work(jail.bubblewrap() or "bwrap", tuple(paths)):
+            pytest.skip("no overlays here")
+        shown = [*paths[:2], f"{jail.HOME}/cache"]
+        program = ProgramAdapter(
+            command=(PYTHON, "-I", "-c", CONNECT, *shown), label="mine",
+            extra_paths=(paths[1], os.path.dirname(os.path.dirname(PYTHON))),
+        )  # fmt: skip
+        run = bench.run(program, tools=["~/tools"], caches=["~/cache"])
+    assert run.outcome == "succeeded", run.answer
+    lines = ["Connection refused", "No such device or address"]
+    expected = [*lines, "True False", *lines, "True False", *lines, "True True"]
+    assert (run.answer or "").splitlines() == expected
+
+
+def test_a_folder_with_a_file_system_in_it_is_shown_with_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An overlay would not have it."""
+    (tmp_path / "other").mkdir()
+    line = f"1 1 0:1 / {tmp_path}/other/in rw - tmpfs none rw"
+    monkeypatch.setattr(tools, "_mounts", lambda: [os.fsencode(line)])
+    monkeypatch.setattr(tools, "overlays_work", lambda _program, _folders: True)
+    other = str(tmp_path / "other")
+    assert tools._read_only([other]) == ["--ro-bind-try", other, other]
+    monkeypatch.setattr(tools, "_mounts", list)
+    assert "--tmp-overlay" in tools._read_only([other])
 
 
 def test_rustup_has_its_toolchains(bench: Bench, user_home: Path) -> None:
