@@ -33,6 +33,7 @@ OPEN_SECONDS = 60.0  # for a busy machine to start the jail and an interpreter i
 LOOK_SECONDS = 0.05
 END_SECONDS = 5.0
 NOT_REACHED = (502, 504)  # the gateway's own statuses for faults outside
+SHOWN_HOSTS = 20  # that were refused: a program can ask for thousands
 NO_LISTENER = -1  # until there is one
 # What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.
 LIST, NONE, HOST = NETWORKS = ("list", "none", "host")
@@ -253,7 +254,14 @@ class Edge:
 
 def refused(file: Path) -> list[str]:
     """What the record of a gateway says was refused, a line for each host."""
-    return [_refused(place, host) for place, host in record.refusals(str(file)).items() if place]
+    found = [(place, host) for place, host in record.refusals(str(file)).items() if place]
+    lines = [_refused(*each) for each in found[:SHOWN_HOSTS]]
+    left = len(found) - SHOWN_HOSTS
+    return (
+        [*lines, f"{left} more host{'s were' if left > 1 else ' was'} refused"]
+        if left > 0
+        else lines
+    )
 
 
 def _refused(place: str, host: record.RefusedHost) -> str:
