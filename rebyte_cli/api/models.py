@@ -30,7 +30,8 @@ class Usage(TypedDict):
     """What a task used of its model: of the local service, and what the command prints.
 
     The input includes what the cache gave, the output includes thoughts. `costUsd` is null if no
-    price is known, `requests` if nothing counted them.
+    price is known, `requests` if nothing counted them; `uncountedRequests` are those of them of
+    which the model did not say all that they used, if there were any.
     """
 
     requests: int | None
@@ -38,6 +39,7 @@ class Usage(TypedDict):
     cachedInputTokens: int
     outputTokens: int
     costUsd: float | None
+    uncountedRequests: NotRequired[int]
 
 
 class Prompt(TypedDict):

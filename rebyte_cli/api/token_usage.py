@@ -30,7 +30,8 @@ class TokenUsage(NamedTuple):
     """What was used. `input` includes what the cache gave (`cached`), `output` includes thoughts.
 
     `requests` to the model are None where no one counted them, and `cost` (in dollars) is None
-    where no price is known: neither is ever taken for 0.
+    where no price is known: neither is ever taken for 0. Of `uncounted` requests, the model did not
+    say all that they used.
     """
 
     requests: int | None
@@ -38,6 +39,7 @@ class TokenUsage(NamedTuple):
     cached: int
     output: int
     cost: float | None
+    uncounted: int = 0
 
     @classmethod
     def of(cls, value: Any) -> TokenUsage | None:
@@ -51,7 +53,8 @@ class TokenUsage(NamedTuple):
         read += sum(_count(value.get(name)) or 0 for name in _BESIDE)
         costs = (_cost(value.get(name)) for name in _COST)
         cost = next((each for each in costs if each is not None), None)
-        return cls(_count(value.get("requests")), read, min(cached, read), written, cost)
+        requests, uncounted = _count(value.get("requests")), _count(value.get("uncountedRequests"))
+        return cls(requests, read, min(cached, read), written, cost, uncounted or 0)
 
     @classmethod
     def of_result(cls, payload: Mapping[str, Any]) -> TokenUsage | None:
@@ -75,6 +78,7 @@ class TokenUsage(NamedTuple):
             "cachedInputTokens": self.cached,
             "outputTokens": self.output,
             "costUsd": None if self.cost is None else round(self.cost, 9),
+            **({"uncountedRequests": self.uncounted} if self.uncounted else {}),
         }
 
     def priced(self, price: TokenPrice | None) -> TokenUsage:
@@ -101,13 +105,17 @@ def total(several: Iterable[TokenUsage]) -> TokenUsage:
         sum(one.cached for one in used),
         sum(one.output for one in used),
         math.fsum(costs) if len(costs) == len(used) else None,
+        sum(one.uncounted for one in used),
     )
 
 
 def described(used: TokenUsage) -> str:
-    """The usage for people: `1,234 tokens, $0.02`."""
+    """The usage for people: `1,234 tokens, $0.02`, and how many requests that leaves out."""
     words = "1 token" if used.tokens == 1 else f"{used.tokens:,} tokens"
-    return words if used.cost is None else f"{words}, {dollars(used.cost)}"
+    words += "" if used.cost is None else f", {dollars(used.cost)}"
+    if used.uncounted:
+        words += f" and {used.uncounted} request{'s' if used.uncounted > 1 else ''} uncounted"
+    return words
 
 
 def dollars(amount: float) -> str:

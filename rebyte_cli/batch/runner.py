@@ -401,17 +401,20 @@ class Runner:
                 )
             except RebyteError as error:
                 self._end_batch(error)
-        elif task.get("status") == "completed" and not self._closed:
+        elif is_terminal(task.get("status")) and not self._closed:
             self._budget_fault = RebyteError(
-                f"task {task.get('id')} completed and the service does not say what it used, so the"
+                f"task {task.get('id')} has ended and the service does not say what it used, so the"
                 " budget cannot be kept",
                 code="usage_unknown",
             )
             self._close_queue()
-        self._stop_if_spent()
+        # The service counts more than it says: requests of which no model said what they used.
+        self._stop_if_spent(is_spent=task.get("endedBy") == "budget")
 
-    def _stop_if_spent(self) -> None:
-        if self._spending is not None and self._spending.is_reached and not self._closed:
+    def _stop_if_spent(self, *, is_spent: bool = False) -> None:
+        if self._spending is None or self._closed:
+            return
+        if is_spent or self._spending.is_reached:
             budget = self._spending.budget
             self._budget_fault = BudgetReached(
                 f"the budget of {budget} is used up: {self._spending}",

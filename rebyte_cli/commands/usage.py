@@ -44,9 +44,10 @@ def command(app: App, since: str | None, until: str | None, group: str | None) -
     `get`, `list`, `batch` and with --wait or --stream. Follow-ups are included, and deleted tasks
     still count. A task whose service does not report its usage is left out.
 
-    The cost of a task is what its agent reported, otherwise what `[prices]` in config.toml makes of
-    its tokens. `costUsd` is the sum of the known costs, and `unpriced` the number of tasks whose
-    cost isn't known.
+    The cost of a task is what its service reported, otherwise what `[prices]` in config.toml makes
+    of its tokens. `costUsd` is the sum of the known costs, and `unpriced` the number of tasks whose
+    cost isn't known. `uncountedRequests`, if there are any, are those of which a model did not say
+    what they used.
 
     Examples:
 

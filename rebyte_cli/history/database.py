@@ -127,6 +127,9 @@ MIGRATIONS = (
         created_at TEXT, executor TEXT, model TEXT, PRIMARY KEY (origin, task_id, prompt_id)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE used ADD COLUMN uncounted INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

@@ -16,7 +16,10 @@ from .database import Lenient
 from .rows import stored_text, text_of
 
 WHOLE = ""  # in the place of a prompt's id: the sum of the task
-_COUNTS = ("requests", "input", "cached", "output", "cost")
+_COUNTS = ("requests", "input", "cached", "output", "cost", "uncounted")
+_NAMES = (
+    "requests", "inputTokens", "cachedInputTokens", "outputTokens", "costUsd", "uncountedRequests",
+)  # fmt: skip
 _TOLD = ("createdAt", "executor", "model")  # of the task; of no other use once it is deleted
 
 
@@ -59,8 +62,8 @@ class UsedTokens:
         if new:
             sql = (
                 f"INSERT OR REPLACE INTO used (origin, task_id, prompt_id, {', '.join(_COUNTS)},"  # noqa: S608 -- ours
-                " created_at, executor, model) SELECT origin, id, ?3, ?4, ?5, ?6, ?7, ?8,"
-                " COALESCE(?9, created_at), COALESCE(?10, executor), COALESCE(?11, model)"
+                " created_at, executor, model) SELECT origin, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
+                " COALESCE(?10, created_at), COALESCE(?11, executor), COALESCE(?12, model)"
                 " FROM tasks WHERE origin = ?1 AND id = ?2"
             )
             self._database.change(lambda connection: connection.executemany(sql, new))
@@ -130,8 +133,7 @@ class UsedTokens:
 
 
 def _usage_of(row: sqlite3.Row) -> TokenUsage | None:
-    names = ("requests", "inputTokens", "cachedInputTokens", "outputTokens", "costUsd")
-    return TokenUsage.of({name: row[at] for name, at in zip(names, _COUNTS, strict=True)})
+    return TokenUsage.of({name: row[at] for name, at in zip(_NAMES, _COUNTS, strict=True)})
 
 
 def _text(value: Any) -> str | None:

@@ -55,13 +55,17 @@ class PendingQuestion(NamedTuple):
 
 
 class RunUsage(NamedTuple):
-    """What runs used of their models. `requests` and `cost_usd` are None if they are not known."""
+    """What runs used of their models. `requests` and `cost_usd` are None if they are not known.
+
+    `uncounted` of the requests had no answer that said what they used.
+    """
 
     requests: int | None
     input_tokens: int
     cached_input_tokens: int
     output_tokens: int
     cost_usd: float | None
+    uncounted: int = 0
 
 
 def usage_of(counts: object) -> RunUsage | None:
@@ -77,6 +81,8 @@ def usage_of(counts: object) -> RunUsage | None:
     if "input_tokens" not in numbers and "output_tokens" not in numbers:
         return None
     cost = numbers.pop("cost_usd", None)
+    uncounted = counts.get("uncounted")
+    hidden = uncounted.get("requests") if isinstance(uncounted, dict) else 0
     whole = {name: int(value) for name, value in numbers.items()}
     return RunUsage(
         whole.get("requests"),
@@ -84,6 +90,7 @@ def usage_of(counts: object) -> RunUsage | None:
         whole.get("cached_input_tokens", 0),
         whole.get("output_tokens", 0),
         None if cost is None else float(cost),
+        hidden if type(hidden) is int else 0,
     )
 
 
@@ -97,6 +104,7 @@ def sum_of(several: list[RunUsage]) -> RunUsage:
         sum(one.cached_input_tokens for one in several),
         sum(one.output_tokens for one in several),
         round(sum(costs), 9) if len(costs) == len(several) else None,
+        sum(one.uncounted for one in several),
     )
 
 

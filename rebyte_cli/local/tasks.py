@@ -267,6 +267,7 @@ def _usage(used: RunUsage) -> JsonObject:
         "cachedInputTokens": used.cached_input_tokens,
         "outputTokens": used.output_tokens,
         "costUsd": used.cost_usd,
+        **({"uncountedRequests": used.uncounted} if used.uncounted else {}),
     }
 
 

@@ -119,7 +119,7 @@ def _kind(name: str, *rest: str, **more: str) -> RecordKind:
 USAGE = _kind(
     "usage", "usages", "",
     "requests:integer? inputTokens:integer cachedInputTokens:integer outputTokens:integer"
-    " costUsd:number?",
+    " costUsd:number? uncountedRequests:integer?",
     "requests inputTokens cachedInputTokens outputTokens costUsd",
 )  # fmt: skip
 
@@ -127,8 +127,10 @@ USAGE = _kind(
 USAGE_SUM = _kind(
     "usage-sum", "tasks with a known usage", "",
     "name:text? tasks:integer requests:integer? inputTokens:integer cachedInputTokens:integer"
-    " outputTokens:integer tokens:integer costUsd:number? unpriced:integer",
+    " outputTokens:integer tokens:integer costUsd:number? unpriced:integer"
+    " uncountedRequests:integer?",
     "name tasks inputTokens cachedInputTokens outputTokens costUsd unpriced",
+    on_request="uncountedRequests",
 )  # fmt: skip
 
 # GET /tasks/{id} (seed document). `finalResult` was seen in a client; `workspaceId` comes from
@@ -263,7 +265,8 @@ NETWORK_REQUEST = _kind(
     "network-request", "requests", "host",
     "time:time host:text port:integer method:text path:text status:integer sent:bytes"
     " received:bytes seconds:number refused:text? option:text? fault:text? usage:any?"
-    " model:text? id:text? refused_for:number? promptId",
+    " model:text? id:text? refused_for:number? uncounted:any?"
+    " is_open:boolean? promptId",
     "time method host path status received refused",
 )  # fmt: skip
 

@@ -51,7 +51,8 @@ class Spending:
         self._priced = priced
         self._tokens = 0
         self._cost = 0.0
-        self._of: dict[str, tuple[int, float]] = {}
+        self._uncounted = 0
+        self._of: dict[str, TokenUsage] = {}
 
     def note(self, task_id: str, usage: TokenUsage, *models: str) -> None:
         """A task has used this so far. Its price is that of the first of `models` which has one.
@@ -64,10 +65,11 @@ class Spending:
         )
         if cost is None and self.budget.cost is not None:
             raise no_price(models[0] if models else "", f"task {task_id} used")
-        before_tokens, before_cost = self._of.get(task_id, (0, 0.0))
-        self._of[task_id] = usage.tokens, cost or 0.0
-        self._tokens += usage.tokens - before_tokens
-        self._cost += (cost or 0.0) - before_cost
+        before = self._of.get(task_id, TokenUsage(None, 0, 0, 0, 0.0))
+        self._of[task_id] = usage._replace(cost=cost)
+        self._tokens += usage.tokens - before.tokens
+        self._cost += (cost or 0.0) - (before.cost or 0.0)
+        self._uncounted += usage.uncounted - before.uncounted
 
     @property
     def is_reached(self) -> bool:
@@ -78,7 +80,7 @@ class Spending:
 
     def __str__(self) -> str:
         known = None if self.budget.cost is None else self._cost
-        return described(TokenUsage(None, self._tokens, 0, 0, known))
+        return described(TokenUsage(None, self._tokens, 0, 0, known, self._uncounted))
 
 
 def check_prices(budget: Budget | None, models: dict[str, str | None], priced: Priced) -> None:

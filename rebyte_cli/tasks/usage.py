@@ -55,6 +55,7 @@ def sums(tasks: Iterable[Mapping[str, Any]], group: str | None) -> list[dict[str
             "tokens": whole.tokens,
             "costUsd": _known_cost(used),
             "unpriced": sum(one.cost is None for one in used),
+            **({"uncountedRequests": whole.uncounted} if whole.uncounted else {}),
         }
         for name, used in parts.items()
     ]

@@ -117,8 +117,9 @@ def test_what_runs_counts_before_it_ends(inside_local: Run, home: Path) -> None:
     assert "used up: 2,000 tokens" in done.err
 
 
-def test_without_a_known_use_no_budget_can_be_kept(inside_local: Run, home: Path) -> None:
-    (home / "in.txt").write_text(f"One [[run=0s]]\nTwo {USING}\n")
+@pytest.mark.parametrize("end", ["", "[[fail]]", "[[cancel]]"])
+def test_without_a_known_use_no_budget_can_be_kept(inside_local: Run, home: Path, end: str) -> None:
+    (home / "in.txt").write_text(f"One [[run=0s]] {end}\nTwo {USING}\n")
     done = inside_local(*BATCH, "--budget", "1Mtok", cwd=home)
     assert done.status == 1
     assert "the service does not say what it used" in done.err

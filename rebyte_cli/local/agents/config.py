@@ -90,21 +90,23 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
     )
 
 
-def price_of(config_file: Path | None, model: str | None) -> list[float] | None:
-    """What a model costs by `[prices]`: dollars per million tokens read, read from a cache and
-    written. None if that is not known.
+def prices(config_file: Path | None) -> dict[str, list[float]]:
+    """What models cost by `[prices]`: dollars per million tokens read, read from a cache and
+    written.
 
     The command has checked the table. Raises ConfigError for one that no price can be read from.
     """
     table = _document(config_file).get("prices", {})
-    price = table.get(model) if isinstance(table, dict) and model else None
-    if not isinstance(price, dict):
-        return None
-    given = [price.get("input"), price.get("cached", price.get("input")), price.get("output")]
-    known = [float(each) for each in given if isinstance(each, int | float) and each >= 0]
-    if len(known) < len(given):
-        raise ConfigError(f"[prices.{model}] needs input and output, in dollars per million tokens")
-    return known
+    found = {}
+    for model, price in table.items() if isinstance(table, dict) else ():
+        price = price if isinstance(price, dict) else {}
+        given = [price.get("input"), price.get("cached", price.get("input")), price.get("output")]
+        known = [float(each) for each in given if isinstance(each, int | float) and each >= 0]
+        if len(known) < len(given):
+            what = "needs input and output, in dollars per million tokens"
+            raise ConfigError(f"[prices.{model}] {what}")
+        found[model] = known
+    return found
 
 
 def _document(config_file: Path | None) -> Mapping[str, Any]:

@@ -125,7 +125,12 @@ class Launcher:
         adapter, *_ = usable_agent(
             wanted, self._config_file, self._store.folder, "on" if options["jail"] else "off"
         )
-        other = {"adapter": config.describe(adapter), "model": None, "onLimit": run_limit.WAIT}
+        other = {
+            "adapter": config.describe(adapter),
+            "model": None,
+            "price": None,
+            "onLimit": run_limit.WAIT,
+        }
         return {"onLimit": wanted, "elsewhere": other | self._account(adapter, options)}
 
     def _setup(self, body: JsonObject, earlier: dict[str, Any] | None) -> bool:
@@ -186,10 +191,11 @@ class Launcher:
         if settings.budget_per_day:
             limits.append({"of": run_budget.DAY, **settings.budget_per_day})
         try:
-            price = config.price_of(self._config_file, model)
+            prices = config.prices(self._config_file)
         except config.ConfigError as error:
             raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
-        return {"budgets": limits, "budgetOf": group, "price": price}
+        price = prices.get(model or "")
+        return {"budgets": limits, "budgetOf": group, "price": price, "prices": prices}
 
     def _check_budgets(self, adapter: Adapter, options: dict[str, Any]) -> None:
         """Raise Refusal for a budget that cannot be kept, and for that of a day that is used up."""

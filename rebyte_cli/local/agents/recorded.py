@@ -35,8 +35,11 @@ class RecordedRun(schedule.Run):
         return [ScheduledEvent(*event) for event in runs.events(db, self.prompt.id, first)]
 
     def usage(self, now: int) -> RunUsage | None:
-        """What was recorded of it so far."""
-        return usage_of(None if self._record.used is None else json.loads(self._record.used))
+        """What was recorded of it so far; nothing was used by a run that ended before it began."""
+        if self._record.used is None:
+            is_known = self._record.ended is not None and self._record.started is None
+            return RunUsage(0, 0, 0, 0, 0.0) if is_known else None
+        return usage_of(json.loads(self._record.used))
 
     def ended_by(self, db: sqlite3.Connection) -> str | None:
         """What its result event says."""

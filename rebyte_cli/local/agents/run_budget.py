@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..database import Store
-from ..gateway.model_budget import ModelBudget, cost_of
+from ..gateway.model_budget import ModelBudget
+from ..gateway.model_prices import ModelPrices
 from .run_meter import RunMeter
 from .runs import RunRecord
 from .workspace import Workspace
@@ -33,7 +34,7 @@ class RunBudgets:
         self._store = store
         self._run = run
         self._limits: list[Mapping[str, Any]] = options.get("budgets") or []
-        self._price = options.get("price")
+        self._prices = ModelPrices.of_options(options)
         self._meters: dict[str, RunMeter] = {}
 
     def reached(self) -> str:
@@ -60,7 +61,7 @@ class RunBudgets:
         reason = " or ".join(dict.fromkeys(reasons))
         # The runs of a task take turns.
         is_shared = any(limit["of"] != TASK for limit in self._limits)
-        return ModelBudget(tokens, cost, self._price, reason, is_shared)
+        return ModelBudget(tokens, cost, self._prices, reason, is_shared)
 
     def _used(self, limit: Mapping[str, Any]) -> tuple[int, float]:
         of = limit["of"]
@@ -75,24 +76,27 @@ def _used(store: Store, of: str, value: object, meters: dict[str, RunMeter]) -> 
     """
     with store.read() as db:
         rows = db.execute(
-            "SELECT prompt, workspace, ended, used, json_extract(options, '$.price') AS price"  # noqa: S608 - ours
+            "SELECT prompt, workspace, ended, used, json_object('price',"  # noqa: S608 - ours
+            " json_extract(options, '$.price'), 'prices', json_extract(options, '$.prices')) AS"
+            " options"
             f" FROM runs WHERE {_RUNS_OF.get(of, _RUNS_OF[''])} AND started IS NOT NULL",
             (value,),
         ).fetchall()
     tokens, cost, recent = 0, 0.0, store.now() - RECENT_MS
     for row in rows:
         used = {} if row["used"] is None else json.loads(row["used"])
+        prices = ModelPrices.of_options(json.loads(row["options"]))
         if row["ended"] is None or row["ended"] > recent:
             prompt = row["prompt"]
             if prompt not in meters:
                 meters[prompt] = RunMeter(
-                    Workspace(store.folder, row["workspace"]).run_folder(prompt)
+                    Workspace(store.folder, row["workspace"]).run_folder(prompt), prices
                 )
             meters[prompt].look()
-            used = max(used, meters[prompt].used(used), key=_tokens)
-        price = None if row["price"] is None else json.loads(row["price"])
+            seen = meters[prompt].used(used, has_ended=row["ended"] is not None)
+            used = max(used, seen, key=_tokens)
         tokens += _tokens(used)
-        cost += cost_of(used, price) or 0.0
+        cost += (prices.cost(used, None) or 0.0) + used.get("uncounted", {}).get("cost_usd", 0.0)
     return tokens, cost
 
 
@@ -109,7 +113,9 @@ def _midnight() -> int:
 
 
 def _tokens(used: Mapping[str, Any]) -> int:
-    return int(used.get("input_tokens", 0)) + int(used.get("output_tokens", 0))
+    """What a run counts for, with what its models did not say."""
+    hidden = used.get("uncounted", {}).get("tokens", 0)
+    return int(used.get("input_tokens", 0)) + int(used.get("output_tokens", 0)) + int(hidden)
 
 
 def _reason(limit: Mapping[str, Any]) -> str:

@@ -8,23 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from ..gateway import record
+from ..gateway.model_prices import ModelPrices
 from ..gateway.model_refusal import STATUSES
 
-END_SECONDS = 3.0  # for the gateway of a run whose supervisor was killed, which takes 1.5
+END_SECONDS = 5.0  # for the gateway of a run whose supervisor was killed, which takes 2.5
+NO_PRICES = ModelPrices()
+NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0}
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
 
 
 class RunMeter:
     """Adds up the requests in the record of a run's gateway, from its `folder`, as they come.
 
+    `prices` are for models that do not tell what they cost.
+
     The gateway writes what an answer used before the agent knows the answer. It may be killed with
     the run: what is in the record then is what the run used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prices: ModelPrices = NO_PRICES) -> None:
         self._file = folder / record.FILE
+        self._prices = prices
         self._at = 0  # bytes that were read
-        self._usages: dict[object, Mapping[str, Any]] = {}  # by request
+        self._requests: dict[object, record.RequestEntry] = {}  # that used something
         # Why the gateway let a request to a model not pass any more, or empty texts.
         self.spent = ""
         self.login_expired = ""
@@ -47,11 +53,14 @@ class RunMeter:
                 self.spent = entry.refused
             if entry.option == record.LOGIN and entry.refused:
                 self.login_expired = entry.refused
-            if isinstance(entry.usage, dict):
-                key = entry.id or len(self._usages)
-                changed |= self._usages.get(key) != entry.usage
-                self._usages[key] = entry.usage
             self.was_refused |= entry.status in STATUSES
+            key = entry.id or len(self._requests)
+            if isinstance(entry.usage, dict) or isinstance(entry.uncounted, dict):
+                before = self._requests.get(key)
+                changed |= before is None or _counts(before) != _counts(entry)
+                self._requests[key] = entry
+            else:
+                changed |= self._requests.pop(key, None) is not None
             if isinstance(entry.refused_for, int | float):
                 self.refused_for, self.was_refused_last = float(entry.refused_for), True
             elif entry.usage is not None:
@@ -61,36 +70,67 @@ class RunMeter:
             self.was_refused = self.was_refused_last = False
         return changed
 
-    def used(self, told: Mapping[str, Any]) -> dict[str, Any]:
+    def used(self, told: Mapping[str, Any], *, has_ended: bool = False) -> dict[str, Any]:
         """What was used, in the words of `tokens.counted`, with `requests` and `cost_usd`.
 
         `told` is what the agent says. It counts only if the gateway has seen nothing: both count
-        the same requests. Of the cost, most models say nothing, and some agents know it.
+        the same requests. Its cost counts only if a model has no price and told none: any program
+        in the sandbox can write what the agent is taken to say.
+
+        `uncounted` are the `requests` of which the models did not say all that they used, and the
+        `tokens` and `cost_usd` for which they count beyond that (see `gateway/uncounted.py`); those
+        under way are among them once the gateway `has_ended`.
         """
-        if not self._usages:
+        entries = [
+            entry
+            for entry in self._requests.values()
+            if has_ended or not entry.is_open or isinstance(entry.usage, dict)
+        ]
+        if not entries:
             return dict(told)
-        used: dict[str, Any] = {"requests": len(self._usages)}
-        costs = [each for each in map(_cost, self._usages.values()) if each is not None]
-        for usage in self._usages.values():
+        used: dict[str, Any] = {"requests": len(entries), "input_tokens": 0, "output_tokens": 0}
+        costs: list[float | None] = []
+        for entry in entries:
+            usage = _numbers(entry.usage)
             for name in COUNTS:
-                if type(count := usage.get(name)) is int and count >= 0:
-                    used[name] = used.get(name, 0) + count
-        known = len(costs) == len(self._usages)
-        cost = round(math.fsum(costs), 9) if known else told.get("cost_usd")
-        return used if cost is None else used | {"cost_usd": cost}
+                if name in usage:
+                    used[name] = used.get(name, 0) + usage[name]
+            costs.append(self._prices.cost(usage, entry.model) if usage else 0.0)
+        known = [cost for cost in costs if cost is not None]
+        cost = math.fsum(known) if len(known) == len(costs) else told.get("cost_usd")
+        if cost is not None:
+            used["cost_usd"] = round(cost, 9)
+        hidden = [
+            (_numbers(entry.uncounted), entry.model)
+            for entry in entries
+            if isinstance(entry.uncounted, dict) and (has_ended or not entry.is_open)
+        ]
+        if hidden:
+            used["uncounted"] = {
+                "requests": len(hidden),
+                "tokens": sum(sum(counts.values()) for counts, _ in hidden),
+                "cost_usd": math.fsum(self._prices.cost(*each) or 0.0 for each in hidden),
+            }
+        return used
 
 
-def _cost(usage: Mapping[str, Any]) -> float | None:
-    cost = usage.get("cost_usd")
-    return cost if isinstance(cost, int | float) and 0 <= cost < math.inf else None
+def _counts(entry: record.RequestEntry) -> object:
+    return entry.usage, None if entry.is_open else entry.uncounted
 
 
-def left_behind(folder: Path) -> dict[str, Any]:
-    """What a run has used whose supervisor was killed; empty if that is not known.
+def _numbers(usage: object) -> dict[str, Any]:
+    """What of a usage is one: a record may be of any version."""
+    known = usage if isinstance(usage, dict) else {}
+    found = {n: known[n] for n in COUNTS if type(known.get(n)) is int and known[n] >= 0}
+    return found | ({"cost_usd": known["cost_usd"]} if "cost_usd" in known else {})
+
+
+def left_behind(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run with these options has used whose supervisor was killed; empty if not known.
 
     Its gateway ends by itself, and may first record the end of an answer.
     """
     record.wait_until_complete(folder / record.FILE, END_SECONDS)
-    meter = RunMeter(folder)
+    meter = RunMeter(folder, ModelPrices.of_options(options))
     meter.look()
-    return meter.used({})
+    return meter.used({}, has_ended=True)

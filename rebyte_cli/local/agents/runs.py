@@ -450,7 +450,7 @@ def waits_for_limit(db: sqlite3.Connection, run: RunRecord) -> AccountLimit | No
     """The limit that a run without an end waits for, which works on nothing; None for others."""
     if run.ended is not None or (run.started is not None and run.parked is None):
         return None
-    account = run_limit.waited_for(_options(db, run))
+    account = run_limit.waited_for(options_of(db, run))
     limit = AccountLimit(str(state_dir_of(db)), account)
     return limit if account and (run.parked is not None or limit.resumes_at()) else None
 
@@ -471,7 +471,7 @@ def revive(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -
         return False
     from .accounts import has_credential
 
-    options = _options(db, run)
+    options = options_of(db, run)
     if has_credential(options):
         before, account = locks_before(db, run.prompt), run_limit.waited_for(options)
         slots = options["parallel"]
@@ -480,7 +480,8 @@ def revive(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -
     return True
 
 
-def _options(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any]:
+def options_of(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any]:
+    """The options of a run, as it was created with them."""
     sql = "SELECT options FROM runs WHERE prompt = ?"
     found: dict[str, Any] = json.loads(db.execute(sql, (run.prompt,)).fetchone()[0])
     return found
@@ -488,7 +489,8 @@ def _options(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any]:
 
 def _bury(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> None:
     """Record the end of a run that lost its supervisor; what it changed is kept a moment later."""
-    used = run_meter.left_behind(Workspace(state_dir, run.workspace).run_folder(run.prompt))
+    folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
+    used = run_meter.left_behind(folder, options_of(db, run))
     with _transaction(db):
         record_vanished(db, state_dir, run, used)
         # Before the end is recorded for good: if this process is killed, the next one does it all.

@@ -27,6 +27,7 @@ from ...system.repository_file import RepositoryFileError
 from ..artifact_store import PATCH_FILE
 from ..ballast import full_disk
 from ..database import Store, new_id
+from ..gateway.model_prices import ModelPrices
 from ..http import stamp
 from . import (
     changes,
@@ -53,7 +54,7 @@ from .model_access import AgentAccess, LoginExpired
 from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets
 from .run_limit import REACHED, RunLimit, RunLimited
-from .run_meter import RunMeter, left_behind
+from .run_meter import NOTHING, RunMeter, left_behind
 from .setup_cache import CacheFailed, SetupCache
 from .spool import Spool, patiently
 from .sweep import sweep
@@ -119,7 +120,7 @@ def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
     notes = [problem] if problem else []
     if unsafe := _disarm(workspace, notes.append):
         notes.append(unsafe)
-    used = left_behind(workspace.run_folder(prompt_id))
+    used = left_behind(workspace.run_folder(prompt_id), options)
     patiently(lambda: _keep(store, run, patch, notes, used))
 
 
@@ -208,7 +209,7 @@ class Supervisor:
         self._next_event = events[-1].seq + 1 if events else 0
         self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
-        self._meter = RunMeter(self._folder)
+        self._meter = RunMeter(self._folder, ModelPrices.of_options(self._options))
         self._budgets = RunBudgets(store, self._run, self._options)
         self._limit = RunLimit(store.folder, self._options, self._meter, probe)
         self._ended_by = ""  # `budget` or `limit`
@@ -347,10 +348,11 @@ class Supervisor:
         with self._store.read() as db:
             if runs.has_ended(db, run.prompt):
                 return
+            options = runs.options_of(db, run)
         patch = None
         if run.started is not None:
             patch, _ = _patch(self._workspace, run.prompt, self._options)
-        used = left_behind(self._workspace.run_folder(run.prompt))
+        used = left_behind(self._workspace.run_folder(run.prompt), options)
 
         def record() -> None:
             with self._store.write() as db:
@@ -739,7 +741,9 @@ class Supervisor:
             payload["duration_ms"] = self._run.worked + now - self._began
         self._meter.look()
         told = outcome.usage or (self._used(self._parser) if self._parser else {})
-        used = self._meter.used(told)
+        used = self._meter.used(told, has_ended=True)
+        if not used and self._options.get("budgets"):  # which need a gateway: it saw no request
+            used = dict(NOTHING)
         usage = dict(outcome.usage)
         cost = usage.pop("cost_usd", None)
         payload |= {"usage": usage} if usage else {}

@@ -10,8 +10,9 @@ import contextlib
 import os
 import socket
 import struct
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +23,6 @@ from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_
 from .channel import Channel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
 from .login_file import CurrentModels
-from .model_answer import ModelAnswer
 from .model_budget import BudgetMeter
 from .model_request import ModelRequest
 from .outside import LARGEST_HEAD, Outside, OutsideConnection
@@ -31,6 +31,7 @@ from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
 from .settings import GatewaySettings
 from .tunnel import Tunnel
+from .uncounted import estimate
 
 
 class GatewayParts(NamedTuple):
@@ -46,6 +47,7 @@ class GatewayParts(NamedTuple):
     record: RequestRecord
     allowance: Allowance
     budget: BudgetMeter
+    ending: threading.Event
     port: int
     passwords: Sequence[str]
 
@@ -81,6 +83,7 @@ class ClientConnection:
         self._limits = shared.settings.limits
         self._is_crowded = is_crowded
         self._outside: socket.socket | None = None
+        self._is_asking = False  # a model
         self._is_aborted = False
 
     def serve(self) -> None:
@@ -97,10 +100,17 @@ class ClientConnection:
                     self._inside.receive_data(rest)
         self._client.close()
 
+    def leave(self) -> None:
+        """Make `serve` end, but for reading what the answer of a model says that it used."""
+        self._shut_down([self._sock] if self._is_asking else [self._sock, self._outside])
+
     def abort(self) -> None:
         """Make `serve` end soon."""
+        self._shut_down([self._sock, self._outside])
+
+    def _shut_down(self, sockets: Iterable[socket.socket | None]) -> None:
         self._is_aborted = True
-        for sock in (self._sock, self._outside):
+        for sock in sockets:
             if sock is not None:
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not that of TLS, which waits
@@ -161,8 +171,8 @@ class ClientConnection:
             self._client.close_gently()
         return False
 
-    def _attach(self, sock: socket.socket) -> None:
-        self._outside = sock
+    def _attach(self, sock: socket.socket, *, asks_model: bool) -> None:
+        self._outside, self._is_asking = sock, asks_model
         if self._is_aborted:
             raise ConnectionAbortedError("the gateway ends")
 
@@ -193,9 +203,11 @@ class RequestHandling:
         shared: GatewayParts,
         client: Channel,
         inside: h11.Connection,
-        attach: Callable[[socket.socket], None],
+        attach: Callable[..., None],
     ) -> None:
-        """`attach` is given the socket to the outside as soon as it is connected."""
+        """`attach` is given the socket to the outside as soon as it is connected, and whether it
+        leads to a model that works (`asks_model`).
+        """
         self._shared = shared
         self._limits = shared.settings.limits
         self._client = client
@@ -203,6 +215,7 @@ class RequestHandling:
         self._attach = attach
         self.entry = RequestEntry(now(), "", 0, "", "")
         self.is_relayed = False
+        self._passing: Exchange | None = None
 
     def note(self, **fields: object) -> None:
         """Set fields of the entry."""
@@ -245,27 +258,47 @@ class RequestHandling:
         _check_length(body, self._limits.model_body)
         passed = asked.headers(headers) + body
         self.note(id=os.urandom(6).hex())
-        asked.answer.on_news = partial(self._count, asked.answer)
-        connection = self._shared.outside.to_model(asked.scheme, asked.place)
+        asked.answer.on_news = partial(self._record_use, asked)
+        if asked.generates:
+            self._record_use(asked)
+        is_cut = False
         try:
+            connection = self._shared.outside.to_model(asked.scheme, asked.place)
             self._exchange(
                 connection, asked.scheme, asked.place, method, asked.target, passed, may_send,
-                asked.answer,
+                asked.answer, drains=asked.generates,
             )  # fmt: skip
+        except (AnswerCut, GatewayRefusal):
+            is_cut = True
+            raise
         finally:
-            self.note(usage=asked.answer.usage, model=asked.answer.model)
-            self.note(refused_for=asked.answer.refused_for)
-            self._shared.budget.spend(str(self.entry.id), asked.answer.usage)
+            self._count(asked, is_open=False, is_cut=is_cut or self._shared.ending.is_set())
 
-    def _count(self, answer: ModelAnswer) -> None:
+    def _record_use(self, asked: ModelRequest) -> None:
         """Record what an answer has used so far: most say it twice at most, some with each piece.
-        Also, for how long it refuses requests.
+        Also, for how long it refuses requests, and before it comes, that nothing is known.
 
         Whatever the agent knows is in the record then, should this process be killed.
         """
-        self.note(usage=answer.usage, model=answer.model, refused_for=answer.refused_for)
-        self._shared.budget.spend(str(self.entry.id), answer.usage)
+        self._count(asked, is_open=True)
         self._shared.record.add(self.entry, synced=False)
+
+    def _count(self, asked: ModelRequest, *, is_open: bool, is_cut: bool = True) -> None:
+        answer, passing = asked.answer, self._passing
+        uncounted = None
+        if asked.generates and not answer.is_accounted and (is_open or self._has_worked()):
+            sent, received = (passing.sent, passing.received) if passing else (0, 0)
+            uncounted = estimate(answer.usage, sent, received, is_cut=is_cut)
+        is_open = is_open and uncounted is not None
+        self.note(usage=answer.usage, model=answer.model, refused_for=answer.refused_for)
+        self.note(uncounted=uncounted, is_open=is_open)
+        counts = [answer.usage, None if is_open else uncounted]
+        self._shared.budget.spend(str(self.entry.id), answer.model, *counts)
+
+    def _has_worked(self) -> bool:
+        """Whether a model may have done what it was asked: an error before its answer is none."""
+        passing = self._passing
+        return passing is not None and passing.was_sent and not passing.has_failed
 
     def _ask_host(self, request: h11.Request, method: str, place: HostPort, path: str) -> None:
         self.note(path=path.partition("?")[0])
@@ -279,7 +312,9 @@ class RequestHandling:
         kept = [(n, v) for n, v in end_to_end(headers) if n not in (b"host", b"expect")]
         connection = self._shared.outside.to_allowed("http", place)
         answer = PlainAnswer(SecretMask((), self._shared.passwords))
-        self._exchange(connection, "http", place, method, path, kept + body, may_send, answer)
+        self._exchange(
+            connection, "http", place, method, path, kept + body, may_send, answer, drains=False
+        )
 
     def _exchange(
         self,
@@ -291,8 +326,10 @@ class RequestHandling:
         headers: Headers,
         may_send: Callable[[int], str],
         answer: AnswerFilter,
+        *,
+        drains: bool,
     ) -> None:
-        self._attach(connection.sock)
+        self._attach(connection.sock, asks_model=drains)
         host = place.header(HTTPS_PORT if scheme == "https" else HTTP_PORT)
         if connection.proxy is not None:
             target = f"http://{host}{target}"
@@ -306,7 +343,10 @@ class RequestHandling:
             answer,
             may_send=may_send,
             idle_seconds=self._limits.idle_seconds,
+            stalled_seconds=self._limits.stalled_seconds,
+            drain_seconds=self._limits.drain_seconds if drains else 0.0,
         )
+        self._passing = exchange
         try:
             exchange.run(request)
         finally:
@@ -324,7 +364,7 @@ class RequestHandling:
             return True
         self._check_allowed(place)
         connection = self._shared.outside.to_allowed("https", place)
-        self._attach(connection.sock)
+        self._attach(connection.sock, asks_model=False)
         outside = Channel(connection.sock)
         may_send = self._limit(self._limits.sent_by_tunnel, is_counted=True)
         self.note(status=200)

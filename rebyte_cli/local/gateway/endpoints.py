@@ -60,6 +60,13 @@ def is_allowed(wire: str, method: str, path: str) -> bool:
     )
 
 
+def generates(method: str, path: str) -> bool:
+    """Whether an allowed request makes a model work, which costs something."""
+    return method == "POST" and not path.endswith(
+        ("/count_tokens", "/input_tokens", ":countTokens")
+    )
+
+
 def wire_of(wire: str, path: str) -> str:
     """The wire of an allowed request, which for `any` its path tells."""
     wires = (ANTHROPIC, OPENAI, GEMINI) if wire == ANY else (wire,)

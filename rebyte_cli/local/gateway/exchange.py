@@ -6,6 +6,7 @@ ways arrives as the one that was checked here.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from http import HTTPStatus
@@ -23,6 +24,9 @@ HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
     b" transfer-encoding upgrade http2-settings content-length".split()
 )
+
+
+MOST_INFORMATIONAL = 100  # answers with a status of 1xx, of which a request needs one
 
 
 class AnswerFilter(ABC):
@@ -51,7 +55,8 @@ class AnswerCut(Exception):
 class Exchange:
     """Passes one request on, whose head was read from `client` already, and the answer back.
 
-    `status`, `sent` and `received` say how far it came: bytes of the body and of the answer's.
+    `status`, `sent` and `received` say how far it came: bytes of the body and of the answer's;
+    `was_sent` whether the whole request went out, `has_failed` whether no answer came.
     """
 
     def __init__(
@@ -62,34 +67,73 @@ class Exchange:
         *,
         may_send: Callable[[int], str],
         idle_seconds: float,
+        stalled_seconds: float,
+        drain_seconds: float = 0.0,
     ) -> None:
-        """`may_send` is told how many bytes are to go out, and says why not, or nothing."""
+        """`may_send` is told how many bytes are to go out, and says why not, or nothing.
+
+        Without a byte for `idle_seconds`, the exchange ends; so it does if the server takes none of
+        the request for `stalled_seconds`. With `drain_seconds`, the answer to a client that leaves
+        is read for that long, for what it says at its end.
+        """
         self._client, self._inside = client
         self._outside = outside
         self._upstream = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
         self._answer = answer
         self._may_send = may_send
         self._idle_seconds = idle_seconds
+        self._stalled_seconds = stalled_seconds
+        self._drain_seconds = drain_seconds
+        self._drains_until: float | None = None  # once the client has left
+        self._informational = 0
         self._is_uploading = True
         self._has_answered = False
         self.status = self.sent = self.received = 0
+        self.was_sent = False
+        self.has_failed = False
 
     def run(self, request: h11.Request) -> None:
         """Send `request`, with the body that the client sends, and pass the answer on.
 
         Raises GatewayRefusal as long as nothing was answered, then AnswerCut, and OSError or
-        h11.RemoteProtocolError for faults of the client.
+        h11.RemoteProtocolError for faults of the client: ConnectionAbortedError if it has left.
         """
         self._send_out(request)
         if self._inside.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[])
-            self._client.send(self._inside.send(go_on) or b"")
+            self._to_client(go_on)
         while True:
             self._upload()
             self._download()
             if self._has_answered and not self._client.is_full:
+                if self._drains_until is not None:
+                    raise ConnectionAbortedError("the client has left")
                 return
             self._wait()
+
+    def _to_client(self, event: h11.Event) -> None:
+        """Raises OSError if the client has left, unless its answer is to be read all the same."""
+        data = self._inside.send(event)
+        if self._drains_until is None:
+            self._deliver(data or b"")
+
+    def _deliver(self, data: bytes) -> None:
+        try:
+            self._client.send(data)
+        except OSError:
+            if not self._drain_seconds or not self.was_sent:
+                raise
+            self._client.discard()
+            self._drains_until = time.monotonic() + self._drain_seconds
+
+    def _check_drain(self) -> float:
+        """The seconds for which the answer may still be read. Raises OSError if there are none."""
+        if self._drains_until is None:
+            return self._idle_seconds
+        left = self._drains_until - time.monotonic()
+        if left <= 0:
+            raise ConnectionAbortedError("the client has left")
+        return left
 
     def _wait(self) -> None:
         reading = []
@@ -98,8 +142,14 @@ class Exchange:
         if not self._client.is_full and not self._has_answered:
             reading.append(self._outside)
         writing = [each for each in (self._client, self._outside) if each.is_full]
-        if not wait(reading, writing, self._idle_seconds):
-            raise self._failure(504, f"nothing was sent for {self._idle_seconds:.0f} s")
+        seconds = self._check_drain()
+        is_stalled = self._is_uploading and self._outside.is_full and not self.status
+        if is_stalled:
+            seconds = min(seconds, self._stalled_seconds)
+        if not wait(reading, writing, seconds):
+            self._check_drain()
+            what = "the server took nothing" if is_stalled else "nothing was sent"
+            raise self._failure(504, f"{what} for {seconds:.0f} s")
 
     def _upload(self) -> None:
         try:
@@ -120,6 +170,7 @@ class Exchange:
                 self._send_out(h11.Data(data=event.data))
             elif isinstance(event, h11.EndOfMessage):
                 self._send_out(h11.EndOfMessage())  # trailers are left out
+                self.was_sent = self._is_uploading  # unless the server takes no more
                 self._is_uploading = False
             else:
                 raise ConnectionAbortedError("the client ended within its request")
@@ -136,8 +187,9 @@ class Exchange:
         self._outside.discard()
 
     def _download(self) -> None:
-        self._client.flush()
+        self._deliver(b"")
         while not self._client.is_full and not self._has_answered:
+            self._check_drain()
             try:
                 event = self._upstream.next_event()
                 if event is h11.NEED_DATA:
@@ -151,22 +203,28 @@ class Exchange:
             except OSError as error:
                 reason = f"the connection broke: {error.strerror or error}"
                 raise self._failure(502, reason) from None
-            self._pass_on(event)
+            try:
+                self._pass_on(event)
+            except h11.LocalProtocolError:
+                raise self._failure(502, "the server's answer is not valid HTTP") from None
 
     def _pass_on(self, event: object) -> None:
         if isinstance(event, h11.InformationalResponse):
             if event.status_code == 101:
                 raise self._failure(502, "the server switched to another protocol")
+            self._informational += 1
+            if self._informational > MOST_INFORMATIONAL:
+                raise self._failure(502, "the server does not come to its answer")
         elif isinstance(event, h11.Response):
             self._begin(event)
         elif isinstance(event, h11.Data):
             self.received += len(event.data)
             if data := self._answer.feed(bytes(event.data)):
-                self._client.send(self._inside.send(h11.Data(data=data)) or b"")
+                self._to_client(h11.Data(data=data))
         elif isinstance(event, h11.EndOfMessage):
             if data := self._answer.flush():
-                self._client.send(self._inside.send(h11.Data(data=data)) or b"")
-            self._client.send(self._inside.send(h11.EndOfMessage()) or b"")
+                self._to_client(h11.Data(data=data))
+            self._to_client(h11.EndOfMessage())
             self._has_answered = True
         else:
             raise self._failure(502, "the server closed the connection without an answer")
@@ -174,16 +232,19 @@ class Exchange:
     def _begin(self, response: h11.Response) -> None:
         kept = end_to_end(list(response.headers))
         headers = self._answer.head(response.status_code, kept)
-        if self._answer.keeps_length:
+        # Of both, Transfer-Encoding counts (RFC 9112, 6.3): the length may be that of anything.
+        is_chunked = any(n == b"transfer-encoding" for n, _ in response.headers)
+        if self._answer.keeps_length and not is_chunked:
             headers += [(n, v) for n, v in response.headers if n == b"content-length"]
         headers.append((b"Connection", b"close"))
         self.status = response.status_code
         # The server's own phrase could say anything.
         phrase = _PHRASES.get(response.status_code, "").encode()
         head = h11.Response(status_code=response.status_code, headers=headers, reason=phrase)
-        self._client.send(self._inside.send(head) or b"")
+        self._to_client(head)
 
     def _failure(self, status: int, reason: str) -> Exception:
+        self.has_failed = status == 502 and not self.status
         return AnswerCut(reason) if self.status else GatewayRefusal(status, reason)
 
 

@@ -60,6 +60,8 @@ class ModelAnswer(AnswerFilter):
         self._unpacked: Unpacked | None = None
         self._reader: UsageReader | None = None
         self._changes = 0
+        self._is_refused = False
+        self._has_ended = False
         self._refusal: ModelRefusal | None = None
         # The seconds for which the model refuses requests, if it refused this one for that long.
         self.refused_for: float | None = None
@@ -72,12 +74,20 @@ class ModelAnswer(AnswerFilter):
         return None if self._reader is None else self._reader.usage() or None
 
     @property
+    def is_accounted(self) -> bool:
+        """Whether all that it used is known: nothing, if the request was refused."""
+        if self._is_refused or self._reader is None:
+            return self._is_refused
+        return self._reader.is_final(has_ended=self._has_ended)
+
+    @property
     def model(self) -> str | None:
         """The name of the model that answered; None if it told none."""
         return None if self._reader is None else self._reader.model
 
     def head(self, status: int, headers: Headers) -> Headers:
         """Without cookies and addresses; a redirect is a fault, and so is a login that expired."""
+        self._is_refused = not 200 <= status < 300
         if 300 <= status < 400 and status != 304:
             location = next((v for n, v in headers if n == b"location"), b"")
             reason = f"{self._host} redirects to {_origin(location)}, which is not followed"
@@ -108,6 +118,7 @@ class ModelAnswer(AnswerFilter):
         """What was held back."""
         if self._unpacked is not None:
             self._unpacked.check_end()
+        self._has_ended = True
         self._note_refusal()
         return self._mask.flush()
 

@@ -7,10 +7,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-MILLION = 1_000_000
+from .model_prices import ModelPrices
+
 QUESTION = b"budget?\n"
 
 
@@ -18,29 +19,16 @@ QUESTION = b"budget?\n"
 class ModelBudget:
     """What is left for a run when it starts.
 
-    `tokens` read and written, `cost` in dollars: None for no limit. `price` is dollars per million
-    tokens read, read from a cache and written, for answers that tell no cost. `reason` is what is
-    answered once nothing is left. If others use it too (`is_shared`), the supervisor is asked
-    before each request.
+    `tokens` read and written, `cost` in dollars: None for no limit. `prices` are for answers that
+    tell no cost. `reason` is what is answered once nothing is left. If others use it too
+    (`is_shared`), the supervisor is asked before each request.
     """
 
     tokens: int | None = None
     cost: float | None = None
-    price: tuple[float, float, float] | None = None
+    prices: ModelPrices = field(default_factory=ModelPrices)
     reason: str = ""
     is_shared: bool = False
-
-
-def cost_of(usage: Mapping[str, Any], price: tuple[float, float, float] | None) -> float | None:
-    """What a usage (the words of `tokens.counted`) cost in dollars; None if that is not known."""
-    told = usage.get("cost_usd")
-    if isinstance(told, int | float):
-        return float(told)
-    if price is None:
-        return None
-    cached = int(usage.get("cached_input_tokens", 0))
-    fresh, written = int(usage.get("input_tokens", 0)) - cached, int(usage.get("output_tokens", 0))
-    return (fresh * price[0] + cached * price[1] + written * price[2]) / MILLION
 
 
 class BudgetMeter:
@@ -56,12 +44,13 @@ class BudgetMeter:
         self._cost = 0.0
         self._of: dict[str, tuple[int, float]] = {}
 
-    def spend(self, request: str, usage: Mapping[str, Any] | None) -> None:
-        """Count what the answer to a request has used so far."""
-        if not usage:
-            return
-        tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
-        cost = cost_of(usage, self._budget.price) or 0.0
+    def spend(self, request: str, model: str | None, *usages: Mapping[str, Any] | None) -> None:
+        """Count what a request has used so far: the sum of the usages."""
+        tokens, cost = 0, 0.0
+        for usage in usages:
+            if usage:
+                tokens += usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+                cost += self._budget.prices.cost(usage, model) or 0.0
         with self._lock:
             before_tokens, before_cost = self._of.get(request, (0, 0.0))
             self._of[request] = tokens, cost

@@ -55,6 +55,8 @@ class ModelRequest:
         secrets += [word for value in route.headers.values() for word in (value, *value.split())]
         keys = [route.key or "", *password_of(self._base), *passwords]
         self.answer = ModelAnswer(route, SecretMask(secrets, keys), wire, self.place.host)
+        # Whether it makes the model work, which costs something.
+        self.generates = endpoints.generates(method, self._rest)
 
     def check(self, headers: Headers) -> None:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""

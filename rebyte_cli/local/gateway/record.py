@@ -13,6 +13,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +22,8 @@ FILE = "network.jsonl"  # in the folder of a run
 # The option that would let a request pass which was refused because nothing of the budget is left.
 BUDGET = "--budget"
 LOGIN = "login"  # instead of an option: the user's own login has to be renewed
-# Programs in a sandbox can make requests without end. Those that a model answered are always
-# recorded, because they cost something.
+# Programs in a sandbox can make requests without end. Those that went out are always recorded, and
+# of each kind of those that were refused so many.
 MOST_LINES = 10_000
 LONGEST_TEXT = 300  # characters of a path or a reason
 LARGEST_FILE = 64 * 1024 * 1024  # bytes that are read of a record
@@ -35,7 +36,9 @@ class RequestEntry(NamedTuple):
     (CONNECT). `status` is 0 if nothing was answered. `refused` is why the gateway did not pass it
     on, and `option` the option that would let it, or LOGIN; `fault` is what went wrong outside.
     `usage` has the tokens that `model` counted (see usage.py); `refused_for` is the seconds for
-    which it refuses requests from then on, because a usage limit is reached.
+    which it refuses requests from then on, because a usage limit is reached. `uncounted` are the
+    tokens for which a request counts beyond `usage` because the model did not say what it used (see
+    uncounted.py); while `is_open`, it still may.
     """
 
     time: int
@@ -54,6 +57,8 @@ class RequestEntry(NamedTuple):
     model: str | None = None
     id: str | None = None
     refused_for: float | None = None
+    uncounted: Mapping[str, int] | None = None
+    is_open: bool = False
 
     @property
     def place(self) -> str:
@@ -87,17 +92,19 @@ class RequestRecord:
 
             fcntl.flock(self._file, fcntl.LOCK_SH)
         self._lock = threading.Lock()
-        self._left = MOST_LINES
+        self._refusals = Counter[str]()  # by kind
 
     def add(self, entry: RequestEntry, *, synced: bool = True) -> None:
         """Write one line. A disk that is full is no reason to end a request."""
         with self._lock:
-            if entry.refused is not None or entry.method == "CONNECT" or entry.usage is None:
-                if self._left == 0:
+            if entry.refused is not None:
+                # By option: those of one kind must not use up the lines of another.
+                kind = (entry.option or "").partition(" ")[0]
+                self._refusals[kind] += 1
+                if self._refusals[kind] > MOST_LINES:
                     return
-                self._left -= 1
-                if self._left == 0:
-                    reason = "no further refusals and tunnels are recorded"
+                if self._refusals[kind] == MOST_LINES:
+                    reason = "no further refusals of this kind are recorded"
                     entry = RequestEntry(now(), "", 0, "", "", refused=reason)
             document = {
                 name: printable(value) if isinstance(value, str) else value
@@ -107,7 +114,7 @@ class RequestRecord:
             with contextlib.suppress(OSError):
                 # The empty line ends one that a full disk or a kill cut off.
                 os.write(self._file, b"\n%b\n" % json.dumps(document).encode())
-                if entry.usage is not None and synced:
+                if synced and (entry.usage is not None or entry.uncounted is not None):
                     os.fsync(self._file)  # what was paid for is known after a power cut, too
 
 

@@ -21,7 +21,8 @@ from .record import RequestRecord
 from .settings import GatewaySettings
 from .user_proxy import passwords
 
-END_SECONDS = 1.5  # for the connections to write their lines
+DRAIN_SECONDS = 1.0  # for models to say what they used
+END_SECONDS = 1.5  # then for the connections to write their lines
 SPARE_CONNECTIONS = 32  # which are told that there are too many
 STACK = 512 * 1024
 
@@ -42,6 +43,7 @@ class Gateway:
             RequestRecord(settings.record),
             Allowance(settings.limits),
             BudgetMeter(settings.budget, ask_supervisor),
+            threading.Event(),
             self._listener.getsockname()[1],
             passwords(settings.user_proxy),
         )
@@ -56,13 +58,18 @@ class Gateway:
     def end(self) -> None:
         """Close everything, and give the connections time to record what they were doing."""
         self._listener.close()
+        self._shared.ending.set()
         with self._lock:
             under_way = dict(self._connections)
-        for connection in under_way:
-            connection.abort()
-        deadline = time.monotonic() + END_SECONDS
-        for thread in under_way.values():
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for step, seconds in (
+            (ClientConnection.leave, DRAIN_SECONDS),
+            (ClientConnection.abort, END_SECONDS),
+        ):
+            for connection in under_way:
+                step(connection)
+            deadline = time.monotonic() + seconds
+            for thread in under_way.values():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _accept(self) -> None:
         try:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .model_budget import ModelBudget
+from .model_prices import ModelPrices
 
 # Installed, h11 is beside this package. Otherwise (an editable installation) `site` finds it, which
 # takes a while.
@@ -46,6 +47,8 @@ class Limits:
     head_seconds: float = 60.0  # until the head of a request is there
     connect_seconds: float = 30.0
     idle_seconds: float = 1800.0  # without a byte in either direction: models think for minutes
+    stalled_seconds: float = 120.0  # without that a server takes more of a request
+    drain_seconds: float = 20.0  # to read from a model whose client has left what it used
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ class GatewaySettings:
         document["models"] = tuple(ModelRoute(**model) for model in document["models"])
         document["allow"] = tuple(document["allow"])
         document["limits"] = Limits(**document.get("limits", {}))
-        document["budget"] = ModelBudget(**document.get("budget", {}))
+        budget = document.get("budget", {})
+        prices = ModelPrices(**budget.pop("prices", {}))
+        document["budget"] = ModelBudget(**budget, prices=prices)
         return cls(**document)
 
 

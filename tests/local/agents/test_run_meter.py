@@ -17,6 +17,8 @@ from rebyte_cli.local.agents import by_hand
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.agents.run_meter import RunMeter
+from rebyte_cli.local.gateway.model_prices import ModelPrices
+from rebyte_cli.local.gateway.uncounted import LARGEST
 from tests.waiting import eventually
 
 from .bench import NAP, PYTHON, Bench
@@ -50,7 +52,8 @@ class _Answers(BaseHTTPRequestHandler):
         if b"wait" in asked:
             assert self.server.may_answer.wait(60)
         self.server.served += 1
-        body = json.dumps({"model": "m", "usage": USAGE}).encode()
+        document = {"model": "dear" if b"dear" in asked else "m", "usage": USAGE}
+        body = json.dumps({} if b"silent" in asked else document).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -207,6 +210,82 @@ def test_what_a_task_has_used_counts_for_its_next_run(bench: Bench, model: Count
     assert model.served == 3
     run = bench.wait(bench.start(code, task="t", **limit("task", tokens=9000)))
     assert (run.outcome, model.served) == ("succeeded", 5)
+
+
+def test_a_request_whose_answer_does_not_say_what_it_used_is_not_free(
+    bench: Bench, model: CountingModel
+) -> None:
+    code = 'ask(); ask(b"silent"); ask(); print("x", flush=True); time.sleep(60)'
+    hidden = {"requests": 1, "tokens": sum(LARGEST)}
+    for of in ("task", "batch", "day"):
+        model.served = 0
+        options = {"budgetOf": "batch", **limit(of, tokens=1_100_000)}
+        run = bench.run(agent(code), task=of, **options)
+        assert (run.outcome, model.served) == ("failed", 2)
+        assert last(bench, run.prompt)["ended_by"] == "budget"
+        found = used(bench, run.prompt)
+        assert found["uncounted"].items() >= hidden.items()
+        assert {name: found[name] for name in ONE} == ONE | {"requests": 2}
+        if of == "task":
+            run = bench.run(agent("ask()"), task=of, **options)
+            assert "was not started: the budget" in str(run.answer)
+        with bench.store.write() as db:
+            db.execute("DELETE FROM runs")
+
+
+def test_what_an_agent_says_does_not_change_what_a_priced_model_cost(
+    bench: Bench, model: CountingModel
+) -> None:
+    """A program in the sandbox can write to the agent's output."""
+    line = {"type": "result", "subtype": "success", "result": "Done", "total_cost_usd": 0.0}
+    claude = Claude(
+        command=(PYTHON, "-I", "-c", f"{ASK}ask()\nprint({json.dumps(json.dumps(line))})"),
+        extra_paths=(os.path.dirname(os.path.dirname(PYTHON)),),
+    )
+    run = bench.run(claude, price=[100.0, 10.0, 200.0])
+    assert used(bench, run.prompt)["cost_usd"] == 0.083
+    run = bench.run(claude)
+    assert used(bench, run.prompt)["cost_usd"] == 0.0  # without a price, it is all that is known
+
+
+def test_each_request_costs_what_the_model_costs_that_answered(
+    bench: Bench, model: CountingModel
+) -> None:
+    prices: dict[str, Any] = {
+        "price": [1.0, 1.0, 1.0],
+        "prices": {"m": [1.0, 1.0, 1.0], "dear": [1e3, 1e3, 1e3]},
+    }
+    run = bench.run(agent("ask(); ask(b'dear')"), **prices)
+    assert used(bench, run.prompt)["cost_usd"] == 1.001
+    code = agent("ask(); ask(b'dear'); ask(); time.sleep(60)")
+    run = bench.run(code, **prices, **limit("task", cost=0.5))
+    assert (run.outcome, run.answer) == (
+        "failed", "mine was stopped: the budget of $0.50 is used up",
+    )  # fmt: skip
+
+
+def test_the_price_of_a_model_is_found_by_the_name_that_answers() -> None:
+    named = {name: (float(n), 0.0, 0.0) for n, name in enumerate(
+        ["sonnet", "claude-opus-4", "gpt-5", "x/y/gpt-5-pro"], start=1
+    )}  # fmt: skip
+    prices = ModelPrices((9.0, 0.0, 0.0), named)
+    asked = {
+        "claude-sonnet-4-5-20250929": 1.0, "claude-opus-4-20250514": 2.0, "gpt-5": 3.0,
+        "gpt-5-2025-08-07": 3.0, "gpt-5-pro": 4.0, "y/gpt-5-pro": 4.0, "gpt-5.1": 9.0,
+        "gpt-5-turbo": 9.0, "unknown": 9.0, None: 9.0,
+    }  # fmt: skip
+    usage = {"input_tokens": 1_000_000}
+    assert {name: prices.cost(usage, name) for name in asked} == asked
+    assert ModelPrices(None, named).cost(usage, "unknown") is None
+    assert prices.cost(usage | {"cost_usd": 0.5}, "gpt-5") == 0.5
+
+
+def test_a_run_with_a_budget_that_asked_no_model_used_nothing(
+    bench: Bench, model: CountingModel
+) -> None:
+    run = bench.run(agent("sys.exit(1)"), **limit("task", tokens=10))
+    assert run.outcome == "failed"
+    assert used(bench, run.prompt)["requests"] == 0
 
 
 def test_a_budget_in_dollars(bench: Bench, model: CountingModel) -> None:

@@ -125,12 +125,15 @@ class GatewayProcess:
         return self.send(request(target, body, method=method, key=key, headers=headers))
 
     def entries(self, count: int) -> list[record.RequestEntry]:
-        """The record, once it has as many lines."""
+        """The record, once it has as many lines of requests that have ended."""
 
         def read() -> list[record.RequestEntry]:
             return record.read(self.record)
 
-        eventually(lambda: len(read()) >= count, seconds=SECONDS, told=read)
+        def ended() -> bool:
+            return sum(not entry.is_open for entry in read()) >= count
+
+        eventually(ended, seconds=SECONDS, told=read)
         found = read()
         assert len(found) == count
         return found

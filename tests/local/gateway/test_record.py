@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from rebyte_cli.local.gateway.record import (
+    BUDGET,
+    LOGIN,
     MOST_LINES,
     RefusedHost,
     RequestEntry,
@@ -59,6 +61,19 @@ def test_refusals_end_but_what_costs_is_recorded(tmp_path: Path) -> None:
     assert found[-1].usage == {"input_tokens": 1}
     assert "no further" in str(found[-2].refused)
     assert refusals(path)["evil.example"].requests == MOST_LINES - 1
+    for went_out in (entry(status=200), entry(fault="broken"), entry(id="x", is_open=True)):
+        record.add(went_out)
+        assert read(path)[-1] == went_out
+
+
+def test_refusals_of_one_kind_do_not_hide_those_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    record = RequestRecord(str(path))
+    for _ in range(MOST_LINES + 1):
+        record.add(entry("127.0.0.1", refused="no model is served at this path"))
+    for other in ("--allow secret.example", BUDGET, LOGIN):
+        record.add(entry("secret.example", refused="no", option=other))
+        assert read(path)[-1].option == other
 
 
 def test_a_record_that_is_missing_or_torn(tmp_path: Path) -> None:

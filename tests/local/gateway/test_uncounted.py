@@ -1,0 +1,251 @@
+"""No request to a model is free because its answer did not say what it used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.agents.run_meter import RunMeter
+from rebyte_cli.local.gateway import record
+from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
+from tests.local.gateway.harness import (
+    PLACEHOLDER,
+    SECONDS,
+    GatewayProcess,
+    model,
+    request,
+)
+from tests.local.gateway.upstream import ScriptedServer, read_exactly, read_head
+from tests.servers import RawServer, json_reply, reply
+from tests.waiting import eventually
+
+MOST = {"input_tokens": LARGEST[0], "output_tokens": LARGEST[1]}
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+PATHS = {"anthropic": "/anthropic/v1/messages", "openai": "/anthropic/v1/responses"}
+USED = {"input_tokens": 1000, "output_tokens": 9000}
+# What a stream says at first, and at its end.
+STREAMS: dict[str, tuple[Any, Any]] = {
+    "anthropic": (
+        {"message": {"model": "m", "usage": {"input_tokens": 1000, "output_tokens": 1}}},
+        {"usage": {"output_tokens": 9000}},
+    ),
+    "openai": (
+        {"response": {"model": "m", "usage": None}},
+        {"response": {"model": "m", "usage": USED}},
+    ),
+}
+
+
+def chunk(document: Any) -> bytes:
+    data = b"data: %b\n\n" % json.dumps(document).encode()
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def entry_of(folder: Path, raw: bytes, path: str, body: bytes = b"{}") -> record.RequestEntry:
+    with RawServer(raw) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        with GatewayProcess(folder, [model(url, wire="any")]) as gateway:
+            gateway.ask(f"/anthropic{path}", body)
+            (entry,) = gateway.entries(1)
+    return entry
+
+
+CHAT_STREAM = b'data: {"model": "m", "choices": [{}]}\n\ndata: [DONE]\n\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "raw"),
+    [
+        ("/v1/chat/completions", reply(200, CHAT_STREAM)),
+        ("/v1/responses", json_reply({"id": "r", "status": "queued", "usage": None})),
+        ("/v1/messages", reply(200, b'{"us\\u0061ge": {"input_tokens": 1}}')),
+        ("/v1/messages", json_reply({"usage": {"input_tokens": 1, "x": "y" * 70_000}})),
+        ("/v1beta/models/m:generateContent", json_reply({"usageMetadata": {"totalTokenCount": 1}})),
+        ("/v1/chat/completions", reply(200, json.dumps({"usage": USED}).encode("utf-16"))),
+    ],
+    ids=["stream", "background", "escapes", "large", "total", "utf-16"],
+)
+def test_an_answer_that_does_not_say_what_it_used(tmp_path: Path, path: str, raw: bytes) -> None:
+    entry = entry_of(tmp_path, raw, path)
+    assert (entry.usage, entry.uncounted, entry.is_open) == (None, MOST, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "raw"),
+    [
+        ("/v1/messages", json_reply({"usage": USED})),
+        ("/v1/messages", json_reply({"error": {}}, 400)),
+        ("/v1/messages", json_reply({"error": {}}, 529)),
+        ("/v1/messages/count_tokens", json_reply({"input_tokens": 9})),
+        ("/v1/responses/input_tokens", json_reply({"input_tokens": 9})),
+        ("/v1beta/models/m:countTokens", json_reply({"totalTokens": 9})),
+        ("/v1/messages", b"no HTTP\r\n\r\n"),
+    ],
+)
+def test_what_cost_nothing_is_not_uncounted(tmp_path: Path, path: str, raw: bytes) -> None:
+    entry = entry_of(tmp_path, raw, path)
+    assert (entry.uncounted, entry.is_open) == (None, False)
+
+
+def streaming(wire: str, then: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    """A server that begins its answer, and does something else."""
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, 2)
+        sock.sendall(HEAD + chunk(STREAMS[wire][0]))
+        then(sock)
+
+    return serve
+
+
+def leave_early(gateway: GatewayProcess, wire: str) -> None:
+    with gateway.connect() as sock:
+        sock.sendall(request(PATHS[wire]))
+        read_head(sock)
+        read_exactly(sock, 20)
+
+
+@pytest.mark.parametrize("wire", PATHS)
+def test_the_rest_is_read_after_the_client_has_left(tmp_path: Path, wire: str) -> None:
+    left = threading.Event()
+
+    def then(sock: socket.socket) -> None:
+        assert left.wait(SECONDS)
+        for _ in range(50):  # the first ones tell that the client has left
+            sock.sendall(chunk({"delta": "word"}))
+        sock.sendall(chunk(STREAMS[wire][1]) + b"0\r\n\r\n")
+
+    with ScriptedServer(streaming(wire, then)) as server:
+        route = model(server.url, wire=wire)
+        with GatewayProcess(tmp_path, [route], drain_seconds=SECONDS) as gateway:
+            leave_early(gateway, wire)
+            left.set()
+            eventually(lambda: gateway.entries(1)[0].fault)
+            (entry,) = gateway.entries(1)
+    assert (entry.usage, entry.uncounted) == (USED, None)
+
+
+@pytest.mark.parametrize("wire", PATHS)
+def test_a_client_that_leaves_an_endless_answer(tmp_path: Path, wire: str) -> None:
+    gone = threading.Event()
+
+    def then(sock: socket.socket) -> None:
+        try:
+            while True:
+                sock.sendall(chunk({"delta": "word"}))
+        except OSError:
+            gone.set()
+
+    with ScriptedServer(streaming(wire, then)) as server:
+        route = model(server.url, wire=wire)
+        with GatewayProcess(tmp_path, [route], drain_seconds=0.2) as gateway:
+            leave_early(gateway, wire)
+            assert gone.wait(SECONDS)
+            (entry,) = gateway.entries(1)
+    assert entry.uncounted is not None
+    assert entry.uncounted["input_tokens"] == (0 if wire == "anthropic" else LARGEST[0])
+    assert entry.uncounted["output_tokens"] >= LARGEST[1] - 1
+
+
+@pytest.mark.parametrize("wire", PATHS)
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_what_is_under_way_at_the_end_of_the_run(tmp_path: Path, wire: str, sign: int) -> None:
+    told = threading.Event()
+
+    def then(_sock: socket.socket) -> None:
+        assert told.wait(SECONDS)
+
+    with ScriptedServer(streaming(wire, then)) as server:
+        gateway = GatewayProcess(tmp_path, [model(server.url, wire=wire)])
+        with gateway.connect() as sock:
+            sock.sendall(request(PATHS[wire]))
+            read_head(sock)
+            read_exactly(sock, 20)
+            gateway.process.send_signal(sign)
+            gateway.process.wait(SECONDS)
+        told.set()
+    (entry,) = record.read(gateway.record)
+    assert entry.is_open == (sign == signal.SIGKILL)
+    read = 0 if wire == "anthropic" else USUAL[0]
+    assert entry.uncounted is not None
+    assert entry.uncounted["input_tokens"] == read
+    meter = RunMeter(tmp_path)
+    gateway.record.rename(tmp_path / record.FILE)
+    meter.look()
+    assert meter.used({}, has_ended=True)["uncounted"]["tokens"] == sum(entry.uncounted.values())
+    assert meter.used({}, has_ended=True)["uncounted"]["requests"] == 1
+
+
+def test_a_request_that_was_not_sent_costs_nothing(tmp_path: Path) -> None:
+    whole = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        assert whole.wait(SECONDS)
+
+    with ScriptedServer(serve) as server, GatewayProcess(tmp_path, [model(server.url)]) as gateway:
+        with gateway.connect() as sock:
+            sock.sendall(request("/anthropic/v1/messages", b"x" * 1000)[:-10])
+        whole.set()
+        (entry,) = gateway.entries(1)
+    assert entry.uncounted is None
+
+
+def test_an_answer_with_two_lengths_has_the_one_that_counts(tmp_path: Path) -> None:
+    body = json.dumps({"usage": USED}).encode()
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    raw += b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with RawServer(raw) as server:
+        route = model(f"http://127.0.0.1:{server.port}")
+        with GatewayProcess(tmp_path, [route]) as gateway:
+            answer = gateway.ask()
+            (entry,) = gateway.entries(1)
+    assert (answer.status, answer.body, entry.usage) == (200, body, USED)
+    assert (entry.refused, entry.fault) == (None, None)
+
+
+def test_a_server_that_only_says_that_it_will_answer(tmp_path: Path) -> None:
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        try:
+            while True:
+                sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+        except OSError:
+            return
+
+    with ScriptedServer(serve) as server, GatewayProcess(tmp_path, [model(server.url)]) as gateway:
+        assert gateway.ask().status == 502
+        assert gateway.entries(1)[0].fault == "the server does not come to its answer"
+
+
+def test_a_server_that_takes_nothing_of_a_request(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        assert ended.wait(SECONDS)
+
+    size = 32 * 1024 * 1024
+    with ScriptedServer(serve) as server:
+        with GatewayProcess(tmp_path, [model(server.url)], stalled_seconds=0.5) as gateway:
+            with gateway.connect() as sock:
+                head = "POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\n"
+                head += f"x-api-key: {PLACEHOLDER}\r\nContent-Length: {size}\r\n\r\n"
+                sock.sendall(head.encode())
+                sock.settimeout(0.2)
+                with contextlib.suppress(OSError):  # it is full, or answered
+                    while True:
+                        sock.sendall(b"x" * 65536)
+            (entry,) = gateway.entries(1)
+        ended.set()
+    assert entry.status == 504
+    assert "took nothing" in str(entry.fault)
