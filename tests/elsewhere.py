@@ -24,7 +24,8 @@ REASONS = {
     **dict.fromkeys(
         (
             *("agents", "bench", "browser", "fuzz", "local/agents", "scripts", "site"),
-            *("api/test_log.py", "batch/test_progress.py", "commands/test_answer.py"),
+            *("api/test_log.py", "api/test_ssh.py", "batch/test_progress.py"),
+            "commands/test_answer.py",
             *("commands/test_create.py", "commands/test_debug.py", "commands/test_drafts.py"),
             *("commands/test_list.py", "commands/test_list_watch.py", "commands/test_mcp.py"),
             *("commands/test_open.py", "commands/test_patch.py", "commands/test_prism.py"),
@@ -64,7 +65,7 @@ REASONS = {
             *("history/test_history.py", "local/test_database.py", "local/test_dialer.py"),
             *("local/gateway/test_framing.py", "local/gateway/test_hosts.py"),
             *("local/gateway/test_models.py", "local/gateway/test_process.py"),
-            "local/gateway/test_streaming.py",
+            *("local/gateway/test_streaming.py", "local/gateway/test_uncounted.py"),
             *("tasks/test_create.py", "tasks/test_download.py", "test_fork_server.py"),
             *("test_never_twice.py", "test_platforms.py", "test_soak.py"),
         ),

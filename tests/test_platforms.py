@@ -63,6 +63,7 @@ BRANCHES = {
     "local/agents/supervisor.py": 1,
     "local/agents/workspace.py": 1,
     "local/background.py": 3,
+    "local/ballast.py": 1,
     "local/database.py": 1,
     "local/shell_session.py": 1,
     "local/visits.py": 1,

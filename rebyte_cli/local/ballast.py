@@ -7,6 +7,7 @@ free anything. So a few files lie in the state folder that are of no use but to 
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,11 +40,13 @@ def keep(folder: Path) -> None:
         place.mkdir(mode=0o700)
         for number in range(FILES):
             with (place / str(number)).open("xb") as file:
-                os.posix_fallocate(file.fileno(), 0, SIZE)
+                file.write(bytes(SIZE))
 
 
 def make_room(folder: Path) -> None:
-    """Remove the files if the disk is full. Raises nothing."""
+    """Remove the files if the disk is full. Raises nothing. On Windows, there are none."""
+    if sys.platform == "win32":
+        return
     with suppress(OSError):
         disk = os.statvfs(folder)
         files = disk.f_favail if disk.f_files else LEAST_FILES
