@@ -26,9 +26,10 @@ def lowest(dependencies: list[str]) -> dict[str, str]:
 
 
 def run_time() -> dict[str, str]:
-    """What the command itself needs, `rebyte mcp` included."""
+    """What the command itself needs, `rebyte mcp` and `--schema` included."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    return lowest([*project["dependencies"], *project["optional-dependencies"]["mcp"]])
+    extras = project["optional-dependencies"]
+    return lowest([*project["dependencies"], *extras["mcp"], *extras["schema"]])
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -79,6 +79,8 @@ def run(
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
     line = [program, *there, *SAFE, *(SMALL if memory else ()), *words]
+    if memory and sys.platform == "linux" and not to_end:
+        line = ["/bin/sh", "-c", 'ulimit -v "$0" && exec "$@"', str(memory // 1024), *line]
     if to_end:
         printed, errors, status = _to_end(line, variables)
     else:
@@ -86,8 +88,6 @@ def run(
         with ProcessGroup(
             line, folder=None, variables=variables, stdout=output, stderr=pipe
         ) as group:
-            if memory:
-                _bound(group.process.pid, memory)
             try:
                 printed, errors = group.process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -99,14 +99,6 @@ def run(
         failure.said = said
         raise failure
     return printed or b""
-
-
-def _bound(pid: int, memory: int) -> None:
-    if sys.platform == "linux":
-        import resource
-
-        with suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_AS, (memory, memory))
 
 
 def _variables() -> dict[str, str]:

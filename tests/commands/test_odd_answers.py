@@ -57,6 +57,7 @@ delete abcd1234
 diff abcd1234
 file upload a.txt
 get abcd1234
+label abcd1234 run=7
 list
 list --status running
 list --all
@@ -87,7 +88,8 @@ workspace show abcd1234
 LOOKING = {"batch", "create", "follow-up", "rerun", "land"}
 # ... these report what is wrong line by line (doctor), or call nothing.
 QUIET = {
-    "completion", "doctor", "help", "local agents", "local key", "local prune", "skill list",
+    "completion", "doctor", "help", "local agents", "local connect", "local key", "local prune",
+    "local trust", "skill list",
     "attach", "workspace git", "workspace path", "workspace run",
     "man", "schema", "skill", "webhook listen", "workspace forget",
     "workspace name", "auth logout", "profile create", "profile delete", "profile list",

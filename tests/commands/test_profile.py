@@ -88,6 +88,8 @@ def test_show_prints_each_value_with_its_source(rebyte: Rebyte, file: Path) -> N
         "ca_bundle": (None, "default"),
         "timeout": (7.0, "REBYTE_REQUEST_TIMEOUT"),
         "history": (True, "default"),
+        "ssh": (None, "default"),
+        "remote_command": (["rebyte"], "default"),
     }
     assert "rbk_" not in done.out + done.err
 

@@ -222,7 +222,8 @@ def test_status_and_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         base = service.base_url
     assert seen == {
         "path": str(tmp_path), "tasks": 2, "running": 1, "workspaces": 2, "webhooks": 0,
-        "keyLeaks": 0, "agentsRunning": 0, "agentsQueued": 0, "disk": 0, "serving": base,
+        "keyLeaks": 0, "agentsRunning": 0, "agentsQueued": 0, "disk": 0,
+        "setupCaches": 0, "serving": base,
     }  # fmt: skip
     assert status(tmp_path)["serving"] is None
     reset(tmp_path)

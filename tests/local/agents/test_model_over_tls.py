@@ -43,13 +43,15 @@ def made(tmp_path: Path) -> Certificate:
 def test_the_users_own_authority(
     bench: Bench, made: Certificate, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with RawServer(json_reply({"usage": {"input_tokens": 5}}), tls=made.server) as server:
+    with RawServer(
+        json_reply({"usage": {"input_tokens": 5, "output_tokens": 2}}), tls=made.server
+    ) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", f"https://localhost:{server.port}")
         monkeypatch.setenv(name, made.ca_file)
         run = bench.run(caller(ASK))
     assert run.answer == "answered"
     assert [request.headers["x-api-key"] for request in server.requests] == [KEY]
-    assert run.used == '{"requests": 1, "input_tokens": 5}'
+    assert run.used == '{"requests": 1, "input_tokens": 5, "output_tokens": 2}'
 
 
 @pytest.mark.parametrize("wrong", ["authority", "name"])
