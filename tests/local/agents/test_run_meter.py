@@ -39,6 +39,7 @@ class CountingModel(ThreadingHTTPServer):
         self.served = 0
         self.may_answer = threading.Event()  # a request that asks to wait for it
         self.may_answer.set()
+        self.waits = threading.Event()  # such a request is there
 
     def handle_error(self, *_: object) -> None:
         """A client may be killed at any moment."""
@@ -50,6 +51,7 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if b"wait" in asked:
+            self.server.waits.set()
             assert self.server.may_answer.wait(60)
         self.server.served += 1
         document = {"model": "dear" if b"dear" in asked else "m", "usage": USAGE}
@@ -305,6 +307,7 @@ def test_no_request_passes_once_others_have_used_the_budget_up(
     one = bench.start(
         agent('\nask(b"wait")\nfor _ in range(9): ask()\ntime.sleep(60)'), workspace="a", **options
     )
+    assert model.waits.wait(300)
     other = bench.start(
         agent(f"ask(); ask(); ask(); open('used', 'w'); time.sleep({NAP}4)"),
         workspace="b",
