@@ -168,7 +168,10 @@ def test_a_connection_that_is_cut_is_an_outage(on_box: Run, box: SshHost, home: 
     assert cuts, "nothing was cut"
     assert process.returncode in (0, 6, 10), err
     again = on_box("batch", "--text", "prompts.txt", "-o", "jsonl")
-    assert again.status == 0, again.err
-    assert {row["status"] for row in again.documents} == {"completed"}
+    # A create that the cut may have left on its way is unknown for a while, and not sent again.
+    states = [row["status"] for row in again.documents]
+    unknown = states.count("unknown")
+    assert again.status == (6 if unknown else 0), again.err
+    assert states.count("completed") == 60 - unknown > 50, again.err
     titles = [row["title"].partition(" [[")[0] for row in on_box("list", "--all").json["data"]]
-    assert sorted(titles) == sorted(f"Line {number}" for number in range(60)), out
+    assert len(set(titles)) == len(titles) >= 60 - unknown, out
