@@ -40,12 +40,7 @@ def git(folder: Path, *words: str) -> str:
 
 def with_answer(folder: Path) -> Path:
     """A repository in a new folder, without a remote, whose `answer.txt` says `none`."""
-    folder.mkdir()
-    (folder / "answer.txt").write_text("none\n")
-    git(folder, "init", "-q", "-b", "main")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-q", "-m", "Start")
-    return folder
+    return _with_file(folder, "answer.txt", "none\n")
 
 
 class Repository:
@@ -85,8 +80,12 @@ class Repository:
 
 def small_repository(folder: Path) -> Path:
     """A new repository with one commit on `main`: `code.txt`, which says "one"."""
+    return _with_file(folder, "code.txt", "one\n")
+
+
+def _with_file(folder: Path, name: str, text: str) -> Path:
     folder.mkdir()
-    (folder / "code.txt").write_text("one\n")
+    (folder / name).write_text(text)
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "Start")

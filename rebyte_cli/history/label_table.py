@@ -85,8 +85,7 @@ class TaskLabels:
 
     def forget(self, task_id: str) -> None:
         """Drop the labels of a task."""
-        if self.of([task_id]):
-            self.change([task_id], {}, self.of([task_id])[task_id])
+        self.change([task_id], {}, self.of([task_id]).get(task_id, {}))
 
 
 def replace(

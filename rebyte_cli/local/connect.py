@@ -1,7 +1,7 @@
 """`rebyte local connect`: the service over standard streams, for a command on another machine.
 
 As `git upload-pack`, it is started through ssh by the user who asks. So there is no port and no
-key: whoever may log in as this user may do what the user may. The other side starts one of these
+key: a login as this user is all it takes. The other side starts one of these
 for each connection. The first line says that it begins here, since a shell may print something
 before it; what follows is HTTP/1.1, for two hosts: `API_HOST` is the API, `STORAGE_HOST` the object
 store that signed URLs point at.

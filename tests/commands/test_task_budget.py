@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import COMMAND, Done
 from tests.local.agents.bench import PYTHON
-from tests.local.agents.test_run_meter import ASK, CountingModel
+from tests.local.agents.test_run_meter import ASK, CountingModel, serving
 from tests.tools import need_jail
 from tests.waiting import eventually
 
@@ -23,12 +23,7 @@ Run = Callable[..., Done]
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingModel]:
     """The user's model: each answer uses 1000 tokens."""
-    with CountingModel() as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-real")
-        yield server
-        server.shutdown()
+    yield from serving(CountingModel(), monkeypatch)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from rebyte_cli.local.server import Service
 from tests.waiting import eventually
 
 from .bench import NAP, PYTHON, Bench
+from .test_run_meter import serving
 
 ACCOUNT = "a" * 32
 LIMIT = 11  # seconds: just more than what an agent waits for itself
@@ -79,12 +80,7 @@ def after(seconds: float) -> tuple[int, dict[str, str], Any]:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedModel]:
     """The user's model, whose address and key are in the environment."""
-    with LimitedModel() as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-real")
-        yield server
-        server.shutdown()
+    yield from serving(LimitedModel(), monkeypatch)
 
 
 # It asks its model once. What it is refused it says; then it waits, as if it asked again later.

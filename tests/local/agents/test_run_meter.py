@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -69,9 +69,17 @@ class _Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingModel]:
     """The user's model, whose address and key are in the environment."""
-    with CountingModel() as server:
+    yield from serving(CountingModel(), monkeypatch)
+
+
+Model = TypeVar("Model", bound=ThreadingHTTPServer)
+
+
+def serving(model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
+    """The model while it answers; the environment has its address, and a key."""
+    with model as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-real")
         yield server
         server.shutdown()
