@@ -327,16 +327,6 @@ def _inserted(value: Any) -> str:
 
 def read_template(path: str) -> str:
     """The text of a template file. Raises NotFound and BadUsage."""
-    try:
-        with open(path, "rb") as file:  # it may be a device, which has no end
-            data = file.read(LARGEST_TEMPLATE + 1)
-    except FileNotFoundError:
-        raise NotFound(f"no such file: {path}") from None
-    except OSError as error:
-        raise BadUsage(f"cannot read {path}: {error.strerror}") from None
-    if len(data) > LARGEST_TEMPLATE:
-        raise BadUsage(f"{path} is larger than {LARGEST_TEMPLATE >> 20} MiB")
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise BadUsage(f"{path} is not UTF-8 (byte {error.start + 1})") from None
+    from ..system.files import read_text
+
+    return read_text(path, LARGEST_TEMPLATE)

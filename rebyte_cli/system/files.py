@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import RebyteError
+from ..errors import BadUsage, NotFound, RebyteError
 from .permissions import private_folder
 
 SHARED = 0o644  # less the umask: readable for others, as a start file of a shell is
@@ -206,6 +206,26 @@ def _try_lock(handle: int) -> bool:
     except OSError as problem:
         return problem.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
     return True
+
+
+def read_text(path: str, most: int) -> str:
+    """The text of a file of the user, in UTF-8, with LF at the ends of lines.
+
+    `most`: its bytes. Raises NotFound, and BadUsage for a file that cannot be used.
+    """
+    try:
+        with open(path, "rb") as file:  # it may be a device, which has no end
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}") from None
+    except OSError as error:
+        raise BadUsage(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > most:
+        raise BadUsage(f"{path} is larger than {most >> 20} MiB")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise BadUsage(f"{path} is not UTF-8 (byte {error.start + 1})") from None
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadUsage, NotFound, RebyteError
+from ..errors import BadUsage, RebyteError
+from ..system.files import read_text
 from .prompt import check_prompt
 
 if TYPE_CHECKING:
@@ -64,20 +64,9 @@ class AnswerSchema:
     @classmethod
     def read(cls, path: str) -> AnswerSchema:
         """The schema in a file. Raises NotFound, and what the constructor raises."""
+        text = read_text(path, LARGEST).strip()
         try:
-            with Path(path).open("rb") as file:  # it may be a device, which has no end
-                data = file.read(LARGEST + 1)
-        except FileNotFoundError:
-            raise NotFound(f"no such file: {path}") from None
-        except OSError as error:
-            raise BadUsage(f"cannot read {path}: {error.strerror}") from None
-        if len(data) > LARGEST:
-            raise BadUsage(f"{path} is larger than {LARGEST >> 20} MiB")
-        try:
-            text = data.decode("utf-8-sig").replace("\r\n", "\n").strip()
             return cls(_parsed(text), text, path)
-        except UnicodeDecodeError as error:
-            raise BadUsage(f"{path} is not UTF-8 (byte {error.start + 1})") from None
         except Misfit as problem:
             raise BadUsage(f"{path} is {problem}") from None
 
