@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +41,22 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state.rpartition(")")[2].split()[0] != "Z"
+
+
+def kill_supervisor(lock: Path) -> None:
+    """Kill the process that the lock file of a run names.
+
+    One that takes the run over empties the file before it writes who it is, and the process named
+    there may have ended meanwhile.
+    """
+
+    def killed() -> bool:
+        with suppress(IndexError, ProcessLookupError):
+            os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
+            return True
+        return False
+
+    eventually(killed)
 
 
 def with_time(check: Callable[[float], T], seconds: float = 0.5) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from tests.conftest import COMMAND
 from tests.repositories import git, small_repository
 from tests.terminals import Session
-from tests.waiting import eventually
+from tests.waiting import eventually, kill_supervisor
 
 from .conftest import SCRIPT, Run
 
@@ -124,9 +123,7 @@ def test_when_it_is_killed_the_work_is_kept(run: Run) -> None:
     session.until(lambda lines: lines[-2:] == ["> echo three >> code.txt", ">"])
     folder = login(run).parents[2]
     (lock,) = (one for one in folder.glob("runs/*/lock") if "gone" not in one.read_text())
-    import os
-
-    os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
+    kill_supervisor(lock)
     eventually(lambda: run("get", "@last").json["status"] == "failed")
     assert "+three\n" in run("diff", "@last", "--run").out
     session.kill()

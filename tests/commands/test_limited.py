@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ import pytest
 from tests.conftest import COMMAND, Done
 from tests.local.agents.test_run_limit import LimitedModel, after
 from tests.terminals import Session
-from tests.waiting import eventually
+from tests.waiting import eventually, kill_supervisor
 
 from .test_task_budget import asking as asking
 
@@ -119,8 +117,7 @@ def test_any_command_with_the_key_resumes_a_run_that_lost_its_process(
         get = ["-P", "local", "get", task]
         eventually(lambda: "resumesAt" in asking(*get).json)
         (lock,) = (home / ".local/state/rebyte/local/workspaces").glob("*/runs/*/lock")
-        waiting = int(lock.read_text().split()[0])
-        os.kill(waiting, signal.SIGKILL)
+        kill_supervisor(lock)
         (file,) = (home / ".local/state/rebyte/local/limits").glob("?" * 32)
         resumes, seconds, boot, _ = file.read_text().split()
         file.write_text(f"{resumes} {seconds} {boot} 0")

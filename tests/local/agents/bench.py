@@ -125,7 +125,8 @@ class Bench:
 
     def supervisor(self, prompt: str) -> int:
         """The process id of the run's supervisor."""
-        return int((self.run_folder(prompt) / "lock").read_text().split()[0])
+        lock = self.run_folder(prompt) / "lock"
+        return int(eventually(lambda: lock.read_text().split())[0])
 
     def artifact(self, name: str, workspace: str = "ws") -> str | None:
         with self.store.read() as db:

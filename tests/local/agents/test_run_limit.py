@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from rebyte_cli.local.agents.account_limit import AccountLimit
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.server import Service
-from tests.waiting import eventually
+from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, PYTHON, Bench
 from .test_run_meter import serving
@@ -127,17 +126,8 @@ def limit(bench: Bench) -> AccountLimit:
 
 
 def kill(bench: Bench, prompt: str) -> None:
-    """Kill the process of a run, which may just be another one, or write down who it is."""
-    lock = bench.run_folder(prompt) / "lock"
-
-    def killed() -> bool:
-        try:
-            os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
-        except (IndexError, ProcessLookupError):
-            return False
-        return True
-
-    eventually(killed)
+    """Kill the process that waits for a run's limit, or looks after the run."""
+    kill_supervisor(bench.run_folder(prompt) / "lock")
 
 
 def come(bench: Bench) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +27,7 @@ from rebyte_cli.local.server import Service
 from tests.local.test_webhooks import ALL_EVENTS, receiving
 from tests.repositories import git
 from tests.servers import Line, RawServer, Request, reply
-from tests.waiting import eventually
+from tests.waiting import eventually, kill_supervisor
 from tests.witness import Answer, Caller
 
 from .bench import PATIENCE, gone, need_jail, processes, script
@@ -189,7 +188,7 @@ def test_the_patch_of_a_killed_run_is_waited_for(start: Starter) -> None:
         task, workspace = created["id"], created["workspaceId"]
         eventually(lambda: machine.content(task)["events"])
         (lock,) = (machine.state / "workspaces" / workspace).glob("runs/*/lock")
-        os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
+        kill_supervisor(lock)
         assert machine.wait(task)["status"] == "failed"
         patch = machine.artifact(workspace, "changes.patch")
         # Not in the API's own document.
