@@ -150,7 +150,7 @@ def create_options(function: F) -> F:
         click.option(
             "--no-jail",
             is_flag=True,
-            help="With -P local: run the agent unconfined, on your own files; so does --check.",
+            help="With -P local: run the agent, and --check, without a sandbox, on your own files.",
         ),
         network_options,
         budget_option,

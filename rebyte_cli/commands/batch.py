@@ -182,8 +182,8 @@ class Shard(ParamType[tuple[int, int]]):
     type=Duration(),
     default=None,
     metavar="DURATION",
-    help="Resend a create that got no response if no task is found after this long (15m; 2s with"
-    " -P local), three times at most.",
+    help="After a create that got no response, wait this long for its task to appear before"
+    " sending the create again, three times at most (15m; 2s with -P local).",
 )
 @click.option(
     "--results",
@@ -199,7 +199,10 @@ class Shard(ParamType[tuple[int, int]]):
 )
 @mending_options
 @click.option(
-    "--no-jail", "no_jail", is_flag=True, help="Run what --check names unconfined, with your files."
+    "--no-jail",
+    "no_jail",
+    is_flag=True,
+    help="Run what --check names without a sandbox, with your files.",
 )
 @full_ids_option
 @dry_run_option("Print the request body of each line and send nothing.", "planned")
@@ -247,12 +250,12 @@ def command(
 
     FILE.journal (FILE.I-of-N.journal for a shard) records the state of each line, on disk before
     anything is sent. After an interrupt, a crash or a power cut, run the same command again to
-    resume: finished lines are not repeated, running tasks are resumed, and if a create got no
-    response, rebyte looks for its task. It is resent only if no task is found and the attempt is 15
-    minutes old (--resend-after). A line whose outcome stays unknown has the status `unknown` (exit
-    status 6); the next run looks again, or use --resolve to set its task. Lines appended to FILE
-    are created by the next run. rebyte refuses a journal that belongs to a different profile or
-    URL, or whose lines were changed. To start over, pass a new --journal.
+    resume: finished lines are not repeated and running tasks are followed to their end. If a
+    create got no response, rebyte looks for the task that it may have made, and sends the create
+    again only if 15 minutes (--resend-after) have not shown one. A line whose outcome stays unknown
+    has the status `unknown` (exit status 6); the next run looks again, or use --resolve to set its
+    task. Lines appended to FILE are created by the next run. rebyte refuses a journal that belongs
+    to a different profile or URL, or whose lines were changed. To start over, pass a new --journal.
 
     Each run prints the result of every line, beginning with those that ended in an earlier run. The
     status of a line is completed, failed, canceled, refused (by the API, on create), gone (the task

@@ -33,7 +33,9 @@ from ._options import task_argument
 @allow_option("--allow")
 @base_option
 @click.option(
-    "--no-jail", is_flag=True, help="Run the command unconfined, with your files and network."
+    "--no-jail",
+    is_flag=True,
+    help="Run the command without a sandbox, with your files and network.",
 )
 def command(app: App, task: str, command: str | None, no_jail: bool, **options: Any) -> Records:
     """Run the shell command CMD on the changes of TASK, and exit with 0 if it passes, else with 10.

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
 @budget_option
 @on_limit_option
 @mending_options
-@click.option("--no-jail", is_flag=True, help="Run what --check names unconfined, with your files.")
+@click.option(
+    "--no-jail", is_flag=True, help="Run what --check names without a sandbox, with your files."
+)
 @dry_run_option()
 def command(
     app: App,

@@ -86,7 +86,7 @@ class LandOptions(NamedTuple):
 )
 @no_check_option
 @protection_options
-@click.option("--no-jail", is_flag=True, help="Run the check unconfined, with your files.")
+@click.option("--no-jail", is_flag=True, help="Run the check without a sandbox, with your files.")
 @click.option(
     "--push",
     metavar="REMOTE",

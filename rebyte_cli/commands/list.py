@@ -100,7 +100,7 @@ def command(
     """List the tasks created through the API, newest first.
 
     The API's list has no status, so rebyte fetches each finished task once and stores its status in
-    the history. At most 100 tasks are fetched per command; further ones show no status. With
+    the history. One command fetches at most 100; the other tasks are listed without a status. With
     --status or --fields status, all are fetched; with --no-status, none.
 
     A running task that waits for an answer is shown as waiting; in JSON, its status stays running,
@@ -231,7 +231,7 @@ def _watched(
 
     if app.format == "table" and not (app.console.out_live and not app.fields):
         raise BadUsage(
-            "--watch draws a table without --fields, on a terminal that can redraw it",
+            "--watch cannot keep this table up to date: it needs a terminal, and no --fields",
             hint="Use -o jsonl to print what changes",
         )
 

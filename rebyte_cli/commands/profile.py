@@ -37,7 +37,8 @@ def command(app: App) -> None:
     """Named sets of settings: base URL, defaults for create, output, where the key comes from.
 
     Settings: base_url, executor, model, skills (commas between), output, key_command (split as
-    a shell does), env_key (true or false), ca_bundle, timeout (seconds), history (true or false).
+    a shell does), env_key (true or false), ca_bundle, timeout (seconds), history (true or false),
+    ssh and remote_command (another machine, see `rebyte man places`).
     The profile `local` always exists: it is the service inside this command, and needs no account.
 
     Examples:
@@ -103,6 +104,7 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
 
       rebyte profile create work
       rebyte profile create staging base_url=https://rebyte.example.com/v1 --use
+      rebyte profile create box ssh=me@box.example
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise BadUsage("a profile name has at most 64 letters, digits, dots, _ and -")
@@ -295,7 +297,8 @@ def _record(config: Config, name: str) -> dict[str, Any]:
     from ..config.fields import FIELDS
 
     values = {field: config.value(name, field) for field in FIELDS}
-    values["base_url"] = None if name == "local" else values["base_url"] or BASE_URL
+    if name != "local" and not values["ssh"]:
+        values["base_url"] = values["base_url"] or BASE_URL
     set_here = {
         _camel_case(field): value
         for field, value in values.items()

@@ -34,7 +34,7 @@ VARIABLES = {
     "REBYTE_CONFIG_DIR": "The folder of `config.toml`.",
     "REBYTE_STATE_DIR": "The folder of the history and of the local service.",
     "REBYTE_LOCAL_AGENTS": "`0` simulates every agent of the local service.",
-    "REBYTE_LOCAL_QUIET": "`1` drops the note `local service`, printed once per shell session.",
+    "REBYTE_LOCAL_QUIET": "`1` leaves out the note `local service` of a shell's first command.",
     "NO_COLOR": "Disable colour, if set to any value; bold text stays.",
     "FORCE_COLOR": "Use colour even if the output is not a terminal.",
     "HTTPS_PROXY": "A proxy for requests; `NO_PROXY` lists the hosts that bypass it.",

@@ -285,8 +285,9 @@ RESULT = _kind(
 PROFILE = _kind(
     "profile", "profiles", "name",
     "name default:boolean? baseUrl:text? executor? model? skills:string[]? output?"
-    " keyCommand:string[]? envKey:boolean? caBundle:text? timeout:number? history:boolean?",
-    "name default baseUrl",
+    " keyCommand:string[]? envKey:boolean? caBundle:text? timeout:number? history:boolean?"
+    " ssh? remoteCommand:string[]?",
+    "name default baseUrl ssh",
     formerly="base_url=baseUrl key_command=keyCommand env_key=envKey ca_bundle=caBundle",
 )  # fmt: skip
 SETTING = _kind("setting", "settings", "name", "name value:any? source:text", "name value source")

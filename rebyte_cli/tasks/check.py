@@ -134,11 +134,11 @@ def require_jail(how: CheckCommand) -> None:
     try:
         tryout.check_jail()
     except tryout.NoJail as error:
-        unconfined = Term("--no-jail", "`check --no-jail` in a shell")
+        no_sandbox = Term("--no-jail", "`check --no-jail` in a shell")
         remedy = f"{error.remedy}. " if error.remedy else ""
         raise CheckUnusable(
             f"a check needs a sandbox: {error}",
-            hint=remedy + "To run what an agent wrote unconfined, with your files: " + unconfined,
+            hint=remedy + "To run what an agent wrote without one, with your files: " + no_sandbox,
         ) from None
 
 

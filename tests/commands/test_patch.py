@@ -59,7 +59,7 @@ def work(agents: Local, repository: Path, script: str = WORK, *more: str) -> Don
 def test_from_a_prompt_to_an_applied_patch_in_two_commands(agents: Local, repository: Path) -> None:
     created = work(agents, repository)
     assert created.json["finalResult"] == "Done."
-    assert "mine runs in a jail (bubblewrap)" in created.err
+    assert "mine runs in a sandbox (bubblewrap)" in created.err
     done = agents("apply", "@last", "--yes", "-o", "json", cwd=repository)
     assert done.status == 0, done
     assert [(row["path"], row["status"], row["additions"]) for row in done.json["data"]] == [

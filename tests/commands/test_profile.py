@@ -66,6 +66,17 @@ def test_a_profile_from_its_making_to_its_end(rebyte: Rebyte, file: Path) -> Non
     assert tomllib.loads(file.read_text()) == {"profiles": {}}
 
 
+def test_a_profile_of_another_machine_has_no_base_url(rebyte: Rebyte) -> None:
+    made = rebyte("profile", "create", "box", "ssh=me@box", "remote_command=/opt/rebyte -q")
+    row = {"baseUrl": None, "ssh": "me@box", "remoteCommand": ["/opt/rebyte", "-q"]}
+    assert made.json == {"name": "box", "default": False, **row, "base_url": None}
+    lines = rebyte("profile", "list", "-o", "table").out.splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["NAME", "DEFAULT", "BASE", "URL", "SSH"],
+        ["box", "no", "me@box"],
+    ]
+
+
 def test_show_prints_each_value_with_its_source(rebyte: Rebyte, file: Path) -> None:
     rebyte("profile", "create", "work", "base_url=https://work.example/v1", "output=csv")
     environment = {

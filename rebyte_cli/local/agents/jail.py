@@ -21,7 +21,7 @@ from . import lenders, seal, seccomp
 CODE = "/code"
 HOME = "/home/agent"
 PROBE_SECONDS = 10
-UNCONFINED = 'To run it unconfined: create --no-jail, or jail = "off" in [local] of config.toml'
+NO_SANDBOX = 'To run it without one: create --no-jail, or jail = "off" in [local] of config.toml'
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What names, TLS and the dynamic linker need of /etc. Of certificates' folders, those without keys.
 ETC = (
@@ -244,7 +244,9 @@ def _fix() -> str:
         return "Allow user namespaces: `sudo sysctl kernel.unprivileged_userns_clone=1`"
     if _kernel("user/max_user_namespaces") == "0":
         return "Allow user namespaces: `sudo sysctl user.max_user_namespaces=10000`"
-    return "In a container, start it with user namespaces allowed, or use the container as the jail"
+    return (
+        "In a container, start it with user namespaces allowed, or use the container as the sandbox"
+    )
 
 
 def _kernel(name: str) -> str:

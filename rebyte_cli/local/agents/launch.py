@@ -324,16 +324,16 @@ class Launch:
         assert self._lock is not None
         name = self.adapter.title
         if not self._options["jail"]:
-            announce(f"{name} runs unconfined: it can read and change all your files")
+            announce(f"{name} runs without a sandbox: it can read and change all your files")
         elif self._options["network"] == edge.HOST:
             announce(
-                f"{name} runs in a jail that shares the network: it reaches what this machine does,"
-                " and has your key or login inside"
+                f"{name} runs in a sandbox that shares the network: it reaches what this machine"
+                " does, and has your key or login inside"
             )
         elif self._store.recall(f"announced {name}") is None:
             self._store.remember(f"announced {name}", "yes")
             announce(
-                f"{name} runs in a jail (bubblewrap), in a workspace below"
+                f"{name} runs in a sandbox (bubblewrap), in a workspace below"
                 f" {self._store.folder / 'workspaces'}: it sees that and the system read-only, but"
                 " none of your files, and reaches its model and the hosts that you allow"
             )
@@ -403,7 +403,7 @@ def usable_agent(
                 400,
                 "jail_unavailable",
                 f"{executor} cannot be sandboxed on this machine: {check.reason}",
-                ". ".join(filter(None, (check.fix, jail.UNCONFINED))),
+                ". ".join(filter(None, (check.fix, jail.NO_SANDBOX))),
                 check.fix or None,
             )
         if problem := tools.why_not_all(program.own, state_dir):

@@ -68,7 +68,7 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
     for row in rows:
         row["jail"], row["jailGaps"], row["network"] = confined, gaps or None, network
         if confined == "unavailable" and row["problem"] is None:
-            what_to_do = check.fix or jail.UNCONFINED
+            what_to_do = check.fix or jail.NO_SANDBOX
             row["problem"] = f"{check.reason}. {what_to_do}"
         row["usable"] = row["problem"] is None
     return rows

@@ -396,21 +396,22 @@ def test_a_machine_without_a_jail_refuses_and_obeys_who_insists(
         assert (answer.status, answer.code) == (400, "jail_unavailable")
         assert "No permissions to create a namespace" in answer.message
         assert answer.document["error"]["hint"].endswith(
-            '. To run it unconfined: create --no-jail, or jail = "off" in [local] of config.toml'
+            '. To run it without one: create --no-jail, or jail = "off" in [local] of config.toml'
         )
         created = machine.own.create("x", executor="mine", jail="off")
         assert machine.wait(created["id"])["finalResult"] == "x"
         # A follow-up is as confined as the run before it.
         machine.own.call("POST", f"/tasks/{created['id']}/prompts", {"prompt": "y"})
         assert machine.wait(created["id"])["finalResult"] == "y"
-        assert machine.said == ["mine runs unconfined: it can read and change all your files"] * 2
+        note = "mine runs without a sandbox: it can read and change all your files"
+        assert machine.said == [note] * 2
 
 
 def test_the_first_use_says_what_runs_where(machine: Machine) -> None:
     for _ in range(2):
         machine.wait(machine.own.create("x", executor="mine")["id"])
     (line,) = machine.said
-    assert line.startswith("mine runs in a jail (bubblewrap), in a workspace below")
+    assert line.startswith("mine runs in a sandbox (bubblewrap), in a workspace below")
     assert str(machine.state / "workspaces") in line
 
 
