@@ -62,7 +62,7 @@ REASONS = {
             *("commands/test_streams.py", "commands/test_tasks.py", "commands/test_usage.py"),
             *("config/test_credentials.py", "system/test_files.py", "system/test_permissions.py"),
             *("config/test_json_schema.py", "config/test_toml.py", "history/test_database.py"),
-            *("history/test_history.py", "local/test_database.py", "local/test_dialer.py"),
+            *("history/test_history.py", "local/test_store.py", "local/test_dialer.py"),
             *("local/gateway/test_framing.py", "local/gateway/test_hosts.py"),
             *("local/gateway/test_models.py", "local/gateway/test_process.py"),
             *("local/gateway/test_streaming.py", "local/gateway/test_uncounted.py"),

@@ -63,7 +63,7 @@ ALLOWED = {
 ONLY = {
     ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
     ("doctor", "api"): "api.connection",  # the proxy and the certificates that it would use
-    ("doctor", "local"): "local.agents.report",
+    ("doctor", "local"): "local.agents.overview",
     ("doctor", "tasks"): "tasks.editor",  # the one that `create` opens
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains

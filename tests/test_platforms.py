@@ -28,7 +28,7 @@ from rebyte_cli.commands import _prompts
 from rebyte_cli.config import credentials_file, key_command, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
 from rebyte_cli.errors import ReaderGone
-from rebyte_cli.local import background, database, shell_session, visits
+from rebyte_cli.local import background, shell_session, store, visits
 from rebyte_cli.local.agents import jail
 from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.system import clock, files, http_server, permissions
@@ -64,7 +64,7 @@ BRANCHES = {
     "local/agents/workspace.py": 1,
     "local/background.py": 3,
     "local/ballast.py": 1,
-    "local/database.py": 1,
+    "local/store.py": 1,
     "local/shell_session.py": 1,
     "local/visits.py": 1,
     "output/console.py": 3,
@@ -257,7 +257,7 @@ def test_modes_mean_nothing_on_windows(windows: Msvcrt, tmp_path: Path) -> None:
     keys.chmod(0o666)
     permissions.check_private(keys)
     permissions.private_folder(tmp_path)
-    database.check_folder(tmp_path)
+    store.check_folder(tmp_path)
     assert credentials_file.read_keys(tmp_path)
     assert permissions._trusted() == set()
     assert permissions._is_own_group(0) is False
@@ -477,16 +477,16 @@ def test_no_other_user_is_suspected_on_windows() -> None:
 
 @pytest.mark.usefixtures("windows")
 def test_a_service_in_the_background_needs_no_shell_on_windows(tmp_path: Path) -> None:
-    store = database.Store(tmp_path)
+    made = store.Store(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:
-        store.remember("address", f"http://127.0.0.1:{free.getsockname()[1]}")
+        made.remember("address", f"http://127.0.0.1:{free.getsockname()[1]}")
     try:
-        served = background.ensure(store, None)
+        served = background.ensure(made, None)
         assert served.in_background
-        assert background.stop(store, served)
+        assert background.stop(made, served)
         assert os.waitpid(served.pid, 0)[1] == 0
     finally:
-        store.close()
+        made.close()
 
 
 def test_a_program_is_killed_without_a_group_on_windows(

@@ -257,7 +257,7 @@ def shown_page(app: App, page: str, *, printed: bool = False) -> str:
     from urllib.parse import urlsplit
 
     from ..local import background, visits
-    from ..local.database import Store
+    from ..local.store import Store
 
     store = Store(app.local_folder())
     try:

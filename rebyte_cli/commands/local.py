@@ -97,8 +97,8 @@ def connect(app: App) -> None:
 def _service(app: App, port: int, simulate: bool) -> Service:
     """The service to be, once it is clear that no other serves the folder, or may beside it."""
     from ..local import background
-    from ..local.database import StateError, Store
     from ..local.server import Service
+    from ..local.store import StateError, Store
 
     folder = app.local_folder()
     store = Store(folder)
@@ -153,11 +153,11 @@ def agents(app: App) -> RecordList:
       rebyte local agents
       rebyte local agents -o json | jq -r '.data[] | select(.usable).name'
     """
-    from ..local.agents import report
+    from ..local.agents import overview
     from ..local.agents.config import ConfigError
 
     try:
-        found = report.agents(app.local_folder(), app.config.path)
+        found = overview.agents(app.local_folder(), app.config.path)
     except ConfigError as error:
         raise BadUsage(
             f"{app.config.path}: {error}", hint="See " + Next("man", "local-agents")
@@ -200,7 +200,7 @@ def status(app: App) -> Records:
       rebyte local status -o json | jq .tasks
     """
     from ..local import background, server, visits
-    from ..local.database import Store
+    from ..local.store import Store
 
     found = server.status(app.state_dir / "local")
     store = Store(app.state_dir / "local")
@@ -300,10 +300,10 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
       rebyte local prune --older 14d --dry-run
       rebyte local prune --older 14d
     """
-    from ..local.agents import report
+    from ..local.agents import overview
     from ..output.table import byte_size
 
-    found, freed = report.prune(app.local_folder(), older, dry_run=dry_run)
+    found, freed = overview.prune(app.local_folder(), older, dry_run=dry_run)
     app.note(f"{'Would free' if dry_run else 'Freed'} {byte_size(freed)}")
     return RecordList(WORKSPACE, found, columns=("id", "repository", "size", "lastUsedAt"))
 

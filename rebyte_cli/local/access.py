@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from .http import Context, missing
-from .messages import HttpRequest
+from .wsgi import HttpRequest
 
 
 def is_open(workspace: str) -> str:

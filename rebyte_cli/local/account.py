@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import http
 from .http import Context
-from .messages import HttpRequest, HttpResponse
+from .wsgi import HttpRequest, HttpResponse
 
 FREE_CREDITS = 10_000
 

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from .blobs import StoredBlob, save
-from .database import new_id
+from .store import new_id
 
 ANSWER_FILE = "answer.md"
 PATCH_FILE = "changes.patch"

@@ -17,13 +17,13 @@ from .access import Caller, caller_of
 from .agents import gate
 from .artifact_store import ANSWER_FILE, NO_AGENT, PATCH_FILE, RESULTS, put, put_result, remove
 from .blobs import pieces, save
-from .database import Store, new_id
 from .http import Context, JsonObject
-from .messages import HttpRequest, HttpResponse
-from .records import load_tasks
 from .signed_urls import Place, signed_url
 from .simulation import SimulatedRun
+from .store import Store, new_id
+from .task_store import load_tasks
 from .uploads import check_filename, content_type
+from .wsgi import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import FileStorage

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from . import visits
-from .database import ServedService, StateError, Store
 from .dialer import DEFAULT_ORIGIN
 from .proof import is_served
+from .store import ServedService, StateError, Store
 
 if TYPE_CHECKING:
     from .server import Service

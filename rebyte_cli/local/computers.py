@@ -14,10 +14,10 @@ from . import http
 from .access import Caller, caller_of, is_open
 from .agents import gate
 from .artifact_store import remove
-from .database import new_id
 from .http import Context, JsonObject
-from .messages import HttpRequest, HttpResponse
 from .steering import Words
+from .store import new_id
+from .wsgi import HttpRequest, HttpResponse
 
 PROVISION_MS = 500
 VIEWS: list[JsonObject] = [

@@ -19,8 +19,8 @@ from typing import Any
 
 from ..system.http_server import Application, ConnectedServer, Environ
 from .agents.key import AgentPermission
-from .database import Store
 from .server import Service, not_yet
+from .store import Store
 
 PROTOCOL = 1  # of the first line; another number is another wire
 API_HOST, STORAGE_HOST = "127.0.0.1:1", "127.0.0.1:2"  # not connected to: names, no places

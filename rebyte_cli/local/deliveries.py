@@ -24,9 +24,9 @@ from urllib.parse import urlsplit
 
 from ..system.addresses import is_loopback
 from .access import is_private
-from .database import Store
-from .records import TaskRecord, load_tasks
 from .schedule import NEVER, TASK_STATUS
+from .store import Store
+from .task_store import TaskRecord, load_tasks
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .agents.key import AgentPermission
-from .database import SERVED, Store
 from .proof import prove
+from .store import SERVED, Store
 
 if TYPE_CHECKING:
     from .process import ServiceProcess

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 from .access import Caller, caller_of
 from .http import Context, Refusal
-from .messages import HttpRequest, HttpResponse
-from .records import load_task
 from .schedule import Run
+from .task_store import load_task
 from .transcript import event_documents
+from .wsgi import HttpRequest, HttpResponse
 
 KEEP_ALIVE_SECONDS = 10.0
 # Another process may cancel or answer at any moment, and an injected clock may jump.

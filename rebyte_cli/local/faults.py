@@ -9,10 +9,10 @@ import hashlib
 import threading
 
 from ..system.http_server import HangUp
-from .database import Store
 from .http import Refusal, invalid
-from .messages import HttpResponse
 from .steering import Words
+from .store import Store
+from .wsgi import HttpResponse
 
 CODES = {
     401: "invalid_api_key",

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from .agents.key import AgentPermission
-from .database import Store
-from .messages import HttpRequest, HttpResponse
+from .store import Store
+from .wsgi import HttpRequest, HttpResponse
 
 JsonObject = dict[str, Any]
 

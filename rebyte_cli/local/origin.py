@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ..system.addresses import is_loopback
 from .http import Refusal
-from .messages import HttpRequest
+from .wsgi import HttpRequest
 
 
 def check_caller(request: HttpRequest, *, is_page: bool = False) -> None:

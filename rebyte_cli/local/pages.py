@@ -23,11 +23,11 @@ from .access import Caller, caller_of
 from .agents import gate
 from .artifact_store import PATCH_FILE
 from .http import Context, Refusal, missing
-from .messages import PLAIN, HttpRequest, HttpResponse
-from .records import TaskRecord, load_task
 from .schedule import Run, ScheduledEvent
 from .simulation import SimulatedRun
+from .task_store import TaskRecord, load_task
 from .tasks import newest
+from .wsgi import PLAIN, HttpRequest, HttpResponse
 
 NOTICE = "This is the local Rebyte service, not the cloud."
 SIMULATED = "A simulation: no agent ran."

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .agents.key import AgentPermission
-from .database import ServedService
+from .store import ServedService
 
 CHALLENGE_SECONDS = 1.0
 LONGEST_HEAD = 4096  # bytes

@@ -16,9 +16,9 @@ from ..system import git
 from ..system.files import flocked
 from . import http
 from .access import caller_of
-from .database import make_folder
 from .http import Context, invalid, missing
-from .messages import HttpRequest, HttpResponse
+from .store import make_folder
+from .wsgi import HttpRequest, HttpResponse
 
 FOLDER = "repositories"
 MOST_COMMITS = 100  # that are named to a command, the newest first

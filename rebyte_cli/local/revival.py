@@ -15,7 +15,7 @@ def revive(folder: Path) -> None:
     if all(name.endswith(".probe") for name in os.listdir(folder / "limits")):
         return
     from .agents import gate
-    from .database import Store
+    from .store import Store
 
     store = Store(folder)
     gate.revive(store)

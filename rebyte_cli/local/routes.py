@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 from ..system.http_server import Environ, HangUp
 from . import (
     account,
+    answers,
     artifacts,
     computers,
     event_stream,
     http,
     pages,
-    questions,
     repositories,
     tasks,
     transcript,
     webhooks,
 )
 from . import uploads as files
-from .database import StateError
 from .faults import HTMLRefusal
 from .http import Context, Refusal
-from .messages import HttpRequest, HttpResponse, http_date
 from .origin import check_caller
+from .store import StateError
+from .wsgi import HttpRequest, HttpResponse, http_date
 
 Endpoint = Callable[..., HttpResponse]
 
@@ -43,7 +43,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/tasks/<task_id>/events", event_stream.events),
     ("GET", "/v1/tasks/<task_id>/content", transcript.content),
     ("GET", "/v1/tasks/<task_id>/prompts/<prompt_id>/events", transcript.sub_events),
-    ("POST", "/v1/tasks/<task_id>/answer", questions.answer),
+    ("POST", "/v1/tasks/<task_id>/answer", answers.answer),
     ("POST", "/v1/files", files.create),
     ("GET", "/v1/repositories/<key>", repositories.commits),
     ("POST", "/v1/repositories/<key>", repositories.add),

@@ -26,7 +26,12 @@ from ..system.http_server import Server
 from . import repositories, visits
 from .agents import gate
 from .agents.key import AgentPermission, machine_key
-from .database import (
+from .deliveries import Deliverer
+from .http import Context
+from .object_store import ObjectStore
+from .proof import is_served
+from .routes import Api
+from .store import (
     SERVED,
     ServedService,
     StateError,
@@ -36,12 +41,7 @@ from .database import (
     record_service,
     recorded_services,
 )
-from .deliveries import Deliverer
-from .http import Context
-from .object_store import ObjectStore
-from .proof import is_served
-from .records import load_tasks
-from .routes import Api
+from .task_store import load_tasks
 
 LOCAL_KEY = "rbk_local"
 REVIVE_SECONDS = 2.0
@@ -212,13 +212,13 @@ def reset(state_dir: Path) -> None:
 
     Raises StateError when the folder cannot be written, or a newer version uses it.
     """
-    from .agents import report
+    from .agents import overview
 
     try:
         store = Store(state_dir)
         store.secret()
         with store.readable():
-            report.stop_all(store)
+            overview.stop_all(store)
         store.empty()
         repositories.remove_all(state_dir)
         store.close()
@@ -234,7 +234,7 @@ def status(state_dir: Path) -> dict[str, Any]:
     `disk` and `setupCaches` (bytes) of real agents, and `serving`: the base URL where a served
     service answers for this folder at the moment, or None. Raises StateError.
     """
-    from .agents import report, setup_cache
+    from .agents import overview, setup_cache
     from .agents.sweep import sweep
 
     store = Store(state_dir)
@@ -245,7 +245,7 @@ def status(state_dir: Path) -> dict[str, Any]:
             db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals
             for table in ("workspaces", "webhooks", "leaks")
         )
-        agents = report.going(db)
+        agents = overview.going(db)
         now = store.now()
         running = sum(task.status(now) == "running" for task in tasks)
     served = next((one for one in store.served() if _answers(one.origin, one.instance)), None)
@@ -259,7 +259,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         "keyLeaks": leaks,
         "agentsRunning": agents["running"],
         "agentsQueued": agents["queued"],
-        "disk": report.disk(state_dir),
+        "disk": overview.disk(state_dir),
         "setupCaches": setup_cache.size(state_dir),
         "serving": f"{served.origin}/v1" if served else None,
     }

@@ -16,11 +16,11 @@ from . import artifacts, faults, http, simulated_changes, simulation
 from .access import Caller, caller_of, is_open, is_private
 from .agents import gate
 from .artifact_store import PATCH_FILE, RESULTS
-from .database import new_id
 from .http import Context, JsonObject
-from .messages import HttpRequest, HttpResponse
-from .records import TaskRecord, add_prompt, load_task, load_tasks
 from .schedule import RunUsage
+from .store import new_id
+from .task_store import TaskRecord, add_prompt, load_task, load_tasks
+from .wsgi import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:
     from .agents.launch import Launch

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from . import http
 from .access import caller_of
 from .http import Context, JsonObject
-from .messages import HttpRequest, HttpResponse
-from .records import load_task
 from .schedule import Run, ScheduledEvent
+from .task_store import load_task
+from .wsgi import HttpRequest, HttpResponse
 
 
 def content(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:

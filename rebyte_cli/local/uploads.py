@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from . import http
-from .database import new_id
 from .http import Context, JsonObject
-from .messages import HttpRequest, HttpResponse
 from .signed_urls import signed_url
+from .store import new_id
+from .wsgi import HttpRequest, HttpResponse
 
 LONGEST_NAME = 255
 DEFAULT_TYPE = "application/octet-stream"

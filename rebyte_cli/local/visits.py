@@ -12,7 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
-from .database import Store
+from .store import Store
 
 OPENED_SECONDS = 120.0  # a link that a command opens: a browser may be slow to start
 PRINTED_SECONDS = 3600.0  # a link that a person opens

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from ..system.addresses import is_loopback
 from . import http
 from .access import Caller, caller_of
-from .database import new_id
 from .http import Context, JsonObject
-from .messages import HttpRequest, HttpResponse
+from .store import new_id
+from .wsgi import HttpRequest, HttpResponse
 
 LIMIT = 3
 # The characters of a URI (RFC 3986), those of a fragment and of IPv6 included.

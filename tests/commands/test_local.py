@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.database import SCHEMA_VERSION
+from rebyte_cli.local.store import SCHEMA_VERSION
 from tests.conftest import COMMAND, Done
 
 Run = Callable[..., Done]

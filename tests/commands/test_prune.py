@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.database import Store
+from rebyte_cli.local.store import Store
 from tests.repositories import small_repository
 from tests.waiting import eventually
 

@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator
 
 from rebyte_cli.local.agents.edge import RECORD
 from rebyte_cli.local.agents.workspace import Workspace
-from rebyte_cli.local.database import Store
 from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord, now
+from rebyte_cli.local.store import Store
 from tests.conftest import Done
 from tests.repositories import git
 

@@ -15,7 +15,7 @@ FILL = """
 import os, sys
 from pathlib import Path
 from rebyte_cli.local import ballast
-from rebyte_cli.local.database import StateError, Store
+from rebyte_cli.local.store import StateError, Store
 
 ballast.PLENTY = 0
 folder = Path(sys.argv[1])

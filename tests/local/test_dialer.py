@@ -26,9 +26,9 @@ from rebyte_cli.local import dialer as dialer_module
 from rebyte_cli.local import proof
 from rebyte_cli.local.agents import key as key_module
 from rebyte_cli.local.agents.key import AgentPermission, machine_key
-from rebyte_cli.local.database import SERVED, Store
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.server import Service
+from rebyte_cli.local.store import SERVED, Store
 from tests.conftest import COMMAND, Done
 from tests.servers import close_listener
 from tests.waiting import eventually

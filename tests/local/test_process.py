@@ -20,9 +20,9 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.commands import batch
 from rebyte_cli.errors import APIError
 from rebyte_cli.local import process, proof
-from rebyte_cli.local.database import Store
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.process import ServiceProcess
+from rebyte_cli.local.store import Store
 from tests.conftest import Done
 from tests.farm import lines_of
 from tests.waiting import eventually

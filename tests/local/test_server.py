@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from rebyte_cli.local import server
-from rebyte_cli.local.database import StateError
 from rebyte_cli.local.server import LOCAL_KEY, Service, reset, status
+from rebyte_cli.local.store import StateError
 from tests.conftest import COMMAND, need_tool
 from tests.forks import run_forks
 from tests.terminals import Session

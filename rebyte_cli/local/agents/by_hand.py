@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..ballast import full_disk
-from ..database import Store
 from ..http import Refusal
-from ..records import add_prompt
-from . import config, edge, jail, process_identity, programs, relay, runs, supervisor, tools
+from ..store import Store
+from ..task_store import add_prompt
+from . import config, edge, jail, process_identity, programs, relay, runs, supervisor, user_tools
 from .adapter import Adapter, Invocation, Outcome, Parser, end_of_process
 from .launch import JAIL_CACHE, Launcher, earlier_options
 from .model_access import AgentAccess
@@ -189,10 +189,10 @@ def _in_jail(
     with edge.way_out(options, AgentAccess(), os.environ, workspace.folder) as way:
         needs = [*(program.own if program else ()), *way.needs]
         named = program.named if program else []
-        if problem := tools.why_not_all(needs, workspace.folder.parents[1]):
+        if problem := user_tools.why_not_all(needs, workspace.folder.parents[1]):
             raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
         needs += jail.certificates(os.environ)
-        own = tools.find_shown(options, os.environ, needs, workspace.home, named)
+        own = user_tools.find_shown(options, os.environ, needs, workspace.home, named)
         line = jail.command(
             confinement,
             way.command([*words]),

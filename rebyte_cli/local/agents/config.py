@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ...system.durations import parse_duration
 from ..gateway.allowed_hosts import is_entry
-from . import edge, run_limit, tools
+from . import edge, run_limit, user_tools
 from .adapter import Adapter
 from .claude import Claude
 from .codex import Codex
@@ -200,7 +200,7 @@ def _folders(
     own = [place for place in (config_file and config_file.parent, state_dir) if place]
     logins = [file for agent in BUILT_IN for file in agent.logins]
     for path in paths:
-        if problem := tools.why_not(path, [*logins, *own]):
+        if problem := user_tools.why_not(path, [*logins, *own]):
             raise ConfigError(f"[local] {name}: {path} cannot be shown to agents: {problem}")
     return paths
 

@@ -24,7 +24,7 @@ from ..gateway import record
 from ..gateway.door import ADDRESS, Door
 from ..gateway.model_budget import ModelBudget
 from ..gateway.settings import GatewaySettings, command
-from . import jail, programs, tools
+from . import jail, programs, user_tools
 from .adapter import Adapter, User, end_of_process
 from .model_access import AgentAccess
 
@@ -104,7 +104,7 @@ def interpreter() -> tuple[str, list[str]]:
     if programs.in_system(real):
         return real, []
     prefix = programs.installation(Path(real).parent)
-    if prefix is not None and not tools.why_not(prefix, ()):
+    if prefix is not None and not user_tools.why_not(prefix, ()):
         return real, [prefix]
     return shutil.which("python3", path=jail.SYSTEM_PATH) or "python3", []
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from ...system.git import GitFailed
 from .. import http
 from ..access import Caller
-from ..database import Store
 from ..http import Context, JsonObject, Refusal
-from ..messages import HttpRequest
-from ..records import TaskRecord
 from ..simulation import SimulatedRun
+from ..store import Store
+from ..task_store import TaskRecord
+from ..wsgi import HttpRequest
 
 SWEPT = "swept"  # the moment of the last sweep, in milliseconds
 HOUR_MS = 3_600_000

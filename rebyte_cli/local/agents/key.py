@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path
 
-from ..database import SCHEMA_VERSION, make_folder
+from ..store import SCHEMA_VERSION, make_folder
 
 KEY_FILE = "key"
 PREFIX = "rbk_local_"

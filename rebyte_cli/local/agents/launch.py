@@ -13,9 +13,9 @@ from typing import Any
 from ...system.git import GitFailed
 from .. import http
 from ..ballast import keep
-from ..database import Store
 from ..gateway.allowed_hosts import is_entry
 from ..http import JsonObject, Refusal
+from ..store import Store
 from ..uploads import asked_name
 from . import (
     accounts,
@@ -29,7 +29,7 @@ from . import (
     skills,
     source,
     spawn,
-    tools,
+    user_tools,
 )
 from .adapter import Adapter, User
 from .model_access import LoginExpired
@@ -406,7 +406,7 @@ def usable_agent(
                 ". ".join(filter(None, (check.fix, jail.NO_SANDBOX))),
                 check.fix or None,
             )
-        if problem := tools.why_not_all(program.own, state_dir):
+        if problem := user_tools.why_not_all(program.own, state_dir):
             raise Refusal(
                 400,
                 "jail_unavailable",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ...system import repository_file, trust
 from ...system.git import GitFailed
 from ...system.repository_file import RepositoryFile
-from ..database import Store
+from ..store import Store
 from . import runs
 from .workspace import Workspace
 

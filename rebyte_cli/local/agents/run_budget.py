@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..database import Store
 from ..gateway.model_budget import ModelBudget
 from ..gateway.model_prices import ModelPrices
+from ..store import Store
 from .run_meter import RunMeter
 from .runs import RunRecord
 from .workspace import Workspace

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ...system.files import flocked
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
-from ..database import make_folder
+from ..store import make_folder
 from . import process_identity, run_limit, run_meter, spawn, spool
 from .account_limit import AccountLimit
 from .workspace import Workspace

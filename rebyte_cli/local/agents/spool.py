@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from ..database import StateError
+from ..store import StateError
 
 FILE = "unrecorded"
 # How long one attempt may hold up the agent's output, and the time between attempts.

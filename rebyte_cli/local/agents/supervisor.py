@@ -26,9 +26,9 @@ from ...system.git import GitFailed
 from ...system.repository_file import RepositoryFileError
 from ..artifact_store import PATCH_FILE
 from ..ballast import full_disk
-from ..database import Store, new_id
 from ..gateway.model_prices import ModelPrices
 from ..http import stamp
+from ..store import Store, new_id
 from . import (
     changes,
     config,
@@ -43,7 +43,7 @@ from . import (
     skills,
     spawn,
     spool,
-    tools,
+    user_tools,
 )
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
 from .disarm import disarm, remember_origin
@@ -487,7 +487,7 @@ class Supervisor:
         why = end.reason or f"it exited with status {end.status}"
         notes = [f"The setup of the repository failed: {why}", *refused]
         if self._not_found:
-            notes.append(tools.hint(self._not_found, os.environ.get("PATH", "")))
+            notes.append(user_tools.hint(self._not_found, os.environ.get("PATH", "")))
         raise RunFailed("\n".join([*notes, *filter(None, [output])]))
 
     @contextlib.contextmanager
@@ -527,7 +527,7 @@ class Supervisor:
             return Outcome(False, "", "", {}), True
         self._append(parser.flush())
         if self._not_found and start.confinement.jailed:
-            self._tell([tools.hint(self._not_found, user.variables.get("PATH", ""))])
+            self._tell([user_tools.hint(self._not_found, user.variables.get("PATH", ""))])
         if reason:
             outcome = Outcome(False, "", reason, parser.usage)
         else:
@@ -582,10 +582,10 @@ class Supervisor:
         invocation = Invocation(options["model"], session, new_id())
         words = adapter.screen if self.on_screen else adapter.arguments
         needs = [*program.own, *jail.certificates(outside), *way.needs]
-        problem = tools.why_not_all([*program.own, *way.needs], self._store.folder)
+        problem = user_tools.why_not_all([*program.own, *way.needs], self._store.folder)
         if problem and confinement.jailed:
             raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
-        own = tools.find_shown(options, outside, needs, self._workspace.home, program.named)
+        own = user_tools.find_shown(options, outside, needs, self._workspace.home, program.named)
         line = jail.command(
             confinement,
             way.command([*program.command, *words(invocation)]),
@@ -713,7 +713,7 @@ class Supervisor:
             if event.kind == "init":
                 records += self._session(event.payload)
             elif event.kind == "tool_result":
-                self._not_found |= dict.fromkeys(tools.not_found(event.payload.get("output")))
+                self._not_found |= dict.fromkeys(user_tools.not_found(event.payload.get("output")))
         self._spool.add(records)
 
     def _write(self, records: list[spool.Record]) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 from typing import NamedTuple
 
-from ..database import Store
+from ..store import Store
 from . import confined, lenders, runs
 from .workspace import TRASH, Workspace, disk_usage
 

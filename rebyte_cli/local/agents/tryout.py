@@ -23,7 +23,7 @@ from ...system.files import take_lock
 from ...system.process_group import ProcessGroup
 from ..ballast import full_disk
 from ..gateway import record
-from . import config, confined, edge, jail, tools
+from . import config, confined, edge, jail, user_tools
 from .adapter import without_sequences
 from .jail_group import JailGroup, end_rest
 from .model_access import AgentAccess
@@ -131,7 +131,7 @@ def run(
     more: list[str] = []
     chosen = config.load(settings)
     if jailed:
-        shown = tools.find_shown(
+        shown = user_tools.find_shown(
             {"tools": chosen.tools, "caches": chosen.caches},
             outside,
             needs,

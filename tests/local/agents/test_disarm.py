@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents import disarm as disarming
-from rebyte_cli.local.agents import report, runs
+from rebyte_cli.local.agents import overview, runs
 from rebyte_cli.local.agents.disarm import disarm
 from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
 from rebyte_cli.system.git import GitFailed
@@ -584,10 +584,10 @@ def test_a_run_that_was_killed_is_disarmed_by_the_next_look(bench: Bench, tmp_pa
     mark = tmp_path / "mark"
     prompt = bench.start(["sh", "-c", ARM.format(mark=mark, then="sleep 600")])
     bench.until_started(prompt)
-    assert not report.disarmed(bench.folder, "ws"), "an agent works there"
+    assert not overview.disarmed(bench.folder, "ws"), "an agent works there"
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     eventually(lambda: not runs.at_work(bench.folder, "ws"))
-    assert report.disarmed(bench.folder, "ws")
+    assert overview.disarmed(bench.folder, "ws")
     subprocess.run(["git", "status"], cwd=bench.workspace().code, check=True, capture_output=True)
     assert not mark.exists()
 
@@ -611,7 +611,7 @@ def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, ki
     subprocess.run(["git", "status"], cwd=workspace.home / "mine", check=True, capture_output=True)
     assert not mark.exists()
     with pytest.raises(OSError, match=r"^code: "):
-        report.disarmed(bench.folder, "ws")
+        overview.disarmed(bench.folder, "ws")
 
 
 def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> None:
@@ -621,15 +621,15 @@ def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> No
     (trap.code / ".git/config").write_text("")
     for name in ("core.fsmonitor", "core.pager"):
         git(trap.code, "config", name, inside)
-    output = b"".join(report.git_inside(state, "ws", ["status", "--porcelain"]))
+    output = b"".join(overview.git_inside(state, "ws", ["status", "--porcelain"]))
     assert (trap.code / "ran-inside").exists(), output
     assert not trap.mark.exists()
-    assert b"Start" in b"".join(report.git_inside(state, "ws", ["log", "--format=%s"]))
+    assert b"Start" in b"".join(overview.git_inside(state, "ws", ["log", "--format=%s"]))
     git(trap.code, "config", "alias.network", "!readlink /proc/self/ns/net")
-    (network,) = report.git_inside(state, "ws", ["network"])
+    (network,) = overview.git_inside(state, "ws", ["network"])
     assert network.decode().strip() not in ("", os.readlink("/proc/self/ns/net"))
     with pytest.raises(GitFailed, match="ambiguous argument"):
-        list(report.git_inside(state, "ws", ["log", "nothing"]))
+        list(overview.git_inside(state, "ws", ["log", "nothing"]))
 
 
 def test_a_walk_does_not_build_the_path_of_each_folder(

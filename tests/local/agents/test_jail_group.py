@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import jail, jail_group, report, runs, sharing
+from rebyte_cli.local.agents import jail, jail_group, overview, runs, sharing
 from rebyte_cli.local.agents.jail_group import JailGroup
 from rebyte_cli.local.agents.program import ProgramAdapter
 from tests.waiting import eventually
@@ -133,7 +133,7 @@ def test_nothing_outlives_a_run(bench: Bench, hold: str, end: str) -> None:
     alone = "failed" if hold == "change_memory" else "succeeded"
     assert run.outcome == {"itself": alone, "cancel": "canceled", "killed": "failed"}[end]
     assert not processes(MARK)
-    assert report.disarmed(bench.folder, "ws")
+    assert overview.disarmed(bench.folder, "ws")
     assert "fsmonitor" not in (bench.workspace().code / ".git/config").read_text()
 
 
@@ -172,15 +172,15 @@ def test_nothing_outlives_git_in_the_jail(
     monkeypatch.setattr(sharing, "PATIENCE_SECONDS", 0.1)
     assert bench.run(["true"]).outcome == "succeeded"
     code = bench.workspace().code
-    assert not list(report.git_inside(bench.folder, "ws", ["init", "-q", "/code"]))
+    assert not list(overview.git_inside(bench.folder, "ws", ["init", "-q", "/code"]))
     (code / "attack.py").write_text(ATTACK.replace("HOLD", "trace") + then)
     words = ["-c", f"alias.x=!{PYTHON} -I /code/attack.py {MARK}", "x"]
-    lines = report.git_inside(bench.folder, "ws", words)
+    lines = overview.git_inside(bench.folder, "ws", words)
     assert next(lines) in (b"held\n", b"refused\n")
     if then == "pass":
         lines.close()  # type: ignore[attr-defined]
     else:
-        assert report.disarmed(bench.folder, "ws")
+        assert overview.disarmed(bench.folder, "ws")
     assert not processes(MARK)
     assert "fsmonitor" not in (code / ".git/config").read_text()
     lines.close()  # type: ignore[attr-defined]
@@ -242,7 +242,7 @@ def test_a_jail_that_cannot_be_emptied_is_not_safe_and_gets_no_other_run(
     with monkeypatch.context() as patch:
         patch.setattr(jail_group, "END_SECONDS", 0.1)
         with pytest.raises(OSError, match="a program in the sandbox of a run cannot be ended"):
-            report.disarmed(bench.folder, "ws")
+            overview.disarmed(bench.folder, "ws")
     prompt = bench.start(["sh", "-c", "touch /code/begun; echo never"])
     run = bench.wait(prompt)
     assert run.outcome == "failed"

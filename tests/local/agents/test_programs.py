@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import jail, launch, programs, tools
+from rebyte_cli.local.agents import jail, launch, programs, user_tools
 from rebyte_cli.local.agents.adapter import User
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
@@ -114,7 +114,7 @@ def test_a_virtual_environment_may_be_home_or_a_project(
     assert str(environment / "lib") in found(path).needs
     (environment / "lib/module").mkdir()
     settings = {"tools": [str(environment / "bin")]}
-    shown = tools.find_shown(settings, os.environ, (), user_home / "private")
+    shown = user_tools.find_shown(settings, os.environ, (), user_home / "private")
     assert str(environment / "lib") in shown.arguments
     assert not {str(environment), str(environment / ".ssh")} & {*shown.arguments}
 
@@ -131,8 +131,8 @@ def test_home_is_not_shown_through_a_link(
     script(folder / "bin", "interpreter", "")
     path = script(folder / "bin", "agent", "", str(folder / "bin/interpreter"))
     assert found(path).needs == [path, str(folder / "bin/interpreter")]
-    assert tools.why_not(str(user_home), ()) != ""
-    assert tools.why_not(str(user_home / ".ssh/x"), ()) != ""
+    assert user_tools.why_not(str(user_home), ()) != ""
+    assert user_tools.why_not(str(user_home / ".ssh/x"), ()) != ""
 
 
 def test_an_agent_beside_keys_is_refused(

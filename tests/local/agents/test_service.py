@@ -16,14 +16,14 @@ from urllib.parse import quote
 import pytest
 
 from rebyte_cli.local import server
-from rebyte_cli.local.agents import jail, programs, report, skills, sweep
+from rebyte_cli.local.agents import jail, overview, programs, skills, sweep
 from rebyte_cli.local.agents.edge import RECORD
 from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.agents.launch import earlier_options
 from rebyte_cli.local.agents.workspace import Workspace
-from rebyte_cli.local.database import Store
 from rebyte_cli.local.gateway.record import RequestEntry
 from rebyte_cli.local.server import Service
+from rebyte_cli.local.store import Store
 from tests.local.test_webhooks import ALL_EVENTS, receiving
 from tests.repositories import git
 from tests.servers import Line, RawServer, Request, reply
@@ -361,7 +361,7 @@ def test_the_network_of_the_settings(start: Starter, tmp_path: Path) -> None:
     with start('[local]\nnetwork = "host"\n[local.agents.mine]\ncommand = ["cat"]') as machine:
         task = machine.own.create("x", executor="mine")
         assert network_of(machine, task)[0] == "host"
-        assert report.agents(machine.state, tmp_path / "config.toml")[0]["network"] == "host"
+        assert overview.agents(machine.state, tmp_path / "config.toml")[0]["network"] == "host"
 
 
 def test_the_requests_of_a_task(machine: Machine) -> None:
@@ -463,7 +463,7 @@ def test_skills_are_put_into_the_private_home(
         )
     assert refused.code == "unknown_skill"
     assert refused.document["error"]["hint"] == "Known skills: audit, pdf"
-    assert [one["name"] for one in report.known_skills(tmp_path, None)] == ["audit", "pdf"]
+    assert [one["name"] for one in overview.known_skills(tmp_path, None)] == ["audit", "pdf"]
 
 
 def test_a_hint_says_where_skills_go_if_there_are_none(tmp_path: Path) -> None:
@@ -489,7 +489,7 @@ def test_a_skill_of_a_repository_does_not_lead_out_of_it(
         (repository / name).symlink_to(there)
     (user_home / ".agents/skills").mkdir(parents=True)
     (user_home / ".agents/skills/own").symlink_to(private)
-    assert [one["name"] for one in report.known_skills(tmp_path, repository)] == ["kept", "own"]
+    assert [one["name"] for one in overview.known_skills(tmp_path, repository)] == ["kept", "own"]
     git(repository, "init", "-q")
     git(repository, "add", "kept")
     config = '[local.agents.mine]\ncommand = ["sh", "-c", "ls ~/.agents/skills"]'
@@ -857,7 +857,7 @@ def test_agents_that_are_found(
     script(folder, "gemini", "echo 'Error: binary not installed' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     with start() as machine:
-        rows = report.agents(machine.state, tmp_path / "config.toml")
+        rows = overview.agents(machine.state, tmp_path / "config.toml")
     found = {row["name"]: row for row in rows}
     assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
     assert found["claude"] == {
@@ -888,7 +888,7 @@ def test_settings_that_are_not_used_are_named(
     with start() as machine:
         for _ in range(2):
             machine.wait(machine.own.create("x", executor="claude")["id"])
-        rows = report.agents(machine.state, tmp_path / "config.toml")
+        rows = overview.agents(machine.state, tmp_path / "config.toml")
     said = [line for line in machine.said if "without" in line]
     assert said == ["claude runs without apiKeyHelper, MINE of your settings"]
     row = next(row for row in rows if row["name"] == "claude")
@@ -901,7 +901,7 @@ def test_a_path_to_no_program_is_not_looked_up_on_path(tmp_path: Path) -> None:
     file.touch()
     for path, why in ((file, "is not executable"), (tmp_path / "gone", "does not exist")):
         config.write_text(f'[local.agents.mine]\ncommand = ["{path}"]\n')
-        (row,) = (row for row in report.agents(None, config) if row["name"] == "mine")
+        (row,) = (row for row in overview.agents(None, config) if row["name"] == "mine")
         assert row["problem"] == f"{path} {why}"
 
 
@@ -913,6 +913,6 @@ def test_an_agent_that_is_slow_to_start_is_usable(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(programs, "VERSION_SECONDS", 0.1)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
-    rows = report.agents(tmp_path / "state", tmp_path / "config.toml")
+    rows = overview.agents(tmp_path / "state", tmp_path / "config.toml")
     claude = next(row for row in rows if row["name"] == "claude")
     assert (claude["version"], claude["tested"], claude["problem"]) == (None, None, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.messages import HttpRequest, HttpResponse
+from rebyte_cli.local.wsgi import HttpRequest, HttpResponse
 
 
 def request(**environ: Any) -> HttpRequest:

@@ -7,8 +7,8 @@ from typing import Any
 from . import http
 from .access import caller_of
 from .http import Context, JsonObject
-from .messages import HttpRequest, HttpResponse
-from .records import load_task
+from .task_store import load_task
+from .wsgi import HttpRequest, HttpResponse
 
 OPTION_COUNT = 2
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local import server
-from rebyte_cli.local.database import StateError, Store, make_folder
 from rebyte_cli.local.server import Service, reset, status
+from rebyte_cli.local.store import StateError, Store, make_folder
 from tests.waiting import eventually
 from tests.witness import Caller
 

@@ -16,7 +16,7 @@ from typing import Any
 from ...system.git import GitFailed
 from .. import http
 from ..artifact_store import NO_AGENT
-from ..database import Store, make_folder
+from ..store import Store, make_folder
 from . import (
     account_limit,
     config,

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .access import Caller
-from .database import new_id
 from .http import missing, stamp
 from .schedule import TASK_STATUS, Run, RunUsage, sum_of
 from .simulation import SimulatedRun
+from .store import new_id
 
 if TYPE_CHECKING:
     from .agents.runs import RunRecord

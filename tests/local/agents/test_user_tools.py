@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import config, jail, tools
+from rebyte_cli.local.agents import config, jail, user_tools
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.program import ProgramAdapter
 
@@ -91,7 +91,7 @@ def test_sockets_and_pipes_in_a_shown_folder_lead_nowhere(
             monkeypatch.chdir(path)  # a name may be too long for a whole path
             listener.bind("socket")
             listener.listen()
-        if not tools.overlays_work(jail.bubblewrap() or "bwrap", tuple(paths)):
+        if not user_tools.overlays_work(jail.bubblewrap() or "bwrap", tuple(paths)):
             pytest.skip("no overlays here")
         shown = [*paths[:2], f"{jail.HOME}/cache"]
         program = ProgramAdapter(
@@ -111,12 +111,12 @@ def test_a_folder_with_a_file_system_in_it_is_shown_with_that(
     """An overlay would not have it."""
     (tmp_path / "other").mkdir()
     line = f"1 1 0:1 / {tmp_path}/other/in rw - tmpfs none rw"
-    monkeypatch.setattr(tools, "_mounts", lambda: [os.fsencode(line)])
-    monkeypatch.setattr(tools, "overlays_work", lambda _program, _folders: True)
+    monkeypatch.setattr(user_tools, "_mounts", lambda: [os.fsencode(line)])
+    monkeypatch.setattr(user_tools, "overlays_work", lambda _program, _folders: True)
     other = str(tmp_path / "other")
-    assert tools._read_only([other]) == ["--ro-bind-try", other, other]
-    monkeypatch.setattr(tools, "_mounts", list)
-    assert "--tmp-overlay" in tools._read_only([other])
+    assert user_tools._read_only([other]) == ["--ro-bind-try", other, other]
+    monkeypatch.setattr(user_tools, "_mounts", list)
+    assert "--tmp-overlay" in user_tools._read_only([other])
 
 
 def test_rustup_has_its_toolchains(bench: Bench, user_home: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_cache_is_read_and_what_is_written_is_thrown_away(
         old = f'case " $* " in *" --tmp-overlay "*) exit 1;; esac\nexec {real} "$@"'
         script(tmp_path / "old", "bwrap", old)
         monkeypatch.setenv("PATH", f"{tmp_path / 'old'}:{os.environ['PATH']}")
-    elif not tools.overlays_work(real, (str(user_home),)):
+    elif not user_tools.overlays_work(real, (str(user_home),)):
         pytest.skip("no overlays here")
     cache = user_home / ".npm"
     cache.mkdir()
@@ -243,7 +243,7 @@ def test_what_is_shown_in_home_has_a_real_place_there(user_home: Path, tmp_path:
     (private / ".cache").symlink_to(elsewhere)
     (private / ".tool-versions").symlink_to(elsewhere / "file")
     options = {"tools": ["~/.asdf/shims"], "caches": ["~/.cache/pip"]}
-    tools.find_shown(options, os.environ, [], private)
+    user_tools.find_shown(options, os.environ, [], private)
     assert not (private / ".cache").is_symlink()
     assert (private / ".cache/pip").is_dir()
     assert not (private / ".tool-versions").is_symlink()
@@ -304,7 +304,7 @@ def test_a_folder_with_secrets_is_refused(
     ],
 )
 def test_commands_that_a_shell_did_not_find(output: object, names: list[str]) -> None:
-    assert list(tools.not_found(output)) == names
+    assert list(user_tools.not_found(output)) == names
 
 
 def test_the_hint_names_the_folder(user_home: Path) -> None:
@@ -312,11 +312,11 @@ def test_the_hint_names_the_folder(user_home: Path) -> None:
     script(user_home / ".ssh", "connect", "")
     search = f"{user_home}/.cargo/bin:{user_home}/.ssh:{os.environ['PATH']}"
     there = "to `tools` in [local] of config.toml"
-    assert tools.hint(["cargo", "connect"], search) == (
+    assert user_tools.hint(["cargo", "connect"], search) == (
         "Not found in the sandbox: cargo, connect. To show it to agents, add"
         f' "~/.cargo/bin" {there}'
     )
-    assert tools.hint(["no-such"], search) == (
+    assert user_tools.hint(["no-such"], search) == (
         f"Not found in the sandbox: no-such. If you have it, add its folder {there}"
     )
 
