@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -384,7 +384,16 @@ class App:
             fields=self.fields,
             errors_as_json=self.errors_as_json,
             prepare_error=self._prepared,
+            pager=self._pager,
         )
+
+    def _pager(self, variable: str) -> AbstractContextManager[None]:
+        """A pager, if there is a terminal that can show one, with a user who can leave it."""
+        if not (self.console.out_live and self.interactive):
+            return nullcontext()
+        from .output.pager import paged
+
+        return paged(self.console, self.environment, variable)
 
     def fail(self, error: RebyteError | Interrupted) -> int:
         """Print an error, after the record that it carries; returns the exit status.

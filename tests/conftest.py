@@ -131,6 +131,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("REBYTE_PAGER", "cat")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     # Whatever is installed where the tests run: `-x claude` is simulated, unless a test says else.
     monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "0")

@@ -6,7 +6,8 @@ import click
 
 from ..app import App
 from ..errors import NotFound
-from ..output.records import Raw
+from ..output.markup import Rendered
+from ..output.records import PAGER, Raw, Text
 from ._base import define
 from ._options import task_argument
 
@@ -14,7 +15,7 @@ from ._options import task_argument
 @define("diff", text=True)
 @task_argument
 @click.option("--run", "alone", is_flag=True, help="Only the changes of the last run.")
-def command(app: App, task: str, alone: bool) -> Raw | None:
+def command(app: App, task: str, alone: bool) -> Raw | Text:
     """Print the changes that TASK made, as a patch.
 
     The patch is coloured on a terminal and unchanged in a pipe, ready for `git apply`. It covers
@@ -42,7 +43,4 @@ def command(app: App, task: str, alone: bool) -> Raw | None:
     # FORCE_COLOR is for what people read, and what is not a terminal gets a patch to apply.
     if not app.console.out_tty and app.options.get("color") != "always":
         return Raw(found)
-    # Each line was cleaned already; printed as a value, its colours would be escaped as well.
-    for line in patch.coloured(found, color=app.console.out_color):
-        app.console.write_out(line)
-    return None
+    return Text(map(Rendered, patch.coloured(found, color=app.console.out_color)), pager=PAGER)

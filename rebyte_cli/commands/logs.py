@@ -10,7 +10,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import CONTENT, EVENT, NETWORK_REQUEST, RecordList, Records, Text
+from ..output.records import CONTENT, EVENT, NETWORK_REQUEST, PAGER, RecordList, Records, Text
 from ..system.deadline import Deadline
 from ._base import define
 from ._options import (
@@ -121,7 +121,7 @@ def command(
         return Records(CONTENT, shown(document))
     if app.format in ("jsonl", "csv", "tsv"):
         return Records(EVENT, shown(events))
-    return Text(shown(text, in_text=True), prose=True)
+    return Text(shown(text, in_text=True), prose=True, pager="" if follow else PAGER)
 
 
 def _by_line(shown: Shown[str]) -> Shown[str]:

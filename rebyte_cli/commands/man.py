@@ -9,6 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, NotFound, RebyteError
+from ..output.markup import Rendered
 from ..output.records import INSTALLED, Text
 from ._base import Group, define, installed
 from ._options import completer, install_options
@@ -66,24 +67,17 @@ def command(
     return _show(app, builder.markdown(_find(words, known), described))
 
 
-def _show(app: App, text: str) -> Text | None:
+def _show(app: App, text: str) -> Text:
     """The page, whose source is `text`: in a pager on a terminal, else as text."""
     from ..manual import reader, roff
 
-    quietly = app.options.get("no_input") or app.environment.get("TERM") == "dumb"
-    in_pager = app.console.out_tty and not quietly
     shown = reader.render(
         roff.page(text),
         width=min(app.console.width, 100),
         environment=app.environment,
-        styled=in_pager and app.options.get("color") != "never",
+        styled=app.console.styled and not app.options.get("no_input"),
     )
-    if not in_pager:
-        return Text(shown or text)
-    shown = f"{shown or text}\n"
-    if not reader.show_in_pager(shown, app.environment):
-        app.console.write_out(shown)
-    return None
+    return Text(text if shown is None else [Rendered(shown)], pager="MANPAGER")
 
 
 def _find(words: tuple[str, ...], known: list[str]) -> str:

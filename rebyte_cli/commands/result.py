@@ -11,7 +11,7 @@ import click
 
 from ..app import App
 from ..errors import Next, RebyteError, SchemaMismatch, TaskEnded, WaitTimeout
-from ..output.records import Raw, Text
+from ..output.records import PAGER, Raw, Text
 from ..system.deadline import Deadline
 from ._base import define
 from ._check import read_schema
@@ -73,7 +73,7 @@ def command(
     if schema is not None:
         return Raw(map(_encoded, answers))
     if app.console.out_tty:
-        return Text(_rendered(app, answers))
+        return Text(_rendered(app, answers), pager=PAGER)
     return Raw(map(_encoded, answers))
 
 

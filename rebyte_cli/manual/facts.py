@@ -35,6 +35,8 @@ VARIABLES = {
     "REBYTE_STATE_DIR": "The folder of the history and of the local service.",
     "REBYTE_LOCAL_AGENTS": "`0` simulates every agent of the local service.",
     "REBYTE_LOCAL_QUIET": "`1` leaves out the note `local service` of a shell's first command.",
+    "REBYTE_PAGER": "What shows a transcript, patch or answer that is longer than the screen of a "
+    "terminal, instead of `PAGER` or less. `cat`, and an empty value, print it at once.",
     "NO_COLOR": "Disable colour, if set to any value; bold text stays.",
     "FORCE_COLOR": "Use colour even if the output is not a terminal.",
     "HTTPS_PROXY": "A proxy for requests; `NO_PROXY` lists the hosts that bypass it.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -52,32 +51,6 @@ def _styled(text: str) -> str:
         return style + _TWICE.sub("", run[0]) + _PLAIN
 
     return _OVERSTRIKE.sub(styled, text)
-
-
-def show_in_pager(text: str, environment: Mapping[str, str]) -> bool:
-    """Show text in $MANPAGER, $PAGER, less or more; False if none of them can be started.
-
-    Returns when the user leaves the pager, whatever its status is.
-    """
-    chosen = environment.get("MANPAGER") or environment.get("PAGER")
-    with tempfile.TemporaryFile() as file:
-        file.write(text.encode())
-        for command in filter(None, (chosen, "less", "more")):
-            file.seek(0)
-            try:
-                words = shlex.split(command)
-                if os.path.basename(words[0]) == "less":
-                    words.append("-R")  # let styles through
-                pager = subprocess.Popen(words, stdin=file, env=dict(environment))
-            except (OSError, ValueError, IndexError):
-                continue
-            while True:
-                try:
-                    pager.wait()
-                    return True
-                except KeyboardInterrupt:
-                    continue  # in a pager, Ctrl-C ends a search, not the pager
-    return False
 
 
 def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:

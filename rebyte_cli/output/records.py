@@ -407,16 +407,27 @@ class RecordList:
         self.draw = draw
 
 
+PAGER = "REBYTE_PAGER"  # the variable that names the pager for text of the service
+
+
 class Text:
     """Text under every format: a transcript, a script, a page of the manual.
 
     The lines of `prose` are wrapped between words on a terminal, except those that are `Rendered`.
-    A chunk that is a RebyteError is shown on stderr and counts towards the exit status.
+    A chunk that is a RebyteError is shown on stderr and counts towards the exit status. `pager` is
+    the variable that names the pager for it, on a terminal; "" for text that is not paged.
     """
 
-    def __init__(self, chunks: str | Iterable[str | RebyteError], *, prose: bool = False) -> None:
+    def __init__(
+        self,
+        chunks: str | Iterable[str | RebyteError],
+        *,
+        prose: bool = False,
+        pager: str = "",
+    ) -> None:
         self.chunks = chunks
         self.prose = prose
+        self.pager = pager
 
 
 class Document:

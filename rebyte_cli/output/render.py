@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any, TypeVar
 
 from ..errors import BadUsage, Interrupted, RebyteError, worst
@@ -35,13 +37,15 @@ def show(
     fields: FieldNames = None,
     errors_as_json: bool = False,
     prepare_error: Callable[[RebyteError], RebyteError] = lambda error: error,
+    pager: Callable[[str], AbstractContextManager[None]] = lambda _variable: nullcontext(),
     now: Callable[[], float] = time.time,
 ) -> int:
     """Print what a command returned, as it arrives; returns the exit status.
 
     `format` is one of `config.FORMATS` (the App has settled what `auto` means) or `text`;
     `fields` is what `--fields` named, `errors_as_json` says how rows that are errors are printed
-    on stderr, `prepare_error` makes of each what is printed, and `now` is the time in seconds that
+    on stderr, `prepare_error` makes of each what is printed, `pager` sends a block's output through
+    the pager that a variable names, and `now` is the time in seconds that
     "3m ago" counts from.
     Raises BadUsage for a field or an id that the value does not have, ReaderGone and RebyteError
     if stdout cannot be written, and whatever the rows raise. What was printed before stays, and an
@@ -78,8 +82,12 @@ def show(
         raise BadUsage("--fields: this output has no fields")
     elif isinstance(value, Text):
         chunks = errors.out_of((value.chunks,) if isinstance(value.chunks, str) else value.chunks)
-        for chunk in _text(chunks, console if value.prose and console.out_tty else None):
-            console.write_out(chunk, flush=True)
+        text = _text(chunks, console if value.prose and console.out_tty else None)
+        # A pager hides the spinner that is shown until then.
+        first = next(text, "")
+        with pager(value.pager) if value.pager and first else nullcontext():
+            for chunk in chain((first,), text):
+                console.write_out(chunk, flush=True)
     elif isinstance(value, Raw):
         _raw(errors.out_of((value.data,) if isinstance(value.data, bytes) else value.data), console)
     console.flush_out()
