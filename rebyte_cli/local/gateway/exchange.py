@@ -56,7 +56,8 @@ class Exchange:
     """Passes one request on, whose head was read from `client` already, and the answer back.
 
     `status`, `sent` and `received` say how far it came: bytes of the body and of the answer's;
-    `was_sent` whether the whole request went out, `has_failed` whether no answer came.
+    `was_sent` whether the whole request went out, or as much as its server answered to, and
+    `has_failed` whether no answer came.
     """
 
     def __init__(
@@ -230,6 +231,7 @@ class Exchange:
             raise self._failure(502, "the server closed the connection without an answer")
 
     def _begin(self, response: h11.Response) -> None:
+        self.was_sent = True  # a server that reads one JSON value waits for no end of the body
         kept = end_to_end(list(response.headers))
         headers = self._answer.head(response.status_code, kept)
         # Of both, Transfer-Encoding counts (RFC 9112, 6.3): the length may be that of anything.

@@ -200,6 +200,35 @@ def test_a_request_that_was_not_sent_costs_nothing(tmp_path: Path) -> None:
     assert entry.uncounted is None
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_request_without_an_end_that_is_answered(tmp_path: Path, leaves: bool) -> None:
+    """Servers that read one JSON value, as those in Go do, do not wait for the last chunk."""
+    gone = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, len(b"2\r\n{}\r\n"))
+        sock.sendall(HEAD + chunk({"choices": [{}]}))
+        if not leaves:
+            sock.sendall(b"0\r\n\r\n")
+        assert gone.wait(SECONDS)
+
+    endless = request(PATHS["openai"], b"2\r\n{}\r\n").replace(
+        b"Content-Length: 7", b"Transfer-Encoding: chunked"
+    )
+    with ScriptedServer(serve) as server:
+        with GatewayProcess(tmp_path, [model(server.url, wire="any")]) as gateway:
+            with gateway.connect() as sock:
+                sock.sendall(endless)
+                read_head(sock)
+                read_exactly(sock, 20)
+                if not leaves:
+                    sock.recv(4096)
+            (entry,) = gateway.entries(1)
+            gone.set()
+    assert (entry.status, entry.uncounted, entry.is_open) == (200, MOST, False)
+
+
 def test_an_answer_with_two_lengths_has_the_one_that_counts(tmp_path: Path) -> None:
     body = json.dumps({"usage": USED}).encode()
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
