@@ -6,7 +6,8 @@ Where the three wires say it (the vendors' API references):
   the final counts, of each `message_delta`. What a compaction on the server used is not in its
   counts, but in `usage.iterations`.
 - openai, POST /v1/responses: `usage` of the response; streamed, of the one in `response.completed`.
-  POST /v1/chat/completions: `usage` of the answer; streamed, of the last chunk.
+  POST /v1/chat/completions: `usage` of the answer; streamed, of the last chunk. Of other vendors
+  with this wire, such as xAI, the thoughts are in the total alone.
 - gemini, :generateContent: `usageMetadata`; :streamGenerateContent: of each chunk, as server-sent
   events or as one array. Code Assist, which logins use, wraps each in `response`.
 
@@ -48,6 +49,7 @@ class Wire(NamedTuple):
     counts: Sequence[dict[str, list[str]]]
     cost: str = ""
     parts: str = ""  # a list in the usage, whose sums count where they are larger
+    total: str = ""  # what of it was not read was written, whatever else the usage says
 
 
 WIRES = {
@@ -85,6 +87,7 @@ WIRES = {
             },
         ],
         cost="cost",  # OpenRouter's, in dollars
+        total="total_tokens",
     ),
     "gemini": Wire(
         usage={(b"usageMetadata",): AT_END, (b"response", b"usageMetadata"): AT_END},
@@ -97,6 +100,7 @@ WIRES = {
                 "reasoning_tokens": ["thoughtsTokenCount"],
             }
         ],
+        total="totalTokenCount",
     ),
 }
 
@@ -116,6 +120,7 @@ class UsageReader:
         self._wire = WIRES[wire]
         self._counts: dict[str, int] = {}
         self._cost: float | None = None
+        self._total = 0
         self._scanner = _Scanner([*self._wire.usage, *self._wire.model], self._found)
         self._is_last = NEVER
         self._start = b""
@@ -142,6 +147,9 @@ class UsageReader:
         used: dict[str, Any] = {}
         for names in self._wire.counts:
             used |= counted(self._counts, **names)
+        written = self._total - used.get("input_tokens", 0)
+        if used and written > used.get("output_tokens", 0):
+            used["output_tokens"] = written
         return used if self._cost is None else used | {"cost_usd": self._cost}
 
     def is_final(self, *, has_ended: bool) -> bool:
@@ -173,9 +181,32 @@ class UsageReader:
             if is_known and self._counts.get(name, -1) < number:
                 self._counts[name] = number
                 self.changes += 1
-        cost = usage.get(self._wire.cost)
-        if isinstance(cost, int | float) and 0 <= cost <= LARGEST_NUMBER:
-            self._cost = float(cost)
+        total = _count(usage, self._wire.total) or 0
+        if total > self._total:
+            self._total = total
+            self.changes += 1
+        self._cost = _cost(usage, self._wire.cost, self._cost)
+
+
+def _cost(usage: dict[str, Any], name: str, before: float | None) -> float | None:
+    """The dollars that a usage tells; `before` if it tells none, and None if it tells a part.
+
+    OpenRouter's cost is only its fee where it asks a provider with a key of the user's own (BYOK).
+    Older answers have `cost_details` in this case alone.
+    """
+    fee, details = _dollars(usage.get(name)), usage.get("cost_details")
+    if fee is None or usage.get("is_byok") is False:
+        return before if fee is None else fee
+    upstream = details.get("upstream_inference_cost") if isinstance(details, dict) else None
+    paid = _dollars(upstream)
+    if paid is None:
+        return None if usage.get("is_byok") else fee
+    return fee + paid
+
+
+def _dollars(amount: object) -> float | None:
+    known = isinstance(amount, int | float) and 0 <= amount <= LARGEST_NUMBER
+    return float(amount) if known else None  # type: ignore[arg-type]  # as `known` says
 
 
 def _count(usage: object, name: str) -> int | None:

@@ -244,6 +244,53 @@ def test_a_cost_on_the_wire_is_taken() -> None:
     assert "cost_usd" not in read("anthropic", answer).usage()
 
 
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.25}}, 0.25),
+        ({"cost": 0.5, "cost_details": {"upstream_inference_cost": 10}}, 10.5),  # an older answer
+        ({"cost": 2, "is_byok": False, "cost_details": {"upstream_inference_cost": 2}}, 2),
+        ({"cost": 2, "is_byok": False, "cost_details": None}, 2),
+        ({"cost": 0.5, "is_byok": True, "cost_details": {"upstream_inference_cost": None}}, None),
+        ({"cost": 0, "is_byok": True}, None),
+    ],
+)
+def test_what_the_users_own_key_pays_is_a_cost(cost: Any, expected: float | None) -> None:
+    """OpenRouter's `cost` is its fee alone where a provider's key of the user is used."""
+    answer = json.dumps({"usage": {"prompt_tokens": 1, **cost}}).encode()
+    assert read("openai", answer).usage().get("cost_usd") == expected
+
+
+@pytest.mark.parametrize(
+    ("wire", "usage"),
+    [
+        (  # xAI and Gemini, asked in OpenAI's way: thoughts are in the total alone
+            "openai",
+            {
+                "usage": {
+                    "prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 331,
+                    "completion_tokens_details": {"reasoning_tokens": 317},
+                }
+            },
+        ),
+        ("openai", {"response": {"usage": {"input_tokens": 12, "total_tokens": 331}}}),
+        (
+            "gemini",
+            {"usageMetadata": {"promptTokenCount": 12, "totalTokenCount": 331}},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_in_the_total_alone_was_written(wire: str, usage: Any) -> None:
+    used = read(wire, stream((None, {"choices": []}), (None, usage))).usage()
+    assert (used["input_tokens"], used["output_tokens"]) == (12, 319)
+
+
+def test_a_total_that_is_smaller_changes_nothing() -> None:
+    usage = {"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 3}
+    used = read("openai", json.dumps({"usage": usage}).encode()).usage()
+    assert used == {"input_tokens": 12, "output_tokens": 5}
+
+
 @pytest.mark.parametrize("number", ["7", "7.0", "6.5", '"7"'])
 def test_a_count_may_be_spelled_in_several_ways(number: str) -> None:
     answer = f'{{"usage": {{"input_tokens": {number}}}}}'

@@ -216,16 +216,18 @@ def test_a_request_without_an_end_that_is_answered(tmp_path: Path, leaves: bool)
     endless = request(PATHS["openai"], b"2\r\n{}\r\n").replace(
         b"Content-Length: 7", b"Transfer-Encoding: chunked"
     )
-    with ScriptedServer(serve) as server:
-        with GatewayProcess(tmp_path, [model(server.url, wire="any")]) as gateway:
-            with gateway.connect() as sock:
-                sock.sendall(endless)
-                read_head(sock)
-                read_exactly(sock, 20)
-                if not leaves:
-                    sock.recv(4096)
-            (entry,) = gateway.entries(1)
-            gone.set()
+    with (
+        ScriptedServer(serve) as server,
+        GatewayProcess(tmp_path, [model(server.url, wire="any")]) as gateway,
+    ):
+        with gateway.connect() as sock:
+            sock.sendall(endless)
+            read_head(sock)
+            read_exactly(sock, 20)
+            if not leaves:
+                sock.recv(4096)
+        (entry,) = gateway.entries(1)
+        gone.set()
     assert (entry.status, entry.uncounted, entry.is_open) == (200, MOST, False)
 
 
