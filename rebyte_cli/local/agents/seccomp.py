@@ -4,8 +4,9 @@ keyctl, add_key and request_key reach every key of the user, whatever the namesp
 userfaultfd, which attacks on the kernel often use, are refused as container engines refuse them.
 Of sockets, only those are made that programs need: one of AF_VSOCK would reach the host of a
 virtual machine. With what takes a descriptor from another process or writes to its memory, a
-program that is checked could tell in bubblewrap's place how its check has ended. A refused call
-answers as a kernel without it does, and programs expect that.
+program that is checked could tell in bubblewrap's place how its check has ended. With a lease of a
+file that the jail shows, it could make every other program of the user wait that opens this file. A
+refused call answers as a kernel without it does, and programs expect that.
 """
 
 from __future__ import annotations
@@ -57,6 +58,16 @@ WRITE_MEMORY: dict[int, tuple[int, ...]] = {
     **dict.fromkeys((PPC64LE, PPCLE), (352,)),
     **dict.fromkeys((S390X, S390), (341,)),
 }
+# fcntl, and fcntl64 of 32-bit programs; and of what it does, F_SETLEASE and F_SETDELEG. On s390x,
+# the command is in the other half of the argument: none is refused.
+FCNTL: dict[int, tuple[int, ...]] = {
+    X86_64: (72,),
+    **dict.fromkeys((I386, ARM), (55, 221)),
+    **dict.fromkeys((AARCH64, RISCV64, RISCV32, LOONGARCH64), (25,)),
+    PPC64LE: (55,),
+    PPCLE: (55, 204),
+}
+LEASES = (1024, 1040)
 MACHINES = {
     "x86_64": X86_64, "aarch64": AARCH64, "riscv64": RISCV64, "loongarch64": LOONGARCH64,
     "ppc64le": PPC64LE, "s390x": S390X,
@@ -65,9 +76,10 @@ MACHINES = {
 # Instructions of classic BPF, and where the call's number, architecture and arguments are in its
 # input. Each of those arguments is an int, the lower half on the machines of `SOCKETS`.
 LOAD, AND, JUMP_IF_EQUAL, RETURN = 0x20, 0x54, 0x15, 0x06
-CALL, ARCHITECTURE, FIRST, THIRD = 0, 4, 16, 32
+CALL, ARCHITECTURE, FIRST, SECOND, THIRD = 0, 4, 16, 24, 32
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
 NO_FAMILY = 0x00050000 | errno.EAFNOSUPPORT
+NO_COMMAND = 0x00050000 | errno.EINVAL
 X32 = 0x40000000  # a bit in the number: the call of x86_64, with 32-bit pointers
 
 SET_SECCOMP, MODE_FILTER = 22, 2
@@ -100,6 +112,7 @@ def _block(architecture: int) -> bytes:
     refused = (*NUMBERS[architecture], *SAME_EVERYWHERE, *WRITE_MEMORY[architecture])
     calls = dict.fromkeys(refused, "refuse")
     calls |= dict.fromkeys(sockets[:2], "family") | dict.fromkeys(sockets[2:], "socketcall")
+    calls |= dict.fromkeys(FCNTL.get(architecture, ()), "fcntl")
     # Labels, and instructions with those to jump to, where one is true and where it is not.
     lines: list[str | tuple[int, int, str, str]] = [
         (LOAD, ARCHITECTURE, "", ""),
@@ -117,12 +130,18 @@ def _block(architecture: int) -> bytes:
         "socketcall",
         (LOAD, FIRST, "", ""),
         *((JUMP_IF_EQUAL, one, "refuse", "") for one in MAKING_SOCKETS),
+        (RETURN, ALLOW, "", ""),
+        "fcntl",
+        (LOAD, SECOND, "", ""),
+        *((JUMP_IF_EQUAL, one, "no command", "") for one in LEASES),
         "allow",
         (RETURN, ALLOW, "", ""),
         "refuse",
         (RETURN, REFUSE, "", ""),
         "no family",
         (RETURN, NO_FAMILY, "", ""),
+        "no command",
+        (RETURN, NO_COMMAND, "", ""),
         "end",
     ]
     instructions = [line for line in lines if not isinstance(line, str)]

@@ -161,6 +161,41 @@ def test_what_attacks_on_the_kernel_begin_with_is_refused(bench: Bench, workspac
     assert perform(line, None) == ["ENOSYS"] * 6 + ["True"]
 
 
+# A lease lets whoever opens the file wait, in every program of the user, for 45 seconds each time.
+LEASE = f"""{CALLS}{SETUP}
+import os
+path, fcntls, commands = sys.argv[3], *map(json.loads, sys.argv[4:])
+WRITE, NONE = 1, 2
+
+def tries(call, number):
+    for command in commands:
+        file = os.open(path, os.O_RDONLY)
+        yield errno.errorcode.get(-call(number, file, command, WRITE), "leased")
+        os.close(file)
+
+found = [*tries(native, fcntls[0])]
+if x86:
+    found += [*tries(native, fcntls[0] | 1 << 30), *tries(i386, 55), *tries(i386, 221)]
+print(*found)
+print(native(fcntls[0], 0, 1, 0))
+"""
+
+
+def test_no_file_that_is_shown_can_be_leased(bench: Bench, workspace: Path) -> None:
+    numbers = seccomp.FCNTL.get(seccomp.MACHINES[platform.machine()])
+    if numbers is None:
+        pytest.skip("this architecture has the command elsewhere")
+    (workspace / "code/file").write_text("x")
+    words = [json.dumps(each) for each in (numbers, seccomp.LEASES)]
+    outside = perform(python(LEASE, str(workspace / "code/file"), *words), None)
+    assert outside[0].split()[0] == "leased", "the attack is one"
+    line = jail.command(jail.confine(workspace, jailed=True), python(LEASE, "file", *words))
+    inside = perform(line, None)
+    assert set(inside[0].split()) <= {"EINVAL", "ENOSYS"}  # x32 and i386 may be missing
+    assert inside[0].split()[0] == "EINVAL"
+    assert inside[1] == outside[1] == "0"  # other commands work
+
+
 # Of every family, and of netlink every protocol, the sockets that this machine has.
 SOCKETS = f"""{CALLS}{SETUP}
 socket, socketpair = json.loads(sys.argv[3])
@@ -246,6 +281,9 @@ def test_each_architecture_has_its_own_numbers() -> None:
             found = {n for n in range(64) if answer(architecture, number, n) == seccomp.ALLOW}
             assert found == {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, 16}
             assert answer(architecture, number, 16, 3, 15) == seccomp.NO_FAMILY
+        for number in seccomp.FCNTL.get(architecture, ()):
+            said = {n: answer(architecture, number, 0, n) for n in range(2048)}
+            assert {n for n in said if said[n] != seccomp.ALLOW} == {1024, 1040}
         for number in sockets[2:]:
             found = {n for n in range(64) if answer(architecture, number, n) == seccomp.REFUSE}
             assert found == {1, 8}, "of the calls in one, those that make a socket"
