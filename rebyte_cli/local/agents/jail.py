@@ -50,13 +50,10 @@ SECRET = (
 
 # More than a build on a large machine needs, and few enough to survive a fork bomb.
 PROCESSES = 4096
-# Run inside the jail before the agent. When memory runs out, the kernel ends the agent first; no
-# core dump puts its key into the workspace. Processes are counted as the kernel does it: not those
-# of root, and before Linux 5.14 those outside the jail, too.
+# Run inside the jail before the agent. No core dump puts its key into the workspace. Processes are
+# counted as the kernel does it: not root's, and before Linux 5.14 those outside the jail, too.
 LIMITS = (
-    "{ echo 500 > /proc/self/oom_score_adj; ulimit -c 0;"
-    f" ulimit -u {PROCESSES} || ulimit -p {PROCESSES}; }} 2>/dev/null;"
-    ' exec "$@"'
+    f'{{ ulimit -c 0; ulimit -u {PROCESSES} || ulimit -p {PROCESSES}; }} 2>/dev/null; exec "$@"'
 )
 # What `setsid -c` does, for a process that leads its session.
 CONTROLLED = (
@@ -284,4 +281,6 @@ def _base() -> list[str]:
     for name in SECRET:
         if os.path.exists(f"/proc/{name}"):
             line += ["--ro-bind", os.devnull, f"/proc/{name}"]  # a device, which cannot be opened
+    if os.geteuid() == 0:  # the owner of all that is left there, whose modes are the machine's
+        line += ["--remount-ro", "/proc"]
     return [*line, "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108 - the jail's own

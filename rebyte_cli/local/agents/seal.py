@@ -3,13 +3,17 @@
     python -I -S -c BOOT PACKAGE_FOLDER PROGRAM [ARGUMENT]…
 
 Namespaces do not cover abstract Unix sockets while the network is shared, nor the kernel's
-keyrings. A Landlock scope, a fresh session keyring and a filter of system calls do.
+keyrings. A Landlock scope, a fresh session keyring and a filter of system calls do. The jail has
+the devices of this machine, whose modes their owner could change there: for root, they are mounted
+read-only, which does not keep anything from reading and writing them.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 from . import seccomp
 
@@ -23,6 +27,11 @@ SCOPES_SINCE = 6  # the version of Landlock, Linux 6.12
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 SET_NO_NEW_PRIVS = 38
 JOIN_SESSION_KEYRING = 1
+DEVICES = [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
+NEW_MOUNTS = 0x20000  # CLONE_NEWNS
+READ_ONLY, NO_SETUID, NO_PROGRAMS, REMOUNT, BIND = 1, 2, 8, 32, 4096
+DOWN_THE_TREE, FROM_OUTSIDE_ALONE = 16384, 1 << 19  # MS_REC, MS_SLAVE
+EASY_TO_KILL = "500"  # when memory runs out, the kernel ends the agent first
 
 
 def has_scopes(program: str) -> bool:
@@ -37,6 +46,10 @@ def main() -> None:
     words = sys.argv[1:]
     program = words[0]
     try:
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(EASY_TO_KILL, encoding="ascii")
+        if os.geteuid() == 0:
+            _hold_devices()
         _leave_keyring()
         if has_scopes(program):
             _enter_scope()
@@ -45,6 +58,40 @@ def main() -> None:
         os.execv(program, words)  # noqa: S606 - becoming that program is the task
     except OSError as error:
         sys.exit(f"The sandbox cannot be made: {error}")
+
+
+def _hold_devices() -> None:
+    """See the devices read-only from now on, standard streams included.
+
+    Root in a container without the right to mount has those of the container.
+    """
+    import ctypes
+    import errno
+    import stat
+
+    if ctypes.CDLL(None, use_errno=True).unshare(NEW_MOUNTS):
+        if _error() != errno.EPERM:
+            raise _failure("unshare")
+        return
+    _mount(b"/", b"/", FROM_OUTSIDE_ALONE | DOWN_THE_TREE)
+    for path in map(os.fsencode, filter(os.path.exists, DEVICES)):
+        _mount(path, path, BIND)
+        _mount(path, path, REMOUNT | BIND | READ_ONLY | NO_SETUID | NO_PROGRAMS)
+    null = os.stat(os.devnull).st_rdev
+    for number in range(3):
+        with suppress(OSError):  # it is closed
+            status = os.fstat(number)
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == null:
+                again = os.open(os.devnull, os.O_RDWR)
+                os.dup2(again, number)
+                os.close(again)
+
+
+def _mount(source: bytes, target: bytes, flags: int) -> None:
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).mount(source, target, None, ctypes.c_ulong(flags), None):
+        raise _failure("mount")
 
 
 def _leave_keyring() -> None:

@@ -39,6 +39,42 @@ def test_nothing_of_the_kernel_can_be_written(bench: Bench) -> None:
     assert set(answer.split()) <= DEVICES | terminals | masked
 
 
+# With the mode that it has: an attack that succeeds does no harm.
+CHANGE = """
+import os, stat, sys
+for path in [0, *sys.argv[1:]]:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    for change in (lambda: os.chmod(path, mode), lambda: os.utime(path)):
+        try:
+            change()
+            print("changed", path)
+        except OSError:
+            pass
+print(open("/dev/null", "w").write("x"), open("/dev/zero", "rb").read(1))
+"""
+
+
+def test_modes_and_times_of_the_machine_stay(tmp_path: Path) -> None:
+    """As root, who owns the devices and all of /proc, which is the same in every namespace."""
+    need_jail(tmp_path)
+    for name in ("code", "home"):
+        (tmp_path / name).mkdir()
+    files = [entry.path for entry in os.scandir("/proc") if entry.is_file(follow_symlinks=False)]
+    assert "/proc/meminfo" in files
+    words = [PYTHON, "-I", "-c", CHANGE, *sorted(DEVICES), *sorted(files)]
+    line = jail.command(jail.confine(tmp_path, jailed=True), words, needs=[sys.base_prefix])
+    done = subprocess.run(
+        line,
+        env={"PATH": jail.SYSTEM_PATH},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["1 b'\\x00'"], done.stderr
+
+
 def test_the_devices_are_those_that_every_program_has(bench: Bench) -> None:
     lines = (
         "find /dev /tmp /run /var ! -type l '(' -exec test -c {} ';' -o -exec test -b {} ';' ')'"
