@@ -16,6 +16,8 @@ from .run_meter import RunMeter
 # What to do then: `on_limit` in the options of a run; anything else is the name of an executor.
 WAIT, STOP = "wait", "stop"
 REACHED = "its usage limit is reached"
+# What an agent says counts for so long where a gateway sees its model. Then one run tries again.
+LONGEST_BELIEVED = 3600.0
 
 
 def waited_for(options: Mapping[str, Any]) -> str:
@@ -55,12 +57,13 @@ class RunLimit:
         return "" if refused is None else REACHED
 
     def _refused_for(self, parser: Parser | None) -> float | None:
-        told = parser.refused_for if parser and self._may_believe else None
-        return self._meter.refused_for or told
+        return self._meter.refused_for or self._believed(parser.refused_for if parser else None)
 
-    @property
-    def _may_believe(self) -> bool:
-        return self.believes_agent or self._meter.was_refused
+    def _believed(self, told: float | None) -> float | None:
+        """What of the seconds counts that an agent has told."""
+        if told is None or self.believes_agent:
+            return told
+        return min(told, LONGEST_BELIEVED) if self._meter.was_refused else None
 
     def pass_on(self) -> None:
         """Let the other runs of the account follow, if they waited for this one."""
@@ -76,8 +79,8 @@ class RunLimit:
     def raise_if_refused(self, parser: Parser, reason: str) -> None:
         """Raise RunLimited if the agent failed for `reason` because the limit is reached."""
         found = self._refused_for(parser)
-        if found is None and self._may_believe:
-            found = limit_words.seconds_left(reason, time.time())
+        if found is None:
+            found = self._believed(limit_words.seconds_left(reason, time.time()))
         if found is not None:
             self._account.reach(found)
             raise RunLimited
