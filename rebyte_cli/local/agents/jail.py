@@ -33,6 +33,8 @@ ETC = (
 )  # fmt: skip
 SHARED_VARIABLES = (
     "TERM", "LANG", "LANGUAGE", "TZ", "COLORTERM",
+    "LC_ADDRESS", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION", "LC_MEASUREMENT",
+    "LC_MESSAGES", "LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
     "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
@@ -141,7 +143,6 @@ def environment(
 ) -> dict[str, str]:
     """The environment of every program in the jail: an allow-list of `outside`."""
     result = {name: outside[name] for name in SHARED_VARIABLES if name in outside}
-    result |= {name: value for name, value in outside.items() if name.startswith("LC_")}
     path = SYSTEM_PATH if confinement.jailed else outside.get("PATH", SYSTEM_PATH)
     result["PATH"] = ":".join([*folders, path])
     result["HOME"] = confinement.home.inside

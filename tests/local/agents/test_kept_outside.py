@@ -72,14 +72,16 @@ def test_variables(
 ) -> None:
     """A name that begins like a setting's is none; addresses may have passwords in them."""
     monkeypatch.setenv("GEMINI_API_KEY", "gemini-HIDDEN-key")
-    for name in VARIABLES[kind]:
+    for name in (*VARIABLES[kind], "LC_SECRET"):
         monkeypatch.setenv(name, HIDDEN)
     for name in ADDRESSES[kind] if network == "list" else ():
         monkeypatch.setenv(name, f"https://user:{HIDDEN}@example.com/v1")
     if kind in SETTINGS:
         monkeypatch.setenv(SETTINGS[kind], "mine")
+    monkeypatch.setenv("LC_TIME", "C")
     seen = look(kind, network=network)
     assert kind not in SETTINGS or f"{SETTINGS[kind]}=mine\n" in seen
+    assert "LC_TIME=C\n" in seen
     own_key = "GEMINI_API_KEY=gemini-HIDDEN-key" if network == "host" else "none"
     assert [each for each in secrets(seen) if each != own_key] == []
 
