@@ -83,7 +83,8 @@ class BatchOptions(NamedTuple):
     and how long scans must agree that there is no task before it is sent again. `budget` is what
     the tasks of all runs of this journal may use together (None: any amount); with `limits_runs`,
     the service is told, which ends tasks that run when they have used it up. `is_exact`: the
-    service is known to show prompts as they were sent, as that on this machine does.
+    service is known to show prompts as they were sent, as that on this machine does. `title` is
+    what its pages call the batch.
     """
 
     jobs: int = 8
@@ -97,6 +98,7 @@ class BatchOptions(NamedTuple):
     budget: Budget | None = None
     limits_runs: bool = False
     is_exact: bool = False
+    title: str = "batch"
 
 
 class Runner:
@@ -386,7 +388,9 @@ class Runner:
             # All runs of this journal share one name, so that those whose batch was killed, and
             # that work on, count for those that are created after it.
             limits = self._options.budget.fields if self._options.budget else {}
-            self._workers.more = {**limits, "budgetOf": self._journal.name}
+            name = self._journal.name
+            batch = {"id": name, "title": self._options.title, "lines": len(self._plan.mine)}
+            self._workers.more = {**limits, "budgetOf": name, "batch": batch}
 
     def _spend(self, index: int, task: Mapping[str, Any]) -> None:
         """Count what a task has used so far; it may run on."""

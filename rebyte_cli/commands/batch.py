@@ -355,7 +355,7 @@ def command(
         if budget is not None:
             max_running = max_running or jobs
             _check_prices(app, budget, batch, plan)
-        options = options._replace(max_running=max_running, budget=budget)
+        options = options._replace(max_running=max_running, budget=budget, title=source.name)
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
         checks = _checks(app, asked_checks, options, batch, plan, no_jail=no_jail)

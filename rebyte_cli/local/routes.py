@@ -71,6 +71,10 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/run/<task_id>", pages.run),
     ("GET", "/run/<task_id>/events", event_stream.events),
     ("GET", "/run/<task_id>/changes.patch", pages.patch),
+    ("POST", "/run/<task_id>/prompts", pages.follow_up),
+    ("POST", "/run/<task_id>/answer", pages.answer),
+    ("POST", "/run/<task_id>/cancel", pages.cancel),
+    ("POST", "/actions", pages.allow_actions),
     ("GET", "/share/<task_id>", pages.share),
     ("GET", "/agent/computer/<computer>", pages.computer),
     ("GET", "/static/<name>", pages.static),
@@ -110,7 +114,7 @@ class Api:
             else:
                 pages.recognize(self._context, request)
             endpoint, arguments = match(request.path, request.method)
-            is_page = not _is_api(request.path)
+            is_page = not _is_api(request.path) and request.method != "POST"
             if is_page and request.method == "GET" and "key" in request.args:
                 return pages.enter(self._context, request)
             answer: HttpResponse = endpoint(self._context, request, **arguments)

@@ -24,7 +24,7 @@ from .ballast import make_room
 
 BUSY_SECONDS = 30.0
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS workspaces (id TEXT PRIMARY KEY, created INTEGER NOT NULL);
@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS computers (
 CREATE TABLE IF NOT EXISTS tasks (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, workspace TEXT NOT NULL,
   created INTEGER NOT NULL, executor TEXT NOT NULL, model TEXT NOT NULL, title TEXT NOT NULL,
-  visibility TEXT NOT NULL DEFAULT 'shared', deleted INTEGER, unsettled INTEGER NOT NULL DEFAULT 1);
+  visibility TEXT NOT NULL DEFAULT 'shared', deleted INTEGER, unsettled INTEGER NOT NULL DEFAULT 1,
+  batch TEXT);
 CREATE INDEX IF NOT EXISTS newest ON tasks (created DESC, seq DESC) WHERE deleted IS NULL;
 CREATE INDEX IF NOT EXISTS unsettled ON tasks (seq) WHERE unsettled = 1;
 CREATE INDEX IF NOT EXISTS residents ON tasks (workspace);
@@ -45,6 +46,8 @@ CREATE TABLE IF NOT EXISTS prompts (
   plan TEXT NOT NULL, answer TEXT NOT NULL,
   canceled INTEGER, replied INTEGER, reply TEXT, kept INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS of_task ON prompts (task, seq);
+CREATE TABLE IF NOT EXISTS batches (
+  id TEXT PRIMARY KEY, title TEXT NOT NULL, lines INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, filename TEXT NOT NULL, type TEXT NOT NULL, created INTEGER NOT NULL,
   size INTEGER, sha256 TEXT, uploaded INTEGER);
@@ -76,7 +79,7 @@ CREATE TABLE IF NOT EXISTS run_events (
 """
 TABLES = (
     "workspaces", "computers", "tasks", "prompts", "files", "artifacts", "webhooks",
-    "deliveries", "leaks", "refusals", "runs", "run_events",
+    "deliveries", "leaks", "refusals", "runs", "run_events", "batches",
 )  # fmt: skip
 
 # What SQLite says, by its primary result codes.
@@ -369,6 +372,10 @@ def _create(connection: sqlite3.Connection) -> None:
         if "parked" not in _columns(connection, "runs"):
             connection.execute("ALTER TABLE runs ADD COLUMN parked INTEGER")
             connection.execute("ALTER TABLE runs ADD COLUMN worked INTEGER NOT NULL DEFAULT 0")
+        # Since format 6.
+        if "batch" not in _columns(connection, "tasks"):
+            connection.execute("ALTER TABLE tasks ADD COLUMN batch TEXT")
+        connection.execute("CREATE INDEX IF NOT EXISTS of_batch ON tasks (batch, seq)")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

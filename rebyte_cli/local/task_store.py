@@ -30,6 +30,7 @@ class TaskRecord(NamedTuple):
     title: str
     visibility: str
     deleted: int | None
+    batch: str | None  # what tasks of one batch have in common
     runs: list[Run]
 
     def status(self, now: int) -> str:
@@ -115,6 +116,7 @@ def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task
             json.loads(row["title"]),
             row["visibility"],
             row["deleted"],
+            row["batch"],
             _runs(prompts[row["id"]], recorded),
         )
         for row in rows

@@ -47,6 +47,7 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
     """POST /tasks."""
     order = _order(context, http.body_of(request))
     workspace = http.optional_text(order.body, "workspaceId", most=200, least=1)
+    batch = _batch(order.body)
     launch = gate.launch(context, request, order.executor, order.body)
     base = None
     if launch is None:
@@ -65,17 +66,12 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
         model = order.model or "lite" if launch is None else launch.model
         title = json.dumps(simulation.make_title(order.prompt))
         db.execute(
-            "INSERT INTO tasks (id, workspace, created, executor, model, title)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                task_id,
-                workspace,
-                now,
-                executor,
-                model,
-                title,
-            ),
+            "INSERT INTO tasks (id, workspace, created, executor, model, title, batch)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (task_id, workspace, now, executor, model, title, batch and batch[0]),
         )
+        if batch:
+            db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?)", batch)
         place, worker = (task_id, workspace), (executor, model)
         _add_prompt(context, db, place, order, worker, (now, ready), launch, base)
     answer: JsonObject = {
@@ -90,7 +86,14 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
 
 def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """POST /tasks/{id}/prompts. Without executor or model those of the task are used."""
-    order = _order(context, http.body_of(request))
+    return add_follow_up(context, request, task_id, http.body_of(request))
+
+
+def add_follow_up(
+    context: Context, request: HttpRequest, task_id: str, body: JsonObject
+) -> HttpResponse:
+    """What `follow_up` does, for a body that was read."""
+    order = _order(context, body)
     caller = caller_of(context, request)
     with context.store.read() as db:
         task = load_task(db, caller, task_id)
@@ -129,18 +132,36 @@ def list_page(context: Context, request: HttpRequest) -> HttpResponse:
 
 
 def newest(
-    context: Context, request: HttpRequest, limit: int, offset: int
+    context: Context,
+    request: HttpRequest,
+    limit: int,
+    offset: int,
+    *,
+    words: str = "",
+    batch: str = "",
 ) -> tuple[list[TaskRecord], int]:
-    """Tasks that this request may see, newest first, and how many there are in all."""
-    shown = "deleted IS NULL"
+    """Tasks that this request may see, newest first, and how many there are in all.
+
+    With `words`, those that have them in a prompt or whose id they begin; with `batch`, its own.
+    """
+    shown, values = "deleted IS NULL", list[str]()
     if not caller_of(context, request).is_own:
         shown += f" AND {is_open('tasks.workspace')}"
+    if batch:
+        shown += " AND batch = ?"
+        values.append(batch)
+    if words:
+        shown += (
+            " AND (instr(tasks.id, ?) = 1 OR EXISTS (SELECT 1 FROM prompts"
+            " WHERE task = tasks.id AND instr(lower(text), lower(?))))"
+        )
+        values += [words, words]
     with context.store.read() as db:
-        total = db.execute(f"SELECT count(*) FROM tasks WHERE {shown}").fetchone()[0]  # noqa: S608 -- ours
+        total = db.execute(f"SELECT count(*) FROM tasks WHERE {shown}", values).fetchone()[0]  # noqa: S608 -- ours
         rows = db.execute(
-            f"SELECT * FROM tasks WHERE {shown}"  # noqa: S608 - one of two literals
+            f"SELECT * FROM tasks WHERE {shown}"  # noqa: S608 - put together from literals
             " ORDER BY created DESC, seq DESC LIMIT ? OFFSET ?",
-            (limit, offset),
+            (*values, limit, offset),
         )
         return load_tasks(db, rows), total
 
@@ -289,6 +310,18 @@ def _order(context: Context, body: JsonObject) -> PromptBody:
         http.objects(body, "files"),
         body,
     )
+
+
+def _batch(body: JsonObject) -> tuple[str, str, int] | None:
+    """Id, title and number of lines of the batch that a task belongs to, for the pages.
+
+    `batch` is this service's own extension.
+    """
+    given = body.get("batch")
+    if not isinstance(given, dict):
+        return None
+    name, title = http.text(given, "id", most=200), http.text(given, "title", most=2000)
+    return name, title, http.integer(given.get("lines"), "batch.lines")
 
 
 def _add_prompt(

@@ -66,6 +66,10 @@ class AgentPermission:
         """
         return self._derive("pages")
 
+    def action_key(self) -> str:
+        """What a page sends besides the page key when it starts, answers or cancels something."""
+        return self._derive("actions")
+
     def proof(self, challenge: str, instance: str, base_url: str) -> str:
         """What shows that a service has the machine's own key, and would act as this one.
 

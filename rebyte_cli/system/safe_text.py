@@ -1,0 +1,64 @@
+"""Text from elsewhere without the characters that hide or reorder what is read.
+
+The API, a file name or an agent can send control sequences that move a cursor, change the
+clipboard, or show text in another order. `clean` turns them into visible escapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# C0 except tab and newline, DEL, C1, characters that reorder or hide text (soft hyphen, zero width
+# space, bidi, invisible operators, annotations), the byte order mark, lone surrogates (no encoding
+# takes them), and the tags and variation selectors that can carry invisible text. What people
+# write with stays: joiners and directional marks (U+200C to U+200F: Persian, Hindi, Hebrew, emoji)
+# and the selectors up to U+FE0F (emoji, CJK).
+_UNSAFE = (
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e01ef]"
+)
+_FIRST_SELECTOR = "\U000e0100"  # from here on characters count as printable although nothing shows
+_FEW = 64  # up to so many different characters are replaced one by one, which is fastest
+
+
+def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
+    """`text` with `escape(code point)` in place of each character that must not be printed.
+
+    Linear in the length of the text, however many there are.
+    """
+    if is_plain(text) or is_plain(text.replace("\n", "")):  # settles nearly all text
+        return text
+    import re
+
+    found = set(re.findall(_UNSAFE, text))
+    if len(found) > _FEW:
+        return re.sub(_UNSAFE, lambda match: escape(ord(match[0])), text)
+    for character in found:
+        text = text.replace(character, escape(ord(character)))
+    return text
+
+
+def is_plain(text: str) -> bool:
+    """Whether `text` is one line in which every character shows; `clean` returns it as it is."""
+    return text.isprintable() and (text.isascii() or max(text) < _FIRST_SELECTOR)
+
+
+def _visible(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def clean(text: str) -> str:
+    r"""`text` with each dangerous character as a visible escape (`\x1b`, `\u202e`).
+
+    Tabs, newlines and all other text stay as they are, so cleaning is idempotent.
+    """
+    return replace_unsafe(text, _visible)
+
+
+def one_line(text: str) -> str:
+    """Like `clean`, for text that must stay on one line: tabs and newlines become spaces."""
+    if is_plain(text):
+        return text
+    return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
