@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..system.web_page import folded, h
 
 
-class PatchedFile(NamedTuple):
+class FileDiff(NamedTuple):
     """The part of a patch that changes one file: its path, and all its lines, headers too."""
 
     name: str
@@ -34,7 +34,7 @@ def render(text: str) -> str:
     )
 
 
-def _files(text: str) -> Iterator[PatchedFile]:
+def _files(text: str) -> Iterator[FileDiff]:
     """The files of a patch that git made, or of any other unified diff."""
     lines: list[str] = []
     for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n"):
@@ -46,7 +46,7 @@ def _files(text: str) -> Iterator[PatchedFile]:
         yield _file(lines)
 
 
-def _file(lines: list[str]) -> PatchedFile:
+def _file(lines: list[str]) -> FileDiff:
     name, old, added, removed, is_header = lines[0].rpartition(" b/")[2], "", 0, 0, True
     for line in lines:
         is_header = is_header and not line.startswith("@@")
@@ -57,7 +57,7 @@ def _file(lines: list[str]) -> PatchedFile:
         elif not is_header:
             added += line.startswith("+")
             removed += line.startswith("-")
-    return PatchedFile(old if name == "/dev/null" else name, lines, added, removed)
+    return FileDiff(old if name == "/dev/null" else name, lines, added, removed)
 
 
 def _counts(added: int, removed: int) -> str:

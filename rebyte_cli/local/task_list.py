@@ -23,7 +23,7 @@ ENDED = ("completed", "failed", "canceled")
 STATUSES = ("waiting", "running", "limited", "queued", *ENDED)  # in this order beside each other
 
 
-class Search(NamedTuple):
+class TaskSearch(NamedTuple):
     """What a list is limited to: words of prompts, a status, and a batch; empty for any."""
 
     q: str
@@ -31,7 +31,7 @@ class Search(NamedTuple):
     batch: str
 
     @classmethod
-    def of(cls, request: HttpRequest) -> Search:
+    def of(cls, request: HttpRequest) -> TaskSearch:
         """The search in the query of a request."""
         return cls(*(request.args.get(name, "") for name in cls._fields))
 
@@ -58,7 +58,7 @@ class Found(NamedTuple):
 
 def render(context: Context, request: HttpRequest) -> tuple[str, str]:
     """The title of the page, which says what goes on, and its body."""
-    search, (_, offset) = Search.of(request), http.page_of(request)
+    search, (_, offset) = TaskSearch.of(request), http.page_of(request)
     now, wanted = context.store.now(), {"words": search.q, "batch": search.batch}
     tasks, total = newest(context, request, COUNTED, 0, **wanted)
     with context.store.read() as db:
@@ -87,7 +87,7 @@ def render(context: Context, request: HttpRequest) -> tuple[str, str]:
     return ", ".join([*busy, name]), body
 
 
-def _find(search: Search) -> str:
+def _find(search: TaskSearch) -> str:
     """The search, which needs the script: without one, a form could not be sent."""
     kept = "".join(
         f'<input type="hidden" name="{name}" value="{h(value)}">'
@@ -100,7 +100,7 @@ def _find(search: Search) -> str:
     )
 
 
-def _chips(search: Search, counts: Counter[str]) -> str:
+def _chips(search: TaskSearch, counts: Counter[str]) -> str:
     """Links to the tasks of each status, with their number."""
     texts = {"": "All"} | {name: f"{badge(name)} {counts[name]}" for name in STATUSES}
     items = "".join(
@@ -117,7 +117,7 @@ def _batches(db: sqlite3.Connection) -> dict[str, tuple[str, int]]:
 
 
 def _progress(
-    search: Search, found: Found, batches: Mapping[str, tuple[str, int]], now: int
+    search: TaskSearch, found: Found, batches: Mapping[str, tuple[str, int]], now: int
 ) -> str:
     """How far the batch is that is shown, or the newest ones are."""
     several: dict[str, list[TaskRecord]] = {}
@@ -164,7 +164,7 @@ def _row(db: sqlite3.Connection, task: TaskRecord, now: int) -> str:
     )
 
 
-def _pages(search: Search, offset: int, total: int) -> str:
+def _pages(search: TaskSearch, offset: int, total: int) -> str:
     links = [
         search.link("Newer", max(0, offset - PER_PAGE)) if offset else "",
         search.link("Older", offset + PER_PAGE) if offset + PER_PAGE < total else "",

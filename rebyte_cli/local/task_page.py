@@ -124,11 +124,7 @@ def _question(run: Run, events: Sequence[ScheduledEvent], now: int, may_act: boo
     waiting = run.question(now)
     if waiting is None:
         return ""
-    asked = next(
-        one.payload
-        for one in reversed(events)
-        if one.kind == "ask_user_question" and one.payload.get("messageId") == waiting.message
-    )
+    asked = next(one.payload for one in reversed(events) if one.kind == "ask_user_question")
     parts = asked.get("questions") or [asked]
     name, task = run.prompt.id, run.prompt.task
     fields = "".join(_part(f"{name}-{number}", part) for number, part in enumerate(parts, 1))

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from tests.witness import Caller, Clock, serving
+from rebyte_cli.local.agents.edge import RECORD
+from rebyte_cli.local.agents.workspace import Workspace
+from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord
+from tests.witness import Answer, Caller, Clock, serving
 
 PATCH = b"""\
 diff --git a/a.txt b/a.txt
@@ -46,6 +50,13 @@ def page(caller: Caller, path: str) -> str:
     assert answer.status == 200, answer
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     return answer.raw.decode()
+
+
+def place(answer: Answer) -> str:
+    """Where a link with a key leads, without what stays in the browser."""
+    where, _, rest = answer.headers["location"].partition("#")
+    assert re.fullmatch("enter=[0-9a-f]{48}", rest)
+    return where
 
 
 def text(html: str) -> str:
@@ -89,7 +100,7 @@ def test_list_in_pages(caller: Caller, clock: Clock) -> None:
     assert "1 to 50 of 51" in text(first)
     assert '<a href="/?offset=50">Older</a>' in first
     assert "51 to 51 of 51" in text(second)
-    assert '<a href="/?offset=0">Newer</a>' in second
+    assert '<a href="/">Newer</a>' in second
     assert "Task 0" in text(second)
 
 
@@ -129,6 +140,221 @@ def test_question(caller: Caller, clock: Clock) -> None:
     assert shown.count("waiting") == 2
     assert "Question 1 of 2 Question 2 of 2" in shown
     assert f"rebyte answer {task['id']}" in shown
+    assert "Go on Take the default." not in shown  # for a browser that may answer only
+
+
+HOSTILE = """# <script>alert(1)</script>
+[a](javascript:alert(1)) [b](https://x.example/"onclick=alert(1)) ![c](https://x.example/c.png)
+<img src=x onerror=alert(1)> <https://x.example/"> [d](/run/x) `<b>` \u202e
+```<i>
+</pre><script>
+```
+| a |
+|:-:|
+| <b> |"""
+
+
+class Tags(HTMLParser):
+    """What a browser makes of HTML: its tags, attributes and links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.links: list[str | None] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes.update(name for name, _ in attrs)
+        self.links += [value for name, value in attrs if name == "href"]
+
+
+def test_what_an_agent_says_is_markdown_and_never_more(caller: Caller, clock: Clock) -> None:
+    said = re.sub(r"[\n\]\u202e]", lambda one: f"\\u{ord(one[0]):04x}", HOSTILE)
+    task = caller.create(f"[[title=<b>\\u202e]] [[run=0]] [[say={said}]]")
+    clock.advance(1)
+    html = page(caller, f"/run/{task['id']}").partition("<h3>Answer</h3>")[2]
+    assert html.startswith('<div class="markdown"><h4>&lt;script&gt;alert(1)&lt;/script&gt;</h4>')
+    tags = Tags()
+    tags.feed(html.partition("</section>")[0])
+    expected = "div h4 p br a code pre table thead tbody tr th td"
+    assert " ".join(sorted(tags.names)) == " ".join(sorted(expected.split()))
+    assert tags.attributes == {"class", "tabindex", "href", "rel", "id", "data-changes"}
+    quoted = "https://x.example/%22"
+    assert tags.links == [f"{quoted}onclick=alert(1)", "https://x.example/c.png", quoted]
+    assert "[a](javascript:alert(1))" in text("<main" + html)
+    assert "\u202e" not in html
+
+
+def test_files_of_a_patch_are_folded_and_counted(caller: Caller) -> None:
+    second = b"diff --git a/<b> b/<b>\nnew file mode 100644\n--- /dev/null\n+++ b/<b>\n"
+    hunk = b"@@ -0,0 +1,2 @@\n+++ b/x\n+y\r\ndiff --git a/gone b/gone\n--- a/gone\n+++ /dev/null\n"
+    task = caller.create("Change it [[run=0]]")
+    patch = PATCH + second + hunk + b"@@ -1 +0,0 @@\n--- old\n"
+    caller.put_artifact(task["workspaceId"], "changes.patch", patch)
+    html = page(caller, f"/run/{task['id']}")
+    assert re.findall(r"<summary><code>.*?</summary>", html) == [
+        f'<summary><code>{name}</code> <ins class="count">+{added}</ins>'
+        f' <del class="count">−{removed}</del></summary>'  # noqa: RUF001
+        for name, added, removed in (("a.txt", 1, 1), ("&lt;b&gt;", 2, 0), ("gone", 0, 1))
+    ]
+    assert "3 files +3 −2" in text(html)  # noqa: RUF001
+    assert "<ins>+y\n</ins>" in html
+    assert '<details class="file" id="file-1">' in html  # folded
+
+
+def test_usage_and_cost(caller: Caller, clock: Clock) -> None:
+    task = caller.create("Hello [[run=0]] [[usage=1200:80:0.02]]")
+    more = {"prompt": "More [[run=0]] [[usage=34:6:0.005]]"}
+    caller.call("POST", f"/tasks/{task['id']}/prompts", more)
+    clock.advance(1)
+    shown = text(page(caller, f"/run/{task['id']}"))
+    assert "· 2 requests, 1,234 tokens in, 86 out, $0.025" in shown
+    assert "1 request, 34 tokens in, 6 out, $0.005" in shown
+
+
+def test_hosts_that_were_refused(caller: Caller, tmp_path: Path) -> None:
+    task = caller.create("Real [[run=0]]")
+    prompt = caller.task(task["id"])["prompts"][0]["id"]
+    pretend_real(tmp_path / "state", task)
+    folder = Workspace(tmp_path / "state", task["workspaceId"]).run_folder(prompt)
+    folder.mkdir(parents=True)
+    record = RequestRecord(str(folder / RECORD))
+    for _ in range(2):
+        refused = "it is not allowed"
+        record.add(
+            RequestEntry(
+                1, "<evil>.example", 443, "CONNECT", "", refused=refused, option="--allow x"
+            )
+        )
+    record.add(RequestEntry(1, "fine.example", 443, "CONNECT", ""))
+    shown = text(browse(caller, f"/run/{task['id']}"))
+    assert "Network refused Host Requests Reason Allowed by" in shown
+    assert "<evil>.example 2 it is not allowed --allow x" in shown
+    assert "fine.example" not in shown
+
+
+def test_search_and_filter(caller: Caller, clock: Clock) -> None:
+    one = caller.create("Fix the Löwe [[run=0]]")
+    caller.create("Fix the cat [[run=1h]]")
+    caller.create("Ask <me> [[ask]] [[run=0]]")
+    clock.advance(1)
+
+    def titles(query: str) -> list[str]:
+        return re.findall(r'<span id="title-[^>]*>(.*?)</span>', page(caller, f"/?{query}"))
+
+    assert titles("q=FIX") == ["Fix the cat", "Fix the Löwe"]
+    assert titles("q=L%C3%B6we") == titles(f"q={one['id'][:9]}") == ["Fix the Löwe"]
+    assert titles("status=waiting") == titles("q=%3Cme") == ["Ask &lt;me&gt;"]
+    assert titles("status=running&q=L%C3%B6we") == []
+    assert titles("batch=none") == []
+    html = page(caller, "/")
+    assert "All waiting 1 running 1 completed 1" in text(html)
+    assert "<title>1 waiting, 1 running, Tasks - rebyte local</title>" in html
+    evil = page(caller, "/?q=%22%3E%3Cscript%3E&status=%22%3E&batch=%22%3E")
+    assert "<script>" not in evil
+    assert '">"' not in evil
+
+
+def test_batch_with_its_progress(caller: Caller, clock: Clock) -> None:
+    batch = {"id": "b1", "title": "<tasks>.jsonl", "lines": 4}
+    caller.create("Alone [[run=0]]")
+    caller.create("One [[run=0]] [[usage=5:6]]", batch=batch)
+    caller.create("Two [[run=1h]]", batch=batch)
+    clock.advance(1)
+    home = page(caller, "/")
+    assert "Batches <tasks>.jsonl 1 of 4 ended" in text(home)
+    assert '<a href="/?batch=b1">&lt;tasks&gt;.jsonl</a>' in home
+    html = page(caller, "/?batch=b1")
+    shown = text(html)
+    assert "<tasks>.jsonl 1 to 2 of 2" in shown
+    assert "1 of 4 ended 1 request, 5 tokens in, 6 out" in shown
+    assert "Alone" not in shown
+    assert re.findall(r'<rect class="(\w+)" x="(\d)" width="(\d)"', html) == [
+        ("completed", "0", "1"),
+        ("running", "1", "1"),
+    ]
+
+
+def session(caller: Caller) -> dict[str, str]:
+    """The headers of a page that may act, in a browser that has opened a link."""
+    link = caller.service.pages_url.partition("?")[2]
+    answer = caller.call("GET", f"//?{link}", check=False)
+    headers = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+    once = answer.headers["location"].partition("#enter=")[2].encode()
+    key = caller.call("POST", "//actions", data=once, headers=headers, check=False)
+    assert key.status == 200
+    again = caller.call("POST", "//actions", data=once, headers=headers, check=False)
+    assert again.status == 403
+    return {**headers, "Rebyte-Actions": key.raw.decode()}
+
+
+def browse(caller: Caller, path: str) -> str:
+    """The HTML of a page in a browser that has opened a link."""
+    return caller.call("GET", f"/{path}", headers=session(caller), check=False).raw.decode()
+
+
+def test_follow_up_answer_and_cancel_from_the_page(caller: Caller, clock: Clock) -> None:
+    task = caller.create("Ask [[ask]] [[run=0]]")["id"]
+    clock.advance(1)
+    caller.key = None
+    headers = session(caller)
+    html = browse(caller, f"/run/{task}")
+    message, action = re.findall(r'data-message="(\w+)" data-action="(\d+)"', html)[0]
+    assert "Go on Take the default." in text(html)
+    body = {"messageId": message, "actionId": int(action), "answer": {"selectedOptions": [1]}}
+    for path, given in (
+        ("answer", body),
+        ("prompts", {"prompt": "More [[run=1h]]", "executor": "codex"}),
+        ("cancel", {}),
+    ):
+        done = caller.call("POST", f"//run/{task}/{path}", given, headers=headers, check=False)
+        assert done.status in (200, 201), done
+    html = browse(caller, f"/run/{task}")
+    assert "Answered: Stop here" in text(html)
+    assert "Prompt 2 canceled More" in text(html)
+    assert "codex" not in text(html)  # a page chooses nothing but the text
+    assert 'data-confirm="' not in html  # there is nothing left to cancel
+
+
+def test_only_a_page_of_this_port_acts(caller: Caller) -> None:
+    """Forms of foreign pages, names that lead here, and a cookie that another port has seen."""
+    task = caller.create("Go on [[run=1h]]")["id"]
+    path, host = f"//run/{task}/cancel", caller.service.origin.removeprefix("http://")
+    caller.key = None
+    good = session(caller)
+    assert caller.call("GET", path, headers=good, check=False).status == 405
+    for status, changed in (
+        (403, {"Rebyte-Actions": ""}),
+        (403, {"Rebyte-Actions": good["Cookie"].partition("=")[2]}),
+        (403, {"Cookie": ""}),
+        (403, {"Origin": "http://evil.example"}),
+        (403, {"Origin": "null"}),
+        (403, {"Origin": "http://127.0.0.1:1"}),
+        (403, {"Sec-Fetch-Site": "same-site"}),
+        (403, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}),
+        (421, {"Host": "evil.example"}),
+        (421, {"Host": f"evil.example:{host.rpartition(':')[2]}"}),
+    ):
+        answer = caller.call("POST", path, {}, headers={**good, **changed}, check=False)
+        assert (answer.status, "set-cookie" in answer.headers) == (status, False), changed
+    shown = browse(caller, f"/run/{task}")
+    assert "running" in text(shown)
+    assert good["Rebyte-Actions"] not in shown
+    for name in ("prompts", "answer"):
+        body = {"prompt": "x", "messageId": "x", "actionId": 1}
+        given = {**good, "Rebyte-Actions": "0" * 64}
+        answer = caller.call("POST", f"//run/{task}/{name}", body, headers=given, check=False)
+        assert answer.status == 403
+    origin = {**good, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    assert caller.call("POST", path, {}, headers=origin, check=False).status == 200
+
+
+def test_a_shared_page_has_no_forms(caller: Caller) -> None:
+    task = caller.create("Go on [[run=1h]]")["id"]
+    caller.call("PATCH", f"/tasks/{task}/visibility", {"visibility": "public"})
+    assert "data-post" in browse(caller, f"/run/{task}")
+    assert "data-post" not in browse(caller, f"/share/{task}")
 
 
 def test_patch_and_its_file(caller: Caller) -> None:
@@ -138,7 +364,8 @@ def test_patch_and_its_file(caller: Caller) -> None:
     assert caller.call("GET", f"/{path}/changes.patch", check=False).status == 404
     caller.put_artifact(task["workspaceId"], "changes.patch", PATCH)
     html = page(caller, path)
-    assert "<del>-&lt;old&gt;</del>\n<ins>+new</ins>\n</pre>" in html
+    assert "<del>-&lt;old&gt;\n</del><ins>+new\n</ins></pre>" in html
+    assert "1 file +1 −1" in text(html)  # noqa: RUF001
     whole = caller.call("GET", f"/{path}/changes.patch", check=False)
     assert whole.raw == PATCH
     assert whole.headers["content-type"] == "text/plain; charset=utf-8"
@@ -184,7 +411,7 @@ def test_link_that_serve_prints_lets_one_browser_in(caller: Caller, clock: Clock
     assert "set-cookie" not in wrong.headers
     assert caller.call("HEAD", path, check=False).status == 200  # a preview of the link
     answer = caller.call("GET", path, check=False)
-    assert (answer.status, answer.headers["location"]) == (303, "/")
+    assert (answer.status, place(answer)) == (303, "/")
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
@@ -205,10 +432,10 @@ def test_a_key_lets_a_browser_in_on_any_page_and_leaves_its_address(caller: Call
     caller.key = None
     key = caller.service.pages_url.partition("?")[2]
     answer = caller.call("GET", f"//run/{task}?a=1%202&{key}", check=False)
-    assert (answer.status, answer.headers["location"]) == (303, f"/run/{task}?a=1+2")
+    assert (answer.status, place(answer)) == (303, f"/run/{task}?a=1+2")
     odd = caller.service.pages_url.partition("?")[2]
     answer = caller.call("GET", f"//run/%5C%5Celsewhere?{odd}", check=False)
-    assert answer.headers["location"] == "/run/%5C%5Celsewhere"
+    assert place(answer) == "/run/%5C%5Celsewhere"
 
 
 AS_ANOTHER = """

@@ -5,7 +5,8 @@
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const main = () => document.querySelector("main");
 const root = document.documentElement;
-const shown = new Map(); // what the server last sent for each part that changes
+// What the server last sent for each part that changes.
+const shown = new Map();
 
 function changing(page) {
   localize(page);
@@ -48,7 +49,8 @@ async function load() {
   const answer = await fetch(url, { cache: "no-store" });
   if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
   const next = new DOMParser().parseFromString(await answer.text(), "text/html");
-  if (url !== location.href) return; // another search has begun
+  // Another search may have begun meanwhile.
+  if (url !== location.href) return;
   const atEnd = innerHeight + scrollY >= document.body.scrollHeight - 40;
   const followed = main().dataset.running === "true" && main().dataset.stream;
   const parts = changing(next);
@@ -70,7 +72,9 @@ function follow(url) {
   return new Promise((resolve) => {
     const source = new EventSource(url);
     let busy = false, stale = false;
-    const end = () => { source.close(); resolve(); };
+    // Time passes without events, too.
+    const timer = setInterval(refresh, 5000);
+    const end = () => { source.close(); clearInterval(timer); resolve(); };
     source.onerror = end;
     source.addEventListener("done", end);
     document.addEventListener("visibilitychange", end, { once: true });
