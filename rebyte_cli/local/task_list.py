@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 
 def render(context: Context, request: HttpRequest) -> tuple[str, str]:
-    """The title of the page, which says what goes on, and its body."""
+    """The title of the page, which counts what is under way, and its body."""
     search, (_, offset) = TaskSearch.of(request), http.page_of(request)
     now, wanted = context.store.now(), {"words": search.q, "batch": search.batch}
     tasks, total = newest(context, request, COUNTED, 0, **wanted)

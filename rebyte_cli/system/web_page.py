@@ -48,7 +48,7 @@ def moment(iso: str) -> str:
 
 
 def badge(status: str, name: str = "") -> str:
-    """The status of a task or a run: a word, with a sign of its own that needs no colour.
+    """The status of a task or a run: a word with a sign, which needs no colour.
 
     One that has a `name` (an id) is kept up to date.
     """

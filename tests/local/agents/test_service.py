@@ -161,7 +161,7 @@ def page(machine: Machine, task: str) -> str:
 def test_the_page_shows_what_a_program_prints_as_it_comes_and_then_once(start: Starter) -> None:
     with start(CONFIG + STEPS) as machine:
         created = machine.own.create("x", executor="steps")
-        eventually(lambda: '<pre class="text">one</pre>' in page(machine, created["id"]))
+        eventually(lambda: '<div class="markdown"><p>one</p>' in page(machine, created["id"]))
         (machine.state / "workspaces" / created["workspaceId"] / "code/go").touch()
         assert machine.wait(created["id"])["finalResult"] == "one\ntwo"
         assert page(machine, created["id"]).count("two") == 1
