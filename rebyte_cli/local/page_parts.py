@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 
 from ..system.durations import duration
-from .task_store import TaskRecord
 from .schedule import RunUsage, sum_of
+from .task_store import TaskRecord
 
 
 def status_of(db: sqlite3.Connection, task: TaskRecord, now: int) -> str:

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 from ..system.web_page import badge, h, moment
 from . import http
 from .http import Context
-from .wsgi import HttpRequest
 from .page_parts import status_of, took, used
 from .task_store import TaskRecord
 from .tasks import newest
+from .wsgi import HttpRequest
 
 PER_PAGE = 50
 COUNTED = 1000  # tasks whose status is looked at, the newest first: it follows from their runs

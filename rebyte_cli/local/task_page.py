@@ -13,9 +13,9 @@ from .agents import gate
 from .artifact_store import PATCH_FILE
 from .http import Context, JsonObject
 from .page_parts import status_of, took, used
-from .task_store import TaskRecord
 from .schedule import Run, ScheduledEvent
 from .simulation import SimulatedRun
+from .task_store import TaskRecord
 
 SIMULATED = "A simulation: no agent ran."
 SPEECH = ("text", "assistant", "message", "response")  # events in which an agent says something
