@@ -68,6 +68,7 @@ BRANCHES = {
     "local/shell_session.py": 1,
     "local/visits.py": 1,
     "output/console.py": 3,
+    "output/keyboard.py": 3,
     "output/progress.py": 1,
     "output/prompt_line.py": 4,
     "system/clock.py": 1,

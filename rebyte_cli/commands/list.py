@@ -22,9 +22,8 @@ Row = Mapping[str, Any]
 
 
 if TYPE_CHECKING:
-    from ..output.live_table import LiveRow
     from ..tasks.list import Test
-    from ..tasks.task_watch import TaskWatch, WatchedTask
+    from ..tasks.task_watch import WatchedTask
 
 
 class StatusFilter(Choice):
@@ -71,7 +70,7 @@ def _flat(
 @click.option(
     "--watch",
     is_flag=True,
-    help="Keep the table up to date until Ctrl-C; in a pipe, print what changes.",
+    help="Keep the table up to date, with keys to act on a task; in a pipe, print what changes.",
 )
 @label_filter_option
 @click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
@@ -109,11 +108,12 @@ def command(
     whose run waits for its turn is shown as queued, and one that waits for a usage limit of its
     model to be reset as limited, with "resumesAt" in JSON. --status running lists these, too.
 
-    --watch shows what runs, for how long, its last step, and which tasks wait for an answer. It
-    reads each task once when its run begins and when it ends, and apart from that makes at most two
-    requests per second. It watches the newest 100 tasks, or as many as --limit says. In a pipe, or
-    with -o json, jsonl, csv, tsv or id, it prints each task once, and again whenever its status
-    changes, or it starts or stops waiting.
+    --watch shows what runs, for how long, its last step, and which tasks wait for an answer. Keys
+    choose a task (arrows), show its transcript (Enter) or its changes (d), answer its question (a),
+    cancel it (c), filter (/) and quit (q). Each task is read once when its run begins and when it
+    ends; apart from that, there are at most two requests per second. The newest 100 tasks are
+    watched, or as many as --limit says. In a pipe, or with -o json, jsonl, csv, tsv or id, each
+    task is printed once, and again whenever its status changes, or it starts or stops waiting.
 
     Examples:
 
@@ -228,6 +228,7 @@ def _watched(
 ) -> Records | None:
     """The tasks as they change: drawn until an interrupt, or a record for each change."""
     from ..tasks.task_watch import TaskWatch
+    from ._watch import draw
 
     if app.format == "table" and not (app.console.out_live and not app.fields):
         raise BadUsage(
@@ -244,48 +245,8 @@ def _watched(
     if app.format != "table":
         changed = (app.located(task.record) for task in watch.changes() if passes(task))
         return Records(TASK_ROW, changed)
-    _draw(app, watch, passes, full_ids=full_ids)
+    draw(app, watch, passes, full_ids=full_ids)
     return None
-
-
-def _draw(
-    app: App, watch: TaskWatch, passes: Callable[[WatchedTask], bool], *, full_ids: bool
-) -> None:
-    """Show the table until an interrupt."""
-    import time
-
-    from ..output.live_table import LiveState, LiveTable, live_table
-
-    def state() -> LiveState:
-        tasks = [task for task in watch.tasks if passes(task)]
-        ids = [task.id for task in tasks]
-        names = {} if full_ids else app.history.shortest_prefixes(ids)
-        asking = next((task.id for task in tasks if task.question is not None), None)
-        return LiveState(
-            [_live_row(task, names.get(task.id, task.id)) for task in tasks],
-            app.typed("Answer with " + Next("answer", f"{names.get(asking, asking)}"))
-            if asking
-            else "",
-            next((f"Cannot read {what}: {why}" for what, why in watch.errors.items()), ""),
-        )
-
-    table = LiveTable(app.console, state())
-    with live_table(app.console, table):
-        while True:
-            time.sleep(watch.step())
-            table.state = state()
-
-
-def _live_row(task: WatchedTask, name: str) -> LiveRow:
-    from ..output.live_table import LiveRow
-
-    return LiveRow(
-        name,
-        TASK_ROW.status(task.record) or task.status or "ended",
-        str(task.row.get("completedAt") or task.began or ""),
-        str(task.row.get("title") or ""),
-        task.step,
-    )
 
 
 def _footer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PERIOD = 1.0  # seconds between two redraws
 STEP_COLUMNS = 60  # columns from which on there is room for the last step
+_MARK = "> "  # before the selected row
 _KIND = RecordKind(
     "", "tasks", "id", "id status time title:text? step:text?", "id status time title"
 )
@@ -43,11 +44,20 @@ class LiveRow(NamedTuple):
 
 
 class LiveState(NamedTuple):
-    """What the live table shows: its rows, and below them `hint` and `trouble`, a line each."""
+    """What the live table shows: its rows, and below them `hint` and `trouble`, a line each.
+
+    `selected` is the id of the row that is marked, and always among those that are shown.
+    """
 
     rows: Sequence[LiveRow]
     hint: str = ""
     trouble: str = ""
+    selected: str = ""
+
+
+def ordered(rows: Iterable[LiveRow]) -> list[LiveRow]:
+    """The rows as they are shown, from top to bottom."""
+    return sorted(rows, key=lambda row: row.rank)
 
 
 class LiveTable:
@@ -68,7 +78,7 @@ class LiveTable:
         """The table for a terminal of that size, in colour where the console has it."""
         state = self.state
         style = Style.of(self._console, self._now())._replace(width=columns)
-        every = sorted(state.rows, key=lambda row: row.rank)
+        every = ordered(state.rows)
         below = [line for line in (self._summary(every), state.hint, state.trouble) if line]
         # The heading, the blank line, and the line on which the cursor stands.
         room = max(rows - len(below) - 3, 1)
@@ -79,8 +89,17 @@ class LiveTable:
         if not every:
             return foot
         names = [*_KIND.columns, *(["step"] if columns >= STEP_COLUMNS else [])]
-        cells = [self._cells(row, style) for row in every[:room]]
-        return f"{listing(_KIND, cells, names, style)}\n{foot}"
+        at = next((at for at, row in enumerate(every) if row.id == state.selected), None)
+        if at is None:
+            cells = [self._cells(row, style) for row in every[:room]]
+            return f"{listing(_KIND, cells, names, style)}\n{foot}"
+        top = max(min(at - room // 2, len(every) - room), 0)
+        cells = [self._cells(row, style) for row in every[top : top + room]]
+        style = style._replace(width=columns - len(_MARK))
+        head, *lines = listing(_KIND, cells, names, style).splitlines()
+        marks = [_MARK if top + index == at else " " * len(_MARK) for index in range(len(lines))]
+        marked = "".join(f"{mark}{line}\n" for mark, line in zip(marks, lines, strict=True))
+        return f"{' ' * len(_MARK)}{head}\n{marked}\n{foot}"
 
     def make(self, _rich: RichConsole) -> Draw:
         """What draws it."""
@@ -114,12 +133,8 @@ class LiveTable:
 
 
 @contextmanager
-def live_table(console: Console, table: LiveTable) -> Iterator[None]:
-    """Show the table on stdout until the block ends; its last state stays on the screen."""
+def live_table(console: Console, table: LiveTable) -> Iterator[Callable[[], None]]:
+    """Show the table on stdout until the block ends. Yields what draws it at once."""
     region = Region(console, table.make, on_out=True)
-    try:
-        with shown(region, console, 0.0, PERIOD):
-            yield
-    finally:
-        columns, rows = console.size(on_out=True)
-        console.write_out(table.text(columns - 1, rows), flush=True)
+    with shown(region, console, 0.0, PERIOD):
+        yield region.redraw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -41,23 +42,129 @@ def test_the_table_follows_what_happens(
 ) -> None:
     asking = inside_local("create", "Deploy it [[ask]]", "-o", "id").out.strip()
     session = terminal(columns=100, rows=12)
-    hint = f"Answer with `rebyte answer {asking[:8]}`"
-    lines = session.until(lambda lines: lines[-1:] == [hint])
+    hint = "Enter logs  d diff  a answer  c cancel  / filter  q quit"
+    lines = session.until(lambda lines: lines[-1:] == [hint] and "? How" in str(lines))
     assert lines[0].split() == ["ID", "STATUS", "TIME", "TITLE", "STEP"]
-    assert lines[1].startswith(f"{asking[:8]}  waiting")
+    assert lines[1].startswith(f"> {asking[:8]}  waiting")
     assert "? How should the simulation continue?" in lines[1]
     assert inside_local("answer", asking, "--option", "1").status == 0
     inside_local("create", "Bad [[fail]]")
-    ended = [["failed"], ["completed"]]
-    lines = session.until(lambda lines: [line.split()[1:2] for line in lines[1:3]] == ended)
-    session.until(lambda lines: lines[-1] == "0 running, 2 ended")
+    ended = ["failed", "completed"]
+    session.until(
+        lambda lines: [line[12:].split()[:1] for line in lines[1:3]] == [[e] for e in ended]
+    )
+    session.until(lambda lines: lines[-2:] == ["0 running, 2 ended", hint])
     session.resize(40, 8)
-    lines = session.until(lambda lines: "ID        STATUS     TIME     TITLE" in lines)
+    session.until(lambda lines: "  ID        STATUS     TIME     TITLE" in lines)
     session.child.sendintr()
     assert session.finish() == 130
     assert session.lines[-1] == "0 running, 2 ended"
     assert session.raw.endswith("\n")
     assert "\x1b[?25l" not in session.raw  # a kill would leave the cursor hidden
+
+
+def test_keys_act_on_the_chosen_task(inside_local: Run, terminal: Callable[..., Session]) -> None:
+    done = inside_local("create", "Say hello", "--wait", "-o", "id").out.strip()
+    asking = inside_local("create", "Deploy it [[ask]]", "-o", "id").out.strip()
+    session = terminal(columns=100, rows=14, REBYTE_PAGER="less")
+
+    def chosen(task: str) -> None:
+        session.until(lambda lines: any(line.startswith(f"> {task[:8]}") for line in lines))
+
+    chosen(asking)
+    session.until(lambda lines: "? How" in str(lines))
+    session.child.send("a")
+    session.until(lambda lines: lines[-1:] == ["Number, or your own words:"])
+    session.child.sendline("1")
+    session.until(lambda lines: "0 running, 2 ended" in lines)
+    chosen(asking)
+    session.child.send("\x1b[B")
+    chosen(done)
+    session.child.send("\r")
+    session.until(lambda lines: lines[-1:] == ["(END)"] and "> Say hello" in lines)
+    session.child.send("q")
+    chosen(done)
+    session.child.send("d")  # fails: nothing has changed
+    session.until(lambda lines: lines[-1:] == ["Press a key to go back"])
+    assert f"$ rebyte diff {done}" in session.lines
+    session.child.send(" ")
+    chosen(done)
+    session.child.send("k")
+    chosen(asking)
+    session.child.send("q")
+    assert session.finish() == 0
+    assert session.lines[-1] == "0 running, 2 ended"
+    assert not any(line.startswith("> ") for line in session.lines[-4:])
+
+
+def test_a_cancel_is_confirmed(inside_local: Run, terminal: Callable[..., Session]) -> None:
+    task = inside_local("create", "Work [[run=1h]]", "-o", "id").out.strip()
+    session = terminal(columns=100, rows=14)
+    session.until(lambda lines: "1 running, 0 ended" in lines)
+    for answer in "ny":
+        session.child.send("c")
+        session.until(lambda lines: lines[-1:] == [f"Cancel {task[:8]}? y/n"])
+        assert inside_local("get", task).json["status"] == "running"
+        session.child.send(answer)
+    session.until(lambda lines: "0 running, 1 ended" in lines)
+    assert inside_local("get", task).json["status"] == "canceled"
+    session.child.send("q")
+    assert session.finish() == 0
+
+
+def test_the_filter_follows_what_is_typed(
+    inside_local: Run, terminal: Callable[..., Session]
+) -> None:
+    for prompt in ("Fix the login", "Write the docs"):
+        inside_local("create", prompt, "--wait")
+    session = terminal(columns=100, rows=14)
+    session.until(lambda lines: "0 running, 2 ended" in lines)
+    session.child.send("/dox")
+    session.until(lambda lines: lines[-1:] == ["Filter: dox_"] and "No tasks yet" in lines)
+    session.child.send("\x7fC")
+    session.until(lambda lines: lines[-1:] == ["Filter: doC_"] and "0 running, 1 ended" in lines)
+    session.child.send("\r")
+    session.until(lambda lines: lines[-1:] != ["Filter: doC_"])
+    assert any(line.startswith("> ") and line.endswith("Write the docs") for line in session.lines)
+    session.child.send("\x1b")
+    session.until(lambda lines: "0 running, 2 ended" in lines)
+    session.child.send("q")
+    assert session.finish() == 0
+
+
+def test_the_terminal_is_as_it_was_after_each_end(
+    inside_local: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After q, Ctrl-C and Ctrl-Z; and `fg` brings table and keys back."""
+    monkeypatch.delenv("COLUMNS")
+    inside_local("create", "Say hello", "--wait")
+    del home
+    line = " ".join([*map(shlex.quote, WATCH)])
+    session = Session(["bash", "--norc", "-i"], columns=100, rows=30, PS1="$ ")
+
+    def usual(count: int) -> None:
+        session.child.sendline("echo lines: $(stty -a | grep -c ' icanon')")
+        session.until(lambda lines: session.raw.count("lines: 1") == count)
+
+    usual(1)
+    for number, key in enumerate("q\x03", 2):
+        session.child.sendline(line)
+        session.until(lambda lines: "Enter logs" in lines[-1])
+        session.child.send(key)
+        session.until(lambda lines: lines[-1:] == ["$"])
+        usual(number)
+    session.child.sendline(line)
+    session.until(lambda lines: "Enter logs" in lines[-1])
+    session.child.send("\x1a")
+    session.until(lambda lines: "Stopped" in str(lines[-3:]) and lines[-1] == "$")
+    usual(4)
+    session.child.sendline("fg")
+    session.until(lambda lines: "Enter logs" in lines[-1])
+    session.child.send("q")
+    session.until(lambda lines: lines[-1:] == ["$"])
+    usual(5)
+    session.child.sendline("exit")
+    session.finish()
 
 
 def test_a_hundred_running_tasks_take_two_requests_a_second(
@@ -76,7 +183,7 @@ def test_a_hundred_running_tasks_take_two_requests_a_second(
     with RawServer(script) as server:
         aim(server)
         session = terminal(rows=30)
-        session.until(lambda lines: "100 running, 0 ended; 74 not shown" in str(lines))
+        session.until(lambda lines: "100 running, 0 ended; 75 not shown" in str(lines))
         session.until(lambda _: len(times) >= 110)
         session.child.sendintr()
         assert session.finish() == 130

@@ -149,7 +149,7 @@ def batch(bench: Bench) -> None:
         pause=lambda _since, _count: 0.0,
     )
     poller.add(1, "t1")
-    kind, _, value = reports.get(timeout=60)
+    kind, _, value = reports.get(timeout=300)
     poller.stop()
     eventually(lambda: not (poller._thread and poller._thread.is_alive()))
     if kind == "fatal":
