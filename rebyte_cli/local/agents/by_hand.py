@@ -157,7 +157,7 @@ class _Screen(supervisor.Supervisor):
             variables=start.variables,
             watch=partial(self._watch, start.way),
             edge=start.way,
-            passed=start.passed,
+            passed=start.logins.passed,
         )
         self._status = None if reason else status
         return status, reason

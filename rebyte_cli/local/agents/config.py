@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ...system.durations import parse_duration
 from ..gateway.allowed_hosts import is_entry
-from . import edge, run_limit, user_tools
+from . import edge, launcher, run_limit, user_tools
 from .adapter import Adapter
 from .claude import Claude
 from .codex import Codex
@@ -43,7 +43,8 @@ class LocalConfig(NamedTuple):
     `keep_free` are the bytes of the disk that an agent must leave free, `network` is one of
     `edge.NETWORKS`, and `allow` has hosts. `budget_per_day` has the `tokens` or the dollars
     (`cost`) that all runs of a day may use; it is empty for any amount. `on_limit` is what a run
-    does at a usage limit: `wait`, `stop`, or the name of the agent that continues.
+    does at a usage limit: `wait`, `stop`, or the name of the agent that continues. `launcher` is a
+    command that starts runs elsewhere, and `launcher_stop` one that ends them: see launcher.py.
     """
 
     parallel: int
@@ -57,6 +58,8 @@ class LocalConfig(NamedTuple):
     caches: tuple[str, ...]
     budget_per_day: Mapping[str, Any]
     on_limit: str
+    launcher: tuple[str, ...]
+    launcher_stop: tuple[str, ...]
     agents: dict[str, Adapter]
 
 
@@ -86,6 +89,7 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
         _folders(table, "caches", config_file, state_dir),
         _budget(table, "budget_per_day"),
         _on_limit(table),
+        *_launcher(table),
         _agents(table.get("agents", {})),
     )
 
@@ -134,6 +138,19 @@ def _on_limit(table: Mapping[str, Any]) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError('[local] on_limit must be "wait", "stop" or the name of an agent')
     return value
+
+
+def _launcher(table: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The commands that start and end runs elsewhere; empty without one."""
+    start, stop = (_strings(table, name, "[local]") for name in ("launcher", "launcher_stop"))
+    for name, words, other in (("launcher", start, stop), ("launcher_stop", stop, start)):
+        if unknown := launcher.unknown_placeholder(words):
+            known = " and ".join(f"{{{each}}}" for each in launcher.PLACEHOLDERS)
+            raise ConfigError(f"[local] {name}: {{{unknown}}} means nothing; there are {known}")
+        if other and not words:
+            missing = "the command that ends" if name == "launcher_stop" else "the one that starts"
+            raise ConfigError(f"[local] {name} is missing: {missing} what runs elsewhere")
+    return start, stop
 
 
 def _budget(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -252,6 +269,14 @@ def _strings(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
         raise ConfigError(f"{where} {key} must be a list of strings")
     return tuple(value)
+
+
+def secret_variables(adapter: Adapter, user_home: Path) -> set[str]:
+    """The names of variables that may hold keys, of this agent and of all built-in ones."""
+    found = set(adapter.extra_variables)
+    for each in (adapter, *(kind() for kind in BUILT_IN)):
+        found |= {*each.key_variables, *each.private_variables, *each.keys_named_by(user_home)}
+    return found
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:

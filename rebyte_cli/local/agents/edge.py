@@ -68,11 +68,13 @@ def way_out(
     folder: Path,
     budget: ModelBudget = ModelBudget(),  # noqa: B008 - it cannot change
     budget_reached: Callable[[], str] = str,
+    *,
+    is_away: bool = False,
 ) -> Edge:
     """The way to the network that a run has with these options. Its record is kept in `folder`.
 
     `budget_reached` says why a budget that is shared is used up, or an empty text. It is called by
-    another thread.
+    another thread. `is_away`: the jail is elsewhere, and so is its gateway (see `Edge.plan`).
     """
     network = network_of(options)
     if network == HOST:
@@ -89,6 +91,7 @@ def way_out(
             budget=budget,
         ),
         budget_reached,
+        is_away=is_away,
     )
 
 
@@ -116,10 +119,19 @@ class Edge:
     """
 
     def __init__(
-        self, settings: GatewaySettings | None, budget_reached: Callable[[], str] = str
+        self,
+        settings: GatewaySettings | None,
+        budget_reached: Callable[[], str] = str,
+        *,
+        is_away: bool = False,
+        door: int | None = None,
     ) -> None:
-        """`settings` are those of the gateway; None shares the network of this machine."""
+        """`settings` are those of the gateway; None shares the network of this machine.
+
+        With `is_away`, nothing is started here. `door` is the number of a `Door`.
+        """
         self._settings = settings
+        self._is_away = is_away
         self._budget_reached = budget_reached
         self._answering: Thread | None = None
         self._gateway: subprocess.Popen[bytes] | None = None
@@ -127,17 +139,45 @@ class Edge:
         self._python, self.needs = "", list[str]()
         self.variables: dict[str, str] = {}
         if settings is not None:
-            self._door = Door()
+            self._door = Door(door)
             self._python, self.needs = interpreter()
             self.variables = _proxies()
 
     def __enter__(self) -> Edge:
-        if self._door is not None:
+        if self._door is not None and not self._is_away:
             self._start(self._door)
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    def plan(self) -> dict[str, Any]:
+        """What makes the same way elsewhere, as JSON, with the keys: see `planned`."""
+        settings = None if self._settings is None else self._settings.to_json()
+        return {"settings": settings, "door": None if self._door is None else self._door.inside}
+
+    @classmethod
+    def planned(cls, plan: Mapping[str, Any], budget_reached: Callable[[], str]) -> Edge:
+        """The way to the network of this machine that is like the one whose `plan` this is."""
+        text = plan["settings"]
+        settings = None if text is None else GatewaySettings.from_json(text)
+        return cls(settings, budget_reached, door=plan["door"])
+
+    def secrets(self) -> list[str]:
+        """The keys of its models, and whatever may have one."""
+        found = list[str]()
+        for model in self._settings.models if self._settings is not None else ():
+            login = model.base_url if "@" in model.base_url else None
+            values = *model.headers.values(), *model.query.values()
+            found += filter(None, [model.key, login, *values])
+        return found
+
+    def why_used_up(self) -> str:
+        """Why a budget that is shared is used up, or not known; an empty text while it is not."""
+        try:
+            return self._budget_reached()
+        except OSError as error:
+            return f"it is not known what is left of the budget: {error}"
 
     def _start(self, door: Door) -> None:
         """Start the gateway, which has loaded its modules by the time that the jail is made."""
@@ -206,11 +246,7 @@ class Edge:
         assert gateway.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             for _ in gateway.stdout:
-                try:
-                    reason = self._budget_reached()
-                except OSError as error:
-                    reason = f"it is not known what is left of the budget: {error}"
-                gateway.stdin.write(json.dumps(reason).encode() + b"\n")
+                gateway.stdin.write(json.dumps(self.why_used_up()).encode() + b"\n")
                 gateway.stdin.flush()
 
     def problem(self) -> str:

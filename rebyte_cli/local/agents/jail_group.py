@@ -14,14 +14,16 @@ import os
 import re
 import select
 import signal
+import subprocess
 import tempfile
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ...system.files import flocked
 from ...system.process_group import ProcessGroup
-from . import process_identity
+from . import children, process_identity
 from .edge import Edge
 from .jail import Confinement
 
@@ -96,6 +98,15 @@ class JailGroup(ProcessGroup):
         first = process_identity.identity(int(found[1]))
         return first if first.count(" ") == 2 else ""  # it is dead already
 
+    @property
+    def agent(self) -> subprocess.Popen[bytes]:
+        """The program, with pipes for what it prints."""
+        return self.process
+
+    def has_new(self, seconds: float) -> bool:
+        """Whether it has started a process within so many seconds."""
+        return children.has_new(self.process.pid, seconds)
+
     def overdue(self) -> str:
         """Why the jail has to be ended whose program is dead for seconds, or an empty text.
 
@@ -145,6 +156,22 @@ def end_rest(workspace: Path, *, wait: bool = False) -> None:
                     stuck = error
     if stuck is not None:
         raise stuck
+
+
+def wait_for_rest(workspace: Path, seconds: float) -> None:
+    """Return when no process looks after a jail of a workspace's folder any more, or then.
+
+    A process on another machine may; what it has started is dead when it lets the lock go.
+    """
+    deadline = time.monotonic() + seconds
+    for record in (workspace / FOLDER).glob("*"):
+        with suppress(OSError):
+            while time.monotonic() < deadline:
+                try:
+                    with flocked(record, shared=True, wait=False):
+                        break
+                except BlockingIOError:
+                    time.sleep(LOOK_SECONDS)
 
 
 def _end(record: Path, first: str) -> None:

@@ -77,6 +77,8 @@ class Launcher:
             "keep_free": settings.keep_free,
             "tools": settings.tools,
             "caches": settings.caches,
+            "launcher": settings.launcher,
+            "launcherStop": settings.launcher_stop,
             "setup": self._setup(body, earlier),
             # The private HOME of the next run has only what is named again.
             "skills": list(earlier["skills"] if earlier else ()),

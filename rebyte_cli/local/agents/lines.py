@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 from ...system.durations import round_duration
-from . import children
 from .adapter import AgentEvent, Parser
 
 PIECE = 65_536
@@ -39,20 +37,32 @@ class RunLimits(NamedTuple):
     silence: float
 
 
+class RunningAgent(Protocol):
+    """An agent whose output is read as it comes, from pipes."""
+
+    stdout: IO[bytes] | None
+    stderr: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs."""
+
+
 def pump(
-    process: subprocess.Popen[bytes],
+    process: RunningAgent,
     parser: Parser,
     record: Callable[[list[AgentEvent]], None],
     raw: IO[bytes],
     errors: IO[bytes],
     limits: RunLimits,
     watch: Callable[[], str],
+    has_new: Callable[[float], bool],
 ) -> str:
     """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
 
     Its stderr is copied to `errors`; both files are unbuffered. `watch` is called every 0.2
     seconds, in which a fast disk takes a few hundred megabytes; it may return a reason to kill the
-    agent. Returns why the agent has to be killed, or an empty text when it ended by itself.
+    agent. `has_new` tells whether it has started a process within so many seconds. Returns why the
+    agent has to be killed, or an empty text when it ended by itself.
     """
     assert process.stdout is not None
     assert process.stderr is not None
@@ -68,7 +78,7 @@ def pump(
         """
         if spoke is None or now - heard <= limits.silence or parser.trouble:
             return False
-        return bool(limits.silence) and children.has_new(process.pid, now - spoke + READ_SECONDS)
+        return bool(limits.silence) and has_new(now - spoke + READ_SECONDS)
 
     def reason_to_end(now: float) -> str:
         nonlocal heard, watched

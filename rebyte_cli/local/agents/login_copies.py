@@ -50,9 +50,13 @@ class LoginCopies:
             except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # it is no login file
             confined.write(home.outside, name, b"")  # a real place to show it in, and no link
-            descriptor = _in_memory(shown.encode())
+            descriptor = in_memory(shown.encode())
             self.passed += (descriptor,)
             self.arguments += ["--bind-data", str(descriptor), f"{home.inside}/{name}"]
+
+    def contents(self) -> dict[int, bytes]:
+        """What can be read from each descriptor."""
+        return {each: os.pread(each, os.fstat(each).st_size, 0) for each in self.passed}
 
     def __enter__(self) -> LoginCopies:
         return self
@@ -63,8 +67,11 @@ class LoginCopies:
         self.passed = ()
 
 
-def _in_memory(content: bytes) -> int:
-    """A descriptor from which `content` can be read, by a process that inherits it."""
+def in_memory(content: bytes, number: int | None = None) -> int:
+    """A descriptor from which `content` can be read, by a process that inherits it.
+
+    It has this `number` if one is given.
+    """
     if sys.platform != "linux":
         raise OSError("there is no jail to show it in")
     import fcntl
@@ -73,6 +80,9 @@ def _in_memory(content: bytes) -> int:
     try:
         os.write(made, content)
         os.lseek(made, 0, os.SEEK_SET)
+        if number is not None:
+            return os.dup2(made, number, inheritable=False)
         return fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, LOWEST)
     finally:
-        os.close(made)
+        if made != number:
+            os.close(made)

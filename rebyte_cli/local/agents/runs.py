@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ...system.files import flocked
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ..store import make_folder
-from . import process_identity, run_limit, run_meter, spawn, spool
+from . import launcher, process_identity, run_limit, run_meter, spawn, spool
 from .account_limit import AccountLimit
 from .workspace import Workspace
 
@@ -397,7 +397,10 @@ def claimed(state_dir: Path, run: RunRecord) -> Iterator[int | None]:
 
 def stop(state_dir: Path, run: RunRecord) -> None:
     """Kill the agent of a run whose end is recorded, and return when it is dead."""
+    folder = _lock_file(state_dir, run).parent
     deadline, asked = time.monotonic() + STOP_SECONDS, False
+    if launcher.has_job(folder):
+        deadline += launcher.STOP_SECONDS + launcher.END_SECONDS
     while is_held(state_dir, run):
         content = _content(_lock_file(state_dir, run))
         if content == AGENT_IS_GONE:
@@ -416,6 +419,8 @@ def stop(state_dir: Path, run: RunRecord) -> None:
     with claimed(state_dir, run) as lock:
         # Anything else in it: it was killed.
         if lock is not None and _content(_lock_file(state_dir, run)) != AGENT_IS_GONE:
+            with contextlib.suppress(OSError):  # the log says it, and the next one tries again
+                launcher.end_job(state_dir, folder)
             _leave_rest(state_dir, run, lock)
 
 

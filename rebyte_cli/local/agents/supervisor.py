@@ -13,8 +13,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -35,6 +33,9 @@ from . import (
     confined,
     edge,
     jail,
+    launcher,
+    lenders,
+    node,
     programs,
     repository_asks,
     run_limit,
@@ -48,9 +49,11 @@ from . import (
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
 from .disarm import disarm, remember_origin
 from .jail_group import JailGroup, end_rest
+from .launched_group import LaunchedGroup
 from .lines import RunLimits, pump
 from .login_copies import LoginCopies
 from .model_access import AgentAccess, LoginExpired
+from .prompt_file import prompt_file
 from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets
 from .run_limit import REACHED, RunLimit, RunLimited
@@ -80,13 +83,14 @@ class RunFailed(Exception):
 
 class AgentStart(NamedTuple):
     """An agent that is about to start: its jail and command line, its environment, its way to the
-    network, and the descriptors that it inherits."""
+    network, its logins, and the environment of a launcher."""
 
     confinement: jail.Confinement
     line: list[str]
     variables: dict[str, str]
     way: edge.Edge
-    passed: tuple[int, ...]
+    logins: LoginCopies
+    outside: dict[str, str]
 
 
 def look_after(state_dir: str, prompt_id: str, lock: int, probe: int | None = None) -> None:
@@ -116,12 +120,33 @@ def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
         ).fetchone()
     run, options = runs.RunRecord(*row[:-1]), json.loads(row[-1])
     workspace = Workspace(store.folder, run.workspace)
-    patch, problem = _patch(workspace, prompt_id, options, kind)
-    notes = [problem] if problem else []
-    if unsafe := _disarm(workspace, notes.append):
-        notes.append(unsafe)
+    notes = list[str]()
+    patch, problem = _left(store, workspace, prompt_id, options, notes.append, kind)
+    notes += filter(None, [problem])
     used = left_behind(workspace.run_folder(prompt_id), options)
     patiently(lambda: _keep(store, run, patch, notes, used))
+
+
+def _left(
+    store: Store,
+    workspace: Workspace,
+    prompt_id: str,
+    options: dict[str, Any],
+    tell: Callable[[str], object],
+    kind: str = "runs",
+) -> tuple[bytes | None, str]:
+    """What a run leaves, once its job has ended: as `_patch`. Git is safe there then.
+
+    Why it is not is for the transcript, and told.
+    """
+    try:
+        launcher.end_job(store.folder, workspace.run_folder(prompt_id))
+    except OSError as error:
+        return None, f"changes.patch was not created: {error}"
+    found = _patch(workspace, prompt_id, options, kind)
+    if unsafe := _disarm(workspace, tell):
+        tell(unsafe)
+    return found
 
 
 def _keep(
@@ -230,10 +255,16 @@ class Supervisor:
         if self._is_limited:
             outcome = self._try(self._wait_or_end)
         self._ending = True
+        with contextlib.suppress(launcher.JobStays):  # it is told of below
+            launcher.end_job(self._state_dir, self._folder)
         runs.say(self._lock, runs.AGENT_IS_GONE)
-        found, problem = _patch(self._workspace, self._run.prompt, self._options)
-        if unsafe := _disarm(self._workspace, lambda note: self._tell([note])):
-            self._tell([unsafe])
+        found, problem = _left(
+            self._store,
+            self._workspace,
+            self._run.prompt,
+            self._options,
+            lambda note: self._tell([note]),
+        )
         self._record(_with_note(outcome, problem) if problem else outcome, found)
         self._report()
         with contextlib.suppress(OSError):
@@ -318,6 +349,7 @@ class Supervisor:
 
     def _clean_up_before(self) -> None:
         """Clean up after runs of this workspace whose supervisors were killed."""
+        launcher.end_job(self._state_dir, self._folder)
         with self._store.read() as db:
             rows = db.execute(
                 f"SELECT {runs.COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
@@ -331,6 +363,7 @@ class Supervisor:
                     with self._store.read() as db:
                         before = runs.locks_before(db, self._run.prompt)
                     self._begin_again(before)
+                launcher.end_job(self._state_dir, self._workspace.run_folder(run.prompt))
                 self._bury(run)
         if rows:
             _disarm(self._workspace, lambda note: self._tell([note]))
@@ -378,7 +411,10 @@ class Supervisor:
             if self._run.parked is not None:
                 uploads = []  # they were there, and may have been changed
             with self._telling_of_the_clone():
-                lacks = self._workspace.prepare(made_from, uploads, share=options["jail"])
+                share = options["jail"] and not self._launcher
+                lacks = self._workspace.prepare(made_from, uploads, share=share)
+                if self._launcher:  # what is lent is in no folder that is shared
+                    lenders.complete(self._workspace.code, self._workspace.base)
             self._tell(lacks)
             remember_origin(self._workspace, made_from.repository)
             self._set_up(made_from)
@@ -569,7 +605,13 @@ class Supervisor:
         # At once: the gateway loads its modules while the rest is prepared.
         way = stack.enter_context(
             edge.way_out(
-                options, access, outside, self._folder, self._budgets.left(), self._budgets.reached
+                options,
+                access,
+                outside,
+                self._folder,
+                self._budgets.left(),
+                self._budgets.reached,
+                is_away=bool(self._launcher),
             )
         )
         seen = user._replace(variables=access.seen(outside, adapter.keys(user)))
@@ -598,7 +640,9 @@ class Supervisor:
         variables = jail.environment(confinement, seen.variables, [*own.folders, *program.folders])
         variables |= own.variables | adapter.let_through(seen)
         variables |= adapter.environment() | way.variables
-        return AgentStart(confinement, line, variables, way, logins.passed)
+        hidden = config.secret_variables(adapter, user.home)
+        clean = launcher.environment(outside, hidden, way.secrets())
+        return AgentStart(confinement, line, variables, way, logins, clean)
 
     def _used(self, parser: Parser) -> dict[str, Any]:
         """What this run used, where the agent reports the total of its session."""
@@ -646,33 +690,68 @@ class Supervisor:
         """Start the agent and read it to its end: its exit status, and why it was stopped."""
         # The agent gets no file of this folder as a stream: it could open that again, to write.
         with (
-            _prompt_file(prompt) as stdin,
             (self._folder / RAW_FILE).open("ab", buffering=0) as raw,
             (self._folder / STDERR_FILE).open("wb", buffering=0) as errors,
         ):
             self._meter.look(afresh=True)
-            self._held(True)
-            with JailGroup(
-                start.confinement,
-                start.line,
-                edge=start.way,
-                passed=start.passed,
-                folder=self._workspace.code,
-                variables=start.variables,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            ) as group:
-                self._release()
-                limits = RunLimits(self._time_left(), self._options["stall"])
-                watch = partial(self._watch, start.way, group)
-                reason = pump(group.process, parser, self._append, raw, errors, limits, watch)
-                status = group.process.poll()
+            with self._started(start, prompt) as group:
+                reason, limits = "", RunLimits(self._time_left(), self._options["stall"])
+                if isinstance(group, LaunchedGroup):
+                    watch = partial(self._watch, start.way)
+                    reason = group.until_ready(watch, lambda note: self._tell([note]))
+                else:
+                    watch = partial(self._watch, start.way, group)
+                agent = group.agent
+                reason = reason or pump(
+                    agent, parser, self._append, raw, errors, limits, watch, group.has_new
+                )
+                status = agent.poll()
                 # An agent can take what its model said until then for the whole answer.
                 self._meter.look()
                 self._note_spent()
-                reason = reason or self._stopped(self._no_model() or start.way.problem())
-        return group.process.returncode if status is None else status, reason
+                problem = group.problem() if isinstance(group, LaunchedGroup) else ""
+                reason = reason or self._stopped(self._no_model() or start.way.problem() or problem)
+        return (status if status is not None else agent.poll()) or 0, reason
+
+    @contextlib.contextmanager
+    def _started(self, start: AgentStart, prompt: str) -> Iterator[JailGroup | LaunchedGroup]:
+        """The agent at work while the block runs: here, or where the launcher starts it."""
+        self._held(True)
+        if not self._launcher:
+            with (
+                prompt_file(prompt) as stdin,
+                JailGroup(
+                    start.confinement,
+                    start.line,
+                    edge=start.way,
+                    passed=start.logins.passed,
+                    folder=self._workspace.code,
+                    variables=start.variables,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                ) as group,
+            ):
+                self._release()
+                yield group
+            return
+        plan = node.plan(
+            start.confinement, start.line, start.variables, start.way, start.logins, prompt
+        )
+        with LaunchedGroup(
+            (self._launcher, self._options["launcherStop"]),
+            plan,
+            places=(self._state_dir, self._folder),
+            variables=start.outside,
+            budget=start.way.why_used_up,
+        ) as launched:
+            self._release()
+            yield launched
+
+    @property
+    def _launcher(self) -> list[str]:
+        """The command that starts the agent elsewhere; nothing for here."""
+        return [] if self.on_screen else list(self._options.get("launcher", ()))
 
     def _watch(self, way: edge.Edge, group: JailGroup | None = None) -> str:
         """Why the agent has to be stopped, or an empty text."""
@@ -777,26 +856,6 @@ class Supervisor:
         self._holding = False
         if self._ending:
             raise RunStopped
-
-
-@contextlib.contextmanager
-def _prompt_file(prompt: str) -> Iterator[str]:
-    """The path of a file with the prompt, while the block runs, that the agent cannot change."""
-    data = prompt.encode("utf-8", "surrogatepass")
-    if sys.platform != "linux":  # without seals, and without a jail
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            yield file.name
-        return
-    import fcntl
-
-    descriptor = os.memfd_create("prompt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(descriptor, "wb", buffering=0) as file:
-        file.write(data)
-        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-        yield f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 def _git_config() -> str:

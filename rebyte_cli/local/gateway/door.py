@@ -33,14 +33,16 @@ class Door:
     `outside` and `inside` are inherited, by the gateway and by the jail.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int | None = None) -> None:
+        """With a `number`, that of another door, for whose command line this one is."""
         self.outside, theirs = socket.socketpair()
-        try:
+        with theirs:
             import fcntl
 
-            self.inside = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, LOWEST)
-        finally:
-            theirs.close()
+            if number is None:
+                self.inside = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, LOWEST)
+            else:
+                self.inside = os.dup2(theirs.fileno(), number, inheritable=False)
 
     def command(self, python: str, words: Sequence[str]) -> list[str]:
         """The command line inside the jail that opens the port and becomes `words`."""

@@ -1,0 +1,312 @@
+"""Runs that a launcher starts: the key on its way, ends of every kind, and nothing that is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.local.agents import config, launcher, runs
+from tests.waiting import eventually
+
+from .bench import NAP, Bench, gone, processes, python, script
+from .scheduler import Scheduler
+from .shop import Shop
+from .test_edge import ASK, KEY, ModelServer, caller
+from .test_edge import model as model  # a fixture
+from .test_run_meter import CountingModel, agent, limit, serving, used
+
+JOB = "rebyte_cli.local.agents.node"
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Scheduler:
+    return Scheduler(tmp_path / "scheduler")
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingModel]:
+    """A model whose every answer used the same."""
+    yield from serving(CountingModel(), monkeypatch)
+
+
+def test_an_agent_works_where_the_launcher_starts_it(bench: Bench, scheduler: Scheduler) -> None:
+    code = (
+        "import os, sys; print(sys.stdin.read(), os.getcwd()); print('x' * 300_000);"
+        " print('broken', file=sys.stderr); open('made', 'w').write('work'); sys.exit(3)"
+    )
+    run = bench.run(python(code), "Say\nhello é\U0001f600", **scheduler.options)
+    assert run.outcome == "failed"
+    assert bench.said(run.prompt).startswith("Say\nhello")
+    output = (bench.run_folder(run.prompt) / "output").read_text()
+    assert output.endswith("/code\n" + "x" * 300_000 + "\n")
+    assert run.answer == "mine exited with status 3: broken"
+    assert "+work" in (bench.artifact("changes.patch") or "")
+    assert scheduler.names("started") == [run.prompt]
+    assert scheduler.names("stopped") == []  # it had ended
+    assert not launcher.has_job(bench.run_folder(run.prompt))
+    assert (bench.run_folder(run.prompt) / "launcher").read_text() == "job queued\n"
+
+
+def test_no_process_on_the_way_shows_the_key(
+    bench: Bench, scheduler: Scheduler, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-agent")
+    monkeypatch.setenv("REBYTE_API_KEY", "rbk_of_the_cloud")
+    monkeypatch.setenv("MY_SCRIPT", f"curl -H 'x-api-key: {KEY}'")
+    monkeypatch.setenv("SLURM_CONF", "/etc/mine")
+    prompt = bench.start(caller(ASK), **scheduler.options)
+    eventually(lambda: bench.said(prompt).startswith("data: 1"))
+    # The supervisor has the environment that the user started it with; it is on this machine.
+    seen = _environments(but=bench.supervisor(prompt))
+    model.may_end.set()
+    run = bench.wait(prompt)
+    assert run.outcome == "succeeded", run.answer
+    assert [each["x-api-key"] for each in model.headers] == [KEY]
+    ours = [text for text in seen if prompt in text or JOB in text or "gateway" in text]
+    assert len(ours) > 4
+    for secret in (KEY, "sk-of-another-agent", "rbk_of_the_cloud"):
+        assert not [text for text in ours if secret in text]
+    assert [text for text in ours if "SLURM_CONF=/etc/mine" in text]
+
+
+def _environments(*, but: int) -> list[str]:
+    """The command line and the environment of every process that is not this one or `but`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) in (os.getpid(), but):
+            continue
+        try:
+            content = (folder / "cmdline").read_bytes() + b"\0" + (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        found.append(content.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def test_two_work_at_a_time_and_what_they_print_is_theirs(
+    bench: Bench, scheduler: Scheduler
+) -> None:
+    prompts = [
+        bench.start(["sh", "-c", f"cat; sleep 0.2; echo end {number}"], f"job {number}\n",
+                    workspace=f"ws{number}", **scheduler.options)
+        for number in range(4)
+    ]  # fmt: skip
+    found = [bench.wait(prompt) for prompt in prompts]
+    assert [run.answer for run in found] == [f"job {n}\nend {n}" for n in range(4)]
+    assert sorted(scheduler.names("started")) == sorted(prompts)
+
+
+def test_a_canceled_run_is_ended_by_the_command_for_that(
+    bench: Bench, scheduler: Scheduler
+) -> None:
+    code = f"echo x; echo work > made; sleep {NAP}501"
+    prompt = bench.start(["sh", "-c", code], **scheduler.options)
+    eventually(lambda: bench.said(prompt) == "x")
+    bench.cancel(prompt)
+    assert not scheduler.is_at_work(prompt)
+    run = bench.wait(prompt)
+    assert run.outcome == "canceled"
+    assert scheduler.names("stopped") == [prompt]
+    assert gone(f"{NAP}501")
+    assert "+work" in (bench.artifact("changes.patch") or "")
+
+
+def test_a_run_that_waits_in_a_queue_can_be_canceled(bench: Bench, scheduler: Scheduler) -> None:
+    (scheduler.folder / "drained").touch()
+    prompt = bench.start(["echo", "x"], stall=0.2, limit=0.3, **scheduler.options)
+    said = "Waiting for `launcher`: job queued"
+    eventually(lambda: said in bench.said(prompt).replace(str(scheduler.folder) + "/", ""))
+    bench.cancel(prompt)
+    (scheduler.folder / "drained").unlink()
+    assert bench.wait(prompt).outcome == "canceled"
+    assert scheduler.names("stopped") == [prompt]
+    assert not scheduler.is_at_work(prompt)
+
+
+def test_the_time_in_a_queue_is_not_that_of_the_run(bench: Bench, scheduler: Scheduler) -> None:
+    (scheduler.folder / "drained").touch()
+    prompt = bench.start(["echo", "hello"], stall=5, limit=5, **scheduler.options)
+    eventually(lambda: "Waiting for" in bench.said(prompt))
+    (scheduler.folder / "drained").unlink()
+    run = bench.wait(prompt)
+    assert run.outcome == "succeeded", run.answer
+
+
+def test_a_run_that_takes_too_long_is_ended(bench: Bench, scheduler: Scheduler) -> None:
+    options = {**scheduler.options, "limit": 1}
+    run = bench.run(["sh", "-c", f"echo x; sleep {NAP}502"], **options)
+    assert (run.outcome, "longer than its limit" in str(run.answer)) == ("failed", True)
+    assert scheduler.names("stopped") == [run.prompt]
+    assert gone(f"{NAP}502")
+
+
+def test_the_job_of_a_killed_supervisor_is_ended_by_the_next_look(
+    bench: Bench, scheduler: Scheduler
+) -> None:
+    code = f"echo x; echo work > made; sleep {NAP}503"
+    prompt = bench.start(["sh", "-c", code], **scheduler.options)
+    eventually(lambda: bench.said(prompt) == "x")
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    eventually(lambda: not runs.is_held(bench.folder, _unlooked(bench, prompt)))
+    assert scheduler.is_at_work(prompt)
+    assert scheduler.names("stopped") == []
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("failed", runs.VANISHED)
+    eventually(lambda: not scheduler.is_at_work(prompt))
+    assert scheduler.names("stopped") == [prompt]
+    assert gone(f"{NAP}503")
+    assert "+work" in (bench.artifact("changes.patch") or "")
+    assert not launcher.has_job(bench.run_folder(prompt))
+
+
+def _unlooked(bench: Bench, prompt: str) -> runs.RunRecord:
+    """The run as it is recorded: nothing is recorded by that."""
+    with bench.store.read() as db:
+        sql = f"SELECT {runs.COLUMNS} FROM runs WHERE prompt = ?"
+        return runs.RunRecord(*db.execute(sql, (prompt,)).fetchone())
+
+
+def test_a_cancel_after_the_supervisor_was_killed_ends_the_job(
+    bench: Bench, scheduler: Scheduler
+) -> None:
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}504"], **scheduler.options)
+    eventually(lambda: bench.said(prompt) == "x")
+    run = _unlooked(bench, prompt)
+    with bench.store.write() as db:
+        runs.end(db, prompt, bench.store.now(), "canceled", "")
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    runs.stop(bench.folder, run)
+    assert scheduler.names("stopped")[:1] == [prompt]
+    assert gone(f"{NAP}504")
+
+
+def test_a_job_that_cannot_be_ended_keeps_the_next_run_out(
+    bench: Bench, scheduler: Scheduler
+) -> None:
+    (scheduler.folder / "broken").touch()
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}505"], **scheduler.options)
+    eventually(lambda: bench.said(prompt) == "x")
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    bench.wait(prompt)
+    problem = f"`{scheduler.folder}/launcherStop` ended with status 1: the scheduler is down"
+    eventually(lambda: problem in bench.log())
+    next_one = bench.run(["echo", "hello"])
+    assert next_one.outcome == "failed"
+    assert problem in str(next_one.answer)
+    (scheduler.folder / "broken").unlink()
+    assert bench.run(["echo", "hello"]).outcome == "succeeded"
+    assert gone(f"{NAP}505")
+
+
+@pytest.mark.parametrize("how", ["killed", "unreachable"])
+def test_a_node_that_dies_fails_the_run_with_the_reason(
+    bench: Bench, scheduler: Scheduler, how: str
+) -> None:
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}506"], **scheduler.options)
+    eventually(lambda: bench.said(prompt) == "x")
+    name = scheduler.options["launcher"][0]
+    if how == "killed":
+        os.kill(scheduler.pid(prompt), signal.SIGKILL)
+        reason = f"mine was stopped: the launcher `{name}` ended with status 247: node failure"
+    else:
+        os.kill(scheduler.pid(f"{prompt}.client"), signal.SIGKILL)
+        reason = f"mine was stopped: the launcher `{name}` ended with status 137: job queued"
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("failed", reason)
+    assert scheduler.names("stopped") == [prompt]
+    assert gone(f"{NAP}506")
+
+
+def test_a_launcher_that_does_not_start(bench: Bench) -> None:
+    options = {"launcher": ["no-such-launcher"], "launcherStop": ["true"]}
+    run = bench.run(["echo", "hello"], **options)
+    assert run.outcome == "failed"
+    start = "mine was stopped: the launcher `no-such-launcher` ended with status 127: "
+    assert str(run.answer).startswith(start)
+    assert "not found" in str(run.answer)
+
+
+def test_what_a_run_used_is_known_here(
+    bench: Bench, scheduler: Scheduler, counting: CountingModel
+) -> None:
+    """Budgets that others share are asked for over the streams of the launcher."""
+    options = {"budgetOf": "batch", **limit("batch", tokens=2500), **scheduler.options}
+    first = bench.run(agent("ask(); ask()"), workspace="a", **options)
+    assert first.outcome == "succeeded", first.answer
+    assert used(bench, first.prompt)["input_tokens"] == 1800
+    second = bench.run(agent("ask(); ask(); print('on')"), workspace="b", **options)
+    assert second.answer == "mine was stopped: the budget of 2,500 tokens is used up"
+    assert counting.served == 3
+
+
+def test_the_clone_needs_nothing_outside_the_workspace(shop: Shop, scheduler: Scheduler) -> None:
+    run = shop.run("git log --oneline; echo 43 > answer.txt", **scheduler.options)
+    assert run.outcome == "succeeded", run.answer
+    workspace = shop.bench.workspace()
+    assert not (workspace.code / ".git/objects/info/alternates").exists()
+
+
+def test_commands_with_placeholders(tmp_path: Path) -> None:
+    words = ["srun", "--job-name=rebyte-{prompt}", '{"a": {"b": 1}}', "${HOME}", "{workspace}:/x"]
+    assert launcher.unknown_placeholder(words) == ""
+    folder = tmp_path / "ws" / "runs" / "p1"
+    place = tmp_path / "ws"
+    assert launcher.filled(words, folder)[1:] == [
+        "--job-name=rebyte-p1", '{"a": {"b": 1}}', "${HOME}", f"{place}:/x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('launcher = "srun"\nlauncher_stop = ["x"]', "[local] launcher must be a list of strings"),
+        ('launcher = ["srun", ""]\nlauncher_stop = ["x"]', "launcher must be a list of strings"),
+        ('launcher = ["srun"]', "[local] launcher_stop is missing"),
+        ('launcher_stop = ["scancel"]', "[local] launcher is missing"),
+        (
+            'launcher = ["srun"]\nlauncher_stop = ["scancel", "--name={run}"]',
+            "[local] launcher_stop: {run} means nothing; there are {prompt} and {workspace}",
+        ),
+    ],
+)
+def test_settings_that_mean_nothing(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"[local]\n{text}\n")
+    with pytest.raises(config.ConfigError) as raised:
+        config.load(file)
+    assert problem in str(raised.value)
+
+
+# A program in place of kubectl: what it is given is what counts.
+KUBECTL = """
+printf '%s\\n' "$@" > "$0.words"
+while [ "$1" != -- ]; do shift; done
+shift
+exec "$@"
+"""
+
+
+def test_kubernetes_is_given_the_command_that_the_manual_has(bench: Bench, tmp_path: Path) -> None:
+    manual = Path(config.__file__).parents[2] / "manual/pages/rebyte-local-agents.7.md"
+    block = next(b for b in manual.read_text().split("```toml\n") if '"kubectl", "run"' in b)
+    file = tmp_path / "config.toml"
+    file.write_text(block.partition("```")[0])
+    settings = config.load(file)
+    assert (settings.launcher[0], settings.launcher_stop[0]) == ("kubectl", "kubectl")
+    program = script(tmp_path / "bin", "kubectl", KUBECTL)
+    start = [program, *settings.launcher[1:]]
+    options = {"launcher": start, "launcherStop": ["true"]}
+    run = bench.run(["echo", "hello"], **options)
+    assert (run.outcome, run.answer) == ("succeeded", "hello")
+    words = Path(f"{program}.words").read_text().splitlines()
+    assert words[:2] == ["run", f"rebyte-{run.prompt}"]
+    assert {"--rm", "--stdin", "--restart=Never", "--quiet", "--command", "--"} <= set(words)
+    place = str(bench.workspace().folder)
+    overrides = json.loads(next(w for w in words if w.startswith("--overrides=")).partition("=")[2])
+    assert place in json.dumps(overrides)
+    assert not processes(run.prompt)
