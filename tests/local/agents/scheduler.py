@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
+from rebyte_cli.local.agents import config
 from tests.waiting import is_running
 
 from .bench import script
+
+MANUAL = Path(config.__file__).parents[2] / "manual/pages/rebyte-local-agents.7.md"
+
+
+def recipe(word: str) -> dict[str, Any]:
+    """The options of runs whose launcher is the one with this word in the manual."""
+    blocks = [block.partition("```")[0] for block in MANUAL.read_text().split("```toml\n")]
+    (found,) = (block for block in blocks if f'launcher = ["{word}"' in block)
+    table = tomllib.loads(found)["local"]
+    return {"launcher": table["launcher"], "launcherStop": table["launcher_stop"]}
+
 
 # FOLDER NAME COMMAND…: start a job, and be connected to it until it ends.
 RUN = """

@@ -14,7 +14,7 @@ from rebyte_cli.local.agents import config, launcher, runs
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, gone, processes, python, script
-from .scheduler import Scheduler
+from .scheduler import Scheduler, recipe
 from .shop import Shop
 from .test_edge import ASK, KEY, ModelServer, caller
 from .test_edge import model as model  # a fixture
@@ -292,15 +292,10 @@ exec "$@"
 
 
 def test_kubernetes_is_given_the_command_that_the_manual_has(bench: Bench, tmp_path: Path) -> None:
-    manual = Path(config.__file__).parents[2] / "manual/pages/rebyte-local-agents.7.md"
-    block = next(b for b in manual.read_text().split("```toml\n") if '"kubectl", "run"' in b)
-    file = tmp_path / "config.toml"
-    file.write_text(block.partition("```")[0])
-    settings = config.load(file)
-    assert (settings.launcher[0], settings.launcher_stop[0]) == ("kubectl", "kubectl")
+    options = recipe("kubectl")
+    assert options["launcherStop"][:3] == ["kubectl", "delete", "pod"]
     program = script(tmp_path / "bin", "kubectl", KUBECTL)
-    start = [program, *settings.launcher[1:]]
-    options = {"launcher": start, "launcherStop": ["true"]}
+    options |= {"launcher": [program, *options["launcher"][1:]], "launcherStop": ["true"]}
     run = bench.run(["echo", "hello"], **options)
     assert (run.outcome, run.answer) == ("succeeded", "hello")
     words = Path(f"{program}.words").read_text().splitlines()

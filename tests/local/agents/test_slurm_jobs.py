@@ -1,0 +1,130 @@
+"""Runs as jobs of a real Slurm, started as the manual says."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.local.agents import launcher, runs
+from tests.slurm import SlurmCluster
+from tests.waiting import eventually
+
+from .bench import NAP, Bench, gone, script
+from .scheduler import recipe
+from .test_edge import ASK, KEY, ModelServer, caller
+from .test_edge import model as model  # a fixture
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SlurmCluster]:
+    """Two nodes, whose clients are on PATH."""
+    with SlurmCluster(tmp_path / "slurm", nodes=2) as cluster:
+        for name in ("srun", "scancel"):
+            line = shlex.join([*cluster.inside, f"/usr/bin/{name}"])
+            script(tmp_path / "bin", name, f'exec {line} "$@"\n')
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        yield cluster
+
+
+def jobs(cluster: SlurmCluster) -> list[str]:
+    """The names of the jobs that wait, work or end."""
+    return cluster.ask("squeue", "--noheader", "--format=%j").split()
+
+
+def node_of(cluster: SlurmCluster, prompt: str) -> str:
+    return cluster.ask("squeue", "--noheader", f"--name=rebyte-{prompt}", "--format=%N")
+
+
+def test_a_run_is_a_job(bench: Bench, cluster: SlurmCluster, model: ModelServer) -> None:
+    code = ASK + "print(sys.stdin.read(), 'x' * 200_000); open('made', 'w').write('work')"
+    prompt = bench.start(caller(code), "Say é", **recipe("srun"))
+    eventually(lambda: bench.said(prompt).startswith("data: 1"), told=bench.log)
+    assert jobs(cluster) == [f"rebyte-{prompt}"]
+    assert KEY not in cluster.ask("scontrol", "show", "job", "--details")
+    model.may_end.set()
+    run = bench.wait(prompt)
+    assert run.outcome == "succeeded", run.answer
+    output = (bench.run_folder(prompt) / "output").read_text()
+    assert output == f"data: 1\n\ndata: 2\n\nSay é {'x' * 200_000}\n"
+    assert "+work" in (bench.artifact("changes.patch") or "")
+    assert [each["x-api-key"] for each in model.headers] == [KEY]
+    eventually(lambda: not jobs(cluster))
+
+
+def test_the_ends_of_jobs(bench: Bench, cluster: SlurmCluster) -> None:
+    """By cancel, after a kill of the supervisor, and by the death of a node."""
+    options = recipe("srun")
+
+    def start(number: int) -> str:
+        line = f"echo x; echo work > made; sleep {NAP}60{number}"
+        prompt = bench.start(["sh", "-c", line], workspace=f"ws{number}", **options)
+        eventually(lambda: bench.said(prompt) == "x", told=bench.log)
+        return prompt
+
+    canceled, killed = start(1), start(2)
+    assert len(jobs(cluster)) == 2
+    bench.cancel(canceled)
+    os.kill(bench.supervisor(killed), signal.SIGKILL)
+    assert bench.wait(canceled).outcome == "canceled"
+    assert bench.wait(killed).answer == runs.VANISHED
+    eventually(lambda: not jobs(cluster))
+    assert gone(f"{NAP}601")
+    assert gone(f"{NAP}602")
+    assert not launcher.has_job(bench.run_folder(killed))
+    for number in (1, 2):
+        assert "+work" in (bench.artifact("changes.patch", f"ws{number}") or "")
+    dead = start(3)
+    node = node_of(cluster, dead)
+    cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=dead")
+    run = bench.wait(dead)
+    assert run.outcome == "failed"
+    start_of_reason = "mine was stopped: the launcher `srun` ended with status "
+    assert str(run.answer).startswith(start_of_reason)
+    assert "srun: " in str(run.answer)
+    assert node in str(run.answer)
+    eventually(lambda: not jobs(cluster))
+    assert gone(f"{NAP}603")
+
+
+@pytest.mark.slow
+def test_twenty_runs_while_one_is_canceled_and_a_node_is_drained(
+    bench: Bench, cluster: SlurmCluster
+) -> None:
+    options, most = recipe("srun"), 0
+    lines = "sleep 0.5; cat; echo work > made"
+    prompts = [
+        bench.start(["sh", "-c", f"sleep {NAP}61" if number == 5 else lines], f"run {number}",
+                    workspace=f"ws{number}", **options)
+        for number in range(20)
+    ]  # fmt: skip
+
+    def ended() -> int:
+        nonlocal most
+        most = max(most, len(jobs(cluster)))
+        return sum(bench.look(prompt).ended is not None for prompt in prompts)
+
+    eventually(lambda: ended() >= 6, told=bench.log)
+    cluster.ask("scontrol", "update", "nodename=node0", "state=drain", "reason=work")
+    eventually(lambda: ended() >= 12, told=bench.log)
+    eventually(lambda: node_of(cluster, prompts[5]), told=bench.log)
+    bench.cancel(prompts[5])
+    found = [bench.wait(prompt) for prompt in prompts]
+    for number, run in enumerate(found):
+        expected = ("canceled", "") if number == 5 else ("succeeded", f"run {number}")
+        assert (run.outcome, run.answer) == expected, bench.log()
+        work = bench.artifact("changes.patch", f"ws{number}") or ""
+        assert ("+work" in work) == (number != 5)
+    assert most == 2
+    eventually(lambda: not jobs(cluster))
+    assert cluster.ask("sinfo", "--noheader", "--Node", "--format=%T").split() == [
+        "drained", "idle",
+    ]  # fmt: skip
+    assert gone(f"{NAP}61")
