@@ -145,8 +145,8 @@ def agents(app: App) -> RecordList:
     agent reaches besides its model: the hosts on the list, none, or all that this machine reaches
     (host). `tested` says whether this version is between
     the oldest and the newest one that rebyte was tested with, `jailGaps` what the sandbox leaves
-    open because the kernel or bubblewrap is too old, `unused` which of your settings of the agent
-    it needs and doesn't get.
+    open because the kernel or bubblewrap is too old, `launcher` the command that starts runs
+    elsewhere, `unused` which of your settings of the agent it needs and doesn't get.
 
     Examples:
 
@@ -163,6 +163,7 @@ def agents(app: App) -> RecordList:
             f"{app.config.path}: {error}", hint="See " + Next("man", "local-agents")
         ) from None
     notes = {f"Sandbox: {row['jailGaps']}" for row in found if row["jailGaps"]}
+    notes |= {f"Launcher: {row['launcher']}" for row in found if row["launcher"]}
     notes |= {
         f"{row['name']} runs without {row['unused']} of your settings"
         for row in found

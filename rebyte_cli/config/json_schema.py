@@ -34,6 +34,9 @@ _SIZE = {
     ]
 }
 _FOLDERS = {"type": "array", "items": {"type": "string", "pattern": "^(~/|/)"}}
+# No placeholder but these two; `${name}` is a shell's.
+_WORD = r"^(?![\s\S]*(^|[^$])\{(?!(prompt|workspace)\})[A-Za-z0-9_]+\})[\s\S]"
+_LAUNCHER = {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": _WORD}}
 _COMMAND = {"anyOf": [{"type": "string", "minLength": 1}, _STRINGS]}
 _PRICE = {name: {"type": "number", "minimum": 0} for name in PRICES}
 _HOSTS = {"type": "array", "items": {"type": "string", "pattern": r"^[^/@,;\s]+$"}}
@@ -57,6 +60,8 @@ _LOCAL = {
     "tools": _FOLDERS,
     "caches": _FOLDERS,
     "on_limit": {"type": "string", "minLength": 1},
+    "launcher": _LAUNCHER,
+    "launcher_stop": _LAUNCHER,
     "budget_per_day": {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,9})?(usd|[kMG]?tok)$"},
     "agents": {
         "type": "object",
@@ -87,7 +92,13 @@ def config_schema() -> dict[str, Any]:
                     "properties": {LOCAL: _table(local)},
                     "additionalProperties": _table(settings),
                 },
-                "local": _table(_LOCAL),
+                "local": {
+                    **_table(_LOCAL),
+                    "dependentRequired": {
+                        "launcher": ["launcher_stop"],
+                        "launcher_stop": ["launcher"],
+                    },
+                },
                 "prices": {"type": "object", "additionalProperties": _table(_PRICE)},
             }
         ),

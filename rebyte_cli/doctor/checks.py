@@ -470,9 +470,11 @@ def _first_word(command: str) -> str | None:
 
 
 def _regime(agents: Sequence[Mapping[str, Any]]) -> str:
-    """What confines the agents' files, network and keys."""
+    """What confines the agents' files, network and keys, and what starts them elsewhere."""
+    launcher = agents[0]["launcher"]
+    elsewhere = f", started by `{launcher}`" if launcher else ""
     if agents[0]["jail"] != "on":
-        return "without a sandbox"
+        return f"without a sandbox{elsewhere}"
     network = {
         "list": "with a separate network: the model, and hosts on the list",
         "none": "with a separate network: the model",
@@ -481,7 +483,7 @@ def _regime(agents: Sequence[Mapping[str, Any]]) -> str:
     inside = [f"{each['name']}: {each['credential']}" for each in agents
               if each["usable"] and each["credential"] not in (None, "outside")]  # fmt: skip
     keys = f" ({', '.join(inside)})" if inside else ", keys outside"
-    return f"in a bubblewrap sandbox {network}{keys}"
+    return f"in a bubblewrap sandbox {network}{keys}{elsewhere}"
 
 
 def _agent(row: Mapping[str, Any]) -> str:

@@ -310,7 +310,7 @@ LOCAL = _kind(
 AGENT = _kind(
     "agent", "agents", "name",
     "name program:text? version? tested:boolean? login:text? credential:text? jail jailGaps:text?"
-    " network usable:boolean problem:text? unused:text?",
+    " network launcher:text? usable:boolean problem:text? unused:text?",
     "name version tested login credential jail network usable problem",
 )  # fmt: skip
 TRUST = _kind(

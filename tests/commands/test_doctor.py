@@ -296,6 +296,26 @@ def test_an_old_kernel_leaves_a_sandbox_with_gaps(
     assert {row["jailGaps"] for row in rows} == {"programs can be seen"}
 
 
+def test_a_launcher_is_shown(inside: Run, well: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rebyte_cli.local.agents import jail
+
+    program = well / "bin" / "codex"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho codex-cli 0.1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(jail, "probe", lambda _cache: jail.JailCheck(True))
+    config = well / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[local]\nlauncher = ['nice', '-n 9']\nlauncher_stop = ['true']\n")
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "CODEX_API_KEY": "secret"}
+    assert (
+        "started by `nice '-n 9'`"
+        in findings(inside("doctor", env=environment))["agents"]["message"]
+    )
+    listed = inside("-P", "local", "local", "agents", "-o", "table", env=environment)
+    assert "Launcher: nice '-n 9'" in listed.err
+
+
 def test_settings_of_agents_that_mean_nothing(inside: Run, well: Path) -> None:
     config = well / ".config/rebyte/config.toml"
     config.parent.mkdir(parents=True)

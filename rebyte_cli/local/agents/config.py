@@ -144,6 +144,8 @@ def _launcher(table: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...
     """The commands that start and end runs elsewhere; empty without one."""
     start, stop = (_strings(table, name, "[local]") for name in ("launcher", "launcher_stop"))
     for name, words, other in (("launcher", start, stop), ("launcher_stop", stop, start)):
+        if name in table and not words:
+            raise ConfigError(f"[local] {name} must name a program")
         if unknown := launcher.unknown_placeholder(words):
             known = " and ".join(f"{{{each}}}" for each in launcher.PLACEHOLDERS)
             raise ConfigError(f"[local] {name}: {{{unknown}}} means nothing; there are {known}")

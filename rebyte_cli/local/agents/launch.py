@@ -22,6 +22,7 @@ from . import (
     config,
     edge,
     jail,
+    launcher,
     programs,
     run_budget,
     run_limit,
@@ -397,6 +398,8 @@ def usable_agent(
     program = programs.find(adapter, os.environ)
     if program is None:
         raise _not_installed(adapter, settings)
+    if problem := launcher.why_missing(settings.launcher):
+        raise Refusal(400, "executor_unavailable", f"{executor} cannot be started: {problem}")
     jailed = settings.jail if wanted is None else wanted == "on"
     if jailed:
         check = jail.probe(state_dir / JAIL_CACHE)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +21,7 @@ from pathlib import Path
 from .jail_group import wait_for_rest
 
 # `${name}` is a shell's own, and JSON has quotes.
-PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}")
+PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}", re.ASCII)
 PLACEHOLDERS = ("prompt", "workspace")
 JOB = "job"  # of the folder of a run
 STOP_SECONDS = 30.0  # for `launcher_stop`
@@ -36,6 +38,15 @@ def unknown_placeholder(words: Iterable[str]) -> str:
     """The first placeholder of a command that has no meaning; empty without one."""
     found = (name for word in words for name in PLACEHOLDER.findall(word))
     return next((name for name in found if name not in PLACEHOLDERS), "")
+
+
+def why_missing(words: Sequence[str]) -> str:
+    """Why this launcher cannot be used here, or an empty text, as for none."""
+    if words and sys.platform != "linux":
+        return "[local] launcher needs Linux"
+    if words and shutil.which(words[0]) is None:
+        return f"{words[0]} is not on PATH ([local] launcher)"
+    return ""
 
 
 def filled(words: Sequence[str], folder: Path) -> list[str]:

@@ -84,7 +84,7 @@ class NodeStopped(Exception):
     """A signal arrived, or the supervisor is gone."""
 
 
-class Node:
+class NodeRun:
     """One run on a node."""
 
     def __init__(self) -> None:
@@ -195,4 +195,4 @@ def main() -> None:
     """Run the plan of standard input, and end with the status of the agent."""
     os.umask(0o077)
     os.closerange(3, HIGHEST_LEFT)  # what the launcher left open has the numbers of the plan
-    os._exit(Node().run())  # a thread still waits for the supervisor
+    os._exit(NodeRun().run())  # a thread still waits for the supervisor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ from . import (
     confined,
     edge,
     jail,
+    launcher,
     lenders,
     programs,
     runs,
@@ -49,8 +51,9 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
     login file or the variable with a key, None without either), `jail` (`on`, `off`,
     `unavailable`), `jailGaps` (what a jail of this machine leaves open), `network` (what runs reach
     unless they say otherwise: `list`, `none`, `host`), `credential` (where the key or the login is:
-    `outside`, `key inside`, `login inside`, None without either), `usable`, `problem` (why it is
-    not, with what to do), and `unused` (settings of the agent that are not).
+    `outside`, `key inside`, `login inside`, None without either), `launcher` (the command that
+    starts runs elsewhere, as a shell takes it), `usable`, `problem` (why it is not, with what to
+    do), and `unused` (settings of the agent that are not).
     Nothing is written when `state_dir` is None. Raises config.ConfigError.
     """
     settings = config.load(config_file, state_dir)
@@ -70,6 +73,8 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
         if confined == "unavailable" and row["problem"] is None:
             what_to_do = check.fix or jail.NO_SANDBOX
             row["problem"] = f"{check.reason}. {what_to_do}"
+        row["launcher"] = shlex.join(settings.launcher) or None
+        row["problem"] = row["problem"] or launcher.why_missing(settings.launcher) or None
         row["usable"] = row["problem"] is None
     return rows
 
@@ -88,6 +93,7 @@ def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
         "jailGaps": None,
         "network": None,
         "credential": None,
+        "launcher": None,
         "usable": False,
         "problem": None,
         "unused": ", ".join(adapter.unused_settings(user.home, has_gateway=has_gateway)) or None,

@@ -125,12 +125,14 @@ def _numbers(usage: object) -> dict[str, Any]:
     return found | ({"cost_usd": known["cost_usd"]} if "cost_usd" in known else {})
 
 
-def left_behind(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+def left_behind(
+    folder: Path, options: Mapping[str, Any], *, seconds: float = END_SECONDS
+) -> dict[str, Any]:
     """What a run with these options has used whose supervisor was killed; empty if not known.
 
-    Its gateway ends by itself, and may first record the end of an answer.
+    Its gateway ends by itself within these seconds, and may first record the end of an answer.
     """
-    record.wait_until_complete(folder / record.FILE, END_SECONDS)
+    record.wait_until_complete(folder / record.FILE, seconds)
     meter = RunMeter(folder, ModelPrices.of_options(options))
     meter.look()
     return meter.used({}, has_ended=True)

@@ -495,7 +495,9 @@ def options_of(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any]:
 def _bury(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> None:
     """Record the end of a run that lost its supervisor; what it changed is kept a moment later."""
     folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
-    used = run_meter.left_behind(folder, options_of(db, run))
+    # The gateway of a job ends when `_leave_rest` ends that, and is then read once more.
+    seconds = 0.0 if launcher.has_job(folder) else run_meter.END_SECONDS
+    used = run_meter.left_behind(folder, options_of(db, run), seconds=seconds)
     with _transaction(db):
         record_vanished(db, state_dir, run, used)
         # Before the end is recorded for good: if this process is killed, the next one does it all.

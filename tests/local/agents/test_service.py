@@ -864,7 +864,7 @@ def test_agents_that_are_found(
         "name": "claude", "program": str(folder / "claude"), "version": "2.1.205", "tested": True,
         "login": "ANTHROPIC_AUTH_TOKEN", "credential": "outside", "jail": "on",
         "jailGaps": jail.gaps(network=False) or None, "network": "list", "usable": True,
-        "problem": None, "unused": None,
+        "problem": None, "unused": None, "launcher": None,
     }  # fmt: skip
     assert (found["codex"]["version"], found["codex"]["tested"]) == ("0.1.0", False)
     assert (found["codex"]["usable"], found["codex"]["login"]) == (False, None)
@@ -874,6 +874,30 @@ def test_agents_that_are_found(
     assert "Error: binary not installed" in found["gemini"]["problem"]
     assert found["mine"]["usable"]
     assert found["missing"]["problem"] == "no-such-program is not on PATH"
+
+
+def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: Path) -> None:
+    program = script(tmp_path / "bin", "elsewhere", 'echo "$1" >> "$0.jobs"; shift; exec "$@"')
+    commands = f'launcher = ["{program}", "job {{prompt}}"]\nlauncher_stop = ["true"]\n'
+    head, rest = CONFIG.split("[local]\n", 1)
+    config = f"{head}[local]\n{commands}{rest}"
+    with start(config) as machine:
+        created = machine.own.create("Say hello", executor="mine")
+        assert machine.wait(created["id"])["finalResult"] == "Say hello"
+        prompt = machine.content(created["id"])["id"]
+        assert Path(f"{program}.jobs").read_text() == f"job {prompt}\n"
+        rows = report.agents(machine.state, tmp_path / "config.toml")
+        assert {row["launcher"] for row in rows} == {f"{program} 'job {{prompt}}'"}
+    with start(config.replace(program, "no-such-launcher")) as machine:
+        answer = machine.own.call(
+            "POST", "/tasks", {"prompt": "Say hello", "executor": "mine"}, check=False
+        )
+        problem = "no-such-launcher is not on PATH ([local] launcher)"
+        assert (answer.status, answer.document["error"]["message"]) == (
+            400, f"mine cannot be started: {problem}",
+        )  # fmt: skip
+        rows = report.agents(machine.state, tmp_path / "config.toml")
+        assert next(row for row in rows if row["name"] == "mine")["problem"] == problem
 
 
 def test_settings_that_are_not_used_are_named(

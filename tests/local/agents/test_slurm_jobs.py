@@ -89,7 +89,7 @@ def test_the_ends_of_jobs(bench: Bench, cluster: SlurmCluster) -> None:
     start_of_reason = "mine was stopped: the launcher `srun` ended with status "
     assert str(run.answer).startswith(start_of_reason)
     assert "srun: " in str(run.answer)
-    assert node in str(run.answer)
+    assert node in (bench.run_folder(dead) / "launcher").read_text()
     eventually(lambda: not jobs(cluster))
     assert gone(f"{NAP}603")
 
