@@ -886,7 +886,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert machine.wait(created["id"])["finalResult"] == "Say hello"
         prompt = machine.content(created["id"])["id"]
         assert Path(f"{program}.jobs").read_text() == f"job {prompt}\n"
-        rows = report.agents(machine.state, tmp_path / "config.toml")
+        rows = overview.agents(machine.state, tmp_path / "config.toml")
         assert {row["launcher"] for row in rows} == {f"{program} 'job {{prompt}}'"}
     with start(config.replace(program, "no-such-launcher")) as machine:
         answer = machine.own.call(
@@ -896,7 +896,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert (answer.status, answer.document["error"]["message"]) == (
             400, f"mine cannot be started: {problem}",
         )  # fmt: skip
-        rows = report.agents(machine.state, tmp_path / "config.toml")
+        rows = overview.agents(machine.state, tmp_path / "config.toml")
         assert next(row for row in rows if row["name"] == "mine")["problem"] == problem
 
 
