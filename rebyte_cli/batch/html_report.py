@@ -1,15 +1,22 @@
-"""The report of a batch as one HTML page, which runs no script and needs no network."""
+"""The report of a batch as one HTML page, which needs no network.
+
+Its policy allows one script, by its digest: it shows moments in the reader's zone, and searches.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
+from datetime import UTC
 from importlib.resources import files
 from typing import Any
 
-from ..output.console import clean, one_line
 from ..system.durations import duration
+from ..system.redaction import redact_keys
+from ..system.safe_text import one_line
+from ..system.web_page import asset, badge, folded, h, head, markdown, moment, preformatted
 from ..tasks.browser import is_page
 from .results import name_of, reason_of, used_by
 from .timeline import LineTexts, Row, Timeline
@@ -17,17 +24,10 @@ from .timeline import LineTexts, Row, Timeline
 # In this order in the bar on top, from good to not started yet.
 _STATUSES = ("completed", "running", "waiting", "limited", "failed", "refused", "gone", "unknown",
              "canceled", "skipped", "pending")  # fmt: skip
+MOST_MARKDOWN = 1_000_000  # characters of answers; further ones are shown as text
 _LABELED = 60  # tasks in the chart; with more, their names would be too small to read
 _TALLEST = 900  # height of a chart without names
 _UNITS = 1000  # width of the chart in its own units: it is stretched to the page
-
-
-def _style() -> str:
-    colors = (
-        f".{name}{{background:var(--{name})}}rect.{name}{{fill:var(--{name})}}"
-        for name in _STATUSES
-    )
-    return (files(__package__) / "report.css").read_text(encoding="utf-8") + "".join(colors)
 
 
 def render(
@@ -39,20 +39,39 @@ def render(
     timeline: Timeline,
 ) -> Iterator[str]:
     """The page, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
-    heading = _h(title)
-    yield f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{heading}: {_h(summary)}</title><style>{_style()}</style></head><body><main>
-<h1>{heading}</h1>
-<p class="when">{_h(timeline.period())}</p>
-{f'<p class="when">{_h(used)}</p>' if used else ""}{_outcomes(rows, timeline)}
+    yield f"""{head(f"{one_line(title)}: {one_line(summary)}", _head())}<body><main>
+<h1>{_h(title)}</h1>
+<p class="about">{_period(timeline)}</p>
+{f'<p class="about">{_h(used)}</p>' if used else ""}{_outcomes(rows, timeline)}
 """
     yield from _failures(rows, timeline)
     yield from _chart(rows, timeline)
     yield from _lines(rows, texts, timeline)
-    yield "</main></body></html>\n"
+    yield f"</main><script>{_script()}</script></body></html>\n"
+
+
+def _script() -> str:
+    return asset("web_page.js") + (files(__package__) / "report.js").read_text(encoding="utf-8")
+
+
+def _head() -> str:
+    """The policy and the style. Bars are placed with inline styles, which can load nothing."""
+    digest = b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none';"
+        f" script-src 'sha256-{digest}'"
+    )
+    style = asset("web_page.css") + (files(__package__) / "report.css").read_text(encoding="utf-8")
+    return f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{style}</style>'
+
+
+def _period(timeline: Timeline) -> str:
+    """The first start, the last end and the time between."""
+    if not timeline.by_start():
+        return "No task was created."
+    ends = (timeline.first, timeline.last)
+    first, last = (moment(one.astimezone(UTC).isoformat()) for one in ends)
+    return f"{first} to {last} ({duration(timeline.seconds)})"
 
 
 def _outcomes(rows: Sequence[Row], timeline: Timeline) -> str:
@@ -73,7 +92,7 @@ def _outcomes(rows: Sequence[Row], timeline: Timeline) -> str:
         + '</dl><div class="parts">'
         + "".join(f'<i class="{name}" style="flex:{count}"></i>' for name, count in parts)
         + '</div><ul class="legend">'
-        + "".join(f'<li><i class="dot {name}"></i>{count} {name}</li>' for name, count in parts)
+        + "".join(f"<li>{count} {badge(name)}</li>" for name, count in parts)
         + "</ul></section>"
     )
 
@@ -96,32 +115,41 @@ def _lines(rows: Sequence[Row], texts: Iterable[LineTexts], timeline: Timeline) 
     """Every line, with its prompt and answer folded away."""
     if not rows:
         return
-    yield '<section><h2>All lines</h2><div class="lines all">\n'
+    yield f'<section><h2>All lines</h2>{_find(rows)}<div class="lines all">\n'
+    room = MOST_MARKDOWN
     for at, (row, text) in enumerate(zip(rows, texts, strict=False)):
-        inside = _task(row) + _text("Prompt", text.prompt) + _text("Answer", text.answer)
+        inside = _task(row)
+        if text.prompt:
+            inside += f"<h3>Prompt</h3>{preformatted(redact_keys(text.prompt).strip())}"
+        if text.answer:
+            shown = markdown if room > 0 else preformatted
+            inside += f"<h3>Answer</h3>{shown(redact_keys(text.answer))}"
+            room -= len(text.answer)
         cells = _cells(row, timeline.length(at))
         if inside:
-            yield (
-                f'<details><summary class="row">{cells}</summary>'
-                f'<div class="more">{inside}</div></details>\n'
-            )
+            yield folded(cells, f'<div class="more">{inside}</div>') + "\n"
         else:
             yield f'<div class="row">{cells}</div>\n'
     yield "</div></section>\n"
 
 
-def _cells(row: Row, length: str) -> str:
+def _find(rows: Sequence[Row]) -> str:
+    """The search, which the script shows."""
+    found = {_class(row) for row in rows}
+    options = "".join(f"<option>{name}</option>" for name in _STATUSES if name in found)
     return (
-        f'<span class="n">{_h(row["line"])}</span><span class="k">{_h(name_of(row))}</span>'
-        f'<span class="s"><i class="dot {_class(row)}"></i>{_h(row.get("status"))}</span>'
-        f'<span class="n">{_h(length)}</span>'
+        '<form class="find" role="search" hidden>'
+        '<input type="search" name="words" aria-label="Search" placeholder="Search">'
+        f'<select name="status" aria-label="Status"><option value="">any status</option>{options}'
+        "</select><output></output></form>"
     )
 
 
-def _text(heading: str, text: str | None) -> str:
-    if not text:
-        return ""
-    return f"<h3>{heading}</h3><pre>{escape(clean(text).strip())}</pre>"
+def _cells(row: Row, length: str) -> str:
+    return (
+        f'<span class="n">{_h(row["line"])}</span><span class="k">{_h(name_of(row))}</span>'
+        f'{badge(str(row.get("status")))}<span class="n">{_h(length)}</span>'
+    )
 
 
 def _task(row: Row) -> str:
@@ -181,4 +209,4 @@ def _class(row: Row) -> str:
 
 
 def _h(value: Any) -> str:
-    return escape(one_line(str(value)), quote=True)
+    return h(one_line(str(value)))

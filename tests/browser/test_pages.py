@@ -104,10 +104,7 @@ def test_pages_are_accessible_and_fit(
     screen: str,
 ) -> None:
     width, height = SCREENS[screen]
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    emulate(browser, scheme, width, height)
     batch = {"id": "b", "title": "unbreakable" * 20, "lines": 9}
     title = "Fix <b>it</b> " + "unbreakable" * 20
     usage = "[[run=0]] [[usage=1200:80:0.02]]"
@@ -122,6 +119,14 @@ def test_pages_are_accessible_and_fit(
     for task in (done, asking):
         visit(f"/run/{task['id']}")
         check_page(browser, violations, width)
+
+
+def emulate(browser: Chrome, scheme: str, width: int, height: int) -> None:
+    """Let the browser have a screen of this size, and a scheme of colours."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def check_page(browser: Chrome, violations: Callable[[], list[str]], width: int) -> None:
