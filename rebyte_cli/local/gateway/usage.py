@@ -7,7 +7,8 @@ Where the three wires say it (the vendors' API references):
   counts, but in `usage.iterations`.
 - openai, POST /v1/responses: `usage` of the response; streamed, of the one in `response.completed`.
   POST /v1/chat/completions: `usage` of the answer; streamed, of the last chunk. Of other vendors
-  with this wire, such as xAI, the thoughts are in the total alone.
+  with this wire, such as xAI, the thoughts are in the total alone. What OpenAI's own tools used
+  that generate images is in `tool_usage`, next to the usage, for each tool.
 - gemini, :generateContent: `usageMetadata`; :streamGenerateContent: of each chunk, as server-sent
   events or as one array. Code Assist, which logins use, wraps each in `response`.
 
@@ -30,6 +31,7 @@ AT_ONCE, AT_END, NEVER = "at once", "at the end", "never"
 LONGEST_VALUE = 65_536  # bytes of a usage object, which has a few hundred
 LONGEST_MODEL = 200
 LARGEST_NUMBER = 10**15
+OF_TOOLS = ("input_tokens", "output_tokens")
 PIECE = 65_536  # bytes that are looked at in one step
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -50,6 +52,7 @@ class Wire(NamedTuple):
     cost: str = ""
     parts: str = ""  # a list in the usage, whose sums count where they are larger
     total: str = ""  # what of it was not read was written, whatever else the usage says
+    tools: Sequence[Path] = ()  # objects of usages that are not in the usage, by the tool
 
 
 WIRES = {
@@ -88,6 +91,7 @@ WIRES = {
         ],
         cost="cost",  # OpenRouter's, in dollars
         total="total_tokens",
+        tools=[(b"tool_usage",), (b"response", b"tool_usage")],
     ),
     "gemini": Wire(
         usage={(b"usageMetadata",): AT_END, (b"response", b"usageMetadata"): AT_END},
@@ -121,7 +125,9 @@ class UsageReader:
         self._counts: dict[str, int] = {}
         self._cost: float | None = None
         self._total = 0
-        self._scanner = _Scanner([*self._wire.usage, *self._wire.model], self._found)
+        self._of_tools = dict.fromkeys(OF_TOOLS, 0)
+        wanted = [*self._wire.usage, *self._wire.model, *self._wire.tools]
+        self._scanner = _Scanner(wanted, self._found)
         self._is_last = NEVER
         self._start = b""
         self._feed: Callable[[bytes], None] | None = None
@@ -150,6 +156,9 @@ class UsageReader:
         written = self._total - used.get("input_tokens", 0)
         if used and written > used.get("output_tokens", 0):
             used["output_tokens"] = written
+        for name, number in self._of_tools.items():
+            if used and number:
+                used[name] = used.get(name, 0) + number
         return used if self._cost is None else used | {"cost_usd": self._cost}
 
     def is_final(self, *, has_ended: bool) -> bool:
@@ -166,6 +175,11 @@ class UsageReader:
         if path in self._wire.model:
             if isinstance(value, str) and 0 < len(value) <= LONGEST_MODEL and value.isprintable():
                 self.model = value
+        elif isinstance(value, dict) and path in self._wire.tools:
+            for name in OF_TOOLS:
+                number = sum(_count(tool, name) or 0 for tool in value.values())
+                self.changes += number > self._of_tools[name]
+                self._of_tools[name] = max(number, self._of_tools[name])
         elif isinstance(value, dict):
             self._is_last = self._wire.usage[path]
             self._read_usage(value)

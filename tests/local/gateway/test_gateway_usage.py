@@ -285,6 +285,24 @@ def test_what_is_in_the_total_alone_was_written(wire: str, usage: Any) -> None:
     assert (used["input_tokens"], used["output_tokens"]) == (12, 319)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_what_tools_of_the_vendor_used_counts(order: int, is_stream: bool) -> None:
+    """As OpenAI's generation of images, which any program may ask for."""
+    image = {"input_tokens": 40, "output_tokens": 6240, "total_tokens": 6280,
+             "output_tokens_details": {"image_tokens": 6240}}  # fmt: skip
+    fields = [
+        ("usage", {"input_tokens": 12, "output_tokens": 5, "total_tokens": 17}),
+        ("tool_usage", {"image_gen": image, "web_search": {"num_requests": 1}}),
+    ]
+    answer = dict(fields[::order])
+    events = stream((None, {"response": {"usage": None}}), (None, {"response": answer}))
+    used = read("openai", events if is_stream else json.dumps(answer).encode()).usage()
+    assert used == {"input_tokens": 52, "output_tokens": 6245}
+    alone = json.dumps({"tool_usage": {"image_gen": image}}).encode()
+    assert not read("openai", alone).is_final(has_ended=True)
+
+
 def test_a_total_that_is_smaller_changes_nothing() -> None:
     usage = {"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 3}
     used = read("openai", json.dumps({"usage": usage}).encode()).usage()
