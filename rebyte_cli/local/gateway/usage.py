@@ -163,7 +163,8 @@ class UsageReader:
 
     def is_final(self, *, has_ended: bool) -> bool:
         """Whether the answer has said all that it used; `has_ended` if all of it was read."""
-        return bool(self._counts) and self._is_last in (
+        # Some servers say zero where they have not counted: a model that reads nothing is none.
+        return any(self._counts.values()) and self._is_last in (
             (AT_ONCE, AT_END) if has_ended else (AT_ONCE,)
         )
 
