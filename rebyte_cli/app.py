@@ -42,6 +42,7 @@ class App:
         self.is_busy = False  # whether this command makes so many requests that it takes a while
         self._workspaces: dict[str, Any] = {}
         self._statuses: list[int] = []  # of the errors that were printed
+        self._others: dict[str, App] = {}  # the same run with other profiles
 
     def set_option(self, name: str, value: Any) -> None:
         """Keep the value of a shared option; the last one given wins.
@@ -56,6 +57,20 @@ class App:
         self.options[name] = value
         self.__dict__.pop("console", None)
         self.__dict__.pop("settings", None)
+
+    def at(self, profile: str) -> App:
+        """The same run with this profile, for a command that works with several.
+
+        `REBYTE_API_URL` counts for none of them, as with `-P`. Raises NotFound for an unknown one.
+        """
+        if profile not in self._others:
+            other = App(self.environment, self.argv)
+            other.options = {**self.options, "output": self.format, "profile": profile}
+            other.config, other.console, other.is_busy = self.config, self.console, self.is_busy
+            other.text, other.auto = self.text, self.auto
+            _ = other.settings
+            self._others[profile] = other
+        return self._others[profile]
 
     # Options and settings
 
@@ -432,6 +447,8 @@ class App:
         Without that service, look after runs on this machine that wait for a usage limit, as it
         does.
         """
+        for other in self._others.values():
+            other.close()
         had_service = "service" in self.__dict__
         for name in ("service", "ssh"):
             connector = self.__dict__.pop(name, None)

@@ -24,9 +24,10 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.line_fields import LineChecker, LineFields
+from rebyte_cli.batch.place import BatchOptions, BatchPlace, OpenPlace
 from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.results import LineProblem
-from rebyte_cli.batch.runner import BatchOptions, Runner
+from rebyte_cli.batch.runner import Runner
 from rebyte_cli.batch.state import LineTable
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import TaskFailed
@@ -114,11 +115,15 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         client = client_of(service, hour.clock, throttle.sleep)
         history = History(tmp_path / "history.db", origin=service.server.origin)
         journal = Journal(tmp_path / "journal", {"lines": TASKS}, run={})
-        run = Runner(
-            client, batch, make_plan(batch.lines, "t"), LineTable(range(TASKS)), journal, throttle,
-            BatchOptions(jobs=16), Ledger(history, "batch", journal.sync), known=(),
-            upload=lambda path: {},
+        options, ledger = BatchOptions(jobs=16), Ledger(history, "batch", journal.sync)
+        place = OpenPlace(
+            BatchPlace("default", service.server.origin, lambda: client, history),
+            client, batch, throttle, options, ledger, upload=lambda path: {},
         )  # fmt: skip
+        lines_by_index = LineTable(range(TASKS), place.name)
+        run = Runner(
+            [place], batch, make_plan(batch.lines, "t"), lines_by_index, journal, options, known={}
+        )
         rows = []
         at_first = 0.0
         for row in run.run():

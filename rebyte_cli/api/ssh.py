@@ -34,6 +34,8 @@ STAY_SECONDS = 60  # that the shared connection outlives the last command
 LONGEST_FOLDER = 45  # bytes, of the folder of a socket whose name ssh makes of 58 more
 LINES_KEPT = 20  # of what ssh says
 END_SECONDS = 2.0
+# Codes of errors that say that there is no service at the other end.
+NO_SERVICE = frozenset({"no_rebyte_there", "other_version"})
 NO_SUCH_COMMAND, SSH_FAILED = 127, 255  # exit statuses of a shell, and of ssh itself
 # What ssh says when another attempt cannot help. It has no exit statuses for it.
 _FUTILE = re.compile(

@@ -153,12 +153,13 @@ def _cells(row: Row, length: str) -> str:
 
 
 def _task(row: Row) -> str:
-    """The id of a task, as a link if `open` would open its URL, and what it used."""
+    """The id of a task, as a link if `open` would open its URL, its place, and what it used."""
     name, url = _h(row.get("id") or ""), str(row.get("url") or "")
     if is_page(url):
         name = f'<a href="{_h(url)}" rel="noreferrer">{name or _h(url)}</a>'
     used = f"<p>{_h(used_by(row))}</p>" if used_by(row) else ""
-    return (f'<p class="id">{name}</p>' if name else "") + used
+    place = f"<p>Place: {_h(row['place'])}</p>" if row.get("place") else ""
+    return (f'<p class="id">{name}</p>' if name else "") + place + used
 
 
 def _chart(rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:
@@ -196,7 +197,10 @@ def _bar(row: Row, at: int, timeline: Timeline, pitch: float, y: float) -> str:
     assert bar is not None
     length = max((bar.end - bar.begin) * _UNITS, 2.0)
     x = min(bar.begin * _UNITS, _UNITS - length)
-    tooltip = f"line {row['line']} ({name_of(row)}): {row.get('status')}, {timeline.length(at)}"
+    where = f" at {row['place']}" if row.get("place") else ""
+    tooltip = (
+        f"line {row['line']} ({name_of(row)}){where}: {row.get('status')}, {timeline.length(at)}"
+    )
     return (
         f'<rect class="{_class(row)}" x="{x:.1f}" y="{y + pitch * 0.15:.2f}" width="{length:.1f}"'
         f' height="{pitch * 0.7:.2f}"><title>{_h(tooltip)}</title></rect>\n'

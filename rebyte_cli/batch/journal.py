@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -85,15 +85,16 @@ class Journal:
         run: Mapping[str, Any],
         each: Callable[[Record], None] = lambda _record: None,
         begins_with: Callable[[Record], bool] = lambda _mark: False,
+        loose: Collection[str] = (),
     ) -> None:
         """Open or create the journal, lock it, and record this run.
 
         `header` says what the journal belongs to: every key must be as in the file, except that
-        its input may have grown since the run before. `run` says how this run was started;
-        `run["input"]` is the mark of its input, and `begins_with` whether the input of this run
-        begins with that of a mark. `each` is given the records of earlier runs, in order. Raises
-        BadUsage for a journal of something else or a damaged one, JournalHeld when another
-        process has it, JournalFailed when it cannot be written.
+        its input may have grown since the run before, and the `loose` keys may differ. `run` says
+        how this run was started; `run["input"]` is the mark of its input, and `begins_with` whether
+        the input of this run begins with that of a mark. `each` is given the records of earlier
+        runs, in order. Raises BadUsage for a journal of something else or a damaged one,
+        JournalHeld when another process has it, JournalFailed when it cannot be written.
         """
         self.path = path
         self._file = Path(os.path.realpath(path))
@@ -109,7 +110,7 @@ class Journal:
             check_locks(self._file.parent)
             hold(self._handle, path)
             found = os.fstat(self._handle).st_size
-            self._size = replay(path, header, partial(self._replayed, each), begins_with)
+            self._size = replay(path, header, partial(self._replayed, each), begins_with, loose)
             if os.fstat(self._handle).st_size != found:
                 raise JournalHeld(path, _last_run(path))
             self.name = self.name or os.urandom(8).hex()

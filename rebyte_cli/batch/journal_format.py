@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BadUsage
 
@@ -29,8 +29,11 @@ def replay(
     header: Mapping[str, Any],
     each: Callable[[Record], None],
     begins_with: Callable[[Record], bool] = lambda _mark: False,
+    loose: Collection[str] = (),
 ) -> int:
     """Give every record after the header to `each`; returns the length of the part to keep.
+
+    Of `header`, the `loose` keys may differ.
 
     0 for a file that is empty or holds no more than a torn header. What a crash can leave is cut
     off: a torn end, and a last group that never reached the disk as a whole. Raises BadUsage for a
@@ -49,7 +52,8 @@ def replay(
     if mark is not None:
         # The header has the input of the first run, this one that of the last.
         first = {**first, "input": header.get("input") if begins_with(mark) else mark}
-    other = _mismatch(path, first, header)
+    fixed = {name: value for name, value in header.items() if name not in loose}
+    other = _mismatch(path, first, fixed)
     if other is not None:
         if not _records_no_task(records[1:]):
             raise other
@@ -67,6 +71,30 @@ def is_blank(path: Path) -> bool:
     data = path.read_bytes()
     begin = data.splitlines(keepends=True)[:2]
     return _may_be_journal(data) and (len(begin) < 2 or None in map(parse, begin))
+
+
+class Home(NamedTuple):
+    """What a journal belongs to by its header. `has_places`: some of its lines say where they are.
+
+    Lines that do not are at this place.
+    """
+
+    profile: str
+    origin: str
+    has_places: bool
+
+
+def home_of(path: Path) -> Home | None:
+    """What a journal belongs to; None for one that is missing, or that `replay` refuses."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    header = parse(data[: data.find(b"\n") + 1]) or {}
+    profile, origin = header.get("profile"), header.get("origin")
+    if not (isinstance(profile, str) and isinstance(origin, str)):
+        return None
+    return Home(profile, origin, b'"is":"place"' in data)
 
 
 def _may_be_journal(data: bytes) -> bool:
@@ -135,6 +163,8 @@ def _records_no_task(records: list[Record]) -> bool:
             begun.add(line)
         elif state == "unsent":
             begun.discard(line)
+        elif state == "place":
+            continue
         elif "run" not in record:
             return False
     return not begun

@@ -54,6 +54,22 @@ def make_plan(lines: Sequence[InputLine], name: str, shard: tuple[int, int] = (1
     return Plan(sorted(mine), after, ours)
 
 
+def chains(plan: Plan, lines: Sequence[InputLine]) -> dict[int, int]:
+    """For each line that shares a workspace, the first line of its chain.
+
+    One that asks for a workspace by its id is a chain, even alone.
+    """
+    first = {index: index for index in plan.mine if lines[index].workspace is not None}
+    first.update((index, index) for index in plan.after.values())
+    followers = {before: index for index, before in plan.after.items()}
+    for head in [index for index in first if index not in plan.after]:
+        step: int | None = head
+        while step is not None:
+            first[step] = head
+            step = followers.get(step)
+    return first
+
+
 def _leaders(lines: Sequence[InputLine], name: str) -> dict[int, int]:
     """For each line that names `@key`, the line with that key."""
     by_key = {line.key: index for index, line in enumerate(lines)}

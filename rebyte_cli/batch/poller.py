@@ -137,7 +137,7 @@ class Poller(Generic[T]):
         self._throttle.network_answered()
 
     def _lost(self, error: APIError) -> None:
-        if not self._client.transport.has_answered:
+        if not (self._client.transport.has_answered or self._throttle.has_others):
             raise error
         self._throttle.network_lost(error)
 
@@ -159,6 +159,9 @@ class Poller(Generic[T]):
             except APIError as last:
                 self._report("fatal", None, last)
                 return False
+        except RebyteError as error:  # of what connects to the service
+            self._report("fatal", None, error)
+            return False
         except Exception as error:  # a bug of ours must not look like a batch that hangs
             self._report("crash", None, error)
             return False
@@ -168,6 +171,21 @@ class Poller(Generic[T]):
 def no_thread() -> RebyteError:
     """The error for a thread that the system refuses to start."""
     return RebyteError("cannot start a thread", hint=MORE_ROOM)
+
+
+def probe_network(client: RebyteClient, throttle: Throttle, report: Report) -> Poller[None]:
+    """A poller that asks for nothing but an answer, for as long as something was added."""
+
+    def ask(_things: dict[int, None]) -> None:
+        client.list_tasks(limit=1)
+        for index in poller.things():
+            poller.drop(index)
+
+    def pause(since: float, _count: int) -> float:
+        return min(30.0, max(1.0, since / 4))
+
+    poller: Poller[None] = Poller("probe", client, throttle, report, ask=ask, pause=pause)
+    return poller
 
 
 def watch_tasks(

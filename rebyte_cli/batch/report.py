@@ -74,7 +74,13 @@ def _markdown(
         _chart(rows, timeline),
     ]
     yield from (f"{part}\n\n" for part in parts if part)
-    heads = ["Line", "Title", "Status", "Time", *(["Used"] if used else []), "Task", "Error"]
+    has_places = any("place" in row for row in rows)
+    heads = [
+        *("Line", "Title", "Status", "Time"),
+        *(["Place"] if has_places else []),
+        *(["Used"] if used else []),
+        *("Task", "Error"),
+    ]
     yield f"| {' | '.join(heads)} |\n| --: |{' --- |' * (len(heads) - 1)}\n"
     for at, row in enumerate(rows):
         task, url = escaped(row.get("id") or ""), one_line(str(row.get("url") or ""))
@@ -85,6 +91,7 @@ def _markdown(
             escaped(name_of(row)),
             escaped(row.get("status")),
             timeline.length(at),
+            *([escaped(row.get("place") or "")] if has_places else []),
             *([escaped(used_by(row))] if used else []),
             task,
             escaped(reason_of(row)),

@@ -5,8 +5,9 @@
     journal          writes the records; those of one moment share a sync. Before it does, it writes
                      to the history what the workers have reserved
     watch, search    ask for the ends of running tasks; search for lost creates
-The other threads report events to the main thread. What they must know at once of each other's
-lines is in the ledger, which says who may call what. Runs share nothing but the journal.
+A batch at several places has workers, watch and search for each. All of them report events to the
+main thread. What they must know at once of each other's lines is in the ledger of their place,
+which says who may call what. Runs share nothing but the journal.
 """
 
 from __future__ import annotations
@@ -15,30 +16,31 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from heapq import nsmallest
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from ..api.failures import OUT_OF_MEMORY
+from ..api.ssh import NO_SERVICE
 from ..api.status import canonical_status, is_terminal
 from ..api.token_usage import TokenUsage
 from ..api.views import text
-from ..errors import BudgetReached, Interrupted, RebyteError
+from ..errors import APIError, BadUsage, BudgetReached, Interrupted, KeyProblem, RebyteError
 from ..history.rows import NewTask
-from ..once.ledger import Ledger
-from ..once.server_clock import ServerClock
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
-from ..tasks.budget import Budget, Priced, Spending
+from ..tasks.budget import Priced, Spending
 from ..tasks.wait import WaitTarget
 from .input import Input, InputLine
 from .journal_format import Record
-from .line_checks import CheckJob, CheckPool, LineChecks, MendJob
-from .lost_lines import LostLine, LostLineSearch, search_lost
-from .plan import Plan
-from .poller import Poller, watch_tasks
+from .line_checks import CheckJob, MendJob
+from .lost_lines import LostLine
+from .place import BatchOptions, OpenPlace, RunParts
+from .plan import Plan, chains
 from .results import LineProblem, row_of
 from .state import (
     OVER,
@@ -52,13 +54,11 @@ from .state import (
     error_of,
     skipped_error,
 )
-from .throttle import RESUME, Throttle
-from .workers import Baseline, Job, Upload, WorkerPool
+from .throttle import RESUME
+from .workers import Job
 
 if TYPE_CHECKING:
-    from ..api.client import RebyteClient
     from ..output.records import RowOrError
-    from ..tasks.question_watch import QuestionWatcher
     from .journal import Journal
 
 
@@ -71,34 +71,6 @@ LISTEN = 0.5
 # Of one line in one run: a service that never answers it must not keep the batch running.
 MOST_RESENDS = 3
 JOIN = 2.0  # seconds that threads with a request under way get to end after the batch
-SEND_AGAIN_AFTER = 900.0  # seconds; the same as for `create --once`
-
-
-class BatchOptions(NamedTuple):
-    """How a batch is to run. Times in seconds.
-
-    `jobs` is how many creates may be under way at a time, and `max_running` how many lines may have
-    a task that runs, counting creates under way and those whose outcome is not known (None: any).
-    `search_for` is how long a lost create is searched for before its outcome is called unknown,
-    and how long scans must agree that there is no task before it is sent again. `budget` is what
-    the tasks of all runs of this journal may use together (None: any amount); with `limits_runs`,
-    the service is told, which ends tasks that run when they have used it up. `is_exact`: the
-    service is known to show prompts as they were sent, as that on this machine does. `title` is
-    what its pages call the batch.
-    """
-
-    jobs: int = 8
-    wait: bool = True
-    timeout: float | None = None
-    fail_fast: bool = False
-    retry_failed: bool = False
-    send_again_after: float = SEND_AGAIN_AFTER
-    search_for: float | None = None
-    max_running: int | None = None
-    budget: Budget | None = None
-    limits_runs: bool = False
-    is_exact: bool = False
-    title: str = "batch"
 
 
 class Runner:
@@ -109,97 +81,70 @@ class Runner:
 
     def __init__(
         self,
-        client: RebyteClient,
+        places: Sequence[OpenPlace],
         batch: Input,
         plan: Plan,
         lines: LineTable,
         journal: Journal,
-        throttle: Throttle,
         options: BatchOptions,
-        ledger: Ledger,
         *,
-        known: Iterable[str],
-        upload: Upload,
+        known: Mapping[str, Iterable[str]],
+        is_pool: bool = False,
         note: Callable[[str], None] = lambda _text: None,
-        questions: QuestionWatcher | None = None,
         priced: Priced = lambda usage, _model: usage,
-        checks: LineChecks | None = None,
     ) -> None:
-        """`known` are the ids of every task that the journal names, replaced ones too.
+        """`places` are those that have lines or may get some, in the order in which they do.
 
-        `upload`: a path to `{"id", "filename"}`. `note` is called with lines for the user,
-        `questions` notices tasks that wait for an answer, and `priced` adds its cost to a usage.
-        With `checks`, a task that has completed is done when it passes.
+        `known` are the ids of every task that the journal names, by place, replaced ones too.
+        `is_pool`: lines may be at several places. `note` is called with lines for the user, and
+        `priced` adds its cost to a usage.
         """
-        self.client = client
+        self.places = places
+        self._by_name = {place.name: place for place in places}
         self._batch = batch
         self._plan = plan
         self._lines = lines
         self._journal = journal
-        self._throttle = throttle
         self._options = options
-        self._ledger = ledger
         self._known = known
+        self._is_pool = is_pool
         self._note = note
         self._priced = priced
         self._spending = Spending(options.budget, priced) if options.budget else None
-        journal.beside = ledger.write
+        journal.beside = self._write_ledgers
 
-        self._server_clock = self._compared_clock(client)
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
-        self._workers = WorkerPool(
-            client,
-            batch,
-            journal,
-            ledger,
-            throttle,
-            self._report,
-            count=options.jobs,
-            upload=upload,
-            baseline=Baseline(client, self._server_clock),
-            clock=self._server_clock,
-        )
-        self._watcher = watch_tasks(
-            client,
-            throttle,
-            self._report,
-            questions if options.wait else None,
-            more_to_come=lambda: bool(lines.count("queued", "lost")),
-        )
-        self._checks = None if checks is None else CheckPool(checks, self._report)
-        self._base = checks.base if checks is not None else lambda _body: None
-        finder = LostLineSearch(
-            client,
-            batch,
-            ledger,
-            mine=plan.mine,
-            clock=self._server_clock,
-            created=self._answered,
-            is_exact=options.is_exact,
-        )
-        self._searcher = search_lost(client, throttle, self._report, finder, options.search_for)
+        for place in places:
+            place.begin(RunParts(lines, plan.mine, journal, self._report, is_pool))
+            place.throttle.others_work = partial(self._others_work, place)
 
+        self._chain = chains(plan, batch.lines) if is_pool else {}
+        self._place_of_chain = self._known_places() if is_pool else {}
         self._successor = {before: index for index, before in plan.after.items()}
         self._ready: deque[int] = deque()  # lines to create that no worker has yet
         self._closed = False  # no further line is handed out
         self._grace = NO_LIMIT  # set when the batch only waits for creates under way
         self._fault: RebyteError | None = None  # what ended the whole batch
-        self._limited: set[int] = set()  # lines whose tasks wait for a usage limit
         self._budget_fault: RebyteError | None = None  # why the budget lets nothing be created
         self._signal: int | None = None
         self._interrupted = False
         self._leave_at_once = False
 
-    def _compared_clock(self, client: RebyteClient) -> ServerClock:
-        """The service's clock, compared with the times of the tasks that this batch has."""
-        clock = ServerClock(client)
-        for entry in self._lines.values():
-            clock.observe(entry.started, entry.sent)
-        return clock
+    def _report(self, kind: EventKind, index: int | None, value: Any, place: str) -> None:
+        """Called by any thread: something happened to a line, or to a place."""
+        self._events.put(BatchEvent(kind, index, value, place))
 
-    def _report(self, kind: EventKind, index: int | None, value: Any) -> None:
-        """Called by any thread: something happened to a line, or to the batch."""
-        self._events.put(BatchEvent(kind, index, value))
+    def _write_ledgers(self) -> None:
+        for place in self.places:
+            place.ledger.write()
+
+    def _place_of(self, index: int) -> OpenPlace:
+        """The place that has a line."""
+        return self._by_name[self._lines[index].place or self._lines.home]
+
+    def _others_work(self, place: OpenPlace) -> bool:
+        """Whether lines are at work elsewhere. Thread-safe."""
+        return any(one.is_busy for one in self.places if one is not place)
 
     # The run
 
@@ -215,8 +160,9 @@ class Runner:
                 yield from self._start()
                 while self._fill() or not self._is_over():
                     event = self._next_event(deadline)
-                    if self._ledger.due.has_passed:
-                        self._ledger.flush()
+                    for place in self.places:
+                        if place.ledger.due.has_passed:
+                            place.ledger.flush()
                     if event is not None:
                         yield from self._handle(event)
                     elif deadline.has_passed:
@@ -229,6 +175,7 @@ class Runner:
             self._close()
         if self._signal is not None:
             raise Interrupted(128 + self._signal)
+        yield from (place.named(place.fault) for place in self.places if place.fault is not None)
         if self._fault is not None:
             yield self._fault
 
@@ -246,7 +193,7 @@ class Runner:
                 yield self._row(index)
         for index in self._plan.mine:
             entry = self._lines[index]
-            if entry.state == "mending" and self._checks is not None:
+            if entry.state == "mending" and self._place_of(index).checks is not None:
                 self._mend(index, entry)
             elif entry.state in ("checking", "mending"):
                 self._lines.move(index, "created")  # its end is read again
@@ -257,8 +204,9 @@ class Runner:
             if self._lines[index].is_lost:
                 self._search(index, self._lines[index])
         if not all(self._lines[index].is_over for index in self._plan.mine):
-            self._watcher.start()
-            self._searcher.start()
+            for place in self.places:
+                place.watcher.start()
+                place.searcher.start()
         for index in self._plan.mine:
             if index in self._plan.after:
                 continue
@@ -269,7 +217,8 @@ class Runner:
 
     def _next_event(self, deadline: Deadline) -> BatchEvent | None:
         """The next event; None when something else is due first."""
-        wait = min(LISTEN, deadline.left(), self._grace.left(), self._ledger.due.left())
+        due = min(place.ledger.due.left() for place in self.places)
+        wait = min(LISTEN, deadline.left(), self._grace.left(), due)
         try:
             return self._events.get(timeout=wait)
         except Empty:
@@ -278,7 +227,7 @@ class Runner:
     def _is_over(self) -> bool:
         if self._grace is not NO_LIMIT:
             return not self._lines.count("queued") or self._grace.has_passed
-        return not self._lines.count("queued", "running", "lost", "checking", "mending")
+        return not any(place.is_busy for place in self.places) and not self._may_hand_out()
 
     def _time_out(self, deadline: Deadline) -> None:
         unfinished = [str(self._batch.lines[index].number) for index in self._unfinished()]
@@ -291,7 +240,8 @@ class Runner:
 
     def _stop(self, grace: float) -> None:
         """Create nothing more, and wait for nothing but the creates under way."""
-        self._throttle.stop()
+        for place in self.places:
+            place.throttle.stop()
         self._grace = self._grace.within(grace)
         self._close_queue()
 
@@ -299,7 +249,7 @@ class Runner:
         return [index for index in self._plan.mine if not self._lines[index].is_printed]
 
     def _remaining_rows(self) -> Iterator[RowOrError]:
-        under_way = self._ledger.under_way
+        under_way = {number for place in self.places for number in place.ledger.under_way}
         for index in self._unfinished():
             if self._batch.lines[index].number in under_way:
                 self._lines.move(index, "sending")
@@ -307,17 +257,17 @@ class Runner:
 
     def _close(self) -> None:
         """End every thread, then let the history know what there is to know."""
-        self._throttle.stop()
-        threads: list[WorkerPool | Poller[Any] | CheckPool]
-        threads = [self._workers, self._watcher, self._searcher]
-        threads += [self._checks] if self._checks is not None else []
+        for place in self.places:
+            place.throttle.stop()
+        threads = [each for place in self.places for each in place.threads]
         for each in threads:
             each.stop()
         limit = Deadline(0.0 if self._leave_at_once else JOIN)
         for each in threads:
             each.join(limit.left())
-        self._ledger.release_settled()
-        self._ledger.flush()
+        for place in self.places:
+            place.ledger.release_settled()
+            place.ledger.flush()
         with suppress(RebyteError):  # the first failure of the journal was reported already
             self._journal.close()
 
@@ -325,7 +275,10 @@ class Runner:
 
     def _row(self, index: int) -> Mapping[str, Any] | LineProblem:
         self._lines[index].is_printed = True
-        return row_of(self._batch.lines[index], self._lines[index], self._priced)
+        entry, place = self._lines[index], {}
+        if self._is_pool:
+            place = {"place": entry.place}
+        return row_of(self._batch.lines[index], entry, self._priced, place)
 
     def _hand_out(self, index: int) -> None:
         """Have a line created when there is room, unless the batch is stopping."""
@@ -334,45 +287,89 @@ class Runner:
 
     def _fill(self) -> bool:
         """Give the workers as many lines as may run; returns whether there were any."""
+        for place in self.places:
+            place.look_after()
         before = len(self._ready)
-        while (place := self._next_place()) is not None:
-            index = self._ready[place]
-            del self._ready[place]
-            self._lines.move(index, "queued")
+        while (found := self._next_line()) is not None:
+            at, place = found
+            index = self._ready[at]
+            del self._ready[at]
+            self._lines.move(index, "queued", place.name)
             self._lines[index].begun_here = True
-            self._workers.put(Job(index, self._workspace_of(index)))
+            if index in self._chain:
+                self._place_of_chain[self._chain[index]] = place.name
+            place.workers.put(Job(index, self._workspace_of(index)))
         return len(self._ready) < before
 
-    def _next_place(self) -> int | None:
-        """Which of the lines that are ready may run now; None if none may."""
-        self._limited = {each for each in self._limited if self._lines[each].is_limited}
-        for place, index in enumerate(self._ready):
-            if self._has_room(index):
-                return place
-            if not self._limited:  # what holds for the first one holds for all
-                return None
+    def _next_line(self) -> tuple[int, OpenPlace] | None:
+        """The first line that is ready and may run now, by its turn, and where."""
+        if not any(place.is_open for place in self.places):
+            return None
+        for at, index in enumerate(self._ready):
+            for place in self._places_for(index):
+                if place.is_open and place.has_room(self._executor_of, index):
+                    return at, place
+            if not self._chain and not any(place.limited for place in self.places):
+                return None  # what holds for the first one holds for all
         return None
 
-    def _has_room(self, index: int) -> bool:
-        """Whether the task of this line may run. A create that may have made one counts as its
-        task, and one that waits for the usage limit of another executor does not.
-        """
-        most = self._options.max_running
-        counted = ("queued", "running", "lost", "unknown", "checking", "mending")
-        count = self._lines.count(*counted)
-        if most is None or count < most:
-            return True
-        executor = self._field_of(index, "executor")
-        others = (self._field_of(each, "executor") != executor for each in self._limited)
-        return count - sum(others) < most
+    def _executor_of(self, index: int) -> str:
+        return self._field_of(index, "executor")
+
+    def _places_for(self, index: int) -> Iterator[OpenPlace]:
+        """Where a line that is ready may run: where the others of its workspace are, if any are."""
+        bound = self._place_of_chain.get(self._chain.get(index, index))
+        return (place for place in self.places if bound in (None, place.name))
+
+    def _known_places(self) -> dict[int, str]:
+        """The place of each chain of lines that ask for a workspace which was made there."""
+        found = {}
+        for index, first in self._chain.items():
+            workspace = self._batch.lines[index].workspace
+            if workspace is None or workspace.startswith("@") or first in found:
+                continue
+            for place in self.places:
+                if place.place.history.workspace(workspace) is not None:
+                    found[first] = place.name
+        return found
+
+    def _bind(self, index: int) -> None:
+        """Keep the lines of one workspace together at the place that has one of them, if any."""
+        first = self._chain.get(index)
+        if first is not None:
+            mine = (at for at, each in self._chain.items() if each == first)
+            at = next((self._lines[at].place for at in mine if self._lines[at].place), None)
+            if at is None:
+                self._place_of_chain.pop(first, None)
+                self._place_of_chain |= self._known_places()
+            else:
+                self._place_of_chain[first] = at
+
+    def _may_hand_out(self) -> bool:
+        """Whether a line that is ready will find room once the service of a place answers."""
+        if not self._is_pool or self._closed:
+            return False
+        return any(
+            place.may_open and place.has_room(self._executor_of, index)
+            for index in self._ready
+            for place in self._places_for(index)
+        )
 
     def _note_full(self) -> None:
         """Say why lines are left over that were never created."""
-        if self._ready:
+        here = {place.name for place in self.places if place.place.takes_new}
+        bound = (self._place_of_chain.get(self._chain.get(index, index)) for index in self._ready)
+        if elsewhere := sorted({name for name in bound if name is not None} - here):
+            self._fault = self._fault or BadUsage(
+                f"lines are left over that continue work at {', '.join(elsewhere)}",
+                hint="Name it with --on to run them",
+            )
+        elif self._ready:
             unknown = self._lines.count("unknown")
+            room = f"--max-running is {self._options.max_running}"
             self._note(
                 f"{len(self._ready)} lines were not created: {unknown} with an unknown"
-                f" outcome may still run, and --max-running is {self._options.max_running}"
+                f" outcome may still run, and {'no place has room' if self._is_pool else room}"
             )
 
     # The budget
@@ -382,15 +379,22 @@ class Runner:
         if self._spending is not None:
             for index, entry in self._lines.items():
                 for task_id, (usage, model) in entry.used.items():
-                    self._spending.note(task_id, usage, model, self._field_of(index, "model"))
+                    self._note_spent(index, task_id, usage, model)
             self._stop_if_spent()
-        if self._options.limits_runs:
-            # All runs of this journal share one name, so that those whose batch was killed, and
-            # that work on, count for those that are created after it.
-            limits = self._options.budget.fields if self._options.budget else {}
-            name = self._journal.name
-            batch = {"id": name, "title": self._options.title, "lines": len(self._plan.mine)}
-            self._workers.more = {**limits, "budgetOf": name, "batch": batch}
+        for place in self.places:
+            if place.options.limits_runs:
+                # All runs of this journal share one name, so that those whose batch was killed, and
+                # that work on, count for those that are created after it.
+                limits = self._options.budget.fields if self._options.budget else {}
+                name = self._journal.name
+                batch = {"id": name, "title": self._options.title, "lines": len(self._plan.mine)}
+                place.workers.more = {**limits, "budgetOf": name, "batch": batch}
+
+    def _note_spent(self, index: int, task_id: str, usage: TokenUsage, model: str) -> None:
+        assert self._spending is not None
+        # Two services may give tasks the same id.
+        task = f"{self._lines[index].place} {task_id}" if self._is_pool else task_id
+        self._spending.note(task, usage, model, self._field_of(index, "model"))
 
     def _spend(self, index: int, task: Mapping[str, Any]) -> None:
         """Count what a task has used so far; it may run on."""
@@ -400,9 +404,7 @@ class Runner:
         if usage is not None:
             try:
                 model = str(task.get("model") or "")
-                self._spending.note(
-                    str(task.get("id")), usage, model, self._field_of(index, "model")
-                )
+                self._note_spent(index, str(task.get("id")), usage, model)
             except RebyteError as error:
                 self._end_batch(error)
         elif is_terminal(task.get("status")) and not self._closed:
@@ -435,7 +437,8 @@ class Runner:
             self._fault = fault.copy_with(message=f"{fault.message}; {lines} not created")
 
     def _field_of(self, index: int, name: str) -> str:
-        return str(self._batch.body(self._batch.lines[index]).get(name) or "")
+        place = self._by_name.get(self._lines[index].place or "", self.places[0])
+        return str(place.body(self._batch.lines[index]).get(name) or "")
 
     def _workspace_of(self, index: int) -> str | None:
         """The workspace that a line asks for, as far as it is known; None for a new one, too.
@@ -452,32 +455,24 @@ class Runner:
     def _search(self, index: int, entry: LineState) -> None:
         """Search for the task of a create that was not answered."""
         self._lines.move(index, "lost")
-        self._ledger.doubt(self._batch.lines[index].number)
-        workspace = self._workspace_of(index)
+        place = self._place_of(index)
+        place.ledger.doubt(self._batch.lines[index].number)
         lost = LostLine(
             index,
             entry.sent or "",
-            self._options.send_again_after,
-            workspace,
+            place.options.send_again_after,
+            self._workspace_of(index),
             tuple(entry.candidates),
         )
-        self._searcher.add(index, lost)
-
-    def _answered(self) -> list[dict[str, Any]]:
-        """Tasks of this batch whose creates were answered; a list without them is stale."""
-        entries = list(self._lines.items())
-        return [
-            {"id": entry.id, "createdAt": entry.started, "at": at}
-            for at, entry in entries
-            if entry.id
-        ]
+        place.searcher.add(index, lost)
 
     def _watch(self, index: int, entry: LineState) -> Iterator[RowOrError]:
         """Wait for the end of a task, if this run or a later line needs it."""
-        if self._grace is NO_LIMIT and (self._options.wait or index in self._successor):
+        place, is_wanted = self._place_of(index), self._options.wait or index in self._successor
+        if self._grace is NO_LIMIT and place.fault is None and is_wanted:
             self._lines.move(index, "running")
             entry.since = time.monotonic()
-            self._watcher.add(index, WaitTarget(str(entry.id), entry.prompt))
+            place.watcher.add(index, WaitTarget(str(entry.id), entry.prompt))
         else:
             yield self._row(index)
 
@@ -514,26 +509,33 @@ class Runner:
         """Hand nothing out any more, and take back what no worker has begun."""
         self._closed = True
         self._ready.clear()
-        self._throttle.stop_creates()
-        for job in self._workers.take_back():
-            self._back_to_new(job.line)
+        for place in self.places:
+            place.throttle.stop_creates()
+            for job in place.workers.take_back():
+                self._back_to_new(job.line)
 
     def _back_to_new(self, index: int) -> None:
         """Take a line from the workers, if they have it."""
         if self._lines[index].state == "queued":
-            self._lines.move(index, "new")
-            self._ledger.not_created(self._batch.lines[index].number)
+            self._make_new(index)
+
+    def _make_new(self, index: int) -> None:
+        """A line has no task, and any place may have it."""
+        place = self._place_of(index)
+        self._lines.move(index, "new")
+        self._bind(index)
+        place.ledger.not_created(self._batch.lines[index].number)
 
     # Events
 
     def _handle(self, event: BatchEvent) -> Iterator[RowOrError]:
-        kind, index, value = event
+        kind, index, value, place = event
         if kind == "crash":
             raise value
         if kind == "signal":
             self._interrupt(value)
         elif index is None:
-            self._end_batch(value)
+            self._end_place(self._by_name[str(place)], value)
         else:
             yield from self._handlers[kind](self, index, self._lines[index], value)
 
@@ -544,7 +546,7 @@ class Runner:
             raise Interrupted(128 + number)
         self._interrupted = True
         self._stop(GRACE[signal.Signals(number)])
-        if under_way := len(self._ledger.under_way):
+        if under_way := sum(len(place.ledger.under_way) for place in self.places):
             creates = "1 create" if under_way == 1 else f"{under_way} creates"
             self._note(
                 f"Stopping: waiting for {creates} under way; a second Ctrl-C exits at once, and "
@@ -557,6 +559,23 @@ class Runner:
             self._fault = error
             self._stop(GRACE[signal.SIGINT])
 
+    def _end_place(self, place: OpenPlace, error: RebyteError) -> None:
+        """Go on without a place, with its lines as they are; end the batch if it is the only one.
+
+        So does anything that is not the fault of its service.
+        """
+        others = (one for one in self.places if one is not place)
+        has_others = any(one.may_open or one.is_busy for one in others)
+        if not (has_others and _is_of_place(error)):
+            self._end_batch(place.named(error) if self._is_pool else error)
+        elif place.fault is None:
+            place.fault = error
+            place.throttle.stop()
+            for job in place.workers.take_back():
+                self._back_to_new(job.line)
+                self._hand_out(job.line)
+            self._note(f"{place.named(error).message}; the other places go on")
+
     # Each returns the rows that the event brings.
 
     def _on_created(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
@@ -565,7 +584,7 @@ class Runner:
         if is_taken:
             self._take_back(index, str(task["id"]))
         self._lines.apply(index, created_record(line.number, task))
-        self._created(line, task, body)
+        self._created(self._place_of(index), line, task, body)
         if is_terminal(task.get("status")):
             return self._on_ended(index, entry, (task, ""))
         return self._watch(index, entry)
@@ -577,7 +596,7 @@ class Runner:
         """
         number = self._batch.lines[index].number
         for at, entry in self._lines.items():
-            if entry.id != task_id or at == index:
+            if entry.id != task_id or at == index or entry.place != self._lines[index].place:
                 continue
             other = self._batch.lines[at].number
             self._note(
@@ -593,13 +612,12 @@ class Runner:
 
     def _on_refused(self, index: int, entry: LineState, error: RebyteError) -> Iterable[RowOrError]:
         self._lines.apply(index, {"is": "refused", "error": error_of(error)})
-        number = self._batch.lines[index].number
-        (self._ledger.doubt if entry.is_doubtful else self._ledger.not_created)(number)
+        number, ledger = self._batch.lines[index].number, self._place_of(index).ledger
+        (ledger.doubt if entry.is_doubtful else ledger.not_created)(number)
         return self._over(index)
 
     def _on_unsent(self, index: int, _entry: LineState, _value: None) -> Iterable[RowOrError]:
-        self._lines.move(index, "new")
-        self._ledger.not_created(self._batch.lines[index].number)
+        self._make_new(index)
         self._hand_out(index)
         return ()
 
@@ -609,13 +627,14 @@ class Runner:
         return ()
 
     def _on_fatal(self, index: int, entry: LineState, error: RebyteError) -> Iterable[RowOrError]:
-        number = self._batch.lines[index].number
-        if number in self._ledger.under_way:
+        number, place = self._batch.lines[index].number, self._place_of(index)
+        if number in place.ledger.under_way:
             self._lines.move(index, "sending")
-            self._ledger.doubt(number)
+            place.ledger.doubt(number)
         else:
             self._back_to_new(index)
-        self._end_batch(error)
+            self._hand_out(index)
+        self._end_place(place, error)
         return ()
 
     def _on_found(
@@ -628,9 +647,10 @@ class Runner:
         record = created_record(line.number, task, found=True)
         self._note_down(record)
         # Before the line is settled: until then an equal one could take the same task.
-        self._ledger.answered(task["id"])
+        self._place_of(index).ledger.answered(task["id"])
         self._lines.apply(index, record)
-        self._created(line, task, self._batch.body(line))
+        place = self._place_of(index)
+        self._created(place, line, task, place.body(line))
         return self._watch(index, entry)
 
     def _on_absent(self, index: int, entry: LineState, _value: None) -> Iterable[RowOrError]:
@@ -648,7 +668,7 @@ class Runner:
         number = self._batch.lines[index].number
         record: Record = {"line": number, "is": "unknown", "candidates": candidates}
         if entry.sent:
-            record["at"] = self._server_clock.restamp(entry.sent)
+            record["at"] = self._place_of(index).clock.restamp(entry.sent)
         self._note_down(record)
         self._lines.apply(index, record)
         return ()  # its row comes at the end: the task may still be found
@@ -665,14 +685,14 @@ class Runner:
         is_ours = task.get("id", entry.id) == entry.id
         if not is_ours or entry.state not in ("created", "running"):
             return ()
-        line = self._batch.lines[index]
-        if self._checks is not None and canonical_status(task.get("status")) == "completed":
+        line, place = self._batch.lines[index], self._place_of(index)
+        if place.checks is not None and canonical_status(task.get("status")) == "completed":
             record: Record = {"line": line.number, "is": "checking"}
             self._note_down(record)
             self._lines.apply(index, record)
             self._spend(index, task)
             task = {**task, "workspaceId": entry.workspace or task.get("workspaceId")}
-            self._checks.put(CheckJob(index, task, self._batch.body(line), line.schema))
+            place.checks.put(CheckJob(index, task, place.body(line), line.schema))
             return ()
         return self._ended(index, task, ended_record(line.number, task, _now(), reason))
 
@@ -681,7 +701,7 @@ class Runner:
         self._note_down(record)
         self._lines.apply(index, record)
         self._spend(index, task)
-        self._ledger.ended(task)
+        self._place_of(index).ledger.ended(task)
         return self._over(index)
 
     def _on_used(
@@ -689,15 +709,17 @@ class Runner:
     ) -> Iterable[RowOrError]:
         if task.get("id") == entry.id and entry.state in ("created", "running"):
             entry.resumes_at = text(task.get("resumesAt")) or None
-            self._limited |= {index} if entry.is_limited else set()
+            if entry.is_limited:
+                self._place_of(index).limited.add(index)
             self._spend(index, task)
         return ()
 
     def _on_checked(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         task, verdict = value
-        if entry.state != "checking" or self._checks is None:
+        checks = self._place_of(index).checks
+        if entry.state != "checking" or checks is None:
             return ()
-        number, most = self._batch.lines[index].number, self._checks.tries
+        number, most = self._batch.lines[index].number, checks.tries
         tries = entry.tries + 1
         if verdict.status != "failed" or tries >= most:
             record = checked_record(number, task, _now(), verdict, tries)
@@ -718,11 +740,12 @@ class Runner:
 
     def _mend(self, index: int, entry: LineState) -> None:
         """Send what a check said to the task of a line, at most once, whatever ends this run."""
-        assert self._checks is not None
+        checks = self._place_of(index).checks
+        assert checks is not None
         if self._grace is NO_LIMIT:
             number = self._batch.lines[index].number
             key = f"check {self._journal.name} {number} {entry.id} {entry.tries}"
-            self._checks.put(MendJob(index, str(entry.id), str(entry.told), key))
+            checks.put(MendJob(index, str(entry.id), str(entry.told), key))
 
     def _on_mended(self, index: int, entry: LineState, prompt: str) -> Iterable[RowOrError]:
         if entry.state != "mending":
@@ -793,21 +816,29 @@ class Runner:
 
     # The ledger
 
-    def _created(self, line: InputLine, task: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+    def _created(
+        self, place: OpenPlace, line: InputLine, task: Mapping[str, Any], body: Mapping[str, Any]
+    ) -> None:
         files = list(map(os.path.abspath, line.paths)) or None
-        base = self._base(body)
-        new = NewTask(task, body["prompt"], body, dict(line.labels), files, base=base)
-        self._ledger.created(line.number, new)
+        new = NewTask(task, body["prompt"], body, dict(line.labels), files, base=place.base(body))
+        place.ledger.created(line.number, new)
 
     def _restore_ledger(self) -> None:
         """Tell the history what an earlier run could not tell it any more."""
-        left = self._ledger.load(self._known)
+        left = {
+            place.name: place.ledger.load(self._known.get(place.name, ())) for place in self.places
+        }
         for index in self._plan.mine:
             line, entry = self._batch.lines[index], self._lines[index]
+            if entry.place is not None and index in self._chain:
+                self._place_of_chain.setdefault(self._chain[index], entry.place)
+            place = self._by_name.get(entry.place or "")
+            if place is None:
+                continue
             # All before the first scan: one that does not know of a line could take its task.
             if entry.is_lost or entry.is_doubtful:
-                self._ledger.doubt(line.number)
-            elif line.number in left and entry.id is not None:
+                place.ledger.doubt(line.number)
+            elif line.number in left[place.name] and entry.id is not None:
                 task = {
                     "id": entry.id,
                     "workspaceId": entry.workspace,
@@ -816,14 +847,21 @@ class Runner:
                     "createdAt": entry.started,
                     "completedAt": entry.finished,
                 }
-                self._created(line, task, self._batch.body(line))
-        self._ledger.release_settled()
+                self._created(place, line, task, place.body(line))
+        for place in self.places:
+            place.ledger.release_settled()
 
     def _expect_lines(self) -> None:
-        """Have the next lines reserved with each that is sent. Reads no state later on."""
+        """Have the next lines reserved with each that is sent. Reads no state later on.
+
+        With several places, it is not known yet which of them will send a line.
+        """
+        if self._is_pool:
+            return
         new = [index for index in self._plan.mine if self._lines[index].state == "new"]
         lines = self._batch.lines
-        self._ledger.expect(
+        place = self.places[0]
+        place.ledger.expect(
             (lines[index].number, self._batch.body(lines[index])["prompt"]) for index in new
         )
 
@@ -850,7 +888,8 @@ class Runner:
             "oldest": [
                 (*self._described(index), now - since) for since, index in nsmallest(most, running)
             ],
-            "paused": self._throttle.network_is_down,
+            "paused": all(place.throttle.network_is_down for place in self.places),
+            "places": [place.described() for place in self.places] if self._is_pool else [],
             "sought": self._lines.count("lost"),
             "limited": sum(entry.is_limited for entry in self._lines.values()),
             "ended_here": sum(one.is_over and one.begun_here for one in self._lines.values()),
@@ -875,6 +914,13 @@ class Runner:
 
         with handled(dict.fromkeys(GRACE, caught)):
             yield
+
+
+def _is_of_place(error: RebyteError) -> bool:
+    """Whether an error that ends creates concerns one service, and not this machine."""
+    if isinstance(error, APIError):
+        return error.code != OUT_OF_MEMORY
+    return isinstance(error, KeyProblem) or error.code in NO_SERVICE
 
 
 def _now() -> str:

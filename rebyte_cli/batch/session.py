@@ -13,21 +13,22 @@ from ..errors import BadUsage, RebyteError
 from ..tasks.budget import Priced
 from .input import InputLine
 from .input_lock import refuse_other_shards
+from .journal_format import home_of
 from .results import LineProblem, row_of
-from .state import LineTable, check_record, created_record
+from .state import LineTable, check_record, created_record, place_record
 
 if TYPE_CHECKING:
-    from ..api.client import RebyteClient
     from ..api.token_usage import TokenUsage
-    from ..history.history import History
-    from ..tasks.question_watch import QuestionWatcher
+    from ..history.rows import Intent
     from .input import Input, InputSource
     from .journal import Journal
-    from .line_checks import LineChecks
+    from .journal_format import Record
+    from .place import BatchOptions, BatchPlace, OpenPlace
     from .plan import Plan
-    from .runner import BatchOptions, Runner
+    from .runner import Runner
 
 RETRY_AFTER_CAP = 300.0  # seconds
+MOST_NUMBERS = 5  # of lines in a message
 
 
 class Resolution(NamedTuple):
@@ -63,6 +64,11 @@ def parse_resolutions(
     return found
 
 
+def no_place(name: str) -> BatchPlace:
+    """Stands for a way to find a place by its name where there is none."""
+    raise BadUsage(f"no such place: {name}")
+
+
 @dataclass(eq=False)
 class Batch:
     """The lines of one batch, and where each stands. Needs nothing of the command line.
@@ -70,25 +76,21 @@ class Batch:
         with batch.held(BatchOptions()) as run:
             for row in run.run(): ...
 
-    `connect` makes a client with these options of `api.transport.Transport`. `folder` is where runs
-    on this machine lock the file. The journal belongs to `profile` and `origin`; with `is_local`,
-    the service is in this process. `asked` is what holds for every line that does not say
-    otherwise. `note` is called with lines for the user, `located` adds its workspace to a task
-    where that is known, and `priced` its cost to a usage.
+    Its lines run at `places`, with `is_pool` at several, so that the journal says at which.
+    `place_named` gives another one, which an earlier run used, by its name. `folder` is where runs
+    on this machine lock the file. `asked` is what holds for every line that does not say otherwise.
+    `note` is called with lines for the user, and `priced` adds its cost to a usage.
     """
 
     source: InputSource
     lines: Input
     plan: Plan
-    connect: Callable[..., RebyteClient]
-    history: History
+    places: Sequence[BatchPlace]
     folder: Path
-    profile: str
-    origin: str
-    is_local: bool = False
+    is_pool: bool = False
+    place_named: Callable[[str], BatchPlace] = no_place
     asked: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = lambda _text: None
-    located: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
     priced: Priced = lambda usage, _model: usage
 
     def __post_init__(self) -> None:
@@ -97,14 +99,24 @@ class Batch:
         self._asked_before: Mapping[str, str] | None = None
         self._input_before: Mapping[str, Any] | None = None
         self._path = self.source.journal_path
-        self._table = LineTable(self.plan.mine)
         self._by_number = {self.lines.lines[index].number: index for index in self.plan.mine}
-        self._known: set[str] = set()
+        self._known: dict[str, set[str]] = {}  # ids of tasks that the journal names, by place
+        self._named = {place.name: place for place in self.places}
+        first, home = self.places[0], home_of(self._path)
+        # Where lines are whose records name no place, and the origins of all places of the journal.
+        self._origins: dict[str, str] = {}
+        self._recorded: set[str] = set()
+        self._table = LineTable(self.plan.mine, first.name)
+        if home is not None and (self.is_pool or home.has_places):
+            self.is_pool = True
+            self._table.home = home.profile
+            self._origins[home.profile] = home.origin
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """The row of every line as it is now."""
         for index, entry in self._table.items():
-            row = row_of(self.lines.lines[index], entry, self.priced)
+            place = {"place": entry.place} if self.is_pool else {}
+            row = row_of(self.lines.lines[index], entry, self.priced, place)
             yield row.row if isinstance(row, LineProblem) else row
 
     def used(self) -> Iterator[TokenUsage]:
@@ -122,7 +134,8 @@ class Batch:
         from .journal_format import replay
 
         try:
-            replay(self._path, self._header(), self._apply, self.lines.fingerprint.begins_with)
+            marks = self.lines.fingerprint.begins_with
+            replay(self._path, self._header(), self._apply, marks, self._loose())
         except FileNotFoundError:
             self.note(f"Nothing has run yet: there is no {self._path}")
         except OSError as error:
@@ -142,61 +155,132 @@ class Batch:
         *,
         rate: float | None = None,
         resolutions: Sequence[Resolution] = (),
-        questions: QuestionWatcher | None = None,
-        checks: LineChecks | None = None,
     ) -> Iterator[Runner]:
         """Hold the input and the journal, take up what earlier runs left, and give the run.
 
-        `rate`: creates per second. `questions` notices tasks that wait for an answer, and `checks`
-        decide whether those that completed are done. Raises
-        InputHeld or JournalHeld while another run may create the same lines.
+        `rate`: creates per second, at each place. Raises InputHeld or JournalHeld while another run
+        may create the same lines, and BadUsage if a place of this journal cannot be used.
         """
-        from ..once.ledger import Ledger
-        from ..tasks import upload
         from .runner import Runner
-        from .throttle import Throttle
-        from .workers import SPARE_CONNECTIONS
 
-        with self._input_lock():
-            options = options._replace(jobs=self._affordable(options.jobs))
-            throttle = Throttle(rate=rate, note=self.note)
-            client = self.connect(
-                pool=options.jobs + SPARE_CONNECTIONS,
-                retry_after_cap=RETRY_AFTER_CAP,
-                sleep=throttle.sleep,
-            )
+        with self._input_locks():
             mark = self.lines.fingerprint.mark
             journal = self._open_journal(
                 {"jobs": options.jobs, "asked": self._asked, "input": mark}
             )
             try:
+                self._record_places(journal)
                 self._restore(journal)
-                self._resolve(client, journal, resolutions)
+                places = self._opened(journal, options, rate)
+                self._resolve(places, journal, resolutions)
                 self._say_what_is_left()
                 yield Runner(
-                    client,
+                    places,
                     self.lines,
                     self.plan,
                     self._table,
                     journal,
-                    throttle,
                     options,
-                    Ledger(self.history, _owner(journal), journal.sync),
                     known=self._known,
-                    upload=partial(upload.send, client),
+                    is_pool=self.is_pool,
                     note=self.note,
-                    questions=questions,
                     priced=self.priced,
-                    checks=checks,
                 )
             finally:
                 with suppress(RebyteError):  # the run has reported it
                     journal.close()
 
+    # The places
+
+    def _opened(
+        self, journal: Journal, options: BatchOptions, rate: float | None
+    ) -> list[OpenPlace]:
+        """What this run needs of each place: the given ones, and those that have lines to end."""
+        from ..once.ledger import Ledger
+        from ..tasks import upload
+        from .place import InputAt, OpenPlace
+        from .throttle import Throttle
+        from .workers import SPARE_CONNECTIONS
+
+        used = {
+            entry.place
+            for entry in self._table.values()
+            if entry.place and (not entry.is_over or entry.is_doubtful)
+        }
+        chosen = [*self.places, *map(self._place, sorted(used - self._named.keys()))]
+        jobs = [min(options.jobs, place.own.get("max_running") or options.jobs) for place in chosen]
+        found = self._affordable(sum(jobs))
+        opened = []
+        for place, most in zip(chosen, jobs, strict=True):
+            own = options._replace(**place.own)
+            own = own._replace(jobs=max(1, most * found // sum(jobs)))
+            note = partial(_named_note, self.note, place.name) if self.is_pool else self.note
+            throttle = Throttle(rate=rate, has_others=len(chosen) > 1, note=note)
+            client = place.connect(
+                pool=own.jobs + SPARE_CONNECTIONS,
+                retry_after_cap=RETRY_AFTER_CAP,
+                sleep=throttle.sleep,
+            )
+            lines = InputAt(self.lines, place.defaults) if place.defaults else self.lines
+            ledger = Ledger(place.history, _owner(journal), journal.sync)
+            send = partial(upload.send, client)
+            opened.append(OpenPlace(place, client, lines, throttle, own, ledger, upload=send))
+        return opened
+
+    def _place(self, name: str) -> BatchPlace:
+        """A place of this journal that this run was not given. It takes no new lines.
+
+        Raises BadUsage if there is none of this name, or if it is another service by now.
+        """
+        if name not in self._named:
+            numbers = [
+                str(self.lines.lines[index].number)
+                for index, entry in self._table.items()
+                if entry.place == name and not entry.is_over
+            ]
+            more = ", …" if len(numbers) > MOST_NUMBERS else ""
+            lines = f"lines of the journal ({', '.join(numbers[:MOST_NUMBERS])}{more})"
+            hint = (
+                f"Create the profile {name} again, for {self._origins.get(name, 'its service')}."
+                " To give the lines up, settle each with --resolve LINE=none."
+            )
+            try:
+                place = self.place_named(name)
+            except RebyteError as error:
+                raise BadUsage(
+                    f"{lines} are at the place {name}: {error.message}", hint=hint
+                ) from None
+            if place.origin != self._origins.get(name, place.origin):
+                raise BadUsage(
+                    f"{lines} are at the place {name}, which was {self._origins[name]} then and is"
+                    f" {place.origin} now",
+                    hint=hint,
+                )
+            self._named[name] = place
+        return self._named[name]
+
+    def _record_places(self, journal: Journal) -> None:
+        """Have the journal name each place before a line is sent there."""
+        if not self.is_pool:
+            return
+        for place in self.places:
+            before = self._origins.setdefault(place.name, place.origin)
+            if before != place.origin:
+                raise BadUsage(
+                    f"the place {place.name} was {before} in an earlier run and is {place.origin}",
+                    hint="Give the profile of the other service another name.",
+                )
+        new = [place for place in self.places if place.name not in self._recorded]
+        journal.commit(*(place_record(place.name, place.origin) for place in new))
+
+    def _loose(self) -> tuple[str, ...]:
+        """What of the header of a journal may differ: with places, lines say where they are."""
+        return ("profile", "origin") if self.is_pool else ()
+
     # Before the run
 
     @contextmanager
-    def _input_lock(self) -> Iterator[None]:
+    def _input_locks(self) -> Iterator[None]:
         """Keep other runs from the lines of this file, whatever journal they have."""
         from ..system.files import LocksUnusable
         from .input_lock import InputHeld, input_lock
@@ -205,8 +289,8 @@ class Batch:
         file, shard = self.source.file, self.source.shard
         with ExitStack() as stack:
             try:
-                lock = input_lock(self.folder, file, shard, self.origin)
-                stack.enter_context(lock)
+                for origin in sorted({place.origin for place in self.places}):
+                    stack.enter_context(input_lock(self.folder, file, shard, origin))
             except InputHeld as error:
                 # The journal knows more about the run that has it.
                 if error.is_same_shard and (running := holder(self._path)):
@@ -234,6 +318,7 @@ class Batch:
             run=run,
             each=self._apply,
             begins_with=self.lines.fingerprint.begins_with,
+            loose=self._loose(),
         )
         try:
             # Checked again: another machine has its own locks, so a run may have started there.
@@ -249,10 +334,9 @@ class Batch:
         """Raise BadUsage for a journal without a run if lines of the file were sent before."""
         from ..history.prompts import digest_of
 
-        history = self.history
         for index in self.plan.mine:
             digest = digest_of(str(self.lines.body(self.lines.lines[index])["prompt"]))
-            if history.was_sent(digest):
+            if any(place.history.was_sent(digest) for place in self.places):
                 raise BadUsage(
                     f"the journal {self._path} is empty or damaged, but line"
                     f" {self.lines.lines[index].number} was sent before",
@@ -266,23 +350,31 @@ class Batch:
         The journal knows a task first. One that does not was cut short, or is an older copy; then
         what may have been sent since is searched for, and nothing is created again.
         """
-        history, owner, records = self.history, _owner(journal), []
-        for number, ids in history.tasks_of_lines(owner).items():
-            if number in self._by_number and ids[-1] not in self._known:
-                task = history.task(ids[-1]) or {"id": ids[-1]}
-                records.append(created_record(number, task, by="history"))
-        created = {record["line"] for record in records}
-        open_lines = {
-            number: intent
-            for number, intent in history.intents.reservations_of(owner).items()
-            if number in self._by_number and number not in created
-            if self._table[self._by_number[number]].state == "new"
-        }
-        if not records and all(intent.state == "open" for intent in open_lines.values()):
+        owner = _owner(journal)
+        records: list[Record] = []
+        open_lines: dict[int, tuple[Intent, dict[str, str]]] = {}
+        for place in self._with_history():
+            history, known = place.history, self._known.get(place.name, set())
+            said = {"place": place.name} if self.is_pool else {}
+            for number, ids in history.tasks_of_lines(owner).items():
+                if number in self._by_number and ids[-1] not in known:
+                    task = history.task(ids[-1]) or {"id": ids[-1]}
+                    records.append(created_record(number, task, by="history", **said))
+            for number, intent in history.intents.reservations_of(owner).items():
+                index = self._by_number.get(number)
+                if index is not None and self._table[index].state == "new":
+                    before = open_lines.get(number)
+                    # Of two places, the one that was certainly sent it, or the later one.
+                    if before is None or _weight(intent) >= _weight(before[0]):
+                        open_lines[number] = (intent, said)
+        records.sort(key=lambda record: str(record.get("createdAt")))
+        for record in records:
+            open_lines.pop(record["line"], None)
+        if not records and all(intent.state == "open" for intent, _ in open_lines.values()):
             return
         records += [
-            {"line": number, "is": "sending", "at": intent.started_at}
-            for number, intent in open_lines.items()
+            {"line": number, "is": "sending", "at": intent.started_at, **said}
+            for number, (intent, said) in open_lines.items()
         ]
         self.note(
             f"{self._path} is an older copy, or was cut short: the history knows more of"
@@ -292,14 +384,20 @@ class Batch:
         for record in records:
             self._apply(record)
 
+    def _with_history(self) -> Iterator[BatchPlace]:
+        """The places of this journal that are still there."""
+        for name in dict.fromkeys([*self._named, *self._origins]):
+            with suppress(RebyteError):
+                yield self._named.get(name) or self.place_named(name)
+
     def _header(self) -> dict[str, Any]:
         """What the journal must belong to: this input, this part of it, this account."""
         number, of = self.source.shard
         return {
             "input": self.lines.fingerprint.whole,
             "shard": f"{number}/{of}",
-            "profile": self.profile,
-            "origin": self.origin,
+            "profile": self.places[0].name,
+            "origin": self.places[0].origin,
         }
 
     def _apply(self, record: Mapping[str, Any]) -> None:
@@ -308,27 +406,33 @@ class Batch:
         if "is" not in record:
             self._asked_before = record["run"].get("asked")
             self._input_before = record["run"].get("input")
+        if record.get("is") == "place":
+            self._origins[record["place"]] = record["origin"]
+            self._recorded.add(record["place"])
         index = self._by_number.get(record.get("line", 0))
         if index is not None:
             self._table.replay(index, record)
             if record.get("is") == "created":
-                self._known.add(str(record.get("id")))
+                place = self._table[index].place or self._table.home
+                self._known.setdefault(place, set()).add(str(record.get("id")))
 
     def _affordable(self, jobs: int) -> int:
         """How many of so many jobs can run here; says so if that is fewer."""
         from .workers import affordable_jobs
 
         has_files = any(line.paths for line in self.lines.lines)
-        found, lack = affordable_jobs(jobs, has_files=has_files, is_local=self.is_local)
+        is_local = any(place.is_local for place in self.places)
+        found, lack = affordable_jobs(jobs, has_files=has_files, is_local=is_local)
         if found < jobs:
             self.note(f"Running {found} jobs instead of {jobs}, for lack of {lack}")
         return found
 
     def _resolve(
-        self, client: RebyteClient, journal: Journal, resolutions: Sequence[Resolution]
+        self, places: Sequence[OpenPlace], journal: Journal, resolutions: Sequence[Resolution]
     ) -> None:
         """Settle lines by hand. A task's id is looked up first, so that a slip costs nothing."""
         records = []
+        by_name = {place.name: place for place in places}
         for index, task_id in resolutions:
             number, entry = self.lines.lines[index].number, self._table[index]
             if task_id == entry.id and entry.state in ("new", "created", "ended"):
@@ -336,13 +440,15 @@ class Batch:
             if not (entry.is_lost or entry.is_doubtful):
                 status = {"new": "not created yet"}.get(entry.state) or entry.status
                 raise BadUsage(f"--resolve: line {number} is {status}, so nothing needs resolving")
-            if task_id in self._known:
+            place = by_name[entry.place or self._table.home]
+            if task_id in self._known.get(place.name, ()):
                 raise BadUsage(f"--resolve: task {task_id} belongs to another line")
             if task_id is None:
                 records.append({"line": number, "is": "unsent", "by": "hand"})
             else:
-                task = {**self.located(client.get_task(task_id)), "id": task_id}
-                records.append(created_record(number, task, by="hand"))
+                task = {**place.place.located(place.client.get_task(task_id)), "id": task_id}
+                said = {"place": place.name} if self.is_pool else {}
+                records.append(created_record(number, task, by="hand", **said))
         if records:
             journal.commit(*records)
             for record in records:
@@ -378,6 +484,15 @@ class Batch:
 def _owner(journal: Journal) -> str:
     """What the history knows a batch by, in each of its runs."""
     return f"batch {journal.name}"
+
+
+def _named_note(note: Callable[[str], None], place: str, text: str) -> None:
+    note(f"{place}: {text}")
+
+
+def _weight(intent: Intent) -> tuple[bool, int]:
+    """Of two reservations of a line, one that was certainly sent tells more, then a later one."""
+    return intent.state != "open", intent.id
 
 
 def _digest(value: Any) -> str:

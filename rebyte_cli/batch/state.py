@@ -42,8 +42,10 @@ OVER = frozenset({"ended", "refused"})
 GONE = "gone"
 _STATES = (
     "sending", "unsent", "created", "ended", "refused", "unknown", "checking", "mending", "mended",
+    "place",
 )  # fmt: skip
 _ERROR = frozenset({"code", "message", "exit"})
+_TEXTS = ("id", "at", "status", "place", "origin")  # of a record
 _NOTHING: Mapping[str, tuple[TokenUsage, str]] = {}
 _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
@@ -74,12 +76,14 @@ class LineState:
 
     `tries` counts the runs that were found wanting, `findings` has the `check` and the `output` of
     the last that was looked at, `prompt` is the id of the prompt to wait for if it is not the
-    first, and `told` what is to be sent to the task.
+    first, and `told` what is to be sent to the task. `place` is the name of the place that has the
+    line; None as long as none has.
     """
 
     __slots__ = ("begun_here", "candidates", "error", "findings", "finished", "id", "is_found",
-                 "is_printed", "prompt", "resent", "resumes_at", "sent", "since", "started",
-                 "state", "status", "told", "tries", "url", "used", "workspace")  # fmt: skip
+                 "is_printed", "place", "prompt", "resent", "resumes_at", "sent", "since",
+                 "started", "state", "status", "told", "tries", "url", "used",
+                 "workspace")  # fmt: skip
 
     def __init__(self) -> None:
         self.begun_here = self.is_printed = False
@@ -91,6 +95,7 @@ class LineState:
     def reset(self, state: str) -> None:
         """Forget the task, if there was one."""
         self.state = state
+        self.place: str | None = None
         self.id: str | None = None
         self.workspace: str | None = None
         self.url: str | None = None
@@ -112,9 +117,10 @@ class LineState:
         state = record.get("is")
         if state in ("sending", "unsent"):
             self.reset("sending" if state == "sending" else "new")
-            self.sent = record.get("at")
+            self.sent, self.place = record.get("at"), record.get("place")
         elif state == "created":
             self.state = "created"
+            self.place = record.get("place") or self.place
             self.id, self.workspace = record.get("id"), record.get("workspaceId")
             self.url, self.started = record.get("url"), record.get("createdAt")
             self.status, self.error = "running", None
@@ -175,22 +181,34 @@ def _findings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class LineTable(dict[int, LineState]):
-    """The lines of one run, by their index in the input, and where each stands."""
+    """The lines of one run, by their index in the input, and where each stands.
 
-    def __init__(self, indices: Iterable[int]) -> None:
+    `home` is the place of lines whose records name none.
+    """
+
+    def __init__(self, indices: Iterable[int], home: str = "") -> None:
         super().__init__((index, LineState()) for index in indices)
+        self.home = home
         self._thread = threading.get_ident()
         self._counts = Counter[str](new=len(self))
+        self._counts_at = Counter[tuple[str | None, str]]()
 
     def count(self, *states: str) -> int:
         """How many lines are in these states. Thread-safe."""
         return sum(self._counts[state] for state in states)
 
+    def count_at(self, place: str, *states: str) -> int:
+        """How many lines of a place are in these states. Thread-safe."""
+        return sum(self._counts_at[place, state] for state in states)
+
     def replay(self, index: int, record: Mapping[str, Any]) -> None:
         """Change a line as an earlier run did, in whatever order its records come."""
-        before = self[index].state
-        self[index].apply(record)
-        self._counted(before, self[index].state)
+        entry = self[index]
+        before = entry.place, entry.state
+        entry.apply(record)
+        if entry.place is None and entry.state != "new":
+            entry.place = self.home
+        self._counted(before, entry)
 
     def apply(self, index: int, record: Mapping[str, Any]) -> None:
         """Change a line as a record says."""
@@ -198,20 +216,26 @@ class LineTable(dict[int, LineState]):
         self.replay(index, record)
         assert self[index].state in NEXT[before], f"{before} -> {self[index].state}"
 
-    def move(self, index: int, state: str) -> None:
-        """Change the state of a line. One that becomes new forgets its task."""
+    def move(self, index: int, state: str, place: str | None = None) -> None:
+        """Change the state of a line, and with it its place if one is given.
+
+        One that becomes new forgets its task.
+        """
         entry = self[index]
-        before = entry.state
-        assert state in NEXT[before], f"{before} -> {state}"
+        before = entry.place, entry.state
+        assert state in NEXT[entry.state], f"{entry.state} -> {state}"
         if state == "new":
             entry.reset(state)
         entry.state = state
-        self._counted(before, state)
+        entry.place = place or entry.place
+        self._counted(before, entry)
 
-    def _counted(self, before: str, after: str) -> None:
+    def _counted(self, before: tuple[str | None, str], entry: LineState) -> None:
         assert self._thread == threading.get_ident(), "another thread moves a line"
-        self._counts[before] -= 1
-        self._counts[after] += 1
+        self._counts[before[1]] -= 1
+        self._counts[entry.state] += 1
+        self._counts_at[before] -= 1
+        self._counts_at[entry.place, entry.state] += 1
 
 
 # Records
@@ -231,7 +255,7 @@ def check_record(record: Mapping[str, Any]) -> None:
         sound = (
             isinstance(record.get("line"), int)
             and record["is"] in _STATES
-            and all(isinstance(record.get(name, ""), str) for name in ("id", "at", "status"))
+            and all(isinstance(record.get(name, ""), str) for name in _TEXTS)
             and isinstance(record.get("prompt", ""), str)
             and type(record.get("tries", 0)) is int
             and isinstance(record.get("check", {}), Mapping)
@@ -240,9 +264,15 @@ def check_record(record: Mapping[str, Any]) -> None:
             and (error is None or (isinstance(error, Mapping) and error.keys() >= _ERROR))
             and (record["is"] != "created" or "id" in record)
             and (record["is"] not in ("mending", "mended") or "prompt" in record)
+            and (record["is"] != "place" or {"place", "origin"} <= record.keys())
         )
     if not sound:
         raise ValueError("not a record of a batch")
+
+
+def place_record(place: str, origin: str) -> Record:
+    """Lines may be at this place from now on. Older versions refuse a journal that has one."""
+    return {"line": 0, "is": "place", "place": place, "origin": origin}
 
 
 def created_record(number: int, task: Mapping[str, Any], **more: Any) -> Record:
@@ -352,7 +382,7 @@ EventKind = Literal[
     "uncheckable",  # RebyteError; there is nothing to check, or nothing to check it with
     "mended",  # the id of the prompt that was sent to the task
     "unmended",  # RebyteError; it was not, or that is not known
-    # About the whole batch:
+    # About a whole place, or the whole batch:
     "fatal",  # RebyteError that every other create would meet too
     "crash",  # an exception that is a bug in rebyte
     "signal",  # the number of the signal
@@ -360,11 +390,15 @@ EventKind = Literal[
 
 
 class BatchEvent(NamedTuple):
-    """`line` is the index of a line in the input, or None. `value` is what the list above says."""
+    """`line` is the index of a line in the input, or None. `value` is what the list above says.
+
+    `place` is the name of the place that it happened at.
+    """
 
     kind: EventKind
     line: int | None
     value: Any
+    place: str | None = None
 
 
 Report = Callable[[EventKind, int | None, Any], None]

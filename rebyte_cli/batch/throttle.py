@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ..errors import APIError
+from ..errors import APIError, too_busy
 from ..system.deadline import Deadline, Patience
 
 SLOW_FIRST = 5.0  # seconds without creates after one was turned away; doubles up to SLOW_MOST
@@ -27,9 +27,11 @@ class ThrottleStopped(Exception):
 class Throttle:
     """Admits creates, at most `rate` a second; None for no limit.
 
-    A lost network is tried again after `first_probe` seconds, then ever less often. `note`
-    receives lines for the user. `clock` gives seconds, and `wait(condition, seconds)` waits with
-    the condition's lock held; tests replace both.
+    A lost network is tried again after `first_probe` seconds, then ever less often. With
+    `has_others`, creates do not wait for the service: other places can take their lines.
+    `others_work` says whether any of those is at work, for as long as which a lost network is tried
+    again. `note` receives lines for the user. `clock` gives seconds, and `wait(condition, seconds)`
+    waits with the condition's lock held; tests replace both.
     """
 
     def __init__(
@@ -37,11 +39,15 @@ class Throttle:
         *,
         rate: float | None = None,
         first_probe: float = 1.0,
+        has_others: bool = False,
+        others_work: Callable[[], bool] = lambda: False,
         note: Callable[[str], None] = lambda _text: None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
         self._interval = 1 / rate if rate else 0.0
+        self.has_others = has_others
+        self.others_work = others_work
         self._note = note
         self.clock = clock
         self._wait = wait
@@ -91,6 +97,8 @@ class Throttle:
         now = self.clock()
         opens = max(self._open_at, self._next_slot)
         one_at_a_time = self.network_is_down or self._turned_away
+        if self.has_others and not self.is_open:
+            raise ThrottleStopped
         if not (one_at_a_time or self._interval or opens > now):
             return True  # nothing to wait for, so it does not matter who is first
         if self._queue[0] is not ticket or (one_at_a_time and self._probe is not None):
@@ -122,10 +130,15 @@ class Throttle:
     # Pauses
 
     def sleep(self, seconds: float) -> None:
-        """Sleep before a retry, and pause all creates as long. Raises ThrottleStopped."""
+        """Sleep before a retry, and pause all creates as long. Raises ThrottleStopped.
+
+        A create does not sleep for long if another place can take its line.
+        """
         self.pause(seconds, "The service asks to slow down")
         with self._change:
             until = self.clock() + seconds
+            if self.has_others and seconds > SLOW_FIRST and getattr(self._thread, "creates", False):
+                raise ThrottleStopped
             while (left := until - self.clock()) > 0:
                 is_create = getattr(self._thread, "creates", False)
                 if self._stopped or (self._creates_stopped and is_create):
@@ -177,7 +190,11 @@ class Throttle:
         """
         with self._change:
             first = not self.network_is_down
-            self._patience.failed(error)
+            try:
+                self._patience.failed(error)
+            except APIError:
+                if not (too_busy(error) and self.others_work()):
+                    raise
             if first or (ticket is not None and ticket is self._probe):
                 self._probe_later()
         if first:
@@ -211,6 +228,13 @@ class Throttle:
     def network_is_down(self) -> bool:
         """Whether the network seems to be gone."""
         return self._patience.is_failing
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a create that came now would be sent at once, but for the rate."""
+        if self._creates_stopped or self.network_is_down or self.clock() < self._open_at:
+            return False
+        return not self._turned_away or self._probe is None
 
     # The end
 

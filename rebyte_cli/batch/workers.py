@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.failures import OUT_OF_MEMORY
+from ..api.ssh import NO_SERVICE
 from ..errors import (
     APIError,
     BudgetRefused,
@@ -172,6 +173,8 @@ class WorkerPool:
         except NetworkError as error:
             self._unreachable(job, error)
         except RebyteError as error:
+            if error.code in NO_SERVICE:
+                raise
             self._refused(job, line.number, error)
         else:
             self._send(job, line, body)
@@ -249,7 +252,8 @@ class WorkerPool:
 
     def _unreachable(self, job: Job, error: APIError) -> None:
         """Nothing was sent. A service that never answered has a wrong address."""
-        if not self._client.transport.has_answered or error.code == OUT_OF_MEMORY:
+        may_answer = self._client.transport.has_answered or self._throttle.has_others
+        if not may_answer or error.code == OUT_OF_MEMORY:
             self._fatal(job, error)
         else:
             self._throttle.network_lost(error, job)
@@ -269,9 +273,11 @@ class Baseline:
     later `createdAt` than the newest one now. Thread-safe.
     """
 
-    def __init__(self, client: RebyteClient, clock: ServerClock) -> None:
+    def __init__(self, client: RebyteClient, clock: ServerClock, place: str | None = None) -> None:
+        """`place` is the name of this service in the journal, if several have lines."""
         self._client = client
         self._clock = clock
+        self._place = {} if place is None else {"place": place}
         self._lock = threading.Lock()
         self._is_known = False
         self._newest: Row | None = None
@@ -290,7 +296,8 @@ class Baseline:
 
     def sending_record(self, number: int) -> Record:
         """The record of a line that is about to be sent."""
-        return {"line": number, "is": "sending", "at": self._clock.timestamp(self._newest)}
+        at = self._clock.timestamp(self._newest)
+        return {"line": number, "is": "sending", "at": at, **self._place}
 
 
 class CallOnce:

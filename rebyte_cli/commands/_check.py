@@ -381,7 +381,7 @@ class BatchChecks:
         send_again_after: float,
         search_for: float | None,
     ) -> None:
-        """The times are those of `batch.runner.BatchOptions`, for prompts instead of creates.
+        """The times are those of `batch.place.BatchOptions`, for prompts instead of creates.
 
         Raises CheckUnusable where no check can be made, and BadUsage as `check_command`.
         """

@@ -6,7 +6,8 @@ import gc
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ from ._options import (
     ParamType,
     TaskOptions,
     chosen_fields,
+    completer,
     dry_run_option,
     full_ids_option,
     label_option,
@@ -39,23 +41,32 @@ from ._options import (
     task_options,
     timeout_option,
 )
+from ._places import (
+    PlaceList,
+    PlaceName,
+    apps_of,
+    own_options,
+    place_of,
+    places_of,
+    shortened,
+    split_defaults,
+)
 from ._stdin import stdin
 from ._wait import question_watcher
 
 if TYPE_CHECKING:
-    from ..api.client import RebyteClient
     from ..batch.input import Input, InputSource
+    from ..batch.place import BatchOptions, BatchPlace, OpenPlace
     from ..batch.plan import Plan
-    from ..batch.runner import BatchOptions
     from ..batch.session import Batch
     from ..output.records import RowOrError
     from ..tasks.budget import Budget
 
-# Seconds. The local service has a task at once or never, and its list is never stale.
-LOCAL_SEARCH = 2.0
 ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
 MANY = 500  # lines, from which on a process for the local service saves more than it takes
 KEYED = ("line", "key", *RESULT.columns[1:])  # of a table whose lines have keys
+NOTHING_RUNS = "cannot be used with --status or --dry-run"
+NOT_WATCHED = "requires --wait: it counts the tasks that this command watches"
 _SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
 
@@ -135,6 +146,13 @@ class Shard(ParamType[tuple[int, int]]):
     metavar="N",
     type=Number(min=1),
     help="Let at most N tasks of this batch run at a time (default: no limit).",
+)
+@click.option(
+    "--on",
+    metavar="PLACE:N,...",
+    type=PlaceList(counted=True),
+    shell_complete=completer("places"),
+    help="Run lines at these places, at most N at a time in each: local:2,box:8 (profiles).",
 )
 @click.option(
     "--budget",
@@ -217,6 +235,7 @@ def command(
     workspace_per_line: bool,
     jobs: int,
     max_running: int | None,
+    on: tuple[PlaceName, ...] | None,
     budget: Budget | None,
     on_limit: str | None,
     rate: float | None,
@@ -273,6 +292,14 @@ def command(
     waits for it. While tasks wait for a usage limit, more of other executors may run. Each shard
     counts its own.
 
+    --on runs the lines at several places: the first that is free gets the next line, and no more
+    than N run there at a time (without :N, as many as --max-running or else --jobs says). --jobs
+    and --rate hold for each place. Its settings, such as the executor, hold for its lines. Rows say
+    the `place` of each line, and the summary how many lines each place ended. A place that is gone,
+    turns creates away or waits for a usage limit keeps the lines that it has, and the others take
+    the rest. When resumed with another list, lines that were sent keep their place. Questions are
+    not asked on the terminal: answer them with `rebyte -P PLACE answer`. See rebyte-places(7).
+
     --budget limits what the tasks of this journal use together, those of earlier runs included.
     Once it is used up, no further line is created; tasks that run are waited for. If lines are left
     over, they stay pending and the status is 13: run the same command with a larger budget to
@@ -304,6 +331,7 @@ def command(
 
       rebyte batch tasks.jsonl --jobs 16 > results.jsonl
       rebyte batch tasks.jsonl --max-running 4 --budget 2Mtok
+      rebyte batch tasks.jsonl --on local:2,box:8,default:20
       rebyte batch prompts.txt --text -g owner/repo --report batch.html
       rebyte batch people.csv --template letter.txt --dry-run | head
       rebyte batch files.jsonl --schema claims.json | jq .output
@@ -312,23 +340,26 @@ def command(
     """
     from ..batch.input import InputSource, read_source
     from ..batch.input_lock import refuse_other_shards
+    from ..batch.place import BatchOptions
     from ..batch.plan import make_plan
     from ..batch.results import check_outputs
     from ..batch.session import parse_resolutions
 
     source = InputSource(file, text, csv, template, workspace_per_line, shard, journal)
     check_outputs(source, results=results, report=report)
-    if (resolve or results) and (only_status or dry_run):
-        name = "--resolve" if resolve else "--results"
-        raise BadUsage(f"{name} cannot be used with --status or --dry-run")
-    if (max_running is not None or budget is not None) and not wait:
-        name = "--budget" if max_running is None else "--max-running"
-        raise BadUsage(f"{name} requires --wait: it counts the tasks that this command watches")
+    if only_status or dry_run:
+        _refuse({"--resolve": resolve, "--results": results}, NOTHING_RUNS)
+    if not wait:
+        _refuse({"--max-running": max_running, "--budget": budget, "--on": on}, NOT_WATCHED)
     if not dry_run:
         refuse_other_shards(source)
     asked_checks = CheckOptions.of({name: choices.pop(name) for name in CheckOptions._fields})
-    defaults = chosen_fields(app, TaskOptions(**choices)) | setup_field(app, no_setup=no_setup)
-    defaults |= network_fields(app, network, allow) | limit_fields(app, on_limit)
+    apps = apps_of(app, on) if on else {app.settings.profile: app}
+    agents = partial(_agent_fields, no_setup, network, allow, on_limit)
+    wanted = TaskOptions(**choices)
+    defaults, differing = split_defaults(
+        {name: chosen_fields(each, wanted) | agents(each) for name, each in apps.items()}
+    )
     piped = stdin() if file == "-" else None
     schema = asked_checks.schema
     batch = read_source(source, piped, defaults=defaults, files=files, labels=labels, schema=schema)
@@ -340,9 +371,11 @@ def command(
 
     as_table, counts = app.format == "table" and results is None, list[str]()
     asked = {**defaults, "files": files, "workspace-per-line": workspace_per_line}
+    asked |= {"on": [name for name, _ in on]} if on else {}
+    places = places_of(apps, on or (), differing, resend_after, max_running or jobs)
     view = BatchView(
         app,
-        _batch_of(app, source, batch, plan, asked),
+        _batch_of(app, source, batch, plan, places, asked, is_pool=bool(on)),
         source.name,
         results=results,
         report=report,
@@ -351,25 +384,63 @@ def command(
     if only_status:
         rows = view.status()
     else:
-        options = _options(app, jobs, wait, timeout, fail_fast, retry_failed, resend_after)
         if budget is not None:
             max_running = max_running or jobs
-            _check_prices(app, budget, batch, plan)
+        options = BatchOptions(jobs, wait, timeout, fail_fast, retry_failed)
         options = options._replace(max_running=max_running, budget=budget, title=source.name)
-        app.is_busy = len(plan.mine) >= MANY
-        resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
-        checks = _checks(app, asked_checks, options, batch, plan, no_jail=no_jail)
-        run = partial(view.run, options, rate=rate, resolutions=resolutions, checks=checks)
-        rows = _attended(app, run)
+        prepare = partial(_prepare, asked_checks, options, batch, plan, no_jail)
+        words = resolve if on else _with_ids(app, resolve)
+        resolutions = parse_resolutions(words, batch.lines, plan.mine)
+        run = partial(view.run, options, rate=rate, resolutions=resolutions)
+        rows = _attended([*zip(apps.values(), places, strict=True)], prepare, run)
     if not as_table:
         return Records(RESULT, rows)
-    return RecordList(
-        RESULT,
-        _for_table(rows),
-        below=counts,
-        columns=KEYED if any(line.has_own_key for line in batch.lines) else None,
-        shorten=None if full_ids else app.history.shortest_prefixes,
-    )
+    shorten = None if full_ids else partial(shortened, apps.values())
+    return _table(rows, counts, _columns(batch, is_pool=view.batch.is_pool), shorten)
+
+
+def _table(
+    rows: Iterator[Any],
+    counts: list[str],
+    columns: tuple[str, ...],
+    shorten: Callable[[Iterable[str]], Mapping[str, str]] | None,
+) -> RecordList:
+    return RecordList(RESULT, _for_table(rows), below=counts, columns=columns, shorten=shorten)
+
+
+def _agent_fields(
+    no_setup: bool, network: str | None, allow: Sequence[str], on_limit: str | None, app: App
+) -> dict[str, Any]:
+    """The fields of a task that only rebyte's own service understands. BadUsage at another one."""
+    fields = setup_field(app, no_setup=no_setup) | network_fields(app, network, allow)
+    return fields | limit_fields(app, on_limit)
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    """Raise BadUsage for the first of these options that was given."""
+    for name, value in options.items():
+        if value:
+            raise BadUsage(f"{name} {why}")
+
+
+def _prepare(
+    asked: CheckOptions,
+    options: BatchOptions,
+    batch: Input,
+    plan: Plan,
+    no_jail: bool,
+    app: App,
+    place: BatchPlace,
+) -> None:
+    """Give a place its checks. Raises BadUsage for lines that cannot be run there."""
+    from ..batch.place import InputAt
+
+    app.is_busy = len(plan.mine) >= MANY
+    lines = InputAt(batch, place.defaults)
+    if options.budget is not None:
+        _check_prices(app, options.budget, lines, plan)
+    own = options._replace(**place.own)
+    place.checks = _checks(app, asked, own, lines, plan, no_jail=no_jail)
 
 
 def _check_prices(app: App, budget: Budget, batch: Input, plan: Plan) -> None:
@@ -383,46 +454,40 @@ def _check_prices(app: App, budget: Budget, batch: Input, plan: Plan) -> None:
     check_prices(budget, {line: model for model, line in found.items()}, app.priced)
 
 
+def _columns(batch: Input, *, is_pool: bool) -> tuple[str, ...]:
+    """The columns of the table: the key if lines have one, the place if there are several."""
+    columns = KEYED if any(line.has_own_key for line in batch.lines) else RESULT.columns
+    return (*columns[:-1], "place", *columns[-1:]) if is_pool else columns
+
+
 def _batch_of(
-    app: App, source: InputSource, lines: Input, plan: Plan, asked: Mapping[str, Any]
+    app: App,
+    source: InputSource,
+    lines: Input,
+    plan: Plan,
+    places: Sequence[BatchPlace],
+    asked: Mapping[str, Any],
+    *,
+    is_pool: bool,
 ) -> Batch:
     from ..batch.session import Batch
+
+    def place_named(name: str) -> BatchPlace:
+        at = app if name == app.settings.profile else app.at(name)
+        return place_of(at, {**own_options(at, None), "max_running": 0})
 
     return Batch(
         source,
         lines,
         plan,
-        connect=app.client_for,
-        history=app.history,
-        folder=app.state_dir / "batches",
-        profile=app.settings.profile,
-        origin=app.settings.origin,
-        is_local=app.settings.is_local,
+        places,
+        app.state_dir / "batches",
+        is_pool=is_pool,
+        place_named=place_named,
         asked=asked,
         note=app.note,
-        located=app.with_workspace,
         priced=app.priced,
     )
-
-
-def _options(
-    app: App,
-    jobs: int,
-    wait: bool,
-    timeout: float | None,
-    fail_fast: bool,
-    retry_failed: bool,
-    resend_after: float | None,
-) -> BatchOptions:
-    """How the batch is to run; the service says how long a lost create is searched for."""
-    from ..batch.runner import SEND_AGAIN_AFTER, BatchOptions
-
-    search_for = LOCAL_SEARCH if app.settings.is_local else None
-    if resend_after is None:
-        resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
-    options = BatchOptions(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for)
-    settings = app.settings
-    return options._replace(limits_runs=settings.is_own_service, is_exact=settings.is_local)
 
 
 def _checks(
@@ -463,10 +528,26 @@ def _with_ids(app: App, words: Iterable[str]) -> Iterator[str]:
         yield word if known else f"{line}={references.task(app.history, task)}"
 
 
-def _attended(app: App, run: Callable[..., Iterator[Any]]) -> Iterator[Any]:
-    """The rows of a run whose tasks may ask questions."""
-    with question_watcher(app, NO_LIMIT) as questions:
-        yield from run(questions=questions)
+def _attended(
+    places: Sequence[tuple[App, BatchPlace]],
+    prepare: Callable[[App, BatchPlace], None],
+    run: Callable[[], Iterator[Any]],
+) -> Iterator[Any]:
+    """The rows of a run whose tasks may ask questions; on the terminal, at one place only."""
+    for app, place in places:
+        prepare(app, place)
+    return _rows_of(places, run)
+
+
+def _rows_of(
+    places: Sequence[tuple[App, BatchPlace]], run: Callable[[], Iterator[Any]]
+) -> Iterator[Any]:
+    with ExitStack() as stack:
+        for app, place in places:
+            if len(places) > 1 and app.on_question == "ask":
+                app.options["on_question"] = "stop"
+            place.questions = stack.enter_context(question_watcher(app, NO_LIMIT))
+        yield from run()
 
 
 def _for_table(rows: Iterator[Any]) -> Iterator[Any]:
@@ -527,7 +608,7 @@ class BatchView(NamedTuple):
     def status(self) -> Iterator[RowOrError]:
         """Every line as the journal has it."""
         yield from self.batch.status()
-        self._finish(None, None)
+        self._finish(None, ())
 
     def run(self, options: BatchOptions, **more: Any) -> Iterator[RowOrError]:
         """Run what is left, and yield the row of every line as it ends. `more`: see `held`."""
@@ -542,7 +623,8 @@ class BatchView(NamedTuple):
         if hasattr(gc, "freeze"):  # PyPy has none of these
             gc.freeze()
             gc.set_threshold(5000, 20, 20)
-        began, client = time.monotonic(), None
+        places: list[OpenPlace] = []
+        began = time.monotonic()
         with self.batch.held(options, **more) as runner:
             file = self.results and ResultsFile(self.results, self.app.fields)
             rows = runner.run()
@@ -551,20 +633,20 @@ class BatchView(NamedTuple):
                     self.app.console, lambda most: BatchProgress(**runner.progress(most))
                 ):
                     yield from file.take(rows) if file else rows
-                client = runner.client
+                places += runner.places
             except Interrupted as error:
                 hint = f"Resume with `{join(['rebyte', *self.app.argv])}`"
                 raise Interrupted(error.exit_status, hint=hint) from None
             finally:
                 rows.close()
-                self._finish(time.monotonic() - began, client)
+                self._finish(time.monotonic() - began, places)
 
-    def _finish(self, seconds: float | None, client: RebyteClient | None) -> None:
+    def _finish(self, seconds: float | None, places: Sequence[OpenPlace]) -> None:
         """Print the counts, with reasons that lines share, and write the report.
 
-        The report has answers if there is a client to read them.
+        The report has the answers that can be read at `places`.
         """
-        from ..batch.results import counts, shared_reasons, tally
+        from ..batch.results import by_place, counts, shared_reasons, tally
         from ..system.durations import duration
         from ..tasks.usage import summary
 
@@ -573,22 +655,36 @@ class BatchView(NamedTuple):
         self.summary(counts(ends) + took)
         if used := summary(self.batch.used()):
             self.summary(used)
+        if self.batch.is_pool:
+            for line in by_place(self.batch.rows()):
+                self.summary(line)
         for line in shared_reasons(ends):
             self.summary(line)
         if self.report:
-            self._write_report(self.report, client)
+            self._write_report(self.report, places)
 
-    def _write_report(self, path: str, client: RebyteClient | None) -> None:
+    def _write_report(self, path: str, places: Sequence[OpenPlace]) -> None:
         from ..batch.report import write
         from ..batch.timeline import LineTexts, excerpt, read_answers
         from ..output.progress import spinner
         from ..tasks.usage import summary
 
         rows = list(self.batch.rows())
+        read = {}
+        for place in places:
+            ended = (
+                row["id"]
+                if row["status"] in ANSWERED and row.get("place", place.name) == place.name
+                else None
+                for row in rows
+            )
+            read[place.name] = read_answers(place.client, ended, self.app.note)
         answers: Iterable[str | None] = repeat(None)
-        if client is not None:
-            ended = (row["id"] if row["status"] in ANSWERED else None for row in rows)
-            answers = read_answers(client, ended, self.app.note)
+        if read:
+            answers = (
+                next(filter(None, of_places), None)
+                for of_places in zip(*read.values(), strict=True)
+            )
         texts = (
             LineTexts(excerpt(prompt, len(rows)), answer and excerpt(answer, len(rows)))
             for prompt, answer in zip(self.batch.prompts(), answers, strict=False)

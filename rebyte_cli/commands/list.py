@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,10 +13,12 @@ from ..errors import BadUsage, Next, RebyteError
 from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
 from ._options import Choice, Number, completer, full_ids_option, label_filter_option
+from ._places import PlaceList, PlaceName, apps_of, shortened
 
 STATUSES = ("running", "queued", "limited", "waiting", "completed", "failed", "canceled")
 RUNNING = {"queued", "limited", "waiting"}  # what the API calls running
 DEFAULT_LIMIT = 50
+LATEST = "\U0010ffff"  # after every time
 
 Row = Mapping[str, Any]
 
@@ -72,6 +74,13 @@ def _flat(
     is_flag=True,
     help="Keep the table up to date, with keys to act on a task; in a pipe, print what changes.",
 )
+@click.option(
+    "--on",
+    metavar="PLACE,...",
+    type=PlaceList(counted=False),
+    shell_complete=completer("places"),
+    help="List the tasks at these places together: local,box (profiles).",
+)
 @label_filter_option
 @click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
 @click.option(
@@ -91,6 +100,7 @@ def command(
     no_status: bool,
     full_ids: bool,
     watch: bool,
+    on: tuple[PlaceName, ...] | None,
     labels: Mapping[str, str],
     search: str | None,
     since: str | None,
@@ -115,34 +125,87 @@ def command(
     watched, or as many as --limit says. In a pipe, or with -o json, jsonl, csv, tsv or id, each
     task is printed once, and again whenever its status changes, or it starts or stops waiting.
 
+    --on lists several services together, each named by its profile, and says in "place" where each
+    task is. If one cannot be read, the others are listed, and its error decides the exit status.
+
     Examples:
 
       rebyte list -n 10
+      rebyte list --on local,box --status running
       rebyte list --watch --label run=nightly
       rebyte list --watch -o jsonl | jq -r 'select(.question) | .url'
       rebyte list --all --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
     from ..api.urls import PAGE
-    from ..tasks.list import MOST_ASKED, at_most, has_status, row_tests, walk, with_questions
 
     if all_ and limit is not None:
         raise BadUsage("--all and --limit cannot be used together")
     if no_status and (statuses or "status" in (app.fields or ())):
         raise BadUsage("--no-status cannot be used with --status or --fields status")
-    if watch and (all_ or offset or no_status):
-        raise BadUsage("--watch cannot be used with --all, --offset or --no-status")
+    if watch and (all_ or offset or no_status or on):
+        raise BadUsage("--watch cannot be used with --all, --offset, --no-status or --on")
 
-    def row_tests_now() -> list[Test]:
-        ids = app.history.labels.having(labels) if labels else None
-        return row_tests(search=search, since=since, until=until, ids=ids)
-
+    asked = ListedTasks(limit, offset, all_, statuses, no_status, labels, search, since, until)
     if watch:
-        return _watched(app, limit or PAGE, row_tests_now, statuses, full_ids=full_ids)
-    tests = row_tests_now()
-    most = None if all_ else limit or DEFAULT_LIMIT
-    plain = not (all_ or tests or statuses or (limit or 0) > PAGE)
-    if plain:
+        return _watched(app, limit or PAGE, partial(asked.tests, app), statuses, full_ids=full_ids)
+    apps = apps_of(app, on) if on else {}
+    rows, envelope = _merged(apps, asked) if on else _listed(app, asked)
+    used: list[Any] = []
+    left = None
+    if not all_:
+        left = _footer(app, envelope, offset, limit, filtered=asked.filters)
+    shorten = partial(shortened, apps.values()) if on else app.history.shortest_prefixes
+    return RecordList(
+        TASK_ROW,
+        _noted(rows, used),
+        envelope,
+        columns=("place", *TASK_ROW.columns) if on else None,
+        shorten=None if full_ids else shorten,
+        footer=_with_total(app, used, left),
+    )
+
+
+class ListedTasks(NamedTuple):
+    """Which tasks are to be listed, by the options of the command."""
+
+    limit: int | None
+    offset: int
+    all_: bool
+    statuses: tuple[str, ...]
+    no_status: bool
+    labels: Mapping[str, str]
+    search: str | None
+    since: str | None
+    until: str | None
+
+    @property
+    def filters(self) -> bool:
+        """Whether tasks of the list may be left out."""
+        words = (self.statuses, self.labels, self.search, self.since, self.until)
+        return any(each or each == "" for each in words if each is not None)
+
+    @property
+    def most(self) -> int | None:
+        """How many tasks are listed at most; None for all."""
+        return None if self.all_ else self.limit or DEFAULT_LIMIT
+
+    def tests(self, app: App) -> list[Test]:
+        """What a row must pass."""
+        from ..tasks.list import row_tests
+
+        ids = app.history.labels.having(self.labels) if self.labels else None
+        return row_tests(search=self.search, since=self.since, until=self.until, ids=ids)
+
+
+def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[Row | RebyteError], Any]:
+    """The rows of one service, and their envelope."""
+    from ..api.urls import PAGE
+    from ..tasks.list import MOST_ASKED, at_most, has_status, walk, with_questions
+
+    limit, offset, all_, statuses, no_status = asked[:5]
+    tests, most = asked.tests(app), asked.most
+    if not (all_ or tests or statuses or (limit or 0) > PAGE):
         page = app.client.list_tasks(limit=limit or DEFAULT_LIMIT, offset=offset)
         rows: Iterator[Row] = iter(page.get("data") or [])
         envelope: Any = {name: value for name, value in page.items() if name != "data"}
@@ -166,22 +229,46 @@ def command(
     if not no_status and "waiting" not in statuses and _shows_questions(app):
         insists = "question" in (app.fields or ())
         found = asking(found, most=None if insists else MOST_ASKED)
-    shorten = None if full_ids else app.history.shortest_prefixes
     if _shows(app, "workspaceId", False):
         found = _located(app, found)
     elif app.format != "id":
         found = app.with_usage(found)
-    used: list[Any] = []
-    left = None
-    if not all_:
-        left = _footer(app, envelope, offset, limit, filtered=bool(tests or statuses))
-    return RecordList(
-        TASK_ROW,
-        _noted(found, used),
-        envelope,
-        shorten=shorten,
-        footer=_with_total(app, used, left),
-    )
+    return found, envelope
+
+
+def _merged(apps: Mapping[str, App], asked: ListedTasks) -> tuple[Iterator[Row | RebyteError], Any]:
+    """The rows of several services, newest first, each with its `place`, and their envelope."""
+    from heapq import merge
+
+    from ..tasks.list import at_most
+
+    most, skipped = asked.most, asked.offset
+    at_each = asked._replace(limit=None if most is None else most + skipped, offset=0)
+
+    def rows_at(place: str, app: App) -> Iterator[tuple[str, Row | RebyteError]]:
+        created = LATEST
+        try:
+            for row in _listed(app, at_each)[0]:
+                if isinstance(row, RebyteError):
+                    yield created, row
+                else:
+                    created = str(row.get("createdAt") or created)
+                    yield created, {**row, "place": place}
+        except RebyteError as error:  # the others are still worth listing
+            yield created, error.copy_with(message=f"{place}: {error.message}")
+
+    each = [rows_at(place, app) for place, app in apps.items()]
+    merged = merge(*each, key=lambda pair: pair[0], reverse=True)
+
+    def after_offset() -> Iterator[Row | RebyteError]:
+        left = skipped
+        for _, row in merged:
+            if left and not isinstance(row, RebyteError):
+                left -= 1
+            else:
+                yield row
+
+    return at_most(after_offset(), most), _counted([], skipped, most, filtered=True)
 
 
 def _noted(rows: Iterator[Row | RebyteError], used: list[Any]) -> Iterator[Row | RebyteError]:

@@ -178,7 +178,7 @@ class Position:
         self.section = load(path.split()[0])[0].get(path)
 
 
-COMMA_LISTS = ("fields", "skills", "words")
+COMMA_LISTS = ("fields", "places", "skills", "words")
 FEW = 20  # ids offered before anything is typed: more would not fit on a screen
 
 
@@ -267,7 +267,9 @@ def _values(
     if commas:
         head, comma, word = word.rpartition(",")
         before += head + comma
-        done.update(head.split(","))
+        # The number behind a place is not a part of its name.
+        end = ":" if kind == "places" else ","
+        done.update(each.partition(end)[0] for each in head.split(","))
     found: dict[str, str] = {}
     for value, about in _offered(at, kind, fixed, open_app):
         if not value.startswith(word) or value in done or (commas and "," in value):

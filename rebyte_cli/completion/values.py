@@ -130,6 +130,7 @@ LISTS: dict[str, Callable[[App], Pairs]] = {
     "tasks": tasks,
     "workspaces": workspaces,
     "repositories": repositories,
+    "places": profiles,
     "profiles": profiles,
     "own_profiles": own_profiles,
     "skills": skills,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -391,7 +391,8 @@ class BatchProgress(NamedTuple):
     `oldest`: name, link and age (seconds) of the running tasks to show, oldest first. `sought`:
     how many creates lost their answer and are being searched for. `paused`: no network.
     `ended_here`: how many of those that ended were begun in this run, which tell how fast it is.
-    `limited`: how many of those that run wait for a usage limit.
+    `limited`: how many of those that run wait for a usage limit. `places`: how many run at each
+    place, in words, if there are several.
     """
 
     total: int
@@ -404,6 +405,7 @@ class BatchProgress(NamedTuple):
     sought: int = 0
     ended_here: int = 0
     limited: int = 0
+    places: Sequence[str] = ()
 
 
 @contextmanager
@@ -461,8 +463,8 @@ class BatchBoard:
     def summary(self, now: BatchProgress, room: int | None = None) -> str:
         """Counts, rate and time left in one line, without what matters least if it is too long."""
         words = self._words(now)
-        by_weight = ["ended", "paused", "left", "failed", "running", "limited", "sought", "new",
-                     "rate"]  # fmt: skip
+        by_weight = ["ended", "paused", "left", "failed", "running", "places", "limited", "sought",
+                     "new", "rate"]  # fmt: skip
         names = [name for name in by_weight if words.get(name)]
         while True:
             line = ", ".join(word for name, word in words.items() if word and name in names)
@@ -480,6 +482,7 @@ class BatchBoard:
             "ended": f"{now.ended}/{now.total} ended",
             "failed": f"{now.failed} failed" if now.failed else "",
             "running": f"{now.running} running" if now.running else "",
+            "places": f"at {'; '.join(now.places)}" if now.places else "",
             "limited": f"{now.limited} limited" if now.limited else "",
             "sought": f"{now.sought} being searched for" if now.sought else "",
             "new": f"{to_create} to create" if to_create else "",

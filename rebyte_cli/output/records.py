@@ -162,9 +162,9 @@ TASK_ROW = _kind(
     "task-row", "tasks", "id",
     "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?"
     " question:boolean? queue:any? resumesAt:time? preparing:text? usage:usage? tokens:integer?"
-    " cost:number? labels:labels?",
+    " cost:number? labels:labels? place:text?",
     "id status title createdAt",
-    on_request="question queue resumesAt preparing usage tokens cost labels",
+    on_request="question queue resumesAt preparing usage tokens cost labels place",
 )  # fmt: skip
 
 # The answer of POST /tasks (seed document). It takes the names of a task as well, so that
@@ -275,9 +275,9 @@ RESULT = _kind(
     "result", "results", "id",
     "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?"
     " title:text? usage:usage? tokens:integer? cost:number? check:object? output:any?"
-    " resumesAt:time?",
+    " resumesAt:time? place:text?",
     "line title status id error",
-    on_request="usage tokens cost check output resumesAt",
+    on_request="usage tokens cost check output resumesAt place",
     withheld="reason",
 )  # fmt: skip
 

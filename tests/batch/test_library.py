@@ -14,8 +14,8 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.batch.input import InputSource, read_source
 from rebyte_cli.batch.journal import JournalHeld
+from rebyte_cli.batch.place import BatchOptions, BatchPlace
 from rebyte_cli.batch.plan import make_plan
-from rebyte_cli.batch.runner import BatchOptions
 from rebyte_cli.batch.session import Batch
 from rebyte_cli.history.history import History
 from tests.farm import Farm
@@ -37,11 +37,8 @@ def batch_of(folder: Path, farm: Farm) -> Iterator[Batch]:
         source,
         lines,
         make_plan(lines.lines, source.name),
-        connect=connect,
-        history=history,
-        folder=folder / "locks",
-        profile="default",
-        origin=farm.server.origin,
+        [BatchPlace("default", farm.server.origin, connect, history)],
+        folder / "locks",
     )
     for client in clients:
         client.close()

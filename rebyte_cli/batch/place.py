@@ -1,0 +1,275 @@
+"""The places where lines of a batch run: each a service, with its own client and pace.
+
+Most batches have one. What a service asks for, a lost network, a usage limit and the number of
+running tasks concern one place; the others take the lines meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..once.server_clock import ServerClock
+from .input import Input, InputLine
+from .line_checks import CheckPool, LineChecks
+from .lost_lines import LostLineSearch, search_lost
+from .poller import Poller, probe_network, watch_tasks
+from .state import EventKind, LineTable
+from .workers import Baseline, Upload, WorkerPool
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..errors import RebyteError
+    from ..history.history import History
+    from ..once.ledger import Ledger
+    from ..tasks.budget import Budget
+    from ..tasks.question_watch import QuestionWatcher
+    from .journal import Journal
+    from .throttle import Throttle
+
+BUSY = ("queued", "running", "lost", "checking", "mending")  # states of lines that a run waits for
+# ... and of lines whose tasks may run. A create that may have made one counts as its task.
+COUNTED = (*BUSY, "unknown")
+REPOSITORY = ("githubUrl", "branchName", "localRepository")
+AROUND = -1  # what the probe of the network asks about
+SEND_AGAIN_AFTER = 900.0  # seconds; the same as for `create --once`
+
+
+class BatchOptions(NamedTuple):
+    """How a batch is to run. Times in seconds.
+
+    `jobs` is how many creates may be under way at a time, and `max_running` how many lines may have
+    a task that runs, counting creates under way and those whose outcome is not known (None: any).
+    `search_for` is how long a lost create is searched for before its outcome is called unknown,
+    and how long scans must agree that there is no task before it is sent again. `budget` is what
+    the tasks of all runs of this journal may use together (None: any amount); with `limits_runs`,
+    the service is told, which ends tasks that run when they have used it up. `is_exact`: the
+    service is known to show prompts as they were sent, as that on this machine does. `title` is
+    what its pages call the batch.
+    """
+
+    jobs: int = 8
+    wait: bool = True
+    timeout: float | None = None
+    fail_fast: bool = False
+    retry_failed: bool = False
+    send_again_after: float = SEND_AGAIN_AFTER
+    search_for: float | None = None
+    max_running: int | None = None
+    budget: Budget | None = None
+    limits_runs: bool = False
+    is_exact: bool = False
+    title: str = "batch"
+
+
+@dataclass(eq=False)
+class BatchPlace:
+    """A service where lines may run. `name` is that of its profile, and `origin` is its history's.
+
+    `connect` makes a client with these options of `api.transport.Transport`. `own` are the
+    `BatchOptions` that differ here, and `defaults` fields that lines have here unless they set
+    them. `located` adds its workspace to a task where that is known. With `is_local`, the service
+    is in this process. `checks` decide whether tasks that completed are done, and `questions`
+    notices those that wait for an answer.
+    """
+
+    name: str
+    origin: str
+    connect: Callable[..., RebyteClient]
+    history: History
+    is_local: bool = False
+    own: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    located: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    checks: LineChecks | None = None
+    questions: QuestionWatcher | None = None
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether lines that no place has yet may run here."""
+        return self.own.get("max_running") != 0
+
+
+class InputAt(Input):
+    """The lines of a batch as one place is sent them: with its own defaults."""
+
+    def __init__(self, lines: Input, defaults: Mapping[str, Any]) -> None:
+        self.lines = lines.lines
+        self.fingerprint = lines.fingerprint
+        self._read = lines.body
+        self._defaults = dict(defaults)
+
+    def body(self, line: InputLine) -> dict[str, Any]:
+        """The fields of POST /tasks for a line; see `Input.body`."""
+        body, defaults = self._read(line), self._defaults
+        if any(name in body for name in REPOSITORY):
+            defaults = {name: defaults[name] for name in defaults if name not in REPOSITORY}
+        return {**defaults, **body}
+
+
+class RunParts(NamedTuple):
+    """What all places of a run share. `mine` are the lines of this shard."""
+
+    lines: LineTable
+    mine: Collection[int]
+    journal: Journal
+    report: Callable[[EventKind, int | None, Any, str], None]
+    is_pool: bool
+
+
+class OpenPlace:
+    """A place during a run: its client, its pace, its threads. Only the main thread calls it.
+
+    `fault` is the error that ended it for this run, and `limited` are the lines whose tasks wait
+    for a usage limit.
+    """
+
+    def __init__(
+        self,
+        place: BatchPlace,
+        client: RebyteClient,
+        batch: Input,
+        throttle: Throttle,
+        options: BatchOptions,
+        ledger: Ledger,
+        *,
+        upload: Upload,
+    ) -> None:
+        """`batch` are the lines as they are sent here; `upload`: a path to `{"id", "filename"}`."""
+        self.name = place.name
+        self.place = place
+        self.client = client
+        self.batch = batch
+        self.throttle = throttle
+        self.options = options
+        self.ledger = ledger
+        self.upload = upload
+        self.limited: set[int] = set()
+        self.fault: RebyteError | None = None
+
+    def begin(self, parts: RunParts) -> None:
+        """Make what works for this run; no thread starts before it has something to do."""
+        self._lines, self._is_pool = parts.lines, parts.is_pool
+
+        def report(kind: EventKind, index: int | None, value: Any) -> None:
+            parts.report(kind, index, value, self.name)
+
+        client, options, throttle = self.client, self.options, self.throttle
+        self.clock = ServerClock(client)
+        for entry in parts.lines.values():  # the service's clock, by the tasks that it made
+            if entry.place == self.name:
+                self.clock.observe(entry.started, entry.sent)
+        self.workers = WorkerPool(
+            client,
+            self.batch,
+            parts.journal,
+            self.ledger,
+            throttle,
+            report,
+            count=options.jobs,
+            upload=self.upload,
+            baseline=Baseline(client, self.clock, self.name if parts.is_pool else None),
+            clock=self.clock,
+        )
+        self.watcher = watch_tasks(
+            client,
+            throttle,
+            report,
+            self.place.questions if options.wait else None,
+            more_to_come=lambda: bool(parts.lines.count_at(self.name, "queued", "lost")),
+        )
+        finder = LostLineSearch(
+            client,
+            self.batch,
+            self.ledger,
+            mine=parts.mine,
+            clock=self.clock,
+            created=self._answered,
+            is_exact=options.is_exact,
+        )
+        self.searcher = search_lost(client, throttle, report, finder, options.search_for)
+        self._probe = probe_network(client, throttle, report)
+        checks = self.place.checks
+        self.checks = None if checks is None else CheckPool(checks, report)
+
+    def base(self, body: Mapping[str, Any]) -> str | None:
+        """The commit that a task with this body starts from, as far as it is known here."""
+        return None if self.place.checks is None else self.place.checks.base(body)
+
+    def body(self, line: InputLine) -> dict[str, Any]:
+        """The fields of POST /tasks for a line here."""
+        return self.batch.body(line)
+
+    def _answered(self) -> list[dict[str, Any]]:
+        """Tasks of this batch that were answered here; a list without them is stale."""
+        entries = list(self._lines.items())
+        return [
+            {"id": entry.id, "createdAt": entry.started, "at": at}
+            for at, entry in entries
+            if entry.id and entry.place == self.name
+        ]
+
+    # Room for lines
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether lines are at work here, as far as this run can tell."""
+        return self.fault is None and self._lines.count_at(self.name, *BUSY) > 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a new line may be handed to it now, if there is room for it."""
+        if not self.may_open:
+            return False
+        return not self._is_pool or self.throttle.is_open
+
+    @property
+    def may_open(self) -> bool:
+        """Whether it takes new lines, now or when its service answers again."""
+        return self.fault is None and self.place.takes_new
+
+    def has_room(self, executor: Callable[[int], str], index: int) -> bool:
+        """Whether the task of this line may run here now. `executor` names that of a line.
+
+        A task that waits for the usage limit of another executor does not count. One that waits
+        for the limit of the same would soon have this one for company, so other places go first.
+        """
+        most = self.options.max_running
+        count = self._lines.count_at(self.name, *COUNTED)
+        self.limited = {each for each in self.limited if self._lines[each].is_limited}
+        if not self.limited:
+            return most is None or count < most
+        others = sum(executor(each) != executor(index) for each in self.limited)
+        if self._is_pool and others < len(self.limited):
+            return False
+        return most is None or count - others < most
+
+    def look_after(self) -> None:
+        """See to it that a network that is back is noticed, when other places have the lines."""
+        is_down = self._is_pool and self.fault is None and self.throttle.network_is_down
+        if is_down and AROUND not in self._probe.things():
+            self._probe.add(AROUND, None)
+
+    def described(self) -> str:
+        """How many lines run here, for the progress of a batch. Thread-safe."""
+        running = self._lines.count_at(self.name, "running", "checking", "mending")
+        why = ""
+        if self.fault is not None:
+            why = " (given up)"
+        elif self.throttle.network_is_down:
+            why = " (no network)"
+        return f"{self.name} {running}{why}"
+
+    def named(self, error: RebyteError) -> RebyteError:
+        """An error of this place, which says so."""
+        return error.copy_with(message=f"{self.name}: {error.message}")
+
+    # The end
+
+    @property
+    def threads(self) -> Iterable[WorkerPool | Poller[Any] | CheckPool]:
+        """Everything that has threads."""
+        yield from (self.workers, self.watcher, self.searcher, self._probe)
+        if self.checks is not None:
+            yield self.checks
