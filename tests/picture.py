@@ -139,7 +139,7 @@ def record_live() -> Text:
 
 def _is_settled(lines: list[str]) -> bool:
     text = "\n".join(lines)
-    expected = ("? How", "Answer with", "  failed  ", "  completed  ")
+    expected = ("? How", "Enter logs", "  failed  ", "  completed  ")
     return text.count("* Bash: ls") == 2 and all(words in text for words in expected)
 
 
