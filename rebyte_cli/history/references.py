@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..api.urls import check_id
+from ..api.urls import BASE_URL, check_id, origin_of
 from ..errors import BadUsage, Next, NotFound
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def task(history: History, reference: str) -> str:
     if reference.startswith("@"):
         return str(_numbered(history, reference)["id"])
     if _is_url(reference):
-        return _id_in_url(reference, _TASK_FOLDERS, "task")
+        return _id_in_url(history, reference, _TASK_FOLDERS, "task")
     check_id(reference, "task id")
     return _by_prefix(history, reference) or reference
 
@@ -85,7 +85,9 @@ def workspace(history: History, reference: str) -> str:
     if reference.startswith("@"):
         return _workspace_of(_numbered(history, reference))
     if _is_url(reference):
-        found = _id_in_url(reference, _WORKSPACE_FOLDERS + _TASK_FOLDERS, "workspace or task")
+        found = _id_in_url(
+            history, reference, _WORKSPACE_FOLDERS + _TASK_FOLDERS, "workspace or task"
+        )
         if history.workspace(found) or _folder_in_url(reference) in _WORKSPACE_FOLDERS:
             return found
         return _workspace_of(history.task(found) or {"id": found, "workspaceId": None})
@@ -164,19 +166,40 @@ def _is_url(reference: str) -> bool:
     return reference.startswith(("https://", "http://"))
 
 
-def _id_in_url(url: str, folders: tuple[str, ...], what: str) -> str:
-    """The id in the URL of a page, or of the API. BadUsage where it holds none."""
+def _id_in_url(history: History, url: str, folders: tuple[str, ...], what: str) -> str:
+    """The id in the URL of a page, or of the API.
+
+    BadUsage where it holds none, or where the page is certainly one of another service.
+    """
     from itertools import pairwise
     from urllib.parse import unquote
 
     parts = _segments(url)
     for folder, name in pairwise(parts):
         if folder in folders and name:
+            _check_service(history, url)
             return check_id(unquote(name), f"{what} id")
     raise BadUsage(
         f"{url!r} is not the URL of a {what}",
         hint="Copy the page's URL (https://app.rebyte.ai/run/ID), or give the id alone",
     )
+
+
+def _check_service(history: History, url: str) -> None:
+    """Raise BadUsage for a link of rebyte.ai with a service that rebyte carries, or the reverse."""
+    from urllib.parse import urlsplit
+
+    from ..system.addresses import is_loopback
+
+    host = urlsplit(url).hostname or ""
+    is_of_vendor = f".{host}".endswith(".rebyte.ai")
+    carried = not history.origin.startswith(("https://", "http://"))
+    if (carried and is_of_vendor) or (history.origin == origin_of(BASE_URL) and is_loopback(host)):
+        other = "-P local" if is_loopback(host) else "another profile, such as -P default,"
+        raise BadUsage(
+            f"{url!r} is a link of another service than the one that is asked",
+            hint=f"Use {other} to ask that one",
+        )
 
 
 def _folder_in_url(url: str) -> str | None:

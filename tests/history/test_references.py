@@ -33,7 +33,7 @@ def history(tmp_path: Path) -> History:
         ("https://app.rebyte.ai/run/cccc-4444/?tab=files#end", "cccc-4444"),
         ("https://app.rebyte.ai/share/cccc-4444", "cccc-4444"),
         ("https://api.rebyte.ai/v1/tasks/cccc-4444", "cccc-4444"),
-        ("http://127.0.0.1:8787/run/a%3Ab", "a:b"),
+        ("https://rebyte.example/run/a%3Ab", "a:b"),
         # Made elsewhere: the API will know.
         ("ccc", "ccc"),
         ("cccc-4444", "cccc-4444"),
@@ -44,6 +44,28 @@ def history(tmp_path: Path) -> History:
 )
 def test_a_task(history: History, reference: str, task: str) -> None:
     assert references.task(history, reference) == task
+
+
+@pytest.mark.parametrize(
+    ("origin", "link", "named"),
+    [
+        ("https://api.rebyte.ai", "http://127.0.0.1:8787/run/cccc-4444", "-P local"),
+        ("https://api.rebyte.ai", "http://localhost:8787/run/cccc-4444", "-P local"),
+        ("local", "https://app.rebyte.ai/run/cccc-4444", "-P default"),
+        ("ssh://me@box", "https://app.rebyte.ai/run/cccc-4444", "-P default"),
+    ],
+)
+def test_a_link_of_another_service_is_named_as_such(
+    tmp_path: Path, origin: str, link: str, named: str
+) -> None:
+    history = History(tmp_path / "history.db", origin=origin)
+    for read in (references.task, references.workspace):
+        with pytest.raises(BadUsage, match="is a link of another service") as caught:
+            read(history, link)
+        assert named in str(caught.value.hint)
+    for origin in ("http://127.0.0.1:9000", "https://rebyte.example"):
+        history = History(tmp_path / "history.db", origin=origin)
+        assert references.task(history, link) == "cccc-4444"
 
 
 def test_an_exact_id_wins_over_longer_ones(history: History) -> None:
