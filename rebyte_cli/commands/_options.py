@@ -41,7 +41,8 @@ class Option(click.Option):
 
     `check`: raises BadUsage where the parsed values do not go together. `output`: what the command
     prints when the option is given; None changes nothing. `schema`: the same for `rebyte schema`:
-    the words to type, and a kind or the name of a definition.
+    the words to type, and a kind or the name of a definition. `hidden_name`: another long name that
+    is taken, and shown nowhere.
     """
 
     def __init__(
@@ -50,12 +51,19 @@ class Option(click.Option):
         check: Callable[[click.Context], None] | None = None,
         output: Output | None = None,
         schema: Mapping[str, RecordKind | str] | None = None,
+        hidden_name: str | None = None,
         **attrs: Any,
     ) -> None:
         super().__init__(*args, **attrs)
         self.check = check
         self.output = output
         self.schema = dict(schema or {})
+        self.hidden_name = hidden_name
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        if self.hidden_name:  # Click's parser keeps one object per option, under each of its names
+            parser._long_opt[self.hidden_name] = parser._long_opt[self.opts[-1]]
 
 
 class NoTasks(click.UsageError):
@@ -363,8 +371,9 @@ files_option = click.option(
 skills_option = click.option(
     "-s",
     "--skill",
-    "--skills",
     "skills",
+    cls=Option,
+    hidden_name="--skills",  # as the script of the vendor's skill has it
     metavar="SLUG",
     multiple=True,
     callback=split_commas,

@@ -83,7 +83,7 @@ def test_id_prints_the_id_alone(local: Run) -> None:
 
 def test_dry_run_prints_the_body_and_sends_nothing(local: Run) -> None:
     done = local(
-        *("create", "Do it", "--dry-run", "-s", "pdf,deep-research", "--skill", "pdf"),
+        *("create", "Do it", "--dry-run", "-s", "pdf,deep-research", "--skills", "pdf"),
         *("-x", "claude", "-m", "lite", "-g", "acme/shop", "-b", "main", "-w", "ws-1"),
     )
     assert done.status == 0

@@ -69,7 +69,7 @@ def test_it_holds_every_command_of_the_tree(schema: Any) -> None:
 def test_an_option_is_described_in_full(schema: Any) -> None:
     """Type, choices, default, variable, repetition."""
     options = {tuple(option["names"]): option for option in find(schema, "create")["options"]}
-    assert options["-s", "--skill", "--skills"]["multiple"] is True
+    assert options["-s", "--skill"]["multiple"] is True
     assert options["--wait",]["flag"] is True
     assert options["--timeout",]["type"] == "duration"
     status = next(
