@@ -293,16 +293,18 @@ class App:
             self.history.update_task(task)
         return self.located(task)
 
+    def workspace_of(self, task_id: str) -> str | None:
+        """The workspace of a task, if this machine knows it."""
+        found = self._workspaces.get(task_id)
+        if not found and self.history_file.exists():
+            found = self.history.workspace_of(task_id)
+        return found
+
     def located(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """The task with its `workspaceId`, `usage` and `labels`, if this machine knows them."""
-        document = self._used({**task, **self._labels([task]).get(str(task.get("id")), {})})
-        if not document.get("workspaceId"):
-            task_id = str(document.get("id"))
-            found = self._workspaces.get(task_id)
-            if not found and self.history_file.exists():
-                found = self.history.workspace_of(task_id)
-            if found:
-                document["workspaceId"] = found
+        (document,) = self._known([task])
+        if not document.get("workspaceId") and (found := self.workspace_of(str(task.get("id")))):
+            document["workspaceId"] = found
         return document
 
     def with_usage(
@@ -313,22 +315,22 @@ class App:
 
         walk = iter(rows)
         while chunk := list(islice(walk, ROWS_TOGETHER)):
-            tasks = [row for row in chunk if not isinstance(row, RebyteError)]
-            unknown = [str(row.get("id")) for row in tasks if not row.get("usage")]
-            known = self.history.used.of(unknown) if self.history_file.exists() else {}
-            labels = self._labels(tasks)
-            for row in chunk:
-                if isinstance(row, RebyteError):
-                    yield row
-                else:
-                    yield self._used({**row, **labels.get(str(row.get("id")), {})}, known)
+            tasks = iter(self._known([row for row in chunk if not isinstance(row, RebyteError)]))
+            yield from (row if isinstance(row, RebyteError) else next(tasks) for row in chunk)
 
-    def _labels(self, tasks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """The member `labels` of each of the tasks that has some here, by id."""
-        if not self.history_file.exists():
-            return {}
-        found = self.history.labels.of(str(task.get("id")) for task in tasks)
-        return {task_id: {"labels": labels} for task_id, labels in found.items()}
+    def _known(self, tasks: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The tasks with their `usage` and `labels`, if their documents or the history tell it."""
+        used: Mapping[str, TokenUsage] = {}
+        labels: Mapping[str, Mapping[str, str]] = {}
+        if self.history_file.exists():
+            used = self.history.used.of(str(one.get("id")) for one in tasks if not one.get("usage"))
+            labels = self.history.labels.of(str(task.get("id")) for task in tasks)
+        found = []
+        for task in tasks:
+            task_id = str(task.get("id"))
+            more = {"labels": labels[task_id]} if task_id in labels else {}
+            found.append(self._used({**task, **more}, used.get(task_id)))
+        return found
 
     def priced(self, usage: TokenUsage, model: Any) -> TokenUsage:
         """The usage with its cost by `[prices]`, where it has none and the model is known there."""
@@ -342,20 +344,11 @@ class App:
 
         return {model: TokenPrice(*price) for model, price in self.config.prices().items()}
 
-    def _used(
-        self, document: dict[str, Any], known: Mapping[str, TokenUsage] | None = None
-    ) -> dict[str, Any]:
-        """The task with its usage, if its document or the history tells it; as far as it is priced.
-
-        `known` is what the history has of it, if it was asked already.
-        """
-        usage, task_id = document.get("usage"), str(document.get("id"))
+    def _used(self, document: dict[str, Any], known: TokenUsage | None) -> dict[str, Any]:
+        """The task with its usage, which is `known` if it does not tell; as far as it is priced."""
+        usage = document.get("usage") or (known and known.document)
         if not usage:
-            if known is None and self.history_file.exists():
-                known = self.history.used.of([task_id])
-            if not known or task_id not in known:
-                return document
-            usage = known[task_id].document
+            return document
         from .api.token_usage import PricedUsage, TokenUsage
 
         found = TokenUsage.of(usage)

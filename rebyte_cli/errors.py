@@ -384,14 +384,31 @@ class OutcomeUnknown(APIError):
         return document
 
 
-class TaskEnded(RebyteError):
-    """A task that was waited for did not complete; it is carried, and shown on stdout first.
+class CarriesTask(RebyteError):
+    """What is wrong with one task; its document `task` is shown on stdout first."""
+
+    subject = ""
+    task: dict[str, Any]
+
+    @property
+    def record(self) -> Mapping[str, Any] | None:
+        """The task itself."""
+        return self.task
+
+    def with_task(self, task: Mapping[str, Any]) -> Self:
+        """The same error with another document of the task."""
+        copy = self.copy_with()
+        copy.task = dict(task)
+        return copy
+
+
+class TaskEnded(CarriesTask):
+    """A task that was waited for did not complete.
 
     `reason` is why, in one line, or an empty string.
     """
 
     verb = "ended"
-    subject = ""
 
     def __init__(self, task: Mapping[str, Any], reason: str = "") -> None:
         how = f"task {task.get('id')} {self.verb}"
@@ -404,12 +421,6 @@ class TaskEnded(RebyteError):
     def record(self) -> Mapping[str, Any] | None:
         """The task itself, unless what belongs on stdout is there already."""
         return None if self._shown else self.task
-
-    def with_task(self, task: Mapping[str, Any]) -> Self:
-        """The same error with another document of the task."""
-        copy = self.copy_with()
-        copy.task = dict(task)
-        return copy
 
     def without_record(self) -> Self:
         """The same error for a task whose text or events were printed."""
@@ -471,30 +482,18 @@ class SchemaMismatch(TaskEnded):
     verb = "gave no answer that fits the schema"
 
 
-class NeedsAnswer(RebyteError):
+class NeedsAnswer(CarriesTask):
     """Waited for: the task asks a question, and no one is there to answer it.
 
-    `task` is its document with `question` set to true; it is shown on stdout first.
+    Its `task` has `question` set to true.
     """
 
     exit_status = 12
     code = "needs_answer"
-    subject = ""
 
     def __init__(self, message: str, *, task: Mapping[str, Any], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.task = dict(task)
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """The task itself."""
-        return self.task
-
-    def with_task(self, task: Mapping[str, Any]) -> Self:
-        """The same error with another document of the task."""
-        copy = self.copy_with()
-        copy.task = dict(task)
-        return copy
 
 
 class BudgetReached(RebyteError):

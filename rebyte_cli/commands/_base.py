@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, Next, RebyteError
+from ..errors import BadUsage, RebyteError
 from ..output.records import INSTALLED, RecordKind, Records, check_fields
 from ._options import SHARED, Option, Output, shared_options
 
@@ -233,40 +233,6 @@ def settle_format(app: App) -> None:
         with suppress(RebyteError):  # the value of the variable may be what is wrong
             form = form or from_variable("output", app.environment)
         app.set_option("output", form or "auto")
-
-
-def note_unserved_page(app: App) -> None:
-    """Say what shows the pages of tasks of the local service, unless it runs."""
-    if not app.settings.is_local:
-        return
-    from ..local import server
-
-    if not server.status(app.state_dir / "local")["serving"]:
-        app.note("The page is only available while " + Next("local", "serve") + " runs")
-
-
-def shown_page(app: App, page: str, *, printed: bool = False) -> str:
-    """The link that shows a task's page in any browser of the user; `page` but for local tasks.
-
-    The service of this machine is started in the background if it is not served, and the link has
-    a key that works once: for longer if it is `printed`, since a person opens it. Raises StateError
-    when that service cannot be started.
-    """
-    if not app.settings.is_local:
-        return page
-    from urllib.parse import urlsplit
-
-    from ..local import background, visits
-    from ..local.store import Store
-
-    store = Store(app.local_folder())
-    try:
-        served = background.ensure(store, app.config.path)
-        path = urlsplit(page).path
-        seconds = visits.PRINTED_SECONDS if printed else visits.OPENED_SECONDS
-        return background.page_link(store, served.origin, path, seconds)
-    finally:
-        store.close()
 
 
 def define(name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:

@@ -11,7 +11,8 @@ import click
 from ..app import App
 from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
-from ._options import Duration, HostName, Number, Option
+from ._local import HostName
+from ._options import Duration, Number, Option, together
 from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
@@ -125,49 +126,36 @@ base_option = click.option(
 )
 
 
-def protection_options(function: F) -> F:
-    """Add the options about how to check to a command that has `--check`."""
-    for decorate in (allow_option("--check-allow"), timeout_option, protect_option):
-        function = decorate(function)
-    return function
-
-
-def no_check_option(function: F) -> F:
-    """Add `--no-check` to a command that checks what `.rebyte.toml` says."""
-    return click.option(
-        "--no-check", is_flag=True, help="Do not run the check of the repository's .rebyte.toml."
-    )(function)
-
-
-def mending_options(function: F) -> F:
-    """Add `--check`, `--schema` and the options about them to a command that can wait."""
-    decorators = (
-        click.option(
-            "--check",
-            metavar="CMD",
-            help="Done means that CMD passes on the changes: else its output is sent to the task,"
-            " which tries again (status 10 if it never passes).",
-        ),
-        click.option(
-            "--schema",
-            type=click.Path(dir_okay=False),
-            metavar="FILE",
-            help="Ask for an answer in JSON that fits the JSON Schema in FILE, and check it with"
-            " --wait: `output` in JSON (status 10 if it never fits).",
-        ),
-        click.option(
-            "--tries",
-            type=Number(1, MOST_TRIES),
-            metavar="N",
-            help=f"Check at most N runs of the task ({TRIES}).",
-        ),
-        no_check_option,
-        protection_options,
-        base_option,
-    )
-    for decorate in reversed(decorators):
-        function = decorate(function)
-    return function
+# How to check, for a command that has `--check`.
+protection_options = together(protect_option, timeout_option, allow_option("--check-allow"))
+no_check_option = click.option(
+    "--no-check", is_flag=True, help="Do not run the check of the repository's .rebyte.toml."
+)
+# `--check`, `--schema` and the options about them, for a command that can wait.
+mending_options = together(
+    click.option(
+        "--check",
+        metavar="CMD",
+        help="Done means that CMD passes on the changes: else its output is sent to the task,"
+        " which tries again (status 10 if it never passes).",
+    ),
+    click.option(
+        "--schema",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Ask for an answer in JSON that fits the JSON Schema in FILE, and check it with"
+        " --wait: `output` in JSON (status 10 if it never fits).",
+    ),
+    click.option(
+        "--tries",
+        type=Number(1, MOST_TRIES),
+        metavar="N",
+        help=f"Check at most N runs of the task ({TRIES}).",
+    ),
+    no_check_option,
+    protection_options,
+    base_option,
+)
 
 
 def require_check(options: CheckOptions) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -25,7 +25,6 @@ from ..errors import (
 )
 from ..output.records import CREATED, TASK, Document, Records
 from ..system.deadline import Deadline
-from ._base import shown_page
 from ._check import (
     CheckOptions,
     mending,
@@ -34,29 +33,35 @@ from ._check import (
     require_check,
     with_file,
 )
+from ._local import (
+    budget_fields,
+    budget_option,
+    fields_for_agents,
+    limit_fields,
+    local_refusals,
+    network_fields,
+    network_options,
+    no_setup_option,
+    on_limit_option,
+    setup_field,
+    shown_page,
+)
 from ._notice import EndNotice
 from ._options import (
     Number,
     Option,
     TaskOptions,
-    budget_fields,
-    budget_option,
     check_executor,
     check_files,
     chosen_fields,
     dry_run_option,
     files_option,
     label_option,
-    limit_fields,
-    network_fields,
-    network_options,
-    no_setup_option,
     notify_option,
-    on_limit_option,
     on_question_option,
-    setup_field,
     stream_option,
     timeout_option,
+    together,
     wait_option,
 )
 from ._prompts import PromptSource
@@ -66,7 +71,6 @@ if TYPE_CHECKING:
     from ..tasks.budget import Budget
     from ..tasks.mending import Mending
 
-F = TypeVar("F", bound=Any)
 SHOWN_WORKSPACES = 8
 SHORT_ID = 8  # characters of an id that usually stand for it alone
 MOST_ATTEMPTS = 20
@@ -115,51 +119,45 @@ def _check_attempts(ctx: click.Context) -> None:
             raise BadUsage(f"--attempts and --{name} cannot be used together")
 
 
-def create_options(function: F) -> F:
-    """Add the options of `CreateOptions` to a command."""
-    decorators = (
-        files_option,
-        wait_option,
-        timeout_option,
-        stream_option,
-        notify_option,
-        click.option(
-            "--attempts",
-            cls=Option,
-            check=_check_attempts,
-            type=Number(1, MOST_ATTEMPTS),
-            default=1,
-            metavar="N",
-            help="Create N tasks, print the first that completes, and cancel the others.",
-        ),
-        label_option,
-        on_question_option,
-        mending_options,
-        click.option(
-            "--once", metavar="KEY", help="Create at most one task for KEY, even across retries."
-        ),
-        dry_run_option(),
-        click.option(
-            "--open", "open_page", is_flag=True, help="Open the task's page in the browser."
-        ),
-        click.option(
-            "--with-changes",
-            is_flag=True,
-            help="With `-g .`: send uncommitted changes, new files included.",
-        ),
-        click.option(
-            "--no-jail",
-            is_flag=True,
-            help="With -P local: run the agent, and --check, without a sandbox, on your own files.",
-        ),
-        network_options,
-        budget_option,
-        on_limit_option,
-        no_setup_option,
-    )
-    for decorate in reversed(decorators):
-        function = decorate(function)
-    return function
+# The options of `CreateOptions`.
+create_options = together(
+    files_option,
+    wait_option,
+    timeout_option,
+    stream_option,
+    notify_option,
+    click.option(
+        "--attempts",
+        cls=Option,
+        check=_check_attempts,
+        type=Number(1, MOST_ATTEMPTS),
+        default=1,
+        metavar="N",
+        help="Create N tasks, print the first that completes, and cancel the others.",
+    ),
+    label_option,
+    on_question_option,
+    mending_options,
+    click.option(
+        "--once", metavar="KEY", help="Create at most one task for KEY, even across retries."
+    ),
+    dry_run_option(),
+    click.option("--open", "open_page", is_flag=True, help="Open the task's page in the browser."),
+    click.option(
+        "--with-changes",
+        is_flag=True,
+        help="With `-g .`: send uncommitted changes, new files included.",
+    ),
+    click.option(
+        "--no-jail",
+        is_flag=True,
+        help="With -P local: run the agent, and --check, without a sandbox, on your own files.",
+    ),
+    network_options,
+    budget_option,
+    on_limit_option,
+    no_setup_option,
+)
 
 
 def split(options: Mapping[str, Any]) -> tuple[TaskOptions, CreateOptions]:
@@ -355,25 +353,22 @@ def _planned(
 
 def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -> dict[str, Any]:
     """The fields that the local service alone understands. BadUsage for any other service."""
-    network = network_fields(app, choices.network, choices.allow)
-    budget = budget_fields(app, choices.budget, fields.get("model"))
-    limit = limit_fields(app, choices.on_limit)
-    network |= setup_field(app, no_setup=choices.no_setup)
-    if not app.settings.is_own_service:
-        if choices.no_jail and choices.checks.check is None:
-            raise BadUsage("--no-jail requires -P local: it is for agents on this machine")
-        return {}
-    if choices.with_changes and not ("localRepository" in fields and "executor" in fields):
-        raise BadUsage("--with-changes requires -g . and, with -P local, an executor (-x)")
-    if choices.with_changes and not app.settings.is_local:
-        raise BadUsage("--with-changes: only commits travel over ssh", hint="Commit them first")
-    return {
-        **({"withChanges": True} if choices.with_changes else {}),
-        **({"jail": "off"} if choices.no_jail else {}),
-        **network,
-        **budget,
-        **limit,
+    found = {
+        **network_fields(app, choices.network, choices.allow),
+        **setup_field(app, no_setup=choices.no_setup),
+        **budget_fields(app, choices.budget, fields.get("model")),
+        **limit_fields(app, choices.on_limit),
     }
+    is_own = app.settings.is_own_service
+    if choices.no_jail and (is_own or choices.checks.check is None):
+        found |= fields_for_agents(app, "--no-jail", {"jail": "off"})
+    if choices.with_changes and is_own:
+        if not ("localRepository" in fields and "executor" in fields):
+            raise BadUsage("--with-changes requires -g . and, with -P local, an executor (-x)")
+        if not app.settings.is_local:
+            raise BadUsage("--with-changes: only commits travel over ssh", hint="Commit them first")
+        found["withChanges"] = True
+    return found
 
 
 @contextmanager
@@ -489,12 +484,9 @@ def _check_agents(app: App, executors: Sequence[str | None], jail: str | None) -
         return
     for executor in dict.fromkeys(filter(None, executors)):
         from ..local.agents.launch import usable_agent
-        from ..local.http import Refusal
 
-        try:
+        with local_refusals():
             usable_agent(executor, app.config.path, app.local_folder(), jail)
-        except Refusal as refusal:
-            raise RebyteError(refusal.message, hint=refusal.hint, code=refusal.code) from None
 
 
 def check_workspace(app: App, reference: str | None, workspace_id: str | None) -> str | None:

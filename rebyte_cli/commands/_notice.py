@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..app import App
-from ..errors import NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
+from ..errors import CarriesTask, NeedsAnswer, RebyteError, WaitTimeout
 
 
 class EndNotice:
@@ -34,7 +34,7 @@ class EndNotice:
 
     def see(self, outcome: Mapping[str, Any] | RebyteError) -> None:
         """Take note of how a task ended."""
-        task = outcome.task if isinstance(outcome, TaskEnded | NeedsAnswer) else outcome
+        task = outcome.task if isinstance(outcome, CarriesTask) else outcome
         if isinstance(task, RebyteError):
             return
         status = str(task.get("status"))
@@ -46,7 +46,7 @@ class EndNotice:
         """Give the notice at the end, which `see` was told or which is raised."""
         try:
             yield
-        except (TaskEnded, NeedsAnswer) as end:
+        except CarriesTask as end:
             self.see(end)
             self._show(self._summary())
             raise

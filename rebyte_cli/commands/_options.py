@@ -219,12 +219,22 @@ def shared_options() -> list[click.Option]:
 SHARED = frozenset(option.name for option in shared_options())
 
 
+def together(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
 # Types of values
 
 if TYPE_CHECKING:
     from click import ParamType as ParamType
 
-    from ..tasks.budget import Budget
 else:
 
     class ParamType(click.ParamType):
@@ -241,14 +251,15 @@ class BudgetAmount(ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the Budget."""
-        from ..tasks.budget import EXAMPLES, Budget, parse_budget
+        from ..system.budgets import EXAMPLES, parse_budget
+        from ..tasks.budget import Budget
 
         if isinstance(value, Budget):
             return value
         found = parse_budget(str(value))
         if found is None:
             self.fail(f"{value!r} is not a budget ({EXAMPLES})", param, ctx)
-        return found
+        return Budget(found.get("tokens"), found.get("cost"))
 
 
 class Duration(ParamType[float]):
@@ -324,10 +335,28 @@ def check_files(paths: Iterable[str]) -> list[str]:
     return check(paths)
 
 
+def chosen_task(app: App, task: str) -> str:
+    """The id of a TASK. Raises what `references.task` raises."""
+    from ..history import references
+
+    return references.task(app.history, task)
+
+
+def chosen_workspace(app: App, workspace: str) -> str:
+    """The id of a WS. Raises what `references.workspace` raises."""
+    from ..history import references
+
+    return references.workspace(app.history, workspace)
+
+
 def chosen_tasks(
-    app: App, tasks: Iterable[str], labels: Mapping[str, str], *, ignore_missing: bool = False
+    app: App,
+    tasks: Iterable[str],
+    labels: Mapping[str, str] | None = None,
+    *,
+    ignore_missing: bool = False,
 ) -> list[str]:
-    """The ids of the TASKs, or of the tasks with all of the labels.
+    """The ids of the TASKs, of which `-` stands for those on stdin, or of those with all labels.
 
     NotFound if there are none, or for an `@N` that names none, unless `ignore_missing`.
     """
@@ -462,127 +491,6 @@ def dry_run_option(
     return option
 
 
-# What agents on this machine may reach
-
-
-class HostName(ParamType[str]):
-    """A host, with a port or without, or `*.example.com`; the service reads it."""
-
-    name = "host"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the text."""
-        if not value or any(letter in value for letter in "/@,; "):
-            self.fail(f"{value!r} is not a host such as pypi.org or *.example.com", param, ctx)
-        return value
-
-
-def _check_network(ctx: click.Context) -> None:
-    """How `--allow` goes with the options that have no list of hosts."""
-    given = ctx.params
-    if not given["allow"]:
-        return
-    if given["network"] in ("none", "host"):
-        raise BadUsage(f"--allow and --network {given['network']} cannot be used together")
-    if given.get("no_jail"):
-        raise BadUsage("--allow and --no-jail cannot be used together")
-
-
-def network_options(function: F) -> F:
-    """Add `--allow` and `--network` to a command; `network_fields` reads them."""
-    decorators = (
-        click.option(
-            "--allow",
-            cls=Option,
-            check=_check_network,
-            type=HostName(),
-            multiple=True,
-            metavar="HOST",
-            help="With -P local: let the agent connect to HOST; repeatable.",
-        ),
-        click.option(
-            "--network",
-            type=Choice(["list", "none", "host"]),
-            help="With -P local: what the agent reaches besides its model: the hosts of --allow and"
-            " config.toml (default), none, or all that this machine reaches.",
-        ),
-    )
-    for decorate in reversed(decorators):
-        function = decorate(function)
-    return function
-
-
-def network_fields(app: App, network: str | None, allow: Sequence[str]) -> dict[str, Any]:
-    """The fields of a prompt for these options. BadUsage for any service but the local one."""
-    fields = {
-        **({"network": network} if network else {}),
-        **({"allow": list(allow)} if allow else {}),
-    }
-    if fields and not app.settings.is_own_service:
-        option = "--network" if network else "--allow"
-        raise BadUsage(f"{option} requires -P local: it is for agents on this machine")
-    return fields
-
-
-budget_option = click.option(
-    "--budget",
-    metavar="AMOUNT",
-    type=BudgetAmount(),
-    help="With -P local: end the task once it has used AMOUNT (5usd, 300ktok, 2Mtok).",
-)
-
-
-def budget_fields(app: App, budget: Budget | None, model: str | None) -> dict[str, Any]:
-    """The fields of a prompt for `--budget`; `model` is that of the task.
-
-    BadUsage for any service but the local one, and for dollars without a price.
-    """
-    from ..tasks.budget import check_prices
-
-    if budget is None:
-        return {}
-    if not app.settings.is_own_service:
-        raise BadUsage("--budget requires -P local, unless it is that of a batch")
-    check_prices(budget, {"the task": model}, app.priced)
-    return budget.fields
-
-
-on_limit_option = click.option(
-    "--on-limit",
-    metavar="wait|stop|NAME",
-    shell_complete=completer("executors", ("wait", "stop", *EXECUTORS)),
-    help="With -P local: at a usage limit, wait for its reset, fail (status 13), or continue with"
-    " executor NAME (default: on_limit of config.toml, or wait).",
-)
-
-
-def limit_fields(app: App, on_limit: str | None) -> dict[str, Any]:
-    """The fields of a prompt for `--on-limit`. BadUsage for any service but the local one."""
-    if on_limit is None:
-        return {}
-    if not app.settings.is_own_service:
-        raise BadUsage("--on-limit requires -P local: it is for agents on this machine")
-    if on_limit not in ("wait", "stop"):
-        check_executor(app, on_limit)
-    return {"onLimit": on_limit}
-
-
-def no_setup_option(function: F) -> F:
-    """Add `--no-setup` to a command; `setup_field` reads it."""
-    return click.option(
-        "--no-setup",
-        is_flag=True,
-        help="With -P local: do not run the setup of the repository's .rebyte.toml.",
-    )(function)
-
-
-def setup_field(app: App, *, no_setup: bool) -> dict[str, Any]:
-    """The field of a task for this option. BadUsage for any service but the local one."""
-    if no_setup and not app.settings.is_own_service:
-        raise BadUsage("--no-setup requires -P local: it is for agents on this machine")
-    return {"setup": "off"} if no_setup else {}
-
-
 # What `create` and `batch` send besides the prompt
 
 
@@ -592,7 +500,7 @@ def task_options(*, executors: bool = False) -> Callable[[F], F]:
     With `executors`, `-x` can be repeated, and its values are called that.
     """
     repeat = "; with --attempts, repeat it to try several" if executors else ""
-    decorators = (
+    return together(
         skills_option,
         click.option(
             "-x",
@@ -633,13 +541,6 @@ def task_options(*, executors: bool = False) -> Callable[[F], F]:
         ),
     )
 
-    def decorate(function: F) -> F:
-        for option in reversed(decorators):
-            function = option(function)
-        return function
-
-    return decorate
-
 
 def install_options(install: str, uninstall: str) -> Callable[[F], F]:
     """`--install [DIR]` as `folder` and `--uninstall [DIR]` as `left`, with these help texts.
@@ -647,12 +548,9 @@ def install_options(install: str, uninstall: str) -> Callable[[F], F]:
     Each is None if it was not given, and "" without DIR.
     """
 
-    def decorate(function: F) -> F:
-        for name, value, text in (
-            ("--uninstall", "left", uninstall),
-            ("--install", "folder", install),
-        ):
-            function = click.option(
+    return together(
+        *(
+            click.option(
                 name,
                 value,
                 metavar="[DIR]",
@@ -660,10 +558,13 @@ def install_options(install: str, uninstall: str) -> Callable[[F], F]:
                 is_flag=False,
                 flag_value="",
                 help=text,
-            )(function)
-        return function
-
-    return decorate
+            )
+            for name, value, text in (
+                ("--install", "folder", install),
+                ("--uninstall", "left", uninstall),
+            )
+        )
+    )
 
 
 class TaskOptions(NamedTuple):
@@ -737,9 +638,7 @@ def chosen_fields(
             note=app.note,
         )
     if workspace:
-        from ..history import references
-
-        workspace = references.workspace(app.history, workspace)
+        workspace = chosen_workspace(app, workspace)
     chosen = {
         "executor": executor,
         "model": model or earlier.get("model"),

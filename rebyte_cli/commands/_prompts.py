@@ -6,14 +6,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..app import App
 from ..errors import BadUsage, Interrupted, RebyteError, lines
 from ..tasks.prompt import check_prompt
-from ._options import ParamType
+from ._options import ParamType, together
 from ._stdin import read_bytes, stdin
 
 if TYPE_CHECKING:
@@ -110,30 +110,21 @@ def read_secret(app: App, given: str | None, *, longest: int) -> str | None:
     return secret
 
 
-F = TypeVar("F", bound=Any)
 MOST_BYTES = 16 << 20  # far more than 100,000 characters take; input may have no end
 
 
-def prompt_options(function: F) -> F:
-    """Add `[PROMPT] [-]`, `-p/--prompt` and `--prompt-file` to a command."""
-    decorate = click.argument("prompt", nargs=-1, metavar="[PROMPT] [-]")
-    return decorate(prompt_source_options(function))
-
-
-def prompt_source_options(function: F) -> F:
-    """Add `-p/--prompt` and `--prompt-file` to a command."""
-    decorators = (
-        click.option("-p", "--prompt", "prompt_option", metavar="TEXT", help="The prompt."),
-        click.option(
-            "--prompt-file",
-            metavar="FILE",
-            type=click.Path(dir_okay=False, allow_dash=True),
-            help="Read the prompt from FILE; `-` is stdin.",
-        ),
-    )
-    for decorate in reversed(decorators):
-        function = decorate(function)
-    return function
+prompt_source_options = together(
+    click.option("-p", "--prompt", "prompt_option", metavar="TEXT", help="The prompt."),
+    click.option(
+        "--prompt-file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="Read the prompt from FILE; `-` is stdin.",
+    ),
+)
+prompt_options = together(
+    click.argument("prompt", nargs=-1, metavar="[PROMPT] [-]"), prompt_source_options
+)
 
 
 class PromptSource:

@@ -9,7 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..app import App
-from ..errors import Interrupted, NeedsAnswer, Next, RebyteError, TaskEnded, WaitTimeout
+from ..errors import (
+    CarriesTask,
+    Interrupted,
+    Next,
+    RebyteError,
+    TaskEnded,
+    WaitTimeout,
+)
 from ..output.records import EVENT, TASK, Records, Text, Value
 from ..system.deadline import Deadline
 from ..tasks.wait import LateTargets, WaitTarget
@@ -69,7 +76,7 @@ def finished(
             queued=progress.queued,
             pause=pause,
         ):
-            if isinstance(outcome, TaskEnded | NeedsAnswer):
+            if isinstance(outcome, CarriesTask):
                 yield outcome.with_task(app.with_workspace(outcome.task))
             elif isinstance(outcome, RebyteError):
                 yield outcome

@@ -11,7 +11,7 @@ from ..app import App
 from ..errors import RebyteError
 from ..output.records import ANSWERED, Records
 from ._base import define
-from ._options import Number, task_argument
+from ._options import Number, chosen_task, task_argument
 
 
 @define("answer", kind=ANSWERED, statuses=(3, 4, 5, 6))
@@ -44,10 +44,9 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
       rebyte answer @last --option 1
       rebyte answer @last --text "Neither, use the staging branch"
     """
-    from ..history import references
     from ..tasks import questions
 
-    task_id = references.task(app.history, task)
+    task_id = chosen_task(app, task)
     question = questions.waiting_or_raise(app.client, task_id)
     if app.interactive and not (options or texts):
         from ._questions import TerminalDialog

@@ -12,7 +12,7 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import CHANGE, RecordList
 from ._base import define
-from ._options import task_argument
+from ._options import chosen_task, task_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
@@ -73,15 +73,13 @@ def command(
       rebyte apply @last --branch fix-login
       rebyte diff @last && rebyte apply @last --yes --commit -m "Fix the login"
     """
-    from ..history import references
     from ..tasks import patch
 
     _check(branch, message, **flags)
     with patch.telling():
-        task_id = references.task(app.history, task)
+        task_id = chosen_task(app, task)
         root = patch.top_level()
-        workspace = app.located({"id": task_id}).get("workspaceId")
-        source = patch.source(app.client, task_id, workspace)
+        source = patch.source(app.client, task_id, app.workspace_of(task_id))
         if branch is not None:
             return _to_branch(app, source, root, paths, branch, message, force=flags["force"])
         return _to_tree(app, source, root, paths, message, **flags)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..app import App
-from ..errors import BadUsage, Next, RebyteError
+from ..errors import BadUsage, Next
 from ..output.records import ARTIFACT, DELETED, Raw, RecordList, Records, Value
 from ._base import define_group, define_in
-from ._options import workspace_argument
+from ._options import chosen_workspace, workspace_argument
 from ._prompts import confirm, yes_option
 
 
@@ -38,7 +39,9 @@ def list_(app: App, workspace: str) -> RecordList:
 
       rebyte artifact list @last -o id
     """
-    return RecordList(ARTIFACT, map(_named, app.client.list_artifacts(_workspace(app, workspace))))
+    return RecordList(
+        ARTIFACT, map(_named, app.client.list_artifacts(chosen_workspace(app, workspace)))
+    )
 
 
 @define_in(command, "get", kind=ARTIFACT)
@@ -95,7 +98,7 @@ def get(
         raise _name_or_all(workspace)
     if file is not None and (all_ or len(names) != 1 or folder):
         raise BadUsage("-O FILE requires exactly one NAME and cannot be used with --dir")
-    workspace_id = _workspace(app, workspace)
+    workspace_id = chosen_workspace(app, workspace)
     if file is not None:
         return _to_file(app, workspace_id, names[0], file, force)
     where = Path(folder or ".")
@@ -146,7 +149,7 @@ def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
     """
     from ..tasks import upload
 
-    workspace_id = _workspace(app, workspace)
+    workspace_id = chosen_workspace(app, workspace)
     files = upload.check(paths)
     return Records(ARTIFACT, upload.put(app.client, workspace_id, files, app.progress_bar))
 
@@ -166,23 +169,15 @@ def delete(app: App, workspace: str, names: Sequence[str], all_: bool, yes: bool
     """
     if all_ == bool(names):
         raise _name_or_all(workspace)
-    workspace_id = _workspace(app, workspace)
+    workspace_id = chosen_workspace(app, workspace)
     if not all_:
-        return Records(DELETED, _delete(app, workspace_id, names))
+        from ..tasks.parallel import deleted
+
+        delete_one = partial(app.client.delete_artifact, workspace_id)
+        return Records(DELETED, deleted(delete_one, list(dict.fromkeys(names))))
     confirm(app, f"Delete every artifact of workspace {workspace_id}?", yes=yes)
     app.client.delete_artifacts(workspace_id)
     return Records(DELETED, [{"id": workspace_id, "deleted": True}])
-
-
-def _delete(
-    app: App, workspace_id: str, names: Sequence[str]
-) -> Iterator[Mapping[str, Any] | RebyteError]:
-    from ..tasks.parallel import in_parallel
-
-    names = list(dict.fromkeys(names))
-    answers = in_parallel(lambda name: app.client.delete_artifact(workspace_id, name), names)
-    for name, answer in zip(names, answers, strict=True):
-        yield answer if isinstance(answer, RebyteError) else {"id": name, "deleted": True}
 
 
 def _name_or_all(workspace: str) -> BadUsage:
@@ -195,9 +190,3 @@ def _named(artifact: Mapping[str, Any]) -> dict[str, Any]:
     """The artifact with `name`; some answers call it `filename` (inferred)."""
     name = artifact.get("name") or artifact.get("filename")
     return {"name": name, **{key: artifact[key] for key in artifact if key != "name"}}
-
-
-def _workspace(app: App, reference: str) -> str:
-    from ..history import references
-
-    return references.workspace(app.history, reference)

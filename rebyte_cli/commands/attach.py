@@ -7,7 +7,8 @@ import click
 from ..app import App
 from ..errors import BadUsage, Next, NotFound, RebyteError
 from ._base import define
-from ._options import task_argument
+from ._local import local_refusals
+from ._options import chosen_task, task_argument
 
 
 @define("attach", statuses=(3, 4, 5))
@@ -26,30 +27,17 @@ def command(app: App, task: str) -> None:
       rebyte -P local attach @last
       rebyte -P local attach @last && rebyte -P local apply @last
     """
-    from ..history import references
     from ..local.agents import by_hand, relay
-    from ..local.http import Refusal
 
-    task_id = references.task(app.history, task)
+    task_id = chosen_task(app, task)
+    go_on = "Continue with " + Next("follow-up", task_id)
     if not app.settings.is_local:
-        raise NotFound(
-            "the agents of this profile work elsewhere",
-            hint="Continue with " + Next("follow-up", task_id),
-        )
+        raise NotFound("the agents of this profile work elsewhere", hint=go_on)
     app.client.get_task(task_id)  # whether it is there
     if not relay.on_terminal():
-        raise BadUsage(
-            "attach requires a terminal", hint="Continue with " + Next("follow-up", task_id)
-        )
-    try:
+        raise BadUsage("attach requires a terminal", hint=go_on)
+    with local_refusals(no_screen=go_on, run_at_work="Wait for it with " + Next("wait", task_id)):
         status, reason = by_hand.attach(app.local_folder(), app.config.path, task_id, app.note)
-    except Refusal as refusal:
-        hint = refusal.hint
-        if refusal.code == "no_screen":
-            hint = "Continue with " + Next("follow-up", task_id)
-        elif refusal.code == "run_at_work":
-            hint = "Wait for it with " + Next("wait", task_id)
-        raise RebyteError(refusal.message, hint=hint, code=refusal.code) from None
     if reason:
         raise RebyteError(reason)
     app.note("What it changed: " + Next("diff", task_id, "--run"))

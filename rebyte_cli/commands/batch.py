@@ -20,6 +20,14 @@ from ..output.records import RESULT, RecordList, Records, Text
 from ..system.deadline import NO_LIMIT
 from ._base import define
 from ._check import BatchChecks, CheckOptions, mending_options, require_check
+from ._local import (
+    limit_fields,
+    network_fields,
+    network_options,
+    no_setup_option,
+    on_limit_option,
+    setup_field,
+)
 from ._options import (
     BudgetAmount,
     Duration,
@@ -31,13 +39,7 @@ from ._options import (
     dry_run_option,
     full_ids_option,
     label_option,
-    limit_fields,
-    network_fields,
-    network_options,
-    no_setup_option,
-    on_limit_option,
     on_question_option,
-    setup_field,
     task_options,
     timeout_option,
 )

@@ -22,7 +22,7 @@ from ._check import (
     timeout_option,
     with_file,
 )
-from ._options import task_argument
+from ._options import chosen_task, task_argument
 
 
 @define("check", kind=CHECKED, statuses=(3, 4, 5, 10))
@@ -61,10 +61,8 @@ def command(app: App, task: str, command: str | None, no_jail: bool, **options: 
       rebyte check @last "make test" --protect tests
       rebyte check @last "pytest -q tests" --protect tests && rebyte apply @last
     """
-    from ..history import references
-
     chosen = CheckOptions(**options, check=command)
-    task_id = references.task(app.history, task)
+    task_id = chosen_task(app, task)
     found = app.client.get_task(task_id)
     says = repository_says(app, chosen, no_jail=no_jail and command is None)
     chosen = with_file(chosen, file_of(says, app, found, chosen.base))

@@ -9,7 +9,7 @@ from ..errors import NotFound
 from ..output.markup import Rendered
 from ..output.records import PAGER, Raw, Text
 from ._base import define
-from ._options import task_argument
+from ._options import chosen_task, task_argument
 
 
 @define("diff", text=True)
@@ -31,12 +31,10 @@ def command(app: App, task: str, alone: bool) -> Raw | Text:
       rebyte diff @last --run
       rebyte diff @last | git apply --stat
     """
-    from ..history import references
     from ..tasks import patch
 
-    task_id = references.task(app.history, task)
-    workspace = app.located({"id": task_id}).get("workspaceId")
-    source = patch.source(app.client, task_id, workspace)
+    task_id = chosen_task(app, task)
+    source = patch.source(app.client, task_id, app.workspace_of(task_id))
     found = patch.fetch(app.client, source, source.runs[-1:] if alone else ())
     if alone and not source.runs:
         raise NotFound(f"the changes of single runs of task {task_id} were not kept")

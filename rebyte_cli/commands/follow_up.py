@@ -14,17 +14,21 @@ from ..output.records import PROMPT, Document, Records
 from ..system.deadline import Deadline
 from ._base import define
 from ._check import CheckOptions, mending, mending_options, repository_says, start_of
-from ._options import (
+from ._local import (
     budget_fields,
     budget_option,
-    check_files,
-    dry_run_option,
-    files_option,
     limit_fields,
+    local_refusals,
     network_fields,
     network_options,
-    notify_option,
     on_limit_option,
+)
+from ._options import (
+    check_files,
+    chosen_task,
+    dry_run_option,
+    files_option,
+    notify_option,
     on_question_option,
     skills_option,
     stream_option,
@@ -96,11 +100,9 @@ def command(
       rebyte follow-up @last "Now fix the critical findings" --wait
       rebyte follow-up 550e8400 -f notes.md -p "Take these notes into account"
     """
-    from ..history import references
-
     written = read_prompt(app, prompt, prompt_option, prompt_file)
     paths, fields = check_files(files), network_fields(app, network, allow)
-    task_id = references.task(app.history, task)
+    task_id = chosen_task(app, task)
     model = None
     if budget is not None and budget.cost is not None and app.settings.is_own_service:
         model = app.client.get_task(task_id).get("model")
@@ -150,12 +152,12 @@ def _sync(app: App, task_id: str) -> None:
     if not app.settings.is_local:
         raise BadUsage("--sync: the workspace of this task is not on this machine")
     from ..local.agents import by_hand
-    from ..local.http import Refusal
     from ..system.git import GitFailed
 
     app.client.get_task(task_id)  # whether it is there
     try:
-        with app.spinner("Merging new commits"):
+        at_work = "Wait for it with " + Next("wait", task_id)
+        with app.spinner("Merging new commits"), local_refusals("--sync: ", run_at_work=at_work):
             applied = partial(app.history.applied, task_id)
             place = by_hand.sync(app.local_folder(), task_id, applied)
     except GitFailed as error:
@@ -165,11 +167,6 @@ def _sync(app: App, task_id: str) -> None:
             " start a new task",
             code="conflict",
         ) from None
-    except Refusal as refusal:
-        hint = refusal.hint
-        if refusal.code == "run_at_work":
-            hint = "Wait for it with " + Next("wait", task_id)
-        raise RebyteError(f"--sync: {refusal.message}", hint=hint, code=refusal.code) from None
     app.note(f"Merged the new commits of {place}" if place else "There are no new commits")
 
 

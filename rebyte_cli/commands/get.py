@@ -9,8 +9,7 @@ from ..app import App
 from ..errors import RebyteError
 from ..output.records import TASK, Records
 from ._base import define
-from ._options import tasks_argument
-from ._stdin import stdin_lines
+from ._options import chosen_tasks, tasks_argument
 
 
 @define("get", kind=TASK)
@@ -29,9 +28,7 @@ def command(app: App, tasks: Sequence[str]) -> Records:
       rebyte get @1 @2 --fields id,status,title
       rebyte list --all -o id | rebyte get - -o jsonl
     """
-    from ..history import references
-
-    return Records(TASK, _read(app, references.tasks(app.history, tasks, stdin_lines())))
+    return Records(TASK, _read(app, chosen_tasks(app, tasks)))
 
 
 def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:

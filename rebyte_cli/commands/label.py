@@ -11,8 +11,7 @@ from ..app import App
 from ..errors import BadUsage, RebyteError
 from ..output.records import LABEL, LABELED, RecordList, Records, Value
 from ._base import define
-from ._options import NoTasks, Option, Output, labeled_tasks_argument
-from ._stdin import stdin_lines
+from ._options import NoTasks, Option, Output, chosen_tasks, labeled_tasks_argument
 
 
 def _check_list(ctx: click.Context) -> None:
@@ -45,7 +44,6 @@ def command(app: App, tasks: Sequence[str], list_: bool) -> Value:
       rebyte list --label team=search --fields id,title,labels
       rebyte label --list
     """
-    from ..history import references
     from ..history.labels import changes
 
     if list_:
@@ -53,7 +51,7 @@ def command(app: App, tasks: Sequence[str], list_: bool) -> Value:
     words, labels, removed = changes(tasks)
     if not words:
         raise NoTasks("missing argument: TASK… (or --list)", ctx=click.get_current_context())
-    ids = references.tasks(app.history, words, stdin_lines())
+    ids = chosen_tasks(app, words)
     return Records(LABELED, _labeled(app, ids, labels, removed))
 
 

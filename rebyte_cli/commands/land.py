@@ -27,8 +27,8 @@ from ._check import (
     require_check,
     with_file,
 )
-from ._options import Number, completer
-from ._stdin import read_bytes, stdin_lines
+from ._options import Number, chosen_tasks, completer
+from ._stdin import read_bytes
 from ._wait import question_watcher
 
 if TYPE_CHECKING:
@@ -220,7 +220,6 @@ def _journal_of(app: App, root: Path, branch: str) -> tuple[Path, Mapping[str, s
 
 
 def _lines(app: App, tasks: tuple[str, ...], results: str | None) -> list[LandLine]:
-    from ..history import references
     from ..land.land_journal import LandLine
 
     if not tasks and results is None:
@@ -229,7 +228,7 @@ def _lines(app: App, tasks: tuple[str, ...], results: str | None) -> list[LandLi
         raise BadUsage("TASK and --results cannot be used together")
     if results is not None:
         return _of_results(results)
-    ids = references.tasks(app.history, tasks, stdin_lines())
+    ids = chosen_tasks(app, tasks)
     return [LandLine(number, task_id) for number, task_id in enumerate(ids, 1)]
 
 
@@ -394,8 +393,8 @@ def _ended(app: App, questions: QuestionWatcher, task_id: str) -> Mapping[str, A
 def _patch(app: App, task_id: str) -> bytes:
     from ..tasks import patch
 
-    workspace = app.located({"id": task_id}).get("workspaceId")
-    return patch.fetch(app.client, patch.source(app.client, task_id, workspace))
+    source = patch.source(app.client, task_id, app.workspace_of(task_id))
+    return patch.fetch(app.client, source)
 
 
 def _checked(

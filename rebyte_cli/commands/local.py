@@ -10,7 +10,7 @@ from ..app import App
 from ..errors import BadUsage, Next, NotFound, RebyteError
 from ..output.records import AGENT, LOCAL, TRUST, WORKSPACE, RecordList, Records, Text
 from ._base import define_group, define_in
-from ._options import Duration, Number
+from ._options import Duration, Number, chosen_task
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
@@ -271,13 +271,12 @@ def _trust_question(app: App, place: str | None, rev: str, *, removing: bool) ->
     """What PATH or TASK asks for. Of a file that cannot be understood, trust can be removed."""
     import os
 
-    from ..history import references
     from ._repository import in_folder, in_workspace
 
     if place is not None and not os.path.isdir(place):
         if os.sep in place:
             raise NotFound(f"no such folder: {place}")
-        return in_workspace(app, references.task(app.history, place))
+        return in_workspace(app, chosen_task(app, place))
     return in_folder(place or ".", None if removing else rev)
 
 

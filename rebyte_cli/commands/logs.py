@@ -17,6 +17,7 @@ from ._options import (
     Number,
     Option,
     Output,
+    chosen_task,
     on_question_option,
     task_argument,
     timeout_option,
@@ -84,12 +85,11 @@ def command(
       rebyte -P local logs @last --network
       rebyte logs @last -f -o jsonl | jq -c 'select(.eventType == "tool_use")'
     """
-    from ..history import references
     from ..tasks import logs
     from ..tasks.questions import hint
     from ..tasks.usage import noted
 
-    task_id = references.task(app.history, task)
+    task_id = chosen_task(app, task)
     if network:
         if not app.settings.is_own_service:
             raise BadUsage("--network requires -P local: it is for agents on this machine")

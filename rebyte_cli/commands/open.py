@@ -7,8 +7,9 @@ import click
 from ..app import App
 from ..errors import Next, NotFound, RebyteError
 from ..output.records import Text
-from ._base import define, shown_page
-from ._options import task_argument
+from ._base import define
+from ._local import shown_page
+from ._options import chosen_task, task_argument
 
 
 @define("open", text=True)
@@ -27,10 +28,9 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
       rebyte open @last
       rebyte open @2 --print
     """
-    from ..history import references
     from ..tasks import browser
 
-    task_id = references.task(app.history, task)
+    task_id = chosen_task(app, task)
     if app.settings.ssh.value is not None:
         raise NotFound(
             f"the pages of this profile are on {app.settings.ssh.value}",

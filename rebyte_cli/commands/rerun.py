@@ -16,9 +16,8 @@ from ..tasks.prompt import check_prompt
 from ._base import define
 from ._create import CreateOptions, checks_of, create, create_options, note_created, split
 from ._notice import EndNotice
-from ._options import TaskOptions, task_options, tasks_argument
+from ._options import TaskOptions, chosen_tasks, task_options, tasks_argument
 from ._prompts import PromptSource, prompt_source_options, read_prompt
-from ._stdin import stdin_lines
 
 if TYPE_CHECKING:
     from ..tasks.rerun import Earlier
@@ -65,15 +64,13 @@ def command(
       rebyte rerun @last -x codex --edit
       rebyte list --all --status failed -o id | rebyte rerun -
     """
-    from ..history import references
-
     given, choices = split(options)
     if new_workspace and given.workspace:
         raise BadUsage("--new-workspace and --workspace cannot be used together")
     if prompt_file == "-" and "-" in tasks:
         raise BadUsage("stdin cannot be both the prompt and the tasks")
     has_prompt = prompt_option is not None or prompt_file is not None
-    ids = references.tasks(app.history, tasks, stdin_lines())
+    ids = chosen_tasks(app, tasks)
     written = read_prompt(app, (), prompt_option, prompt_file) if has_prompt else None
     rerun = partial(_rerun, app, given, new_workspace=new_workspace)
     if len(ids) == 1:

@@ -15,8 +15,7 @@ from ..output.records import PAGER, Raw, Text
 from ..system.deadline import Deadline
 from ._base import define
 from ._check import read_schema
-from ._options import on_question_option, tasks_argument, timeout_option
-from ._stdin import stdin_lines
+from ._options import chosen_tasks, on_question_option, tasks_argument, timeout_option
 
 if TYPE_CHECKING:
     from ..tasks.answer_schema import AnswerSchema
@@ -63,9 +62,7 @@ def command(
       rebyte result @last --json-schema review.json | jq .findings
       rebyte list -o tsv --fields id,title | fzf | cut -f 1 | rebyte result -
     """
-    from ..history import references
-
-    ids = references.tasks(app.history, tasks, stdin_lines())
+    ids = chosen_tasks(app, tasks)
     deadline = Deadline(timeout)
     schema = read_schema(schema_file)
     read = partial(_after_waiting if wait else _answers, schema=schema)

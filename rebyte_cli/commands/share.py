@@ -7,8 +7,9 @@ import click
 from ..app import App
 from ..errors import BadUsage
 from ..output.records import VISIBILITY, Records
-from ._base import define, note_unserved_page
-from ._options import task_argument
+from ._base import define
+from ._local import note_unserved_page
+from ._options import chosen_task, task_argument
 from ._prompts import confirm, yes_option
 
 
@@ -29,13 +30,11 @@ def command(app: App, task: str, public: bool, shared: bool, private: bool, yes:
       rebyte share @last --public --yes -o json | jq -r .shareUrl
       rebyte share @last --private
     """
-    from ..history import references
-
     flags = {"public": public, "shared": shared, "private": private}
     chosen = [name for name, given in flags.items() if given]
     if len(chosen) != 1:
         raise BadUsage("pass one of --public, --shared, --private")
-    task_id = references.task(app.history, task)
+    task_id = chosen_task(app, task)
     if public:
         confirm(app, f"Let anyone with the link read task {task_id}?", yes=yes)
     answer = app.client.set_visibility(task_id, chosen[0])

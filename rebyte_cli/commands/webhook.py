@@ -146,14 +146,9 @@ def delete(app: App, webhooks: Sequence[str]) -> Records:
 
       rebyte webhook list -o id | xargs rebyte webhook delete
     """
-    return Records(DELETED, _delete(app, _ids(app, webhooks)))
+    from ..tasks.parallel import deleted
 
-
-def _delete(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
-    from ..tasks.parallel import in_parallel
-
-    for webhook_id, answer in zip(ids, in_parallel(app.client.delete_webhook, ids), strict=True):
-        yield answer if isinstance(answer, RebyteError) else {"id": webhook_id, "deleted": True}
+    return Records(DELETED, deleted(app.client.delete_webhook, _ids(app, webhooks)))
 
 
 @define_in(command, "public-key", text=True)

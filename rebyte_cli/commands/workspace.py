@@ -20,7 +20,8 @@ from ..errors import (
 from ..output.records import COMPUTER, DELETED, WORKSPACE, RecordList, Records, Text
 from ..system.deadline import Deadline
 from ._base import define_group, define_in
-from ._options import Number, full_ids_option, timeout_option, workspace_argument
+from ._local import local_refusals
+from ._options import Number, chosen_workspace, full_ids_option, timeout_option, workspace_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
@@ -122,10 +123,9 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
 
       rebyte workspace show shop -o json
     """
-    from ..history import references
     from ..tasks import computers
 
-    workspace_id = references.workspace(app.history, workspace)
+    workspace_id = chosen_workspace(app, workspace)
     known = app.history.workspace(workspace_id)
     computer: Mapping[str, Any] = {}
     try:
@@ -224,27 +224,19 @@ def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
       rebyte -P local workspace run @last -- bash
     """
     from ..local.agents import by_hand
-    from ..local.http import Refusal
 
     workspace_id, folder = _folder(app, workspace)
-    try:
+    at_work = "Wait for it; " + Next("list", "--status", "running") + " shows the tasks"
+    with local_refusals(run_at_work=at_work, no_jail=f"Run it in {folder}"):
         status = by_hand.run(app.state_dir / "local", workspace_id, words, app.note)
-        raise click.exceptions.Exit(status)
-    except Refusal as refusal:
-        hint = refusal.hint
-        if refusal.code == "run_at_work":
-            hint = "Wait for it; " + Next("list", "--status", "running") + " shows the tasks"
-        elif refusal.code == "no_jail":
-            hint = f"Run it in {folder}"
-        raise RebyteError(refusal.message, hint=hint, code=refusal.code) from None
+    raise click.exceptions.Exit(status)
 
 
 def _folder(app: App, workspace: str) -> tuple[str, Path]:
     """The id of a local workspace, and where its agents work. NotFound for any other."""
-    from ..history import references
     from ..local.agents import overview
 
-    workspace_id = references.workspace(app.history, workspace)
+    workspace_id = chosen_workspace(app, workspace)
     state_dir = app.state_dir / "local"
     folder = overview.folder(state_dir, workspace_id) if app.settings.is_local else None
     if folder is None:
@@ -307,9 +299,7 @@ def name_(app: App, workspace: str, alias: str) -> Records:
       rebyte workspace name @last shop
       rebyte workspace name 660e8400-e29b-41d4-a716-446655440001 shop
     """
-    from ..history import references
-
-    workspace_id = references.workspace(app.history, workspace)
+    workspace_id = chosen_workspace(app, workspace)
     app.history.name_workspace(workspace_id, alias)
     return Records(WORKSPACE, [_known(app, workspace_id)])
 
@@ -323,9 +313,7 @@ def forget(app: App, workspace: str) -> None:
 
       rebyte workspace forget shop
     """
-    from ..history import references
-
-    workspace_id = references.workspace(app.history, workspace)
+    workspace_id = chosen_workspace(app, workspace)
     _known(app, workspace_id)
     app.history.forget_workspace(workspace_id)
     app.note(f"Forgot workspace {workspace_id}")
@@ -341,9 +329,7 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
 
       rebyte workspace delete shop --yes
     """
-    from ..history import references
-
-    workspace_id = references.workspace(app.history, workspace)
+    workspace_id = chosen_workspace(app, workspace)
     known = app.history.workspace(workspace_id)
     if known is None and not yes:  # whether it is there, before anything is asked
         try:

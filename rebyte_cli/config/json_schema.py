@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..system import budgets
 from ..system.durations import PATTERN
 from ..system.files import write_private
 from ..system.permissions import SCHEMA_NAME
@@ -62,7 +63,7 @@ _LOCAL = {
     "on_limit": {"type": "string", "minLength": 1},
     "launcher": _LAUNCHER,
     "launcher_stop": _LAUNCHER,
-    "budget_per_day": {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,9})?(usd|[kMG]?tok)$"},
+    "budget_per_day": {"type": "string", "pattern": budgets.PATTERN},
     "agents": {
         "type": "object",
         "propertyNames": {"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"},

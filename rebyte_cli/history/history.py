@@ -6,10 +6,9 @@ origin, so that nothing made with one service is taken for another's.
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,8 +19,10 @@ from .intents import Intents
 from .label_table import TaskLabels, replace
 from .prompts import body_digest_of, digest_of
 from .rows import (
+    AMONG,
     COLUMNS,
     NewTask,
+    among,
     columns_of,
     stored_text,
     task_of,
@@ -79,8 +80,8 @@ class History:
         self.database = Database(path)
         self._lenient = Lenient(self.database, warn)
         self.intents = Intents(self.database, self._lenient, origin, keeps_all=enabled)
-        self.used = UsedTokens(self._lenient, origin, enabled=enabled)
         self.labels = TaskLabels(self._lenient, origin)
+        self.used = UsedTokens(self._lenient, origin, self.labels, enabled=enabled)
 
     def close(self) -> None:
         """Let go of the file and of every key held for an intent."""
@@ -156,12 +157,11 @@ class History:
         ]
         if not given:
             return
-        ids = json.dumps([task_id for task_id, _ in given])
         rows = self._lenient.rows(
-            "SELECT id, title, status, completed_at FROM tasks WHERE origin = ? AND NOT deleted"
-            " AND id IN (SELECT value FROM json_each(?))",
+            "SELECT id, title, status, completed_at FROM tasks"  # noqa: S608 -- constant
+            f" WHERE origin = ? AND NOT deleted AND id {AMONG}",
             self.origin,
-            ids,
+            among(task_id for task_id, _ in given),
         )
         known = {row["id"]: [text_of(value) for value in tuple(row)[1:]] for row in rows}
         changed = []
@@ -284,26 +284,18 @@ class History:
 
     def knows(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that were created from here, with the history on or off."""
-        known: set[str] = set()
-        for part, marks in _in_parts(ids):
-            sql = (
-                f"SELECT id FROM tasks WHERE origin = ? AND id IN ({marks}) UNION"  # noqa: S608 -- marks
-                f" SELECT task_id FROM intents WHERE origin = ? AND task_id IN ({marks})"
-            )
-            known |= {
-                row["id"] for row in self._lenient.rows(sql, self.origin, *part, self.origin, *part)
-            }
-        return known
+        sql = (
+            f"SELECT id FROM tasks WHERE origin = ? AND id {AMONG} UNION"  # noqa: S608 -- constant
+            f" SELECT task_id FROM intents WHERE origin = ? AND task_id {AMONG}"
+        )
+        wanted = among(ids)
+        rows = self._lenient.rows(sql, self.origin, wanted, self.origin, wanted)
+        return {row["id"] for row in rows}
 
     def asked_otherwise(self, ids: Iterable[str], digest: str) -> set[str]:
         """Those of the ids that were created from here with a prompt of another digest."""
-        found: set[str] = set()
-        for part, marks in _in_parts(ids):
-            sql = (
-                f"SELECT id FROM tasks WHERE origin = ? AND prompt_digest != ? AND id IN ({marks})"  # noqa: S608 -- marks
-            )
-            found |= {row["id"] for row in self._lenient.rows(sql, self.origin, digest, *part)}
-        return found
+        sql = f"SELECT id FROM tasks WHERE origin = ? AND prompt_digest != ? AND id {AMONG}"  # noqa: S608 -- constant
+        return {row["id"] for row in self._lenient.rows(sql, self.origin, digest, among(ids))}
 
     def forget_task(self, task_id: str) -> None:
         """Drop all that is known of a task but its place in the order; see `nth`."""
@@ -445,14 +437,10 @@ class History:
 
     def _by_id(self, select: str, ids: Iterable[str]) -> dict[str, sqlite3.Row]:
         """Rows of this origin by their id."""
-        wanted = list(ids)
-        found: dict[str, sqlite3.Row] = {}
-        for start in range(0, len(wanted), 900):  # SQLite before 3.32 takes 999 values
-            part = wanted[start : start + 900]
-            where = f" WHERE origin = ? AND id IN ({', '.join('?' * len(part))})"
-            for row in self._lenient.rows(select + where, self.origin, *part):
-                found[str(row["id"])] = row
-        return found
+        rows = self._lenient.rows(
+            f"{select} WHERE origin = ? AND id {AMONG}", self.origin, among(ids)
+        )
+        return {str(row["id"]): row for row in rows}
 
     def clear(self) -> None:
         """Drop everything of this origin: its tasks, workspaces and intents."""
@@ -586,14 +574,3 @@ def _write_shown(rows: Iterable[list[Any]], connection: sqlite3.Connection) -> N
     connection.execute(
         "DELETE FROM seen WHERE seq <= (SELECT MAX(seq) FROM seen) - ?", (MOST_SHOWN,)
     )
-
-
-def _in_parts(ids: Iterable[str]) -> Iterator[tuple[list[str], str]]:
-    """The ids in parts, and the marks for them in SQL.
-
-    SQLite before 3.32 takes at most 999 values in one statement.
-    """
-    wanted = list(ids)
-    for start in range(0, len(wanted), 450):
-        part = wanted[start : start + 450]
-        yield part, ", ".join("?" * len(part))

@@ -5,13 +5,12 @@ They are written even if the history is off, since the user asked for them.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .database import Lenient
-from .rows import stored_text
+from .rows import AMONG, among, stored_text
 
 
 class LabelCount(NamedTuple):
@@ -32,13 +31,15 @@ class TaskLabels:
     def of(self, ids: Iterable[str]) -> dict[str, dict[str, str]]:
         """The labels of those of the tasks that have any, by id, sorted by name."""
         sql = (
-            "SELECT task_id, name, value FROM labels WHERE origin = ?"
-            " AND task_id IN (SELECT value FROM json_each(?)) ORDER BY name"
+            f"SELECT task_id, name, value FROM labels WHERE origin = ? AND task_id {AMONG}"  # noqa: S608 -- constant
+            " ORDER BY name"
         )
-        found: dict[str, dict[str, str]] = {}
-        for row in self._database.rows(sql, self._origin, json.dumps(list(ids))):
-            found.setdefault(str(row["task_id"]), {})[str(row["name"])] = str(row["value"])
-        return found
+        return _by_task(self._database.rows(sql, self._origin, among(ids)))
+
+    def every(self) -> dict[str, dict[str, str]]:
+        """The labels of every task that has some, as `of`."""
+        sql = "SELECT task_id, name, value FROM labels WHERE origin = ? ORDER BY name"
+        return _by_task(self._database.rows(sql, self._origin))
 
     def having(self, labels: Mapping[str, str]) -> list[str]:
         """The ids of the tasks that have all of these labels, newest first."""
@@ -86,6 +87,13 @@ class TaskLabels:
     def forget(self, task_id: str) -> None:
         """Drop the labels of a task."""
         self.change([task_id], {}, self.of([task_id]).get(task_id, {}))
+
+
+def _by_task(rows: Iterable[sqlite3.Row]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        found.setdefault(str(row["task_id"]), {})[str(row["name"])] = str(row["value"])
+    return found
 
 
 def replace(

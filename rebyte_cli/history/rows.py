@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ..system.redaction import redact_keys
@@ -41,6 +41,10 @@ _LISTS = ("skills", "files")
 _NAMES = ("id", "workspaceId", "url", "status", "createdAt")
 # In the place of a body's digest, which no line equals: no create takes a line's task for its own.
 LINE = "line "
+
+# The condition for a list of ids, given as one value: `among(ids)`. SQLite before 3.32 takes at
+# most 999 values in one statement.
+AMONG = "IN (SELECT value FROM json_each(?))"
 
 State = Literal["open", "done", "refused", "unknown", "unsent", "given up"]
 
@@ -124,6 +128,11 @@ def line_of(row: sqlite3.Row) -> int | None:
     """The number of the line that a row of `intents` reserves, or None."""
     number = (text_of(row["body_digest"]) or "").removeprefix(LINE)
     return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else None
+
+
+def among(ids: Iterable[object]) -> str:
+    """The value of AMONG for these ids."""
+    return json.dumps([stored_text(each, plain=True) for each in ids])
 
 
 def text_of(value: Any) -> str | None:

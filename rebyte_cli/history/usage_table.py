@@ -6,14 +6,14 @@ told. Each replaces what was known before, so that nothing is counted twice.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..api.token_usage import PricedUsage, TokenUsage, total
 from .database import Lenient
-from .rows import stored_text, text_of
+from .label_table import TaskLabels
+from .rows import AMONG, among, stored_text, text_of
 
 WHOLE = ""  # in the place of a prompt's id: the sum of the task
 _COUNTS = ("requests", "input", "cached", "output", "cost", "uncounted")
@@ -26,9 +26,12 @@ _TOLD = ("createdAt", "executor", "model")  # of the task; of no other use once 
 class UsedTokens:
     """The table `used` of one origin. With `enabled` false nothing is written."""
 
-    def __init__(self, database: Lenient, origin: str, *, enabled: bool) -> None:
+    def __init__(
+        self, database: Lenient, origin: str, labels: TaskLabels, *, enabled: bool
+    ) -> None:
         self._database = database
         self._origin = origin
+        self._labels = labels
         self._enabled = enabled
 
     def note(self, tasks: Iterable[Mapping[str, Any]]) -> None:
@@ -50,8 +53,8 @@ class UsedTokens:
     def _save(self, found: Mapping[tuple[str, str], tuple[TokenUsage, list[str | None]]]) -> None:
         if not self._enabled or not found:
             return
-        ids = json.dumps([task_id for task_id, _ in found])
-        sql = "SELECT id FROM tasks WHERE origin = ? AND id IN (SELECT value FROM json_each(?))"
+        sql = f"SELECT id FROM tasks WHERE origin = ? AND id {AMONG}"  # noqa: S608 -- constant
+        ids = among(task_id for task_id, _ in found)
         own = {row["id"] for row in self._database.rows(sql, self._origin, ids)}
         known = self._rows(own)
         new = [
@@ -88,11 +91,7 @@ class UsedTokens:
             " WHERE used.origin = ? ORDER BY used.created_at, used.task_id, used.prompt_id",
             self._origin,
         )
-        labels: dict[str, dict[str, str]] = {}
-        for row in self._database.rows(
-            "SELECT task_id, name, value FROM labels WHERE origin = ?", self._origin
-        ):
-            labels.setdefault(str(row["task_id"]), {})[str(row["name"])] = str(row["value"])
+        labels = self._labels.every()
         parts: dict[str, dict[str, TokenUsage]] = {}
         tasks: dict[str, dict[str, Any]] = {}
         for row in rows:
@@ -120,9 +119,9 @@ class UsedTokens:
     def _rows(self, ids: Iterable[str]) -> dict[str, dict[str, TokenUsage]]:
         """What is known, by task and prompt."""
         rows = self._database.rows(
-            "SELECT * FROM used WHERE origin = ? AND task_id IN (SELECT value FROM json_each(?))",
+            f"SELECT * FROM used WHERE origin = ? AND task_id {AMONG}",  # noqa: S608 -- constant
             self._origin,
-            json.dumps([stored_text(each, plain=True) for each in ids]),
+            among(ids),
         )
         found: dict[str, dict[str, TokenUsage]] = {}
         for row in rows:

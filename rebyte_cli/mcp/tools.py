@@ -21,7 +21,7 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import Field
 
 from ..app import App
-from ..errors import NeedsAnswer, Next, RebyteError, TaskEnded, Term, worded
+from ..errors import CarriesTask, Next, RebyteError, Term, worded
 from ..history import references
 from ..system.addresses import THIS_MACHINE, reach
 from ..system.deadline import Deadline
@@ -103,7 +103,7 @@ class Tools:
     def _own(self, task: str) -> str:
         """The id of a task whose run may be continued. BadUsage for one that the scope excludes."""
         task_id = self._id(task)
-        self._scope.check_task(task_id, self._app.located({"id": task_id}).get("workspaceId"))
+        self._scope.check_task(task_id, self._app.workspace_of(task_id))
         return task_id
 
     @_tool
@@ -398,8 +398,8 @@ class Tools:
         from ..tasks import patch
 
         task_id = self._id(task)
-        workspace = self._app.located({"id": task_id}).get("workspaceId")
-        found = patch.fetch(self._client, patch.source(self._client, task_id, workspace))
+        source = patch.source(self._client, task_id, self._app.workspace_of(task_id))
+        found = patch.fetch(self._client, source)
         text = found.decode("utf-8", "replace")
         if len(text) > LONGEST_TEXT:
             raise RebyteError(
@@ -434,7 +434,7 @@ class Tools:
         told = document["error"]
         told["message"] = self._said(error.sentence)
         told["hint"] = (error.hint and self._said(error.hint)) or None
-        if isinstance(error, TaskEnded | NeedsAnswer):
+        if isinstance(error, CarriesTask):
             document["task"] = self._app.with_workspace(error.task)
         text = self._without_key(redact_keys(json.dumps(document, ensure_ascii=False)))
         return _text(text, structured=json.loads(text), is_error=True)

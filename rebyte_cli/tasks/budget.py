@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..api.token_usage import TokenUsage, described, dollars
 from ..errors import BadUsage
 
-EXAMPLES = "5usd, 0.50usd, 300ktok, 2Mtok"
-_UNITS = {"tok": 1, "ktok": 1_000, "mtok": 1_000_000, "gtok": 1_000_000_000}
 # A usage with its cost by the price of a model, if there is one.
 Priced = Callable[[TokenUsage, str], TokenUsage]
 
@@ -29,18 +26,6 @@ class Budget(NamedTuple):
         """As fields of a create, for the local service, which ends runs once it is used up."""
         found = {"budgetTokens": self.tokens, "budgetUsd": self.cost}
         return {name: amount for name, amount in found.items() if amount is not None}
-
-
-def parse_budget(text: str) -> Budget | None:
-    """`5usd`, `300ktok` or `2Mtok` as a budget; None for anything else."""
-    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)\s*([a-z]+)", text.strip().lower(), re.ASCII)
-    amount = float(found[1]) if found else 0.0
-    if found is None or amount <= 0:
-        return None
-    if found[2] == "usd":
-        return Budget(None, amount)
-    tokens = round(amount * _UNITS.get(found[2], 0))
-    return Budget(tokens, None) if tokens else None
 
 
 class Spending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import APIError, KeyProblem, KeyRejected, RebyteError
 
@@ -42,6 +42,14 @@ def in_parallel(
                 window.append(pool.submit(_attempt, call, following))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def deleted(
+    delete: Callable[[str], object], ids: Sequence[str]
+) -> Iterator[dict[str, Any] | RebyteError]:
+    """Delete each, as `in_parallel` does; a record of kind DELETED for what is gone."""
+    for one, answer in zip(ids, in_parallel(delete, ids), strict=True):
+        yield answer if isinstance(answer, RebyteError) else {"id": one, "deleted": True}
 
 
 def _attempt(call: Callable[[str], T], one: str) -> T | RebyteError:

@@ -37,6 +37,7 @@ _TELLING = (
     "text",
 )
 _INDENT = "    "
+_HELD_UP = ("retry", "limited")
 
 
 # Characters of speech that an answer is compared with. A longer answer cannot arrive.
@@ -121,10 +122,8 @@ class Transcript:
             yield from self._outcome(event)
         elif kind == ASKS:
             yield from _question(event)
-        elif kind == "retry":
-            yield _folded(_retry(event))
-        elif kind == "limited":
-            yield _folded(_limited(event))
+        elif kind in _HELD_UP:
+            yield _folded(_held_up(event))
         elif self._full:
             yield from self._rest(_word(event.raw.get("eventType")), event.payload)
 
@@ -207,10 +206,8 @@ def last_step(events: Sequence[EventView]) -> str:
         if event.kind == "tool_use":
             given = summary(event.input) if event.input else ""
             return f"* {_word(event.tool or 'tool')}{f': {given}' if given else ''}"
-        if event.kind == "retry":
-            return _retry(event)
-        if event.kind == "limited":
-            return _limited(event)
+        if event.kind in _HELD_UP:
+            return _held_up(event)
         if event.kind == ASKS:
             asked = event.question
             words = asked.items[0].text if asked else first(event.payload, "question")
@@ -220,16 +217,12 @@ def last_step(events: Sequence[EventView]) -> str:
     return ""
 
 
-def _retry(event: EventView) -> str:
-    """A request to the model that is sent again, as the service on this machine tells of it."""
-    attempt, error = event.payload.get("attempt"), event.payload.get("error")
-    return f"* retry {_word(attempt or '')}: {summary(error or '')}"
-
-
-def _limited(event: EventView) -> str:
-    """A run that waits for a usage limit, as the service on this machine tells of it."""
-    at, message = event.payload.get("resumesAt"), event.payload.get("message")
-    return f"* limited: {summary(message or '')}; resumes at {summary(at or '')}"
+def _held_up(event: EventView) -> str:
+    """Why a run makes no progress, as the service on this machine tells of it."""
+    said = {name: summary(value or "") for name, value in event.payload.items()}
+    if event.kind == "limited":
+        return f"* limited: {said.get('message', '')}; resumes at {said.get('resumesAt', '')}"
+    return f"* retry {_word(event.payload.get('attempt') or '')}: {said.get('error', '')}"
 
 
 def summary(given: Any) -> str:

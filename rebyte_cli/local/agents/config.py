@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...system.budgets import parse_budget
 from ...system.durations import parse_duration
 from ..gateway.allowed_hosts import is_entry
 from . import edge, launcher, run_limit, user_tools
@@ -29,7 +30,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 MODEL_SETTINGS = ("model", "key_env", "base_url_env")
 AGENT_SETTINGS = ("command", "env", "read", *MODEL_SETTINGS)
-BUDGET = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(usd|[kMG]?tok)", re.ASCII)
 SIZES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -160,12 +160,10 @@ def _budget(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = table.get(name)
     if value is None:
         return {}
-    found = BUDGET.fullmatch(value) if isinstance(value, str) else None
-    if found is None or not float(found[1]):
+    found = parse_budget(value) if isinstance(value, str) else None
+    if found is None:
         raise ConfigError(f'[local] {name} must be an amount such as "5usd", "300ktok" or "2Mtok"')
-    if found[2] == "usd":
-        return {"cost": float(found[1])}
-    return {"tokens": round(float(found[1]) * SIZES.get(found[2].removesuffix("tok"), 1))}
+    return found
 
 
 def _check_names(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:

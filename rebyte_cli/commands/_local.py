@@ -1,0 +1,185 @@
+"""What commands share about the service on this machine: its options, its refusals, its pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..app import App
+from ..config import EXECUTORS
+from ..errors import BadUsage, Next, RebyteError
+from ._options import BudgetAmount, Choice, Option, ParamType, check_executor, completer, together
+
+if TYPE_CHECKING:
+    from ..tasks.budget import Budget
+
+
+@contextmanager
+def local_refusals(about: str = "", **hints: str) -> Iterator[None]:
+    """Raise what the local service refuses in the block as an error of the command.
+
+    `hints` are by the code of the refusal, in place of its own; `about` begins the message.
+    """
+    from ..local.http import Refusal
+
+    try:
+        yield
+    except Refusal as refusal:
+        hint = hints.get(refusal.code, refusal.hint)
+        raise RebyteError(about + refusal.message, hint=hint, code=refusal.code) from None
+
+
+# What agents on this machine may reach, and use
+
+
+class HostName(ParamType[str]):
+    """A host, with a port or without, or `*.example.com`; the service reads it."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text."""
+        if not value or any(letter in value for letter in "/@,; "):
+            self.fail(f"{value!r} is not a host such as pypi.org or *.example.com", param, ctx)
+        return value
+
+
+def _check_network(ctx: click.Context) -> None:
+    """How `--allow` goes with the options that have no list of hosts."""
+    given = ctx.params
+    if not given["allow"]:
+        return
+    if given["network"] in ("none", "host"):
+        raise BadUsage(f"--allow and --network {given['network']} cannot be used together")
+    if given.get("no_jail"):
+        raise BadUsage("--allow and --no-jail cannot be used together")
+
+
+# `--allow` and `--network`; `network_fields` reads them.
+network_options = together(
+    click.option(
+        "--allow",
+        cls=Option,
+        check=_check_network,
+        type=HostName(),
+        multiple=True,
+        metavar="HOST",
+        help="With -P local: let the agent connect to HOST; repeatable.",
+    ),
+    click.option(
+        "--network",
+        type=Choice(["list", "none", "host"]),
+        help="With -P local: what the agent reaches besides its model: the hosts of --allow and"
+        " config.toml (default), none, or all that this machine reaches.",
+    ),
+)
+
+
+def fields_for_agents(app: App, option: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a prompt for an option. BadUsage for any service but the local one."""
+    if fields and not app.settings.is_own_service:
+        raise BadUsage(f"{option} requires -P local: it is for agents on this machine")
+    return fields
+
+
+def network_fields(app: App, network: str | None, allow: Sequence[str]) -> dict[str, Any]:
+    """As `fields_for_agents`, for these options."""
+    fields = {
+        **({"network": network} if network else {}),
+        **({"allow": list(allow)} if allow else {}),
+    }
+    return fields_for_agents(app, "--network" if network else "--allow", fields)
+
+
+budget_option = click.option(
+    "--budget",
+    metavar="AMOUNT",
+    type=BudgetAmount(),
+    help="With -P local: end the task once it has used AMOUNT (5usd, 300ktok, 2Mtok).",
+)
+
+
+def budget_fields(app: App, budget: Budget | None, model: str | None) -> dict[str, Any]:
+    """The fields of a prompt for `--budget`; `model` is that of the task.
+
+    BadUsage for any service but the local one, and for dollars without a price.
+    """
+    from ..tasks.budget import check_prices
+
+    if budget is None:
+        return {}
+    if not app.settings.is_own_service:
+        raise BadUsage("--budget requires -P local, unless it is that of a batch")
+    check_prices(budget, {"the task": model}, app.priced)
+    return budget.fields
+
+
+on_limit_option = click.option(
+    "--on-limit",
+    metavar="wait|stop|NAME",
+    shell_complete=completer("executors", ("wait", "stop", *EXECUTORS)),
+    help="With -P local: at a usage limit, wait for its reset, fail (status 13), or continue with"
+    " executor NAME (default: on_limit of config.toml, or wait).",
+)
+
+
+def limit_fields(app: App, on_limit: str | None) -> dict[str, Any]:
+    """As `fields_for_agents`, for `--on-limit`."""
+    if on_limit is None:
+        return {}
+    fields = fields_for_agents(app, "--on-limit", {"onLimit": on_limit})
+    if on_limit not in ("wait", "stop"):
+        check_executor(app, on_limit)
+    return fields
+
+
+no_setup_option = click.option(
+    "--no-setup",
+    is_flag=True,
+    help="With -P local: do not run the setup of the repository's .rebyte.toml.",
+)
+
+
+def setup_field(app: App, *, no_setup: bool) -> dict[str, Any]:
+    """As `fields_for_agents`, for `--no-setup`."""
+    return fields_for_agents(app, "--no-setup", {"setup": "off"} if no_setup else {})
+
+
+# Pages
+
+
+def note_unserved_page(app: App) -> None:
+    """Say what shows the pages of tasks of the local service, unless it runs."""
+    if not app.settings.is_local:
+        return
+    from ..local import server
+
+    if not server.status(app.state_dir / "local")["serving"]:
+        app.note("The page is only available while " + Next("local", "serve") + " runs")
+
+
+def shown_page(app: App, page: str, *, printed: bool = False) -> str:
+    """The link that shows a task's page in any browser of the user; `page` but for local tasks.
+
+    The service of this machine is started in the background if it is not served, and the link has
+    a key that works once: for longer if it is `printed`, since a person opens it. Raises StateError
+    when that service cannot be started.
+    """
+    if not app.settings.is_local:
+        return page
+    from urllib.parse import urlsplit
+
+    from ..local import background, visits
+    from ..local.store import Store
+
+    store = Store(app.local_folder())
+    try:
+        served = background.ensure(store, app.config.path)
+        path = urlsplit(page).path
+        seconds = visits.PRINTED_SECONDS if printed else visits.OPENED_SECONDS
+        return background.page_link(store, served.origin, path, seconds)
+    finally:
+        store.close()
