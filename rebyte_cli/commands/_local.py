@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def local_refusals(about: str = "", **hints: str) -> Iterator[None]:
     """Raise what the local service refuses in the block as an error of the command.
 
-    `hints` are by the code of the refusal, in place of its own; `about` begins the message.
+    `hints` by the code of a refusal replace what it says itself; `about` begins the message.
     """
     from ..local.http import Refusal
 
