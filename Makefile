@@ -40,7 +40,7 @@ test: $(READY) $(COMPILED) ## Run the tests
 bare: ## Run demo, test and check on a minimal Debian (15 minutes; root and mmdebstrap)
 	@$(PYTHON) -m tests.bare $(SUITES)
 
-slow: $(READY) $(COMPILED) ## Run the scripts of the documents, and tests that build packages or download tools
+slow: $(READY) $(COMPILED) ## Run the tests that take long: kills, hostile repositories, memory, downloads
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[slow]'
 	@$(BIN)/python -m pytest -m slow -n 6 --dist loadfile
 

@@ -98,6 +98,7 @@ def test_the_recipe_uses_inputs_and_outputs_that_exist() -> None:
     assert output in ACTION["outputs"]
 
 
+@pytest.mark.slow
 def test_a_task_is_created_waited_for_and_answered(action: Callable[..., Ran]) -> None:
     prompt = 'Say "hello" to $HOME [[run=2ms]]'
     done = action(
@@ -112,6 +113,7 @@ def test_a_task_is_created_waited_for_and_answered(action: Callable[..., Ran]) -
     assert "\n" in done.outputs["result"]
 
 
+@pytest.mark.slow
 def test_a_failed_task_fails_the_step(action: Callable[..., Ran]) -> None:
     done = action(prompt="Go wrong [[fail]] [[run=2ms]]")
     assert (done.status, done.outputs["status"]) == (10, "failed")
@@ -132,6 +134,7 @@ def test_no_answer_of_the_service_sets_other_outputs(
     assert (done.outputs["id"], done.outputs["url"]) == ("abcd1234", url)
 
 
+@pytest.mark.slow
 def test_without_wait_the_task_is_only_created(action: Callable[..., Ran]) -> None:
     done = action(prompt="Work [[run=1h]]", wait="false")
     assert (done.status, done.outputs["status"]) == (0, "running")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 ESSENTIAL = {"bash", "dash", "sh", "xargs"}  # every Debian has them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ci", "status", "word"), [("", 0, "skipped"), ("true", 1, "FAILED")])
 def test_without_what_it_needs(tmp_path: Path, ci: str, status: int, word: str) -> None:
     done = run_with_tools(tmp_path, "tests.bare", ci=ci)

@@ -17,6 +17,7 @@ from tests.forked_command import run_forked
 from tests.terminals import Session
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [[str(commands() / "rebyte")], COMMAND], ids=["fork", "real"])
 def test_streams_folder_and_status(home: Path, command: list[str]) -> None:
     (home / "t.txt").write_text("Grüße\n")

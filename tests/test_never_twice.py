@@ -132,6 +132,7 @@ def lose_one(place: Place, command: Command, *, makes: bool = True) -> Done:
 # Case 78: the clock of this machine is wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [-1000.0, 1000.0, 3 * 3600.0, -86_400.0])
 def test_case_78_a_clock_that_is_put_right(place: Place, command: Command, wrong: float) -> None:
     place.clocks.wrong = wrong
@@ -214,6 +215,7 @@ def test_case_79_a_500_whose_task_shows_late(place: Place, monkeypatch: pytest.M
     assert place.made == 1
 
 
+@pytest.mark.slow
 def test_case_79_a_slow_list_proves_as_much_as_a_fast_one(place: Place, command: Command) -> None:
     """Few looks fit into the 20 s; without enough of them the key would never work again."""
     lose_one(place, command, makes=False)
@@ -396,6 +398,7 @@ def test_case_82_for_once_too(place: Place, skew: float) -> None:
 ZONES = [2.0, 5.5, 14.0, -2.0, -8.0]  # hours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shows", ["Fix login", ""], ids=["changed", "not shown"])
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("is_naive", [True, False], ids=["naive", "zulu"])
@@ -411,6 +414,7 @@ def test_case_82_a_local_time_and_no_prompt_to_go_by(
     assert place.farm.made[PROMPT] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [-21 * 3600.0, 21 * 3600.0])
 @pytest.mark.parametrize("shows", ["Fix login", ""], ids=["changed", "not shown"])
 def test_case_82_no_date_and_a_wrong_clock(

@@ -112,6 +112,7 @@ def test_a_test_that_does_not_run_elsewhere_has_a_reason() -> None:
     assert "tests/api/test_client.py: " in done.stdout
 
 
+@pytest.mark.slow
 def test_every_module_can_be_loaded_on_windows() -> None:
     """Without what only POSIX has, even those that do nothing there."""
     code = """if True:
@@ -133,6 +134,7 @@ def test_every_module_can_be_loaded_on_windows() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_on_windows(home: Path, tmp_path: Path) -> None:
     """A task, a batch, a download and a profile, in another process, with the files of Windows."""
     roaming, local_data = tmp_path / "Roaming", tmp_path / "Local"

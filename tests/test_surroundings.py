@@ -101,6 +101,7 @@ def traps(tmp_path: Path) -> Traps:
     return Traps(tmp_path / "trapped")
 
 
+@pytest.mark.slow
 def test_the_tests_touch_no_agent_key_or_file_of_the_user(traps: Traps) -> None:
     without = [f"-pno:{plugin}" for plugin in ("cacheprovider", "anyio", "hypothesispytest")]
     command = [sys.executable, "-m", "pytest", "-n", "1", *without, *TESTS]

@@ -103,6 +103,7 @@ def test_case_25_a_lone_surrogate_in_an_error_message_stays_one_line() -> None:
     assert one_short_line(caught.value) == "a\ud800 b"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gzip", "deflate"])
 def test_case_26_a_bomb_is_capped(kind: str) -> None:
     packer = zlib.compressobj(9, wbits=31 if kind == "gzip" else 15)

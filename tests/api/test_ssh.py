@@ -47,6 +47,7 @@ def tasks_of(box: SshHost, rebyte: Run) -> list[dict[str, str]]:
     return list(rebyte("-P", "local", "list", "--all", "-o", "jsonl", env=env).documents)
 
 
+@pytest.mark.slow
 def test_tasks_live_on_the_other_machine(on_box: Run, box: SshHost, rebyte: Run) -> None:
     done = on_box("create", "Say hello", "--wait", "-o", "json")
     assert (done.status, done.json["status"]) == (0, "completed"), done.err
@@ -78,6 +79,7 @@ def test_a_question_is_answered_from_here(on_box: Run) -> None:
     assert on_box("wait", "@last").status == 0
 
 
+@pytest.mark.slow
 def test_an_agent_there_works_on_the_commits_here(
     on_box: Run, box: SshHost, tmp_path: Path, rebyte: Run
 ) -> None:
@@ -144,6 +146,7 @@ def test_what_is_only_for_this_machine_says_so(on_box: Run) -> None:
         assert "elsewhere" in done.err or "box" in done.err or "no folder" in done.err
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_is_an_outage(on_box: Run, box: SshHost, home: Path) -> None:
     """A batch continues, and creates no task twice."""
     lines = "".join(f"Line {number} [[run=100ms]]\n" for number in range(60))

@@ -126,6 +126,7 @@ def test_without_a_known_use_no_budget_can_be_kept(inside_local: Run, home: Path
     assert len(tasks(inside_local)) == 1
 
 
+@pytest.mark.slow
 def test_a_crash_does_not_reset_the_budget(inside_local: Run, lines: Path) -> None:
     """Killed after each line; together, the runs create as many tasks as one run would."""
     rebyte = [sys.executable, "-m", "rebyte_cli"]

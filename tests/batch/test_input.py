@@ -564,6 +564,7 @@ def test_a_first_run_that_made_nothing_does_not_bind_the_file(
     assert farm.made == {"One, and better": 1}
 
 
+@pytest.mark.slow
 def test_resolving_twice_is_a_slip_and_resolving_again_is_not(
     batch: Batch, farm: Farm, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -702,6 +703,7 @@ def resolutions(count: int) -> None:
     parse_resolutions([f"{number}=t{number}" for number in range(count)], lines, range(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "work", [duplicate_fields, wide_header, unknown_fields, unknown_leaders, resolutions]
 )

@@ -59,6 +59,7 @@ def rows(done: Done) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: int(row["line"]))
 
 
+@pytest.mark.slow
 def test_lines_are_checked_and_mended(batch: Local) -> None:
     done = batch([HINT, WRONG, "[[fail]]"], CHECK)
     assert done.status == 10, done
@@ -72,6 +73,7 @@ def test_lines_are_checked_and_mended(batch: Local) -> None:
     assert rows(again) == [first, second, third]
 
 
+@pytest.mark.slow
 def test_a_line_that_never_passes_has_failed(batch: Local) -> None:
     done = batch([WRONG, HINT], "ls | grep ^ans | xargs cat; exit 4", "--tries", "2")
     assert done.status == 10

@@ -749,6 +749,7 @@ BROKEN_LISTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN_LISTS)
 def test_a_list_that_is_broken_for_good_ends_in_unknown(
     batch: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, name: str

@@ -146,6 +146,7 @@ def test_an_older_copy_of_the_journal_creates_no_line_again(
         assert "older copy" not in batch(farm).err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["run", "answered"])
 def test_what_an_older_journal_may_have_sent_is_searched_for(
     batch: Callable[..., Done], home: Path, kept: str

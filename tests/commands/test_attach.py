@@ -57,6 +57,7 @@ def login(run: Run) -> Path:
     return code.parent / "home/.claude/.credentials.json"
 
 
+@pytest.mark.slow
 def test_the_screen_is_that_of_the_session_and_what_it_changes_is_in_the_patch(
     run: Run, home: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_its_status_is_that_of_the_agent(run: Run) -> None:
     assert "claude exited with status 7" in done.err
 
 
+@pytest.mark.slow
 def test_the_task_is_at_work_meanwhile(run: Run) -> None:
     session = attached()
     second = Session([*COMMAND, "attach", "@last"])
@@ -129,6 +131,7 @@ def test_when_it_is_killed_the_work_is_kept(run: Run) -> None:
     session.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -144,6 +147,7 @@ def test_what_has_no_screen(run: Run, words: tuple[str, ...], said: str) -> None
     assert "Continue with `rebyte follow-up" in session.raw
 
 
+@pytest.mark.slow
 def test_it_needs_a_terminal(run: Run) -> None:
     done = run("attach", "@last")
     assert done.status == 2

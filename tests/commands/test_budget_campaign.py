@@ -142,6 +142,7 @@ def of_a_batch(trial: Trial) -> None:
     trial.until_ended()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [of_a_day, of_a_task, of_a_batch])
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + TRIALS))
 def test_no_kill_resets_a_budget(

@@ -113,6 +113,7 @@ CHEATS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", CHEATS)
 def test_an_agent_cannot_pass_by_changing_the_test(
     agents: Local, repository: Path, how: str
@@ -124,6 +125,7 @@ def test_an_agent_cannot_pass_by_changing_the_test(
     assert "wrong answer" in done.json["output"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", CHEATS)
 def test_what_is_put_back_is_not_in_the_way_of_the_right_answer(
     agents: Local, repository: Path, how: str
@@ -136,6 +138,7 @@ def test_what_is_put_back_is_not_in_the_way_of_the_right_answer(
         assert "as they were before the task: tests/run.sh" in done.err
 
 
+@pytest.mark.slow
 def test_files_that_the_command_names_are_protected(agents: Local, repository: Path) -> None:
     work(agents, repository, "echo true > tests/run.sh")
     assert check(agents, "cd . && sh -c 'cd tests; ./run.sh'").status == 10
@@ -143,6 +146,7 @@ def test_files_that_the_command_names_are_protected(agents: Local, repository: P
     assert check(agents, "sh tests/run.sh", "--protect", "!tests/run.sh").status == 0
 
 
+@pytest.mark.slow
 def test_what_a_protected_link_leads_to_is_protected(agents: Local, repository: Path) -> None:
     (repository / "check.sh").symlink_to("tests/run.sh")
     git(repository, "add", "-A")
@@ -152,6 +156,7 @@ def test_what_a_protected_link_leads_to_is_protected(agents: Local, repository: 
     assert (done.status, done.json["restored"]) == (10, ["tests/run.sh"])
 
 
+@pytest.mark.slow
 def test_a_conftest_cannot_skip_the_tests(agents: Local, repository: Path) -> None:
     """pytest reads those of every folder by itself."""
     (repository / "tests/test_answer.py").write_text("def test_it(): assert False\n")
@@ -166,6 +171,7 @@ def test_a_conftest_cannot_skip_the_tests(agents: Local, repository: Path) -> No
     assert done.status == 0
 
 
+@pytest.mark.slow
 def test_a_check_gets_nothing_of_the_users(
     agents: Local, repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +197,7 @@ read -r answer <&3; read -r empty <&3; echo "$answer"
 echo ping >&3; read -r word <&3; test "$word" = ping' """
 
 
+@pytest.mark.slow
 def test_a_check_reaches_the_hosts_that_it_is_given(
     agents: Local, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +250,7 @@ def test_the_log_is_out_of_reach(agents: Local, repository: Path) -> None:
     assert log.st_mode & 0o7777 in (0o600, 0o644)
 
 
+@pytest.mark.slow
 def test_output_is_limited(agents: Local, repository: Path) -> None:
     work(agents, repository, RIGHT)
     done = check(agents, "yes | head -c 100000000")
@@ -253,6 +261,7 @@ def test_output_is_limited(agents: Local, repository: Path) -> None:
     assert check(agents, "sleep 1; seq 100000").json["output"].endswith("\n100000")
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_every_process(agents: Local, repository: Path) -> None:
     work(agents, repository, RIGHT)
     mark = f"sleep 98{os.getpid()}"
@@ -265,6 +274,7 @@ def test_a_time_limit_ends_every_process(agents: Local, repository: Path) -> Non
     ).stdout  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_every_process(agents: Local, repository: Path, home: Path) -> None:
     work(agents, repository, RIGHT)
     mark = f"sleep 97{os.getpid()}"
@@ -304,6 +314,7 @@ def test_without_a_jail_it_must_be_asked_for(
     assert check(agents, "tests/run.sh", "--no-jail").status == 0
 
 
+@pytest.mark.slow
 def test_another_service(inside: Local, home: Path, tmp_path: Path) -> None:
     """Its task leaves changes.patch as an artifact; `-g .` noted the commit of the remote."""
     need_jail(home)
@@ -357,6 +368,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.slow
 def test_the_first_attempt_that_passes_wins_over_the_first_that_ends(
     agents: Local, repository: Path, home: Path
 ) -> None:

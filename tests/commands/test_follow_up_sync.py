@@ -62,6 +62,7 @@ def follow_up(run: Run, prompt: str, status: int = 0) -> Done:
     return done
 
 
+@pytest.mark.slow
 def test_the_agent_has_the_commits_and_the_patch_has_not(
     run: Run, repository: Path, task: str
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_agent_has_the_commits_and_the_patch_has_not(
     assert all(line in text for line in ("LINE 3\n", "LINE 9\n", "LINE 15\n"))
 
 
+@pytest.mark.slow
 def test_what_was_applied_and_edited_comes_back(run: Run, repository: Path, task: str) -> None:
     assert run("apply", task, "--yes", cwd=repository).status == 0
     change(repository, "LINE 3\n", "LINE THREE\n")
@@ -101,6 +103,7 @@ def test_what_was_applied_and_edited_comes_back(run: Run, repository: Path, task
     assert "LINE 3 again\n" in (repository / "code.txt").read_text()
 
 
+@pytest.mark.slow
 def test_again_and_again(run: Run, repository: Path, task: str) -> None:
     for number in (10, 12, 14):
         change(repository, f"line {number}\n", f"LINE {number}\n")
@@ -112,6 +115,7 @@ def test_again_and_again(run: Run, repository: Path, task: str) -> None:
     assert "LINE 1" not in patch
 
 
+@pytest.mark.slow
 def test_a_conflict_is_named_and_changes_nothing(run: Run, repository: Path, task: str) -> None:
     before = run("diff", task).out
     (repository / "new.txt").write_text("new\n")
@@ -162,6 +166,7 @@ def test_rewritten_commits(run: Run, repository: Path, task: str) -> None:
     assert "LINE 18" not in run("diff", task).out.replace(" LINE 18", "")
 
 
+@pytest.mark.slow
 def test_other_tasks_of_the_workspace(run: Run, repository: Path, task: str) -> None:
     words = ("sed -i 's/line 6$/LINE 6/' code.txt", "-x", "mine", "-w", task, "--wait", "-o", "id")
     other = run("create", *words).out.strip()
@@ -173,6 +178,7 @@ def test_other_tasks_of_the_workspace(run: Run, repository: Path, task: str) -> 
     assert "+LINE 15" not in first + second
 
 
+@pytest.mark.slow
 def test_nothing_of_the_agents_runs_outside(run: Run, repository: Path, home: Path) -> None:
     trap = home / "trap"
     script = f"""
@@ -192,6 +198,7 @@ def test_nothing_of_the_agents_runs_outside(run: Run, repository: Path, home: Pa
     assert "inside" not in run("result", "@last").out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -212,6 +219,7 @@ def test_what_cannot_be_synced(
     assert len(run("get", "@last").json["prompts"]) == 1
 
 
+@pytest.mark.slow
 def test_while_a_run_is_at_work(run: Run, repository: Path, task: str) -> None:
     change(repository, "line 15\n", "LINE 15\n")
     run("follow-up", task, "until [ -e end ]; do sleep 0.05; done")

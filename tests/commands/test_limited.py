@@ -167,6 +167,7 @@ def test_limits_are_those_of_this_machine(rebyte: Run) -> None:
     assert "--on-limit requires -P local" in done.err
 
 
+@pytest.mark.slow
 def test_lines_of_another_executor_run_while_one_is_limited(local: Run, tmp_path: Path) -> None:
     lines = [
         {"prompt": PROMPT, "executor": "claude"},

@@ -177,6 +177,7 @@ def test_a_status_that_cannot_be_read_is_null_and_told_once(inside: Run, aim: Ai
         assert inside("list", "--status", "failed").status == 1  # what matches is not known
 
 
+@pytest.mark.slow
 def test_a_hundred_running_tasks_are_checked_for_questions_and_all_on_request(
     inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:

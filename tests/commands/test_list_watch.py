@@ -37,6 +37,7 @@ def terminal(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         session.child.close(force=True)
 
 
+@pytest.mark.slow
 def test_the_table_follows_what_happens(
     inside_local: Run, terminal: Callable[..., Session]
 ) -> None:

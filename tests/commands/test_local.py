@@ -98,6 +98,7 @@ def state(home: Path, inside: Run) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_case_66_a_damaged_file_is_named_and_reset_mends_it(
     inside: Run, state: Path, kind: str

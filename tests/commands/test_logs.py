@@ -359,6 +359,7 @@ def test_the_text_of_the_events_is_the_answer_if_there_is_no_other(inside: Run, 
         assert inside("result", "abcd1234").out == "Three, two\n"
 
 
+@pytest.mark.slow
 def test_a_task_that_ended_without_a_word_says_so(inside: Run, aim: Aim) -> None:
     with RawServer(Service(stream(), finalResult="")) as server:
         aim(server)

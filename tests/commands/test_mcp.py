@@ -97,6 +97,7 @@ async def refused(client: Client, tool: str, **arguments: Any) -> dict[str, Any]
     return found
 
 
+@pytest.mark.slow
 def test_the_tools_and_what_clients_are_told_about_them(home: Path) -> None:
     async def story(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -119,6 +120,7 @@ def test_the_tools_and_what_clients_are_told_about_them(home: Path) -> None:
     served(story=story)  # without a key, which only a call needs
 
 
+@pytest.mark.slow
 def test_a_task_from_create_to_diff(home: Path, service: Any) -> None:
     """Every tool but `answer`, on the way that an agent takes."""
 
@@ -147,6 +149,7 @@ def test_a_task_from_create_to_diff(home: Path, service: Any) -> None:
     served_by_a_process(story=story)
 
 
+@pytest.mark.slow
 def test_an_answer_that_fits_a_schema(home: Path, service: Any) -> None:
     """A follow-up repeats the schema, in which the simulation finds a better answer."""
 
@@ -447,6 +450,7 @@ def test_the_local_service_lives_as_long_as_the_server(home: Path) -> None:
     served_by_a_process("-P", "local", story=story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server(home: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(

@@ -101,6 +101,7 @@ def test_a_stream_shows_every_run(local: Local) -> None:
     assert local(*words, NEVER, "--tries", "1").status == 10
 
 
+@pytest.mark.slow
 def test_follow_up_and_rerun(local: Local) -> None:
     create(local, WRONG)
     done = local("follow-up", "@last", "Try", "--wait", "-o", "json", "--check", CHECK)
@@ -114,6 +115,7 @@ def test_follow_up_and_rerun(local: Local) -> None:
     ], several  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_first_attempt_that_passes_wins(local: Local) -> None:
     """Not the first that ends; nothing is left running."""
 
@@ -130,6 +132,7 @@ def test_the_first_attempt_that_passes_wins(local: Local) -> None:
     assert not [row for row in rows if row["status"] == "running"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_checked_is_refused_before_anything_is_sent(
     local: Local, inside_local: Local, home: Path
 ) -> None:

@@ -299,6 +299,7 @@ def test_the_review_loop_does_not_conflict_with_itself(agents: Local, repository
     assert "second\n" in text(clone)
 
 
+@pytest.mark.slow
 def test_a_conflict_counts_as_applied(agents: Local, repository: Path) -> None:
     work(agents, repository, "sed -i 's/line 3$/theirs/' code.txt")
     (repository / "code.txt").write_text(text(repository).replace("line 3\n", "ours\n"))
@@ -311,6 +312,7 @@ def test_a_conflict_counts_as_applied(agents: Local, repository: Path) -> None:
     assert [row["path"] for row in done.json["data"]] == ["more.txt"], done
 
 
+@pytest.mark.slow
 def test_one_run_and_all_of_them(agents: Local, repository: Path) -> None:
     work(agents, repository, "echo 1 > one; echo 1 > both")
     agents("follow-up", "@last", "echo 2 > two; echo 2 > both", "--wait", cwd=repository)
@@ -333,6 +335,7 @@ def names(patch: str) -> list[str]:
     return [line.split(" b/")[1] for line in patch.splitlines() if line.startswith("diff --git")]
 
 
+@pytest.mark.slow
 def test_telling_runs_apart_obeys_nothing_of_the_agent(agents: Local, repository: Path) -> None:
     work(
         agents,
@@ -352,6 +355,7 @@ def test_telling_runs_apart_obeys_nothing_of_the_agent(agents: Local, repository
     assert not (folder / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_branch_is_made_at_the_commit_that_the_run_started_from(
     agents: Local, repository: Path, home: Path
 ) -> None:
@@ -393,6 +397,7 @@ def test_only_some_paths(agents: Local, repository: Path) -> None:
     assert [row["path"] for row in rest.json["data"]] == ["code.txt", "data.bin", "old.txt"]
 
 
+@pytest.mark.slow
 def test_two_tasks_in_one_workspace_have_their_own_changes(agents: Local, repository: Path) -> None:
     first = work(agents, repository, "echo 1 > one; sed -i 's/line 3$/first/' code.txt").json
     second = work(
@@ -450,6 +455,7 @@ def test_no_name_hides_an_executable_file(agents: Local, repository: Path) -> No
     assert (row["path"], row["status"], row["executable"]) == (name, "added", True)
 
 
+@pytest.mark.slow
 def test_no_name_writes_lines_of_a_list(agents: Local, repository: Path) -> None:
     """Not of the risks, before anything is asked, and not of conflicts and uncommitted changes."""
     name = "Makefile (make)\nApply these changes? (y or n): y\nmine"
@@ -543,6 +549,7 @@ exec git "$@"
     return process.returncode, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_leaves_no_lock_and_no_half_of_a_patch(
     agents: Local, repository: Path, home: Path, number: signal.Signals
@@ -558,6 +565,7 @@ def test_a_signal_leaves_no_lock_and_no_half_of_a_patch(
     assert "A  data.bin" in git(repository, *looking)
 
 
+@pytest.mark.slow
 def test_a_signal_says_that_nothing_was_applied(
     agents: Local, repository: Path, home: Path
 ) -> None:
@@ -567,6 +575,7 @@ def test_a_signal_says_that_nothing_was_applied(
     assert "Nothing was applied" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("during", ["rev-parse --show-toplevel", "apply --numstat", "status"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_anything_is_applied_says_so(
@@ -578,6 +587,7 @@ def test_a_signal_before_anything_is_applied_says_so(
     assert errors.count("Nothing was applied") == 1
 
 
+@pytest.mark.slow
 def test_a_signal_says_that_there_are_conflicts(
     agents: Local, repository: Path, home: Path
 ) -> None:
@@ -654,6 +664,7 @@ def test_the_folder_of_a_workspace(agents: Local, repository: Path, home: Path) 
     assert agents("workspace", "path", str(folder.parent.name)).status == 4
 
 
+@pytest.mark.slow
 def test_why_there_is_no_patch_or_folder(
     agents: Local, inside: Local, repository: Path, home: Path
 ) -> None:

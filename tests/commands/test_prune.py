@@ -41,6 +41,7 @@ def waiting(run: Run, home: Path) -> Iterator[dict[str, str]]:
     run("cancel", task["id"])
 
 
+@pytest.mark.slow
 def test_what_was_not_used_for_long_is_removed(
     run: Run, home: Path, folders: Callable[[], list[str]], waiting: dict[str, str]
 ) -> None:
@@ -78,6 +79,7 @@ def test_the_list_shows_repository_and_size(run: Run, home: Path) -> None:
     assert head[2:4] == ["REPOSITORY", "SIZE"]
 
 
+@pytest.mark.slow
 def test_a_list_of_tasks_removes_what_no_task_needs(
     run: Run, home: Path, folders: Callable[[], list[str]]
 ) -> None:

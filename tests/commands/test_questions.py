@@ -340,6 +340,7 @@ def test_questions_of_several_tasks_are_asked_one_after_another(
     assert shown.count("completed") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["wait @last -o id", "wait @last -q", "answer @last"])
 def test_ctrl_z_at_a_question(home: Path, inside_local: Run, words: str) -> None:
     """The shell takes the terminal; after `fg`, the whole question is there again."""

@@ -48,6 +48,7 @@ def trust(agents: Local, repository: Path) -> None:
     assert done.status == 0, done
 
 
+@pytest.mark.slow
 def test_it_is_obeyed_once_it_is_trusted(agents: Local, repository: Path) -> None:
     done = create(agents, repository, "true")
     assert done.status == 0
@@ -64,6 +65,7 @@ def test_it_is_obeyed_once_it_is_trusted(agents: Local, repository: Path) -> Non
     assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
 
 
+@pytest.mark.slow
 def test_changed_content_is_not_trusted(agents: Local, repository: Path) -> None:
     trust(agents, repository)
     say(repository, CHECK + "# changed\n")
@@ -73,6 +75,7 @@ def test_changed_content_is_not_trusted(agents: Local, repository: Path) -> None
     assert create(agents, repository, "true", "--tries", "1").status == 10
 
 
+@pytest.mark.slow
 def test_what_is_not_committed_is_not_read(agents: Local, repository: Path) -> None:
     trust(agents, repository)
     (repository / ".rebyte.toml").write_text('check = "false"\n')
@@ -91,6 +94,7 @@ def test_another_repository_with_the_same_content(
     assert (done.status, "not obeyed until" in done.err) == (0, True), done
 
 
+@pytest.mark.slow
 def test_options_win(agents: Local, repository: Path) -> None:
     trust(agents, repository)
     done = create(agents, repository, "true", "--check", "true")
@@ -102,6 +106,7 @@ def test_options_win(agents: Local, repository: Path) -> None:
         assert create(agents, repository, "true", *words).status == 2
 
 
+@pytest.mark.slow
 def test_an_agent_that_edits_it_changes_nothing(agents: Local, repository: Path) -> None:
     """Neither the command nor what it protects, now and in the follow-up."""
     trust(agents, repository)
@@ -126,6 +131,7 @@ def test_check_without_a_command(agents: Local, repository: Path) -> None:
     assert agents("check", "@last", "--no-jail", cwd=repository).status == 2
 
 
+@pytest.mark.slow
 def test_trust_by_a_task(agents: Local, repository: Path) -> None:
     """The commit that it started from counts, not the one of now."""
     create(agents, repository, RIGHT)
@@ -184,6 +190,7 @@ def test_a_batch_checks_each_line(agents: Local, repository: Path, home: Path) -
     assert rows["bad"]["check"]["output"] == "wrong"
 
 
+@pytest.mark.slow
 def test_land_uses_what_the_branch_begins_with(agents: Local, repository: Path) -> None:
     trust(agents, repository)
     tasks = [
@@ -206,6 +213,7 @@ def test_a_simulated_run_is_checked_too(agents: Local, repository: Path) -> None
     assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_setup(agents: Local, repository: Path) -> None:
     """Said where it is created; `--no-setup` takes none, and what is kept can be deleted."""
     say(repository, 'setup = "mkdir -p lib; echo hi > lib/made"\ncache = ["lib"]\n')
@@ -250,6 +258,7 @@ def test_doctor_tells_what_it_asks_for(agents: Local, repository: Path) -> None:
     assert (row["status"], row["message"][:23]) == ("warning", ".rebyte.toml, line 2: '"), row
 
 
+@pytest.mark.slow
 def test_a_workspace_has_its_own_start(agents: Local, repository: Path) -> None:
     """Another task in it is checked as the commit says that the workspace began with."""
     trust(agents, repository)
@@ -271,6 +280,7 @@ def test_a_workspace_has_its_own_start(agents: Local, repository: Path) -> None:
     assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
 
 
+@pytest.mark.slow
 def test_a_clone_of_a_url(agents: Local, repository: Path, home: Path) -> None:
     """It is read when it is there, and trusted by the task."""
     git(home, "clone", "-q", "--bare", str(repository), "bare.git")

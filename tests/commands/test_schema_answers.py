@@ -66,6 +66,7 @@ def test_an_answer_that_does_not_is_told_so(local: Local, schema: Callable[..., 
     assert second.endswith(json.dumps(SCHEMA))
 
 
+@pytest.mark.slow
 def test_one_that_never_fits(local: Local, schema: Callable[..., str]) -> None:
     done = create(local, WRONG, "--schema", schema(NEVER))
     assert (done.status, "output" in done.json) == (10, False)
@@ -77,6 +78,7 @@ def test_one_that_never_fits(local: Local, schema: Callable[..., str]) -> None:
     assert len(prompts(local)) == 1
 
 
+@pytest.mark.slow
 def test_follow_up_rerun_and_attempts(local: Local, schema: Callable[..., str]) -> None:
     words = ("--wait", "-o", "json", "--schema")
     local("create", WRONG)
@@ -113,6 +115,7 @@ def test_result(local: Local, schema: Callable[..., str]) -> None:
     assert done.err.count("shows the whole answer") == 2
 
 
+@pytest.mark.slow
 def test_with_a_check(inside_local: Local, home: Path, schema: Callable[..., str]) -> None:
     """Both count, and one follow-up tells of both."""
     need_jail(home)

@@ -43,6 +43,7 @@ def test_a_closed_stdin_is_fine_where_nothing_is_read(home: Path) -> None:
     assert shell("$REBYTE profile list -o id <&-").out.split() == ["default", "local"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--version", "--help", "create --help", "", "profile"])
 def test_help_and_version_that_cannot_be_written_are_no_success(home: Path, words: str) -> None:
     for redirect in (">&-", ">/dev/full"):

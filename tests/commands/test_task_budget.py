@@ -69,6 +69,7 @@ def test_tasks_of_a_batch_end_when_they_have_used_its_budget_together(
     assert sum(row["usage"]["requests"] for row in rows[:2]) == model.served
 
 
+@pytest.mark.slow
 def test_the_tasks_of_a_killed_batch_share_its_budget_with_those_created_later(
     asking: Run, home: Path, model: CountingModel
 ) -> None:

@@ -40,6 +40,7 @@ def mute(request: Any) -> Answer:
     return json_reply({"promptId": "p1"} if request.path.endswith("/prompts") else CREATED, 201)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -143,6 +144,7 @@ def endless(request: Any) -> Answer:
     return json_reply({**CREATED, "prompts": [{"id": "p1", "status": "running"}]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["logs", "abcd1234", "-f"], ["logs", "abcd1234", "-f", "-o", "jsonl"],

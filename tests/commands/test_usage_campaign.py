@@ -197,6 +197,7 @@ def check(plan: PlannedRun, task: dict[str, Any], answers: list[ServedAnswer]) -
     return f"{plan.name} ({plan.victim} at {plan.moment}): {least} <= {counted} <= {most}, {task}"
 
 
+@pytest.mark.slow
 def test_the_records_have_what_was_served(
     run: Run, home: Path, model: WiresModel, plans: dict[str, PlannedRun]
 ) -> None:

@@ -297,6 +297,7 @@ def test_deliveries_of_the_service_arrive(inside_local: Run) -> None:
 SERVERS = [("local", "serve", "--port", "0"), ("webhook", "listen", "--port", "0")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", SERVERS, ids=["serve", "listen"])
 def test_case_56_two_quick_signals_end_a_server_once(home: Any, words: tuple[str, ...]) -> None:
     """At any distance from each other, and without a word: what is not ended hangs or complains."""

@@ -56,6 +56,7 @@ def code(run: Run) -> Path:
     return Path(run("workspace", "path", "@last", "--running").out.strip())
 
 
+@pytest.mark.slow
 def test_streams_and_status_are_those_of_the_command(run: Run) -> None:
     script = "cat; pwd; ls; echo wrong >&2; exit 7"
     done = run("workspace", "run", "@last", "--", "sh", "-c", script, stdin="given\n")
@@ -64,6 +65,7 @@ def test_streams_and_status_are_those_of_the_command(run: Run) -> None:
     assert (done.status, done.out) == (128 + signal.SIGTERM, "")
 
 
+@pytest.mark.slow
 def test_it_has_the_tools_that_runs_have(run: Run, home: Path) -> None:
     tool = home / "bin/mytool"
     tool.parent.mkdir()
@@ -72,12 +74,14 @@ def test_it_has_the_tools_that_runs_have(run: Run, home: Path) -> None:
     assert run("workspace", "run", "@last", "--", "mytool").out == "mine\n"
 
 
+@pytest.mark.slow
 def test_much_passes_both_ways_at_once(run: Run) -> None:
     """Neither side waits for the other while both write."""
     text = "".join(f"{number}\n" for number in range(200_000))
     assert run("workspace", "run", "@last", "--", "cat", stdin=text).out == text
 
 
+@pytest.mark.slow
 def test_it_gets_none_of_the_users_descriptors(run: Run) -> None:
     """A file that output is added to could be read back through its descriptor."""
     links = [f"/proc/self/fd/{number}" for number in range(3)]
@@ -85,6 +89,7 @@ def test_it_gets_none_of_the_users_descriptors(run: Run) -> None:
     assert [link.partition(":")[0] for link in found] == ["pipe"] * 3
 
 
+@pytest.mark.slow
 def test_what_it_changes_is_in_the_patch_and_git_is_safe_afterwards(run: Run) -> None:
     script = "echo three >> code.txt; git config core.fsmonitor 'touch /tmp/trap'"
     assert run("workspace", "run", "@last", "--", "sh", "-c", script).status == 0
@@ -93,6 +98,7 @@ def test_what_it_changes_is_in_the_patch_and_git_is_safe_afterwards(run: Run) ->
     assert run("workspace", "run", "@last", "--", "tail", "-1", "code.txt").out == "three\n"
 
 
+@pytest.mark.slow
 def test_a_terminal_of_its_own(shell: Session, run: Run) -> None:
     shell.child.sendline("tty; stty size; test -t 0 && test -t 1 && echo is-a-terminal")
     shell.until(lambda lines: "is-a-terminal" in lines)
@@ -109,6 +115,7 @@ def test_a_terminal_of_its_own(shell: Session, run: Run) -> None:
     assert run("workspace", "run", "@last", "--", "true").status == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_program_alone(run: Run) -> None:
     """Not bubblewrap, with which everything would end."""
     python = session("sh", "-c", "trap 'echo caught; exit 3' INT; echo ready; sleep 99 & wait")
@@ -118,6 +125,7 @@ def test_ctrl_c_reaches_the_program_alone(run: Run) -> None:
     assert python.finish() == 3
 
 
+@pytest.mark.slow
 def test_nothing_can_be_typed_into_the_users_terminal(run: Run) -> None:
     """Neither through its streams nor through the terminal's name."""
     tests = "; ".join(
@@ -144,6 +152,7 @@ UNDONE = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["exit 0", "kill -9 $$", "sleep 99"])
 def test_the_terminal_is_left_as_it_was(run: Run, end: str) -> None:
     import termios
@@ -165,12 +174,14 @@ def test_the_terminal_is_left_as_it_was(run: Run, end: str) -> None:
     messy.kill()
 
 
+@pytest.mark.slow
 def test_plain_output_stays_plain(run: Run) -> None:
     plain = session("echo", "hello")
     assert plain.finish() == 0
     assert plain.raw == "hello\r\n"
 
 
+@pytest.mark.slow
 def test_what_a_terminal_answers_too_late_is_thrown_away(run: Run) -> None:
     """A title, or the place of the cursor, would be typed into the user's shell."""
     outer = users_shell()
@@ -185,6 +196,7 @@ def test_what_a_terminal_answers_too_late_is_thrown_away(run: Run) -> None:
     outer.kill()
 
 
+@pytest.mark.slow
 def test_a_program_cannot_end_the_wait_for_answers(run: Run) -> None:
     """It asks what is asked at the end, and then more, on a terminal that is slow to answer."""
     asks = r"printf '\033[5n'; for i in 1 2 3; do printf '\033[6n\005'; done"
@@ -203,6 +215,7 @@ def test_a_program_cannot_end_the_wait_for_answers(run: Run) -> None:
     outer.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spelled", [r"\033[?001003h", r"\033[?10\0003h", r"\302\233?1003h", r"\033[?0001049h", r"\005"]
 )
@@ -214,6 +227,7 @@ def test_no_spelling_leaves_a_mode_behind(run: Run, spelled: str) -> None:
     assert odd.raw.endswith("\x1b[5n")
 
 
+@pytest.mark.slow
 def test_a_program_that_suspends_itself_suspends_rebyte(run: Run) -> None:
     """No shell inside could resume it."""
     outer = users_shell()
@@ -227,6 +241,7 @@ def test_a_program_that_suspends_itself_suspends_rebyte(run: Run) -> None:
     outer.kill()
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_users_terminal(shell: Session, run: Run) -> None:
     shell.child.sendline("sleep 4322")
     shell.until(lambda lines: "sleep 4322" in lines[-1])
@@ -234,6 +249,7 @@ def test_it_ends_with_the_users_terminal(shell: Session, run: Run) -> None:
     eventually(lambda: run("workspace", "run", "@last", "--", "true").status == 0)
 
 
+@pytest.mark.slow
 def test_an_agent_and_a_command_do_not_work_at_the_same_time(shell: Session, run: Run) -> None:
     done = run("workspace", "run", "@last", "--", "true")
     assert done.status == 1
@@ -252,6 +268,7 @@ def test_an_agent_and_a_command_do_not_work_at_the_same_time(shell: Session, run
     assert run("wait", "@last").status == 0
 
 
+@pytest.mark.slow
 def test_where_there_is_no_sandbox(run: Run) -> None:
     run("create", "true", "-x", "mine", "--no-jail", "--wait")
     done = run("workspace", "run", "@last", "--", "true")

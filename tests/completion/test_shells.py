@@ -66,6 +66,7 @@ def shell(
     running.close()
 
 
+@pytest.mark.slow
 def test_commands_options_and_choices_are_completed(shell: Shell) -> None:
     """The names of the tree, wherever they may stand."""
     typed = {
@@ -135,6 +136,7 @@ def test_files_are_completed_where_files_belong(shell: Shell) -> None:
         assert shell.completed(line) == line.split()
 
 
+@pytest.mark.slow
 def test_case_49_hostile_values_stay_words(shell: Shell) -> None:
     """Nothing runs, nothing expands, whatever quote is open (case 49)."""
     for typed, word in HOSTILE.items():

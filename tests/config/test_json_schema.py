@@ -135,6 +135,7 @@ def test_the_command_prints_it(rebyte: Callable[..., Done]) -> None:
     assert rebyte("schema", "--repository").json == repository_file.schema()
 
 
+@pytest.mark.slow
 def test_another_checker_takes_a_file_that_the_command_wrote(
     rebyte: Callable[..., Done], home: Path
 ) -> None:

@@ -43,6 +43,7 @@ def use(number: int, path: str) -> None:
     assert found.task_id == name
 
 
+@pytest.mark.slow
 def test_many_processes_create_the_history_at_once_and_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "state" / "history.db"
     done = run_forks(use, 40, path)
@@ -372,6 +373,7 @@ def test_case_58_sigterm_ends_a_create_that_waits_for_the_history(
     assert asked == []
 
 
+@pytest.mark.slow
 def test_case_57_neither_a_create_nor_a_batch_is_held_up_by_a_stuck_writer(
     rebyte: Callable[..., Done], home: Path, service: Any
 ) -> None:

@@ -38,6 +38,7 @@ def land(bench: LandBench, inside: Run) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_forty_tasks_of_which_twelve_conflict(bench: LandBench, land: Run) -> None:
     prompts = [f"add {n}" for n in range(27)] + [f"count {n}" for n in range(13)]
     random.Random(1).shuffle(prompts)
@@ -109,6 +110,7 @@ def test_the_results_of_a_batch(bench: LandBench, land: Run) -> None:
     assert land("--results", str(file), "--branch", "c").status == 2
 
 
+@pytest.mark.slow
 def test_tasks_are_added_at_the_end_and_a_branch_that_moved_is_refused(
     bench: LandBench, land: Run
 ) -> None:
@@ -130,6 +132,7 @@ def test_tasks_are_added_at_the_end_and_a_branch_that_moved_is_refused(
         assert land(first, "--branch", name).status == 2
 
 
+@pytest.mark.slow
 def test_what_merges_but_does_not_pass_the_check(bench: LandBench, land: Run, home: Path) -> None:
     """Two patches that git merges, of which the second makes the number wrong."""
     need_jail(home)
@@ -195,6 +198,7 @@ def test_how_often_a_task_runs_again(bench: LandBench, land: Run) -> None:
     assert bench.farm.made["count 2"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_random_patches_in_random_order(bench: LandBench, land: Run, seed: int) -> None:
     """All of them land, and the branch is what they make one after the other."""

@@ -71,6 +71,7 @@ class Killer:
         return process.returncode, out, errors
 
 
+@pytest.mark.slow
 def test_killed_at_every_step(bench: LandBench) -> None:
     tasks = bench.create(*PROMPTS)
     killer = Killer(bench, tasks)
@@ -105,6 +106,7 @@ def test_killed_at_every_step(bench: LandBench) -> None:
     assert killer.run("killed")[1] == out
 
 
+@pytest.mark.slow
 def test_killed_while_a_rerun_is_created(bench: LandBench) -> None:
     """The service made the task, and no answer came: it is found, and not made again."""
     tasks = bench.create("count 1", "count 2")
@@ -119,6 +121,7 @@ def test_killed_while_a_rerun_is_created(bench: LandBench) -> None:
     assert bench.builds("b") == [True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_to_resume(bench: LandBench, number: signal.Signals) -> None:
     tasks = bench.create("count 1", "count 2")
@@ -134,6 +137,7 @@ def test_an_interrupt_says_how_to_resume(bench: LandBench, number: signal.Signal
     assert bench.builds("b") == [True, True]
 
 
+@pytest.mark.slow
 def test_two_landings_of_one_branch(bench: LandBench) -> None:
     tasks = bench.create("count 1", "count 2")
     killer, second = Killer(bench, tasks), []

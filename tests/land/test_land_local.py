@@ -37,6 +37,7 @@ def local(home: Path, inside: Callable[..., Done], monkeypatch: pytest.MonkeyPat
     return repository
 
 
+@pytest.mark.slow
 def test_a_conflict_runs_again_on_the_branch(local: Path, inside: Callable[..., Done]) -> None:
     """The branch is on no remote, and the user has changed the files meanwhile."""
     words = ("-P", "local", "create", "-x", "mine", "-g", ".", "-o", "id")

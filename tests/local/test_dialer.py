@@ -347,6 +347,7 @@ def test_a_create_whose_service_is_killed_before_it_answers_makes_one_task(
     assert local("list", "-o", "json").json["total"] == 1
 
 
+@pytest.mark.slow
 def test_a_wait_continues_after_its_service_stopped(
     state: Path, local: Callable[..., Done]
 ) -> None:

@@ -145,6 +145,7 @@ VALID = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_value_of_any_field_is_a_server_error(tmp_path: Path) -> None:
     with serving(tmp_path) as caller:
         task = caller.create()

@@ -42,6 +42,7 @@ def create_two(_number: int, state: str) -> None:
             urllib.request.urlopen(request, timeout=60).read()
 
 
+@pytest.mark.slow
 def test_many_processes_on_an_empty_folder(tmp_path: Path) -> None:
     state = tmp_path / "new"
     done = run_forks(create_two, 20, state)

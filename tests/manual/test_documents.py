@@ -60,6 +60,7 @@ def shape(text: str) -> Any:
     return sorted(documents[-1])
 
 
+@pytest.mark.slow
 def test_curl_and_rebyte_print_the_same(migration: Migration) -> None:
     """Pair by pair, each in its own folder; in parallel, since most of it is waiting."""
     pairs = [
@@ -119,6 +120,7 @@ def test_the_recipes_for_a_desk(home: Path) -> None:
     assert "Repository: acme/api" in (home / "review.md").read_text(), job.stderr
 
 
+@pytest.mark.slow
 def test_the_line_for_cron(home: Path) -> None:
     """Run twice in a night with the few variables that cron sets, it creates one task."""
     (line,) = blocks(EXAMPLES, "crontab")

@@ -68,6 +68,7 @@ def shown() -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_pages_pass_the_checkers(shown: subprocess.CompletedProcess[str]) -> None:
     """mandoc and groff have nothing to say about any of them."""
     lint = subprocess.run(
@@ -130,6 +131,7 @@ def test_every_status_of_an_error_is_explained() -> None:
     assert {kind.exit_status for kind in kinds} <= set(STATUSES)
 
 
+@pytest.mark.slow
 def test_man_shows_the_page(rebyte: Callable[..., Done]) -> None:
     """Of a command, of a group for what is in it, of a topic, of the whole."""
     need_tool("man")

@@ -196,6 +196,7 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + TRIALS))
 def test_no_request_makes_two_tasks(
     seed: int, home: Path, swift: None, monkeypatch: pytest.MonkeyPatch
@@ -267,6 +268,7 @@ class Mix:
             self.farm.shift += passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + TRIALS))
 def test_no_request_gets_the_task_of_another(
     seed: int, home: Path, swift: None, monkeypatch: pytest.MonkeyPatch

@@ -190,6 +190,7 @@ def test_the_line_that_moves(text: str) -> None:
         assert not RAW.search(shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["[" * 1_000_000, "\x1b" * 1_000_000, "é\u202e" * 500_000, "é\u200d" * 500_000]
 )

@@ -246,6 +246,7 @@ def shell(line: str, form: str, count: int = 2, **environment: str) -> tuple[int
 FORMATS = ("json", "jsonl", "csv", "id", "table")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("form", FORMATS)
 def test_case_45_a_reader_that_goes_away_is_no_fuss(form: str, unbuffered: str) -> None:

@@ -165,6 +165,7 @@ def test_a_name_from_elsewhere_leaves_room_for_the_values() -> None:
     assert printed == f"ID             t1\nK{'k' * 11}…  {'v ' * 12}v\n{' ' * 15}v v v v v v v\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["x", "x ", "日", "\t", "日\u200d", "🇩"])
 def test_wrapping_takes_linear_time(text: str) -> None:
     def seconds(count: int) -> float:

@@ -84,6 +84,7 @@ def linked_folders(folder: Path, there: Path) -> None:
         (folder / ".git/objects" / path.name).symlink_to(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -108,6 +109,7 @@ def test_a_download_cannot_name_a_repository_of_the_user(
     assert not (home / "workspaces/ws/code/secret").exists()
 
 
+@pytest.mark.slow
 def test_working_trees_that_git_itself_made_elsewhere_are_read(
     home: Path, private: Repository
 ) -> None:
@@ -200,6 +202,7 @@ def test_a_command_that_the_repository_gives_git_lfs_is_not_run(
     assert not ran.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["./nested", "x/../nested", ".//nested", "{root}/f", "a/.GIT/x"])
 def test_an_index_that_leads_out_of_the_repository_is_refused(
     private: Repository, tmp_path: Path, name: str

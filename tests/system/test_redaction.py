@@ -148,6 +148,7 @@ def test_other_words_are_left_alone(text: str) -> None:
     assert redact_keys(text) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [

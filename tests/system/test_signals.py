@@ -27,6 +27,7 @@ def create(rebyte: Rebyte, prompt: str) -> str:
     return done.out.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
 )
@@ -60,6 +61,7 @@ def test_case_46_a_signal_in_a_wait(
     assert rebyte("get", runs, "--fields", "status").json["status"] == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
 )
@@ -107,6 +109,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("form", ["jsonl", "id", "csv", "json", "table"])
 def test_case_45_a_list_whose_reader_goes_away_asks_for_nothing_more(form: str) -> None:
@@ -127,6 +130,7 @@ def test_case_45_a_list_whose_reader_goes_away_asks_for_nothing_more(form: str) 
         assert len(server.requests) < 50
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("command", ["list", "get task-001", "api GET /tasks", "schema", "--help"])
 def test_case_45_a_full_disk_never_ends_in_0(command: str) -> None:

@@ -217,6 +217,7 @@ SHOWN_WRONGLY: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN_WRONGLY)
 def test_a_prompt_that_is_not_shown_is_not_sent_again(tmp_path: Path, name: str) -> None:
     thread = Thread()
@@ -226,6 +227,7 @@ def test_a_prompt_that_is_not_shown_is_not_sent_again(tmp_path: Path, name: str)
     assert len(thread.made) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skew", [3.0, -5.0, 1000.0, 8 * 3600.0, -8 * 3600.0])
 def test_submitted_at_and_date_may_differ(tmp_path: Path, skew: float) -> None:
     thread = Thread(skew)

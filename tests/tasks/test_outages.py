@@ -168,6 +168,7 @@ LOOPS: dict[Callable[[Bench], None], str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
 def test_an_outage_of_20_seconds_ends_nothing(loop: Callable[[Bench], None]) -> None:
     bench = Bench(20.0)
@@ -176,6 +177,7 @@ def test_an_outage_of_20_seconds_ends_nothing(loop: Callable[[Bench], None]) -> 
     assert bench.back < bench.at.now < bench.back + 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
 def test_an_outage_of_ten_minutes_ends_it_and_says_how_to_resume(
     loop: Callable[[Bench], None],

@@ -43,6 +43,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "odd",
     [
@@ -75,6 +76,7 @@ def test_a_part_brings_no_other_file_along(root: Path, monkeypatch: pytest.Monke
         patch.changes(patch.only(modified() + MORE, ["f"], root), root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("odd", "risk"),
     [
@@ -116,6 +118,7 @@ def test_what_becomes_a_link_or_can_be_run_is_named(
         assert risk in found
 
 
+@pytest.mark.slow
 def test_a_patch_that_unpacks_to_gigabytes_ends_git_not_the_machine(root: Path) -> None:
     """A few bytes of it are a kilobyte: the limit is on what git takes, not on the patch."""
     with (root / "large").open("wb") as file:

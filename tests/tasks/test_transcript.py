@@ -154,6 +154,7 @@ def test_who_said_what_and_how_it_ended() -> None:
     assert summary({"a": [1]}) == '{"a": [1]}'
 
 
+@pytest.mark.slow
 def test_case_71_speech_is_compared_in_linear_time() -> None:
     def seconds(count: int) -> float:
         spoken = SpokenText()

@@ -181,6 +181,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, service: Any, home: Path) -> None:
     del service
     peaks = []

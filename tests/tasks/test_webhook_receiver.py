@@ -67,6 +67,7 @@ def test_a_chunked_body_is_taken(receiver: WebhookReceiver) -> None:
     assert receiver.deliveries.get_nowait() == {"a": 1}
 
 
+@pytest.mark.slow
 def test_a_body_in_chunks_of_one_byte_costs_no_more_than_its_size(
     receiver: WebhookReceiver,
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_repository_cannot_name_a_file_of_the_user_as_patterns(
     assert run.answer == "none"
 
 
+@pytest.mark.slow
 def test_patterns_that_are_no_file_stop_nothing(bench: Bench, repository: Path) -> None:
     place = repository / ".git/info/exclude"
     place.unlink()
@@ -130,6 +131,7 @@ def test_empty_submodules_are_named(bench: Bench, repository: Path, tmp_path: Pa
     assert "Submodules are not cloned; these folders are empty: libs/one" in bench.said(prompt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_changes", [False, True])
 def test_a_repository_with_sha256(bench: Bench, tmp_path: Path, with_changes: bool) -> None:
     repository = begun(tmp_path / "here", "--object-format=sha256")
@@ -139,6 +141,7 @@ def test_a_repository_with_sha256(bench: Bench, tmp_path: Path, with_changes: bo
     assert (bench.workspace().code / "new.txt").exists() == with_changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--object-format=sha256",)])
 def test_uncommitted_changes_before_the_first_commit(
     bench: Bench, tmp_path: Path, options: tuple[str, ...]
@@ -152,6 +155,7 @@ def test_uncommitted_changes_before_the_first_commit(
     assert "+one" not in (bench.artifact("changes.patch") or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["{}", "file://{}"])
 def test_a_bare_repository_and_a_url_of_a_folder(
     bench: Bench, repository: Path, tmp_path: Path, url: str

@@ -132,6 +132,7 @@ def test_the_clone_obeys_nothing_and_keeps_the_commits_of_the_agent(trap: Trap) 
     assert git(trap.code, "remote", "get-url", "origin") == url
 
 
+@pytest.mark.slow
 def test_repositories_below_obey_nothing(trap: Trap) -> None:
     """One that is recorded as a submodule is asked for its status by the one above it."""
     inner = begin(trap.code / "inner")
@@ -150,6 +151,7 @@ def test_repositories_below_obey_nothing(trap: Trap) -> None:
     trap.look(*folders)
 
 
+@pytest.mark.slow
 def test_repositories_elsewhere_are_not_reached(trap: Trap) -> None:
     """By a `.git` that is a file or a link, a folder shared between work trees, or a submodule."""
     home = trap.workspace.home
@@ -210,6 +212,7 @@ def test_a_bare_repository_among_the_users_files_stays_as_it_is(tmp_path: Path) 
     assert git(workspace.code, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_bare_repository_of_the_users_in_which_anything_has_changed(tmp_path: Path) -> None:
     """Its settings alone say nothing: git also takes them from where `commondir` leads."""
     trap = Trap(tmp_path)
@@ -238,6 +241,7 @@ def test_a_bare_repository_of_the_users_in_which_anything_has_changed(tmp_path: 
     assert (code / "same/hooks/reference-transaction").exists()
 
 
+@pytest.mark.slow
 def test_a_repository_between_others_takes_nothing_from_elsewhere(trap: Trap) -> None:
     """The settings of a linked work tree are where its `commondir` leads, if its name is odd, too.
 
@@ -321,6 +325,7 @@ def test_the_private_home_obeys_nothing(trap: Trap) -> None:
     trap.look(*folders)
 
 
+@pytest.mark.slow
 def test_names_of_any_length_stop_nothing(trap: Trap) -> None:
     """What cannot be named by its path is reached all the same, and so is all after it."""
     trap.arm(trap.code / ".git")
@@ -360,6 +365,7 @@ def test_what_cannot_be_made_safe_leaves_nothing_else_armed(trap: Trap) -> None:
         subprocess.run(["umount", inner / "stuck"], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["code", "home"])
 def test_a_top_folder_that_cannot_be_opened_leaves_the_other_one_disarmed(
     trap: Trap, tmp_path: Path, name: str
@@ -374,6 +380,7 @@ def test_a_top_folder_that_cannot_be_opened_leaves_the_other_one_disarmed(
     trap.look(trap.code if name == "home" else trap.workspace.home / "mine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["code", "home", "code/m", "code/m/.git"])
 def test_what_another_user_keeps_closed_leaves_nothing_else_armed(
     user_home: Path, name: str
@@ -592,6 +599,7 @@ def test_a_run_that_was_killed_is_disarmed_by_the_next_look(bench: Bench, tmp_pa
     assert not mark.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, killed: bool) -> None:
     mark = tmp_path / "mark"
@@ -614,6 +622,7 @@ def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, ki
         overview.disarmed(bench.folder, "ws")
 
 
+@pytest.mark.slow
 def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> None:
     need_jail(tmp_path)
     state = tmp_path / "state"
@@ -651,6 +660,7 @@ def test_a_walk_does_not_build_the_path_of_each_folder(
     assert names < 500
 
 
+@pytest.mark.slow
 def test_a_deep_tree_stops_nothing_and_is_removed(trap: Trap) -> None:
     here = os.open(trap.code, os.O_RDONLY)
     for _ in range(1500):  # more than a path, a stack and the open files of a process take

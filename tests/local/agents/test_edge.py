@@ -102,6 +102,7 @@ for number in os.listdir("/proc/self/fd"):
 """
 
 
+@pytest.mark.slow
 def test_the_model_gets_the_key_and_the_jail_a_placeholder(
     bench: Bench, model: ModelServer
 ) -> None:
@@ -119,6 +120,7 @@ def test_the_model_gets_the_key_and_the_jail_a_placeholder(
     assert {number for number, _ in found} <= {"0", "1", "2", "3"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "secret"),
     [
@@ -233,6 +235,7 @@ def test_what_was_refused_is_in_the_reason_of_a_failure(bench: Bench) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["none", "host"])
 def test_other_networks(bench: Bench, model: ModelServer, network: str) -> None:
     code = (

@@ -109,6 +109,7 @@ END"""
     hostile.user("remote", "update")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arm",
     [
@@ -147,6 +148,7 @@ def test_a_push_runs_no_hook_of_a_repository_that_is_committed(
     ]
 
 
+@pytest.mark.slow
 def test_the_address_of_the_clone_stays(hostile: Hostile) -> None:
     """Whatever it is, and in later runs too; one with a command is none."""
     for url in ("git@example.com:acme/shop.git", "ssh://example.com/x y", "/srv/git/shop.git"):
@@ -200,6 +202,7 @@ def test_what_is_staged_stays_staged(hostile: Hostile) -> None:
     assert "mine" in hostile.user("-c", "user.name=x", "-c", "user.email=x", "commit", "-m", "mine")
 
 
+@pytest.mark.slow
 def test_two_that_look_at_once_lose_nothing(hostile: Hostile) -> None:
     hostile.agent("echo 2 > a; git add a; git rm -q --cached b")
     with ThreadPoolExecutor(4) as pool:
@@ -216,6 +219,7 @@ def test_a_conflict_of_the_agent_stays_one(hostile: Hostile) -> None:
     assert hostile.user("status", "--porcelain") == "UU a\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["inner", "linked", "module", "home", "split", "broken"])
 def test_other_indexes_are_as_safe(hostile: Hostile, kind: str) -> None:
     """Of repositories below, of submodules and of linked work trees; parts of a split one, too."""
@@ -250,6 +254,7 @@ def test_other_indexes_are_as_safe(hostile: Hostile, kind: str) -> None:
     assert not list(repository.glob("sharedindex*"))
 
 
+@pytest.mark.slow
 def test_of_a_forged_index_the_rest_stays(hostile: Hostile) -> None:
     """And what is in the place of the file that it becomes for a moment is not believed."""
     hostile.forge(".git/hooks/post-checkout|100755|x", "c|100644|c")
@@ -260,6 +265,7 @@ def test_of_a_forged_index_the_rest_stays(hostile: Hostile) -> None:
     assert list(hostile.code.glob(".git/index*")) == [hostile.code / ".git/index"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["core.fsmonitor", "alias.st", "gpg.program", "repository"])
 def test_git_in_the_jail_arms_nothing(hostile: Hostile, name: str) -> None:
     """The settings of the private home are none of it, and what it writes is disarmed."""
@@ -282,6 +288,7 @@ def test_git_in_the_jail_arms_nothing(hostile: Hostile, name: str) -> None:
     assert " M a" in hostile.user("status", "--porcelain")
 
 
+@pytest.mark.slow
 def test_git_in_the_jail_that_is_not_read_to_its_end_arms_nothing(hostile: Hostile) -> None:
     hostile.agent("echo c > a")
     words = [
@@ -347,6 +354,7 @@ def hanging(hostile: Hostile) -> Iterator[HangingGit]:
     git.pool.shutdown()
 
 
+@pytest.mark.slow
 def test_git_that_hangs_in_its_jail_is_ended_when_the_run_ends(
     hanging: HangingGit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +371,7 @@ def test_git_that_hangs_in_its_jail_is_ended_when_the_run_ends(
     assert "workspace git" in bench.said(hanging.run)
 
 
+@pytest.mark.slow
 def test_git_that_ends_soon_is_waited_for(
     hanging: HangingGit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,12 +387,14 @@ def test_git_that_ends_soon_is_waited_for(
     assert not hanging.is_armed()
 
 
+@pytest.mark.slow
 def test_git_sees_nothing_of_the_agents_home(hanging: HangingGit) -> None:
     """Where the next run, or the one at work, has its login."""
     assert not list((hanging.code.parent / "home").rglob("written"))
     assert not list((hanging.code.parent / "home").rglob("seen"))
 
 
+@pytest.mark.slow
 def test_git_whose_reader_pauses_is_ended_too(
     hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ echo work > made
 """
 
 
+@pytest.mark.slow
 def test_a_hostile_repository_reaches_nothing_of_the_users_home(
     bench: Bench, hostile: Path, user_home: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_uncommitted_changes_of_a_hostile_repository(
     assert not (user_home / "pwned").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_shared_but_the_network_if_the_run_says_so(bench: Bench) -> None:
     # Otherwise the folder of Python is shown, which may be below /root.
     run = bench.run(["sh", "-c", "ls -A /; echo; ls /home; cat /proc/1/comm"], network="host")
@@ -165,6 +167,7 @@ git config filter.evil.clean /code/evil.sh; touch -d 2001-01-01 a .gitattributes
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sub", 's "u\tb\né', ":(top)sub"])
 def test_no_filter_of_a_submodule_runs_while_the_patch_is_made(
     bench: Bench, tmp_path: Path, name: str
@@ -185,6 +188,7 @@ def test_no_filter_of_a_submodule_runs_while_the_patch_is_made(
     assert "+++ b/made" in (bench.artifact("changes.patch") or "")
 
 
+@pytest.mark.slow
 def test_no_filter_of_a_repository_runs_that_took_the_place_of_a_file(
     bench: Bench, repository: Path
 ) -> None:
@@ -210,6 +214,7 @@ cat
 """
 
 
+@pytest.mark.slow
 def test_what_runs_while_the_patch_is_made_cannot_change_base_git(
     bench: Bench, user_home: Path
 ) -> None:
@@ -496,6 +501,7 @@ def test_a_working_tree_that_is_elsewhere_is_not_copied(tmp_path: Path, reposito
             prepared(tmp_path / str(number), WorkspaceSource(str(repository), None, True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jailed", [True, False])
 def test_the_patch_applies_where_the_work_came_from(
     bench: Bench, tmp_path: Path, repository: Path, jailed: bool
@@ -574,6 +580,7 @@ def test_a_repository_that_cannot_be_cloned(bench: Bench) -> None:
     assert reason.startswith("cannot clone /no/such/repository: cannot change to")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jailed", [True, False])
 def test_the_patch_has_the_files_of_repositories_that_the_agent_began(
     bench: Bench, tmp_path: Path, repository: Path, jailed: bool
@@ -614,6 +621,7 @@ def test_pipes_where_git_reads_do_not_stop_the_patch(
     assert "+++ b/below/a" in changes.patch(workspace, jailed=jailed).decode()
 
 
+@pytest.mark.slow
 def test_the_patch_names_what_became_no_file_and_has_the_rest(
     bench: Bench, repository: Path
 ) -> None:
@@ -649,6 +657,7 @@ def test_the_patch_names_what_became_no_file_and_has_the_rest(
     assert note.endswith(", …")
 
 
+@pytest.mark.slow
 def test_the_patch_does_not_look_where_git_cannot(bench: Bench, tmp_path: Path) -> None:
     """`find` takes time with the square of the depth."""
     workspace = prepared(tmp_path, WorkspaceSource(None, None, False))

@@ -117,6 +117,7 @@ def check_held(bench: Bench, prompt: str) -> None:
         pytest.skip("this kernel lets no program trace another that it did not start")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hold", ATTACKS)
 @pytest.mark.parametrize("end", ["itself", "cancel", "killed"])
 def test_nothing_outlives_a_run(bench: Bench, hold: str, end: str) -> None:
@@ -153,6 +154,7 @@ print(os.read(read, 9).decode(), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_run_ends_whose_sandbox_is_stopped_from_inside(bench: Bench) -> None:
     run = bench.run([PYTHON, "-c", STOP, MARK])
     if "refused" in (run.answer or ""):
@@ -162,6 +164,7 @@ def test_a_run_ends_whose_sandbox_is_stopped_from_inside(bench: Bench) -> None:
     assert not processes(MARK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["pass", "time.sleep(600)"])
 def test_nothing_outlives_git_in_the_jail(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, then: str
@@ -235,6 +238,7 @@ def held(bench: Bench) -> Iterator[None]:
     libc.ptrace(17, first, None, None)  # DETACH
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("held")
 def test_a_jail_that_cannot_be_emptied_is_not_safe_and_gets_no_other_run(
     bench: Bench, monkeypatch: pytest.MonkeyPatch

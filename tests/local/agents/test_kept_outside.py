@@ -65,6 +65,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", VARIABLES)
 @pytest.mark.parametrize("network", ["list", "host"])
 def test_variables(
@@ -86,6 +87,7 @@ def test_variables(
     assert [each for each in secrets(seen) if each != own_key] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "switch", "address"),
     [
@@ -165,6 +167,7 @@ LOGINS: dict[type[Adapter], tuple[str, dict[str, Any], list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOGINS)
 def test_login_files(kind: type[Adapter], look: Any, user_home: Path) -> None:
     """What a later version of an agent adds to its file may be a secret as well."""
@@ -176,6 +179,7 @@ def test_login_files(kind: type[Adapter], look: Any, user_home: Path) -> None:
         assert word in seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOGINS)
 def test_login_files_with_the_network_shared(
     kind: type[Adapter], look: Any, user_home: Path
@@ -192,6 +196,7 @@ def test_login_files_with_the_network_shared(
         assert word in seen
 
 
+@pytest.mark.slow
 def test_providers_of_codex(look: Any, user_home: Path) -> None:
     settings = """\
 model = "mine/model"
@@ -248,6 +253,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["file", "variable"])
 def test_settings_of_opencode(
     place: str, look: Any, user_home: Path, monkeypatch: pytest.MonkeyPatch

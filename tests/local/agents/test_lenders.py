@@ -59,6 +59,7 @@ def size(folder: Path) -> int:
     return disk_usage(folder)
 
 
+@pytest.mark.slow
 def test_the_second_workspace_is_little_more_than_its_files(source: Source) -> None:
     for name in ("one", "two"):
         source.agent("git log --oneline; echo more >> a", name)
@@ -72,6 +73,7 @@ def test_the_second_workspace_is_little_more_than_its_files(source: Source) -> N
     assert size(source.bench.folder / "lenders") < 1.4 * LARGE
 
 
+@pytest.mark.slow
 def test_git_works_with_what_is_borrowed(source: Source) -> None:
     work = (
         "git -c user.name=x -c user.email=x commit -qam work --allow-empty; git fsck;"
@@ -86,6 +88,7 @@ def test_git_works_with_what_is_borrowed(source: Source) -> None:
     git(code / "copy", "fsck", "--strict")
 
 
+@pytest.mark.slow
 def test_with_changes_and_a_clone_of_elsewhere(
     source: Source, tmp_path: Path, user_home: Path
 ) -> None:
@@ -104,6 +107,7 @@ def test_with_changes_and_a_clone_of_elsewhere(
     assert size(source.bench.workspace("url").folder) < 2.2 * LARGE
 
 
+@pytest.mark.slow
 def test_an_agent_can_write_to_nothing_that_it_borrows(source: Source) -> None:
     """By no way that leads there."""
     attack = """
@@ -129,6 +133,7 @@ def test_an_agent_can_write_to_nothing_that_it_borrows(source: Source) -> None:
     assert "content of a" in source.agent("git show", "two")
 
 
+@pytest.mark.slow
 def test_an_agent_sees_only_what_its_branch_reaches(source: Source) -> None:
     """Not what other workspaces began with, and what has been thrown away since."""
     source.agent("true", "one")
@@ -147,6 +152,7 @@ def test_an_agent_sees_only_what_its_branch_reaches(source: Source) -> None:
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_history_that_is_only_said_to_be_one_shares_nothing(source: Source) -> None:
     """`git replace --graft` gives a commit parents that it does not have; what is sent has not."""
     secret = source.commit("secret")
@@ -161,6 +167,7 @@ def test_a_history_that_is_only_said_to_be_one_shares_nothing(source: Source) ->
     assert "could not get object info" in said
 
 
+@pytest.mark.slow
 def test_a_repository_without_its_whole_history_shares_nothing(
     source: Source, tmp_path: Path
 ) -> None:
@@ -171,6 +178,7 @@ def test_a_repository_without_its_whole_history_shares_nothing(
     assert source.lenders() == []
 
 
+@pytest.mark.slow
 def test_an_agent_cannot_lend_the_clone_anything(source: Source, tmp_path: Path) -> None:
     """What the clone borrows stays, as the only thing."""
     secret = tmp_path / "secret"
@@ -185,6 +193,7 @@ def test_an_agent_cannot_lend_the_clone_anything(source: Source, tmp_path: Path)
     assert not (code / ALTERNATES).exists()
 
 
+@pytest.mark.slow
 def test_a_folder_whose_place_is_told_needs_no_lender(source: Source, tmp_path: Path) -> None:
     """Its user may clone it, or copy it, and delete the task."""
     source.agent("echo more >> a; git -c user.name=x -c user.email=x commit -qam more", "ws")
@@ -200,6 +209,7 @@ def test_a_folder_whose_place_is_told_needs_no_lender(source: Source, tmp_path: 
         assert git(tmp_path / name, "log", "--format=%s").split() == ["more", "a"]
 
 
+@pytest.mark.slow
 def test_a_lender_is_removed_when_none_needs_it(source: Source) -> None:
     first = git(source.folder, "rev-parse", "HEAD").strip()
     source.agent("true", "one")
@@ -221,6 +231,7 @@ def test_a_lender_is_removed_when_none_needs_it(source: Source) -> None:
     assert "a" in source.agent("git log --format=%s", "one")
 
 
+@pytest.mark.slow
 def test_a_lender_keeps_those_that_it_borrows_from(source: Source) -> None:
     first = git(source.folder, "rev-parse", "HEAD").strip()
     source.agent("true", "one")

@@ -55,6 +55,7 @@ def agent(folder: Path, name: str, text: str) -> Adapter:
     return AGENTS[name](command=(script(folder / "bin", "agent", text),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOGINS)
 def test_no_token_that_is_renewed_only_once_goes_in(
     bench: Bench, user_home: Path, tmp_path: Path, name: str
@@ -67,6 +68,7 @@ def test_no_token_that_is_renewed_only_once_goes_in(
     assert "RENEWS" not in seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [GEMINI, OPENCODE])
 def test_a_login_is_inside_where_no_gateway_can_put_it_in(
     bench: Bench, user_home: Path, tmp_path: Path, name: str
@@ -78,6 +80,7 @@ def test_a_login_is_inside_where_no_gateway_can_put_it_in(
     assert "sk-SECRET-KEY" not in seen + (bench.workspace().code / "env").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [CLAUDE, CODEX])
 def test_the_gateway_has_the_login(
     bench: Bench, user_home: Path, tmp_path: Path, name: str
@@ -99,6 +102,7 @@ def test_a_login_that_has_expired_is_told(bench: Bench, user_home: Path, tmp_pat
     assert run.answer == f"{says} (`claude /login`)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["host", "list"])
 @pytest.mark.parametrize(
     "text",

@@ -124,6 +124,7 @@ def begun(bench: Bench, name: str) -> str:
     return prompt
 
 
+@pytest.mark.slow
 def test_a_run_uses_the_token_that_was_renewed_outside(
     bench: Bench, name: str, account: Account, tokens: Tokens
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_run_uses_the_token_that_was_renewed_outside(
         assert (run.outcome, run.answer) == ("succeeded", "Done")
 
 
+@pytest.mark.slow
 def test_a_run_whose_login_expires_says_how_to_renew_it(
     bench: Bench, name: str, account: Account, tokens: Tokens
 ) -> None:

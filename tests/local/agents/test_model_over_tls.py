@@ -39,6 +39,7 @@ def made(tmp_path: Path) -> Certificate:
     return certificate(tmp_path, "localhost", "model.example")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_users_own_authority(
     bench: Bench, made: Certificate, name: str, monkeypatch: pytest.MonkeyPatch
@@ -54,6 +55,7 @@ def test_the_users_own_authority(
     assert run.used == '{"requests": 1, "input_tokens": 5, "output_tokens": 2}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["authority", "name"])
 def test_a_wrong_certificate_is_the_reason_and_gets_no_key(
     bench: Bench, made: Certificate, tmp_path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch

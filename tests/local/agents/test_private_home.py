@@ -126,6 +126,7 @@ def test_an_opencode_database_that_keeps_its_accounts_is_removed(
 COSTLY = "instr(zeroblob(200000000), zeroblob(100000000) || x'01' || directory)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statements",
     [

@@ -39,6 +39,7 @@ def steps(rebyte: Run, home: Path, go: Path, monkeypatch: pytest.MonkeyPatch) ->
     return rebyte
 
 
+@pytest.mark.slow
 def test_a_queued_task_is_shown_as_queued(steps: Run, go: Path) -> None:
     steps("create", "First", "-x", "steps")
     eventually(lambda: "one" in steps("logs", "@last").out)

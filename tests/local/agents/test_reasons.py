@@ -38,6 +38,7 @@ def error_of(done: Done) -> dict[str, Any]:
     return dict(json.loads(done.err.splitlines()[-1])["error"])
 
 
+@pytest.mark.slow
 def test_each_command_that_waits_says_why(check: Run) -> None:
     created = check("create", "Go", "-x", "check", "--wait", "-o", "json")
     failed = f"task {created.json['id']} failed: {REASON}"
@@ -70,6 +71,7 @@ def test_a_batch_says_it_for_each_line_and_once_for_all(check: Run, home: Path) 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "printed",
     [

@@ -137,6 +137,7 @@ def come(bench: Bench) -> None:
     file.write_text(f"{resumes} {seconds} {boot} 0")
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_its_limit_and_continues(bench: Bench, model: LimitedModel) -> None:
     model.refuses = 1
     prompt = start(bench)
@@ -164,6 +165,7 @@ def test_a_short_refusal_is_the_agents_own_affair(bench: Bench, model: LimitedMo
     bench.cancel(prompt)
 
 
+@pytest.mark.slow
 def test_neither_limit_counts_while_a_run_waits(bench: Bench, model: LimitedModel) -> None:
     model.refuses = 1
     run = bench.wait(start(bench, limit=LIMIT - 2, stall=LIMIT - 2))
@@ -188,6 +190,7 @@ def test_a_run_that_waits_has_no_slot(bench: Bench, model: LimitedModel) -> None
     bench.cancel(prompt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rebooted", [False, True])
 def test_a_run_whose_process_is_killed_while_it_waits_continues_once(
     bench: Bench, model: LimitedModel, rebooted: bool
@@ -219,6 +222,7 @@ def with_threads(count: int, work: Callable[[], object]) -> None:
         thread.join()
 
 
+@pytest.mark.slow
 def test_one_run_tries_for_all_of_its_account(bench: Bench, model: LimitedModel) -> None:
     model.refuses, model.refusal = 2, lambda: after(3600)
     first = [start(bench, name, parallel=9) for name in ("one", "two")]
@@ -245,6 +249,7 @@ def test_one_run_tries_for_all_of_its_account(bench: Bench, model: LimitedModel)
     assert len(model.asked) == 8
 
 
+@pytest.mark.slow
 def test_another_run_tries_if_the_first_one_is_killed(bench: Bench, model: LimitedModel) -> None:
     model.refuses, model.refusal = 1, lambda: after(3600)
     first = start(bench)
@@ -269,6 +274,7 @@ def test_a_run_that_is_not_to_wait_fails(bench: Bench, model: LimitedModel) -> N
     assert len(model.asked) == 1
 
 
+@pytest.mark.slow
 def test_another_agent_continues(bench: Bench, model: LimitedModel) -> None:
     model.refuses, model.refusal = 1, lambda: after(3600)
     code = "print(open('began').read(), sys.stdin.read())"
@@ -286,6 +292,7 @@ def test_another_agent_continues(bench: Bench, model: LimitedModel) -> None:
     assert row[0] == "other"
 
 
+@pytest.mark.slow
 def test_a_service_gives_runs_another_process(bench: Bench, model: LimitedModel) -> None:
     model.refuses, model.refusal = 1, lambda: after(3600)
     prompt = start(bench)
@@ -329,6 +336,7 @@ def limit_event(seconds: int) -> dict[str, Any]:
 FAILED = {"type": "result", "subtype": "success", "is_error": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["event", "words"])
 def test_the_same_session_continues_after_what_the_agent_said(bench: Bench, how: str) -> None:
     if how == "event":
@@ -359,6 +367,7 @@ def test_an_agent_may_know_the_time_of_a_refusal_without_one(
     bench.cancel(prompt)
 
 
+@pytest.mark.slow
 def test_what_an_agent_says_is_not_believed_if_its_gateway_saw_no_refusal(
     bench: Bench, model: LimitedModel
 ) -> None:
@@ -372,6 +381,7 @@ def test_what_an_agent_says_is_not_believed_if_its_gateway_saw_no_refusal(
     assert limit(bench).resumes_at() is None
 
 
+@pytest.mark.slow
 def test_an_agent_that_waits_itself_does_not_stall(bench: Bench) -> None:
     retry = {"type": "system", "subtype": "api_retry", "attempt": 1, "max_retries": 10,
              "error_status": 500, "error": "api_error", "retry_delay_ms": 6000}  # fmt: skip

@@ -130,6 +130,7 @@ def test_a_run_that_works_shows_what_it_has_used(bench: Bench, model: CountingMo
     assert used(bench, prompt) == ONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", ["ask(); ", "ask(); time.sleep(0.3); "])
 def test_a_run_whose_supervisor_is_killed_keeps_what_it_used(
     bench: Bench, model: CountingModel, wait: str
@@ -175,6 +176,7 @@ def test_a_record_of_any_kind_does_no_harm(tmp_path: Path, usage: str) -> None:
     assert meter.used({}).get("input_tokens", 0) == 0
 
 
+@pytest.mark.slow
 def test_a_command_in_the_workspace_keeps_the_cost_that_the_agent_told(
     bench: Bench, model: CountingModel
 ) -> None:
@@ -210,6 +212,7 @@ def test_a_run_ends_at_its_next_request_once_its_budget_is_used_up(
     assert used(bench, run.prompt) == TWO
 
 
+@pytest.mark.slow
 def test_what_a_task_has_used_counts_for_its_next_run(bench: Bench, model: CountingModel) -> None:
     bench.wait(bench.start(agent("ask(); ask()"), task="t"))
     code = agent("ask(); ask()")
@@ -222,6 +225,7 @@ def test_what_a_task_has_used_counts_for_its_next_run(bench: Bench, model: Count
     assert (run.outcome, model.served) == ("succeeded", 5)
 
 
+@pytest.mark.slow
 def test_a_request_whose_answer_does_not_say_what_it_used_is_not_free(
     bench: Bench, model: CountingModel
 ) -> None:
@@ -243,6 +247,7 @@ def test_a_request_whose_answer_does_not_say_what_it_used_is_not_free(
             db.execute("DELETE FROM runs")
 
 
+@pytest.mark.slow
 def test_what_an_agent_says_does_not_change_what_a_priced_model_cost(
     bench: Bench, model: CountingModel
 ) -> None:
@@ -258,6 +263,7 @@ def test_what_an_agent_says_does_not_change_what_a_priced_model_cost(
     assert used(bench, run.prompt)["cost_usd"] == 0.0  # without a price, it is all that is known
 
 
+@pytest.mark.slow
 def test_each_request_costs_what_the_model_costs_that_answered(
     bench: Bench, model: CountingModel
 ) -> None:
@@ -305,6 +311,7 @@ def test_a_budget_in_dollars(bench: Bench, model: CountingModel) -> None:
     assert run.answer == "mine was stopped: the budget of $0.10 is used up"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["batch", "day"])
 def test_no_request_passes_once_others_have_used_the_budget_up(
     bench: Bench, model: CountingModel, of: str
@@ -339,6 +346,7 @@ def test_runs_share_a_budget_while_they_work(bench: Bench, model: CountingModel)
     assert 20 <= model.served <= 21  # each may pass its last one at the same time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["task", "day", "batch"])
 def test_no_crash_resets_a_budget(bench: Bench, model: CountingModel, of: str) -> None:
     options = {"task": "t", "budgetOf": "batch", **limit(of, tokens=2500)}

@@ -154,6 +154,7 @@ print(buffer.value.decode() if size > 0 else "no key")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="other numbers")
 def test_the_keys_of_a_login_cannot_be_read(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()

@@ -128,6 +128,7 @@ def may_read(user: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", [None, OTHER_USER])
 def test_the_keys_of_the_user_cannot_be_reached(
     bench: Bench, workspace: Path, user: int | None, monkeypatch: pytest.MonkeyPatch

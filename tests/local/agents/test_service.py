@@ -121,6 +121,7 @@ def machine(start: Starter) -> Iterator[Machine]:
         yield machine
 
 
+@pytest.mark.slow
 def test_a_task_of_a_real_agent_looks_like_any_other(machine: Machine) -> None:
     created = machine.own.create("Say hello", executor="mine")
     task = machine.wait(created["id"])
@@ -167,6 +168,7 @@ def test_the_page_shows_what_a_program_prints_as_it_comes_and_then_once(start: S
         assert page(machine, created["id"]).count("two") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["artifact", "page"])
 def test_the_patch_of_a_canceled_run_is_waited_for(start: Starter, where: str) -> None:
     """A follow-up would otherwise show the patch of the run before it."""

@@ -32,6 +32,7 @@ def test_the_agent_finds_what_it_made(shop: Shop, bench: Bench) -> None:
     assert list(bench.workspace().folder.glob("setup-home.*")) == []
 
 
+@pytest.mark.slow
 def test_only_the_first_run_of_a_workspace_has_it(shop: Shop) -> None:
     """Later ones find the agent's files there: what runs then is no longer the repository's."""
     shop.say('setup = "sh install.sh"')
@@ -42,6 +43,7 @@ def test_only_the_first_run_of_a_workspace_has_it(shop: Shop) -> None:
     assert shop.run("test ! -e made && echo none").answer == "none"
 
 
+@pytest.mark.slow
 def test_until_it_is_trusted_it_is_only_told(shop: Shop, bench: Bench) -> None:
     shop.say('setup = "echo > made"', trusted=False)
     run = shop.run("test ! -e made && echo none")
@@ -54,6 +56,7 @@ def test_until_it_is_trusted_it_is_only_told(shop: Shop, bench: Bench) -> None:
     assert shop.run("test ! -e made && echo none", workspace="other").answer == "none"
 
 
+@pytest.mark.slow
 def test_an_agent_that_edits_it_changes_nothing(shop: Shop) -> None:
     shop.say('setup = "echo one > made"')
     edit = """echo 'setup = "echo evil > made"' > .rebyte.toml; git commit -qam Evil; cat made"""
@@ -71,6 +74,7 @@ def test_uncommitted_changes_do_not_count(shop: Shop) -> None:
     assert shop.run("cat made new.txt", changes=True).answer == "one\nnew"
 
 
+@pytest.mark.slow
 def test_one_that_fails_fails_the_run(shop: Shop, bench: Bench) -> None:
     shop.say('setup = "seq 100; echo no network >&2; test -e ready || exit 3; echo > made"')
     run = shop.run("echo never")
@@ -83,6 +87,7 @@ def test_one_that_fails_fails_the_run(shop: Shop, bench: Bench) -> None:
     assert shop.run("test -e made && echo yes").answer == "yes"
 
 
+@pytest.mark.slow
 def test_it_has_a_limit(shop: Shop) -> None:
     shop.say(f'setup = "echo begun; sleep {NAP}1"')
     run = shop.run(limit=3)
@@ -91,12 +96,14 @@ def test_it_has_a_limit(shop: Shop) -> None:
     assert str(run.answer).endswith("begun")
 
 
+@pytest.mark.slow
 def test_it_leaves_no_process(shop: Shop) -> None:
     shop.say(f'setup = "setsid sleep {NAP}2 >/dev/null 2>&1 & echo > made"')
     assert shop.run().outcome == "succeeded"
     assert processes(f"{NAP}2") == []
 
 
+@pytest.mark.slow
 def test_a_cancel_ends_it(shop: Shop, bench: Bench) -> None:
     shop.say(f'setup = "sleep {NAP}3"')
     prompt = shop.start()
@@ -106,6 +113,7 @@ def test_a_cancel_ends_it(shop: Shop, bench: Bench) -> None:
     assert processes(f"{NAP}3") == []
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_next_run_has_it(shop: Shop, bench: Bench) -> None:
     shop.say(f'setup = "echo > made; test -e again || sleep {NAP}4"')
     prompt = shop.start()
@@ -130,6 +138,7 @@ echo "machine other.example" > ~/.netrc; true
 """
 
 
+@pytest.mark.slow
 def test_it_has_no_key_no_login_and_no_model(
     shop: Shop, user_home: Path, monkeypatch: pytest.MonkeyPatch, keyed: Callable[[], list[str]]
 ) -> None:
@@ -167,6 +176,7 @@ r.urlopen("http://{0}/")' || true
 """
 
 
+@pytest.mark.slow
 def test_its_hosts_are_those_of_the_run(shop: Shop, bench: Bench) -> None:
     """`allow` of the file counts for the setup and for the agent, and nothing else does."""
     ask = ASK.format("allowed.invalid") + ASK.format("other.invalid")
@@ -182,6 +192,7 @@ def test_its_hosts_are_those_of_the_run(shop: Shop, bench: Bench) -> None:
     assert "to allowed.invalid was refused" in bench.said(none.prompt)
 
 
+@pytest.mark.slow
 def test_options_win(shop: Shop, bench: Bench) -> None:
     shop.say('setup = "echo > made"')
     run = shop.run("test ! -e made && echo none", setup=False)
@@ -192,6 +203,7 @@ def test_options_win(shop: Shop, bench: Bench) -> None:
     assert said.startswith("Not without a sandbox, of .rebyte.toml: setup `echo > made`")
 
 
+@pytest.mark.slow
 def test_a_development_container_has_one(shop: Shop, bench: Bench) -> None:
     """Under the same trust, which says where it is from."""
     (shop.path / ".devcontainer.json").write_text('{"postCreateCommand": "echo dev > made"} // x')

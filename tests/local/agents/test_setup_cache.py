@@ -33,6 +33,7 @@ def commit(shop: Shop, name: str, text: str = "") -> str:
     return git(shop.path, "rev-parse", "HEAD").strip()
 
 
+@pytest.mark.slow
 def test_the_second_run_does_not_install_again(shop: Shop, bench: Bench) -> None:
     """Nor one at a later commit; and what is kept is in no patch."""
     shop.say(SAYS)
@@ -49,6 +50,7 @@ def test_the_second_run_does_not_install_again(shop: Shop, bench: Bench) -> None
     assert len(entries(bench)) == 1
 
 
+@pytest.mark.slow
 def test_what_an_agent_writes_reaches_no_other_run(shop: Shop, bench: Bench) -> None:
     """Not through its copy, nor through links that it leaves there, nor in a follow-up."""
     shop.say(SAYS)
@@ -58,6 +60,7 @@ def test_what_an_agent_writes_reaches_no_other_run(shop: Shop, bench: Bench) -> 
     assert run.answer == "one\none\nready"
 
 
+@pytest.mark.slow
 def test_what_a_branch_leaves_reaches_only_what_comes_after_it(shop: Shop, bench: Bench) -> None:
     """Its code has run in its setup, and that may be a stranger's."""
     shop.say(SAYS.replace("echo one", "cat answer.txt"))
@@ -73,6 +76,7 @@ def test_what_a_branch_leaves_reaches_only_what_comes_after_it(shop: Shop, bench
     assert len(entries(bench)) == 2
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_and_uploads_are_not_kept(shop: Shop, bench: Bench) -> None:
     shop.say(SAYS)
     (shop.path / "answer.txt").write_text("changed\n")
@@ -83,6 +87,7 @@ def test_uncommitted_changes_and_uploads_are_not_kept(shop: Shop, bench: Bench) 
     assert entries(bench) == []
 
 
+@pytest.mark.slow
 def test_what_the_setup_changes_is_kept_anew(shop: Shop, bench: Bench) -> None:
     shop.say('setup = "date +%N >> lib.txt; mkdir -p lib; echo x >> lib/count"\ncache = ["lib"]\n')
     for number in (1, 2, 3):
@@ -91,6 +96,7 @@ def test_what_the_setup_changes_is_kept_anew(shop: Shop, bench: Bench) -> None:
     assert len(entries(bench)) == 1
 
 
+@pytest.mark.slow
 def test_links_modes_and_hidden_files_are_as_they_were(shop: Shop) -> None:
     """As a virtual environment has them. A link that leads out is copied as a link."""
     make = "mkdir -p .venv/bin; ln -sf /usr/bin/env .venv/bin/env; echo x > .venv/bin/.x"
@@ -102,6 +108,7 @@ def test_links_modes_and_hidden_files_are_as_they_were(shop: Shop) -> None:
     assert shop.run(look, workspace="two").answer == first.answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trap", ["ln -s /home/agent lib", "ln -s ../../.. web; mkdir web/lib"])
 def test_a_link_in_the_place_of_a_folder_is_not_kept(shop: Shop, bench: Bench, trap: str) -> None:
     name = "web/lib" if "web" in trap else "lib"
@@ -124,6 +131,7 @@ def test_what_the_repository_has_is_its_own(shop: Shop, bench: Bench) -> None:
     assert entries(bench) == []
 
 
+@pytest.mark.slow
 def test_a_setup_that_fails_is_not_kept(shop: Shop, bench: Bench) -> None:
     """And the next try begins without what it left."""
     shop.say('setup = "test ! -e lib; mkdir lib; echo x > lib/x; test -e go"\ncache = ["lib"]\n')
@@ -141,6 +149,7 @@ for number in range(100):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_it_is_kept_leaves_nothing_half(shop: Shop, bench: Bench) -> None:
     """The next run installs again, and removes what the copy has left."""
     (shop.path / "many.py").write_text(MANY)
@@ -159,6 +168,7 @@ def test_a_kill_while_it_is_kept_leaves_nothing_half(shop: Shop, bench: Bench) -
     assert (again.answer, shop.output(again)) == ("6000", "")
 
 
+@pytest.mark.slow
 def test_runs_at_the_same_time(shop: Shop, bench: Bench) -> None:
     """Each has its copy, and what is kept is whole."""
     shop.say(SAYS)
@@ -170,6 +180,7 @@ def test_runs_at_the_same_time(shop: Shop, bench: Bench) -> None:
     assert sorted(path.name for path in (entry / "files/0").iterdir()) == ["one", "ready"]
 
 
+@pytest.mark.slow
 def test_old_entries_go(shop: Shop, bench: Bench) -> None:
     shop.say(SAYS.replace("echo one", "cat answer.txt"))
     for number in range(5):

@@ -118,6 +118,7 @@ def test_a_tool_at_work_is_no_stall(bench: Bench, tmp_path: Path) -> None:
     assert bench.run(agent, stall=0.5).answer == "codex printed nothing for 0.5s"
 
 
+@pytest.mark.slow
 def test_a_tool_that_opencode_does_not_tell_of_is_no_stall(bench: Bench, tmp_path: Path) -> None:
     """It prints a call when it has ended."""
     begin, done = ({"type": kind, "part": {"reason": "stop"}} for kind in

@@ -36,6 +36,7 @@ def put(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "read"),
     [
@@ -69,6 +70,7 @@ def test_a_memory_file_may_be_a_link(bench: Bench, user_home: Path, lister: str)
     assert seen(bench) == {".claude/CLAUDE.md": "linked"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Claude, Codex])
 def test_skills_of_the_repository_are_copied_as_git_has_them(
     kind: type[Adapter], bench: Bench, tmp_path: Path, lister: str

@@ -131,6 +131,7 @@ def test_rustup_has_its_toolchains(bench: Bench, user_home: Path) -> None:
     assert said(bench, command, "~/.cargo/bin") == "cargo build\nbin"
 
 
+@pytest.mark.slow
 def test_node_of_nvm_by_its_own_folder_and_by_a_link(bench: Bench, user_home: Path) -> None:
     """`npm` is a link to a script beside `bin`, which `node` runs; `current` is a link too."""
     prefix = user_home / ".nvm/versions/node/v22"
@@ -209,6 +210,7 @@ def test_what_a_link_leads_to_is_shown_alone(bench: Bench, user_home: Path) -> N
     assert ".env" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", [True, False])
 def test_a_cache_is_read_and_what_is_written_is_thrown_away(
     bench: Bench, user_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: bool

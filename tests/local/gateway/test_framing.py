@@ -95,6 +95,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_can_be_read_in_two_ways_is_refused(captured: Any, kind: str) -> None:
     _, server, gateway = captured
@@ -114,6 +115,7 @@ BAD_CHUNKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD_CHUNKS)
 def test_chunks_that_are_none_end_the_request(captured: Any, kind: str) -> None:
     """The model's server never sees an end of it."""

@@ -328,6 +328,7 @@ def test_a_model_that_is_no_name_is_left_out() -> None:
         assert read("openai", json.dumps({"model": name}).encode()).model is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "filling", "after"),
     [

@@ -62,6 +62,7 @@ def behind_proxy(
             yield gateway, heads, server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "asked"),
     [
@@ -96,6 +97,7 @@ def test_a_tunnel_to_an_allowed_host(tmp_path: Path, place: str, asked: str | No
     assert (entry.sent, entry.received, entry.refused) == (5, 5, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "entry"),
     [
@@ -125,6 +127,7 @@ def test_other_hosts_are_refused_with_what_would_allow_them(
     assert record.refusals(gateway.record) == {entry: record.RefusedHost(2, answer.message, option)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
@@ -189,6 +192,7 @@ def test_each_half_of_a_tunnel_ends_by_itself(tmp_path: Path) -> None:
         assert gateway.entries(1)[0].received == 5
 
 
+@pytest.mark.slow
 def test_a_tunnel_passes_more_than_sockets_hold_in_both_directions(tmp_path: Path) -> None:
     size = 20_000_000
 
@@ -207,6 +211,7 @@ def test_a_tunnel_passes_more_than_sockets_hold_in_both_directions(tmp_path: Pat
     assert (entry.sent, entry.received) == (size, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
@@ -272,6 +277,7 @@ def test_plain_http_goes_to_allowed_hosts(tmp_path: Path) -> None:
     assert (entry.host, entry.port, entry.path) == ("packages.example", 80, "/a%2Fb")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "address",
     [
@@ -300,6 +306,7 @@ def test_plain_http_goes_nowhere_else(tmp_path: Path, address: str) -> None:
     assert proxy.connections == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "[::]", "127.0.0.1."],

@@ -187,6 +187,7 @@ def test_the_real_key_takes_the_place_of_the_placeholder(tmp_path: Path) -> None
     assert (tmp_path / "requests.jsonl").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["wrong", KEY, None, "", PLACEHOLDER + "x"])
 def test_without_the_placeholder_nothing_reaches_the_model(tmp_path: Path, key: str | None) -> None:
     with (
@@ -200,6 +201,7 @@ def test_without_the_placeholder_nothing_reaches_the_model(tmp_path: Path, key: 
     assert (entry.status, entry.refused) == (401, answer.message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("credential", "sent"),
     [
@@ -235,6 +237,7 @@ def test_each_credential(
     assert {name: headers[name] for name in names & headers.keys()} == dict([sent])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "user", "expected"),
     [
@@ -333,6 +336,7 @@ def test_a_websocket_is_refused_so_that_the_agent_falls_back(tmp_path: Path) -> 
     assert server.connections == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
 def test_an_agent_that_ignores_no_proxy_finds_its_model(tmp_path: Path, host: str) -> None:
     """By a request with the whole address, and by a tunnel to the gateway itself."""
@@ -362,6 +366,7 @@ def test_an_agent_that_ignores_no_proxy_finds_its_model(tmp_path: Path, host: st
     assert len(server.requests) == 3
 
 
+@pytest.mark.slow
 def test_what_the_model_answers_is_cleaned(tmp_path: Path) -> None:
     headers = {
         "Alt-Svc": 'h3="evil.example:443"',
@@ -387,6 +392,7 @@ def test_what_the_model_answers_is_cleaned(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 300])
 def test_a_redirect_is_neither_followed_nor_handed_on(tmp_path: Path, status: int) -> None:
     location = f"https://evil.example/{KEY}?x"
@@ -426,6 +432,7 @@ def test_a_key_that_the_model_repeats_is_masked(tmp_path: Path) -> None:
     assert KEY.encode() not in answer.raw
 
 
+@pytest.mark.slow
 def test_tls_with_the_users_certificates(tmp_path: Path) -> None:
     made = certificate(tmp_path)
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
@@ -456,6 +463,7 @@ def test_a_server_that_cannot_be_reached(tmp_path: Path, number: int) -> None:
     assert KEY.encode() not in answer.raw + gateway.record.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:port", "http://", "ftp://model.example", "http://a b", "https://[x"]
 )
@@ -492,6 +500,7 @@ def test_plain_http_where_tls_was_expected(tmp_path: Path) -> None:
     assert answer.message.startswith("no TLS with localhost:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     [

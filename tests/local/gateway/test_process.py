@@ -82,6 +82,7 @@ def test_what_is_under_way_at_the_end_is_recorded(tmp_path: Path) -> None:
     assert entry.fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_end_it(tmp_path: Path, number: int) -> None:
     gateway = GatewayProcess(tmp_path)
@@ -102,6 +103,7 @@ def test_the_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
     assert KEY not in repr(model("https://model.example"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", f'{{"listener": "{KEY}"}}', f'{{"models": [{{"key": "{KEY}"}}]}}']
 )
@@ -160,6 +162,7 @@ def test_requests_per_minute_are_limited(tmp_path: Path) -> None:
         assert [bool(entry.refused) for entry in gateway.entries(5)] == [False] * 3 + [True] * 2
 
 
+@pytest.mark.slow
 def test_many_connections_at_once(tmp_path: Path) -> None:
     with (
         RawServer(json_reply({"ok": True})) as server,

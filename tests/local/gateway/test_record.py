@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from rebyte_cli.local.gateway.record import (
     BUDGET,
     LOGIN,
@@ -50,6 +52,7 @@ def test_control_characters_are_never_raw(tmp_path: Path) -> None:
         assert "\x1b" not in text
 
 
+@pytest.mark.slow
 def test_refusals_end_but_what_costs_is_recorded(tmp_path: Path) -> None:
     path = tmp_path / "record"
     record = RequestRecord(str(path))
@@ -66,6 +69,7 @@ def test_refusals_end_but_what_costs_is_recorded(tmp_path: Path) -> None:
         assert read(path)[-1] == went_out
 
 
+@pytest.mark.slow
 def test_refusals_of_one_kind_do_not_hide_those_of_another(tmp_path: Path) -> None:
     path = tmp_path / "record"
     record = RequestRecord(str(path))

@@ -24,6 +24,7 @@ GEMINI = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wire", ["own", "any"])
 @pytest.mark.parametrize(
     ("own", "target", "answer"),

@@ -77,6 +77,7 @@ def test_a_short_key(tmp_path: Path) -> None:
     assert b"sk-1234" not in answer.raw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["model.example", "packages.example"])
 def test_the_password_of_the_user_s_proxy(tmp_path: Path, host: str) -> None:
     with ScriptedServer(echo) as proxy:
@@ -148,6 +149,7 @@ def packed(name: str, body: bytes) -> Callable[[socket.socket], None]:
     return serve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKED)
 def test_a_compressed_answer_is_counted_and_masked(tmp_path: Path, name: str) -> None:
     with (
@@ -163,6 +165,7 @@ def test_a_compressed_answer_is_counted_and_masked(tmp_path: Path, name: str) ->
     assert (entry.usage["input_tokens"], entry.usage["output_tokens"]) == (1000, 2000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["br", "zstd", "gzip, gzip", "identity, gzip", "unknown"])
 def test_a_compression_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
     with (
@@ -174,6 +177,7 @@ def test_a_compression_that_cannot_be_read_is_refused(tmp_path: Path, name: str)
     assert answer.message == "localhost compresses its answer, which was not asked for"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [PACKED["gzip"][:-20], b"\x1f\x8bno", BODY])
 def test_a_broken_compression_cuts_the_answer(tmp_path: Path, body: bytes) -> None:
     with (

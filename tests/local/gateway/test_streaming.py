@@ -81,6 +81,7 @@ def test_each_piece_of_a_request_passes_at_once(tmp_path: Path) -> None:
         assert gateway.entries(1)[0].sent == 20 * 8
 
 
+@pytest.mark.slow
 def test_both_directions_at_the_same_time(tmp_path: Path) -> None:
     """A server that answers while it reads, with more in each direction than sockets hold."""
     size = 20 * MIB
@@ -150,6 +151,7 @@ def test_half_of_a_connection_is_enough_for_an_answer(tmp_path: Path) -> None:
         assert read_answer(sock).body == b"late"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "head",
     [CHUNKED + chunk(b"half"), HEAD + b"Content-Length: 10\r\n\r\nhalf"],
@@ -206,6 +208,7 @@ def test_an_answer_that_ends_with_the_connection(tmp_path: Path) -> None:
         assert gateway.ask().body == b"whole"
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_ends_the_models_answer(tmp_path: Path) -> None:
     left = threading.Event()
     noticed = threading.Event()
@@ -258,6 +261,7 @@ def resident(pid: int) -> int:
     raise LookupError(pid)
 
 
+@pytest.mark.slow
 def test_a_large_answer_takes_no_memory(tmp_path: Path) -> None:
     """200 MB to a client that reads slower than the server sends."""
     piece = b"data: " + b"x" * 65_000 + b"\n\n"

@@ -61,6 +61,7 @@ def entry_of(folder: Path, raw: bytes, path: str, body: bytes = b"{}") -> record
 CHAT_STREAM = b'data: {"model": "m", "choices": [{}]}\n\ndata: [DONE]\n\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "raw"),
     [
@@ -80,6 +81,7 @@ def test_an_answer_that_does_not_say_what_it_used(tmp_path: Path, path: str, raw
     assert (entry.uncounted, entry.is_open) == (MOST, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "raw"),
     [
@@ -116,6 +118,7 @@ def leave_early(gateway: GatewayProcess, wire: str) -> None:
         read_exactly(sock, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wire", PATHS)
 def test_the_rest_is_read_after_the_client_has_left(tmp_path: Path, wire: str) -> None:
     left = threading.Event()
