@@ -19,10 +19,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.servers import Answer, Hangup, Line, RawServer, Request, error_reply, json_reply
+
+if TYPE_CHECKING:
+    from tests.conftest import Done
 
 _TASK = re.compile(r"/v1/tasks/([\w-]+)(/content)?$")
 
@@ -191,6 +194,12 @@ def stamp(seconds: float) -> str:
     """A time as the API writes it."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def statuses(done: Done) -> list[str]:
+    """The statuses in the results of a batch, in the order of its lines."""
+    rows = sorted(done.documents, key=lambda row: int(row["line"]))
+    return [row["status"] for row in rows]
 
 
 def lines_of(text: str) -> list[dict[str, Any]]:

@@ -38,6 +38,21 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def introduce(home: Path) -> None:
+    """Tell git who the user is: Ada."""
+    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+
+
+# How the simulation changes what `with_answer` makes, and a check that tells it how to pass. The
+# check must not name the file, which it would protect then.
+HINT = "[[write=answer.txt:right]]"
+WRONG = "[[write=answer.txt:wrong]]"
+CHECK = (
+    "ls | grep ^ans | xargs grep -q right || "
+    "{ echo wrong answer; printf '[[write=%s.txt:right]]\\n' answer; exit 3; }"
+)
+
+
 def with_answer(folder: Path) -> Path:
     """A repository in a new folder, without a remote, whose `answer.txt` says `none`."""
     return _with_file(folder, "answer.txt", "none\n")

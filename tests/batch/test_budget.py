@@ -17,6 +17,7 @@ from rebyte_cli.api.token_usage import TokenPrice, TokenUsage
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks.budget import Budget, Spending
 from tests.conftest import Done
+from tests.farm import statuses
 from tests.waiting import eventually
 
 Run = Callable[..., Done]
@@ -30,11 +31,6 @@ def lines(home: Path) -> Path:
     file = home / "in.txt"
     file.write_text("".join(f"Line {number} {USING}\n" for number in range(1, 6)))
     return file
-
-
-def statuses(done: Done) -> list[str]:
-    rows = sorted(done.documents, key=lambda row: int(row["line"]))
-    return [row["status"] for row in rows]
 
 
 def tasks(run: Run) -> list[Any]:

@@ -14,19 +14,12 @@ import pytest
 
 from rebyte_cli.batch.state import LineState, LineTable, check_record
 from tests.conftest import COMMAND, Done
-from tests.repositories import with_answer
+from tests.repositories import CHECK, HINT, WRONG, with_answer
 from tests.tools import need_jail
 from tests.waiting import eventually
 
 Local = Callable[..., Done]
 
-HINT = "[[write=answer.txt:right]]"
-# It must not name the file, which it would protect then.
-CHECK = (
-    "ls | grep ^ans | xargs grep -q right || "
-    "{ echo wrong answer; printf '[[write=%s.txt:right]]\\n' answer; exit 3; }"
-)
-WRONG = "[[write=answer.txt:wrong]]"
 # A schema that does the same, and an answer that does not fit it.
 SCHEMA = {"type": "integer", "$comment": "[[say=7]]"}
 SAID = "[[say=seven]]"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Done
-from tests.farm import Farm, lines_of
+from tests.farm import Farm, statuses
 from tests.inside import inside
 from tests.servers import Request
 
@@ -36,11 +36,6 @@ def batch(home: Path) -> Batch:
         return inside("batch", "t.txt", "--text", *options, cwd=home, env=farm.env)
 
     return run
-
-
-def statuses(done: Done) -> list[str]:
-    rows = sorted(lines_of(done.out), key=lambda row: int(row["line"]))
-    return [row["status"] for row in rows]
 
 
 def test_no_more_run_at_a_time(batch: Batch) -> None:

@@ -24,7 +24,7 @@ from rebyte_cli.batch.journal import Journal, JournalFailed
 from rebyte_cli.history.history import History
 from rebyte_cli.output import progress
 from tests.conftest import COMMAND, Done
-from tests.farm import Farm, lines_of, stamp
+from tests.farm import Farm, lines_of, stamp, statuses
 from tests.inside import inside
 from tests.servers import Answer, Line, Request, closed_port, error_reply, json_reply, reset
 from tests.waiting import eventually
@@ -40,11 +40,6 @@ def batch(home: Path) -> Batch:
         return inside("batch", "t.txt", "--text", *options, cwd=home, env=farm.env)
 
     return run
-
-
-def statuses(done: Done) -> list[str]:
-    rows = sorted(lines_of(done.out), key=lambda row: int(row["line"]))
-    return [row["status"] for row in rows]
 
 
 def printed(stream: Any) -> str:

@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests import script_agent
 from tests.conftest import Done
 from tests.tools import need_jail
 
 Run = Callable[..., Done]
-AGENT = """#!/bin/sh
-# The prompt is what this agent does.
-sh -e; echo Done.
-"""
 SCRIPT = '[local.agents.mine]\ncommand = ["sh", "-s"]\n'  # runs its prompt
 
 
@@ -35,6 +32,12 @@ def with_agents(home: Path, local: Run, monkeypatch: pytest.MonkeyPatch) -> Call
     return configured
 
 
+def prompts_of(local: Run) -> list[str]:
+    """What the newest task was told."""
+    content = local("api", "GET", f"/tasks/{local('list', '-o', 'id').out.split()[0]}/content").json
+    return [prompt["userPrompt"] for prompt in content["prompts"]]
+
+
 @pytest.fixture
 def local_inside(inside: Run) -> Run:
     """As `local`, in this process."""
@@ -50,10 +53,5 @@ def agents(home: Path, local_inside: Run, monkeypatch: pytest.MonkeyPatch) -> Ru
     """The command in this process, with an agent `mine` that runs its prompt as a script."""
     need_jail(home)
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
-    program = home / "agent"
-    program.write_text(AGENT)
-    program.chmod(0o755)
-    config = home / ".config/rebyte/config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text(f'[local.agents.mine]\ncommand = ["{program}"]\n')
+    script_agent.install(home)
     return local_inside

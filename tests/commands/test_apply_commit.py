@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Done
 from tests.patch_farm import PatchFarm, patch_of
-from tests.repositories import git, snapshot
+from tests.repositories import git, introduce, snapshot
 
 Run = Callable[..., Done]
 CODE = "".join(f"line {number}\n" for number in range(20))
@@ -18,7 +18,7 @@ CODE = "".join(f"line {number}\n" for number in range(20))
 
 @pytest.fixture
 def farm(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PatchFarm]:
-    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    introduce(home)
     with PatchFarm() as farm:
         farm.shift = 5  # commits have whole seconds, and the task must be later than those here
         for name, value in farm.env.items():

@@ -10,19 +10,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import Done
-from tests.repositories import with_answer
+from tests.repositories import CHECK, HINT, WRONG, with_answer
 from tests.tools import need_jail
+
+from .conftest import prompts_of
 
 Local = Callable[..., Done]
 
-# A check that tells the simulation how to pass it.
-HINT = "[[write=answer.txt:right]]"
-# It must not name the file, which it would protect then.
-CHECK = (
-    "ls | grep ^ans | xargs grep -q right || "
-    "{ echo wrong answer; printf '[[write=%s.txt:right]]\\n' answer; exit 3; }"
-)
-WRONG = "[[write=answer.txt:wrong]]"
 NEVER = "ls | grep ^ans | xargs cat; exit 4"
 
 
@@ -47,18 +41,12 @@ def create(local: Local, prompt: str, *words: str) -> Done:
     return local("create", prompt, "-g", ".", "--wait", "-o", "json", *words)
 
 
-def prompts(local: Local) -> list[str]:
-    """What the newest task was told."""
-    content = local("api", "GET", f"/tasks/{local('list', '-o', 'id').out.split()[0]}/content").json
-    return [prompt["userPrompt"] for prompt in content["prompts"]]
-
-
 def test_the_first_try_passes(local: Local) -> None:
     done = create(local, HINT, "--check", CHECK)
     assert done.status == 0, done
     assert (done.json["status"], done.json["check"]["status"]) == ("completed", "passed")
     assert (done.json["check"]["tries"], done.json["check"]["exit"]) == (1, 0)
-    assert len(prompts(local)) == 1
+    assert len(prompts_of(local)) == 1
 
 
 def test_the_task_mends_what_the_check_says(local: Local) -> None:
@@ -66,7 +54,7 @@ def test_the_task_mends_what_the_check_says(local: Local) -> None:
     assert (done.status, done.json["check"]["status"], done.json["check"]["tries"]) == (
         0, "passed", 2
     ), done  # fmt: skip
-    first, second = prompts(local)
+    first, second = prompts_of(local)
     assert first == WRONG
     assert "fails with exit status 3" in second
     assert "(try 2 of 3)" in second
@@ -83,9 +71,9 @@ def test_one_that_never_passes(local: Local) -> None:
     assert found["output"] == "wrong"
     message = json.loads(done.err.splitlines()[-1])["error"]["message"]
     assert message.endswith("exited with status 4\nwrong")
-    assert len(prompts(local)) == 2
+    assert len(prompts_of(local)) == 2
     assert create(local, "[[write=answer.txt:x]]", "--check", NEVER, "--tries", "1").status == 10
-    assert len(prompts(local)) == 1
+    assert len(prompts_of(local)) == 1
 
 
 def test_a_run_that_fails_is_not_checked(local: Local) -> None:
@@ -148,7 +136,7 @@ def test_what_cannot_be_checked_is_refused_before_anything_is_sent(
     assert local("list", "-o", "json").json["data"] == []
     assert inside_local("-P", "local", "create", "Hello", "--wait").status == 0
     assert local("follow-up", "@last", "More", "--wait", "--check", "true").status == 2
-    assert len(prompts(local)) == 1
+    assert len(prompts_of(local)) == 1
 
 
 def test_nothing_to_check_with_is_an_error_of_the_check(local: Local, repository: Path) -> None:

@@ -19,7 +19,7 @@ from rebyte_cli.app import App
 from rebyte_cli.local.agents import overview
 from rebyte_cli.tasks import patch as patch_module
 from tests.conftest import Done, need_tool
-from tests.repositories import git
+from tests.repositories import git, introduce
 from tests.waiting import eventually
 
 Local = Callable[..., Done]
@@ -360,7 +360,7 @@ def test_a_branch_is_made_at_the_commit_that_the_run_started_from(
     agents: Local, repository: Path, home: Path
 ) -> None:
     """Whatever happened here since; below uncommitted changes that came along; after a sync."""
-    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    introduce(home)
     start = git(repository, "rev-parse", "HEAD").strip()
     plain = work(agents, repository).json
     assert agents("get", plain["id"], "-o", "json").json["baseCommit"] == start

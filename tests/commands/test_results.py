@@ -18,7 +18,7 @@ from rebyte_cli.local.agents.workspace import Workspace
 from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord, now
 from rebyte_cli.local.store import Store
 from tests.conftest import Done
-from tests.repositories import git
+from tests.repositories import git, introduce
 
 from .test_answer import parked
 from .test_webhook import deliver, listening
@@ -179,7 +179,7 @@ def landed(run: Run, tmp: Path, form: str) -> Done:
     """`land` of a patch, and of a task that has none."""
     task, repository = patched(run, tmp)
     git(repository, "commit", "-q", "--allow-empty", "-m", "Start")
-    (tmp / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    introduce(tmp)
     other = run("create", "Say hello [[run=2ms]]", "-o", "id").out.strip()
     done = run("land", task, other, "--branch", "all", "-o", form, cwd=repository)
     assert done.status == 10, done

@@ -13,6 +13,8 @@ from tests.conftest import Done
 from tests.repositories import with_answer
 from tests.tools import need_jail
 
+from .conftest import prompts_of
+
 Local = Callable[..., Done]
 
 # The simulation answers as the first of these words in a prompt says: at first that of the prompt,
@@ -35,12 +37,6 @@ def schema(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-def prompts(local: Local) -> list[str]:
-    """What the newest task was told."""
-    content = local("api", "GET", f"/tasks/{local('list', '-o', 'id').out.split()[0]}/content").json
-    return [prompt["userPrompt"] for prompt in content["prompts"]]
-
-
 def create(local: Local, prompt: str, *words: str) -> Done:
     return local("create", prompt, "--wait", "-o", "json", *words)
 
@@ -48,7 +44,7 @@ def create(local: Local, prompt: str, *words: str) -> Done:
 def test_an_answer_that_fits(local: Local, schema: Callable[..., str]) -> None:
     done = create(local, "How many? [[say=5]]", "--schema", schema())
     assert (done.status, done.json["output"]) == (0, 5), done
-    (prompt,) = prompts(local)
+    (prompt,) = prompts_of(local)
     assert prompt.startswith("How many? [[say=5]]\n\nYour final answer must be JSON")
     assert prompt.endswith(json.dumps(SCHEMA))
     only = create(local, "[[say=\\u0060\\u0060\\u0060]]", "--schema", schema({}), "--tries", "1")
@@ -60,7 +56,7 @@ def test_an_answer_that_fits(local: Local, schema: Callable[..., str]) -> None:
 def test_an_answer_that_does_not_is_told_so(local: Local, schema: Callable[..., str]) -> None:
     done = create(local, WRONG, "--schema", schema())
     assert (done.status, done.json["output"]) == (0, 7), done
-    first, second = prompts(local)
+    first, second = prompts_of(local)
     assert first.startswith(WRONG)
     assert "(try 2 of 3):\n\n- not JSON: " in second
     assert second.endswith(json.dumps(SCHEMA))
@@ -73,9 +69,9 @@ def test_one_that_never_fits(local: Local, schema: Callable[..., str]) -> None:
     error = json.loads(done.err.splitlines()[-1])["error"]
     assert (error["code"], error["exit"]) == ("schema_mismatch", 10)
     assert "fits the schema: not JSON: Expecting value" in error["message"]
-    assert len(prompts(local)) == 3
+    assert len(prompts_of(local)) == 3
     assert create(local, "[[fail]]", "--schema", schema()).status == 10
-    assert len(prompts(local)) == 1
+    assert len(prompts_of(local)) == 1
 
 
 @pytest.mark.slow
@@ -87,7 +83,7 @@ def test_follow_up_rerun_and_attempts(local: Local, schema: Callable[..., str]) 
     create(local, WRONG, "--schema", schema({"type": "string"}), "--tries", "1")
     done = local("rerun", "@last", *words, schema())
     assert (done.status, done.json["output"]) == (0, 7), done
-    assert prompts(local)[0].count("Your final answer must be") == 1
+    assert prompts_of(local)[0].count("Your final answer must be") == 1
     several = local("rerun", "@1", "@2", "--wait", "-o", "jsonl", "--schema", schema())
     assert [json.loads(line)["output"] for line in several.out.splitlines()] == [7, 7], several
     done = create(local, WRONG, "--attempts", "2", "--schema", schema())
@@ -100,7 +96,7 @@ def test_without_a_wait_it_is_only_asked_for(local: Local, schema: Callable[...,
     assert local("create", WRONG, "--schema", schema()).status == 0
     done = local("result", "@last", "--json-schema", schema(), "--wait")
     assert (done.status, done.out) == (10, "")
-    assert len(prompts(local)) == 1
+    assert len(prompts_of(local)) == 1
 
 
 def test_result(local: Local, schema: Callable[..., str]) -> None:
@@ -131,8 +127,8 @@ def test_with_a_check(inside_local: Local, home: Path, schema: Callable[..., str
     done = create(local, WRONG + "[[write=answer.txt:wrong]]", *words)
     assert done.status == 0, done
     assert (done.json["output"], done.json["check"]["tries"]) == (7, 2)
-    assert "with exit status 3" in prompts(local)[1]
-    assert "- not JSON" in prompts(local)[1]
+    assert "with exit status 3" in prompts_of(local)[1]
+    assert "- not JSON" in prompts_of(local)[1]
     done = create(local, f"{WRONG}{write}", *words, "--tries", "1")
     assert (done.status, done.json["check"]["status"], "output" in done.json) == (
         10, "passed", False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,6 @@ from tests.tools import need_jail
 
 Run = Callable[..., Done]
 PUSH = ("--push", "origin", "-o", "jsonl")
-
-
-@pytest.fixture
-def bench(home: Path, inside: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[LandBench]:
-    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
-    made = LandBench(home, inside)
-    with made.farm as farm:
-        for name, value in farm.env.items():
-            monkeypatch.setenv(name, value)
-        yield made
 
 
 @pytest.fixture

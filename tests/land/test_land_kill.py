@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -29,16 +28,6 @@ status=$?
 test "$left" != 0 || test "$(cat "{folder}/when")" != after || kill -9 $PPID
 exit $status
 """
-
-
-@pytest.fixture
-def bench(home: Path, inside: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[LandBench]:
-    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
-    made = LandBench(home, inside)
-    with made.farm as farm:
-        for name, value in farm.env.items():
-            monkeypatch.setenv(name, value)
-        yield made
 
 
 class Killer:

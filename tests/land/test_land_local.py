@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import script_agent
 from tests.conftest import Done
-from tests.repositories import git, small_repository, snapshot
+from tests.repositories import git, introduce, small_repository, snapshot
 from tests.tools import need_jail
 
-AGENT = """#!/bin/sh
-# The prompt is what this agent does.
-sh -e; echo Done.
-"""
 COUNT = "number=$(cut -d' ' -f1 total); echo $((number + 1)) by {0} > total; echo {0} > {0}.txt"
 
 
@@ -23,13 +20,8 @@ def local(home: Path, inside: Callable[..., Done], monkeypatch: pytest.MonkeyPat
     """A repository, and an agent `mine` that runs its prompt as a script."""
     need_jail(home)
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
-    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
-    program = home / "agent"
-    program.write_text(AGENT)
-    program.chmod(0o755)
-    config = home / ".config/rebyte/config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text(f'[local.agents.mine]\ncommand = ["{program}"]\n')
+    introduce(home)
+    script_agent.install(home)
     repository = small_repository(home / "repository")
     (repository / "total").write_text("0\n")
     git(repository, "add", "-A")
