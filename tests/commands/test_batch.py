@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from rebyte_cli.batch.throttle import Throttle
+from rebyte_cli.local.server import Service
 
 from ..conftest import Done
 from ..farm import Farm, lines_of
@@ -331,3 +334,12 @@ def test_a_table_and_the_reports_have_the_reason_without_the_id(
     inside_local("batch", "p.txt", "--text", "-q", "--report", "r.md")
     rows = [line for line in (home / "r.md").read_text().splitlines() if line.startswith("| ")]
     assert sum(line.endswith(r" | The prompt contains \[\[fail\]\]. |") for line in rows) == 2
+
+
+def test_the_pages_of_the_local_service_show_the_batch(local: Rebyte, home: Path) -> None:
+    (home / "p.txt").write_text("Say one [[run=0]]\nSay two [[run=0]] [[fail]]\n")
+    local("batch", "p.txt", "--text", "-q")
+    state = local("local", "status", "-o", "json").json["path"]
+    with Service(Path(state)) as service, urlopen(service.origin) as page:
+        shown = page.read().decode()
+    assert re.search(r'<a href="/\?batch=\w+">p.txt</a> 2 of 2 ended', shown)

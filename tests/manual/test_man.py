@@ -18,6 +18,7 @@ from rebyte_cli.manual.__main__ import generated, write
 from rebyte_cli.manual.builder import written
 from rebyte_cli.manual.facts import STATUSES
 from rebyte_cli.manual.roff import page
+from rebyte_cli.system import repository_file
 from tests.conftest import Done, need_tool
 from tests.inside import inside
 from tests.script_blocks import blocks, run
@@ -287,6 +288,53 @@ def test_the_examples_run(name: str, home: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         failed = "".join(pool.map(play, range(len(found))))
     assert not failed, failed
+
+
+# What a simulated run needs to be told to do what a block expects of an agent; a key is asked for
+# on a terminal (see tests/commands/test_auth.py).
+STEERED = {
+    '"Fix the login test"': '"Fix the login test [[write=login.py:fixed]]"',
+    '"Review the login code"': r'"Review the code [[say={\"findings\": [\"none\"] }]]"',
+    "rebyte auth login\n": "",
+}
+BEFORE = """
+git init -q -b main; git config user.name x; git config user.email x@example.com
+mkdir tests; echo true > tests/all; printf 'test:\\n\\tsh tests/all\\n' > Makefile
+git add -A; git commit -qm Start
+echo '{"type": "object", "required": ["findings"]}' > review.json
+id=$(rebyte create "[[ask]] Which?" -q -o id)
+rebyte create "Change it [[write=a.py:changed]] [[run=0]]" -g . --wait -q > /dev/null
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rebyte-api.7.md", "rebyte-check.7.md", "rebyte.1.md"])
+def test_blocks_about_repositories_and_questions_run(name: str, home: Path) -> None:
+    """As `test_the_examples_run`, each in a repository with a task that changed it."""
+    need_tool("jq")
+    need_jail(home)
+    for number, block in enumerate(blocks(written(name))):
+        script = block
+        for words, steered in STEERED.items():
+            script = script.replace(words, steered)
+        folder = home / str(number)
+        folder.mkdir()
+        state = {"REBYTE_PROFILE": "local", "REBYTE_STATE_DIR": str(folder / "state")}
+        done = run(BEFORE + script, folder, **state)
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_settings_of_the_pages_are_read(home: Path) -> None:
+    """Those of config.toml in one file, and those of a repository."""
+    file = home / ".config/rebyte/config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(blocks(written("rebyte-config.5.md"), "toml")))
+    listed = inside("profile", "list", "-o", "jsonl", cwd=home)
+    assert {"work", "staging"} <= {each["name"] for each in listed.documents}, listed
+    assert config.prices(file) == {"claude-sonnet-4-5": [3, 0.3, 15]}
+    (block,) = blocks(written("rebyte-check.7.md"), "toml")
+    settings = repository_file.parse(block.encode())
+    assert (settings.check, settings.protect) == ("make test", ("tests",))
 
 
 AGENT = """#!/bin/sh
