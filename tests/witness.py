@@ -182,6 +182,16 @@ class Caller:
         assert put(slot["uploadUrl"], content, {"Content-Type": kind}).status == 200
         return {"id": slot["id"], "filename": slot["filename"]}
 
+    def page_headers(self) -> dict[str, str]:
+        """The headers of a page that may act, in a browser that has opened a link with a key."""
+        link = self.service.pages_url.partition("?")[2]
+        answer = self.call("GET", f"//?{link}", check=False)
+        headers = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+        once = answer.headers["location"].partition("#enter=")[2].encode()
+        key = self.call("POST", "//actions", data=once, headers=headers, check=False)
+        assert key.status == 200, key
+        return {**headers, "Rebyte-Actions": key.raw.decode()}
+
     def put_artifact(self, workspace: str, filename: str, content: bytes) -> None:
         """POST /workspaces/{id}/artifacts: one file in a multipart body."""
         head = f'Content-Disposition: form-data; name="files"; filename="{filename}"'

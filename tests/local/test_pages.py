@@ -276,29 +276,16 @@ def test_batch_with_its_progress(caller: Caller, clock: Clock) -> None:
     ]
 
 
-def session(caller: Caller) -> dict[str, str]:
-    """The headers of a page that may act, in a browser that has opened a link."""
-    link = caller.service.pages_url.partition("?")[2]
-    answer = caller.call("GET", f"//?{link}", check=False)
-    headers = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
-    once = answer.headers["location"].partition("#enter=")[2].encode()
-    key = caller.call("POST", "//actions", data=once, headers=headers, check=False)
-    assert key.status == 200
-    again = caller.call("POST", "//actions", data=once, headers=headers, check=False)
-    assert again.status == 403
-    return {**headers, "Rebyte-Actions": key.raw.decode()}
-
-
 def browse(caller: Caller, path: str) -> str:
     """The HTML of a page in a browser that has opened a link."""
-    return caller.call("GET", f"/{path}", headers=session(caller), check=False).raw.decode()
+    return caller.call("GET", f"/{path}", headers=caller.page_headers(), check=False).raw.decode()
 
 
 def test_follow_up_answer_and_cancel_from_the_page(caller: Caller, clock: Clock) -> None:
     task = caller.create("Ask [[ask]] [[run=0]]")["id"]
     clock.advance(1)
     caller.key = None
-    headers = session(caller)
+    headers = caller.page_headers()
     html = browse(caller, f"/run/{task}")
     message, action = re.findall(r'data-message="(\w+)" data-action="(\d+)"', html)[0]
     assert "Go on Take the default." in text(html)
@@ -322,7 +309,12 @@ def test_only_a_page_of_this_port_acts(caller: Caller) -> None:
     task = caller.create("Go on [[run=1h]]")["id"]
     path, host = f"//run/{task}/cancel", caller.service.origin.removeprefix("http://")
     caller.key = None
-    good = session(caller)
+    good = caller.page_headers()
+    link = caller.service.pages_url.partition("?")[2]
+    once = caller.call("GET", f"//?{link}", check=False).headers["location"].partition("=")[2]
+    for status, headers in ((403, {}), (200, good), (403, good)):  # with the cookie, and once
+        answer = caller.call("POST", "//actions", data=once.encode(), headers=headers, check=False)
+        assert answer.status == status
     assert caller.call("GET", path, headers=good, check=False).status == 405
     for status, changed in (
         (403, {"Rebyte-Actions": ""}),

@@ -153,9 +153,7 @@ def test_events_are_streamed_as_they_are_recorded(machine: Machine) -> None:
 
 def page(machine: Machine, task: str) -> str:
     """The page of a task, as a browser with the link that `local serve` prints gets it."""
-    link = machine.own.service.pages_url.partition("?")[2]
-    given = machine.own.call("GET", f"//?{link}", check=False).headers["set-cookie"]
-    headers = {"Cookie": given.partition(";")[0]}
+    headers = machine.own.page_headers()
     return machine.own.call("GET", f"//run/{task}", headers=headers, check=False).raw.decode()
 
 
@@ -166,6 +164,15 @@ def test_the_page_shows_what_a_program_prints_as_it_comes_and_then_once(start: S
         (machine.state / "workspaces" / created["workspaceId"] / "code/go").touch()
         assert machine.wait(created["id"])["finalResult"] == "one\ntwo"
         assert page(machine, created["id"]).count("two") == 1
+
+
+def test_a_page_sends_a_follow_up_to_the_agent_of_the_task(machine: Machine) -> None:
+    created = machine.own.create("Say hello", executor="mine")["id"]
+    machine.wait(created)
+    headers, body = machine.own.page_headers(), {"prompt": "Say more", "executor": "codex"}
+    path = f"//run/{created}/prompts"
+    assert machine.own.call("POST", path, body, headers=headers, check=False).status == 201
+    assert machine.wait(created)["finalResult"] == "Say more"
 
 
 @pytest.mark.slow
