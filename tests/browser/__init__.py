@@ -1,1 +1,1 @@
-"""Tests of the local service's pages, and of a batch's report, in a real browser: `make browser`."""
+"""Tests of the local service's pages and a batch's report in a real browser: `make browser`."""
