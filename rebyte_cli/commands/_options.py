@@ -418,6 +418,16 @@ label_option = click.option(
     shell_complete=completer("labels"),
     help="Label the task on this machine; repeatable.",
 )
+time_span_options = together(
+    click.option(
+        "--since",
+        metavar="WHEN",
+        help="Only tasks created after a date (2026-02-09) or within 7d, 12h, 30m; or today.",
+    ),
+    click.option(
+        "--until", metavar="WHEN", help="Only tasks created before this; same formats as --since."
+    ),
+)
 full_ids_option = click.option(
     "--full-ids", is_flag=True, help="Show whole ids in a table on a terminal."
 )

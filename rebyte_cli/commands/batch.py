@@ -622,9 +622,8 @@ class BatchView(NamedTuple):
         # A short command lets the collector come late; a batch lasts, and would keep what the
         # local service in this process has answered. What was imported stays, so it need not be
         # looked at again and again.
-        if hasattr(gc, "freeze"):  # PyPy has none of these
-            gc.freeze()
-            gc.set_threshold(5000, 20, 20)
+        gc.freeze()
+        gc.set_threshold(5000, 20, 20)
         places: list[OpenPlace] = []
         began = time.monotonic()
         with self.batch.held(options, **more) as runner:

@@ -12,7 +12,14 @@ from ..app import App
 from ..errors import BadUsage, Next, RebyteError
 from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
-from ._options import Choice, Number, completer, full_ids_option, label_filter_option
+from ._options import (
+    Choice,
+    Number,
+    completer,
+    full_ids_option,
+    label_filter_option,
+    time_span_options,
+)
 from ._places import PlaceList, PlaceName, apps_of, shortened
 
 STATUSES = ("running", "queued", "limited", "waiting", "completed", "failed", "canceled")
@@ -83,14 +90,7 @@ def _flat(
 )
 @label_filter_option
 @click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
-@click.option(
-    "--since",
-    metavar="WHEN",
-    help="Only tasks created after a date (2026-02-09) or within 7d, 12h, 30m; or today.",
-)
-@click.option(
-    "--until", metavar="WHEN", help="Only tasks created before this; same formats as --since."
-)
+@time_span_options
 def command(
     app: App,
     limit: int | None,

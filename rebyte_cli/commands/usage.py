@@ -10,6 +10,7 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import USAGE_SUM, RecordList
 from ._base import define
+from ._options import time_span_options
 
 GROUPS = ("executor", "model", "repository", "day")
 _LABEL = "label:"
@@ -22,14 +23,7 @@ def _group(_ctx: click.Context, _param: click.Parameter, value: str | None) -> s
 
 
 @define("usage", kind=USAGE_SUM, statuses=())
-@click.option(
-    "--since",
-    metavar="WHEN",
-    help="Only tasks created after a date (2026-02-09) or within 7d, 12h, 30m; or today.",
-)
-@click.option(
-    "--until", metavar="WHEN", help="Only tasks created before this; same formats as --since."
-)
+@time_span_options
 @click.option(
     "--by",
     "group",

@@ -57,11 +57,11 @@ class Examination:
             Check("version", self.version),
             Check("programs", self.programs, needed=False),
             Check("config", self.config),
-            Check("profile", self.profile),
+            Check("profile", self._with_settings(self.profile)),
             Check("variables", self.variables, needed=False),
-            Check("key", self.key, seconds=API_SECONDS),
-            Check("api", self.api, seconds=API_SECONDS + 2),
-            Check("proxy", self.proxy),
+            Check("key", self._with_settings(self.key), seconds=API_SECONDS),
+            Check("api", self._with_settings(self.api), seconds=API_SECONDS + 2),
+            Check("proxy", self._with_settings(self.proxy)),
             Check("tls", self.tls),
             Check("keyring", self.keyring, needed=False),
             Check("state", self.state),
@@ -126,11 +126,8 @@ class Examination:
         shown = str(config.path) if details["exists"] else f"{config.path} (none yet)"
         return Finding("ok", shown, details=details)
 
-    def profile(self) -> Finding:
+    def profile(self, settings: Settings) -> Finding:
         """The profile and the base URL that a command would use."""
-        settings = self._settings()
-        if settings is None:
-            return self._unknown()
         where = "on this machine" if settings.is_local else settings.base_url.value
         return Finding(
             "ok",
@@ -169,11 +166,8 @@ class Examination:
 
     # The account
 
-    def key(self) -> Finding:
+    def key(self, settings: Settings) -> Finding:
         """Where the key comes from; the key itself is never shown."""
-        settings = self._settings()
-        if settings is None:
-            return self._unknown()
         source = self._find_key(settings).source
         return Finding("ok", source, details={"source": source})
 
@@ -194,11 +188,8 @@ class Examination:
                 raise self._key
             return self._key
 
-    def api(self) -> Finding:
+    def api(self, settings: Settings) -> Finding:
         """Whether the API answers and takes the key."""
-        settings = self._settings()
-        if settings is None:
-            return self._unknown()
         if settings.is_local:
             return Finding("ok", "the local service starts with each command")
         from ..config.credentials import FoundKey
@@ -226,11 +217,8 @@ class Examination:
 
     # The network
 
-    def proxy(self) -> Finding:
+    def proxy(self, settings: Settings) -> Finding:
         """The proxy that requests would go through."""
-        settings = self._settings()
-        if settings is None:
-            return self._unknown()
         if settings.is_own_service:
             return Finding("ok", "none: it is for HTTP, which no request uses here")
         from ..api.connection import ConnectionPool
@@ -249,8 +237,7 @@ class Examination:
 
     def tls(self) -> Finding:
         """The certificates that are trusted."""
-        settings = self._settings()
-        bundle = None if settings is None else settings.ca_bundle.value
+        bundle = None if self._config_error else self._app.settings.ca_bundle.value
         from ..api.connection import make_context
 
         make_context(bundle)
@@ -366,20 +353,6 @@ class Examination:
             return Finding("warning", f"{shown}, in which {gaps}", hint, details)
         return Finding("ok", shown, details=details)
 
-    # Settings that cannot be read
-
-    def _settings(self) -> Settings | None:
-        """The settings; None where config.toml is the reason that there are none.
-
-        Raises what is wrong with the settings themselves.
-        """
-        if self._config_error is not None:
-            return None
-        if self._settings_error is not None:
-            raise self._settings_error
-        settings: Settings = self._app.settings
-        return settings
-
     def repository(self) -> Finding:
         """What the `.rebyte.toml` of the repository here asks for, and whether it is trusted."""
         from ..system import git, repository_file, trust
@@ -403,8 +376,22 @@ class Examination:
         hint = "To have it obeyed: " + Next("local", "trust")
         return Finding("warning", f"not trusted: {said}", hint, details)
 
-    def _unknown(self) -> Finding:
-        return Finding("warning", "not checked, since the configuration cannot be read")
+    # Settings that cannot be read
+
+    def _with_settings(self, check: Callable[[Settings], Finding]) -> Callable[[], Finding]:
+        """A check of the settings, which says so where config.toml is why there are none.
+
+        It raises what is wrong with the settings themselves.
+        """
+
+        def run() -> Finding:
+            if self._config_error is not None:
+                return Finding("warning", "not checked, since the configuration cannot be read")
+            if self._settings_error is not None:
+                raise self._settings_error
+            return check(self._app.settings)
+
+        return run
 
 
 def _error_of(read: Callable[[], Any]) -> RebyteError | None:

@@ -219,14 +219,11 @@ class History:
 
     def is_deleted(self, task_id: str) -> bool:
         """Whether a task was deleted from here."""
-        sql = "SELECT deleted FROM tasks WHERE origin = ? AND id = ?"
-        return any(row["deleted"] for row in self._lenient.rows(sql, self.origin, task_id))
+        return bool(self._of_task("deleted", task_id))
 
     def prompt_digest(self, task_id: str) -> str | None:
         """What stands for the prompt that a task was created with; None if it is not known."""
-        sql = "SELECT prompt_digest FROM tasks WHERE origin = ? AND id = ? AND NOT deleted"
-        rows = self._lenient.rows(sql, self.origin, task_id)
-        return text_of(rows[0]["prompt_digest"]) if rows else None
+        return text_of(self._of_task("prompt_digest", task_id))
 
     def tasks_as_asked(self, digest: str, body_digest: str) -> list[str]:
         """The ids of the tasks that were created by the same request, newest first."""
@@ -278,9 +275,15 @@ class History:
 
     def workspace_of(self, task_id: str) -> str | None:
         """The workspace that a task was given, or None when it is not known."""
-        sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"
+        return text_of(self._of_task("workspace_id", task_id))
+
+    def _of_task(
+        self, column: Literal["deleted", "prompt_digest", "workspace_id"], task_id: str
+    ) -> Any:
+        """One column of a task; None if the task is not known."""
+        sql = f"SELECT {column} FROM tasks WHERE origin = ? AND id = ?"  # noqa: S608 -- one of three
         rows = self._lenient.rows(sql, self.origin, task_id)
-        return text_of(rows[0]["workspace_id"]) if rows else None
+        return rows[0][0] if rows else None
 
     def knows(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that were created from here, with the history on or off."""

@@ -127,7 +127,7 @@ def list_page(context: Context, request: HttpRequest) -> HttpResponse:
     tasks, total = newest(context, request, limit, offset)
     now = context.store.now()
     with context.store.read() as db:
-        data = [_row(context, task, now) | _queue(db, task, now) for task in tasks]
+        data = [_row(context, task, now) | task.queue(db, now) for task in tasks]
     return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
 
 
@@ -171,7 +171,7 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     with context.store.read() as db:
         task = load_task(db, caller_of(context, request), task_id)
         now = context.store.now()
-        row = _row(context, task, now) | _queue(db, task, now)
+        row = _row(context, task, now) | task.queue(db, now)
         ended_by = task.runs[-1].ended_by(db) if task.status(now) == "failed" else None
     document: JsonObject = {
         "id": row["id"],
@@ -290,10 +290,6 @@ def _usage(used: RunUsage) -> JsonObject:
         "costUsd": used.cost_usd,
         **({"uncountedRequests": used.uncounted} if used.uncounted else {}),
     }
-
-
-def _queue(db: sqlite3.Connection, task: TaskRecord, now: int) -> JsonObject:
-    return task.queue(db, now)
 
 
 def _order(context: Context, body: JsonObject) -> PromptBody:

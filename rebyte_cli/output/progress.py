@@ -131,6 +131,17 @@ def _every(action: Callable[[], None], delay: float, period: float, stopped: Eve
     return thread
 
 
+@contextmanager
+def _noted(console: Console, line: Callable[[], str], interval: float) -> Iterator[None]:
+    """Print a line every `interval` seconds while the block runs."""
+    stopped = Event()
+    _every(lambda: note(console, line()), interval, interval, stopped)
+    try:
+        yield
+    finally:
+        stopped.set()
+
+
 def _rich_console(console: Console, *, on_out: bool = False) -> RichConsole:
     from rich.console import Console as RichConsole
 
@@ -290,12 +301,9 @@ def wait_spinner(
         if console.quiet or console.live:
             yield shown
             return
-        stopped, began = Event(), clock()
-        _every(lambda: note(console, shown.line(clock() - began)), interval, interval, stopped)
-        try:
+        began = clock()
+        with _noted(console, lambda: shown.line(clock() - began), interval):
             yield shown
-        finally:
-            stopped.set()
 
 
 # Progress bar
@@ -431,12 +439,8 @@ def batch_board(
         with shown(Region(console, board.make), console, DELAY, 0.2):
             yield
         return
-    stopped = Event()
-    _every(lambda: note(console, board.summary(standing(0))), interval, interval, stopped)
-    try:
+    with _noted(console, lambda: board.summary(standing(0)), interval):
         yield
-    finally:
-        stopped.set()
 
 
 class BatchBoard:

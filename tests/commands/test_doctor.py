@@ -51,8 +51,8 @@ def test_all_checks_pass(inside: Run, well: Path) -> None:
     assert "and accepts the key" in found["api"]["message"]
     assert found["keyring"]["status"] == "ok"  # usable, or not needed
     assert found["editor"]["message"] == "cat (EDITOR)"
-    assert found["variables"]["details"]["read"] == ["REBYTE_API_KEY", "REBYTE_API_URL",
-                                                     "REBYTE_LOCAL_AGENTS"]  # fmt: skip
+    read = ["REBYTE_API_KEY", "REBYTE_API_URL", "REBYTE_LOCAL_AGENTS", "REBYTE_PAGER"]
+    assert found["variables"]["details"]["read"] == read
     assert os.environ["REBYTE_API_KEY"] not in done.out + done.err
     assert {path: path.stat().st_mtime_ns for path in well.rglob("*")} == before
 
