@@ -54,13 +54,12 @@ CHILD = """
 import os, time
 from datetime import timedelta
 passed, wrong = float(os.environ["PASSED"]), float(os.environ["WRONG"])
-from rebyte_cli import clock
 from rebyte_cli.api import calls
-from rebyte_cli.once import clock as once_clock, search
+from rebyte_cli.once import search, server_clock
 from rebyte_cli.tasks import create
-since_boot, local_now = clock.since_boot, once_clock.local_now
-calls.since_boot = once_clock.since_boot = lambda: since_boot() + passed
-once_clock.local_now = lambda: local_now() + timedelta(seconds=passed + wrong)
+since_boot, local_now = server_clock.since_boot, server_clock.local_now
+calls.since_boot = server_clock.since_boot = lambda: since_boot() + passed
+server_clock.local_now = lambda: local_now() + timedelta(seconds=passed + wrong)
 search.LOOK_FOR = create.LATE = 0.1
 create.LATE = 0.2
 create.create.__kwdefaults__.update(look_for=0.1, sleep=lambda s: time.sleep(min(s, 0.02)))
@@ -88,6 +87,8 @@ class Trial:
         self.strangers = luck.choice([0, 0, 1, 3])
         farm.shows = luck.choice([*REWRITES.values(), *[lambda prompt: prompt] * 6])
         farm.skew = luck.choice([0.0, 0.0, 3.0, -5.0, *(-zone * HOUR for zone in ZONES)])
+        # Of each machine behind the service: which one answers changes with each create.
+        self.skews = luck.choice([*[[farm.skew]] * 4, [0.0, -5 * HOUR], [0.0, 30 * HOUR]])
         farm.is_naive, farm.tells_time = luck.random() < 0.3, luck.random() < 0.85
         clocks.wrong = luck.choice([0.0, 0.0, -21 * HOUR, 21 * HOUR, -1000.0])
         self.glitches = luck.random() < 0.4
@@ -99,6 +100,7 @@ class Trial:
         luck = self.luck
         if request.method == "POST":
             prompt = request.json["prompt"]
+            self.farm.skew = luck.choice(self.skews)
             if prompt not in self.prompts:
                 return None
             self.tried[prompt] = self.tried.get(prompt, 0) + 1
@@ -145,6 +147,7 @@ class Trial:
             stderr=subprocess.PIPE,
         ) as self.process:
             out, err = self.process.communicate(timeout=60)
+        assert self.tried, err.decode()
         return Done(self.process.returncode, out.decode(), err.decode())
 
     def later(self, seconds: float) -> None:
