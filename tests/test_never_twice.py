@@ -395,6 +395,40 @@ def test_case_82_for_once_too(place: Place, skew: float) -> None:
     assert place.made == 1
 
 
+@pytest.mark.parametrize("hours", [-30.0, -5.0, 3.0])
+def test_case_82_the_dates_of_two_machines_differ(
+    place: Place, command: Command, hours: float
+) -> None:
+    """One was right when a task was created; the one that timed the lost request is not."""
+    assert place.run("create", "Something of ours", "--once", "z").status == 0
+    place.later(MINUTE)
+    place.farm.skew = hours * 3600
+    lose_one(place, command)
+    place.later(20 * MINUTE)
+    assert command(place).status in (0, 6)
+    assert place.farm.made[PROMPT] == 1
+
+
+@pytest.mark.parametrize("shown", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
+def test_case_82_a_task_without_a_time(place: Place, command: Command, shown: str) -> None:
+    """Go writes its zero time so. It stays in the history, and must not end a later search."""
+    place.farm._make({"prompt": "Something else"})
+    make = place.farm._make
+
+    def without_time(body: dict[str, Any]) -> dict[str, Any]:
+        task = make(body)
+        task["createdAt"] = shown
+        return task
+
+    place.farm._make = without_time  # type: ignore[method-assign]
+    assert place.run("create", "Something of ours", "--once", "z").status == 0
+    lose_one(place, command)
+    place.farm._make = make  # type: ignore[method-assign]
+    place.later(20 * MINUTE)
+    assert command(place).status == 6
+    assert place.farm.made[PROMPT] == 1
+
+
 ZONES = [2.0, 5.5, 14.0, -2.0, -8.0]  # hours
 
 

@@ -31,7 +31,10 @@ SKEW = timedelta(seconds=2)  # between the machines behind one API
 LIFE = timedelta(minutes=15)
 # How far `createdAt` may be from `Date` without anybody being able to notice.
 ROOM = timedelta(hours=1)
+# A year beyond these is no time: programs write 0001 or 9999 where they have none.
+YEARS = range(1900, 2200)
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # RFC 9557 style tags after the time, e.g. 2026-02-09T10:30:00.000Z[boot=0123abcd][up=4711.123].
 _TAG = re.compile(r"\[([a-z]+)(?:=([^\]]*))?\]")
 
@@ -101,6 +104,9 @@ class ServerClock:
         self._behind = timedelta(0)  # the most by which `createdAt` was seen behind `Date`
         self._ahead = timedelta(0)
         self._is_compared = False  # whether it was seen for something of ours
+        # By what the `Date` of these was ahead of the time since a boot, by its name, and of the
+        # local clock ("local"): the least and the most.
+        self._dates: dict[str, tuple[timedelta, timedelta]] = {}
         self._seen: dict[str, float] = {}  # when timestamps of other boots were first read
 
     def now(self) -> datetime | None:
@@ -209,13 +215,14 @@ class ServerClock:
             first, last = min(times) - behind, max(times) + LIFE + ahead
             return Window(first, last, floor, None, floor, None, newest)
         span = self._span(written)
-        until = (span.latest or sent.latest) + LIFE + ahead + room
+        ours_ahead, ours_behind = self._apart(stamp)
+        until = (span.latest or sent.latest) + LIFE + ahead + room + ours_behind
         if sent.earliest is None:
             slack = ROOM if now is None else behind
             first, last, since = sent.latest - slack, sent.latest + slack + LIFE, None
         else:
             first, last = sent.latest - behind, sent.latest + LIFE + ahead
-            since = (span.earliest or sent.earliest) - behind - room
+            since = (span.earliest or sent.earliest) - behind - room - ours_ahead
         ceiling = until if self._is_compared else None
         if floor is None:
             floor = since if self._is_compared else None
@@ -252,6 +259,21 @@ class ServerClock:
         self._is_compared = True
         self._behind = max(self._behind, stamp.time - created)
         self._ahead = max(self._ahead, created - stamp.time)
+        for name, date in _ahead_of(stamp).items():
+            least, most = self._dates.get(name, (date, date))
+            self._dates[name] = min(least, date), max(most, date)
+
+    def _apart(self, stamp: _Timestamp) -> tuple[timedelta, timedelta]:
+        """By how much the `Date` of a timestamp is ahead of, and behind, those that were compared.
+
+        Each machine behind an API may have a clock of its own: what one showed of `createdAt` says
+        as much less about a request that another one timed.
+        """
+        for name, date in _ahead_of(stamp).items():
+            if name in self._dates:
+                least, most = self._dates[name]
+                return max(timedelta(0), date - least), max(timedelta(0), most - date)
+        return timedelta(0), timedelta(0)
 
 
 def is_past(client: RebyteClient, written: Any, seconds: float) -> bool:
@@ -271,6 +293,8 @@ def parse_time(written: Any) -> datetime | None:
         moment = datetime.fromisoformat(written)
     except ValueError:
         return None
+    if moment.year not in YEARS:
+        return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -282,6 +306,17 @@ def without_tags(written: str) -> str:
 def local_now() -> datetime:
     """The time of this machine (UTC), right or wrong."""
     return datetime.now(UTC)
+
+
+def _ahead_of(stamp: _Timestamp) -> dict[str, timedelta]:
+    """By what the server's time in a timestamp is ahead of the clocks here, the surest first."""
+    found = {}
+    if stamp.time is not None and stamp.is_server and not stamp.is_bound:
+        if stamp.boot is not None:
+            found[stamp.boot] = stamp.time - _EPOCH - timedelta(seconds=stamp.up)
+        if stamp.local is not None:
+            found["local"] = stamp.time - stamp.local
+    return found
 
 
 def _boot_tags(boot: str | None, up: float) -> str:

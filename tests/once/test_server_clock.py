@@ -334,6 +334,40 @@ def test_observed_skew_widens_the_window(clocks: Clocks) -> None:
     assert widest.last == NOON + 2 * LIFE + SKEW + timedelta(hours=1.75)
 
 
+@pytest.mark.parametrize("hours", [-30, -5, 3])
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_a_comparison_is_of_one_date_and_not_of_others(
+    clocks: Clocks, hours: int, rebooted: bool
+) -> None:
+    """Two machines behind one API: one told the time of a task, another that of a lost request."""
+    wrong = timedelta(hours=hours)
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", clocks.clock.timestamp())
+    if rebooted:
+        clocks.reboot()
+    clocks.run(MINUTE)
+    assert clocks.server is not None
+    clocks.server += wrong
+    written = clocks.clock.timestamp()
+    clocks.run(20 * MINUTE)
+    window = clocks.clock.window(written).proven
+    assert window.since is not None
+    assert window.until is not None
+    assert window.since <= NOON + MINUTE <= window.until
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", clocks.clock.timestamp())
+    again = clocks.clock.window(written).proven
+    assert (again.since, again.until) <= (window.since, again.until)
+
+
+@pytest.mark.parametrize("written", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00"])
+def test_what_stands_for_no_time_tells_nothing(clocks: Clocks, written: str) -> None:
+    stamp = clocks.clock.timestamp({"id": "t1", "createdAt": written})
+    clocks.clock.observe(written, stamp)
+    window = clocks.clock.window(stamp)
+    assert (window.first, window.last) == (NOON - SKEW, NOON + LIFE + SKEW)
+    assert window.proven.since is None
+    assert parse_time(written) is None
+
+
 def test_no_time_proves_anything_before_the_clocks_are_compared(clocks: Clocks) -> None:
     written = clocks.clock.timestamp()
     window = clocks.clock.window(written)
