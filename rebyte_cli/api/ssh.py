@@ -33,6 +33,7 @@ GREETING_SECONDS = 60.0  # where the caller has no limit
 STAY_SECONDS = 60  # that the shared connection outlives the last command
 LONGEST_FOLDER = 45  # bytes, of the folder of a socket whose name ssh makes of 58 more
 LINES_KEPT = 20  # of what ssh says
+LONGEST_LINE = 4096  # bytes; of a longer one, the rest is dropped
 END_SECONDS = 2.0
 # Codes of errors that say that there is no service at the other end.
 NO_SERVICE = frozenset({"no_rebyte_there", "other_version"})
@@ -231,7 +232,11 @@ class _Said:
     def _read(self) -> None:
         assert self._stream is not None
         with self._stream:
-            for line in self._stream:
+            is_rest = False
+            while line := self._stream.readline(LONGEST_LINE):
+                is_rest, is_dropped = not line.endswith(b"\n"), is_rest
+                if is_dropped:
+                    continue
                 text = line.decode("utf-8", "replace").strip()
                 if not text:
                     continue

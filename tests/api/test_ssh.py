@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from rebyte_cli.api.ssh import SshConnector
 from tests.conftest import Done
 from tests.fork_server import commands
 from tests.local.agents.bench import need_jail
 from tests.repositories import git, small_repository
 from tests.ssh_host import SshHost
+from tests.waiting import eventually
 
 Run = Callable[..., Done]
 
@@ -136,6 +140,31 @@ def test_a_machine_that_cannot_be_used(
     assert done.status == status, done
     assert problem in done.err
     assert len(done.err.strip().splitlines()) <= 2
+
+
+def test_a_machine_that_never_ends_its_line(tmp_path: Path, home: Path) -> None:
+    """What it says on standard error is kept for a message, and must not fill the memory."""
+    endless = "echo rebyte-connect 1 x; head -c 200M /dev/zero >&2; exit 3"
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\n{endless}\n")
+    (tmp_path / "ssh").chmod(0o755)
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        to_box = SshConnector("box", ["rebyte"], folders=[], interactive=False, note=said.append)
+        tracemalloc.start()
+        with to_box.connect(("127.0.0.1", 1), 60.0) as wire:
+            assert wire.recv(1) == b""
+            eventually(lambda: not is_being_read(), what="the end of what it says")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    to_box.stop()
+    assert most < 20 << 20
+    assert all(len(line) < 10_000 for line in said)
+
+
+def is_being_read() -> bool:
+    """Whether a thread still reads what an ssh says."""
+    return any(thread.name == "rebyte-ssh" for thread in threading.enumerate())
 
 
 def test_what_is_only_for_this_machine_says_so(on_box: Run) -> None:
