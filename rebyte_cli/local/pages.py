@@ -48,9 +48,13 @@ HEAD = """
 
 
 def recognize(context: Context, request: HttpRequest) -> None:
-    """Treat a browser that has the page key as one that has the machine's own, for pages only."""
+    """Treat a browser that has the page key as one that has the machine's own, for pages only.
+
+    It sends its cookie to whatever listens at this address, servers of other users among them.
+    """
     given = request.cookies.get(_cookie(request), "")
-    if given and compare_digest(given.encode(), context.permission.page_key().encode()):
+    is_known = given and compare_digest(given.encode(), context.permission.page_key().encode())
+    if is_known and not visits.is_of_another_user(request.environ["rebyte.socket"]):
         request.environ["rebyte.key"] = context.permission.own_key()
 
 

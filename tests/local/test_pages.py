@@ -435,25 +435,51 @@ import os, socket, sys
 os.setgid(65534), os.setuid(65534)
 with socket.socket() as wire:
     wire.connect(("127.0.0.1", int(sys.argv[1])))
-    head = f"GET /?{sys.argv[2]} HTTP/1.0\\r\\nHost: 127.0.0.1:{sys.argv[1]}\\r\\n\\r\\n"
+    head = f"GET {sys.argv[2]} HTTP/1.0\\r\\nHost: 127.0.0.1:{sys.argv[1]}\\r\\n"
+    head += f"Cookie: {sys.argv[3]}\\r\\n\\r\\n"
     wire.sendall(head.encode())
     while piece := wire.recv(65536):
         sys.stdout.buffer.write(piece)
 """
 
 
-@pytest.mark.skipif(
+def as_another(port: str, path: str, cookie: str = "") -> str:
+    """What another user of this machine gets at a path."""
+    command = [sys.executable, "-I", "-S", "-c", AS_ANOTHER, port, path, cookie]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+only_root = pytest.mark.skipif(
     sys.platform != "linux" or os.getuid() != 0, reason="only root can be another user"
 )
+
+
+@only_root
 def test_a_link_that_another_user_read_from_a_command_line_is_of_no_use(caller: Caller) -> None:
     """A browser is started with it, and everyone may read the arguments of a process."""
     origin, _, key = caller.service.pages_url.partition("/?")
-    command = [sys.executable, "-I", "-S", "-c", AS_ANOTHER, origin.rpartition(":")[2], key]
-    tried = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert tried.stdout.startswith("HTTP/1.1 403 ")
-    assert "This link is for another user of this machine" in tried.stdout
+    tried = as_another(origin.rpartition(":")[2], f"/?{key}")
+    assert tried.startswith("HTTP/1.1 403 ")
+    assert "This link is for another user of this machine" in tried
     caller.key = None
     assert caller.call("GET", f"//?{key}", check=False).status == 303
+
+
+@only_root
+def test_a_cookie_that_a_server_of_another_user_was_sent_is_of_no_use(
+    caller: Caller, tmp_path: Path
+) -> None:
+    """A browser sends it to every port of this address."""
+    real = caller.create("Real [[run=0]]")
+    pretend_real(tmp_path / "state", real)
+    origin, _, key = caller.service.pages_url.partition("/?")
+    caller.key = None
+    given = caller.call("GET", f"//?{key}", check=False).headers["set-cookie"].partition(";")[0]
+    shown = as_another(origin.rpartition(":")[2], f"/run/{real['id']}", given)
+    assert shown.startswith("HTTP/1.1 404 ")
+    assert "Real" not in shown
+    shown = caller.call("GET", f"//run/{real['id']}", headers={"Cookie": given}, check=False)
+    assert shown.status == 200
 
 
 def test_tasks_of_real_agents_need_the_cookie(caller: Caller, tmp_path: Path) -> None:
