@@ -135,4 +135,4 @@ def _count(value: Any) -> int | None:
 def _cost(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and 0 <= value <= LARGEST else None
+    return float(value) if 0 <= value <= LARGEST else None

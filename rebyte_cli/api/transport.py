@@ -283,7 +283,10 @@ class Transport:
         from datetime import UTC, datetime
 
         seconds = self._own.server_time(is_agreed=is_agreed)
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+        try:
+            return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+        except (ValueError, OverflowError):  # a year of which there is no date, such as 10000
+            return None
 
     def close(self) -> None:
         """Close idle connections."""

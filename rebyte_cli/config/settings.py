@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from .json_schema import UnknownName, unknown_names
 from .toml import line_of, read_toml
 
 DEFAULT = "default"
+HIGHEST_PRICE = 1e6  # dollars per million tokens: whatever is counted costs a finite number
 
 _OPTIONS = {"profile": "-P", "output": "-o", "executor": "-x", "model": "-m", "skills": "-s"}
 _VARIABLES = {"output": "REBYTE_OUTPUT", "timeout": "REBYTE_REQUEST_TIMEOUT"}
@@ -80,8 +80,8 @@ class Config:
             for name in PRICES:
                 price = table.get(name, 0)
                 is_number = isinstance(price, int | float) and not isinstance(price, bool)
-                if not is_number or not 0 <= price < math.inf:
-                    what = "must be a number of dollars per million tokens, 0 or more"
+                if not is_number or not 0 <= price <= HIGHEST_PRICE:
+                    what = "must be a number of dollars per million tokens, from 0 to a million"
                     raise self.problem(what, "prices", model, name)
             if missing := [name for name in ("input", "output") if name not in table]:
                 raise self.problem(f"needs {' and '.join(missing)}", "prices", model)

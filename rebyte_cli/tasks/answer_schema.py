@@ -95,6 +95,8 @@ class AnswerSchema:
             errors = list(islice(self._validator.iter_errors(value), MOST_PROBLEMS))
         except RecursionError:
             raise Misfit("nested too deeply") from None
+        except OverflowError:  # of an integer without a float, against `multipleOf`
+            raise Misfit("a number is too large to be checked") from None
         except (Unresolvable, re.error) as error:
             raise BadUsage(f"{self._name} cannot be used: {error}") from None
         if errors:

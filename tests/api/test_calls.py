@@ -312,3 +312,11 @@ def test_the_servers_clock_is_known_after_an_answer(monkeypatch: pytest.MonkeyPa
         assert wire.server_now() == datetime(2026, 2, 10, 10, 0, 30, tzinfo=UTC)
         wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
         assert wire.server_now() is None
+
+
+def test_a_date_that_no_clock_can_show_is_none() -> None:
+    date = {"Date": "Fri, 31 Dec 9999 23:59:59 -2300"}
+    with RawServer(json_reply({"id": "t1"}, 201, date)) as server:
+        wire = transport_to(server)
+        wire.send("POST", "/tasks", body={}, repeat=RetryPolicy.IF_UNSENT)
+        assert wire.server_now() is None

@@ -283,10 +283,11 @@ def test_numbers_of_any_kind_do_no_harm() -> None:
     odd: list[Any] = [None, [], {}, {"inputTokens": "7"}, {"inputTokens": True}]
     odd += [{"inputTokens": -1}, {"inputTokens": 10**400}, {"outputTokens": 1.5}]
     assert [TokenUsage.of(value) for value in odd] == [None] * len(odd)
-    cost = TokenUsage.of({"inputTokens": 1, "costUsd": float("nan")})
-    assert cost is not None
-    assert cost.cost is None
-    assert json.dumps(cost.document)
+    for number in (float("nan"), float("inf"), -1, 10**400):
+        cost = TokenUsage.of({"inputTokens": 1, "costUsd": number})
+        assert cost is not None
+        assert cost.cost is None
+        assert json.dumps(cost.document)
 
 
 # --budget of one task

@@ -122,6 +122,14 @@ def test_a_bad_base_url_in_the_environment_is_named() -> None:
         settle({}, {"REBYTE_API_URL": "http://example.com/v1"})
 
 
+@pytest.mark.parametrize("price", [10**400, "inf", "nan", "-1", "true", '"1"'])
+def test_a_price_that_is_none_is_named(tmp_path: Path, price: object) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[prices.lite]\ninput = {price}\noutput = 1\n")
+    with pytest.raises(BadUsage, match=r"line 2: prices\.lite\.input: must be a number of dollars"):
+        Config.load(path).prices()
+
+
 def test_an_unknown_profile_is_answered_with_the_nearest() -> None:
     with pytest.raises(NotFound) as problem:
         settle({"profile": "wrok"})

@@ -62,6 +62,13 @@ def test_what_does_not(answer: str) -> None:
         ANYTHING.value(answer)
 
 
+def test_a_number_that_is_too_large_to_be_checked() -> None:
+    schema = AnswerSchema.of({"multipleOf": 0.5}, "it")
+    assert schema.value("1.5") == 1.5
+    with pytest.raises(Misfit, match="too large"):
+        schema.value("1" + "0" * 400)
+
+
 def test_each_problem_is_named_with_its_place() -> None:
     schema = AnswerSchema.of(POINT, "it")
     assert schema.value('{"x": 1, "y": ["a"]}') == {"x": 1, "y": ["a"]}
