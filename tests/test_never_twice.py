@@ -409,6 +409,49 @@ def test_case_82_the_dates_of_two_machines_differ(
     assert place.farm.made[PROMPT] == 1
 
 
+@pytest.mark.parametrize("is_naive", [True, False], ids=["naive", "zulu"])
+@pytest.mark.parametrize("zone", [2.0, 14.0, -8.0])
+def test_case_82_the_list_has_another_zone_than_an_answer(
+    place: Place, command: Command, zone: float, is_naive: bool
+) -> None:
+    """What answers show of `createdAt` beside `Date` says nothing of the rows of the list."""
+
+    def page(answer: dict[str, Any]) -> dict[str, Any]:
+        return {**answer, "data": [in_zone(row, zone, is_naive) for row in answer["data"]]}
+
+    place.farm.page = page
+    lines = [json.dumps({"prompt": prompt}) + "\n" for prompt in ("First", "Second", PROMPT)]
+    (place.home / "t.jsonl").write_text("".join(lines))
+
+    def run() -> Done:
+        batch = ("batch", "t.jsonl", "--jobs", "1")
+        return command(place) if command is Place.once else place.run(*batch)
+
+    if command is Place.once:
+        assert place.run("create", "First", "--once", "z").status == 0
+        place.later(MINUTE)
+    hook = place.farm.hook
+
+    def lose(request: Request) -> Answer | None:
+        if request.method == "POST" and request.json["prompt"] == PROMPT:
+            place.lost = 0 if place.farm.made[PROMPT] else 1
+        return hook(request)
+
+    place.farm.hook, place.farm.silent = lose, True
+    assert run().status == 6
+    place.farm.silent = False
+    place.later(20 * MINUTE)
+    assert run().status in (0, 6)
+    assert place.farm.made[PROMPT] == 1
+
+
+def in_zone(row: dict[str, Any], zone: float, is_naive: bool) -> dict[str, Any]:
+    """A row whose time is a local one, of a zone so many hours ahead."""
+    moment = datetime.fromisoformat(row["createdAt"]) + timedelta(hours=zone)
+    written = moment.replace(tzinfo=None).isoformat(timespec="milliseconds")
+    return {**row, "createdAt": written if is_naive else f"{written}Z"}
+
+
 @pytest.mark.parametrize("shown", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
 def test_case_82_a_task_without_a_time(place: Place, command: Command, shown: str) -> None:
     """Go writes its zero time so. It stays in the history, and must not end a later search."""

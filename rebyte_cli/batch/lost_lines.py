@@ -75,7 +75,8 @@ class LostLineSearch:
     ) -> None:
         """`mine`: the lines of this shard. `created` are the tasks of this batch with `id`,
 
-        `createdAt` and `at`, the line. `is_exact`: the service shows prompts as they were sent.
+        `createdAt`, `sent`, and `at`, the line. `is_exact`: the service shows prompts as they were
+        sent.
         """
         self._batch = batch
         self._ledger = ledger
@@ -86,6 +87,7 @@ class LostLineSearch:
             ledger.named,
             created=created,
             twins=lambda lost: ledger.history.tasks_as_asked(lost.digest, lost.body_digest),
+            clock=clock,
             is_exact=is_exact,
         ).scan
         self._finder = Finder(client, self, scan, is_exact=is_exact)

@@ -205,7 +205,7 @@ class OpenPlace:
         """Tasks of this batch that were answered here; a list without them is stale."""
         entries = list(self._lines.items())
         return [
-            {"id": entry.id, "createdAt": entry.started, "at": at}
+            {"id": entry.id, "createdAt": entry.started, "sent": entry.sent, "at": at}
             for at, entry in entries
             if entry.id and entry.place == self.name
         ]

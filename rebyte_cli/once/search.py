@@ -8,7 +8,7 @@ provably the result of something else. A time or a prompt that looks wrong is no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,7 @@ from ..errors import (
 from ..history.prompts import Shape, digest_of, shape_of
 from ..system.deadline import NO_LIMIT, Deadline
 from .match import is_prompt, may_be_cut
-from .server_clock import SKEW, Window, parse_time
+from .server_clock import SKEW, ServerClock, Window, parse_time
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -261,18 +261,21 @@ class Search:
         *,
         created: Callable[[], Iterable[Mapping[str, Any]]],
         twins: Callable[[LostRequest], Iterable[str]] = lambda _request: (),
+        clock: ServerClock,
         is_exact: bool = False,
     ) -> None:
         """`known` picks, from ids, those that are certainly the result of something else.
 
         `created` are tasks with `id` and `createdAt` that were answered: a list without them is
-        not up to date. `twins` are the ids of tasks that were created by the same request before.
-        `is_exact`: the service is known to show prompts as they were sent.
+        not up to date. Those that have `sent`, the timestamp of their request, let `clock` compare
+        the times of the list. `twins` are the ids of tasks that were created by the same request
+        before. `is_exact`: the service is known to show prompts as they were sent.
         """
         self._is_exact = is_exact
         self._client = client
         self._known = known
         self._created = created
+        self._clock = clock
         self._twins = twins
         self._prompts: dict[str, str] = {}
         self._digests: dict[str, str] = {}  # of these prompts
@@ -311,9 +314,13 @@ class Search:
         listing = read_listing(
             self._client, lambda: _earliest([window.since for window in windows()]), limit
         )
+        rows_by_id = {row["id"]: row for row in listing.rows}
+        for task in answered:
+            if (row := rows_by_id.get(task["id"])) is not None:
+                self._clock.observe(row.get("createdAt"), task.get("sent"), is_listed=True)
         within = windows()
         is_current = listing.is_complete and self._is_current(listing, answered, within, limit)
-        listed = {row["id"] for row in listing.rows}
+        listed = rows_by_id.keys()
         known = self._known(listed)
         rows = [row for row in listing.rows if row["id"] not in known]
         rows = _created_since(rows, [window.since for window in within])
@@ -349,18 +356,20 @@ class Search:
                 self._read_late.add(task_id)
         return len(unread) <= READS
 
-    def _unless_vanished(self, request: LostRequest, matches: Matches, listed: set[str]) -> Matches:
+    def _unless_vanished(
+        self, request: LostRequest, matches: Matches, listed: Collection[str]
+    ) -> Matches:
         """A list without a task that was a candidate before is wrong, now or then."""
         ever = self._candidates.setdefault(request.digest, set())
         ever.update(request.candidates, (row["id"] for row in matches.candidates))
-        return matches if ever <= listed else matches._replace(is_complete=False)
+        return matches if ever.issubset(listed) else matches._replace(is_complete=False)
 
     def _matches(
         self,
         request: LostRequest,
         window: Window,
         rows: list[Row],
-        listed: set[str],
+        listed: Collection[str],
         limit: Deadline,
     ) -> Matches:
         rows = [row for row in rows if not _is_excluded(row, "createdAt", window)]
@@ -395,7 +404,7 @@ class Search:
         ]
         return Matches(same, unsure, is_complete=True)
 
-    def _shows_twin(self, request: LostRequest, listed: set[str], limit: Deadline) -> bool:
+    def _shows_twin(self, request: LostRequest, listed: Collection[str], limit: Deadline) -> bool:
         """Whether the prompt is shown unchanged for an earlier task of the very same request.
 
         What was asked with another repository or workspace may be shown in another way.

@@ -103,7 +103,7 @@ class ServerClock:
         self._transport = client.transport
         self._behind = timedelta(0)  # the most by which `createdAt` was seen behind `Date`
         self._ahead = timedelta(0)
-        self._is_compared = False  # whether it was seen for something of ours
+        self._is_compared = False  # whether the list has shown it of something of ours
         # By what the `Date` of these was ahead of the time since a boot, by its name, and of the
         # local clock ("local"): the least and the most.
         self._dates: dict[str, tuple[timedelta, timedelta]] = {}
@@ -251,12 +251,16 @@ class ServerClock:
         # A local time is set back once a year.
         return newest - (ROOM if _has_zone(written) else 2 * ROOM)
 
-    def observe(self, created_at: Any, written: str | None) -> None:
-        """Learn from a task that was answered how far `createdAt` is from `Date`."""
+    def observe(self, created_at: Any, written: str | None, *, is_listed: bool = False) -> None:
+        """Learn from a task that was answered how far `createdAt` is from `Date`.
+
+        Only what the list shows (`is_listed`) makes its times a proof: an answer may have
+        `createdAt` in another zone.
+        """
         created, stamp = parse_time(created_at), _parse(written or "")
         if created is None or stamp.time is None or not stamp.is_server or stamp.is_bound:
             return
-        self._is_compared = True
+        self._is_compared = self._is_compared or is_listed
         self._behind = max(self._behind, stamp.time - created)
         self._ahead = max(self._ahead, created - stamp.time)
         for name, date in _ahead_of(stamp).items():
@@ -266,7 +270,7 @@ class ServerClock:
     def _apart(self, stamp: _Timestamp) -> tuple[timedelta, timedelta]:
         """By how much the `Date` of a timestamp is ahead of, and behind, those that were compared.
 
-        Each machine behind an API may have a clock of its own: what one showed of `createdAt` says
+        Each machine behind an API may keep time by itself: what one showed of `createdAt` says
         as much less about a request that another one timed.
         """
         for name, date in _ahead_of(stamp).items():

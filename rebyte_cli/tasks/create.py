@@ -31,7 +31,7 @@ from ..history.prompts import shape_of
 from ..once.finder import Finder, Verdict
 from ..once.ledger import SentFromHere
 from ..once.search import LOOK_FOR, Absence, LostRequest, Matches, Row, is_lost, pauses
-from ..once.server_clock import LIFE, ROOM, ServerClock
+from ..once.server_clock import LIFE, ROOM
 from ..system.deadline import NO_LIMIT, Deadline
 from .request_kinds import PromptRequest, TaskRequest
 
@@ -249,7 +249,7 @@ class Operation:
         self._sleep = sleep
         self._look_for = look_for
         self._on_created = on_created
-        self._server_clock = ServerClock(client)
+        self._server_clock = request.server_clock
         self._claims = SentFromHere(history, self._server_clock, request.target)
         self._finder = Finder(client, self._claims, request.scan)
         self._replaced: Intent | None = None  # an attempt of this key that created nothing

@@ -5,7 +5,7 @@ Both have the same members; `create.Operation` carries them out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from ..errors import (
     KeyRejected,
     Next,
     OutcomeUnknown,
+    RebyteError,
     Redirected,
     ResourceNotFound,
     Term,
@@ -24,6 +25,7 @@ from ..errors import (
 )
 from ..history.prompts import body_digest_of, digest_of
 from ..once.search import LostRequest, Matches, Row, Search, any_of, find_prompts, newest_task
+from ..once.server_clock import ServerClock
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -40,8 +42,8 @@ class TaskRequest:
     """POST /tasks, and how its result is recognised: in the list, by the prompt in its content.
 
     `digest` identifies the request, `prompt_digest` its prompt, `body_digest` all of its fields;
-    `target` is the task that it is for, None for a new one. `send` sends it once, with `timeout` in
-    seconds; its answer names what was created.
+    `target` is the task that it is for, None for a new one, and `server_clock` tells when. `send`
+    sends it once, with `timeout` in seconds; its answer names what was created.
     """
 
     target = None
@@ -62,10 +64,12 @@ class TaskRequest:
         self._labels = labels or {}
         self._files = files
         self._base = base
+        self.server_clock = ServerClock(client)
         self.scan = Search(
             client,
             history.knows,
-            created=lambda: history.tasks(RECENT),
+            created=partial(_answered, history),
+            clock=self.server_clock,
             twins=lambda lost: history.tasks_as_asked(lost.digest, lost.body_digest),
         ).scan
         self.body = body
@@ -148,6 +152,14 @@ class TaskRequest:
         return OutcomeUnknown(message, candidates=shown, hint=hint)
 
 
+def _answered(history: History) -> Iterator[Mapping[str, Any]]:
+    """The latest tasks from here, then those whose requests have a timestamp, as `sent`."""
+    yield from history.tasks(RECENT)
+    with suppress(RebyteError):  # a history that cannot be used compares nothing
+        for intent in history.intents.answered():
+            yield {"id": str(intent.task_id), "sent": intent.started_at}
+
+
 class PromptRequest:
     """POST /tasks/{id}/prompts, and how its result is recognised: in the task's content.
 
@@ -159,6 +171,7 @@ class PromptRequest:
     ) -> None:
         self._client = client
         self._history = history
+        self.server_clock = ServerClock(client)
         self.target = task_id
         self.body = body
         self.prompt = str(body.get("prompt", ""))

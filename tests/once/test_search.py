@@ -43,7 +43,7 @@ from rebyte_cli.once.search import (
     newest_task,
     pauses,
 )
-from rebyte_cli.once.server_clock import Window
+from rebyte_cli.once.server_clock import ServerClock, Window
 from rebyte_cli.system.deadline import NO_LIMIT, Deadline
 from tests.servers import (
     KEY,
@@ -130,6 +130,7 @@ def look() -> Iterator[Callable[..., Search]]:
             lambda ids: set(known) & set(ids),
             created=lambda: created,
             twins=lambda _digest: more.get("twins", ()),
+            clock=ServerClock(client),
         )
 
     yield start

@@ -341,7 +341,7 @@ def test_a_comparison_is_of_one_date_and_not_of_others(
 ) -> None:
     """Two machines behind one API: one told the time of a task, another that of a lost request."""
     wrong = timedelta(hours=hours)
-    clocks.clock.observe("2026-02-09T12:00:00.000Z", clocks.clock.timestamp())
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", clocks.clock.timestamp(), is_listed=True)
     if rebooted:
         clocks.reboot()
     clocks.run(MINUTE)
@@ -353,7 +353,7 @@ def test_a_comparison_is_of_one_date_and_not_of_others(
     assert window.since is not None
     assert window.until is not None
     assert window.since <= NOON + MINUTE <= window.until
-    clocks.clock.observe("2026-02-09T12:00:00.000Z", clocks.clock.timestamp())
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", clocks.clock.timestamp(), is_listed=True)
     again = clocks.clock.window(written).proven
     assert (again.since, again.until) <= (window.since, again.until)
 
@@ -361,7 +361,7 @@ def test_a_comparison_is_of_one_date_and_not_of_others(
 @pytest.mark.parametrize("written", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00"])
 def test_what_stands_for_no_time_tells_nothing(clocks: Clocks, written: str) -> None:
     stamp = clocks.clock.timestamp({"id": "t1", "createdAt": written})
-    clocks.clock.observe(written, stamp)
+    clocks.clock.observe(written, stamp, is_listed=True)
     window = clocks.clock.window(stamp)
     assert (window.first, window.last) == (NOON - SKEW, NOON + LIFE + SKEW)
     assert window.proven.since is None
@@ -373,15 +373,20 @@ def test_no_time_proves_anything_before_the_clocks_are_compared(clocks: Clocks) 
     window = clocks.clock.window(written)
     assert (window.since, window.until) == (NOON - SKEW - ROOM, NOON + LIFE + SKEW + ROOM)
     assert (window.proven.since, window.proven.until) == (None, None)
-    clocks.clock.observe("2026-02-09T12:00:00.000Z", written)
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", written)  # an answer's, not the list's
+    window = clocks.clock.window(written)
+    assert (window.proven.since, window.proven.until) == (None, None)
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", written, is_listed=True)
     assert clocks.clock.window(written).proven == clocks.clock.window(written)
 
 
 def test_only_a_time_of_the_server_compares_the_clocks(clocks: Clocks) -> None:
     written = clocks.written_before_any_answer()
-    clocks.clock.observe("2026-02-09T12:00:00.000Z", written)
-    clocks.clock.observe("2026-02-09T12:00:00.000Z", "2026-02-09T12:00:00.000Z[before]")
-    clocks.clock.observe("2026-02-09T12:00:00.000Z", "thenZ")
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", written, is_listed=True)
+    clocks.clock.observe(
+        "2026-02-09T12:00:00.000Z", "2026-02-09T12:00:00.000Z[before]", is_listed=True
+    )
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", "thenZ", is_listed=True)
     window = clocks.clock.window(clocks.clock.timestamp())
     assert (window.proven.since, window.proven.until) == (None, None)
     assert (window.since, window.until) == (NOON - SKEW - ROOM, NOON + LIFE + SKEW + ROOM)
