@@ -49,7 +49,8 @@ PROGRAMS = """
     apropos col eqn groff grotty man mandb mandoc manpath nroff preconv tbl troff
     bwrap chromedriver chromium cron crontab dbus-daemon faketime gnome-keyring-daemon
     ssh ssh-keygen sshd
-    sbatch scontrol sinfo slurmctld slurmd slurmstepd squeue srun
+    nsenter podman sbatch scancel scontrol sinfo slurmctld slurmd slurmstepd squeue srun systemctl
+    systemd-run
 """
 
 

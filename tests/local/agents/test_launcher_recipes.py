@@ -1,18 +1,23 @@
-"""Runs as jobs of a real Slurm, started as the manual says."""
+"""Runs as jobs of a real Slurm, in containers and in scopes, started as the manual says."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rebyte_cli.local.agents import launcher, runs
+from tests.conftest import need_tool
 from tests.slurm import SlurmCluster
-from tests.waiting import eventually
+from tests.user_manager import UserManager
+from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, script
 from .scheduler import recipe
@@ -27,7 +32,7 @@ def cluster(
     """Two nodes, whose clients are on PATH."""
     with SlurmCluster(tmp_path / "slurm", nodes=2) as cluster:
         for name in ("srun", "scancel"):
-            line = shlex.join([*cluster.inside, f"/usr/bin/{name}"])
+            line = shlex.join([*cluster.inside, need_tool(name)])
             script(tmp_path / "bin", name, f'exec {line} "$@"\n')
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
@@ -128,3 +133,48 @@ def test_twenty_runs_while_one_is_canceled_and_a_node_is_drained(
         "drained", "idle",
     ]  # fmt: skip
     assert gone(f"{NAP}61")
+
+
+@pytest.mark.parametrize("place", ["container", "scope"])
+def test_runs_in_other_places_of_this_machine(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The image of a container is this system, which it cannot change."""
+    with contextlib.ExitStack() as stack:
+        if place == "container":
+            if shutil.which("podman") is None:  # CI has none
+                pytest.skip("podman is not installed")
+            options = recipe("podman")
+            options["launcher"][-1:] = ["--rootfs", "/:O"]
+            listing = ["podman", "ps", "--all"]
+        else:
+            manager = stack.enter_context(UserManager(tmp_path / "manager"))
+            for name in ("systemd-run", "systemctl"):
+                script(tmp_path / "bin", name, manager.client(name))
+            monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+            for name, value in manager.environment.items():
+                monkeypatch.setenv(name, value)
+            options = recipe("systemd-run")
+            listing = ["systemctl", "--user", "list-units", "--all"]
+        line = f'read word; echo $word; echo work > made; [ "$word" = go ] || sleep {NAP}62'
+        prompts = [
+            bench.start(["sh", "-c", line], f"{word}\n", workspace=word, **options)
+            for word in ("stay", "go")
+        ]
+        eventually(lambda: bench.said(prompts[0]) == "stay", told=bench.log)
+        listed = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
+        assert f"rebyte-{prompts[0]}" in listed
+        killed = bench.start(["sh", "-c", line], "stay\n", workspace="killed", **options)
+        bench.cancel(prompts[0])
+        eventually(lambda: bench.said(killed) == "stay", told=bench.log)
+        kill_supervisor(bench.run_folder(killed) / "lock")
+        canceled, done = map(bench.wait, prompts)
+        assert canceled.outcome == "canceled"
+        assert (done.outcome, done.answer) == ("succeeded", "go")
+        assert bench.wait(killed).answer == runs.VANISHED
+        assert gone(f"{NAP}62")
+        for workspace in ("stay", "go", "killed"):
+            assert "+work" in (bench.artifact("changes.patch", workspace) or "")
+        listed = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
+        assert not [each for each in (*prompts, killed) if each in listed]
+        assert bench.log() == ""
