@@ -25,7 +25,7 @@ AuthType=auth/slurm
 CredType=cred/slurm
 AuthInfo=keyfile={folder}/slurm.key
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool.%n
+SlurmdSpoolDir={folder}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmdParameters=config_overrides
@@ -63,7 +63,8 @@ class SlurmCluster:
 
     def __init__(self, folder: Path, nodes: int = 1) -> None:
         self.folder = folder
-        self.nodes = [f"node{number}" for number in range(nodes)]
+        # Short names: slurmd makes sockets in folders of these names, whose paths may be 107 bytes.
+        self.nodes = [f"n{number}" for number in range(nodes)]
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         run = ["--bind", str(folder / "run"), "/run"]
         self.inside = ["bwrap", "--dev-bind", "/", "/", *run]
@@ -73,7 +74,7 @@ class SlurmCluster:
         controller, worker = (need_tool(name) for name in ("slurmctld", "slurmd"))
         programs = [[controller], *([worker, "-N", name] for name in self.nodes)]
         need_tool("bwrap")
-        for name in ("state", "run", *(f"spool.{name}" for name in self.nodes)):
+        for name in ("state", "run", *self.nodes):
             (self.folder / name).mkdir(parents=True)
         key = self.folder / "slurm.key"
         key.touch(mode=0o600)

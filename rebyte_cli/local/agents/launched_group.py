@@ -65,16 +65,17 @@ class LaunchedGroup(ProcessGroup):
         plan: Mapping[str, Any],
         *,
         places: tuple[Path, Path],
-        variables: dict[str, str],
+        hidden: frozenset[str],
         budget: Callable[[], str],
     ) -> None:
         """Start the launcher. `words` are those of `launcher` and of `launcher_stop`.
 
-        `plan` is for the node, `places` are the state folder and that of the run, and `budget` says
-        why a budget that is shared is used up. Raises OSError.
+        `plan` is for the node, `places` are the state folder and that of the run, `hidden` the
+        variables that neither gets, and `budget` says why a budget that is shared is used up.
+        Raises OSError.
         """
         self._state_dir, self._folder = places
-        self._variables, self._budget = variables, budget
+        self._budget = budget
         self._name = words[0][0]
         self._end: dict[str, Any] | None = None
         self._ended_since = math.inf
@@ -82,7 +83,7 @@ class LaunchedGroup(ProcessGroup):
         self._busy = SimpleQueue[bool]()
         self._to_node = SimpleQueue[bytes | None]()
         self.agent = LaunchedAgent(self._poll)
-        launcher.begin_job(self._folder, words[1])
+        launcher.begin_job(self._folder, words[1], hidden)
         line = [*launcher.filled(words[0], self._folder), *node.command()]
         self._theirs, feeding = os.pipe()
         reading, printing = os.pipe()
@@ -91,7 +92,7 @@ class LaunchedGroup(ProcessGroup):
             super().__init__(
                 line,
                 folder="/",
-                variables=variables,
+                variables=launcher.environment(hidden),
                 stdin=f"/proc/{os.getpid()}/fd/{self._theirs}",
                 stdout=printing,
                 stderr=self._log,
@@ -146,7 +147,7 @@ class LaunchedGroup(ProcessGroup):
             launcher.forget_job(self._folder)
         else:
             with suppress(launcher.JobStays):  # which is in the log
-                launcher.end_job(self._state_dir, self._folder, self._variables)
+                launcher.end_job(self._state_dir, self._folder)
                 self._is_gone()
         super().kill()
         self.agent.close()

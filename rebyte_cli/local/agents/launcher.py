@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,27 +55,31 @@ def filled(words: Sequence[str], folder: Path) -> list[str]:
     return [PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in words]
 
 
-def environment(
+def hidden(
     outside: Mapping[str, str], names: Iterable[str], values: Iterable[str]
-) -> dict[str, str]:
-    """The environment of a launcher, which may pass it on to other machines: without secrets.
+) -> frozenset[str]:
+    """The variables that a launcher does not get: it may pass on its environment.
 
-    `names` are variables that may hold some, and `values` are secrets, wherever they are.
+    `names` are those that may hold keys, and `values` are keys, wherever they are in `outside`.
     """
-    hidden, secrets = set(names), [one for one in values if len(one) >= SHORTEST_SECRET]
+    secrets = [value for value in values if len(value) >= SHORTEST_SECRET]
+    found = (name for name, value in outside.items() if any(one in value for one in secrets))
+    return frozenset({*names, *found})
+
+
+def environment(hidden_names: Collection[str]) -> dict[str, str]:
+    """The environment of this process without those variables, and without those for rebyte."""
     return {
         name: value
-        for name, value in outside.items()
-        if name not in hidden
-        and not name.startswith("REBYTE_")
-        and not any(secret in value for secret in secrets)
+        for name, value in os.environ.items()
+        if name not in hidden_names and not name.startswith("REBYTE_")
     }
 
 
-def begin_job(folder: Path, stop: Sequence[str]) -> None:
+def begin_job(folder: Path, stop: Sequence[str], hidden_names: Iterable[str]) -> None:
     """Write down, before the launcher starts, what ends the job. Raises OSError."""
     with (folder / JOB).open("w", encoding="utf-8") as file:
-        json.dump(filled(stop, folder), file)
+        json.dump({"stop": filled(stop, folder), "hidden": sorted(hidden_names)}, file)
         file.flush()
         os.fsync(file.fileno())
 
@@ -90,20 +94,20 @@ def forget_job(folder: Path) -> None:
     (folder / JOB).unlink(missing_ok=True)
 
 
-def end_job(state_dir: Path, folder: Path, variables: Mapping[str, str] | None = None) -> None:
+def end_job(state_dir: Path, folder: Path) -> None:
     """End the job of a run, if it may have one. Its lock is held by this process.
 
     Raises JobStays when `launcher_stop` fails, which the service's log tells, too; then the next
     call tries again.
     """
     try:
-        words = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
     except (OSError, ValueError):  # it was being written: nothing was started yet
         forget_job(folder)
         return
-    if problem := _stop(words, environment(os.environ, (), ()) if variables is None else variables):
+    if problem := _stop(job["stop"], environment(job["hidden"])):
         problem = f"the launcher's job cannot be ended: {problem}"
         with suppress(OSError), (state_dir / "supervisors.log").open("a") as log:
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -113,7 +117,7 @@ def end_job(state_dir: Path, folder: Path, variables: Mapping[str, str] | None =
     forget_job(folder)
 
 
-def _stop(words: list[str], variables: Mapping[str, str]) -> str:
+def _stop(words: list[str], variables: dict[str, str]) -> str:
     """Run `launcher_stop`: why it failed, or an empty text."""
     try:
         done = subprocess.run(
@@ -122,7 +126,7 @@ def _stop(words: list[str], variables: Mapping[str, str]) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd="/",
-            env=dict(variables),
+            env=variables,
             timeout=STOP_SECONDS,
             check=False,
         )

@@ -83,14 +83,14 @@ class RunFailed(Exception):
 
 class AgentStart(NamedTuple):
     """An agent that is about to start: its jail and command line, its environment, its way to the
-    network, its logins, and the environment of a launcher."""
+    network, its logins, and the variables that a launcher does not get."""
 
     confinement: jail.Confinement
     line: list[str]
     variables: dict[str, str]
     way: edge.Edge
     logins: LoginCopies
-    outside: dict[str, str]
+    hidden: frozenset[str]
 
 
 def look_after(state_dir: str, prompt_id: str, lock: int, probe: int | None = None) -> None:
@@ -640,9 +640,9 @@ class Supervisor:
         variables = jail.environment(confinement, seen.variables, [*own.folders, *program.folders])
         variables |= own.variables | adapter.let_through(seen)
         variables |= adapter.environment() | way.variables
-        hidden = config.secret_variables(adapter, user.home)
-        clean = launcher.environment(outside, hidden, way.secrets())
-        return AgentStart(confinement, line, variables, way, logins, clean)
+        keys = config.secret_variables(adapter, user.home)
+        hidden = launcher.hidden(os.environ, keys, way.secrets())
+        return AgentStart(confinement, line, variables, way, logins, hidden)
 
     def _used(self, parser: Parser) -> dict[str, Any]:
         """What this run used, where the agent reports the total of its session."""
@@ -742,7 +742,7 @@ class Supervisor:
             (self._launcher, self._options["launcherStop"]),
             plan,
             places=(self._state_dir, self._folder),
-            variables=start.outside,
+            hidden=start.hidden,
             budget=start.way.why_used_up,
         ) as launched:
             self._release()

@@ -67,6 +67,8 @@ import os, signal, sys, time
 folder, name = sys.argv[1:]
 with open(f"{folder}/stopped", "a") as file:
     file.write(f"{name}\\n")
+with open(f"{folder}/environment", "w") as file:
+    file.write(repr(dict(os.environ)))
 if os.path.exists(f"{folder}/broken"):
     sys.exit("the scheduler is down")
 try:

@@ -7,17 +7,21 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rebyte_cli.local.agents import config, launcher, runs
-from tests.waiting import eventually
+from rebyte_cli.local.agents.opencode import OpenCode
+from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, processes, python, script
 from .scheduler import Scheduler, recipe
 from .shop import Shop
 from .test_edge import ASK, KEY, ModelServer, caller
 from .test_edge import model as model  # a fixture
+from .test_login_copies import GEMINI, log_in
+from .test_login_copies import agent as login_agent
 from .test_run_meter import CountingModel, agent, limit, serving, used
 
 JOB = "rebyte_cli.local.agents.node"
@@ -69,9 +73,17 @@ def test_no_process_on_the_way_shows_the_key(
     assert [each["x-api-key"] for each in model.headers] == [KEY]
     ours = [text for text in seen if prompt in text or JOB in text or "gateway" in text]
     assert len(ours) > 4
+    assert [text for text in ours if "SLURM_CONF=/etc/mine" in text]
+    model.may_end.clear()
+    canceled = bench.start(caller(ASK), **scheduler.options)
+    eventually(lambda: bench.said(canceled).startswith("data: 1"))
+    kill_supervisor(bench.run_folder(canceled) / "lock")
+    bench.wait(canceled)
+    eventually(lambda: scheduler.names("stopped") == [canceled])
+    ours.append((scheduler.folder / "environment").read_text())
+    assert "SLURM_CONF" in ours[-1]
     for secret in (KEY, "sk-of-another-agent", "rbk_of_the_cloud"):
         assert not [text for text in ours if secret in text]
-    assert [text for text in ours if "SLURM_CONF=/etc/mine" in text]
 
 
 def _environments(*, but: int) -> list[str]:
@@ -151,7 +163,7 @@ def test_the_job_of_a_killed_supervisor_is_ended_by_the_next_look(
     code = f"echo x; echo work > made; sleep {NAP}503"
     prompt = bench.start(["sh", "-c", code], **scheduler.options)
     eventually(lambda: bench.said(prompt) == "x")
-    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    kill_supervisor(bench.run_folder(prompt) / "lock")
     eventually(lambda: not runs.is_held(bench.folder, _unlooked(bench, prompt)))
     assert scheduler.is_at_work(prompt)
     assert scheduler.names("stopped") == []
@@ -179,7 +191,7 @@ def test_a_cancel_after_the_supervisor_was_killed_ends_the_job(
     run = _unlooked(bench, prompt)
     with bench.store.write() as db:
         runs.end(db, prompt, bench.store.now(), "canceled", "")
-    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    kill_supervisor(bench.run_folder(prompt) / "lock")
     runs.stop(bench.folder, run)
     assert scheduler.names("stopped")[:1] == [prompt]
     assert gone(f"{NAP}504")
@@ -191,7 +203,7 @@ def test_a_job_that_cannot_be_ended_keeps_the_next_run_out(
     (scheduler.folder / "broken").touch()
     prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}505"], **scheduler.options)
     eventually(lambda: bench.said(prompt) == "x")
-    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    kill_supervisor(bench.run_folder(prompt) / "lock")
     bench.wait(prompt)
     problem = f"`{scheduler.folder}/launcherStop` ended with status 1: the scheduler is down"
     eventually(lambda: problem in bench.log())
@@ -242,6 +254,42 @@ def test_what_a_run_used_is_known_here(
     second = bench.run(agent("ask(); ask(); print('on')"), workspace="b", **options)
     assert second.answer == "mine was stopped: the budget of 2,500 tokens is used up"
     assert counting.served == 3
+
+
+def test_a_login_that_is_inside_goes_along(
+    bench: Bench, scheduler: Scheduler, user_home: Path, tmp_path: Path
+) -> None:
+    """Its jail inherits a descriptor of the same number as the command line says."""
+    log_in(user_home, GEMINI)
+    gemini = login_agent(tmp_path, GEMINI, f"cat ~/{GEMINI} > /code/seen; ls /proc/self/fd >&2")
+    bench.run(gemini, **scheduler.options)
+    assert "SECRET" in (bench.workspace().code / "seen").read_text()
+
+
+@pytest.mark.parametrize("options", [{"network": "host"}, {"jail": False}])
+def test_a_run_without_a_gateway(bench: Bench, scheduler: Scheduler, options: Any) -> None:
+    prompt = bench.start(
+        ["sh", "-c", f"cat; sleep {NAP}507"], "x\n", **options, **scheduler.options
+    )
+    eventually(lambda: bench.said(prompt) == "x")
+    bench.cancel(prompt)
+    assert bench.wait(prompt).outcome == "canceled"
+    assert gone(f"{NAP}507")
+
+
+def test_a_tool_that_the_agent_does_not_tell_of_is_seen_at_work(
+    bench: Bench, scheduler: Scheduler, tmp_path: Path
+) -> None:
+    step = json.dumps({"type": "text", "part": {"text": "x"}})
+    done = json.dumps({"type": "step_finish", "part": {"reason": "stop"}})
+    line = f"echo '{step}'; sleep 4; echo '{done}'"
+    agent = OpenCode(command=(script(tmp_path / "bin", "opencode", line),))
+    run = bench.run(agent, stall=2.5, **scheduler.options)
+    assert run.outcome == "succeeded", run.answer
+    line = f"sleep 3; echo '{step}'; exec sleep {NAP}508"  # the agent itself
+    agent = OpenCode(command=(script(tmp_path / "bin", "opencode", line),))
+    run = bench.run(agent, stall=2.5, **scheduler.options)
+    assert run.answer == "opencode printed nothing for 2.5s"
 
 
 def test_the_clone_needs_nothing_outside_the_workspace(shop: Shop, scheduler: Scheduler) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents import launcher, runs
-from tests.conftest import need_tool
 from tests.slurm import SlurmCluster
 from tests.user_manager import UserManager
 from tests.waiting import eventually, kill_supervisor
@@ -32,7 +30,7 @@ def cluster(
     """Two nodes, whose clients are on PATH."""
     with SlurmCluster(tmp_path / "slurm", nodes=2) as cluster:
         for name in ("srun", "scancel"):
-            line = shlex.join([*cluster.inside, need_tool(name)])
+            line = shlex.join([*cluster.inside, str(shutil.which(name))])
             script(tmp_path / "bin", name, f'exec {line} "$@"\n')
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
@@ -77,7 +75,7 @@ def test_the_ends_of_jobs(bench: Bench, cluster: SlurmCluster) -> None:
     canceled, killed = start(1), start(2)
     assert len(jobs(cluster)) == 2
     bench.cancel(canceled)
-    os.kill(bench.supervisor(killed), signal.SIGKILL)
+    kill_supervisor(bench.run_folder(killed) / "lock")
     assert bench.wait(canceled).outcome == "canceled"
     assert bench.wait(killed).answer == runs.VANISHED
     eventually(lambda: not jobs(cluster))
@@ -117,7 +115,7 @@ def test_twenty_runs_while_one_is_canceled_and_a_node_is_drained(
         return sum(bench.look(prompt).ended is not None for prompt in prompts)
 
     eventually(lambda: ended() >= 6, told=bench.log)
-    cluster.ask("scontrol", "update", "nodename=node0", "state=drain", "reason=work")
+    cluster.ask("scontrol", "update", "nodename=n0", "state=drain", "reason=work")
     eventually(lambda: ended() >= 12, told=bench.log)
     eventually(lambda: node_of(cluster, prompts[5]), told=bench.log)
     bench.cancel(prompts[5])
