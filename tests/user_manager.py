@@ -1,4 +1,4 @@
-"""The user manager of systemd, with control groups of its own, whatever starts this machine."""
+"""The user manager of systemd with separate control groups, whatever has started this machine."""
 
 from __future__ import annotations
 
