@@ -119,7 +119,8 @@ class Runner:
             place.throttle.others_work = partial(self._others_work, place)
 
         self._chain = chains(plan, batch.lines) if is_pool else {}
-        self._place_of_chain = self._known_places() if is_pool else {}
+        self._place_of_chain: dict[int, str] = {}
+        self._place_by_workspace = self._known_places() if is_pool else {}
         self._successor = {before: index for index, before in plan.after.items()}
         self._ready: deque[int] = deque()  # lines to create that no worker has yet
         self._closed = False  # no further line is handed out
@@ -175,7 +176,9 @@ class Runner:
             self._close()
         if self._signal is not None:
             raise Interrupted(128 + self._signal)
-        yield from (place.named(place.fault) for place in self.places if place.fault is not None)
+        if not all(entry.is_over for entry in self._lines.values()):
+            faults = ((place, place.fault) for place in self.places)
+            yield from (place.named(fault) for place, fault in faults if fault is not None)
         if self._fault is not None:
             yield self._fault
 
@@ -318,20 +321,25 @@ class Runner:
 
     def _places_for(self, index: int) -> Iterator[OpenPlace]:
         """Where a line that is ready may run: where the others of its workspace are, if any are."""
-        bound = self._place_of_chain.get(self._chain.get(index, index))
+        bound = self._bound_to(index)
         return (place for place in self.places if bound in (None, place.name))
 
-    def _known_places(self) -> dict[int, str]:
-        """The place of each chain of lines that ask for a workspace which was made there."""
-        found = {}
-        for index, first in self._chain.items():
-            workspace = self._batch.lines[index].workspace
-            if workspace is None or workspace.startswith("@") or first in found:
-                continue
-            for place in self.places:
-                if place.place.history.workspace(workspace) is not None:
-                    found[first] = place.name
-        return found
+    def _bound_to(self, index: int) -> str | None:
+        first = self._chain.get(index, index)
+        if first in self._place_of_chain:
+            return self._place_of_chain[first]
+        return self._place_by_workspace.get(self._batch.lines[first].workspace or "")
+
+    def _known_places(self) -> dict[str, str]:
+        """The place of each workspace that lines ask for, as far as its history knows of it."""
+        asked = {self._batch.lines[index].workspace for index in self._chain}
+        return {
+            workspace: place.name
+            for workspace in asked
+            if workspace is not None and not workspace.startswith("@")
+            for place in self.places
+            if place.place.history.workspace(workspace) is not None
+        }
 
     def _bind(self, index: int) -> None:
         """Keep the lines of one workspace together at the place that has one of them, if any."""
@@ -341,7 +349,6 @@ class Runner:
             at = next((self._lines[at].place for at in mine if self._lines[at].place), None)
             if at is None:
                 self._place_of_chain.pop(first, None)
-                self._place_of_chain |= self._known_places()
             else:
                 self._place_of_chain[first] = at
 
@@ -358,13 +365,13 @@ class Runner:
     def _note_full(self) -> None:
         """Say why lines are left over that were never created."""
         here = {place.name for place in self.places if place.place.takes_new}
-        bound = (self._place_of_chain.get(self._chain.get(index, index)) for index in self._ready)
+        bound = (self._bound_to(index) for index in self._ready)
         if elsewhere := sorted({name for name in bound if name is not None} - here):
             self._fault = self._fault or BadUsage(
                 f"lines are left over that continue work at {', '.join(elsewhere)}",
                 hint="Name it with --on to run them",
             )
-        elif self._ready:
+        elif self._ready and not any(place.fault for place in self.places):
             unknown = self._lines.count("unknown")
             room = f"--max-running is {self._options.max_running}"
             self._note(

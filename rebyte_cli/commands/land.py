@@ -227,12 +227,12 @@ def _lines(app: App, tasks: tuple[str, ...], results: str | None) -> list[LandLi
     if tasks and results is not None:
         raise BadUsage("TASK and --results cannot be used together")
     if results is not None:
-        return _of_results(results)
+        return _of_results(results, app.settings.profile)
     ids = chosen_tasks(app, tasks)
     return [LandLine(number, task_id) for number, task_id in enumerate(ids, 1)]
 
 
-def _of_results(file: str) -> list[LandLine]:
+def _of_results(file: str, place: str) -> list[LandLine]:
     """The tasks of a batch; lines without one are left out and named, those that failed too."""
     from ..land.land_journal import LandLine
 
@@ -256,6 +256,8 @@ def _of_results(file: str) -> list[LandLine]:
         line = LandLine(number, str(row.get("id") or ""), title)
         if not line.task or row["status"] not in ("completed", "running", "waiting"):
             line.problem = f"its line of the batch is {row['status']}"
+        elif row.get("place", place) != place:
+            line.problem = f"it is at {row['place']}, so only -P {row['place']} can land it"
         lines.append(line)
     return lines
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.system.deadline import Patience
 from tests.conftest import COMMAND, Done
-from tests.farm import Farm, lines_of
+from tests.farm import Farm, _shown, lines_of
 from tests.inside import inside
-from tests.servers import Request, error_reply, reset
+from tests.servers import Request, error_reply, json_reply, reset
 from tests.waiting import eventually
 
 Batch = Callable[..., Done]
@@ -210,7 +211,7 @@ def test_a_key_that_one_place_refuses_ends_only_that_place(batch: Batch, home: P
         one.hook = lambda _request: error_reply(401, "invalid_api_key", "No")
         profiles(home, {"one": one.server, "two": two.server})
         done = batch(prompts(6), "--on", "one:2,two:2")
-        assert done.status == 3, done.err
+        assert done.status == 0, done.err  # no line needs it
         assert set(places_of(done)) == {"two"}
         assert {row["status"] for row in rows_of(done)} == {"completed"}
         assert "one: " in done.err
@@ -228,6 +229,57 @@ def test_a_place_that_turns_creates_away_leaves_them_to_the_others(
         done = batch(prompts(6), "--on", "one:2,two:2")
         assert done.status == 0, done.err
         assert two.made == Counter(prompts(6))
+
+
+def test_a_place_that_ends_with_lines_decides_the_status(
+    batch: Batch, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for as long as others work, and no longer than an outage may last."""
+    patience: Any = Patience.__init__
+    monkeypatch.setitem(patience.__kwdefaults__, "outage", 0.5)
+    monkeypatch.setitem(patience.__kwdefaults__, "faults", 2)
+    gone: list[bool] = []
+    with Farm(run=60) as one, Farm(run=0.3) as two:
+
+        def hook(request: Request) -> Any:
+            if request.method == "GET" and len(one.tasks) == 1 and len(two.tasks) > 1:
+                gone.append(True)
+            return reset if gone else None
+
+        one.hook = hook
+        profiles(home, {"one": one.server, "two": two.server})
+        done = batch(prompts(8), "--on", "one:1,two:1")
+        assert done.status == 5, done.err
+        statuses = Counter((row["place"], row["status"]) for row in rows_of(done))
+        assert statuses == {("one", "running"): 1, ("two", "completed"): 7}
+        one.hook = lambda _request: None
+        one.tasks["task-00001"]["ends"] = 0.0
+        assert batch(None, "--on", "one:1,two:1").status == 0
+        assert made_by(one, two) == Counter(prompts(8))
+
+
+def test_a_usage_limit_at_one_place_leaves_the_lines_to_the_others(
+    batch: Batch, home: Path
+) -> None:
+    """Its task keeps its slot until the limit is reset."""
+    limited = {"status": "running", "resumesAt": "2099-01-01T00:00:00.000Z"}
+    with Farm(run=600) as one, Farm(run=0.1) as two:
+
+        def hook(request: Request) -> Any:
+            if request.method != "GET" or not request.path.endswith("task-00001"):
+                return None
+            if len(two.made) < 7:
+                return json_reply({**_shown(one.tasks["task-00001"]), **limited})
+            one.run = one.tasks["task-00001"]["ends"] = 0.0
+            return None
+
+        one.hook = hook
+        profiles(home, {"one": one.server, "two": two.server})
+        done = batch(prompts(12), "--on", "one:1,two:1", "--timeout", "120")
+        assert done.status == 0, done.err
+        assert places_of(done)[0] == "one"
+        assert made_by(one, two) == Counter(prompts(12))
+        assert len(two.made) >= 7
 
 
 def test_lost_answers_at_several_places_are_found(
