@@ -131,6 +131,22 @@ def test_the_profile_that_is_built_in_is_not_offered_to_be_changed(
         assert "local" not in words, command
 
 
+def test_places_are_profiles_with_commas_and_numbers(
+    home: Path, rebyte: Callable[..., Done]
+) -> None:
+    (home / ".config/rebyte").mkdir(parents=True)
+    (home / ".config/rebyte/config.toml").write_text('[profiles.box]\nssh = "box"\n')
+
+    def names(*words: str) -> list[str]:
+        said = complete(rebyte, *words).out.splitlines()
+        return sorted(line.split("\t")[0] for line in said if line.strip())
+
+    assert names("batch", "t.jsonl", "--on", "") == ["box", "default", "local"]
+    assert names("list", "--on", "local,") == ["local,box", "local,default"]
+    assert names("batch", "t.jsonl", "--on", "local:2,b") == ["local:2,box"]
+    assert names("batch", "t.jsonl", "--on=local:2,box:8,") == ["--on=local:2,box:8,default"]
+
+
 def test_before_anything_is_typed_a_few_ids_are_offered(home: Path) -> None:
     """A screen of them at most, and names come first."""
     known = History(

@@ -87,14 +87,19 @@ def test_the_results_of_a_batch(bench: LandBench, land: Run) -> None:
         {"key": "c", "line": 3, "id": failed, "status": "failed", "title": "Third"},
         {"key": "d", "line": 4, "id": None, "status": "pending", "title": "Fourth"},
         {"key": "a", "line": 1, "id": first, "status": "completed", "title": "First"},
+        {"key": "e", "line": 5, "id": "x", "status": "completed", "title": "Fifth", "place": "box"},
     ]
     file = bench.repository.parent / "results.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     done = land("--results", str(file), "--branch", "b", "-o", "jsonl")
     assert done.status == 10
     assert [(row["title"], row["status"]) for row in done.documents] == [
-        ("First", "landed"), ("Second", "landed"), ("Third", "left out"), ("Fourth", "left out")
+        ("First", "landed"), ("Second", "landed"), ("Third", "left out"), ("Fourth", "left out"),
+        ("Fifth", "left out"),
     ]  # fmt: skip
+    assert "(Fifth): left out: it is at box, so only -P box can land it" in " ".join(
+        done.err.split()
+    )
     assert "(Fourth): left out: its line of the batch is pending" in " ".join(done.err.split())
     file.write_text("{}\n")
     assert land("--results", str(file), "--branch", "c").status == 2
