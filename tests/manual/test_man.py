@@ -389,10 +389,13 @@ def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_settings_for_local_agents_are_read(tmp_path: Path) -> None:
-    """All tables of the page, in one file; what has none is a .rebyte.toml."""
-    file = tmp_path / "config.toml"
-    found = blocks(written("rebyte-local-agents.7.md"), "toml")
-    file.write_text("\n".join(block for block in found if block.startswith("[")))
-    settings = config.load(file)
-    assert (settings.parallel, settings.limit, settings.stall) == (2, 3600, 900)
-    assert settings.agents["aider"].command == ("aider-headless", "--yes")
+    """Each block of the page is a config.toml; what has no table is a .rebyte.toml."""
+    file, found = tmp_path / "config.toml", []
+    for block in blocks(written("rebyte-local-agents.7.md"), "toml"):
+        if block.startswith("["):
+            file.write_text(block)
+            found.append(config.load(file))
+        else:
+            assert repository_file.parse(block.encode()).check == "make test"
+    assert found[0].agents["aider"].command == ("aider-headless", "--yes")
+    assert {(each.parallel, each.limit, each.stall) for each in found} == {(2, 3600, 900)}
