@@ -150,10 +150,14 @@ def script(folder: Path, name: str, text: str, interpreter: str = "/bin/sh") -> 
     return str(path)
 
 
-def python(code: str) -> ProgramAdapter:
-    """An agent that is this Python with `code`."""
-    command = (PYTHON, "-I", "-c", code)
-    return ProgramAdapter(command=command, label="mine", extra_paths=(sys.base_prefix,))
+def python(code: str, model: str = "") -> ProgramAdapter:
+    """An agent that is this Python with `code`; the API of its `model`, if it has one."""
+    return ProgramAdapter(
+        command=(PYTHON, "-I", "-c", code),
+        label="mine",
+        own_model=(model, "", "") if model else (),
+        extra_paths=(sys.base_prefix,),
+    )
 
 
 def processes(word: str) -> list[str]:

@@ -24,9 +24,11 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def user_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's HOME during the test."""
-    home = tmp_path / "user home"
+def user_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Path:
+    """The user's HOME during the test, with a name that a module may choose: USER_HOME."""
+    home = tmp_path / getattr(request.module, "USER_HOME", "user home")
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     return home

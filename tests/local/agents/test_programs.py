@@ -18,14 +18,7 @@ from rebyte_cli.local.http import Refusal
 
 from .bench import Bench, script
 
-
-@pytest.fixture
-def user_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A HOME without a space: the kernel takes no path with one behind `#!`."""
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    return home
+USER_HOME = "home"  # the kernel takes no path with a space behind `#!`
 
 
 def found(

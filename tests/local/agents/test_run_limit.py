@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.server import Service
 from tests.waiting import eventually, kill_supervisor
 
-from .bench import NAP, PYTHON, Bench
+from .bench import NAP, PYTHON, Bench, python
 from .test_run_meter import serving
 
 ACCOUNT = "a" * 32
@@ -100,11 +99,7 @@ WORK = "open('began', 'a').write('x'); ask(sys.stdin.read().split()[-1])"
 
 
 def agent(code: str = WORK) -> ProgramAdapter:
-    """A program with this code, whose model has Anthropic's API."""
-    return ProgramAdapter(
-        command=(PYTHON, "-I", "-c", ASK + code), label="mine", own_model=("anthropic", "", ""),
-        extra_paths=(os.path.dirname(os.path.dirname(PYTHON)),),
-    )  # fmt: skip
+    return python(ASK + code, model="anthropic")
 
 
 def start(bench: Bench, prompt: str = "one", **options: Any) -> str:

@@ -21,7 +21,7 @@ from rebyte_cli.local.gateway.model_prices import ModelPrices
 from rebyte_cli.local.gateway.uncounted import LARGEST
 from tests.waiting import eventually
 
-from .bench import NAP, PYTHON, Bench
+from .bench import NAP, PYTHON, Bench, python
 
 USAGE = {"input_tokens": 600, "cache_read_input_tokens": 300, "output_tokens": 100}
 ONE = {"requests": 1, "input_tokens": 900, "cached_input_tokens": 300, "output_tokens": 100}
@@ -98,11 +98,7 @@ def ask(body=b"{}"):
 
 
 def agent(code: str) -> ProgramAdapter:
-    """A program with this code, whose model has Anthropic's API."""
-    return ProgramAdapter(
-        command=(PYTHON, "-I", "-c", ASK + code), label="mine", own_model=("anthropic", "", ""),
-        extra_paths=(os.path.dirname(os.path.dirname(PYTHON)),),
-    )  # fmt: skip
+    return python(ASK + code, model="anthropic")
 
 
 def used(bench: Bench, prompt: str) -> Any:

@@ -17,6 +17,8 @@ from rebyte_cli.local.agents.program import ProgramAdapter
 
 from .bench import PYTHON, Bench, script
 
+USER_HOME = "home"  # the kernel takes no path with a space behind `#!`
+
 PYENV = """
 program="${{0##*/}}"
 export PYENV_ROOT="{root}"
@@ -27,15 +29,6 @@ shift; program=$1; shift
 version=$(cat /code/.python-version 2>/dev/null || cat "$PYENV_ROOT/version")
 exec "$PYENV_ROOT/versions/$version/bin/$program" "$@"
 """
-
-
-@pytest.fixture
-def user_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A HOME without a space: the kernel takes no path with one behind `#!`."""
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    return home
 
 
 def said(bench: Bench, command: str, *folders: str, **options: Any) -> str:
