@@ -159,7 +159,7 @@ def test_no_block_goes_untested() -> None:
         "SKILL.md": {"sh"},
         "rebyte-examples.7.md": {"", "bash", "crontab", "yaml"},
         "rebyte-from-curl.7.md": {"sh", "text", "python"},
-        "rebyte-shards.7.md": {"", "bash", "yaml"},
+        "rebyte-shards.7.md": {"", "bash", "text", "yaml"},
         "rebyte-tutorial.7.md": {"console", "text"},
         "rebyte-local-agents.7.md": {"", "toml"},
         "rebyte-workflow.7.md": {"console", "text"},
