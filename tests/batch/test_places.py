@@ -384,3 +384,71 @@ def test_kills_of_the_client_double_nothing(home: Path, one_clock: None) -> None
         assert done.status == 0, done.err
         assert made_by(*farms) == Counter(prompts(COUNT))
         assert len(rows_of(done)) == COUNT
+
+
+def test_services_with_wrong_clocks_lose_and_double_nothing(
+    batch: Batch, home: Path, one_clock: None
+) -> None:
+    lines = [f"Task {number} {'<cut>' if number % 2 else ''}" for number in range(8)]
+    with Farm(run=0.05) as one, Farm(run=0.05) as two:
+        one.shift, two.shift = 3 * 3600.0, -30 * 86400.0
+        profiles(home, {"one": one.server, "two": two.server})
+        done = batch(lines, "--on", "one:2,two:2", "--resend-after", "0.5")
+        assert done.status == 0, done.err
+        assert made_by(one, two) == Counter(lines)
+
+
+def test_the_settings_of_a_place_hold_for_its_lines(batch: Batch, home: Path) -> None:
+    """Unless the line, or an option, says otherwise."""
+    with Farm(run=0.3) as one, Farm(run=0.3) as two:
+        profiles(home, {"one": one.server, "two": two.server})
+        config = home / ".config/rebyte/config.toml"
+        config.write_text(config.read_text() + 'executor = "codex"\n')  # of the last, `two`
+        lines: list[Any] = [*prompts(4), {"prompt": "Own", "executor": "claude"}]
+        assert batch(lines, "--on", "one:1,two:2").status == 0
+        asked = [
+            (farm, body["prompt"], body.get("executor"))
+            for farm in (one, two)
+            for body in farm.bodies
+        ]
+        for farm, prompt, executor in asked:
+            assert executor == ("claude" if prompt == "Own" else "codex" if farm is two else None)
+        assert len(asked) == 5
+
+
+def test_a_line_is_settled_by_hand_at_its_place(batch: Batch, home: Path) -> None:
+    """Where another place has a task of the same id."""
+    with Farm() as one, Farm(silent=True) as two:
+        two.hook = lambda request: (
+            two._make(request.json) and reset if request.method == "POST" else None
+        )
+        profiles(home, {"one": one.server, "two": two.server})
+        first = batch(["Lost"], "--on", "two:1", "--timeout", "2")
+        assert [row["status"] for row in rows_of(first)] == ["unknown"], first.err
+        two.hook = lambda _request: None
+        done = batch(["Lost", "More"], "--on", "one:1,two:1", "--resolve", "1=task-00001")
+        assert done.status == 0, done.err
+        rows = [(row["place"], row["id"], row["status"]) for row in rows_of(done)]
+        assert rows == [("two", "task-00001", "completed"), ("one", "task-00001", "completed")]
+
+
+def test_a_place_that_comes_back_ends_its_lines(batch: Batch, home: Path) -> None:
+    """The others have long ended theirs."""
+    gone: list[bool] = []
+    with Farm(run=0.2) as one, Farm(run=0.05) as two:
+
+        def hook(request: Request) -> Any:
+            if len(two.tasks) == 5 and gone.count(True) < 3:
+                gone.append(True)
+                return reset
+            if one.tasks and not gone and request.method == "GET":
+                gone.append(False)
+            return reset if gone and gone.count(True) < 3 else None
+
+        one.hook = hook
+        profiles(home, {"one": one.server, "two": two.server})
+        done = batch(prompts(6), "--on", "one:1,two:1", "--timeout", "120")
+        assert done.status == 0, done.err
+        assert made_by(one, two) == Counter(prompts(6))
+        assert places_of(done)[0] == "one"
+        assert "one: The network is back" in done.err
