@@ -370,7 +370,10 @@ class Batch:
         records.sort(key=lambda record: str(record.get("createdAt")))
         for record in records:
             open_lines.pop(record["line"], None)
-        if not records and all(intent.state == "open" for intent, _ in open_lines.values()):
+        # Lines are reserved some time before they are sent, but not long before the first of them.
+        has_begun = any(entry.state != "new" for entry in self._table.values())
+        is_certain = any(intent.state != "open" for intent, _ in open_lines.values())
+        if not records and (has_begun or not open_lines) and not is_certain:
             return
         records += [
             {"line": number, "is": "sending", "at": intent.started_at, **said}

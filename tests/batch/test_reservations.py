@@ -139,6 +139,35 @@ def test_a_create_does_not_take_the_task_of_a_killed_batch(place: Place) -> None
     assert (row["status"], row["id"]) == ("unknown", None)
 
 
+def test_a_journal_of_a_killed_batch_that_lost_all_its_lines(place: Place) -> None:
+    """The history was told of no task yet: only the reservations say that lines may be sent."""
+    lines = ["First", "Second", "Third"]
+    (place.home / "t.txt").write_text("".join(f"{line}\n" for line in lines))
+    words = [*COMMAND, "batch", "t.txt", "--text", "--jobs", "1"]
+    env, running = {**os.environ, **place.farm.env}, list[subprocess.Popen[bytes]]()
+
+    def kill_at_the_third(request: Request) -> Answer | None:
+        if request.method == "POST" and request.json["prompt"] == "Third" and running:
+            running.pop().kill()
+            return reset
+        return None
+
+    place.farm.hook = kill_at_the_third
+    with subprocess.Popen(words, cwd=place.home, env=env, stderr=subprocess.DEVNULL) as process:
+        running.append(process)
+        process.wait()
+    assert place.farm.made == {"First": 1, "Second": 1}
+    journal = place.home / "t.txt.journal"
+    kept = journal.read_bytes().splitlines(keepends=True)[:2]  # the header and the run
+    journal.write_bytes(b"".join(kept))
+    place.farm.hook = lambda _request: None
+    again = inside(
+        "batch", "t.txt", "--text", "--timeout", "20", cwd=place.home, env=place.farm.env
+    )
+    assert again.status == 6, again.err
+    assert place.farm.made == {"First": 1, "Second": 1}
+
+
 def test_a_create_does_not_take_a_task_that_reached_the_history_late(place: Place) -> None:
     """Killed after its journal had the task and before its history had it."""
     place.farm.run = 60
