@@ -18,6 +18,9 @@ from ..system.files import read_text
 from .prompt import check_prompt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
     from referencing import Registry, Resource
 
@@ -107,7 +110,7 @@ class AnswerSchema:
     def _validator(self) -> Validator:
         try:
             from jsonschema import Draft202012Validator
-            from jsonschema.validators import validator_for
+            from jsonschema.validators import extend, validator_for
         except ImportError:
             from ..installation import Installation
 
@@ -116,7 +119,8 @@ class AnswerSchema:
                 hint=Installation.find().add("schema"),
                 code="missing_extra",
             ) from None
-        kind = validator_for(self._schema, default=Draft202012Validator)
+        draft = validator_for(self._schema, default=Draft202012Validator)
+        kind: type[Validator] = extend(draft, {"uniqueItems": _repeated_items})  # type: ignore[no-untyped-call]
         return kind(self._schema, registry=_drafts())
 
     def _check(self) -> None:
@@ -207,6 +211,26 @@ def _last_block(text: str) -> str | None:
         elif mark[1].startswith(fence) and not mark[2].strip():
             found, fence = "\n".join(lines[begin:number]), ""
     return found
+
+
+def _repeated_items(
+    validator: Any, is_asked: Any, instance: Any, _schema: Any
+) -> Iterator[ValidationError]:
+    """The errors of `uniqueItems`. The library compares each object with each other one."""
+    if is_asked and validator.is_type(instance, "array"):
+        from jsonschema.exceptions import ValidationError
+
+        if len({_key_of(item) for item in instance}) < len(instance):
+            yield ValidationError(f"{instance!r} has non-unique elements")
+
+
+def _key_of(value: Any) -> Any:
+    """What is equal for equal values of JSON: 1 and 1.0, but not 1 and true."""
+    if isinstance(value, dict):
+        return "object", frozenset((name, _key_of(inner)) for name, inner in value.items())
+    if isinstance(value, list):
+        return "array", tuple(map(_key_of, value))
+    return isinstance(value, bool), value
 
 
 def _cut(text: str) -> str:

@@ -69,6 +69,44 @@ def test_a_number_that_is_too_large_to_be_checked() -> None:
         schema.value("1" + "0" * 400)
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_unique"),
+    [
+        ('[1, true, 0, false, "1", null, [1], [true], {"a": 1}, {"a": true}]', True),
+        ("[1, 1.0]", False),
+        ('[{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}]', False),
+        ('{"a": 1}', True),
+    ],
+)
+def test_unique_items(answer: str, is_unique: bool) -> None:
+    schema = AnswerSchema.of({"uniqueItems": True}, "it")
+    if is_unique:
+        schema.value(answer)
+    else:
+        with pytest.raises(Misfit, match="non-unique"):
+            schema.value(answer)
+
+
+def test_no_answer_costs_the_square_of_its_items() -> None:
+    schema = AnswerSchema.of({"uniqueItems": True}, "it")
+    schema.value("[]")
+
+    def calls(count: int) -> int:
+        answer, seen = json.dumps([{"a": number} for number in range(count)]), [0]
+
+        def profile(*_event: object) -> None:
+            seen[0] += 1
+
+        sys.setprofile(profile)
+        try:
+            schema.value(answer)
+        finally:
+            sys.setprofile(None)
+        return seen[0]
+
+    assert calls(400) < 8 * calls(100)
+
+
 def test_each_problem_is_named_with_its_place() -> None:
     schema = AnswerSchema.of(POINT, "it")
     assert schema.value('{"x": 1, "y": ["a"]}') == {"x": 1, "y": ["a"]}
