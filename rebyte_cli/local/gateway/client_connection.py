@@ -26,6 +26,7 @@ from .login_file import CurrentModels
 from .model_budget import BudgetMeter
 from .model_request import ModelRequest
 from .outside import LARGEST_HEAD, Outside, OutsideConnection
+from .question_end import QuestionEnd
 from .record import BUDGET, RequestEntry, RequestRecord, now
 from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
@@ -345,6 +346,7 @@ class RequestHandling:
             idle_seconds=self._limits.idle_seconds,
             stalled_seconds=self._limits.stalled_seconds,
             drain_seconds=self._limits.drain_seconds if drains else 0.0,
+            question=_question(headers) if drains else None,
         )
         self._passing = exchange
         try:
@@ -415,6 +417,13 @@ class RequestHandling:
 
 def _new_parser() -> h11.Connection:
     return h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
+
+
+def _question(headers: Headers) -> QuestionEnd:
+    """What reads the body of a request to a model."""
+    return QuestionEnd(
+        packed=any(n == b"content-encoding" and v != b"identity" for n, v in headers)
+    )
 
 
 def _check_length(body: Headers, most: int) -> None:

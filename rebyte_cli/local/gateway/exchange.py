@@ -14,6 +14,7 @@ from http import HTTPStatus
 import h11
 
 from .channel import Channel, wait
+from .question_end import QuestionEnd
 from .refusal import GatewayRefusal
 
 Headers = list[tuple[bytes, bytes]]
@@ -56,7 +57,7 @@ class Exchange:
     """Passes one request on, whose head was read from `client` already, and the answer back.
 
     `status`, `sent` and `received` say how far it came: bytes of the body and of the answer's;
-    `was_sent` whether the whole request went out, or as much as its server answered to, and
+    `was_sent` whether the whole request went out, or as much as a server can answer to, and
     `has_failed` whether no answer came.
     """
 
@@ -70,12 +71,13 @@ class Exchange:
         idle_seconds: float,
         stalled_seconds: float,
         drain_seconds: float = 0.0,
+        question: QuestionEnd | None = None,
     ) -> None:
         """`may_send` is told how many bytes are to go out, and says why not, or nothing.
 
         Without a byte for `idle_seconds`, the exchange ends; so it does if the server takes none of
         the request for `stalled_seconds`. With `drain_seconds`, the answer to a client that leaves
-        is read for that long, for what it says at its end.
+        is read for that long, for what it says at its end. `question` reads the request's body.
         """
         self._client, self._inside = client
         self._outside = outside
@@ -85,6 +87,7 @@ class Exchange:
         self._idle_seconds = idle_seconds
         self._stalled_seconds = stalled_seconds
         self._drain_seconds = drain_seconds
+        self._question = question
         self._drains_until: float | None = None  # once the client has left
         self._informational = 0
         self._is_uploading = True
@@ -169,9 +172,12 @@ class Exchange:
                 if reason := self._may_send(len(event.data)):
                     raise self._failure(413, reason)
                 self._send_out(h11.Data(data=event.data))
+                if self._question is not None:
+                    self._question.feed(bytes(event.data))
+                    self.was_sent |= self._question.is_whole
             elif isinstance(event, h11.EndOfMessage):
                 self._send_out(h11.EndOfMessage())  # trailers are left out
-                self.was_sent = self._is_uploading  # unless the server takes no more
+                self.was_sent |= self._is_uploading  # unless the server takes no more
                 self._is_uploading = False
             else:
                 raise ConnectionAbortedError("the client ended within its request")

@@ -236,6 +236,46 @@ def test_a_request_without_an_end_that_is_answered(tmp_path: Path, leaves: bool)
     assert (entry.status, entry.uncounted, entry.is_open) == (200, MOST, False)
 
 
+@pytest.mark.parametrize(
+    ("sent", "more", "is_whole"),
+    [
+        (b'{"a": ["}", {}', b"", False),
+        (b'{"a": ["}", {}]}', b"", True),
+        (b'{"a": "x\\', b'"}', False),
+        (b'{"a": "x\\', b'""}', True),
+        (b' {} {"b": "', b"", True),
+        (b"{" + b'"a": "\\"", ' * 50_000 + b'"b": 1', b"}", True),
+    ],
+)
+def test_a_whole_question_in_a_body_without_an_end(
+    tmp_path: Path, sent: bytes, more: bytes, is_whole: bool
+) -> None:
+    """A server that reads one JSON value is at work by then, if nothing has come of it yet."""
+    arrived, left = threading.Event(), threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, len(sent))
+        arrived.set()
+        read_exactly(sock, len(more))
+        left.set()
+        sock.recv(1)
+
+    length = len(sent) + len(more) + 5
+    whole = request(PATHS["openai"], sent + b" " * (length - len(sent)))
+    with (
+        ScriptedServer(serve) as server,
+        GatewayProcess(tmp_path, [model(server.url, wire="any")]) as gateway,
+    ):
+        with gateway.connect() as sock:
+            sock.sendall(whole[: len(sent) - length])
+            assert arrived.wait(SECONDS)
+            sock.sendall(more)
+            assert left.wait(SECONDS)
+        (entry,) = gateway.entries(1)
+    assert entry.uncounted == (MOST if is_whole else None)
+
+
 def test_an_answer_with_two_lengths_has_the_one_that_counts(tmp_path: Path) -> None:
     body = json.dumps({"usage": USED}).encode()
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
