@@ -87,7 +87,7 @@ class LaunchedGroup(ProcessGroup):
         line = [*launcher.filled(words[0], self._folder), *node.command()]
         self._theirs, feeding = os.pipe()
         reading, printing = os.pipe()
-        self._log = (self._folder / LOG).open("w+b", buffering=0)
+        self._log = (self._folder / LOG).open("wb", buffering=0)
         try:
             super().__init__(
                 line,
@@ -178,9 +178,9 @@ class LaunchedGroup(ProcessGroup):
 
     def _said(self) -> str:
         """The last line that the launcher itself printed."""
-        size = os.fstat(self._log.fileno()).st_size
-        start = max(0, size - launcher.SAID)
-        return launcher.last_line(os.pread(self._log.fileno(), launcher.SAID, start))
+        with (self._folder / LOG).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - launcher.SAID))
+            return launcher.last_line(log.read())
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         self._to_node.put(json.dumps(message).encode() + b"\n")

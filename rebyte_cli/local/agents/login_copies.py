@@ -22,7 +22,8 @@ LOWEST = 10  # the shell of a process group uses lower descriptors
 class LoginCopies:
     """The copies for one jail; the end of the block closes them here.
 
-    `arguments` are for bubblewrap, which inherits the descriptors `passed`.
+    `arguments` are for bubblewrap, which inherits the descriptors `passed`; `contents` is what can
+    be read from them.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class LoginCopies:
         """
         self.arguments: list[str] = []
         self.passed: tuple[int, ...] = ()
+        self.contents: dict[int, bytes] = {}
         home = confinement.home
         for name in access.logins:
             try:
@@ -52,11 +54,8 @@ class LoginCopies:
             confined.write(home.outside, name, b"")  # a real place to show it in, and no link
             descriptor = in_memory(shown.encode())
             self.passed += (descriptor,)
+            self.contents[descriptor] = shown.encode()
             self.arguments += ["--bind-data", str(descriptor), f"{home.inside}/{name}"]
-
-    def contents(self) -> dict[int, bytes]:
-        """What can be read from each descriptor."""
-        return {each: os.pread(each, os.fstat(each).st_size, 0) for each in self.passed}
 
     def __enter__(self) -> LoginCopies:
         return self

@@ -74,7 +74,7 @@ def plan(
         "edge": way.plan(),
         "files": {
             number: base64.b64encode(content).decode()
-            for number, content in logins.contents().items()
+            for number, content in logins.contents.items()
         },
         "prompt": prompt,
     }
