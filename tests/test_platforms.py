@@ -29,7 +29,7 @@ from rebyte_cli.config import credentials_file, key_command, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
 from rebyte_cli.errors import ReaderGone
 from rebyte_cli.local import background, shell_session, store, visits
-from rebyte_cli.local.agents import jail
+from rebyte_cli.local.agents import jail, launcher
 from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.system import clock, files, http_server, permissions
 from rebyte_cli.system.process_group import ProcessGroup
@@ -58,9 +58,10 @@ BRANCHES = {
     "local/agents/confined.py": 1,
     "local/agents/jail.py": 1,
     "local/agents/launch.py": 1,
+    "local/agents/launcher.py": 1,
     "local/agents/login_copies.py": 1,
     "local/agents/opencode_database.py": 1,
-    "local/agents/supervisor.py": 1,
+    "local/agents/prompt_file.py": 1,
     "local/agents/workspace.py": 1,
     "local/background.py": 3,
     "local/ballast.py": 1,
@@ -523,3 +524,10 @@ def test_a_file_has_no_mode_that_a_patch_could_change_on_windows(
     # Only there: git is found and run as on the system that the tests run on.
     monkeypatch.setattr(patch, "sys", SimpleNamespace(platform="win32"))
     assert not patch.missing(script, tmp_path)
+
+
+def test_a_launcher_needs_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launcher.why_missing(["sh"]) == ""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert launcher.why_missing(["sh"]) == "[local] launcher needs Linux"
+    assert launcher.why_missing([]) == ""
