@@ -74,7 +74,17 @@ MACHINES = (
 FAILING = (
     *("chromedriver", "chromium", "cron", "curl", "dbus-daemon", "faketime", "fish", "fzf"),
     *("gnome-keyring-daemon", "jq", "less", "man", "mandoc", "parallel", "ps", "rsync", "script"),
-    *("shellcheck", "slurmctld", "slurmd", "ssh", "ssh-keygen", "sshd", "tmux", "zsh"),
+    *(
+        "shellcheck",
+        "slurmctld",
+        "slurmd",
+        "ssh",
+        "ssh-keygen",
+        "sshd",
+        "systemd-run",
+        "tmux",
+        "zsh",
+    ),
 )
 # Those that answer `--version`, and do no more than that.
 USELESS = {

@@ -153,7 +153,6 @@ def test_a_batch_whose_service_is_killed_creates_each_task_once(
     children: list[subprocess.Popen[bytes]],
 ) -> None:
     monkeypatch.setattr(batch, "MANY", 1)
-    monkeypatch.setattr(batch, "LOCAL_SEARCH", 0.5)
     lines = [f"Line {number} [[run=0s]] [[slow-create=50ms]]" for number in range(60)]
     (home / "p.txt").write_text("\n".join(lines))
 
