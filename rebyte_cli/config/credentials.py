@@ -236,10 +236,10 @@ def _missing(settings: Settings, elsewhere: list[str], given: bool) -> MissingKe
     named = f" -P {settings.profile}" if settings.named else ""
     url = "" if _takes_variable(settings) else f"REBYTE_API_URL={settings.base_url.value} "
     ways = [
-        f"Get one at {KEYS_PAGE}",
-        *(_ways_to_mean_it(settings) if given else [f"export {url}{VARIABLE}=…"]),
-        f"rebyte{named} auth login",
-        "or try " + Next("-P", "local", "…") + " with no account",
+        f"Get one at {KEYS_PAGE}, then use one of these:",
+        f"rebyte{named} auth login  (stores it)",
+        *(_ways_to_mean_it(settings) if given else [f"export {url}{VARIABLE}=…  (for this shell)"]),
+        "Without an account, " + Next("-P", "local", "…") + " runs tasks on this machine",
     ]
     if elsewhere:
         ways.insert(0, f"the key stored for {elsewhere[0]} is not sent to {settings.origin}")

@@ -142,10 +142,10 @@ def test_without_any_key_each_way_out_is_a_line(env: dict[str, str]) -> None:
         find(env)
     assert problem.value.message == f"no API key for {CLOUD} (profile default)"
     assert str(problem.value.hint).splitlines() == [
-        "Get one at https://app.rebyte.ai/settings/api-keys",
-        "export REBYTE_API_KEY=…",
-        "rebyte auth login",
-        "or try `rebyte -P local …` with no account",
+        "Get one at https://app.rebyte.ai/settings/api-keys, then use one of these:",
+        "rebyte auth login  (stores it)",
+        "export REBYTE_API_KEY=…  (for this shell)",
+        "Without an account, `rebyte -P local …` runs tasks on this machine",
     ]
     with pytest.raises(MissingKey) as problem:
         find(env, "work")
@@ -153,7 +153,7 @@ def test_without_any_key_each_way_out_is_a_line(env: dict[str, str]) -> None:
     with pytest.raises(MissingKey) as problem:
         find(env, "staging")
     way = f"export REBYTE_API_URL={STAGING}/v1 REBYTE_API_KEY=…"
-    assert str(problem.value.hint).splitlines()[1] == way
+    assert str(problem.value.hint).splitlines()[2] == f"{way}  (for this shell)"
     env.update(REBYTE_API_URL=f"{STAGING}/v1", REBYTE_API_KEY="rbk_staging")
     assert find(env, "staging").key == "rbk_staging"
     assert not os.path.exists(env["REBYTE_CONFIG_DIR"])
