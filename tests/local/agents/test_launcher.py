@@ -63,6 +63,8 @@ def test_no_process_on_the_way_shows_the_key(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-agent")
     monkeypatch.setenv("REBYTE_API_KEY", "rbk_of_the_cloud")
     monkeypatch.setenv("MY_SCRIPT", f"curl -H 'x-api-key: {KEY}'")
+    for name in ("GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "MY_API_KEY"):
+        monkeypatch.setenv(name, "another-secret")
     monkeypatch.setenv("SLURM_CONF", "/etc/mine")
     prompt = bench.start(caller(ASK), **scheduler.options)
     eventually(lambda: bench.said(prompt).startswith("data: 1"))
@@ -84,7 +86,7 @@ def test_no_process_on_the_way_shows_the_key(
     eventually(lambda: scheduler.names("stopped") == [canceled])
     ours.append((scheduler.folder / "environment").read_text())
     assert "SLURM_CONF" in ours[-1]
-    for secret in (KEY, "sk-of-another-agent", "rbk_of_the_cloud"):
+    for secret in (KEY, "sk-of-another-agent", "rbk_of_the_cloud", "another-secret"):
         assert not [text for text in ours if secret in text]
 
 
