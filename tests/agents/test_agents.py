@@ -342,7 +342,7 @@ def test_page_of_a_run(run: Run, pages: str) -> None:
     html = browser.open(f"{origin}/run/{task}").read().decode()
     assert "<b>Write</b> <code>/code/page.txt</code>" in html
     assert "I wrote page.txt." in html
-    assert "<ins>+&lt;b&gt;On a page&lt;/b&gt;</ins>" in html
+    assert "<ins>+&lt;b&gt;On a page&lt;/b&gt;\n</ins>" in html
 
 
 def payload(events: list[dict[str, Any]], kind: str) -> dict[str, Any]:

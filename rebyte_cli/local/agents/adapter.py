@@ -61,12 +61,13 @@ class Invocation(NamedTuple):
     """What one run asks of an agent.
 
     `session` is the id of the agent's own session to resume; None starts one, under
-    `new_session` where the agent lets the caller choose.
+    `new_session` where the agent lets the caller choose. `code` is the folder that it works in.
     """
 
     model: str | None
     session: str | None
     new_session: str
+    code: str
 
 
 class Parser(ABC):
@@ -213,7 +214,10 @@ class Adapter(ABC):
 
     # Folders of `/code` whose settings the agent would obey before the model says a word.
     hidden: ClassVar[tuple[str, ...]] = ()
-    # Those in which it finds the repository's skills by itself.
+    # Such files, in JSON. They appear to set nothing.
+    hidden_files: ClassVar[tuple[str, ...]] = ()
+    hidden_on_screen: ClassVar[tuple[str, ...]] = ()  # those that only its own screen would obey
+    # Folders of `/code` in which it finds the repository's skills by itself.
     finds_skills: ClassVar[tuple[str, ...]] = ()
     # The files of its HOME in which the agent keeps its sessions: only they stay for the next run.
     sessions: ClassVar[tuple[str, ...]] = ()
@@ -235,6 +239,10 @@ class Adapter(ABC):
     def screen(self, invocation: Invocation) -> list[str]:
         """The arguments that open the agent's own screen on a session; none if it has no screen."""
         return []
+
+    def started(self, words: list[str]) -> list[str]:
+        """The command line for the agent's own, `words`, which begins in the folder of the code."""
+        return words
 
     def screen_files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         """As `files`, with what keeps the screen from asking about trust and keys first."""

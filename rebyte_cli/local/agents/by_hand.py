@@ -15,7 +15,18 @@ from ..ballast import full_disk
 from ..http import Refusal
 from ..store import Store
 from ..task_store import add_prompt
-from . import config, edge, jail, process_identity, programs, relay, runs, supervisor, user_tools
+from . import (
+    certificates,
+    config,
+    edge,
+    jail,
+    process_identity,
+    programs,
+    relay,
+    runs,
+    supervisor,
+    user_tools,
+)
 from .adapter import Adapter, Invocation, Outcome, Parser, end_of_process
 from .launch import JAIL_CACHE, Launcher, earlier_options
 from .model_access import AgentAccess
@@ -102,7 +113,7 @@ def attach(
             ).fetchone()
             session = runs.last_session(db, task, agent)
         launch = Launcher(store, config_file).prepare(agent, {}, options)
-        if not launch.adapter.screen(Invocation(None, session, "")):
+        if not launch.adapter.screen(Invocation(None, session, "", "")):
             raise Refusal(409, "no_screen", f"{agent} is a program without a screen and sessions")
         if session is None:
             raise Refusal(409, "no_screen", f"{agent} has left no session in task {task}")
@@ -191,7 +202,7 @@ def _in_jail(
         named = program.named if program else []
         if problem := user_tools.why_not_all(needs, workspace.folder.parents[1]):
             raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
-        needs += jail.certificates(os.environ)
+        needs += certificates.shown(os.environ)
         own = user_tools.find_shown(options, os.environ, needs, workspace.home, named)
         line = jail.command(
             confinement,

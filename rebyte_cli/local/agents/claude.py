@@ -164,6 +164,8 @@ class Claude(Adapter):
             "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1",
             # `@NAME` in a prompt is text, and not a file to attach.
             "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
+            # Its screen would do what `.claude/scheduled_tasks.json` of the repository says.
+            "CLAUDE_CODE_DISABLE_CRON": "1",
             # As root claude refuses to bypass permissions unless it runs in a sandbox.
             "IS_SANDBOX": "1",
         }

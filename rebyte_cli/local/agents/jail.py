@@ -106,6 +106,7 @@ def command(
     writable: Iterable[Mount] = (),
     more: Iterable[str] = (),
     hidden: Iterable[str] = (),
+    blank: Mapping[str, Path] | None = None,
     network: bool = False,
     terminal: bool = False,
 ) -> list[str]:
@@ -113,8 +114,9 @@ def command(
 
     `needs` are further paths to show read-only, `readable` and `writable` further folders to share,
     `more` further arguments of bubblewrap, `hidden` folders of the code that exist and appear to be
-    empty. Without `network` there is only loopback. With `terminal`, standard input, a terminal of
-    no other session, controls `words` alone: Ctrl-C must not reach bubblewrap.
+    empty, `blank` files of it that exist, with the file that each appears to be. Without `network`
+    there is only loopback. With `terminal`, standard input, a terminal of no other session,
+    controls `words` alone: Ctrl-C must not reach bubblewrap.
     """
     if not confinement.jailed:
         return [sys.executable, "-I", "-S", "-c", CONTROLLED, *words] if terminal else words
@@ -133,6 +135,8 @@ def command(
     for name in hidden:
         inside = f"{confinement.code.inside}/{name}"
         line += ["--tmpfs", inside, "--remount-ro", inside]
+    for name, file in (blank or {}).items():
+        line += ["--ro-bind", str(file), f"{confinement.code.inside}/{name}"]
     line += ["--chdir", confinement.code.inside, "--"]
     session = ["setsid", "-c"] if terminal else []
     return [*line, "sh", "-c", LIMITS, "sh", *session, *words]
@@ -147,11 +151,6 @@ def environment(
     result["PATH"] = ":".join([*folders, path])
     result["HOME"] = confinement.home.inside
     return result
-
-
-def certificates(outside: Mapping[str, str]) -> list[str]:
-    """The certificate files that the environment names: the jail has to show them."""
-    return [outside[name] for name in CERTIFICATE_VARIABLES if outside.get(name)]
 
 
 def probe(cache: Path | None) -> JailCheck:

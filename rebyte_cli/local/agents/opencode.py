@@ -59,15 +59,28 @@ class OpenCode(Adapter):
 
     # It imports the plugins and tools in it, whatever `--pure` and its variables say.
     hidden = (".opencode",)
+    # It imports the plugins that they name, too.
+    hidden_files = ("opencode.json", "opencode.jsonc")
+    # See `started`; the screen begins to work only once it is in the folder of the code.
+    hidden_on_screen = ("tsconfig.json", "jsconfig.json")
     finds_skills = (".agents/skills", ".claude/skills")
     sessions = tuple(f".local/share/opencode/{name}" for name in opencode_database.FILES)
 
     def arguments(self, invocation: Invocation) -> list[str]:
         # It tells of no retry elsewhere than in its log.
         logs = ["--print-logs", "--log-level", "ERROR"]
-        return ["run", "--format", "json", "--thinking", *logs, *self.screen(invocation)]
+        place = ["--dir", invocation.code]
+        return ["run", "--format", "json", "--thinking", *logs, *place, *self._choices(invocation)]
 
     def screen(self, invocation: Invocation) -> list[str]:
+        return [invocation.code, *self._choices(invocation)]
+
+    def started(self, words: list[str]) -> list[str]:
+        # Bun, which it is made with, obeys the tsconfig.json or jsconfig.json of the folder that it
+        # is started in: the repository could have it import other modules than its own.
+        return ["sh", "-c", 'cd / && exec "$@"', "sh", *words]
+
+    def _choices(self, invocation: Invocation) -> list[str]:
         arguments = ["--pure", "--auto"]
         if invocation.model:
             arguments += ["-m", invocation.model]

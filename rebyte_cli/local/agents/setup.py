@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import confined, edge, jail, tryout, user_tools
+from . import certificates, confined, edge, jail, tryout, user_tools
 from .jail_group import JailGroup
 from .model_access import AgentAccess
 from .tryout import TryoutEnd
@@ -50,7 +50,7 @@ def run(
     ):
         confinement = jail.confine(workspace.folder, jailed=True)
         confinement = confinement._replace(home=jail.Mount(home, jail.HOME))
-        needs = [*jail.certificates(os.environ), *way.needs]
+        needs = [*certificates.shown(os.environ), *way.needs]
         own = user_tools.find_shown(options, os.environ, needs, home)
         words = way.command(["sh", "-c", command])
         line = jail.command(

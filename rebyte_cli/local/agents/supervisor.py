@@ -28,6 +28,7 @@ from ..gateway.model_prices import ModelPrices
 from ..http import stamp
 from ..store import Store, new_id
 from . import (
+    certificates,
     changes,
     config,
     confined,
@@ -64,6 +65,7 @@ from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
+BLANK_FILE = "blank.json"
 STDERR_READ = 20_000
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
@@ -621,19 +623,21 @@ class Supervisor:
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
         stack.enter_context(logins)
-        invocation = Invocation(options["model"], session, new_id())
+        folder = confinement.code.inside
+        invocation = Invocation(options["model"], session, new_id(), folder)
         words = adapter.screen if self.on_screen else adapter.arguments
-        needs = [*program.own, *jail.certificates(outside), *way.needs]
+        needs = [*program.own, *certificates.shown(outside), *way.needs]
         problem = user_tools.why_not_all([*program.own, *way.needs], self._store.folder)
         if problem and confinement.jailed:
             raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
         own = user_tools.find_shown(options, outside, needs, self._workspace.home, program.named)
         line = jail.command(
             confinement,
-            way.command([*program.command, *words(invocation)]),
+            way.command(adapter.started([*program.command, *words(invocation)])),
             needs=needs,
             more=[*own.arguments, *logins.arguments],
             hidden=self._hidden(adapter),
+            blank=self._blank(adapter),
             network=way.is_shared,
             terminal=self.on_screen,
         )
@@ -685,6 +689,19 @@ class Supervisor:
             with contextlib.suppress(FileExistsError):
                 place.mkdir(mode=0o700)
         return [name for name in adapter.hidden if (self._workspace.code / name).is_dir()]
+
+    def _blank(self, adapter: Adapter) -> dict[str, Path]:
+        """The files to hide, with the one to show instead: settings in JSON that set nothing."""
+        blank = self._folder / BLANK_FILE
+        blank.write_text("{}\n", encoding="ascii")
+        found = {}
+        for name in adapter.hidden_files + adapter.hidden_on_screen * self.on_screen:
+            place = self._workspace.code / name
+            if place.is_symlink():
+                raise RunFailed(f"{name} is a link: {adapter.title} would obey settings through it")
+            if place.is_file():
+                found[name] = blank
+        return found
 
     def _execute(self, start: AgentStart, prompt: str, parser: Parser) -> tuple[int, str]:
         """Start the agent and read it to its end: its exit status, and why it was stopped."""

@@ -23,7 +23,7 @@ from ...system.files import take_lock
 from ...system.process_group import ProcessGroup
 from ..ballast import full_disk
 from ..gateway import record
-from . import config, confined, edge, jail, user_tools
+from . import certificates, config, confined, edge, jail, user_tools
 from .adapter import without_sequences
 from .jail_group import JailGroup, end_rest
 from .model_access import AgentAccess
@@ -125,7 +125,7 @@ def run(
     outside = {
         name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
     }
-    needs = jail.certificates(outside)
+    needs = certificates.shown(outside)
     words, folders = ["sh", "-c", command], list[str]()
     variables: dict[str, str] = {}
     more: list[str] = []
