@@ -16,6 +16,7 @@ from tests.commands.test_list import Tasks
 from tests.conftest import COMMAND, Done
 from tests.servers import RawServer, Request, json_reply
 from tests.terminals import Session
+from tests.tools import need_tool
 
 Run = Callable[..., Done]
 WATCH = [*COMMAND, "list", "--watch"]
@@ -65,6 +66,7 @@ def test_the_table_follows_what_happens(
 
 
 def test_keys_act_on_the_chosen_task(inside_local: Run, terminal: Callable[..., Session]) -> None:
+    need_tool("less")
     done = inside_local("create", "Say hello", "--wait", "-o", "id").out.strip()
     asking = inside_local("create", "Deploy it [[ask]]", "-o", "id").out.strip()
     session = terminal(columns=100, rows=14, REBYTE_PAGER="less")

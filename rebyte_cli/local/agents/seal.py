@@ -63,7 +63,8 @@ def main() -> None:
 def _hold_devices() -> None:
     """See the devices read-only from now on, standard streams included.
 
-    Root in a container without the right to mount has those of the container.
+    Root in a container without the right to mount has those of the container, and so has one below
+    `chroot` where /dev is no mount.
     """
     import ctypes
     import errno
@@ -73,7 +74,8 @@ def _hold_devices() -> None:
         if _error() != errno.EPERM:
             raise _failure("unshare")
         return
-    _mount(b"/", b"/", FROM_OUTSIDE_ALONE | DOWN_THE_TREE)
+    if not any(map(_keep_mounts_inside, (b"/", b"/dev"))):
+        return
     for path in map(os.fsencode, filter(os.path.exists, DEVICES)):
         _mount(path, path, BIND)
         _mount(path, path, REMOUNT | BIND | READ_ONLY | NO_SETUID | NO_PROGRAMS)
@@ -85,6 +87,19 @@ def _hold_devices() -> None:
                 again = os.open(os.devnull, os.O_RDWR)
                 os.dup2(again, number)
                 os.close(again)
+
+
+def _keep_mounts_inside(path: bytes) -> bool:
+    """Have what is mounted below `path` show nowhere else; False if nothing is mounted there."""
+    import errno
+
+    try:
+        _mount(path, path, FROM_OUTSIDE_ALONE | DOWN_THE_TREE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def _mount(source: bytes, target: bytes, flags: int) -> None:
