@@ -24,4 +24,4 @@ def test_a_server_that_has_stopped_has_no_thread_left(tmp_path: Path) -> None:
                 encrypted = context.wrap_socket(line, server_hostname="localhost")
                 clients.enter_context(encrypted).sendall(b"GET")
             clients.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-        assert set(threading.enumerate()) == before
+        assert set(threading.enumerate()) <= before  # one of an earlier test may end now
