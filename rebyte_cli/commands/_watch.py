@@ -121,7 +121,7 @@ class _TaskScreen:
 
     def first(self) -> str:
         """The id of the task on top; "" without tasks."""
-        return self._order()[0] if self.table.state.rows else ""
+        return next(iter(self._order()), "")
 
     def move(self, by: int) -> None:
         """Choose the task so many rows further down, at most the last one."""
