@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import BadUsage, RebyteError
-from ..system.files import check_locks, locked, take_lock
+from ..system.files import check_locks, locked, persistently, take_lock
 from ..system.permissions import private_folder
 from .input import InputSource, journals_of
 
@@ -54,11 +54,15 @@ def input_lock(folder: Path, file: str, shard: tuple[int, int], origin: str) -> 
     name = hashlib.sha256(words.encode()).hexdigest()[:40]
     private_folder(folder)
     check_locks(folder)
-    with locked(folder / "lock"):
-        _refuse_others(folder, name, file, shard)
-        release = take_lock(folder / f"{name}.{shard[0]}-of-{shard[1]}", remove=True)
-        if release is None:
-            raise InputHeld(file, *shard, is_same_shard=True)
+
+    def take() -> Callable[[], None] | None:
+        with locked(folder / "lock"):
+            _refuse_others(folder, name, file, shard)
+            return take_lock(folder / f"{name}.{shard[0]}-of-{shard[1]}", remove=True)
+
+    release = persistently(take)
+    if release is None:
+        raise InputHeld(file, *shard, is_same_shard=True)
     try:
         yield
     finally:

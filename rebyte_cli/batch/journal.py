@@ -16,12 +16,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 from ..errors import BadUsage, RebyteError
 from ..system.deadline import NO_LIMIT, Deadline
-from ..system.files import check_locks, lock, sync_folder
+from ..system.files import check_locks, lock, persistently, sync_folder
 from ..system.permissions import check_private
 from .journal_format import FORMAT, GROUP, MARK, Record, encode, parse, replay
 
@@ -327,11 +326,8 @@ def open_file(path: Path) -> int:
 
 def hold(handle: int, path: Path) -> None:
     """Lock the file until the handle is closed. JournalHeld names the process that has it."""
-    for _ in range(10):  # `holder` takes the lock for a moment
-        if _lock(handle, path):
-            return
-        sleep(0.02)
-    raise JournalHeld(path, _last_run(path))
+    if not persistently(lambda: _lock(handle, path)):  # `holder` too takes it for a moment
+        raise JournalHeld(path, _last_run(path))
 
 
 def holder(path: Path) -> str | None:

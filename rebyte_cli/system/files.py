@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from ..errors import BadUsage, NotFound, RebyteError
 from .permissions import private_folder
 
+T = TypeVar("T")
 SHARED = 0o644  # less the umask: readable for others, as a start file of a shell is
 
 
@@ -184,6 +185,18 @@ def take_lock(path: Path, *, remove: bool = False) -> Callable[[], None] | None:
         os.close(handle)
 
     return release
+
+
+def persistently(take: Callable[[], T], seconds: float = 2.0) -> T:
+    """Try to take a lock again and again for that long: the first true answer, or the last one.
+
+    For locks that a process may have left which was killed: a child that it was starting holds
+    them too, until it has become another program. On a busy machine that takes a moment.
+    """
+    deadline = time.monotonic() + seconds
+    while not (taken := take()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return taken
 
 
 def _still_there(handle: int, path: Path) -> bool:

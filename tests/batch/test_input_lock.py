@@ -48,16 +48,27 @@ def test_who_may_run_beside_whom(tmp_path: Path, file: str) -> None:
     assert os.listdir(tmp_path / "locks") == ["lock"]
 
 
-def test_a_run_that_was_killed_is_in_no_ones_way(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("shard", "leaves"),
+    [
+        ((1, 1), ""),
+        # A child has the lock too until it has become the program that it was started for.
+        ((1, 2), "    if os.fork() == 0:\n        time.sleep(1)\n"),
+    ],
+)
+def test_a_run_that_was_killed_is_in_no_ones_way(
+    tmp_path: Path, file: str, shard: tuple[int, int], leaves: str
+) -> None:
     script = (
-        "import os, sys\nfrom pathlib import Path\n"
+        "import os, sys, time\nfrom pathlib import Path\n"
         "from rebyte_cli.batch.input_lock import input_lock\n"
-        "with input_lock(Path(sys.argv[1]), sys.argv[2], (1, 2), 'o'):\n    os._exit(0)\n"
+        "with input_lock(Path(sys.argv[1]), sys.argv[2], (1, 2), 'o'):\n"
+        f"{leaves}    os._exit(0)\n"
     )
     locks = tmp_path / "locks"
     subprocess.run([COMMAND[0], "-c", script, str(locks), file], check=True)
     assert len(os.listdir(locks)) == 2
-    with input_lock(locks, file, (1, 1), "o"):
+    with input_lock(locks, file, shard, "o"):
         pass
 
 

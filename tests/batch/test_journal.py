@@ -393,6 +393,22 @@ def test_a_second_process_is_told_who_has_it(tmp_path: Path) -> None:
         opened(path)[0].close()
 
 
+def test_what_a_killed_run_was_starting_may_still_hold_it_for_a_moment(tmp_path: Path) -> None:
+    """A child has the lock too until it has become the program that it was started for."""
+    path = tmp_path / "j"
+    script = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from rebyte_cli.batch.journal import Journal\n"
+        f"journal = Journal(Path({str(path)!r}), {HEADER!r}, run={{}})\n"
+        "if os.fork() == 0:\n"
+        "    time.sleep(1); os._exit(0)\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert holder(path)
+    opened(path)[0].close()
+
+
 def test_a_full_disk_fails_every_later_write_and_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "j"
     script = f"""
