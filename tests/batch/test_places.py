@@ -288,7 +288,12 @@ def test_lost_answers_at_several_places_are_found(
     lines = [f"Task {number} {'<cut>' if number % 3 else '<cut-before>'}" for number in range(9)]
     with Farm() as one, Farm() as two, Farm() as three:
         profiles(home, {"one": one.server, "two": two.server, "three": three.server})
-        done = batch(lines, "--on", "one:2,two:2,three:2", "--resend-after", "0.3")
+        words = "--on", "one:2,two:2,three:2", "--resend-after", "0.3"
+        done = batch(lines, *words)
+        for _ in range(8):
+            if done.status != 6:  # on a busy machine a line may stay unknown until the next run
+                break
+            done = batch(None, *words)
         assert done.status == 0, done.err
         assert made_by(one, two, three) == Counter(lines)
 
