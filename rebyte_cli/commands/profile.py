@@ -256,6 +256,11 @@ def _changed(
         _not_local(name)
     with edit_config(app.config_path, note=app.note) as document:
         change(document, Config(document, path=app.config_path))
+        if {"base_url", "ssh"} <= document.get("profiles", {}).get(name, {}).keys():
+            raise BadUsage(
+                f"profile {name} would have both base_url and ssh, and a service is in one place",
+                hint="Unset the other one first: " + Next("profile", "unset", name, "KEY"),
+            )
     _note_unknown(app)
     return Records(PROFILE, [_record(app.config, name)])
 

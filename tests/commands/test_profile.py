@@ -77,6 +77,16 @@ def test_a_profile_of_another_machine_has_no_base_url(rebyte: Rebyte) -> None:
     ]
 
 
+def test_a_service_is_at_a_url_or_behind_ssh(rebyte: Rebyte) -> None:
+    both = rebyte("profile", "create", "box", "ssh=me@box", "base_url=https://box.example/v1")
+    assert both.status == 2
+    assert rebyte("profile", "create", "box", "ssh=me@box").status == 0
+    later = rebyte("profile", "set", "box", "base_url=https://box.example/v1")
+    assert (later.status, "profile unset box" in later.err) == (2, True)
+    [box] = [row for row in rebyte("profile", "list").json["data"] if row["name"] == "box"]
+    assert box["ssh"] == "me@box"
+
+
 def test_show_prints_each_value_with_its_source(rebyte: Rebyte, file: Path) -> None:
     rebyte("profile", "create", "work", "base_url=https://work.example/v1", "output=csv")
     environment = {
