@@ -12,8 +12,8 @@ from typing import Any
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.history.history import History
-from rebyte_cli.history.prompts import digest_of
-from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.history.prompt_digest import digest_of
+from rebyte_cli.local.local_service import LOCAL_KEY, Service
 from rebyte_cli.system.clock import boot_id, since_boot
 from rebyte_cli.tasks import create
 from rebyte_cli.tasks.request_kinds import TaskRequest

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.local.local_service import LOCAL_KEY, Service
 
 HERE = Path(__file__).parent
 # Only partners have these, and the service has none of them.

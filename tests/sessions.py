@@ -145,7 +145,7 @@ def with_account(home: Path, state: Path) -> Iterator[dict[str, str]]:
 
     The service is a local one whose links look like the real one's; `key.txt` holds a key.
     """
-    from rebyte_cli.local.server import Service
+    from rebyte_cli.local.local_service import Service
     from tests.keyring_daemon import keyring_daemon
 
     (home / "key.txt").write_text("rbk_example\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from tests.servers import RawServer, json_reply
 
 # The command as it is, but for a note of its modules at the moment that it leaves.
@@ -118,7 +118,7 @@ def test_the_embedded_service_needs_no_framework(
 ) -> None:
     """werkzeug would be a sixth of the whole; it parses forms, and these have none."""
     modules = loaded("-P", "local", *words)
-    assert "rebyte_cli.local.server" in modules
+    assert "rebyte_cli.local.local_service" in modules
     assert modules.isdisjoint(HEAVY - URLLIB3 | {"tomllib", "rebyte_cli.output.progress"})
 
 
@@ -130,7 +130,7 @@ def test_beside_a_served_service_the_command_needs_none(
         assert any(
             "rebyte_cli.local.dialer" in modules
             and modules.isdisjoint(
-                {"rebyte_cli.local.server", "rebyte_cli.local.routes", "http.server"}
+                {"rebyte_cli.local.local_service", "rebyte_cli.local.routes", "http.server"}
             )
             for modules in (loaded("-P", "local", "create", "Say hello") for _ in range(5))
         )

@@ -62,7 +62,7 @@ BRANCHES = {
     "local/agents/login_copies.py": 1,
     "local/agents/opencode_database.py": 1,
     "local/agents/prompt_file.py": 1,
-    "local/agents/workspace.py": 1,
+    "local/agents/workspace_folder.py": 1,
     "local/background.py": 3,
     "local/ballast.py": 1,
     "local/store.py": 1,

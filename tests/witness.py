@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 import yaml
 
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 
 if TYPE_CHECKING:  # each worker imports this file, and one of them needs the validator
     from openapi_core import OpenAPI

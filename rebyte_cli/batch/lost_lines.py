@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import APIError, BrokenAnswer, KeyRejected, too_busy
-from ..history.prompts import Shape, body_digest_of, digest_of, shape_of
+from ..history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
 from ..once import search
 from ..once.finder import Finder
 from ..once.search import Absence, LostRequest, Matches, Rival, Search

@@ -155,9 +155,9 @@ def note_unserved_page(app: App) -> None:
     """Say what shows the pages of tasks of the local service, unless it runs."""
     if not app.settings.is_local:
         return
-    from ..local import server
+    from ..local import local_service
 
-    if not server.status(app.state_dir / "local")["serving"]:
+    if not local_service.status(app.state_dir / "local")["serving"]:
         app.note("The page is only available while " + Next("local", "serve") + " runs")
 
 

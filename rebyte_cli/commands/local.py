@@ -14,7 +14,7 @@ from ._options import Duration, Number, chosen_task
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
-    from ..local.server import Service
+    from ..local.local_service import Service
     from ._repository import TrustQuestion
 
 
@@ -57,7 +57,7 @@ def serve(app: App, port: int, simulate: bool) -> None:
       rebyte local serve --port 8787
       REBYTE_API_URL=http://127.0.0.1:8787/v1 REBYTE_API_KEY=rbk_local rebyte list
     """
-    from ..local.server import LOCAL_KEY
+    from ..local.local_service import LOCAL_KEY
     from ..system.signals import StopSignal
 
     service = _service(app, port, simulate)
@@ -97,7 +97,7 @@ def connect(app: App) -> None:
 def _service(app: App, port: int, simulate: bool) -> Service:
     """The service to be, once it is clear that no other serves the folder, or may beside it."""
     from ..local import background
-    from ..local.server import Service
+    from ..local.local_service import Service
     from ..local.store import StateError, Store
 
     folder = app.local_folder()
@@ -200,10 +200,10 @@ def status(app: App) -> Records:
 
       rebyte local status -o json | jq .tasks
     """
-    from ..local import background, server, visits
+    from ..local import background, local_service, visits
     from ..local.store import Store
 
-    found = server.status(app.state_dir / "local")
+    found = local_service.status(app.state_dir / "local")
     store = Store(app.state_dir / "local")
     try:
         served = background.find(store) if found["serving"] else None
@@ -335,9 +335,9 @@ def reset(app: App, only_cache: bool, yes: bool) -> Any:
         return
     from ..config.fields import LOCAL as ORIGIN
     from ..history.history import History
-    from ..local import server
+    from ..local import local_service
 
     confirm(app, "Delete everything in the local service?", yes=yes)
-    server.reset(app.state_dir / "local")
+    local_service.reset(app.state_dir / "local")
     History(app.history_file, origin=ORIGIN, warn=app.note).clear()
     app.note("Deleted everything that the local service stored")

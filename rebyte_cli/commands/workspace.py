@@ -75,16 +75,16 @@ def list_(
       rebyte workspace list --named
       rebyte workspace list --search acme/shop --fields id,name,tasks
     """
-    from ..tasks import computers
+    from ..tasks import workspaces
 
     if all_ and limit is not None:
         raise BadUsage("--all and --limit cannot be used together")
     try:
-        found = computers.computers(app.client, app.note)
+        found = workspaces.computers(app.client, app.note)
     except KeyProblem as problem:
         app.note(f"Only workspaces used on this machine: {problem.message}")
         found = []
-    rows = list(computers.joined(app.history.workspaces(), found))
+    rows = list(workspaces.joined(app.history.workspaces(), found))
     if app.settings.is_local:
         from ..local.agents import overview
 
@@ -123,7 +123,7 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
 
       rebyte workspace show shop -o json
     """
-    from ..tasks import computers
+    from ..tasks import workspaces
 
     workspace_id = chosen_workspace(app, workspace)
     known = app.history.workspace(workspace_id)
@@ -136,9 +136,9 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
     except ResourceNotFound:
         if known is None:
             raise _missing(app, workspace_id) from None
-    row = {**computer, **computers.merged(known, computer or None), "id": workspace_id}
+    row = {**computer, **workspaces.merged(known, computer or None), "id": workspace_id}
     if not show_secrets:
-        row.pop(computers.SECRET, None)
+        row.pop(workspaces.SECRET, None)
     return Records(WORKSPACE, [row])
 
 
@@ -264,7 +264,7 @@ def create(
 
       rebyte workspace create --name shop --wait
     """
-    from ..tasks import computers
+    from ..tasks import workspaces
 
     for what, text, most in (("name", name, 200), ("icon", icon, 50)):
         if text is not None and not 0 < len(text) <= most:
@@ -276,7 +276,7 @@ def create(
         _remember(app, workspace_id, name)
     if wait:
         with app.spinner("Starting the workspace"):
-            made = computers.ready(app.client, made, deadline=Deadline(timeout))
+            made = workspaces.ready(app.client, made, deadline=Deadline(timeout))
     return Records(COMPUTER, [made])
 
 

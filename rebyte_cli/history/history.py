@@ -17,7 +17,7 @@ from ..errors import BadUsage, Next
 from .database import Database, Lenient
 from .intents import Intents
 from .label_table import TaskLabels, replace
-from .prompts import body_digest_of, digest_of
+from .prompt_digest import body_digest_of, digest_of
 from .rows import (
     AMONG,
     COLUMNS,

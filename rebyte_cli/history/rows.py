@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ..system.redaction import redact_keys
-from .prompts import Shape
+from .prompt_digest import Shape
 
 PROMPT_LENGTH = 200
 # Fields of a task, and the columns that they are in.

@@ -24,7 +24,7 @@ from .proof import is_served
 from .store import ServedService, StateError, Store
 
 if TYPE_CHECKING:
-    from .server import Service
+    from .local_service import Service
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
@@ -100,7 +100,7 @@ def _start(state_dir: Path, config_file: Path | None) -> str:
 
 def main() -> None:
     """Serve until nothing has been asked for a while."""
-    from .server import AlreadyServed
+    from .local_service import AlreadyServed
 
     state_dir, idle, *config_file = sys.argv[1:]
     stopping = threading.Event()
@@ -124,7 +124,7 @@ def main() -> None:
 
 def _service(state_dir: Path, config_file: Path | None) -> Service:
     """A service on the port that links name, or on any other if that is taken. Raises OSError."""
-    from .server import Service
+    from .local_service import Service
 
     store = Store(state_dir)
     usual = urlsplit(store.recall("address") or DEFAULT_ORIGIN).port or 0

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..system.http_server import Application, ConnectedServer, Environ
 from .agents.key import AgentPermission
-from .server import Service, not_yet
+from .local_service import Service, not_yet
 from .store import Store
 
 PROTOCOL = 1  # of the first line; another number is another wire

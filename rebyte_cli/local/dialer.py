@@ -20,8 +20,8 @@ from .proof import prove
 from .store import SERVED, Store
 
 if TYPE_CHECKING:
+    from .local_service import Service
     from .process import ServiceProcess
-    from .server import Service
 
 DEFAULT_ORIGIN = "http://127.0.0.1:8787"
 
@@ -128,7 +128,7 @@ class Dialer:
         return None if address is None else self._proved(*address)
 
     def _start(self) -> None:
-        from .server import Service
+        from .local_service import Service
 
         self._service = Service(
             self._store.folder,

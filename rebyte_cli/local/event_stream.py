@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 
 from .access import Caller, caller_of
+from .content import event_documents
 from .http import Context, Refusal
 from .schedule import Run
 from .task_store import load_task
-from .transcript import event_documents
 from .wsgi import HttpRequest, HttpResponse
 
 KEEP_ALIVE_SECONDS = 10.0

@@ -77,7 +77,7 @@ class ServiceProcess:
 
 def main() -> None:
     """Serve until stdin ends."""
-    from .server import Service
+    from .local_service import Service
 
     state_dir, public_url, *config_file = sys.argv[1:]
     service = Service(

@@ -19,7 +19,7 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, RecordKind, results_schema
 from .scope import Scope
-from .stdin import take_stdin
+from .standard_input import take_stdin
 from .tools import Tools
 
 INSTRUCTIONS = """\

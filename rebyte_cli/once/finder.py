@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import APIError
-from ..history.prompts import Shape, digest_of, shape_of
+from ..history.prompt_digest import Shape, digest_of, shape_of
 from ..system.deadline import NO_LIMIT, Deadline
 from .search import LostRequest, Matches, Rival, Row, prompt_of
 

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RebyteError
-from ..history.prompts import digest_of, shape_of
+from ..history.prompt_digest import digest_of, shape_of
 from ..history.rows import Reservation
 from ..system.deadline import NO_LIMIT, Deadline
 from .search import Rival

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 
-from ..history.prompts import digest_of, folded
+from ..history.prompt_digest import digest_of, folded
 
 
 def is_prompt(

@@ -25,7 +25,7 @@ from ..errors import (
     ServerFault,
     Unsent,
 )
-from ..history.prompts import Shape, digest_of, shape_of
+from ..history.prompt_digest import Shape, digest_of, shape_of
 from ..system.deadline import NO_LIMIT, Deadline
 from .match import is_prompt, may_be_cut
 from .server_clock import SKEW, ServerClock, Window, parse_time

@@ -27,7 +27,7 @@ from ..errors import (
     Term,
     Unsent,
 )
-from ..history.prompts import shape_of
+from ..history.prompt_digest import shape_of
 from ..once.finder import Finder, Verdict
 from ..once.ledger import SentFromHere
 from ..once.search import LOOK_FOR, Absence, LostRequest, Matches, Row, is_lost, pauses

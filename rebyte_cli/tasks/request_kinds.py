@@ -23,7 +23,7 @@ from ..errors import (
     Term,
     Unsent,
 )
-from ..history.prompts import body_digest_of, digest_of
+from ..history.prompt_digest import body_digest_of, digest_of
 from ..once.search import LostRequest, Matches, Row, Search, any_of, find_prompts, newest_task
 from ..once.server_clock import ServerClock
 

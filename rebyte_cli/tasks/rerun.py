@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..api.failures import is_unsupported
 from ..api.views import ContentView
 from ..errors import APIError, NotFound, RebyteError
-from ..history.prompts import digest_of
+from ..history.prompt_digest import digest_of
 from .checkout import APPLY
 
 if TYPE_CHECKING:

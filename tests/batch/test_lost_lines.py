@@ -19,7 +19,7 @@ from rebyte_cli.batch.lost_lines import LostLine, LostLineSearch, ScanResult, se
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.history.history import History
-from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.local.local_service import LOCAL_KEY, Service
 from rebyte_cli.once import search as search_module
 from rebyte_cli.once.ledger import Ledger
 from rebyte_cli.once.server_clock import ServerClock

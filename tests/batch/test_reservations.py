@@ -19,7 +19,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.batch import lost_lines
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
-from rebyte_cli.history.prompts import digest_of
+from rebyte_cli.history.prompt_digest import digest_of
 from rebyte_cli.history.rows import Reservation
 from rebyte_cli.once import search as search_module
 from rebyte_cli.once import server_clock as server_clock

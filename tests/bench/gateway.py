@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median, quantiles
 
-from rebyte_cli.local.gateway.settings import BOOT, GatewaySettings, ModelRoute
+from rebyte_cli.local.gateway.gateway_settings import BOOT, GatewaySettings, ModelRoute
 
 from ..certificates import certificate
 from .environment import PLACE, PYTHON, REBYTE, variables

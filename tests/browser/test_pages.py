@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 
 from ..witness import Caller
 

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from rebyte_cli.batch.throttle import Throttle
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 
 from ..conftest import Done
 from ..farm import Farm, lines_of

@@ -89,7 +89,7 @@ def test_a_bad_path_ends_it_before_anything_is_sent(
 
 
 def test_the_key_never_goes_to_the_signed_url(inside_local: Run, service: Any, data: Path) -> None:
-    from rebyte_cli.local.server import status
+    from rebyte_cli.local.local_service import status
 
     inside_local("file", "upload", "report.pdf", "data/a.csv")
     service.stop()

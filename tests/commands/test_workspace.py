@@ -13,7 +13,7 @@ import pytest
 
 from rebyte_cli.errors import RebyteError, WaitTimeout
 from rebyte_cli.system.deadline import Deadline
-from rebyte_cli.tasks.computers import ready
+from rebyte_cli.tasks.workspaces import ready
 from tests.conftest import COMMAND, Done
 from tests.servers import KEY, RawServer, Request, closed_port, error_reply, json_reply
 from tests.terminals import Session, finish

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rebyte_cli.local.gateway.usage import UsageReader
+from rebyte_cli.local.gateway.model_usage import UsageReader
 
 from . import tries
 

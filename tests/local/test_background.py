@@ -23,7 +23,7 @@ import pytest
 
 from rebyte_cli.local import background
 from rebyte_cli.local.agents.key import AgentPermission
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.store import ServedService, Store
 from tests.conftest import COMMAND, Done
 from tests.waiting import eventually, is_running

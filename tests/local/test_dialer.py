@@ -27,7 +27,7 @@ from rebyte_cli.local import proof
 from rebyte_cli.local.agents import key as key_module
 from rebyte_cli.local.agents.key import AgentPermission, machine_key
 from rebyte_cli.local.dialer import Dialer
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.store import SERVED, Store
 from tests.conftest import COMMAND, Done
 from tests.servers import close_listener
@@ -129,7 +129,7 @@ def test_without_a_served_service_the_store_is_opened_once(
     monkeypatch.setattr(
         dialer_module, "Store", lambda folder: (opened.append(folder), Store(folder))[1]
     )
-    monkeypatch.setattr("rebyte_cli.local.server.Store", opened.append)
+    monkeypatch.setattr("rebyte_cli.local.local_service.Store", opened.append)
     with calling(state) as (client, dialer):
         client.create_task("Say hello")
         assert is_embedded(dialer)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents.edge import RECORD
-from rebyte_cli.local.agents.workspace import Workspace
+from rebyte_cli.local.agents.workspace_folder import Workspace
 from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord
 from tests.witness import Answer, Caller, Clock, serving
 

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rebyte_cli.local import server
-from rebyte_cli.local.server import LOCAL_KEY, Service, reset, status
+from rebyte_cli.local import local_service
+from rebyte_cli.local.local_service import LOCAL_KEY, Service, reset, status
 from rebyte_cli.local.store import StateError
 from tests.conftest import COMMAND, need_tool
 from tests.forks import run_forks
@@ -213,7 +213,7 @@ def test_links_of_an_embedded_service_point_at_the_served_one(tmp_path: Path) ->
 
 
 def test_status_and_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ANSWER_SECONDS", 60)
+    monkeypatch.setattr(local_service, "ANSWER_SECONDS", 60)
     with Service(tmp_path) as service:
         caller = Caller(service)
         caller.create("[[run=1h]]")
@@ -267,7 +267,7 @@ def test_a_process_without_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_service_shares_nothing_with_the_client_and_imports_little(tmp_path: Path) -> None:
     script = (
-        "import sys, rebyte_cli.local.server as s\n"
+        "import sys, rebyte_cli.local.local_service as s\n"
         "shared = ('rebyte_cli.local', 'rebyte_cli.system', 'rebyte_cli.errors')\n"
         "print([n for n in sys.modules if n.startswith('rebyte_cli')"
         " and not n.startswith(shared)])\n"

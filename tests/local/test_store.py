@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local import server
-from rebyte_cli.local.server import Service, reset, status
+from rebyte_cli.local import local_service
+from rebyte_cli.local.local_service import Service, reset, status
 from rebyte_cli.local.store import StateError, Store, make_folder
 from tests.waiting import eventually
 from tests.witness import Caller
@@ -62,7 +62,7 @@ def test_case_66_a_folder_that_others_can_write_is_refused(tmp_path: Path, place
 
 @pytest.fixture
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ANSWER_SECONDS", 60)
+    monkeypatch.setattr(local_service, "ANSWER_SECONDS", 60)
 
 
 @pytest.mark.usefixtures("_patient")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rebyte_cli.local.server import status
+from rebyte_cli.local.local_service import status
 from tests.witness import KEY, Clock, put, serving
 
 CSV = {"Content-Type": "text/csv"}

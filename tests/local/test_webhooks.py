@@ -17,7 +17,7 @@ import pytest
 import rebyte_cli
 from rebyte_cli.local import deliveries
 from rebyte_cli.local.deliveries import Deliverer
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.store import Store
 from tests.waiting import eventually
 from tests.witness import Caller, Clock, serving

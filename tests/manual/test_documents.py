@@ -16,7 +16,7 @@ import pytest
 
 from docs import build
 from rebyte_cli.api.client import RebyteClient
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from tests.conftest import Done, need_tool
 from tests.script_blocks import blocks, run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.local.local_service import LOCAL_KEY, Service
 from tests.conftest import need_tool
 from tests.fork_server import commands
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.cli import root
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from tests.conftest import Done, need_tool
 from tests.script_blocks import blocks, run
 

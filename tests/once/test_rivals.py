@@ -17,7 +17,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.batch import lost_lines
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
-from rebyte_cli.history.prompts import Shape, body_digest_of, digest_of, shape_of
+from rebyte_cli.history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
 from rebyte_cli.history.rows import Reservation
 from rebyte_cli.once import search
 from rebyte_cli.once.match import may_be_cut

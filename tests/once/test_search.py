@@ -28,7 +28,7 @@ from rebyte_cli.errors import (
     ServerFault,
     Unsent,
 )
-from rebyte_cli.history.prompts import digest_of
+from rebyte_cli.history.prompt_digest import digest_of
 from rebyte_cli.once.search import (
     BEFORE_ALL,
     PAGES,

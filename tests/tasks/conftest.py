@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.tasks import create
 from tests.create_bench import Bench
 from tests.cutting_proxy import CuttingProxy

@@ -35,9 +35,9 @@ from rebyte_cli.errors import (
 )
 from rebyte_cli.history.history import History
 from rebyte_cli.history.intents import Intents
-from rebyte_cli.history.prompts import digest_of
+from rebyte_cli.history.prompt_digest import digest_of
 from rebyte_cli.history.rows import Intent
-from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.local.local_service import LOCAL_KEY, Service
 from rebyte_cli.once.search import LostRequest
 from rebyte_cli.once.server_clock import ServerClock
 from rebyte_cli.system.deadline import Deadline

@@ -14,7 +14,7 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.tasks import create
 from rebyte_cli.tasks.request_kinds import PromptRequest
 from tests.create_bench import PROMPT, Bench, timestamp

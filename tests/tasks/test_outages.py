@@ -21,9 +21,9 @@ from rebyte_cli.commands._wait import _wait_command
 from rebyte_cli.errors import NetworkError, ServerFault, Unsent
 from rebyte_cli.system.deadline import FAULTS, OUTAGE, Patience
 from rebyte_cli.tasks import logs, stream, wait
-from rebyte_cli.tasks.computers import ready
 from rebyte_cli.tasks.question_watch import QuestionWatcher
 from rebyte_cli.tasks.task_watch import TaskWatch
+from rebyte_cli.tasks.workspaces import ready
 from tests.servers import Answer, RawServer, Request, json_reply, reply, reset, transport_to
 from tests.task_board import Time
 from tests.tasks.test_question_watch import User, asks

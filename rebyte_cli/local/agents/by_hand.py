@@ -32,7 +32,7 @@ from .launch import JAIL_CACHE, Launcher, earlier_options
 from .model_access import AgentAccess
 from .source import local_path
 from .sync import bring
-from .workspace import Workspace, WorkspaceSource
+from .workspace_folder import Workspace, WorkspaceSource
 
 PROMPT = "(attached: the agent's own screen)"
 QUIT = (0, 130)  # a program that Ctrl-C ends may say so

@@ -24,7 +24,7 @@ from ...system import git
 from ...system.git import SAFE, GitFailed
 from . import confined, jail
 from .jail_group import JailGroup
-from .workspace import Workspace
+from .workspace_folder import Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
 LARGEST_LIST = 64 * 1024 * 1024  # of the names of files that are left out

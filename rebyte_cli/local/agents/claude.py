@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..gateway.gateway_settings import ANTHROPIC, BEARER, X_API_KEY, LoginFile
 from ..gateway.model_refusal import LONGEST, SHORTEST
-from ..gateway.settings import ANTHROPIC, BEARER, X_API_KEY, LoginFile
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined
 from .jail import Mount
 from .model_access import (

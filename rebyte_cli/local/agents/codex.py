@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..gateway.settings import BEARER, OPENAI, LoginFile
+from ..gateway.gateway_settings import BEARER, OPENAI, LoginFile
 from .adapter import Adapter, Invocation, Outcome, Parser, User, readable
 from .jail import Mount
 from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder

@@ -26,7 +26,7 @@ from . import confined, jail, lenders, sharing
 from .jail import CODE
 from .jail_group import JailGroup, end_rest
 from .source import local_path
-from .workspace import Workspace
+from .workspace_folder import Workspace
 
 LONGEST_CONFIG = 1 << 20  # bytes
 LONGEST_LINK = 4096

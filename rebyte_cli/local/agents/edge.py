@@ -22,8 +22,8 @@ from typing import Any
 
 from ..gateway import record
 from ..gateway.door import ADDRESS, Door
+from ..gateway.gateway_settings import GatewaySettings, command
 from ..gateway.model_budget import ModelBudget
-from ..gateway.settings import GatewaySettings, command
 from . import jail, programs, user_tools
 from .adapter import Adapter, User, end_of_process
 from .model_access import AgentAccess

@@ -126,7 +126,7 @@ def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> 
             "SELECT prompt, options FROM runs WHERE workspace = ? ORDER BY seq", (task.workspace,)
         ).fetchall()
     from .changes import of_runs
-    from .workspace import Workspace
+    from .workspace_folder import Workspace
 
     workspace = Workspace(context.store.folder, task.workspace)
     if not rows or not workspace.base.exists():
@@ -152,7 +152,7 @@ def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> 
 
 def base_commit(context: Context, task: TaskRecord) -> str:
     """The commit that the changes of a task's runs are compared with; empty if there is none."""
-    from .workspace import Workspace
+    from .workspace_folder import Workspace
 
     return Workspace(context.store.folder, task.workspace).started_from()
 
@@ -163,7 +163,7 @@ def requests_of_runs(context: Context, task: TaskRecord) -> list[JsonObject]:
         return []
     from ..gateway import record
     from .edge import RECORD
-    from .workspace import Workspace
+    from .workspace_folder import Workspace
 
     workspace = Workspace(context.store.folder, task.workspace)
     return [
@@ -182,7 +182,7 @@ def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
         return False
     if not (context.store.folder / "workspaces" / workspace).exists():
         return False
-    from .workspace import Workspace
+    from .workspace_folder import Workspace
 
     with context.store.write() as db:
         canceled = end_runs(db, "workspace", workspace, context.store.now())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..gateway.settings import GEMINI, X_GOOG_API_KEY
+from ..gateway.gateway_settings import GEMINI, X_GOOG_API_KEY
 from .adapter import (
     LONGEST_STRING,
     Adapter,

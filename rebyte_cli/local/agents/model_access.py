@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..gateway.door import ADDRESS
-from ..gateway.settings import (
+from ..gateway.gateway_settings import (
     ANTHROPIC,
     BEARER,
     GEMINI,

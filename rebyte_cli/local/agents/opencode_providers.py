@@ -10,7 +10,15 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..gateway.settings import ANTHROPIC, ANY, BEARER, GEMINI, OPENAI, X_API_KEY, X_GOOG_API_KEY
+from ..gateway.gateway_settings import (
+    ANTHROPIC,
+    ANY,
+    BEARER,
+    GEMINI,
+    OPENAI,
+    X_API_KEY,
+    X_GOOG_API_KEY,
+)
 from .adapter import User
 from .model_access import ModelAccess, placeholder
 from .user_config import read_json, strings

@@ -38,7 +38,7 @@ from .disarm import disarm
 from .jail_group import JailGroup
 from .launch import JAIL_CACHE
 from .model_access import LoginExpired
-from .workspace import Workspace, disk_usage
+from .workspace_folder import Workspace, disk_usage
 
 STDERR_READ = 20_000
 

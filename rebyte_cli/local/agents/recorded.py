@@ -9,7 +9,7 @@ from typing import Any
 from .. import schedule
 from ..schedule import NEVER, RunUsage, ScheduledEvent, prompt_of, usage_of
 from . import runs
-from .workspace import Workspace
+from .workspace_folder import Workspace
 
 
 class RecordedRun(schedule.Run):

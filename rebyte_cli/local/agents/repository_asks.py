@@ -14,7 +14,7 @@ from ...system.git import GitFailed
 from ...system.repository_file import RepositoryFile
 from ..store import Store
 from . import runs
-from .workspace import Workspace
+from .workspace_folder import Workspace
 
 
 class RepositoryAsks(NamedTuple):

@@ -19,7 +19,7 @@ from ..gateway.model_prices import ModelPrices
 from ..store import Store
 from .run_meter import RunMeter
 from .runs import RunRecord
-from .workspace import Workspace
+from .workspace_folder import Workspace
 
 TASK, DAY = "task", "day"
 _RUNS_OF = {TASK: "task = ?", DAY: "started >= ?", "": "json_extract(options, '$.budgetOf') = ?"}

@@ -21,7 +21,7 @@ from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ..store import make_folder
 from . import launcher, process_identity, run_limit, run_meter, spawn, spool
 from .account_limit import AccountLimit
-from .workspace import Workspace
+from .workspace_folder import Workspace
 
 LOCK = "lock"
 VANISHED = "The run's process is gone: it was killed, or this machine was restarted"

@@ -18,7 +18,7 @@ from . import certificates, confined, edge, jail, tryout, user_tools
 from .jail_group import JailGroup
 from .model_access import AgentAccess
 from .tryout import TryoutEnd
-from .workspace import Workspace
+from .workspace_folder import Workspace
 
 LOG, RECORD = "setup.log", "setup"  # of the folder of a run
 SECONDS = 1800.0  # the run's own limit may be shorter

@@ -26,7 +26,7 @@ from ...system.files import flocked
 from ...system.git import GitFailed
 from . import confined, jail, tryout
 from .jail_group import JailGroup
-from .workspace import Workspace, disk_usage
+from .workspace_folder import Workspace, disk_usage
 
 FOLDER = "setup-caches"  # of the state folder: for each setup a folder, in it one for each commit
 FILES = "files"  # of an entry: the folders by their number

@@ -62,7 +62,7 @@ from .run_meter import NOTHING, RunMeter, left_behind
 from .setup_cache import CacheFailed, SetupCache
 from .spool import Spool, patiently
 from .sweep import sweep
-from .workspace import UploadedFile, Workspace, WorkspaceSource
+from .workspace_folder import UploadedFile, Workspace, WorkspaceSource
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
 BLANK_FILE = "blank.json"

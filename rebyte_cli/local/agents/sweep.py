@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..store import Store
 from . import confined, lenders, runs
-from .workspace import TRASH, Workspace, disk_usage
+from .workspace_folder import TRASH, Workspace, disk_usage
 
 # Time to think again: a deleted task's files can be saved with `workspace path` until then.
 GRACE_MS = 3_600_000

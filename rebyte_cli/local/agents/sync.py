@@ -15,7 +15,7 @@ from ...system import git
 from ...system.git import SAFE, GitFailed
 from . import changes, jail
 from .lenders import UPLOAD_PACK
-from .workspace import AUTHOR, Workspace
+from .workspace_folder import AUTHOR, Workspace
 
 BUNDLE = "bundle"
 # After `changes.ADD`, in the agent's working tree. `g` is git there. `taken` is the tree that the

@@ -27,7 +27,7 @@ from . import certificates, config, confined, edge, jail, user_tools
 from .adapter import without_sequences
 from .jail_group import JailGroup, end_rest
 from .model_access import AgentAccess
-from .workspace import BASE
+from .workspace_folder import BASE
 
 LARGEST_OUTPUT = 64 << 20  # bytes
 LOOK_SECONDS = 0.1

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 
-from .settings import Limits
+from .gateway_settings import Limits
 
 
 class Allowance:

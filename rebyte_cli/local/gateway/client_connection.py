@@ -22,6 +22,7 @@ from .allowance import Allowance
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
+from .gateway_settings import GatewaySettings
 from .login_file import CurrentModels
 from .model_budget import BudgetMeter
 from .model_request import ModelRequest
@@ -30,7 +31,6 @@ from .question_end import QuestionEnd
 from .record import BUDGET, RequestEntry, RequestRecord, now
 from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
-from .settings import GatewaySettings
 from .tunnel import Tunnel
 from .uncounted import estimate
 

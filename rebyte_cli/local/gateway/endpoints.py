@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .settings import ANTHROPIC, ANY, GEMINI, OPENAI
+from .gateway_settings import ANTHROPIC, ANY, GEMINI, OPENAI
 
 # One part of a path. No `%`, which the next server might decode, and no `.` or `..`.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+~-]*"

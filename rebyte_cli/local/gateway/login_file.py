@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .settings import LoginFile, ModelRoute
+from .gateway_settings import LoginFile, ModelRoute
 
 
 class CurrentModels:

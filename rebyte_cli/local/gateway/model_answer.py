@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .exchange import AnswerCut, AnswerFilter, Headers
+from .gateway_settings import LoginFile, ModelRoute
 from .login_file import read_key
 from .model_refusal import STATUSES, ModelRefusal
+from .model_usage import UsageReader
 from .record import LOGIN, printable
 from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
-from .settings import LoginFile, ModelRoute
-from .usage import UsageReader
 
 # They would send the agent elsewhere, or are for browsers.
 _DROPPED = frozenset(

@@ -9,11 +9,11 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 from . import endpoints
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort, parse_authority, to_ascii
 from .exchange import Headers
+from .gateway_settings import BEARER, CREDENTIALS, ModelRoute
 from .model_answer import ModelAnswer
 from .record import printable
 from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
-from .settings import BEARER, CREDENTIALS, ModelRoute
 from .user_proxy import basic_authorization, password_of
 
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")

@@ -20,9 +20,9 @@ import h11
 
 from ...system.addresses import ANYWHERE, reach
 from .allowed_hosts import HostPort
+from .gateway_settings import GatewaySettings
 from .near_networks import is_near, read_routes
 from .refusal import GatewayRefusal
-from .settings import GatewaySettings
 from .user_proxy import Proxy, ProxyUnusable, proxy_for
 
 ADDRESS_SECONDS = 10.0  # for one of several addresses

@@ -14,11 +14,11 @@ import time
 from .allowance import Allowance
 from .allowed_hosts import AllowedHosts
 from .client_connection import ClientConnection, GatewayParts
+from .gateway_settings import GatewaySettings
 from .login_file import CurrentModels
 from .model_budget import BudgetMeter, ask_supervisor
 from .outside import Outside
 from .record import RequestRecord
-from .settings import GatewaySettings
 from .user_proxy import passwords
 
 DRAIN_SECONDS = 1.0  # for models to say what they used

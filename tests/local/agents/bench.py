@@ -14,7 +14,7 @@ from rebyte_cli.local.agents import config, run_limit, runs, spawn
 from rebyte_cli.local.agents.adapter import Adapter
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.agents.runs import RecordedEvent, RunRecord
-from rebyte_cli.local.agents.workspace import Workspace
+from rebyte_cli.local.agents.workspace_folder import Workspace
 from rebyte_cli.local.store import Store, new_id
 from tests.tools import need_jail as need_jail  # for the tests in this folder
 from tests.waiting import eventually

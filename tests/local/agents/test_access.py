@@ -19,8 +19,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.routes import ROUTES
-from rebyte_cli.local.server import Service
 from tests.waiting import eventually
 from tests.witness import Answer, Caller, put
 

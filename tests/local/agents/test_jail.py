@@ -13,7 +13,7 @@ import pytest
 
 from rebyte_cli.local.agents import changes, jail
 from rebyte_cli.local.agents.gemini import Gemini
-from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
+from rebyte_cli.local.agents.workspace_folder import UploadedFile, Workspace, WorkspaceSource
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import git
 

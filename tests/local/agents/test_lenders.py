@@ -13,7 +13,7 @@ import pytest
 
 from rebyte_cli.local.agents import lenders, overview
 from rebyte_cli.local.agents.sweep import sweep
-from rebyte_cli.local.agents.workspace import Workspace, disk_usage
+from rebyte_cli.local.agents.workspace_folder import Workspace, disk_usage
 from tests.repositories import git
 
 from .bench import Bench

@@ -18,7 +18,7 @@ from rebyte_cli.local.agents import config, runs
 from rebyte_cli.local.agents.account_limit import AccountLimit
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.program import ProgramAdapter
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, PYTHON, Bench, python

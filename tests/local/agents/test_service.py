@@ -15,14 +15,14 @@ from urllib.parse import quote
 
 import pytest
 
-from rebyte_cli.local import server
+from rebyte_cli.local import local_service
 from rebyte_cli.local.agents import jail, overview, programs, skills, sweep
 from rebyte_cli.local.agents.edge import RECORD
 from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.agents.launch import earlier_options
-from rebyte_cli.local.agents.workspace import Workspace
+from rebyte_cli.local.agents.workspace_folder import Workspace
 from rebyte_cli.local.gateway.record import RequestEntry
-from rebyte_cli.local.server import Service
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.store import Store
 from tests.local.test_webhooks import ALL_EVENTS, receiving
 from tests.repositories import git
@@ -801,14 +801,14 @@ def test_a_workspace_is_removed_an_hour_after_its_last_task(
     (folder / "code/read-only").mkdir(mode=0o500)
     machine.own.call("DELETE", f"/tasks/{first['id']}")
     monkeypatch.setattr(sweep, "GRACE_MS", 0)
-    server.status(machine.state)
+    local_service.status(machine.state)
     assert folder.exists()  # the other task's files are in it, too
     monkeypatch.undo()
     machine.own.call("DELETE", f"/tasks/{second['id']}")
-    server.status(machine.state)
+    local_service.status(machine.state)
     assert folder.exists()
     monkeypatch.setattr(sweep, "GRACE_MS", -1)
-    server.status(machine.state)
+    local_service.status(machine.state)
     assert not folder.exists()
     eventually(lambda: not list((machine.state / "trash").iterdir()))
 
@@ -826,19 +826,19 @@ def test_deleting_a_workspace_removes_its_folder(machine: Machine, tmp_path: Pat
 
 def test_reset_stops_everything(machine: Machine, tmp_path: Path) -> None:
     begun(machine)
-    server.reset(machine.state)
+    local_service.reset(machine.state)
     assert gone(nap(tmp_path))
     assert not list((machine.state / "workspaces").iterdir())
 
 
 def test_status_tells_what_runs_and_what_waits(machine: Machine) -> None:
     tasks = [begun(machine), begun(machine), machine.own.create("x", executor="slow")]
-    seen = server.status(machine.state)
+    seen = local_service.status(machine.state)
     assert (seen["agentsRunning"], seen["agentsQueued"]) == (2, 1)
     assert seen["disk"] > 0
     for task in tasks:
         machine.own.call("POST", f"/tasks/{task['id']}/cancel")
-    seen = server.status(machine.state)
+    seen = local_service.status(machine.state)
     assert (seen["agentsRunning"], seen["agentsQueued"]) == (0, 0)
 
 

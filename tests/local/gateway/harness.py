@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from rebyte_cli.local.gateway import record
-from rebyte_cli.local.gateway.settings import GatewaySettings, Limits, ModelRoute, command
+from rebyte_cli.local.gateway.gateway_settings import GatewaySettings, Limits, ModelRoute, command
 from tests.waiting import eventually
 
 KEY = "sk-real-0123456789abcdef"

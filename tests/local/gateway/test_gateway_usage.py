@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.gateway.usage import UsageReader
+from rebyte_cli.local.gateway.model_usage import UsageReader
 from tests.agents.scripted_model import Call, Chat, Gemini, Messages, Responses, Turn
 
 TURN = Turn([("user", "hello")], {}, "scripted", True)

@@ -14,9 +14,9 @@ import pytest
 
 from rebyte_cli.local.gateway import record
 from rebyte_cli.local.gateway.allowed_hosts import HostPort
+from rebyte_cli.local.gateway.gateway_settings import GatewaySettings, Limits
 from rebyte_cli.local.gateway.outside import Outside, check_address
 from rebyte_cli.local.gateway.refusal import GatewayRefusal
-from rebyte_cli.local.gateway.settings import GatewaySettings, Limits
 from rebyte_cli.system.addresses import ANYWHERE
 from tests.certificates import certificate
 from tests.local.gateway.harness import (

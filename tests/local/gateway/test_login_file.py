@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.gateway.settings import LoginFile, ModelRoute
+from rebyte_cli.local.gateway.gateway_settings import LoginFile, ModelRoute
 from tests.local.gateway.harness import GatewayProcess, model
 from tests.servers import RawServer, Request, error_reply, json_reply
 

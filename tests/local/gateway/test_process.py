@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.gateway import record, settings
+from rebyte_cli.local.gateway import gateway_settings, record
 from tests.local.gateway.harness import (
     KEY,
     SECONDS,
@@ -29,7 +29,7 @@ from tests.waiting import eventually
 # Starts a gateway as a supervisor does, tells its id, and waits to be killed.
 PARENT = """
 import socket, subprocess, sys, time
-from rebyte_cli.local.gateway.settings import GatewaySettings, command
+from rebyte_cli.local.gateway.gateway_settings import GatewaySettings, command
 listener = socket.create_server(("127.0.0.1", 0))
 told = GatewaySettings(listener.fileno(), (), (), sys.argv[1])
 child = subprocess.Popen(command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -109,7 +109,13 @@ def test_the_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
 )
 def test_settings_that_are_none_are_not_repeated(text: str) -> None:
     done = subprocess.run(
-        settings.command(), input=text, capture_output=True, text=True, env={}, cwd="/", check=False
+        gateway_settings.command(),
+        input=text,
+        capture_output=True,
+        text=True,
+        env={},
+        cwd="/",
+        check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("the gateway cannot start: ")
@@ -120,7 +126,7 @@ def test_nothing_in_its_folder_or_environment_changes_it(tmp_path: Path) -> None
     for name in ("h11", "json", "socket", "sitecustomize", "rebyte_cli"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('mine')")
     done = subprocess.run(
-        settings.command(),
+        gateway_settings.command(),
         input="{}",
         capture_output=True,
         text=True,
