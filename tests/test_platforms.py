@@ -55,7 +55,7 @@ BRANCHES = {
     "config/paths.py": 2,
     "config/terminal.py": 2,
     "local/agents/children.py": 1,
-    "local/agents/confined.py": 1,
+    "local/agents/agent_files.py": 1,
     "local/agents/jail.py": 1,
     "local/agents/launch.py": 1,
     "local/agents/launcher.py": 1,

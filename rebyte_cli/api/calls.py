@@ -1,7 +1,7 @@
 """One call: its attempts, the pauses between them, its time limit, and what it all came to.
 
 This is the only loop around the network. What may be repeated is decided in `retry`, what a failure
-means in `errors`, how bytes move in `connection`.
+means in `failures`, how bytes move in `connection`.
 """
 
 from __future__ import annotations

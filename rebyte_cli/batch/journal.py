@@ -98,7 +98,7 @@ class Journal:
         self.path = path
         self._file = Path(os.path.realpath(path))
         self.name: str | None = None
-        self.beside: Callable[[], None] = lambda: None
+        self.before_write: Callable[[], None] = lambda: None
         self._failure: RebyteError | None = None
         self._wake = threading.Condition()
         self._group = _SyncGroup()
@@ -208,7 +208,7 @@ class Journal:
                     return
                 self._writing = group
             try:
-                self.beside()
+                self.before_write()
                 self._write(GROUP + group.data)
             except Exception as error:  # whatever it is: all others wait for this thread
                 with self._wake:

@@ -111,7 +111,7 @@ class Runner:
         self._note = note
         self._priced = priced
         self._spending = Spending(options.budget, priced) if options.budget else None
-        journal.beside = self._write_ledgers
+        journal.before_write = self._write_ledgers
 
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
         for place in places:
@@ -589,14 +589,14 @@ class Runner:
         body, task, is_taken = value
         line = self._batch.lines[index]
         if is_taken:
-            self._take_back(index, str(task["id"]))
+            self._take_from_others(index, str(task["id"]))
         self._lines.apply(index, created_record(line.number, task))
         self._created(self._place_of(index), line, task, body)
         if is_terminal(task.get("status")):
             return self._on_ended(index, entry, (task, ""))
         return self._watch(index, entry)
 
-    def _take_back(self, index: int, task_id: str) -> None:
+    def _take_from_others(self, index: int, task_id: str) -> None:
         """Warn if another line has what a create was answered with.
 
         The service knows best whose it is: a line that took it after a search is lost again.
@@ -654,7 +654,7 @@ class Runner:
         record = created_record(line.number, task, found=True)
         self._note_down(record)
         # Before the line is settled: until then an equal one could take the same task.
-        self._place_of(index).ledger.answered(task["id"])
+        self._place_of(index).ledger.claim(task["id"])
         self._lines.apply(index, record)
         place = self._place_of(index)
         self._created(place, line, task, place.body(line))

@@ -205,7 +205,7 @@ class WorkerPool:
             else:
                 self._refused(job, line.number, error)
         else:
-            is_taken = self._ledger.answered(task["id"])
+            is_taken = self._ledger.claim(task["id"])
             self._server_clock.observe(task.get("createdAt"), record["at"])
             self._throttle.accepted()
             self._faults = 0

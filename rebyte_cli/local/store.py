@@ -342,7 +342,7 @@ def discard(folder: Path) -> None:
 
     Raises OSError.
     """
-    from .agents.confined import remove_tree
+    from .agents.agent_files import remove_tree
 
     for name in ("service.db", "service.db-wal", "service.db-shm"):
         (folder / name).unlink(missing_ok=True)

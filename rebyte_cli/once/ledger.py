@@ -88,7 +88,7 @@ class Ledger:
 
     It also lets the history know of their tasks, in groups, and never before the journal does.
 
-    A worker calls `reserve`, `sending`, `unsent` and `answered`, and the writer of the journal
+    A worker calls `reserve`, `sending`, `unsent` and `claim`, and the writer of the journal
     `write`. What changes the state of a line is for the thread that made the ledger, which is
     asserted. Callers get a copy.
     """
@@ -135,8 +135,8 @@ class Ledger:
         with self._lock:
             self._under_way.discard(number)
 
-    def answered(self, task_id: str) -> bool:
-        """A create was answered with a task. Whether another line has it already."""
+    def claim(self, task_id: str) -> bool:
+        """A line has this task. Whether another line has it already."""
         with self._lock:
             is_taken = task_id in self._tasks
             self._tasks.add(task_id)

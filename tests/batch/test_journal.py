@@ -667,7 +667,7 @@ def test_a_writer_that_runs_out_of_memory_is_not_waited_for(journal: Journal) ->
     def run_out() -> None:
         raise MemoryError
 
-    journal.beside = run_out
+    journal.before_write = run_out
     told: list[str] = []
 
     def commit() -> None:

@@ -49,7 +49,7 @@ class Desk:
 
     def known(self, prompt: str, at: int) -> dict[str, Any]:
         """A task of a line that shows this prompt."""
-        self.ledger.answered(made := self.make(prompt))
+        self.ledger.claim(made := self.make(prompt))
         return {"id": made, "createdAt": None, "at": at}
 
     def find(
@@ -101,7 +101,7 @@ def test_a_line_without_a_match_is_absent(desk: Desk) -> None:
     other = desk.make("Other")
     # Ours may be shown so, even if another line asks for just that.
     assert desk.find("Same", "Other") == [ScanResult(0, None, False, [other])]
-    desk.ledger.answered(other)
+    desk.ledger.claim(other)
     assert desk.find("Same", "Other") == [ScanResult(0, None, True, [])]
 
 
@@ -162,7 +162,7 @@ def test_equal_lines_get_a_task_each_the_first_sent_the_oldest(desk: Desk) -> No
     first, second = desk.make(), desk.make()
     assert taken(desk.find("Same", "Same", lost=[1, 0])) == [first, second]
     # With one task for two of them, the first has it, and the second has none.
-    desk.ledger.answered(second)
+    desk.ledger.claim(second)
     assert desk.find("Same", "Same", lost=[0, 1])[1] == ScanResult(1, None, True, [])
 
 
@@ -181,7 +181,7 @@ def test_more_tasks_than_lines_are_not_told_apart(desk: Desk) -> None:
 
 
 def test_a_task_in_the_journal_belongs_to_its_line(desk: Desk) -> None:
-    desk.ledger.answered(desk.make())
+    desk.ledger.claim(desk.make())
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 

@@ -102,6 +102,13 @@ def test_dashes_make_no_option_near(inside: Run) -> None:
     assert hint == "Did you mean '--fields' or '--profile'?"
 
 
+def test_no_synonym_is_a_command_itself(inside: Run) -> None:
+    from rebyte_cli.commands._synonyms import _COMMANDS
+
+    words = " ".join(_COMMANDS).split()
+    assert [word for word in words if inside(word, "--help").status == 0] == []
+
+
 def test_every_synonym_means_a_command_that_exists(inside: Run) -> None:
     """With options that it takes: help of it succeeds."""
     from rebyte_cli.commands._synonyms import _COMMANDS

@@ -165,7 +165,7 @@ def test_lines_without_an_outcome_stay_reserved(desk: Desk) -> None:
 
 def test_a_task_belongs_to_the_first_line_that_was_answered_with_it(desk: Desk) -> None:
     desk.ledger.load(["t0"])
-    assert [desk.ledger.answered(task_id) for task_id in ("t0", "t1", "t1")] == [True, False, True]
+    assert [desk.ledger.claim(task_id) for task_id in ("t0", "t1", "t1")] == [True, False, True]
     assert desk.ledger.named(["t0", "t1", "t2"]) == {"t0", "t1"}
 
 

@@ -22,7 +22,7 @@ from typing import IO
 
 from ...system import git
 from ...system.git import SAFE, GitFailed
-from . import confined, jail
+from . import agent_files, jail
 from .jail_group import JailGroup
 from .workspace_folder import Workspace
 
@@ -153,7 +153,7 @@ def patch(
         words = ["sh", "-c", SCRIPT, "sh", *git_of(confinement, workspace, confinement.code.inside)]
         try:
             found = output(confinement, words, workspace, scratch, watch)
-            if odd := confined.read(scratch, "odd", LARGEST_LIST):
+            if odd := agent_files.read(scratch, "odd", LARGEST_LIST):
                 tell(_left_out(odd.decode("ascii", "replace").splitlines()))
             return found
         finally:
@@ -164,7 +164,7 @@ def patch(
 def scratch_of(workspace: Workspace) -> Iterator[Path]:
     """An empty folder for git's index, objects and more, while the block runs."""
     scratch = workspace.folder / "patch"
-    confined.remove_tree(scratch)  # left by a run whose supervisor was killed
+    agent_files.remove_tree(scratch)  # left by a run whose supervisor was killed
     scratch.mkdir(mode=0o700)
     (scratch / "objects").mkdir(mode=0o700)
     try:
@@ -172,7 +172,7 @@ def scratch_of(workspace: Workspace) -> Iterator[Path]:
             shutil.copyfile(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
         yield scratch
     finally:
-        confined.remove_tree(scratch)
+        agent_files.remove_tree(scratch)
 
 
 def _left_out(names: list[str]) -> str:
@@ -186,7 +186,7 @@ def _keep(workspace: Workspace, scratch: Path, name: str) -> None:
 
     All names are fixed, and no link in their place is followed. Raises GitFailed.
     """
-    tree = (confined.read(scratch, "tree", 100) or b"").decode("ascii", "replace").strip()
+    tree = (agent_files.read(scratch, "tree", 100) or b"").decode("ascii", "replace").strip()
     if not re.fullmatch("[0-9a-f]{40,64}", tree):
         return
     base = ["--git-dir", str(workspace.base)]

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ...system import git
-from . import confined, jail, lenders, sharing
+from . import agent_files, jail, lenders, sharing
 from .jail import CODE
 from .jail_group import JailGroup, end_rest
 from .source import local_path
@@ -143,7 +143,7 @@ class _Folder:
 
     def drop(self, name: str) -> None:
         """Remove what has this name; if that fails, the rest is still to be done."""
-        confined.remove(self.descriptor, name)
+        agent_files.remove(self.descriptor, name)
         if self.has(name):
             self.fail("cannot be removed", name)
 
@@ -155,12 +155,12 @@ def remember_origin(workspace: Workspace, repository: str | None) -> None:
     """
     if repository is None or (workspace.folder / ORIGIN_FILE).exists():
         return
-    config = confined.read(workspace.code, ".git/config", LONGEST_CONFIG) or b""
+    config = agent_files.read(workspace.code, ".git/config", LONGEST_CONFIG) or b""
     settings = _settings(config.decode("utf-8", "surrogateescape"), lambda *_: True)
     found = dict(settings.get(("remote", "origin"), ())).get("url", "")
     if found and re.match("/|[^/]*:", found) is None:
         found = os.path.normpath(os.path.join(local_path(repository) or "/", found))
-    confined.write(workspace.folder, ORIGIN_FILE, os.fsencode(found))
+    agent_files.write(workspace.folder, ORIGIN_FILE, os.fsencode(found))
 
 
 def disarm(workspace: Workspace, tell: Callable[[str], object] = lambda _: None) -> None:
@@ -177,7 +177,7 @@ def disarm(workspace: Workspace, tell: Callable[[str], object] = lambda _: None)
 
 def _disarm_all(workspace: Workspace) -> None:
     known = cache(lambda: _base_files(workspace))
-    origin = os.fsdecode(confined.read(workspace.folder, ORIGIN_FILE, LONGEST_CONFIG) or b"")
+    origin = os.fsdecode(agent_files.read(workspace.folder, ORIGIN_FILE, LONGEST_CONFIG) or b"")
     lender = os.fsencode(workspace.base / "objects")
     errors = _Failures()
     unchecked = []
@@ -269,7 +269,7 @@ def _opened(
     name: str | Path, here: int | None, place: Iterable[str], errors: _Failures
 ) -> int | None:
     try:
-        return confined.open_folder(name, here)
+        return agent_files.open_folder(name, here)
     except OSError as error:
         if not isinstance(error, FileNotFoundError):  # removed on the way
             errors.add(place, error)
@@ -337,7 +337,7 @@ def _is_repository(folder: _Folder) -> bool:
 
 def _leads_inside(folder: _Folder) -> bool:
     """Whether a `.git` that is no folder is that of a submodule or a linked work tree of ours."""
-    text = confined.read(folder.descriptor, ".git", LONGEST_LINK) or b""
+    text = agent_files.read(folder.descriptor, ".git", LONGEST_LINK) or b""
     found = _INNER.fullmatch(os.fsdecode(text))
     if found is None:
         return False
@@ -363,21 +363,21 @@ def _disarm_repository(folder: _Folder, is_code: bool, origin: str, lender: byte
                 folder.drop(entry.name)
     here = folder.descriptor
     if folder.has("config") or (is_clone and origin):
-        before = confined.read(here, "config", LONGEST_CONFIG)
+        before = agent_files.read(here, "config", LONGEST_CONFIG)
         text = (before or b"").decode("utf-8", "surrogateescape")
         after = _harmless(text, origin, is_clone=is_clone)
         try:
             if after != before:
-                confined.write(here, "config", after)
+                agent_files.write(here, "config", after)
         except OSError as error:  # a full disk: none is harmless, too
             folder.fail(error, "config")
             folder.drop("config")
     if is_linked:
         if not _WORK_TREE.fullmatch(
-            os.fsdecode(confined.read(here, "gitdir", LONGEST_LINK) or b"")
+            os.fsdecode(agent_files.read(here, "gitdir", LONGEST_LINK) or b"")
         ):
             folder.drop("gitdir")
-        confined.write(here, "commondir", b"../..\n")
+        agent_files.write(here, "commondir", b"../..\n")
 
 
 def _keep_lender(folder: _Folder, lender: bytes) -> None:
@@ -385,14 +385,14 @@ def _keep_lender(folder: _Folder, lender: bytes) -> None:
 
     No agent can write there. What need not be written again is there on a full disk, too.
     """
-    borrows = confined.read(folder.descriptor, lenders.ALTERNATES, LONGEST_CONFIG) or b""
+    borrows = agent_files.read(folder.descriptor, lenders.ALTERNATES, LONGEST_CONFIG) or b""
     if borrows == lender + b"\n":
         with suppress(OSError):
-            confined.keep_only(folder.descriptor, ("alternates",), "objects/info")
+            agent_files.keep_only(folder.descriptor, ("alternates",), "objects/info")
             return
     folder.drop("objects/info")
     if lender in borrows.splitlines():
-        confined.write(folder.descriptor, lenders.ALTERNATES, lender + b"\n")
+        agent_files.write(folder.descriptor, lenders.ALTERNATES, lender + b"\n")
 
 
 def _harmless(config: str, origin: str, *, is_clone: bool) -> bytes:
@@ -512,7 +512,7 @@ def _is_of_base(folder: _Folder, known: Files) -> bool:
 
 def _state(here: int, path: str, digits: int) -> tuple[str, str]:
     """Mode and blob of a file, as git would commit it; empty for a link and a large one."""
-    content = confined.read(here, path, LONGEST_FILE)
+    content = agent_files.read(here, path, LONGEST_FILE)
     if content is None:
         return "", ""
     mode = os.stat(path, dir_fd=here, follow_symlinks=False).st_mode

@@ -22,7 +22,7 @@ from pathlib import Path
 from ...system import git
 from ...system.files import flocked
 from ...system.git import GitFailed
-from . import confined
+from . import agent_files
 from .source import CLONE_SECONDS
 
 FOLDER = "lenders"  # of the state folder: one folder per repository, and below it one per commit
@@ -104,12 +104,12 @@ def _ancestor(folder: Path, place: Path, commit: str) -> Path | None:
 def lend(borrower: Path, lenders: Iterable[Path]) -> None:
     """Let a repository borrow the objects of others."""
     lines = [b"%s\n" % os.fsencode(lender / "objects") for lender in lenders]
-    confined.write(borrower, ALTERNATES, b"".join(lines))
+    agent_files.write(borrower, ALTERNATES, b"".join(lines))
 
 
 def lent(borrower: Path) -> list[Path]:
     """The repositories from which another one, that no agent can write to, borrows."""
-    lines = (confined.read(borrower, ALTERNATES, LARGEST_LIST) or b"").splitlines()
+    lines = (agent_files.read(borrower, ALTERNATES, LARGEST_LIST) or b"").splitlines()
     return [Path(os.fsdecode(line)).parent for line in lines]
 
 
@@ -122,13 +122,13 @@ def shown(base: Path) -> list[Path]:
 
 def complete(code: Path, base: Path) -> None:
     """Copy what the clone in `code/` borrows from `base.git`, which it then needs no longer."""
-    if confined.read(code, f".git/{ALTERNATES}", LARGEST_LIST) is None:
+    if agent_files.read(code, f".git/{ALTERNATES}", LARGEST_LIST) is None:
         return
     for folder in shown(base):
         for file in folder.glob("*/*"):
             if file.parent.name != "info":
-                confined.copy(file, code, f".git/objects/{file.parent.name}/{file.name}")
-    confined.remove(code, f".git/{ALTERNATES}")
+                agent_files.copy(file, code, f".git/objects/{file.parent.name}/{file.name}")
+    agent_files.remove(code, f".git/{ALTERNATES}")
 
 
 def sweep(state_dir: Path, trash: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import confined
+from . import agent_files
 from .adapter import Adapter
 from .jail import Confinement
 from .model_access import AgentAccess
@@ -43,7 +43,7 @@ class LoginCopies:
             except FileNotFoundError:
                 continue
             if not confinement.jailed:
-                confined.write(home.outside, name, b"")
+                agent_files.write(home.outside, name, b"")
                 (home.outside / name).unlink()
                 (home.outside / name).symlink_to(user_home / name)
                 continue
@@ -51,7 +51,7 @@ class LoginCopies:
                 shown = adapter.login_for_jail(text, access)
             except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # it is no login file
-            confined.write(home.outside, name, b"")  # a real place to show it in, and no link
+            agent_files.write(home.outside, name, b"")  # a real place to show it in, and no link
             descriptor = in_memory(shown.encode())
             self.passed += (descriptor,)
             self.contents[descriptor] = shown.encode()

@@ -20,8 +20,8 @@ from ..artifact_store import NO_AGENT
 from ..store import Store, make_folder
 from . import (
     account_limit,
+    agent_files,
     config,
-    confined,
     edge,
     jail,
     launcher,
@@ -296,4 +296,4 @@ def stop_all(store: Store) -> None:
     for folder in (store.folder / "workspaces").glob("*"):
         Workspace(store.folder, folder.name).remove()
     for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):
-        confined.remove_tree(store.folder / name)
+        agent_files.remove_tree(store.folder / name)

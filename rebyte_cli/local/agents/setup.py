@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import certificates, confined, edge, jail, tryout, user_tools
+from . import agent_files, certificates, edge, jail, tryout, user_tools
 from .jail_group import JailGroup
 from .model_access import AgentAccess
 from .tryout import TryoutEnd
@@ -86,9 +86,9 @@ def tail(folder: Path) -> str:
 def _home(workspace: Workspace) -> Iterator[Path]:
     """An empty HOME while the block runs."""
     for left in workspace.folder.glob("setup-home.*"):  # by a supervisor that was killed
-        confined.remove_tree(left)
+        agent_files.remove_tree(left)
     home = Path(tempfile.mkdtemp(prefix="setup-home.", dir=workspace.folder))
     try:
         yield home
     finally:
-        confined.remove_tree(home)
+        agent_files.remove_tree(home)

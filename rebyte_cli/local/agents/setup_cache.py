@@ -24,7 +24,7 @@ from typing import NamedTuple
 from ...system import git
 from ...system.files import flocked
 from ...system.git import GitFailed
-from . import confined, jail, tryout
+from . import agent_files, jail, tryout
 from .jail_group import JailGroup
 from .workspace_folder import Workspace, disk_usage
 
@@ -126,7 +126,7 @@ class SetupCache:
                 self._copy(KEEP, names, writable=[mount])
                 self._put(making)
         finally:
-            confined.remove_tree(making)
+            agent_files.remove_tree(making)
         for entry in list(self._entries())[MOST_ENTRIES:]:
             _remove(entry)
 
@@ -192,7 +192,7 @@ class SetupCache:
 
     def _clear(self) -> None:
         for name in self.names:
-            confined.remove(self._workspace.code, name)
+            agent_files.remove(self._workspace.code, name)
 
     def _copy(
         self,
@@ -262,7 +262,7 @@ def _remove(path: Path) -> None:
     with contextlib.suppress(OSError), flocked(path, wait=False):
         aside = path.with_name(f"old-{os.urandom(8).hex()}")
         path.rename(aside)
-        confined.remove_tree(aside)
+        agent_files.remove_tree(aside)
 
 
 def size(state_dir: Path) -> int:

@@ -136,7 +136,7 @@ def install(home: Path, sources: Iterable[Source], places: Iterable[str] = PLACE
     """Copy skills into the private HOME; of two with one name, the last. Raises GitFailed."""
     import shutil
 
-    from . import confined
+    from . import agent_files
 
     for source in sources:
         slug, folder, *top = [Path(source).name, source] if isinstance(source, str) else source
@@ -150,8 +150,8 @@ def install(home: Path, sources: Iterable[Source], places: Iterable[str] = PLACE
             }
 
         for place in places:
-            target = confined.folder(home, place) / slug
-            confined.remove(home, f"{place}/{slug}")
+            target = agent_files.folder(home, place) / slug
+            agent_files.remove(home, f"{place}/{slug}")
             # Links stay links: what they lead to outside the skill is not for the agent.
             shutil.copytree(folder, target, symlinks=True, ignore=left_out)
 

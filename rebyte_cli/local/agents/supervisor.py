@@ -28,10 +28,10 @@ from ..gateway.model_prices import ModelPrices
 from ..http import stamp
 from ..store import Store, new_id
 from . import (
+    agent_files,
     certificates,
     changes,
     config,
-    confined,
     edge,
     jail,
     launcher,
@@ -666,19 +666,19 @@ class Supervisor:
         An earlier run, even of another agent, may have left what this one would obey.
         """
         home = self._workspace.home
-        confined.keep_only(home, config.SESSIONS)
+        agent_files.keep_only(home, config.SESSIONS)
         adapter.clean_sessions(home, code.inside)
         own = self._workspace.skills(adapter.finds_skills)
         skills.install(home, [*own, *self._options["skills"]])
         for pattern in adapter.memory(user.home):
             for path in filter(Path.is_file, user.home.glob(pattern)):
                 name = path.relative_to(user.home).as_posix()
-                confined.write(home, name, path.read_bytes())
+                agent_files.write(home, name, path.read_bytes())
         files = adapter.screen_files if self.on_screen else adapter.files
         written = {**files(user, code, access), **access.files}
         for name, text in written.items():
-            confined.write(home, name, text.encode())
-        confined.write(home, ".gitconfig", _git_config().encode())
+            agent_files.write(home, name, text.encode())
+        agent_files.write(home, ".gitconfig", _git_config().encode())
 
     def _hidden(self, adapter: Adapter) -> list[str]:
         """The folders to hide, made where they are missing: git keeps no empty folder."""

@@ -9,7 +9,7 @@ import subprocess
 from typing import NamedTuple
 
 from ..store import Store
-from . import confined, lenders, runs
+from . import agent_files, lenders, runs
 from .workspace_folder import TRASH, Workspace, disk_usage
 
 # Time to think again: a deleted task's files can be saved with `workspace path` until then.
@@ -68,7 +68,7 @@ def prune(store: Store, seconds: float, *, dry_run: bool) -> tuple[list[Pruned],
     lent = lenders.sweep(store.folder, store.folder / TRASH)
     freed = sum(map(disk_usage, lent))
     for folder in lent:
-        confined.remove_tree(folder)
+        agent_files.remove_tree(folder)
     return found, freed
 
 
@@ -80,7 +80,7 @@ def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
         if lock is None or newest is None or newest.prompt != last.prompt:
             return False
         aside = place.set_aside()
-    confined.remove_tree(aside)
+    agent_files.remove_tree(aside)
     return not place.folder.exists()
 
 

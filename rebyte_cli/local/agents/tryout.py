@@ -23,7 +23,7 @@ from ...system.files import take_lock
 from ...system.process_group import ProcessGroup
 from ..ballast import full_disk
 from ..gateway import record
-from . import certificates, config, confined, edge, jail, user_tools
+from . import agent_files, certificates, config, edge, jail, user_tools
 from .adapter import without_sequences
 from .jail_group import JailGroup, end_rest
 from .model_access import AgentAccess
@@ -100,7 +100,7 @@ def _remove_unused(place: Path) -> None:
 def _remove(place: Path) -> None:
     with contextlib.suppress(OSError):
         end_rest(place)
-    confined.remove_tree(place)
+    agent_files.remove_tree(place)
 
 
 def run(

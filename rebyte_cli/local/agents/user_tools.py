@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import confined, jail, programs
+from . import agent_files, jail, programs
 
 # What a folder that is shown must neither hold nor be a part of, below HOME unless absolute.
 PRIVATE = (
@@ -118,7 +118,7 @@ def find_shown(
         if variable == "ASDF_DATA_DIR":
             versions = home / DEFAULT_VERSIONS
             if versions.is_file():
-                confined.write(private_home, DEFAULT_VERSIONS, b"")
+                agent_files.write(private_home, DEFAULT_VERSIONS, b"")
                 more += ["--ro-bind", str(versions), _inside(str(versions))]
         for path in _files_of(folder, search):
             show(path)
@@ -215,7 +215,7 @@ def _cached(caches: Iterable[str], private_home: Path) -> list[str]:
     pairs = [(path, inside) for path, inside in pairs if os.path.isdir(path)]
     for _, inside in pairs:
         if inside.startswith(f"{jail.HOME}/"):
-            confined.folder(private_home, os.path.relpath(inside, jail.HOME))
+            agent_files.folder(private_home, os.path.relpath(inside, jail.HOME))
     overlay = [word for path, at in pairs for word in ("--overlay-src", path, "--tmp-overlay", at)]
     if pairs and overlays_work(jail.bubblewrap() or "bwrap", tuple(path for path, _ in pairs)):
         return overlay

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ...system import git
 from ...system.git import GitFailed
-from . import confined, lenders, skills
+from . import agent_files, lenders, skills
 from .jail import CODE, HOME
 from .jail_group import end_rest
 from .source import CLONE_SECONDS, clone_url, local_path, without_password
@@ -113,7 +113,7 @@ class Workspace:
     def remove(self) -> None:
         """Delete everything. Raises nothing for a workspace that is not there."""
         for folder in (self.set_aside(), self.folder):
-            confined.remove_tree(folder)
+            agent_files.remove_tree(folder)
 
     def set_aside(self) -> Path:
         """Move the folder to where it is to be deleted; that place, even if nothing is there."""
@@ -155,11 +155,11 @@ class Workspace:
 
     def measure(self) -> None:
         """Note the size, which takes a while to find out, for `size`. Raises OSError."""
-        confined.write(self.folder, SIZE, b"%d" % disk_usage(self.folder))
+        agent_files.write(self.folder, SIZE, b"%d" % disk_usage(self.folder))
 
     def size(self) -> int | None:
         """The bytes on disk at the end of the last run, if they were noted."""
-        noted = confined.read(self.folder, SIZE, 100) or b""
+        noted = agent_files.read(self.folder, SIZE, 100) or b""
         return int(noted) if noted.isdigit() else None
 
     def _can_share(self) -> bool:
@@ -177,7 +177,7 @@ class Workspace:
             self._make(source, share=share)
 
     def _make(self, source: WorkspaceSource, *, share: bool) -> None:
-        confined.remove_tree(self.code)
+        agent_files.remove_tree(self.code)
         made_as: list[str] = []
         if source.repository is None:
             self.code.mkdir(mode=0o700)
@@ -207,7 +207,7 @@ class Workspace:
         git.run([*base, "update-ref", "refs/heads/base", commit])
         git.run([*base, "symbolic-ref", "HEAD", "refs/heads/base"])
         if patterns := self._ignored(source):
-            confined.write(making, EXCLUDE, patterns)
+            agent_files.write(making, EXCLUDE, patterns)
         (self.folder / FRESH).touch(mode=0o600)
         os.replace(making, self.base)
         self.share_exclude()
@@ -227,12 +227,12 @@ class Workspace:
         """The patterns of what the user's git ignores, everywhere or in the repository here."""
         place = None if source.repository is None else local_path(source.repository)
         users = os.path.realpath(git.users_patterns(str(place or self.folder)))
-        found = [confined.read_file(users, LARGEST_PATTERNS) or b""]
+        found = [agent_files.read_file(users, LARGEST_PATTERNS) or b""]
         if place is not None:
             # Not as git gives the path of the file: it would follow a link to any file of the user.
             words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
             repository = Path(os.fsdecode(git.run(words, place).removesuffix(b"\n")))
-            found.append(confined.read(repository, EXCLUDE, LARGEST_PATTERNS) or b"")
+            found.append(agent_files.read(repository, EXCLUDE, LARGEST_PATTERNS) or b"")
         lines = (line for text in found for line in text.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
         # The later ones win, as the repository's do for git.
         return b"".join(b"%s\n" % line for line in lines if line.strip() and line[:1] != b"#")
@@ -304,17 +304,18 @@ class Workspace:
 
     def exclude(self, name: str) -> None:
         """Keep an input out of the patch and out of the agent's commits: it is no result."""
-        known = confined.read(self.base, EXCLUDE, LARGEST_EXCLUDE) or b""
+        known = agent_files.read(self.base, EXCLUDE, LARGEST_EXCLUDE) or b""
         line = "/" + "".join(f"\\{each}" if each in "*?[\\!# " else each for each in name)
         if os.fsencode(line) not in known.splitlines():
-            confined.write(self.base, EXCLUDE, known + os.fsencode(line) + b"\n")
+            agent_files.write(self.base, EXCLUDE, known + os.fsencode(line) + b"\n")
         self.share_exclude()
 
     def share_exclude(self) -> None:
         """Make git in `code/`, if that is a repository, ignore inputs and what the user's does."""
-        known, repository = confined.read(self.base, EXCLUDE, LARGEST_EXCLUDE), self.code / ".git"
+        known = agent_files.read(self.base, EXCLUDE, LARGEST_EXCLUDE)
+        repository = self.code / ".git"
         if known is not None and repository.is_dir() and not repository.is_symlink():
-            confined.write(repository, EXCLUDE, known)
+            agent_files.write(repository, EXCLUDE, known)
 
 
 def disk_usage(folder: Path) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import confined
+from rebyte_cli.local.agents import agent_files
 
 # Waits until a folder is being emptied, and puts links in place of what is still to come.
 SWAPPING = """
@@ -32,9 +32,9 @@ for name in reversed(names):
 UNPRIVILEGED = """
 import os
 from pathlib import Path
-from rebyte_cli.local.agents import confined
+from rebyte_cli.local.agents import agent_files
 os.setresuid(54321, 54321, 54321)
-confined.remove_tree(Path("tree"))
+agent_files.remove_tree(Path("tree"))
 """
 
 
@@ -52,7 +52,7 @@ def test_an_agent_at_work_cannot_turn_a_mode_change_to_another_file(tmp_path: Pa
         assert agent.stdout is not None
         agent.stdout.readline()
         with suppress(OSError):  # what the agent put there cannot all be removed
-            confined.write(home, ".agent/login", b"{}")
+            agent_files.write(home, ".agent/login", b"{}")
     assert victim.stat().st_mode & 0o777 == 0o444
 
 
@@ -60,9 +60,9 @@ def test_a_write_beside_an_agent_at_work_removes_no_folder(tmp_path: Path) -> No
     for name in ("login", ".login.new"):
         (tmp_path / name / "below").mkdir(parents=True)
         with pytest.raises((IsADirectoryError, PermissionError)):
-            confined.write(tmp_path, "login", b"{}", evict=False)
+            agent_files.write(tmp_path, "login", b"{}", evict=False)
         assert sorted(path.name for path in tmp_path.iterdir()) == [name]
-        confined.write(tmp_path, "login", b"{}")
+        agent_files.write(tmp_path, "login", b"{}")
         assert (tmp_path / "login").read_bytes() == b"{}"
         assert [path.name for path in tmp_path.iterdir()] == ["login"]
         (tmp_path / "login").unlink()
