@@ -65,7 +65,6 @@ BRANCHES = {
     "local/agents/workspace_folder.py": 1,
     "local/background.py": 3,
     "local/ballast.py": 1,
-    "local/store.py": 1,
     "local/shell_session.py": 1,
     "local/visits.py": 1,
     "output/console.py": 3,
@@ -261,7 +260,7 @@ def test_modes_mean_nothing_on_windows(windows: Msvcrt, tmp_path: Path) -> None:
     keys.chmod(0o666)
     permissions.check_private(keys)
     permissions.private_folder(tmp_path)
-    store.check_folder(tmp_path)
+    store.Store(tmp_path / "local").close()
     assert credentials_file.read_keys(tmp_path)
     assert permissions._trusted() == set()
     assert permissions._is_own_group(0) is False

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Next, RebyteError
+from ..system.permissions import make_folder
 from .failures import AttemptFailed
 
 PROTOCOL = 1
@@ -128,7 +129,7 @@ class SshConnector:
 
     def _open(self, timeout: float | None) -> socket.socket:
         if self._folder is not None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
         ours, theirs = socket.socketpair()
         try:
             with theirs:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from ..system import git
 from ..system.files import flocked
+from ..system.permissions import make_folder
 from . import http
 from .access import caller_of
 from .http import Context, invalid, missing
-from .store import make_folder
 from .wsgi import HttpRequest, HttpResponse
 
 FOLDER = "repositories"

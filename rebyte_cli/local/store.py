@@ -11,8 +11,6 @@ import contextlib
 import errno
 import os
 import sqlite3
-import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ..system import sqlite
+from ..system.permissions import UnsafeFile, check_private, make_folder
 from .ballast import make_room
 
 BUSY_SECONDS = 30.0
@@ -126,28 +125,6 @@ class StateError(OSError):
         self.damaged = damaged
 
 
-def make_folder(folder: Path) -> None:
-    """Create `folder` and what is missing above it, all for the owner alone, whatever the umask."""
-    missing = [folder, *folder.parents]
-    missing = [one for one in missing if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(mode=0o700, exist_ok=True)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise StateError when others could change what is in `folder`, or put another in its place.
-
-    The folder decides what agents run, and who may start them.
-    """
-    if sys.platform == "win32":
-        return
-    # A folder above may belong to a group that has one member; below it, this one is ours alone.
-    for one, others in ((folder, 0o022), (folder.parent, 0o002)):
-        mode = one.stat().st_mode
-        if mode & others and not (one != folder and mode & stat.S_ISVTX):
-            raise StateError(one, f"other users can write to it; run: chmod go-w {one}")
-
-
 class Store:
     """The SQLite file `service.db` and the folder `objects` under `folder` (created when missing).
 
@@ -174,7 +151,10 @@ class Store:
         self._writer: sqlite3.Connection | None = None
         # Prompts and webhook secrets lie here: for the owner's eyes only.
         make_folder(folder)
-        check_folder(folder)
+        try:  # it decides what agents run, and who may start them
+            check_private(self.file)
+        except UnsafeFile as error:
+            raise StateError(folder, f"{error}; run: {error.hint}") from None
         make_room(folder)
         self.objects.mkdir(exist_ok=True, mode=0o700)
         with self._explained():

@@ -37,20 +37,29 @@ def private_folder(folder: Path) -> None:
     `REBYTE_CONFIG_DIR` may name a folder that other programs need. Raises RebyteError when the
     folder cannot be made.
     """
-    missing = []
     try:
-        for each in (folder, *folder.parents):
-            if os.path.lexists(each):
-                break
-            missing.append(each)
-        for each in reversed(missing):
-            each.mkdir(mode=0o700, exist_ok=True)
+        is_new = make_folder(folder)
         if not folder.is_dir():
             raise RebyteError(f"{folder} is not a folder")
-        if not missing:
+        if not is_new:
             _close_to_others(folder)
     except OSError as problem:
         raise RebyteError(f"cannot create {folder}: {problem.strerror}") from None
+
+
+def make_folder(folder: Path) -> bool:
+    """As `private_folder`, but a folder that exists stays as it is; whether it is new.
+
+    Raises OSError.
+    """
+    missing = []
+    for each in (folder, *folder.parents):
+        if os.path.lexists(each):
+            break
+        missing.append(each)
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+    return bool(missing)
 
 
 def _close_to_others(folder: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from rebyte_cli.local import local_service
 from rebyte_cli.local.local_service import Service, reset, status
-from rebyte_cli.local.store import StateError, Store, make_folder
+from rebyte_cli.local.store import StateError, Store
+from rebyte_cli.system.permissions import make_folder
 from tests.waiting import eventually
 from tests.witness import Caller
 
@@ -55,9 +56,27 @@ def test_case_66_a_folder_that_others_can_write_is_refused(tmp_path: Path, place
     loose.chmod(0o777)
     with pytest.raises(StateError) as refused:
         Store(tmp_path / "x" / "local")
-    assert f"chmod go-w {loose}" in str(refused.value)
+    assert f"chmod {'o' if place == '.' else 'go'}-w {loose}" in str(refused.value)
     loose.chmod(0o755)
     Store(tmp_path / "x" / "local").close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["", "service.db"])
+def test_a_folder_or_a_database_of_another_user_is_refused(tmp_path: Path, name: str) -> None:
+    """Its owner can change it whatever its mode is."""
+    Store(tmp_path / "local").close()
+    os.chown(tmp_path / "local" / name, 12345, -1)
+    (tmp_path / "local").chmod(0o755)
+    with pytest.raises(StateError, match="run: sudo chown"):
+        Store(tmp_path / "local")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root has a group of its own, without members")
+def test_a_group_that_has_only_this_user_is_no_other_user(tmp_path: Path) -> None:
+    Store(tmp_path / "local").close()
+    (tmp_path / "local").chmod(0o770)
+    Store(tmp_path / "local").close()
 
 
 @pytest.fixture

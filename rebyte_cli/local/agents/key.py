@@ -12,7 +12,8 @@ import os
 import re
 from pathlib import Path
 
-from ..store import SCHEMA_VERSION, make_folder
+from ...system.permissions import make_folder
+from ..store import SCHEMA_VERSION
 
 KEY_FILE = "key"
 PREFIX = "rbk_local_"

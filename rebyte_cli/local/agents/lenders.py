@@ -22,6 +22,7 @@ from pathlib import Path
 from ...system import git
 from ...system.files import flocked
 from ...system.git import GitFailed
+from ...system.permissions import make_folder
 from . import agent_files
 from .source import CLONE_SECONDS
 
@@ -44,7 +45,7 @@ AS_COMMITTED = {"GIT_NO_REPLACE_OBJECTS": "1"}
 def in_use(state_dir: Path) -> Iterator[None]:
     """Keep every lender: one is found, or made, and then named by the `base.git` that borrows."""
     folder = state_dir / FOLDER
-    folder.mkdir(exist_ok=True, mode=0o700)
+    make_folder(folder)
     with flocked(folder, shared=True):
         yield
 
@@ -62,7 +63,7 @@ def find(state_dir: Path, place: Path, branch: str | None) -> Path | None:
     words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
     key = hashlib.sha256(os.fsencode(os.path.realpath(_line(words, place)))).hexdigest()[:16]
     folder = state_dir / FOLDER / key
-    folder.mkdir(exist_ok=True, mode=0o700)
+    make_folder(folder)
     with flocked(folder):
         found = folder / _line(["rev-parse", f"{ref}^{{commit}}"], place)
         if not found.exists():
@@ -147,7 +148,7 @@ def sweep(state_dir: Path, trash: Path) -> list[Path]:
         kept |= {one for lender in kept for one in lent(lender)}
         for path in found:
             if path not in kept and path.stat().st_mtime <= before:
-                trash.mkdir(exist_ok=True, mode=0o700)
+                make_folder(trash)
                 moved.append(trash / f"{path.parent.name}.{path.name}.{os.getpid()}")
                 path.rename(moved[-1])
     return moved

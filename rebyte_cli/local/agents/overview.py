@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...system.git import GitFailed
+from ...system.permissions import make_folder
 from .. import http
 from ..artifact_store import NO_AGENT
-from ..store import Store, make_folder
+from ..store import Store
 from . import (
     account_limit,
     agent_files,

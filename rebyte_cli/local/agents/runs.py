@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...system.files import flocked
+from ...system.permissions import make_folder
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
-from ..store import make_folder
 from . import launcher, process_identity, run_limit, run_meter, spawn, spool
 from .account_limit import AccountLimit
 from .workspace_folder import Workspace

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from ...system import git
 from ...system.files import flocked
 from ...system.git import GitFailed
+from ...system.permissions import make_folder
 from . import agent_files, jail, tryout
 from .jail_group import JailGroup
 from .workspace_folder import Workspace, disk_usage
@@ -117,7 +118,7 @@ class SetupCache:
         if not any(names) or (self._taken is not None and self._is_same(self._taken, names)):
             return
         sweep(self._folder)
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._folder)
         making = Path(tempfile.mkdtemp(prefix="new-", dir=self._folder))
         try:
             with flocked(making):

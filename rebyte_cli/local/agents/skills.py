@@ -182,12 +182,13 @@ def _clone(owner: str, repository: str, cache: Path) -> Path:
 
     from ...system import git
     from ...system.files import flocked
+    from ...system.permissions import make_folder
     from .source import CLONE_SECONDS, clone_url
 
     clone = cache / f"{owner}+{repository}"
     if clone.exists():
         return clone
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(cache)
     with flocked(cache / f".{clone.name}.lock", create=True):
         if not clone.exists():
             partial = cache / f".{clone.name}.new"

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 from typing import NamedTuple
 
+from ...system.permissions import make_folder
 from ..store import Store
 from . import agent_files, lenders, runs
 from .workspace_folder import TRASH, Workspace, disk_usage
@@ -99,7 +100,7 @@ def sweep(store: Store) -> None:
             rows = db.execute(UNUSED, (store.now() - GRACE_MS,)).fetchall()
         for folder in (root / row[0] for row in rows):
             if folder.exists():
-                trash.mkdir(exist_ok=True, mode=0o700)
+                make_folder(trash)
                 folder.rename(trash / f"{folder.name}.{os.getpid()}")
         lenders.sweep(store.folder, trash)
         if trash.exists() and any(trash.iterdir()):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ...system.files import take_lock
+from ...system.permissions import make_folder
 from ...system.process_group import ProcessGroup
 from ..ballast import full_disk
 from ..gateway import record
@@ -74,7 +75,7 @@ def folder(above: Path) -> Iterator[Path]:
 
     Those that a process which was killed has left are removed, with whatever runs there.
     """
-    above.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(above)
     for left in above.glob("tree-*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > YOUNG_SECONDS:

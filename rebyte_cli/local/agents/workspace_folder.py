@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ...system import git
 from ...system.git import GitFailed
+from ...system.permissions import make_folder
 from . import agent_files, lenders, skills
 from .jail import CODE, HOME
 from .jail_group import end_rest
@@ -85,7 +86,7 @@ class Workspace:
         Raises GitFailed, or OSError when the disk does not take it.
         """
         for folder in (self.folder, self.home):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
         lacks: list[str] = []
         if not self.base.exists():
             self._start(source, share=share and self._can_share())
@@ -123,7 +124,7 @@ class Workspace:
         trash = self._state_dir / TRASH
         aside = trash / f"{self.folder.name}.{os.getpid()}"
         with suppress(OSError):  # a full disk has no place for a new folder
-            trash.mkdir(exist_ok=True, mode=0o700)
+            make_folder(trash)
             self.folder.rename(aside)
         return aside
 
