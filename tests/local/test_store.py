@@ -72,7 +72,7 @@ def test_a_folder_or_a_database_of_another_user_is_refused(tmp_path: Path, name:
         Store(tmp_path / "local")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="root has a group of its own, without members")
+@pytest.mark.skipif(os.getuid() != 0, reason="the group of root has no other member")
 def test_a_group_that_has_only_this_user_is_no_other_user(tmp_path: Path) -> None:
     Store(tmp_path / "local").close()
     (tmp_path / "local").chmod(0o770)
