@@ -182,6 +182,19 @@ def test_plain_output_stays_plain(run: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stream", ["", " >&2"])
+def test_a_terminal_that_only_shows_gets_no_control_sequences(run: Run, stream: str) -> None:
+    """Without its input, as in a `while read` loop, nothing could put it right again."""
+    del run
+    sent = r"printf 'caf\303\251\r\n\033[?1003h\033]0;title\007\302\2332Jend\033[c\n'" + stream
+    words = shlex.join([*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", sent])
+    shell = Session(["sh", "-c", f"{words} </dev/null"])
+    assert shell.finish() == 0
+    assert shell.lines == ["café", r"\x1b[?1003h\x1b]0;title\x07\x9b2Jend\x1b[c"]
+    assert "\x1b" not in shell.raw
+
+
+@pytest.mark.slow
 def test_what_a_terminal_answers_too_late_is_thrown_away(run: Run) -> None:
     """A title, or the place of the cursor, would be typed into the user's shell."""
     outer = users_shell()

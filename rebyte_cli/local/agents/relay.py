@@ -7,7 +7,9 @@ is its own affair; how it leaves the terminal is ours. Off a terminal, the strea
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import re
 import select
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ...system.safe_text import clean
 from ...system.signals import handled
 from .jail import Confinement
 from .jail_group import JailGroup
@@ -91,6 +94,9 @@ class _Pipes:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._theirs, self.into = os.pipe()
         self.out_of: dict[int, int] = {}  # what the program prints to where it belongs
+        # What is left of a character, for each stream that a user sees. With the terminal's input
+        # elsewhere, neither its modes nor its answers could be put right at the end.
+        self._text = {where: _decoder() for where in (1, 2) if os.isatty(where)}
         os.set_blocking(self.into, False)
         stack.callback(self._close)
 
@@ -142,9 +148,10 @@ class _Pipes:
         return False
 
     def show(self, where: int, data: bytes) -> None:
-        """Write all of what the program printed."""
-        while data:
-            data = data[os.write(where, data) :]
+        """Write all of what the program printed, to a terminal without control sequences."""
+        if decoder := self._text.get(where):
+            data = clean(decoder.decode(data)).encode("utf-8", "replace")
+        _write(where, data)
 
     def tick(self) -> None:
         """What is to be done a few times a second."""
@@ -193,7 +200,7 @@ class _Terminal(_Pipes):
                 self._leave()
 
     def show(self, where: int, data: bytes) -> None:
-        super().show(where, self._modes.seen(data))
+        _write(where, self._modes.seen(data))
 
     def at_end_of_input(self) -> bool:
         return True
@@ -238,7 +245,7 @@ class _Terminal(_Pipes):
             try:
                 with contextlib.suppress(OSError):
                     if undo := self._modes.undo():
-                        super().show(1, undo + ASK)
+                        _write(1, undo + ASK)
                         self._await_answer()
             finally:
                 with contextlib.suppress(termios.error):
@@ -299,6 +306,17 @@ class _Modes:
         keyboards = b"\x1b[<%du" % self._keyboards if self._keyboards else b""
         self._changed, self._keyboards = {}, 0
         return keyboards + b"".join(back) + PLAIN + TITLE_BACK
+
+
+def _decoder() -> io.IncrementalNewlineDecoder:
+    """Text of pieces of UTF-8; a carriage return, which would draw over the line, ends it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return io.IncrementalNewlineDecoder(decoder, translate=True)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def _read(descriptor: int) -> bytes:

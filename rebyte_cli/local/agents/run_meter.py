@@ -46,29 +46,33 @@ class RunMeter:
 
         With `afresh`, what models refused and answered so far does not count any more.
         """
-        entries, self._at = record.read_from(self._file, self._at)
         changed = False
-        for entry in entries:
-            if entry.option == record.BUDGET and entry.refused:
-                self.spent = entry.refused
-            if entry.option == record.LOGIN and entry.refused:
-                self.login_expired = entry.refused
-            self.was_refused |= entry.status in STATUSES
-            key = entry.id or len(self._requests)
-            if isinstance(entry.usage, dict) or isinstance(entry.uncounted, dict):
-                before = self._requests.get(key)
-                changed |= before is None or _counts(before) != _counts(entry)
-                self._requests[key] = entry
-            else:
-                changed |= self._requests.pop(key, None) is not None
-            if isinstance(entry.refused_for, int | float):
-                self.refused_for, self.was_refused_last = float(entry.refused_for), True
-            elif entry.usage is not None:
-                self.has_passed, self.was_refused_last = True, False
+        for entries, at in record.read_from(self._file, self._at):
+            self._at = at
+            for entry in entries:
+                changed |= self._count(entry)
         if afresh:
             self.refused_for, self.has_passed = None, False
             self.was_refused = self.was_refused_last = False
         return changed
+
+    def _count(self, entry: record.RequestEntry) -> bool:
+        """Whether the entry changes what the run has used."""
+        if entry.option == record.BUDGET and entry.refused:
+            self.spent = entry.refused
+        if entry.option == record.LOGIN and entry.refused:
+            self.login_expired = entry.refused
+        self.was_refused |= entry.status in STATUSES
+        if isinstance(entry.refused_for, int | float):
+            self.refused_for, self.was_refused_last = float(entry.refused_for), True
+        elif entry.usage is not None:
+            self.has_passed, self.was_refused_last = True, False
+        key = entry.id or len(self._requests)
+        if not isinstance(entry.usage, dict) and not isinstance(entry.uncounted, dict):
+            return self._requests.pop(key, None) is not None
+        before = self._requests.get(key)
+        self._requests[key] = entry
+        return before is None or _counts(before) != _counts(entry)
 
     def used(self, told: Mapping[str, Any], *, has_ended: bool = False) -> dict[str, Any]:
         """What was used, in the words of `tokens.counted`, with `requests` and `cost_usd`.

@@ -207,12 +207,16 @@ def _record_end(
 def record_used(db: sqlite3.Connection, prompt: str, used: dict[str, Any]) -> None:
     """Record what a run has used so far (see `RunMeter.used`), if that is known.
 
-    A cost that only the agent told stays, unless there were more requests since.
+    A cost that only the agent told stays, unless there were more requests since; fewer requests are
+    no news: what was used is not given back.
     """
     if used:
         row = db.execute("SELECT used FROM runs WHERE prompt = ?", (prompt,)).fetchone()
         known = json.loads(row[0]) if row and row[0] else {}
-        if known.get("requests") == used.get("requests"):
+        before, after = known.get("requests", 0), used.get("requests", 0)
+        if before > after:
+            return
+        if before == after:
             used = known | used
         db.execute("UPDATE runs SET used = ? WHERE prompt = ?", (json.dumps(used), prompt))
 

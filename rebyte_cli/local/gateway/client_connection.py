@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -63,9 +63,9 @@ class PlainAnswer(AnswerFilter):
         """All of it, masked."""
         return [(n, self._mask.replace(v)) for n, v in headers]
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         """The same."""
-        return self._mask.feed(data)
+        yield self._mask.feed(data)
 
     def flush(self) -> bytes:
         """What was held back."""

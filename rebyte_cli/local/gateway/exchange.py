@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 import h11
@@ -40,9 +40,9 @@ class AnswerFilter(ABC):
     def head(self, status: int, headers: Headers) -> Headers:
         """The headers to pass on, without framing. Raises GatewayRefusal to answer otherwise."""
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         """What to pass on of the next piece, now or later. Raises AnswerCut."""
-        return data
+        yield data
 
     def flush(self) -> bytes:
         """What is left at the end. Raises AnswerCut."""
@@ -226,7 +226,7 @@ class Exchange:
             self._begin(event)
         elif isinstance(event, h11.Data):
             self.received += len(event.data)
-            if data := self._answer.feed(bytes(event.data)):
+            for data in filter(None, self._answer.feed(bytes(event.data))):
                 self._to_client(h11.Data(data=data))
         elif isinstance(event, h11.EndOfMessage):
             if data := self._answer.flush():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ _DROPPED = frozenset(
     b"alt-svc content-location expect-ct link location nel refresh report-to set-cookie set-cookie2"
     b" strict-transport-security".split()
 )
+PIECE = 256 * 1024  # bytes of an answer that are unpacked at a time
 COMPRESSIONS = {b"gzip", b"x-gzip", b"deflate"}
 
 
@@ -34,13 +35,21 @@ class Unpacked:
         self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, as it says
         self._is_empty = True
 
-    def feed(self, data: bytes) -> bytes:
-        """The next piece. What follows the end is left out."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The next piece, in pieces: it may be a thousand times as long as `data`.
+
+        What follows the end is left out.
+        """
         self._is_empty &= not data
-        try:
-            return self._stream.decompress(data)
-        except self._error:
-            raise AnswerCut("the compression of the answer is broken") from None
+        piece = b"begin"
+        while data or piece:
+            try:
+                piece = self._stream.decompress(data, PIECE)
+            except self._error:
+                raise AnswerCut("the compression of the answer is broken") from None
+            data = self._stream.unconsumed_tail
+            if piece:
+                yield piece
 
     def check_end(self) -> None:
         """Check that it was complete, or empty, as after HEAD."""
@@ -101,10 +110,12 @@ class ModelAnswer(AnswerFilter):
         self._reader = UsageReader(self._wire)
         return [(n, self._mask.replace(v)) for n, v in headers if n not in _DROPPED]
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         """Count, and mask."""
-        if self._unpacked is not None:
-            data = self._unpacked.feed(data)
+        pieces = [data] if self._unpacked is None else self._unpacked.feed(data)
+        return map(self._passed, pieces)
+
+    def _passed(self, data: bytes) -> bytes:
         if self._reader is not None:
             self._reader.feed(data)
             if self._reader.changes > self._changes:

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ LOGIN = "login"  # instead of an option: the user's own login has to be renewed
 # of each kind of those that were refused so many.
 MOST_LINES = 10_000
 LONGEST_TEXT = 300  # characters of a path or a reason
-LARGEST_FILE = 64 * 1024 * 1024  # bytes that are read of a record
+PIECE = 1024 * 1024  # bytes that are read of a record at a time; a line is far shorter
 
 
 class RequestEntry(NamedTuple):
@@ -124,27 +124,28 @@ def read(path: Path | str) -> list[RequestEntry]:
     A line that is torn, or not of this form, is left out.
     """
     found: dict[object, RequestEntry] = {}
-    for number, entry in enumerate(read_from(path, 0)[0]):
-        found[entry.id or number] = entry
+    for entries, at in read_from(path, 0):
+        for number, entry in enumerate(entries):
+            found[entry.id or (at, number)] = entry
     return list(found.values())
 
 
-def read_from(path: Path | str, at: int) -> tuple[list[RequestEntry], int]:
-    """Every line from the byte `at` on, as `read`; also, from where to read the next time."""
-    try:
-        with open(path, "rb") as file:
+def read_from(path: Path | str, at: int) -> Iterator[tuple[list[RequestEntry], int]]:
+    """Every line from the byte `at` on, as `read`, in pieces: each also with where it ends."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(at)
+        while whole := (data := file.read(PIECE)).rfind(b"\n") + 1:
+            at += whole
             file.seek(at)
-            data = file.read(LARGEST_FILE)
-    except OSError:
-        return [], at
-    whole = data.rfind(b"\n") + 1
-    entries = []
-    for line in data[:whole].split(b"\n"):
+            yield list(_entries(data[:whole])), at
+
+
+def _entries(lines: bytes) -> Iterator[RequestEntry]:
+    for line in lines.split(b"\n"):
         with contextlib.suppress(ValueError, TypeError, AttributeError):
             document = json.loads(line)
             known = {k: v for k, v in document.items() if k in RequestEntry._fields}
-            entries.append(RequestEntry(**known))
-    return entries, at + whole
+            yield RequestEntry(**known)
 
 
 def wait_until_complete(path: Path | str, seconds: float) -> bool:

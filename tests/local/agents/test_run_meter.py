@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from rebyte_cli.local.agents import by_hand
+from rebyte_cli.local.agents import by_hand, runs
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.program import ProgramAdapter
-from rebyte_cli.local.agents.run_meter import RunMeter
+from rebyte_cli.local.agents.run_meter import RunMeter, left_behind
+from rebyte_cli.local.gateway import record
 from rebyte_cli.local.gateway.model_prices import ModelPrices
 from rebyte_cli.local.gateway.uncounted import LARGEST
 from tests.waiting import eventually
@@ -354,3 +355,29 @@ def test_no_crash_resets_a_budget(bench: Bench, model: CountingModel, of: str) -
     bench.wait(prompt)
     run = bench.wait(bench.start(agent("ask(); ask(); ask()"), **options))
     assert (run.outcome, model.served) == ("failed", 3)
+
+
+def test_a_record_of_any_length_is_read_to_its_end(tmp_path: Path) -> None:
+    """A program in the sandbox could make it long before it spends anything."""
+    line = {"time": 1, "host": "x", "port": 443, "method": "POST", "path": "/" + "x" * 1000}
+    free = b"%b\n" % json.dumps(line).encode()
+    usage = {"input_tokens": 600, "output_tokens": 100}
+    spent = b"%b\n" % json.dumps({**line, "id": "last", "usage": usage}).encode()
+    with (tmp_path / record.FILE).open("wb") as file:
+        for _ in range(70):
+            file.write(free * 1000)  # about 1 MB
+        file.write(spent)
+    meter = RunMeter(tmp_path)
+    assert meter.look()
+    assert not meter.look()
+    expected = {"requests": 1, **usage}
+    assert meter.used({}).items() >= expected.items()
+    assert left_behind(tmp_path, {}).items() >= expected.items()
+
+
+def test_what_was_used_is_not_given_back(bench: Bench, model: CountingModel) -> None:
+    del model
+    run = bench.wait(bench.start(agent("ask(); ask()"), task="t"))
+    with bench.store.write() as db:
+        runs.record_used(db, run.prompt, {**ONE, "input_tokens": 5})
+    assert used(bench, run.prompt) == TWO

@@ -134,7 +134,7 @@ PACKED = {
 }
 
 
-def packed(name: str, body: bytes) -> Callable[[socket.socket], None]:
+def packed(name: str, body: bytes, piece: int = 97) -> Callable[[socket.socket], None]:
     """A server that compresses its answer, though that is not asked for, and sends it in parts."""
 
     def serve(sock: socket.socket) -> None:
@@ -143,8 +143,8 @@ def packed(name: str, body: bytes) -> Callable[[socket.socket], None]:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: {name}\r\n"
         sock.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body))
         with contextlib.suppress(ConnectionError):  # the gateway may have seen enough
-            for at in range(0, len(body), 97):
-                sock.sendall(body[at : at + 97])
+            for at in range(0, len(body), piece):
+                sock.sendall(body[at : at + piece])
 
     return serve
 
@@ -163,6 +163,25 @@ def test_a_compressed_answer_is_counted_and_masked(tmp_path: Path, name: str) ->
     assert answer.body == BODY.replace(KEY.encode(), b"*" * len(KEY))
     assert entry.usage is not None
     assert (entry.usage["input_tokens"], entry.usage["output_tokens"]) == (1000, 2000)
+
+
+def test_an_answer_that_unpacks_to_much_takes_little_memory(tmp_path: Path) -> None:
+    body = gzip.compress(b" " * (200 << 20) + BODY)
+    with (
+        ScriptedServer(packed("gzip", body, piece=65536)) as server,
+        GatewayProcess(tmp_path, [model(server.url)]) as gateway,
+        gateway.connect() as sock,
+    ):
+        sock.sendall(b"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\n")
+        sock.sendall(b"x-api-key: placeholder-of-this-run\r\nContent-Length: 2\r\n\r\n{}")
+        received = 0
+        while data := sock.recv(1 << 20):
+            received += len(data)
+            if received > 200 << 20:
+                break
+        assert received > 200 << 20
+        status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    assert int(status.partition("VmHWM:")[2].split()[0]) < 100 << 10  # kB
 
 
 @pytest.mark.slow
