@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from .errors import BadUsage, Interrupted, OutcomeUnknown, ReaderGone, RebyteError, typed, worst
+from .errors import BadUsage, RebyteError, typed
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .api.client import RebyteClient
     from .api.ssh import SshConnector
-    from .api.token_usage import TokenPrice, TokenUsage
     from .config.credentials import FoundKey
     from .config.settings import Config, Settings
     from .history.history import History
+    from .history.known_tasks import KnownTasks
     from .local.dialer import Dialer
     from .output.console import Console
-
-ROWS_TOGETHER = 50  # for which the history is asked at once
 
 
 class App:
@@ -40,8 +38,6 @@ class App:
         self.auto: str | None = None  # what else it means, unless that depends on the terminal
         self.mends_config = False  # whether this command works on a file with unknown names
         self.is_busy = False  # whether this command makes so many requests that it takes a while
-        self._workspaces: dict[str, Any] = {}
-        self._statuses: list[int] = []  # of the errors that were printed
         self._others: dict[str, App] = {}  # the same run with other profiles
 
     def set_option(self, name: str, value: Any) -> None:
@@ -248,6 +244,16 @@ class App:
             warn=self.note,
         )
 
+    @cached_property
+    def known(self) -> KnownTasks:
+        """What this machine knows of tasks beside what the service says of them."""
+        from .history.known_tasks import KnownTasks
+
+        return KnownTasks(
+            lambda: self.history if self.history_file.exists() else None,
+            lambda: self.config.prices(),
+        )
+
     @property
     def history_file(self) -> Any:
         """Where the history is. Whether it exists can be told without importing SQLite."""
@@ -283,82 +289,7 @@ class App:
         with progress_bar(self.console, text, total) as bar:
             yield bar.advance
 
-    def keep_workspace(self, created: Mapping[str, Any]) -> None:
-        """Remember a new task's workspace during this run, even without a history."""
-        self._workspaces[str(created.get("id"))] = created.get("workspaceId")
-
-    def with_workspace(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """Like `located`, and the history learns the task's title, status and usage."""
-        if self.history_file.exists():
-            self.history.update_task(task)
-        return self.located(task)
-
-    def workspace_of(self, task_id: str) -> str | None:
-        """The workspace of a task, if this machine knows it."""
-        found = self._workspaces.get(task_id)
-        if not found and self.history_file.exists():
-            found = self.history.workspace_of(task_id)
-        return found
-
-    def located(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """The task with its `workspaceId`, `usage` and `labels`, if this machine knows them."""
-        (document,) = self._known([task])
-        if not document.get("workspaceId") and (found := self.workspace_of(str(task.get("id")))):
-            document["workspaceId"] = found
-        return document
-
-    def with_usage(
-        self, rows: Iterable[Mapping[str, Any] | RebyteError]
-    ) -> Iterator[Mapping[str, Any] | RebyteError]:
-        """Rows of the list, each with its `usage` and `labels` as `located` has them."""
-        from itertools import islice
-
-        walk = iter(rows)
-        while chunk := list(islice(walk, ROWS_TOGETHER)):
-            tasks = iter(self._known([row for row in chunk if not isinstance(row, RebyteError)]))
-            yield from (row if isinstance(row, RebyteError) else next(tasks) for row in chunk)
-
-    def _known(self, tasks: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The tasks with their `usage` and `labels`, if their documents or the history tell it."""
-        used: Mapping[str, TokenUsage] = {}
-        labels: Mapping[str, Mapping[str, str]] = {}
-        if self.history_file.exists():
-            used = self.history.used.of(str(one.get("id")) for one in tasks if not one.get("usage"))
-            labels = self.history.labels.of(str(task.get("id")) for task in tasks)
-        found = []
-        for task in tasks:
-            task_id = str(task.get("id"))
-            more = {"labels": labels[task_id]} if task_id in labels else {}
-            found.append(self._used({**task, **more}, used.get(task_id)))
-        return found
-
-    def priced(self, usage: TokenUsage, model: Any) -> TokenUsage:
-        """The usage with its cost by `[prices]`, where it has none and the model is known there."""
-        if usage.cost is not None or not self._prices:
-            return usage
-        return usage.priced(self._prices.get(str(model)))
-
-    @cached_property
-    def _prices(self) -> Mapping[str, TokenPrice]:
-        from .api.token_usage import TokenPrice
-
-        return {model: TokenPrice(*price) for model, price in self.config.prices().items()}
-
-    def _used(self, document: dict[str, Any], known: TokenUsage | None) -> dict[str, Any]:
-        """The task with its usage, which is `known` if it does not tell; as far as it is priced."""
-        usage = document.get("usage") or (known and known.document)
-        if not usage:
-            return document
-        from .api.token_usage import PricedUsage, TokenUsage
-
-        found = TokenUsage.of(usage)
-        if found is not None:
-            priced = self.priced(found, document.get("model"))
-            is_priced = isinstance(usage, PricedUsage) or priced is not found
-            document["usage"] = (PricedUsage if is_priced else dict)(priced.document)
-        return document
-
-    # Results and errors
+    # Results
 
     @property
     def format(self) -> str:
@@ -378,83 +309,18 @@ class App:
 
         return speech(self.console)
 
-    def show(self, value: Any) -> int:
-        """Print what a command returned; returns the exit status."""
-        from .output.records import Text
-        from .output.render import show
-
-        # Text has one format, and a page about the configuration must print while that is broken.
-        form = "text" if isinstance(value, Text) else self.format
-        return show(
-            value,
-            console=self.console,
-            format=form,
-            fields=self.fields,
-            errors_as_json=self.errors_as_json,
-            prepare_error=self._prepared,
-            pager=self._pager,
-        )
-
-    def _pager(self, variable: str) -> AbstractContextManager[None]:
-        """A pager, if there is a terminal that can show one, with a user who can leave it."""
-        if not (self.console.out_live and self.interactive):
-            return nullcontext()
-        from .output.pager import paged
-
-        return paged(self.console, self.environment, variable)
-
-    def fail(self, error: RebyteError | Interrupted) -> int:
-        """Print an error, after the record that it carries; returns the exit status.
-
-        That is the highest-ranking one where errors were printed before it.
-        """
-        if isinstance(error, ReaderGone) or (isinstance(error, Interrupted) and not error.hint):
-            return error.exit_status  # no reader left, or nothing to add to the key press
-        from .output.messages import show_error
-
-        as_json = self.errors_as_json
-        if error.record is not None and not self.text:
-            from .output.records import TASK, Records
-
-            self.show(Records(TASK, [self.with_workspace(error.record)]))
-        with suppress(RebyteError):  # stdout is lost: `error` says so, or matters more
-            self.console.flush_out()
-        if isinstance(error, Interrupted):
-            hint = error.hint and self.typed(error.hint)
-            show_error(self.console, Interrupted(error.exit_status, hint=hint), as_json=as_json)
-            return error.exit_status
-        show_error(self.console, self._prepared(error), as_json=as_json)
-        return worst(self._statuses)
-
-    def _prepared(self, error: RebyteError) -> RebyteError:
-        """An error as it is printed, with the profile in its commands; its status counts."""
-        self._statuses.append(error.exit_status)
-        if isinstance(error, OutcomeUnknown) and error.candidates:
-            self.history.remember_shown(error.candidates)  # a prefix of one is enough from now on
-        hint = error.hint and self.typed(error.hint)
-        return error.copy_with(message=self.typed(error.message), hint=hint)
-
     def close(self) -> None:
-        """Stop the local service, after it has delivered what is due, and connections over ssh.
-
-        Without that service, look after runs on this machine that wait for a usage limit, as it
-        does.
-        """
+        """Stop the local service, after it has delivered what is due, and connections over ssh."""
         for other in self._others.values():
             other.close()
-        had_service = "service" in self.__dict__
         for name in ("service", "ssh"):
             connector = self.__dict__.pop(name, None)
             if connector is not None:
                 connector.stop()
-        # Not for one such as --help, which reads no settings.
-        if had_service or not self.__dict__.keys() & {"config", "state_dir"}:
-            return
-        with suppress(RebyteError, OSError):  # no folder, or one that others can write to
-            if (self.state_dir / "local/limits").is_dir():
-                from .local.revival import revive
 
-                revive(self.local_folder())
+    def has_used(self, part: str) -> bool:
+        """Whether this run has come to use one of its parts, such as `config`."""
+        return part in self.__dict__
 
     def typed(self, text: str) -> str:
         """A text with the `-P NAME` of this run in the commands that it suggests."""
@@ -467,7 +333,9 @@ class App:
         They are where `-o`, REBYTE_OUTPUT or the profile asks for json or jsonl, and where `auto`
         means JSON and stderr is no terminal either, so that a program reads both.
         """
-        form = self.options.get("output") or self._early_output
+        from .output.messages import early_format
+
+        form = self.options.get("output") or early_format(self.argv)
         if form is None:
             try:
                 form = str(self.settings.output.value)
@@ -476,15 +344,3 @@ class App:
         if form in (None, "", "auto"):
             return not (self.text or self.console.out_tty or self.console.err_tty)
         return form in ("json", "jsonl")
-
-    @property
-    def _early_output(self) -> str | None:
-        """The value of `-o`, as far as it can be read before Click parses the command line."""
-        for at, word in enumerate(self.argv):
-            if word in ("-o", "--output") and at + 1 < len(self.argv):
-                return self.argv[at + 1]
-            if word.startswith("--output="):
-                return word.partition("=")[2]
-            if word.startswith("-o") and not word.startswith("--") and len(word) > 2:
-                return word[2:]
-        return None

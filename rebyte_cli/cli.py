@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -17,6 +17,7 @@ from . import __version__
 from .app import App
 from .commands._base import Group
 from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
+from .presenter import Presenter
 
 # The order of the help page. Commands that are not named here are listed under "More".
 SECTIONS = (
@@ -148,27 +149,42 @@ def run(argv: list[str], app: App | None = None) -> int:
     This is the one place where errors are caught and printed; each class has its exit status.
     """
     app = app or App(argv=argv)
+    presenter = Presenter(app)
     try:
         try:
             _check_open_files()
             with _signals():
-                return _invoke(argv, app)
+                return _invoke(argv, app, presenter)
         except MemoryError:
             pass  # with the exception go the frames that filled the memory
         hint = "Raise the limits of this process (see ulimit -a)"
-        return app.fail(RebyteError("out of memory", hint=hint))
+        return presenter.fail(RebyteError("out of memory", hint=hint))
     except KeyboardInterrupt:
-        return app.fail(Interrupted(130))
+        return presenter.fail(Interrupted(130))
     except (RebyteError, Interrupted) as error:
-        return app.fail(error)
+        return presenter.fail(error)
     except BrokenPipeError:
         return ReaderGone.exit_status
     except OSError as error:
-        return app.fail(RebyteError(f"{error.filename or 'stdout'}: {error.strerror}"))
+        return presenter.fail(RebyteError(f"{error.filename or 'stdout'}: {error.strerror}"))
     except Exception as error:
-        return app.fail(_bug(error, app))
+        return presenter.fail(_bug(error, app))
     finally:
+        # A command such as --help reads no settings; the service has done it itself.
+        is_due = app.has_used("config") or app.has_used("state_dir")
+        is_due = is_due and not app.has_used("service")
         app.close()
+        if is_due:
+            _revive(app)
+
+
+def _revive(app: App) -> None:
+    """Look after runs on this machine that wait for a usage limit, as the local service does."""
+    with suppress(RebyteError, OSError):  # no folder, or one that others can write to
+        if (app.state_dir / "local/limits").is_dir():
+            from .local.revival import revive
+
+            revive(app.local_folder())
 
 
 def _check_open_files() -> None:
@@ -203,11 +219,11 @@ def _bug(error: Exception, app: App) -> RebyteError:
     )
 
 
-def _invoke(argv: list[str], app: App) -> int:
+def _invoke(argv: list[str], app: App, presenter: Presenter) -> int:
     try:
         with root.make_context("rebyte", list(argv), obj=app) as ctx:
             value = root.invoke(ctx)
-            return app.show(value) if value is not None else 0
+            return presenter.show(value) if value is not None else 0
     except click.exceptions.Exit as ended:
         if sys.stdout is None and not ended.exit_code:  # the help page was lost
             raise RebyteError("cannot write to stdout: it is closed", code="stdout") from None

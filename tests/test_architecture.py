@@ -20,7 +20,7 @@ PACKAGE = ROOT / "rebyte_cli"
 # for its version.
 ALLOWED = {
     "__main__": {"", "cli", "completion"},
-    "cli": {"", "app", "commands", "errors"},
+    "cli": {"", "app", "commands", "errors", "local", "presenter"},
     "commands": {
         "",
         "api",
@@ -42,6 +42,7 @@ ALLOWED = {
     },
     "mcp": {"", "api", "app", "errors", "history", "output", "system", "tasks"},
     "doctor": {"", "api", "app", "config", "errors", "local", "system", "tasks"},
+    "presenter": {"app", "errors", "output"},
     "app": {"api", "config", "errors", "history", "local", "output", "system", "tasks"},
     "completion": {"app", "config", "errors", "local", "output", "system"},
     "manual": {"", "cli", "completion", "config", "local", "system"},
@@ -62,6 +63,7 @@ ALLOWED = {
 # Package pairs between which only one module may import or be imported, except for types.
 ONLY = {
     ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
+    ("cli", "local"): "local.revival",  # what each command does for runs that wait
     ("doctor", "api"): "api.connection",  # the proxy and the certificates that it would use
     ("doctor", "local"): "local.agents.overview",
     ("doctor", "tasks"): "tasks.editor",  # the one that `create` opens

@@ -35,7 +35,7 @@ def create_attempts(
     count = len(bodies)
 
     def created(at: int, task: Mapping[str, Any]) -> None:
-        app.keep_workspace(task)
+        app.known.keep_workspace(task)
         executor = bodies[at].get("executor")
         which = f"attempt {at + 1} of {count}{f', {executor}' if executor else ''}"
         app.note(f"Created task {task['id']} ({which})\n{app.link_to(task)}".rstrip())
@@ -135,7 +135,7 @@ def _cancel(app: App, winner: str, others: Sequence[str]) -> list[str]:
             for task_id, task in zip(others, states, strict=True):
                 if isinstance(task, RebyteError):
                     _note_failure(app, f"task {task_id}", task, [task_id])
-                elif app.with_workspace(task).get("status") == "canceled":
+                elif app.known.update(task).get("status") == "canceled":
                     canceled.append(task_id)
     except RebyteError as error:  # of the key, which may be allowed to create tasks only
         _note_failure(app, "the other attempts", error, others)

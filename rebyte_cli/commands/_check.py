@@ -206,7 +206,7 @@ def start_of(
     """
     from ..tasks import check
 
-    workspace = app.located(task).get("workspaceId")
+    workspace = app.known.located(task).get("workspaceId")
     local_state = app.local_folder() if app.settings.is_local else None
     row = app.history.task(str(task["id"])) or {}
     known = {**asked, **{name: value for name, value in row.items() if value is not None}}
@@ -282,7 +282,7 @@ def checked(
     from ..tasks import check
 
     task_id = str(task["id"])
-    workspace = app.located(task).get("workspaceId")
+    workspace = app.known.located(task).get("workspaceId")
     start = start_of(app, task, base, asked)
     outcome = check.run(
         start,

@@ -408,7 +408,7 @@ def _followed(
     is_new: bool,
 ) -> Any:
     """What is printed of a task that exists: itself, its output, or its end."""
-    app.keep_workspace(created)
+    app.known.keep_workspace(created)
     task_id = str(created["id"])
     if is_new and (choices.wait or choices.stream or app.format != "table"):
         note_created(app, created)

@@ -113,7 +113,7 @@ def budget_fields(app: App, budget: Budget | None, model: str | None) -> dict[st
         return {}
     if not app.settings.is_own_service:
         raise BadUsage("--budget requires -P local, unless it is that of a batch")
-    check_prices(budget, {"the task": model}, app.priced)
+    check_prices(budget, {"the task": model}, app.known.priced)
     return budget.fields
 
 

@@ -108,7 +108,7 @@ def place_of(
         is_local=settings.is_local,
         own=own,
         defaults=defaults or {},
-        located=app.with_workspace,
+        located=app.known.update,
     )
 
 

@@ -54,7 +54,7 @@ class RepositorySays:
         from ..system.git import GitFailed
         from ..system.repository_file import RepositoryFileError
 
-        workspace = self._app.located(task).get("workspaceId")
+        workspace = self._app.known.located(task).get("workspaceId")
         if not workspace:
             return None
         try:
@@ -134,7 +134,7 @@ def in_workspace(app: App, task_id: str) -> TrustQuestion:
     """
     from ..local.agents.repository_asks import of_workspace_id
 
-    workspace = app.workspace_of(task_id)
+    workspace = app.known.workspace_of(task_id)
     asked = of_workspace_id(app.local_folder(), workspace) if workspace else None
     if asked is None:
         raise NotFound(f"task {task_id} has no workspace here whose repository asks for anything")

@@ -77,11 +77,11 @@ def finished(
             pause=pause,
         ):
             if isinstance(outcome, CarriesTask):
-                yield outcome.with_task(app.with_workspace(outcome.task))
+                yield outcome.with_task(app.known.update(outcome.task))
             elif isinstance(outcome, RebyteError):
                 yield outcome
             else:
-                yield app.with_workspace(outcome)
+                yield app.known.update(outcome)
 
 
 @contextmanager

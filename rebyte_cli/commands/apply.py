@@ -79,7 +79,7 @@ def command(
     with patch.telling():
         task_id = chosen_task(app, task)
         root = patch.top_level()
-        source = patch.source(app.client, task_id, app.workspace_of(task_id))
+        source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
         if branch is not None:
             return _to_branch(app, source, root, paths, branch, message, force=flags["force"])
         return _to_tree(app, source, root, paths, message, **flags)

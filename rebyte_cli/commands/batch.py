@@ -453,7 +453,7 @@ def _check_prices(app: App, budget: Budget, batch: Input, plan: Plan) -> None:
     for index in plan.mine:
         line = batch.lines[index]
         found.setdefault(batch.body(line).get("model"), f"line {line.number}")
-    check_prices(budget, {line: model for model, line in found.items()}, app.priced)
+    check_prices(budget, {line: model for model, line in found.items()}, app.known.priced)
 
 
 def _columns(batch: Input, *, is_pool: bool) -> tuple[str, ...]:
@@ -488,7 +488,7 @@ def _batch_of(
         place_named=place_named,
         asked=asked,
         note=app.note,
-        priced=app.priced,
+        priced=app.known.priced,
     )
 
 

@@ -42,4 +42,4 @@ def _cancel(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | Rebyte
             continue
         if status := ended_before(answer):
             app.note(f"Task {answer.get('id')} had already {status}")
-        yield app.with_workspace(answer)
+        yield app.known.update(answer)

@@ -34,7 +34,7 @@ def command(app: App, task: str, alone: bool) -> Raw | Text:
     from ..tasks import patch
 
     task_id = chosen_task(app, task)
-    source = patch.source(app.client, task_id, app.workspace_of(task_id))
+    source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
     found = patch.fetch(app.client, source, source.runs[-1:] if alone else ())
     if alone and not source.runs:
         raise NotFound(f"the changes of single runs of task {task_id} were not kept")

@@ -43,5 +43,5 @@ def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteEr
             app.client, app.history, answer, app.note
         )
         app.history.remember_shown([answer])
-        task = app.with_workspace(answer)
+        task = app.known.update(answer)
         yield {**task, "question": True} if asks else task

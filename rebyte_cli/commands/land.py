@@ -388,14 +388,14 @@ def _ended(app: App, questions: QuestionWatcher, task_id: str) -> Mapping[str, A
     for outcome in outcomes:
         if isinstance(outcome, RebyteError):
             raise outcome
-        return app.with_workspace(outcome)
+        return app.known.update(outcome)
     raise AssertionError("a wait ends with an outcome")
 
 
 def _patch(app: App, task_id: str) -> bytes:
     from ..tasks import patch
 
-    source = patch.source(app.client, task_id, app.workspace_of(task_id))
+    source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
     return patch.fetch(app.client, source)
 
 

@@ -232,7 +232,7 @@ def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[Row | RebyteError], 
     if _shows(app, "workspaceId", False):
         found = _located(app, found)
     elif app.format != "id":
-        found = app.with_usage(found)
+        found = app.known.with_usage(found)
     return found, envelope
 
 
@@ -330,7 +330,7 @@ def _watched(
     with app.spinner("Reading the list of tasks"):
         watch.begin()
     if app.format != "table":
-        changed = (app.located(task.record) for task in watch.changes() if passes(task))
+        changed = (app.known.located(task.record) for task in watch.changes() if passes(task))
         return Records(TASK_ROW, changed)
     draw(app, watch, passes, full_ids=full_ids)
     return None
@@ -393,7 +393,7 @@ def _shows_questions(app: App) -> bool:
 def _located(app: App, rows: Iterator[Row | RebyteError]) -> Iterator[Row | RebyteError]:
     """Each row with its workspace, which only the history knows."""
     for row in rows:
-        yield row if isinstance(row, RebyteError) else app.located(row)
+        yield row if isinstance(row, RebyteError) else app.known.located(row)
 
 
 def _counted(

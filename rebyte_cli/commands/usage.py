@@ -56,7 +56,7 @@ def command(app: App, since: str | None, until: str | None, group: str | None) -
     tasks = app.history.used.every() if app.history_file.exists() else []
     # The walk of a list ends at the first row that is too old.
     found = [
-        {**task, "usage": app.priced(task["usage"], task["model"])}
+        {**task, "usage": app.known.priced(task["usage"], task["model"])}
         for task in passing(reversed(tasks), tests)
     ]
 

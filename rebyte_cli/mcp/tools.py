@@ -103,7 +103,7 @@ class Tools:
     def _own(self, task: str) -> str:
         """The id of a task whose run may be continued. BadUsage for one that the scope excludes."""
         task_id = self._id(task)
-        self._scope.check_task(task_id, self._app.workspace_of(task_id))
+        self._scope.check_task(task_id, self._app.known.workspace_of(task_id))
         return task_id
 
     @_tool
@@ -169,7 +169,7 @@ class Tools:
             )
         )
         with self._guard:
-            app.keep_workspace(created)
+            app.known.keep_workspace(created)
         if is_own:
             self._scope.add(created)
         return self._with_notes(created, progress.notes)
@@ -214,7 +214,7 @@ class Tools:
         for outcome in ends:
             if isinstance(outcome, RebyteError):
                 raise outcome
-            return self._with_notes(self._app.with_workspace(outcome), pause.notes)
+            return self._with_notes(self._app.known.update(outcome), pause.notes)
         raise AssertionError("watch ends with an outcome or raises")
 
     def _fitting(
@@ -248,7 +248,7 @@ class Tools:
         notes: list[str] = []
         found = self._client.get_task(self._id(task))
         questions.tell(self._client, self._history, found, notes.append)
-        return self._with_notes(self._app.with_workspace(found), notes)
+        return self._with_notes(self._app.known.update(found), notes)
 
     @_tool
     def result(self, task: TaskRef) -> Any:
@@ -327,7 +327,7 @@ class Tools:
         for row in at_most(found, limit):
             if isinstance(row, RebyteError):
                 raise row
-            data.append(self._app.located(row))
+            data.append(self._app.known.located(row))
         return self._with_notes({"data": data}, notes)
 
     @_tool
@@ -358,7 +358,7 @@ class Tools:
         """Cancel a running task and return its state. One that has ended is left unchanged."""
         from ..tasks import cancel
 
-        return self._app.with_workspace(cancel.cancel(self._client, self._id(task)))
+        return self._app.known.update(cancel.cancel(self._client, self._id(task)))
 
     @_tool
     def logs(
@@ -398,7 +398,7 @@ class Tools:
         from ..tasks import patch
 
         task_id = self._id(task)
-        source = patch.source(self._client, task_id, self._app.workspace_of(task_id))
+        source = patch.source(self._client, task_id, self._app.known.workspace_of(task_id))
         found = patch.fetch(self._client, source)
         text = found.decode("utf-8", "replace")
         if len(text) > LONGEST_TEXT:
@@ -435,7 +435,7 @@ class Tools:
         told["message"] = self._said(error.sentence)
         told["hint"] = (error.hint and self._said(error.hint)) or None
         if isinstance(error, CarriesTask):
-            document["task"] = self._app.with_workspace(error.task)
+            document["task"] = self._app.known.update(error.task)
         text = self._without_key(redact_keys(json.dumps(document, ensure_ascii=False)))
         return _text(text, structured=json.loads(text), is_error=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import Interrupted, OutcomeUnknown, ReaderGone, RebyteError
 from .console import Console, clean, one_line, spells_unicode
 
@@ -62,3 +64,15 @@ def _fitted(console: Console, text: str, less: int = 0) -> str:
 
     columns, _ = console.size()
     return wrap_lines(text, max(columns - less, 1))
+
+
+def early_format(argv: Sequence[str]) -> str | None:
+    """The value of `-o`, as far as it can be read before Click parses the command line."""
+    for at, word in enumerate(argv):
+        if word in ("-o", "--output") and at + 1 < len(argv):
+            return argv[at + 1]
+        if word.startswith("--output="):
+            return word.partition("=")[2]
+        if word.startswith("-o") and not word.startswith("--") and len(word) > 2:
+            return word[2:]
+    return None

@@ -17,6 +17,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.app import App
 from rebyte_cli.cli import root, run
 from rebyte_cli.errors import RebyteError
+from rebyte_cli.presenter import Presenter
 from tests.conftest import Done
 from tests.servers import RawServer, error_reply, json_reply, reply
 
@@ -203,11 +204,11 @@ def test_a_lack_of_memory_is_no_internal_error(monkeypatch: pytest.MonkeyPatch) 
         alive.append(weakref.ref(large))
         raise MemoryError
 
-    def fail(app: App, error: RebyteError) -> int:
+    def fail(_presenter: Presenter, error: RebyteError) -> int:
         told.append((alive[0](), str(error)))
         return error.exit_status
 
     monkeypatch.setattr(RebyteClient, "credits", fill)
-    monkeypatch.setattr(App, "fail", fail)
+    monkeypatch.setattr(Presenter, "fail", fail)
     assert run(["credits"], App({**os.environ, "REBYTE_API_KEY": "rbk_x"}, ["credits"])) == 1
     assert told == [(None, "out of memory")]

@@ -10,6 +10,7 @@ from rebyte_cli.app import App
 from rebyte_cli.errors import BadUsage, NotFound, OutcomeUnknown
 from rebyte_cli.history import references
 from rebyte_cli.history.history import History
+from rebyte_cli.presenter import Presenter
 
 
 @pytest.fixture
@@ -254,6 +255,6 @@ def test_the_candidates_of_a_lost_create_answer_by_prefix(
     del home
     app = App()
     lost = OutcomeUnknown("lost", candidates=[{"id": "abcdefgh-1"}])
-    assert app.fail(lost) == 6
+    assert Presenter(app).fail(lost) == 6
     assert "abcdefgh-1" in capsys.readouterr().err
     assert references.task(app.history, "abcd") == "abcdefgh-1"
