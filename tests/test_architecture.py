@@ -65,7 +65,7 @@ ONLY = {
     ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
     ("cli", "local"): "local.revival",  # what each command does for runs that wait
     ("doctor", "api"): "api.connection",  # the proxy and the certificates that it would use
-    ("doctor", "local"): "local.agents.overview",
+    ("doctor", "local"): "local.agents",
     ("doctor", "tasks"): "tasks.editor",  # the one that `create` opens
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
@@ -193,6 +193,13 @@ def test_there_are_no_cycles() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def test_commands_know_no_inside_of_the_agents() -> None:
+    """What they may use has a name in the package itself."""
+    for importer, module, _ in inside():
+        is_inside = module.startswith("local.agents.")
+        assert not (is_inside and package_of(importer) in ("commands", "doctor")), importer
 
 
 def test_commands_do_not_import_each_other() -> None:

@@ -483,7 +483,7 @@ def _check_agents(app: App, executors: Sequence[str | None], jail: str | None) -
     if not app.settings.is_local or app.environment.get("REBYTE_LOCAL_AGENTS") == "0":
         return
     for executor in dict.fromkeys(filter(None, executors)):
-        from ..local.agents.launch import usable_agent
+        from ..local.agents import usable_agent
 
         with local_refusals():
             usable_agent(executor, app.config.path, app.local_folder(), jail)

@@ -50,7 +50,7 @@ class RepositorySays:
 
         None also if there is no workspace.
         """
-        from ..local.agents.repository_asks import of_workspace_id
+        from ..local.agents import of_workspace_id
         from ..system.git import GitFailed
         from ..system.repository_file import RepositoryFileError
 
@@ -132,7 +132,7 @@ def in_workspace(app: App, task_id: str) -> TrustQuestion:
 
     Raises NotFound if there is none, and RepositoryFileError.
     """
-    from ..local.agents.repository_asks import of_workspace_id
+    from ..local.agents import of_workspace_id
 
     workspace = app.known.workspace_of(task_id)
     asked = of_workspace_id(app.local_folder(), workspace) if workspace else None

@@ -27,17 +27,17 @@ def command(app: App, task: str) -> None:
       rebyte -P local attach @last
       rebyte -P local attach @last && rebyte -P local apply @last
     """
-    from ..local.agents import by_hand, relay
+    from ..local import agents
 
     task_id = chosen_task(app, task)
     go_on = "Continue with " + Next("follow-up", task_id)
     if not app.settings.is_local:
         raise NotFound("the agents of this profile work elsewhere", hint=go_on)
     app.client.get_task(task_id)  # whether it is there
-    if not relay.on_terminal():
+    if not agents.on_terminal():
         raise BadUsage("attach requires a terminal", hint=go_on)
     with local_refusals(no_screen=go_on, run_at_work="Wait for it with " + Next("wait", task_id)):
-        status, reason = by_hand.attach(app.local_folder(), app.config.path, task_id, app.note)
+        status, reason = agents.attach(app.local_folder(), app.config.path, task_id, app.note)
     if reason:
         raise RebyteError(reason)
     app.note("What it changed: " + Next("diff", task_id, "--run"))

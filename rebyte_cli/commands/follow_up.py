@@ -151,7 +151,7 @@ def _sync(app: App, task_id: str) -> None:
     """Merge new commits into the task's workspace. RebyteError if that is impossible."""
     if not app.settings.is_local:
         raise BadUsage("--sync: the workspace of this task is not on this machine")
-    from ..local.agents import by_hand
+    from ..local.agents import bring_commits
     from ..system.git import GitFailed
 
     app.client.get_task(task_id)  # whether it is there
@@ -159,7 +159,7 @@ def _sync(app: App, task_id: str) -> None:
         at_work = "Wait for it with " + Next("wait", task_id)
         with app.spinner("Merging new commits"), local_refusals("--sync: ", run_at_work=at_work):
             applied = partial(app.history.applied, task_id)
-            place = by_hand.sync(app.local_folder(), task_id, applied)
+            place = bring_commits(app.local_folder(), task_id, applied)
     except GitFailed as error:
         raise RebyteError(
             f"the new commits cannot be merged: {error}",

@@ -153,11 +153,10 @@ def agents(app: App) -> RecordList:
       rebyte local agents
       rebyte local agents -o json | jq -r '.data[] | select(.usable).name'
     """
-    from ..local.agents import overview
-    from ..local.agents.config import ConfigError
+    from ..local.agents import ConfigError, every_agent
 
     try:
-        found = overview.agents(app.local_folder(), app.config.path)
+        found = every_agent(app.local_folder(), app.config.path)
     except ConfigError as error:
         raise BadUsage(
             f"{app.config.path}: {error}", hint="See " + Next("man", "local-agents")
@@ -184,7 +183,7 @@ def key(app: App) -> Text:
 
       REBYTE_API_KEY=$(rebyte local key) python nightly.py
     """
-    from ..local.agents.key import machine_key
+    from ..local.agents import machine_key
 
     return Text(machine_key(app.local_folder()) + "\n")
 
@@ -300,10 +299,10 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
       rebyte local prune --older 14d --dry-run
       rebyte local prune --older 14d
     """
-    from ..local.agents import overview
+    from ..local.agents import prune as prune_workspaces
     from ..output.table import byte_size
 
-    found, freed = overview.prune(app.local_folder(), older, dry_run=dry_run)
+    found, freed = prune_workspaces(app.local_folder(), older, dry_run=dry_run)
     app.note(f"{'Would free' if dry_run else 'Freed'} {byte_size(freed)}")
     return RecordList(WORKSPACE, found, columns=("id", "repository", "size", "lastUsedAt"))
 
@@ -328,10 +327,10 @@ def reset(app: App, only_cache: bool, yes: bool) -> Any:
       rebyte local reset --cache
     """
     if only_cache:
-        from ..local.agents import setup_cache
+        from ..local.agents import empty_cache
         from ..output.table import byte_size
 
-        app.note(f"Freed {byte_size(setup_cache.empty(app.local_folder()))}")
+        app.note(f"Freed {byte_size(empty_cache(app.local_folder()))}")
         return
     from ..config.fields import LOCAL as ORIGIN
     from ..history.history import History

@@ -122,7 +122,7 @@ def list_(app: App) -> RecordList:
       rebyte skill list
       rebyte skill list -P local
     """
-    from ..local.agents import overview
+    from ..local.agents import known_skills
 
     found: list[dict[str, Any]] = []
     settings = app.settings
@@ -130,7 +130,7 @@ def list_(app: App) -> RecordList:
         used = dict.fromkeys([*(settings.skills.value or ()), *app.history.words("skills")])
         unknown = {"description": None, "folder": None}
         found = [{"name": name, "profile": settings.profile, **unknown} for name in used]
-    here = overview.known_skills(app.config_path.parent, _repository())
+    here = known_skills(app.config_path.parent, _repository())
     return RecordList(SKILL, [*found, *({**each, "profile": LOCAL} for each in here)])
 
 

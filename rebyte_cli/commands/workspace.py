@@ -86,9 +86,9 @@ def list_(
         found = []
     rows = list(workspaces.joined(app.history.workspaces(), found))
     if app.settings.is_local:
-        from ..local.agents import overview
+        from ..local import agents
 
-        here = overview.workspaces(app.state_dir / "local")
+        here = agents.sizes_of_workspaces(app.state_dir / "local")
         rows = [{**row, **here.get(row["id"], {})} for row in rows]
     rows = [row for row in rows if _matches(row, named=named, search=search)]
     most = limit or (50 if app.format == "table" and not all_ else len(rows))
@@ -158,12 +158,12 @@ def path(app: App, workspace: str, running: bool) -> Text:
       cd "$(rebyte -P local workspace path @last)"
       rebyte -P local workspace path @last --running
     """
-    from ..local.agents import overview
+    from ..local import agents
     from ..system.git import GitFailed
 
     workspace_id, folder = _folder(app, workspace)
     try:
-        if not running and not overview.disarmed(
+        if not running and not agents.disarmed(
             app.state_dir / "local", workspace_id, app.note, complete=True
         ):
             raise RebyteError(
@@ -191,14 +191,14 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
       rebyte -P local workspace git @last -- log --oneline
       rebyte -P local workspace git @last -- diff HEAD~1 --stat
     """
-    from ..local.agents import overview
+    from ..local import agents
     from ..system.git import GitFailed
 
     workspace_id, _ = _folder(app, workspace)
 
     def lines() -> Iterator[str]:
         try:
-            for line in overview.git_inside(app.state_dir / "local", workspace_id, words):
+            for line in agents.git_inside(app.state_dir / "local", workspace_id, words):
                 yield line.decode("utf-8", "replace")
         except GitFailed as error:
             raise RebyteError(str(error)) from None
@@ -223,26 +223,26 @@ def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
       rebyte -P local workspace run @last -- make test
       rebyte -P local workspace run @last -- bash
     """
-    from ..local.agents import by_hand
+    from ..local import agents
 
     workspace_id, folder = _folder(app, workspace)
     at_work = "Wait for it; " + Next("list", "--status", "running") + " shows the tasks"
     with local_refusals(run_at_work=at_work, no_jail=f"Run it in {folder}"):
-        status = by_hand.run(app.state_dir / "local", workspace_id, words, app.note)
+        status = agents.run_by_hand(app.state_dir / "local", workspace_id, words, app.note)
     raise click.exceptions.Exit(status)
 
 
 def _folder(app: App, workspace: str) -> tuple[str, Path]:
     """The id of a local workspace, and where its agents work. NotFound for any other."""
-    from ..local.agents import overview
+    from ..local import agents
 
     workspace_id = chosen_workspace(app, workspace)
     state_dir = app.state_dir / "local"
-    folder = overview.folder(state_dir, workspace_id) if app.settings.is_local else None
+    folder = agents.folder_of(state_dir, workspace_id) if app.settings.is_local else None
     if folder is None:
         hint = "Workspaces of this profile are where its service is; -P local has those here"
         if app.settings.is_local:
-            hint, words = overview.why_no_folder(state_dir, workspace_id)
+            hint, words = agents.why_no_folder(state_dir, workspace_id)
             hint = hint + Next(*words) if words else hint
         raise NotFound(f"workspace {workspace_id} has no folder on this machine", hint=hint)
     return workspace_id, folder

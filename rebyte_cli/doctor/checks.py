@@ -329,10 +329,10 @@ class Examination:
 
     def agents(self) -> Finding:
         """Which coding agents `-P local create -x` can run, and in which sandbox."""
-        from ..local.agents import overview
+        from ..local.agents import every_agent
 
         try:
-            found = overview.agents(None, None if self._config_error else self._app.config_path)
+            found = every_agent(None, None if self._config_error else self._app.config_path)
         except ValueError as error:  # config.toml: [local.agents] says what cannot be meant
             return Finding("problem", str(error), "See " + Next("man", "local-agents"))
         details = {"agents": found}

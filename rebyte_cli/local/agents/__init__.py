@@ -1,1 +1,50 @@
-"""Real agents on this machine: each run is a jailed program with a detached supervisor."""
+"""Real agents on this machine: each run is a jailed program with a detached supervisor.
+
+Commands know of this package only the names below. Each is imported from its module when it is
+asked for: most need all that a run needs, which takes long to import.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .by_hand import attach as attach
+    from .by_hand import bring_commits as bring_commits
+    from .by_hand import run_by_hand as run_by_hand
+    from .config import ConfigError as ConfigError
+    from .key import machine_key as machine_key
+    from .launch import usable_agent as usable_agent
+    from .overview import disarmed as disarmed
+    from .overview import every_agent as every_agent
+    from .overview import folder_of as folder_of
+    from .overview import git_inside as git_inside
+    from .overview import known_skills as known_skills
+    from .overview import prune as prune
+    from .overview import sizes_of_workspaces as sizes_of_workspaces
+    from .overview import why_no_folder as why_no_folder
+    from .relay import on_terminal as on_terminal
+    from .repository_asks import of_workspace_id as of_workspace_id
+    from .setup_cache import empty_cache as empty_cache
+
+_NAMES = {
+    "by_hand": "attach bring_commits run_by_hand",
+    "config": "ConfigError",
+    "key": "machine_key",
+    "launch": "usable_agent",
+    "overview": "disarmed every_agent folder_of git_inside known_skills prune sizes_of_workspaces"
+    " why_no_folder",
+    "relay": "on_terminal",
+    "repository_asks": "of_workspace_id",
+    "setup_cache": "empty_cache",
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _NAMES.items():
+        if name in names.split():
+            from importlib import import_module
+
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

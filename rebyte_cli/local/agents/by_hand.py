@@ -38,7 +38,7 @@ PROMPT = "(attached: the agent's own screen)"
 QUIT = (0, 130)  # a program that Ctrl-C ends may say so
 
 
-def run(
+def run_by_hand(
     state_dir: Path, workspace: str, words: Sequence[str], announce: Callable[[str], None]
 ) -> int:
     """Run a command in the jail of a workspace's runs, with the terminal or streams here.
@@ -56,7 +56,9 @@ def run(
         store.close()
 
 
-def sync(state_dir: Path, task: str, applied: Callable[[str], Mapping[str, str]]) -> Path | None:
+def bring_commits(
+    state_dir: Path, task: str, applied: Callable[[str], Mapping[str, str]]
+) -> Path | None:
     """Bring new commits of the repository here into the workspace of a task (see sync.py).
 
     `applied` tells which of its runs were applied in a folder, each with the commit there then.

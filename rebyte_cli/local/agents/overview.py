@@ -44,7 +44,7 @@ from .workspace_folder import Workspace, disk_usage
 STDERR_READ = 20_000
 
 
-def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, Any]]:
+def every_agent(state_dir: Path | None, config_file: Path | None) -> list[dict[str, Any]]:
     """Every agent that `-x` can name, found or not.
 
     `name`, `program` (None when it is not found), `version`, `tested` (whether it is in the range
@@ -131,7 +131,7 @@ def disk(state_dir: Path) -> int:
     return sum(disk_usage(state_dir / name) for name in ("workspaces", lenders.FOLDER))
 
 
-def workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
+def sizes_of_workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
     """What the table of workspaces shows of those here: `repository` and `size`, by id.
 
     The size was measured when the last run ended; None until then. Raises StateError.
@@ -169,7 +169,7 @@ def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[
     return rows, shared + sum(one.size for one in found)
 
 
-def folder(
+def folder_of(
     state_dir: Path, workspace: str, sleep: Callable[[float], None] = time.sleep
 ) -> Path | None:
     """The folder where the agents of a workspace work; None when there is none.

@@ -271,7 +271,7 @@ def size(state_dir: Path) -> int:
     return disk_usage(state_dir / FOLDER)
 
 
-def empty(state_dir: Path) -> int:
+def empty_cache(state_dir: Path) -> int:
     """Remove everything that is kept and that no run copies at this moment; the bytes freed."""
     before = size(state_dir)
     for folder in (state_dir / FOLDER).glob("*"):

@@ -19,19 +19,19 @@ def test_a_folder_that_is_still_being_made_is_waited_for(tmp_path: Path) -> None
         if len(pauses) == 3:
             place.code.mkdir()
 
-    assert overview.folder(tmp_path, "w", sleep) == place.code
+    assert overview.folder_of(tmp_path, "w", sleep) == place.code
     assert len(pauses) == 3
     os.close(lock)
 
 
 def test_a_folder_that_is_never_made_is_not_waited_for_long(tmp_path: Path) -> None:
     pauses: list[float] = []
-    assert overview.folder(tmp_path, "w", pauses.append) is None
+    assert overview.folder_of(tmp_path, "w", pauses.append) is None
     assert pauses == []
     lock = runs.lock_new(tmp_path, "w", "p")
-    assert overview.folder(tmp_path, "w", pauses.append) is None
+    assert overview.folder_of(tmp_path, "w", pauses.append) is None
     assert 5 < sum(pauses) <= 10.1
     os.close(lock)
     pauses.clear()
-    assert overview.folder(tmp_path, "w", pauses.append) is None
+    assert overview.folder_of(tmp_path, "w", pauses.append) is None
     assert pauses == [], "its run has ended"

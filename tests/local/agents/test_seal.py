@@ -187,7 +187,7 @@ def test_what_this_machine_cannot_close_is_told(
     monkeypatch.setattr(seal, "has_scopes", lambda _program: False)
     monkeypatch.setattr(seccomp, "is_available", lambda: False)
     monkeypatch.setattr(jail, "no_nested_namespaces", lambda _program: False)
-    row = overview.agents(bench.folder, None)[0]
+    row = overview.every_agent(bench.folder, None)[0]
     assert row["jail"] == "on"
     abstract, _, others = str(jail.gaps(network=True)).partition("; ")
     assert abstract == (

@@ -370,7 +370,7 @@ def test_the_network_of_the_settings(start: Starter, tmp_path: Path) -> None:
     with start('[local]\nnetwork = "host"\n[local.agents.mine]\ncommand = ["cat"]') as machine:
         task = machine.own.create("x", executor="mine")
         assert network_of(machine, task)[0] == "host"
-        assert overview.agents(machine.state, tmp_path / "config.toml")[0]["network"] == "host"
+        assert overview.every_agent(machine.state, tmp_path / "config.toml")[0]["network"] == "host"
 
 
 def test_the_requests_of_a_task(machine: Machine) -> None:
@@ -866,7 +866,7 @@ def test_agents_that_are_found(
     script(folder, "gemini", "echo 'Error: binary not installed' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     with start() as machine:
-        rows = overview.agents(machine.state, tmp_path / "config.toml")
+        rows = overview.every_agent(machine.state, tmp_path / "config.toml")
     found = {row["name"]: row for row in rows}
     assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
     assert found["claude"] == {
@@ -895,7 +895,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert machine.wait(created["id"])["finalResult"] == "Say hello"
         prompt = machine.content(created["id"])["id"]
         assert Path(f"{program}.jobs").read_text() == f"job {prompt}\n"
-        rows = overview.agents(machine.state, tmp_path / "config.toml")
+        rows = overview.every_agent(machine.state, tmp_path / "config.toml")
         assert {row["launcher"] for row in rows} == {f"{program} 'job {{prompt}}'"}
     with start(config.replace(program, "no-such-launcher")) as machine:
         answer = machine.own.call(
@@ -905,7 +905,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert (answer.status, answer.document["error"]["message"]) == (
             400, f"mine cannot be started: {problem}",
         )  # fmt: skip
-        rows = overview.agents(machine.state, tmp_path / "config.toml")
+        rows = overview.every_agent(machine.state, tmp_path / "config.toml")
         assert next(row for row in rows if row["name"] == "mine")["problem"] == problem
 
 
@@ -921,7 +921,7 @@ def test_settings_that_are_not_used_are_named(
     with start() as machine:
         for _ in range(2):
             machine.wait(machine.own.create("x", executor="claude")["id"])
-        rows = overview.agents(machine.state, tmp_path / "config.toml")
+        rows = overview.every_agent(machine.state, tmp_path / "config.toml")
     said = [line for line in machine.said if "without" in line]
     assert said == ["claude runs without apiKeyHelper, MINE of your settings"]
     row = next(row for row in rows if row["name"] == "claude")
@@ -934,7 +934,7 @@ def test_a_path_to_no_program_is_not_looked_up_on_path(tmp_path: Path) -> None:
     file.touch()
     for path, why in ((file, "is not executable"), (tmp_path / "gone", "does not exist")):
         config.write_text(f'[local.agents.mine]\ncommand = ["{path}"]\n')
-        (row,) = (row for row in overview.agents(None, config) if row["name"] == "mine")
+        (row,) = (row for row in overview.every_agent(None, config) if row["name"] == "mine")
         assert row["problem"] == f"{path} {why}"
 
 
@@ -946,6 +946,6 @@ def test_an_agent_that_is_slow_to_start_is_usable(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(programs, "VERSION_SECONDS", 0.1)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
-    rows = overview.agents(tmp_path / "state", tmp_path / "config.toml")
+    rows = overview.every_agent(tmp_path / "state", tmp_path / "config.toml")
     claude = next(row for row in rows if row["name"] == "claude")
     assert (claude["version"], claude["tested"], claude["problem"]) == (None, None, None)

@@ -188,7 +188,7 @@ def test_old_entries_go(shop: Shop, bench: Bench) -> None:
         commit(shop, "answer.txt", f"{number}\n")
         assert shop.run("cat lib/one", workspace=f"ws{number}").answer == str(number)
     assert len(entries(bench)) == setup_cache.MOST_ENTRIES
-    freed = setup_cache.empty(bench.folder)
+    freed = setup_cache.empty_cache(bench.folder)
     assert (freed > 0, setup_cache.size(bench.folder), entries(bench)) == (True, 0, [])
     run = shop.run("cat lib/one", workspace="last")
     assert shop.output(run) == "installing"
