@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from ..system.addresses import is_loopback
 from .access import is_private
+from .agents import gate
 from .schedule import NEVER, TASK_STATUS
 from .store import Store
 from .task_store import TaskRecord, load_tasks
@@ -138,6 +139,8 @@ class Deliverer:
         self._seen, self._next, self._due = -1, NEVER, []
         found: set[DueDelivery] = set()
         over: list[tuple[str, int]] = []
+        if hooks:
+            gate.recover(self._store)
         rows = db.execute("SELECT * FROM tasks WHERE unsettled = 1").fetchall() if hooks else []
         for task in load_tasks(db, rows):
             until = now if task.deleted is None else min(now, task.deleted)

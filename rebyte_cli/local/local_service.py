@@ -239,13 +239,14 @@ def status(state_dir: Path) -> dict[str, Any]:
 
     store = Store(state_dir)
     sweep(store)
-    with store.read() as db, store.readable():
+    with store.readable(), store.read() as db:
+        gate.recover(store)
         tasks = load_tasks(db, db.execute("SELECT * FROM tasks WHERE deleted IS NULL"))
         workspaces, webhooks, leaks = (
             db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals
             for table in ("workspaces", "webhooks", "leaks")
         )
-        agents = overview.going(db)
+        agents = overview.going(store)
         now = store.now()
         running = sum(task.status(now) == "running" for task in tasks)
     served = next((one for one in store.served() if _answers(one.origin, one.instance)), None)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 
 from ..system.durations import duration
 from .schedule import RunUsage, sum_of
+from .store import Store
 from .task_store import TaskRecord
 
 
-def status_of(db: sqlite3.Connection, task: TaskRecord, now: int) -> str:
+def status_of(store: Store, task: TaskRecord, now: int) -> str:
     """The task's status; of one that runs, also what it waits for.
 
     `waiting` for one that asks a question, `limited` for one that waits for a usage limit, and
@@ -18,7 +18,7 @@ def status_of(db: sqlite3.Connection, task: TaskRecord, now: int) -> str:
     """
     if any(run.question(now) for run in task.runs):
         return "waiting"
-    queue = task.queue(db, now)
+    queue = task.queue(store, now)
     return "limited" if "resumesAt" in queue else "queued" if "queue" in queue else task.status(now)
 
 

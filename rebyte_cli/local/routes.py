@@ -21,6 +21,7 @@ from . import (
     webhooks,
 )
 from . import uploads as files
+from .agents import gate
 from .faults import HTMLRefusal
 from .http import Context, Refusal
 from .origin import check_caller
@@ -117,6 +118,7 @@ class Api:
             is_page = not _is_api(request.path) and request.method != "POST"
             if is_page and request.method == "GET" and "key" in request.args:
                 return pages.enter(self._context, request)
+            gate.recover(self._context.store, arguments.get("task_id"))
             answer: HttpResponse = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
             if is_page:

@@ -15,6 +15,8 @@ import sqlite3
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+from .store import Store
+
 NEVER = 1 << 62
 TASK_STATUS = {"succeeded": "completed", "failed": "failed", "canceled": "canceled"}
 
@@ -158,15 +160,15 @@ class Run(ABC):
         """What it failed of: its `budget`, or the usage `limit` of its model; None for the rest."""
         return None
 
-    def resumes_at(self, db: sqlite3.Connection, now: int) -> int | None:
+    def resumes_at(self, store: Store, now: int) -> int | None:
         """When it continues whose model has a usage limit that is reached; None while it works."""
         return None
 
-    def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
+    def queue(self, store: Store) -> dict[str, Any] | None:
         """Its `position` in the queue and a `message` what it waits for; None if it has begun."""
         return None
 
-    def preparing(self, db: sqlite3.Connection) -> str:
+    def preparing(self, store: Store) -> str:
         """What is done before the agent starts, such as `cloning, 480 MB`; empty for nothing."""
         return ""
 

@@ -16,6 +16,7 @@ from .http import stamp
 from .schedule import NEVER, PendingQuestion, Run, RunUsage, ScheduledEvent, prompt_of
 from .simulated_changes import parse
 from .steering import Words, plain
+from .store import Store
 
 RUN_MS = 500
 SUB_RUN_LAG_MS = 200
@@ -369,7 +370,7 @@ class SimulatedRun(Run):
         """What its plan says, if it ended as planned."""
         return self._plan.get("ended_by") if self.outcome == "failed" else None
 
-    def resumes_at(self, db: sqlite3.Connection, now: int) -> int | None:
+    def resumes_at(self, store: Store, now: int) -> int | None:
         """When the limit is reset that it meets after a quarter of the run."""
         limited, resumes = self._limited
         return resumes if limited <= now < min(resumes, self.end) else None

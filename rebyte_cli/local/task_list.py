@@ -12,6 +12,7 @@ from ..system.web_page import badge, h, moment
 from . import http
 from .http import Context
 from .page_parts import status_of, took, used
+from .store import Store
 from .task_store import TaskRecord
 from .tasks import newest
 from .wsgi import HttpRequest
@@ -61,15 +62,15 @@ def render(context: Context, request: HttpRequest) -> tuple[str, str]:
     search, (_, offset) = TaskSearch.of(request), http.page_of(request)
     now, wanted = context.store.now(), {"words": search.q, "batch": search.batch}
     tasks, total = newest(context, request, COUNTED, 0, **wanted)
+    found = Found(tasks, {task.id: status_of(context.store, task, now) for task in tasks}, total)
+    if search.status:
+        tasks = [task for task in tasks if found.statuses[task.id] == search.status]
+        page, total = tasks[offset : offset + PER_PAGE], len(tasks)
+    else:
+        page, total = newest(context, request, PER_PAGE, offset, **wanted)
     with context.store.read() as db:
-        found = Found(tasks, {task.id: status_of(db, task, now) for task in tasks}, total)
-        if search.status:
-            tasks = [task for task in tasks if found.statuses[task.id] == search.status]
-            page, total = tasks[offset : offset + PER_PAGE], len(tasks)
-        else:
-            page, total = newest(context, request, PER_PAGE, offset, **wanted)
         batches = _batches(db)
-        rows = "".join(_row(db, task, now) for task in page)
+    rows = "".join(_row(context.store, task, now) for task in page)
     name = batches[search.batch][0] if search.batch in batches else "Tasks"
     shown = f"{offset + 1} to {offset + len(page)} of {total}" if page else "No tasks"
     if search.status and found.total > COUNTED:
@@ -152,9 +153,9 @@ def _bar(counts: Counter[str], lines: int, about: str) -> str:
     )
 
 
-def _row(db: sqlite3.Connection, task: TaskRecord, now: int) -> str:
+def _row(store: Store, task: TaskRecord, now: int) -> str:
     name = task.shown_title(now) or "New task"
-    status = badge(status_of(db, task, now), f"status-{task.id}")
+    status = badge(status_of(store, task, now), f"status-{task.id}")
     return (
         f'<tr id="{task.id}"><td class="title"><a href="/run/{task.id}">'
         f'<span id="title-{task.id}" data-changes>{h(name)}</span></a></td>'

@@ -15,6 +15,7 @@ from .http import Context, JsonObject
 from .page_parts import status_of, took, used
 from .schedule import Run, ScheduledEvent
 from .simulation import SimulatedRun
+from .store import Store
 from .task_store import TaskRecord
 
 SIMULATED = "A simulation: no agent ran."
@@ -29,7 +30,7 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
     spent = used([task.usage(now)])
     simulated = all(isinstance(run, SimulatedRun) for run in task.runs)
     about = [
-        badge(status_of(db, task, now), "status"),
+        badge(status_of(context.store, task, now), "status"),
         h(f"{task.executor}, {task.model}" if task.model else task.executor),
         f"created {moment(http.stamp(task.created))}",
         f'took <span id="took" data-changes>{took(task, now)}</span>'
@@ -43,7 +44,9 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
         f'<div class="top"><p class="about">{" · ".join(part for part in about if part)}</p>'
         f'<div id="cancel" data-changes>{"" if is_over or not may_act else cancel}</div></div>'
         '<div id="prompts" data-items>'
-        + "".join(_prompt(db, n, run, now, may_act) for n, run in enumerate(task.runs, 1))
+        + "".join(
+            _prompt(context.store, n, run, now, may_act) for n, run in enumerate(task.runs, 1)
+        )
         + "</div>"
         + _changes(context, db, task)
         + _refused(gate.requests_of_runs(context, task))
@@ -65,10 +68,11 @@ def _follow_up(task: TaskRecord) -> str:
     return f"<section>{_form(task, 'prompts', 'Send', fields=f'{box}</textarea>')}</section>"
 
 
-def _prompt(db: sqlite3.Connection, number: int, run: Run, now: int, may_act: bool) -> str:
+def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool) -> str:
     """What was asked, what the agent did, and what it answered."""
     prompt, answer, name = run.prompt, run.answer(now), run.prompt.id
-    events = [one for one in run.events(db) if one.at <= now]
+    with store.read() as db:
+        events = [one for one in run.events(db) if one.at <= now]
     said = [_first(one.payload, *SPOKEN) for one in events if one.kind in SPEECH]
     # The answer has its own place; a program's is all that it printed, in pieces.
     elsewhere = said if "\n".join(map(_text, said)) == answer else [answer]
@@ -79,7 +83,7 @@ def _prompt(db: sqlite3.Connection, number: int, run: Run, now: int, may_act: bo
     ]
     calls = sum(one.kind == "tool_use" for one in events)
     steps = f"{_number(len(items), 'step')}, {_number(calls, 'tool call')}"
-    status, note = _state(db, run, now)
+    status, note = _state(store, run, now)
     spent = h(used([run.usage(now)])) if number > 1 else ""
     return (
         f'<section id="p-{name}" aria-label="Prompt {number}">'
@@ -101,16 +105,16 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _state(db: sqlite3.Connection, run: Run, now: int) -> tuple[str, str]:
+def _state(store: Store, run: Run, now: int) -> tuple[str, str]:
     """The status of a run, and what it waits for, as HTML."""
     if run.ended_at(now) is not None or run.question(now) is not None:
         return ("waiting" if run.question(now) else run.status(now)), ""
-    if resumes_at := run.resumes_at(db, now):
+    if resumes_at := run.resumes_at(store, now):
         return (
             "limited",
             f"<p>Waits for its usage limit until {moment(http.stamp(resumes_at))}.</p>",
         )
-    queue, preparing = run.queue(db), run.preparing(db)
+    queue, preparing = run.queue(store), run.preparing(store)
     if queue:
         return "queued", f"<p>Waits: {h(queue['message'])}</p>"
     return run.status(now), f"<p>Prepares: {h(preparing)}</p>" if preparing else ""

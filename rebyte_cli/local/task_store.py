@@ -11,7 +11,7 @@ from .access import Caller
 from .http import missing, stamp
 from .schedule import TASK_STATUS, Run, RunUsage, sum_of
 from .simulation import SimulatedRun
-from .store import new_id
+from .store import Store, new_id
 
 if TYPE_CHECKING:
     from .agents.runs import RunRecord
@@ -44,16 +44,16 @@ class TaskRecord(NamedTuple):
         end = max(run.end for run in self.runs)
         return end if now >= end else None
 
-    def queue(self, db: sqlite3.Connection, now: int) -> dict[str, Any]:
+    def queue(self, store: Store, now: int) -> dict[str, Any]:
         """`resumesAt`, when a usage limit is reset that the task waits for; `queue`, what it waits
         for before its next run begins, and `preparing`, what is done before its agent starts; none
         of them if that works, or no run is left.
         """
         for run in self.runs:
             if now < run.end:
-                if (moment := run.resumes_at(db, now)) is not None:
+                if (moment := run.resumes_at(store, now)) is not None:
                     return {"resumesAt": stamp(moment)}
-                found = {"queue": run.queue(db), "preparing": run.preparing(db)}
+                found = {"queue": run.queue(store), "preparing": run.preparing(store)}
                 return {name: value for name, value in found.items() if value}
         return {}
 

@@ -126,8 +126,7 @@ def list_page(context: Context, request: HttpRequest) -> HttpResponse:
     gate.sweep_hourly(context)
     tasks, total = newest(context, request, limit, offset)
     now = context.store.now()
-    with context.store.read() as db:
-        data = [_row(context, task, now) | task.queue(db, now) for task in tasks]
+    data = [_row(context, task, now) | task.queue(context.store, now) for task in tasks]
     return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
 
 
@@ -171,7 +170,7 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     with context.store.read() as db:
         task = load_task(db, caller_of(context, request), task_id)
         now = context.store.now()
-        row = _row(context, task, now) | task.queue(db, now)
+        row = _row(context, task, now) | task.queue(context.store, now)
         ended_by = task.runs[-1].ended_by(db) if task.status(now) == "failed" else None
     document: JsonObject = {
         "id": row["id"],

@@ -234,8 +234,9 @@ def _in_jail(
 
 def _last(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, Any]]:
     """The last run of a workspace that began, and its options. None may wait or be at work."""
+    runs.recover(store)
     with store.read() as db:
-        unended = [run for run in runs.unended(db) if run.workspace == workspace]
+        unended = runs.unended(db, "workspace", workspace)
         row = db.execute(
             f"SELECT {runs.COLUMNS}, options FROM runs"  # noqa: S608 - names of our own fields
             " WHERE workspace = ? AND started IS NOT NULL ORDER BY seq DESC LIMIT 1",

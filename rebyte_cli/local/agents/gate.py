@@ -195,11 +195,18 @@ def revive(store: Store) -> None:
     """Give runs another process that waited for a usage limit and lost theirs. Raises nothing."""
     if not (store.folder / "limits").is_dir():  # none has waited yet
         return
-    with contextlib.suppress(OSError, sqlite3.Error, ValueError), store.read() as db:
-        if db.execute("SELECT 1 FROM runs WHERE ended IS NULL LIMIT 1").fetchone() is not None:
-            from . import runs
+    with contextlib.suppress(OSError, sqlite3.Error, ValueError):
+        recover(store)
 
-            runs.unended(db)
+
+def recover(store: Store, task: str | None = None) -> None:
+    """See `runs.recover`: before each answer that depends on what real agents do."""
+    with store.read() as db:
+        row = db.execute("SELECT 1 FROM runs WHERE ended IS NULL LIMIT 1").fetchone()
+    if row is not None:
+        from . import runs
+
+        runs.recover(store, task)
 
 
 def sweep_hourly(context: Context) -> None:

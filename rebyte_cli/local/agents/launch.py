@@ -311,7 +311,7 @@ class Launch:
         self._prompt = prompt
         options = self._options | {"uploads": files}
         runs.add(db, place, self.adapter.title, now, options)
-        self._before = runs.locks_before(db, prompt)
+        self._before = runs.locks_before(db, self._store.folder, prompt)
 
     def lock(self) -> int | None:
         """The lock of the recorded run, for a supervisor here; None if it would have to wait."""

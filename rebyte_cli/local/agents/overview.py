@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sqlite3
 import subprocess
 import tempfile
 import time
@@ -119,9 +118,10 @@ def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
     return row
 
 
-def going(db: sqlite3.Connection) -> dict[str, int]:
+def going(store: Store) -> dict[str, int]:
     """How many runs of real agents work, and how many wait for a slot or a usage limit."""
-    found = runs.unended(db)
+    with store.read() as db:
+        found = runs.unended(db)
     running = sum(run.started is not None and run.parked is None for run in found)
     return {"running": running, "queued": len(found) - running}
 
@@ -194,6 +194,7 @@ def why_no_folder(state_dir: Path, workspace: str) -> tuple[str, tuple[str, ...]
     """
     store = Store(state_dir)
     try:
+        runs.recover(store)
         with store.read() as db:
             last = runs.newest(db, workspace)
     finally:
@@ -287,9 +288,9 @@ def known_skills(config_dir: Path, here: Path | None) -> list[dict[str, str]]:
 
 def stop_all(store: Store) -> None:
     """Cancel every active run and delete the folder of every workspace."""
-    with store.read() as db:
-        found = runs.unended(db)
+    runs.recover(store)
     with store.write() as db:
+        found = runs.unended(db)
         now = store.now()
         found = [run for run in found if runs.end(db, run.prompt, now, "canceled", "")]
     for run in found:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import schedule
 from ..schedule import NEVER, RunUsage, ScheduledEvent, prompt_of, usage_of
+from ..store import Store
 from . import runs
 from .workspace_folder import Workspace
 
@@ -48,22 +49,22 @@ class RecordedRun(schedule.Run):
         ends = [each for each in runs.events(db, self.prompt.id) if each.kind == "result"]
         return ends[-1].payload.get("ended_by") if ends else None
 
-    def resumes_at(self, db: sqlite3.Connection, now: int) -> int | None:
+    def resumes_at(self, store: Store, now: int) -> int | None:
         """When the limit is reset that it waits for."""
-        limit = runs.waits_for_limit(db, self._record)
+        limit = runs.waits_for_limit(store, self._record)
         return None if limit is None else limit.resumes_at()
 
-    def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
+    def queue(self, store: Store) -> dict[str, Any] | None:
         """Its place in the queue; None once it has begun, or has ended."""
         if self._record.started is None and self._record.ended is None:
-            return runs.queue_place(db, self._record)
+            return runs.queue_place(store, self._record)
         return None
 
-    def preparing(self, db: sqlite3.Connection) -> str:
+    def preparing(self, store: Store) -> str:
         """What is done before the agent starts, if that takes a while."""
         if self._record.started is None or self._record.ended is not None:
             return ""
-        return Workspace(runs.state_dir_of(db), self._record.workspace).cloning()
+        return Workspace(store.folder, self._record.workspace).cloning()
 
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record that the run was canceled, unless it has an end already."""

@@ -1,7 +1,8 @@
 """Runs of real agents as they are recorded: when each began and ended, how, and its events.
 
 A run holds the lock of its folder from before it is recorded until its supervisor ends. A run
-without an end whose lock is free has lost its supervisor: it failed. The next reader records that.
+without an end whose lock is free has lost its supervisor: it failed. `recover` records that, which
+is called before runs are looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from ...system.files import flocked
 from ...system.permissions import make_folder
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
+from ..store import Store
 from . import launcher, process_identity, run_limit, run_meter, spawn, spool
 from .account_limit import AccountLimit
 from .workspace_folder import Workspace
@@ -78,45 +80,53 @@ def add(
     )
 
 
-def state_dir_of(db: sqlite3.Connection) -> Path:
-    """The state folder whose database this is."""
-    return Path(db.execute("PRAGMA database_list").fetchone()[2]).parent
-
-
 def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
-    """The runs of these prompts by prompt id. Records the end of those that lost their process, but
-    for those that only waited for a usage limit: they get another process.
+    """The runs of these prompts by prompt id, as they are recorded (see `recover`)."""
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
+        " WHERE prompt IN (SELECT value FROM json_each(?)) ORDER BY seq",
+        (json.dumps(prompts),),
+    )
+    return {row[0]: RunRecord(*row) for row in rows}
+
+
+def unended(db: sqlite3.Connection, column: str = "", value: str = "") -> list[RunRecord]:
+    """The runs that wait or work, oldest first: all, or those whose `column` is `value`."""
+    which = f" AND {column} = ?" if column else ""
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM runs WHERE ended IS NULL{which} ORDER BY seq",  # noqa: S608 - ours
+        (value,) if column else (),
+    )
+    return [RunRecord(*row) for row in rows.fetchall()]
+
+
+def recover(store: Store, task: str | None = None) -> None:
+    """Record the end of the runs (of a task, or all) that lost their process, but give those
+    another that only waited for a usage limit. Call it before asking what runs do. Raises OSError.
     """
-    result, state_dir = _load(db, prompts), state_dir_of(db)
-    for run in list(result.values()):
-        if run.ended is None:
-            with claimed(state_dir, run) as lock:
-                if lock is not None and not revive(db, state_dir, run, lock):
-                    _bury(db, state_dir, run, lock)
-            if lock is not None:
-                result |= _load(db, [run.prompt])
-    return result
+    with store.read() as db:
+        found = unended(db, "task", task) if task else unended(db)
+    for run in found:
+        with claimed(store.folder, run) as lock:
+            if lock is not None and not revive(store, run, lock):
+                _bury(store, run, lock)
 
 
-def unended(db: sqlite3.Connection) -> list[RunRecord]:
-    """The runs that wait or work, oldest first."""
-    rows = db.execute("SELECT prompt FROM runs WHERE ended IS NULL ORDER BY seq").fetchall()
-    found = load(db, [row[0] for row in rows])
-    return [run for run in found.values() if run.ended is None]
-
-
-def queue_place(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any] | None:
+def queue_place(store: Store, run: RunRecord) -> dict[str, Any] | None:
     """`position` (1 is the next) and `message` of a run that waits; None if it begins just now."""
-    seq, slots = db.execute(
-        "SELECT seq, json_extract(options, '$.parallel') FROM runs WHERE prompt = ?", (run.prompt,)
-    ).fetchone()
-    others = db.execute(
-        "SELECT started IS NULL AS waits, seq < ? AS is_before FROM runs"
-        " WHERE ended IS NULL AND parked IS NULL AND prompt != ?",
-        (seq, run.prompt),
-    ).fetchall()
+    with store.read() as db:
+        seq, slots = db.execute(
+            "SELECT seq, json_extract(options, '$.parallel') FROM runs WHERE prompt = ?",
+            (run.prompt,),
+        ).fetchone()
+        others = db.execute(
+            "SELECT started IS NULL AS waits, seq < ? AS is_before FROM runs"
+            " WHERE ended IS NULL AND parked IS NULL AND prompt != ?",
+            (seq, run.prompt),
+        ).fetchall()
+        before = locks_before(db, store.folder, run.prompt)
     position = 1 + sum(waits and is_before for waits, is_before in others)
-    if locks_before(db, run.prompt):
+    if before:
         what = "until its workspace is free"
     elif sum(not waits for waits, _ in others) + position > slots:
         what = f"until fewer than {slots} runs work ([local] parallel)"
@@ -259,9 +269,11 @@ def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str)
 def newest(db: sqlite3.Connection, workspace: str) -> RunRecord | None:
     """The last run of a workspace."""
     rows = db.execute(
-        "SELECT prompt FROM runs WHERE workspace = ? ORDER BY seq DESC LIMIT 1", (workspace,)
+        f"SELECT {COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
+        " WHERE workspace = ? ORDER BY seq DESC LIMIT 1",
+        (workspace,),
     )
-    return next((load(db, [row[0]])[row[0]] for row in rows.fetchall()), None)
+    return next((RunRecord(*row) for row in rows.fetchall()), None)
 
 
 def has_ended(db: sqlite3.Connection, prompt: str) -> bool:
@@ -272,12 +284,8 @@ def has_ended(db: sqlite3.Connection, prompt: str) -> bool:
 
 def cancel(db: sqlite3.Connection, column: str, value: str, now: int) -> list[RunRecord]:
     """Record as canceled the runs whose `column` (task, workspace) is `value`; those runs."""
-    rows = db.execute(
-        f"SELECT prompt FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our names
-        (value,),
-    ).fetchall()
-    found = load(db, [row[0] for row in rows])
-    return [run for run in found.values() if end(db, run.prompt, now, "canceled", "")]
+    found = unended(db, column, value)
+    return [run for run in found if end(db, run.prompt, now, "canceled", "")]
 
 
 def last_session(db: sqlite3.Connection, task: str, agent: str) -> str | None:
@@ -333,7 +341,7 @@ def lock_new(state_dir: Path, workspace: str, prompt: str) -> int:
     return descriptor
 
 
-def locks_before(db: sqlite3.Connection, prompt: str) -> list[Path]:
+def locks_before(db: sqlite3.Connection, state_dir: Path, prompt: str) -> list[Path]:
     """The lock files of the runs that this one has to wait for: those still held before it."""
     rows = db.execute(
         f"SELECT {COLUMNS} FROM runs WHERE workspace ="  # noqa: S608 - names of our own fields
@@ -341,7 +349,6 @@ def locks_before(db: sqlite3.Connection, prompt: str) -> list[Path]:
         " (SELECT seq FROM runs WHERE prompt = ?) ORDER BY seq",
         (prompt, prompt),
     ).fetchall()
-    state_dir = state_dir_of(db)
     found = [RunRecord(*row) for row in rows]
     return [_lock_file(state_dir, run) for run in found if is_held(state_dir, run)]
 
@@ -446,25 +453,17 @@ def _content(lock: Path) -> str:
         return ""
 
 
-def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
-    rows = db.execute(
-        f"SELECT {COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
-        " WHERE prompt IN (SELECT value FROM json_each(?)) ORDER BY seq",
-        (json.dumps(prompts),),
-    )
-    return {row[0]: RunRecord(*row) for row in rows}
-
-
-def waits_for_limit(db: sqlite3.Connection, run: RunRecord) -> AccountLimit | None:
+def waits_for_limit(store: Store, run: RunRecord) -> AccountLimit | None:
     """The limit that a run without an end waits for, which works on nothing; None for others."""
     if run.ended is not None or (run.started is not None and run.parked is None):
         return None
-    account = run_limit.waited_for(options_of(db, run))
-    limit = AccountLimit(str(state_dir_of(db)), account)
+    with store.read() as db:
+        account = run_limit.waited_for(options_of(db, run))
+    limit = AccountLimit(str(store.folder), account)
     return limit if account and (run.parked is not None or limit.resumes_at()) else None
 
 
-def revive(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> bool:
+def revive(store: Store, run: RunRecord, lock: int) -> bool:
     """Give a run that lost its process another one, if it only waited for a usage limit.
 
     Its lock is held here, so nothing else does the same. Whether that is so. Where the agent's key
@@ -472,20 +471,20 @@ def revive(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -
     """
     if lock == NO_LOCK:
         return False
-    if left := spool.left_behind(_lock_file(state_dir, run).parent):
-        with _transaction(db):
-            record(db, state_dir, run, left)
-    run = _load(db, [run.prompt])[run.prompt]
-    if waits_for_limit(db, run) is None:
+    if left := spool.left_behind(_lock_file(store.folder, run).parent):
+        with store.write() as db:
+            record(db, store.folder, run, left)
+    with store.read() as db:
+        run = load(db, [run.prompt])[run.prompt]
+        options, before = options_of(db, run), locks_before(db, store.folder, run.prompt)
+    if waits_for_limit(store, run) is None:
         return False
     from .accounts import has_credential
 
-    options = options_of(db, run)
     if has_credential(options):
-        before, account = locks_before(db, run.prompt), run_limit.waited_for(options)
-        slots = options["parallel"]
+        slots, account = options["parallel"], run_limit.waited_for(options)
         with contextlib.suppress(OSError):  # the next command tries again
-            spawn.start(state_dir, run.prompt, os.dup(lock), slots, before, account=account)
+            spawn.start(store.folder, run.prompt, os.dup(lock), slots, before, account=account)
     return True
 
 
@@ -496,16 +495,18 @@ def options_of(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any]:
     return found
 
 
-def _bury(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> None:
+def _bury(store: Store, run: RunRecord, lock: int) -> None:
     """Record the end of a run that lost its supervisor; what it changed is kept a moment later."""
-    folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
+    folder = Workspace(store.folder, run.workspace).run_folder(run.prompt)
+    with store.read() as db:
+        options = options_of(db, run)
     # The gateway of a job ends when `_leave_rest` ends that, and is then read once more.
     seconds = 0.0 if launcher.has_job(folder) else run_meter.END_SECONDS
-    used = run_meter.left_behind(folder, options_of(db, run), seconds=seconds)
-    with _transaction(db):
-        record_vanished(db, state_dir, run, used)
+    used = run_meter.left_behind(folder, options, seconds=seconds)
+    with store.write() as db:
+        record_vanished(db, store.folder, run, used)
         # Before the end is recorded for good: if this process is killed, the next one does it all.
-        _leave_rest(state_dir, run, lock)
+        _leave_rest(store.folder, run, lock)
 
 
 def record_vanished(
@@ -556,18 +557,3 @@ def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = ti
                 return True
             sleep(0.05)
     return False
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """A transaction, unless the connection is in one already."""
-    if db.in_transaction:
-        yield
-        return
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")

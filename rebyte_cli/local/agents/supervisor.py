@@ -363,7 +363,7 @@ class Supervisor:
             with runs.held(self._state_dir, run) as lock:
                 if self._is_revived(run, lock):
                     with self._store.read() as db:
-                        before = runs.locks_before(db, self._run.prompt)
+                        before = runs.locks_before(db, self._state_dir, self._run.prompt)
                     self._begin_again(before)
                 launcher.end_job(self._state_dir, self._workspace.run_folder(run.prompt))
                 self._bury(run)
@@ -374,9 +374,8 @@ class Supervisor:
     def _is_revived(self, run: runs.RunRecord, lock: int) -> bool:
         """Whether an earlier run waits for a usage limit, so that this one has to wait for it."""
         with self._store.read() as db:
-            return not runs.has_ended(db, run.prompt) and runs.revive(
-                db, self._state_dir, run, lock
-            )
+            has_ended = runs.has_ended(db, run.prompt)
+        return not has_ended and runs.revive(self._store, run, lock)
 
     def _bury(self, run: runs.RunRecord) -> None:
         """Record the end of an earlier run whose supervisor was killed, and what it changed."""

@@ -64,13 +64,14 @@ class Bench:
                 (prompt_id, task, prompt, adapter.title, now),
             )
             runs.add(db, (task, workspace, prompt_id), adapter.title, now, chosen)
-            before = runs.locks_before(db, prompt_id)
+            before = runs.locks_before(db, self.folder, prompt_id)
         account = run_limit.waited_for(chosen)
         spawn.start(self.folder, prompt_id, lock, chosen["parallel"], before, {}, account)
         return prompt_id
 
     def look(self, prompt: str) -> RunRecord:
         """The run as it is now."""
+        runs.recover(self.store)
         with self.store.read() as db:
             return runs.load(db, [prompt])[prompt]
 

@@ -227,8 +227,7 @@ def test_one_run_tries_for_all_of_its_account(bench: Bench, model: LimitedModel)
     assert bench.wait(other).outcome == "succeeded"
     assert all(bench.look(prompt).started is None for prompt in more)
     for prompt in (*first, *more):
-        with bench.store.read() as db:
-            assert runs.waits_for_limit(db, bench.look(prompt)) is not None
+        assert runs.waits_for_limit(bench.store, bench.look(prompt)) is not None
     model.refuses = 1
     come(bench)
     eventually(lambda: len(model.asked) == 4)  # refused again, and all wait on
