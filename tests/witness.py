@@ -161,7 +161,7 @@ class Caller:
         parts = urlsplit(self.service.base_url)
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         with contextlib.closing(connection):
-            headers = {"API_KEY": KEY, "Accept": "text/event-stream"}
+            headers = {"API_KEY": self.key or "", "Accept": "text/event-stream"}
             connection.request("GET", f"/v1/tasks/{task_id}/events", headers=headers)
             response = connection.getresponse()
             assert response.headers["Content-Type"].startswith("text/event-stream")

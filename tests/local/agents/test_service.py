@@ -22,7 +22,7 @@ from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.agents.launch import earlier_options
 from rebyte_cli.local.agents.workspace_folder import Workspace
 from rebyte_cli.local.gateway.record import RequestEntry
-from rebyte_cli.local.local_service import Service
+from rebyte_cli.local.local_service import Service, status
 from rebyte_cli.local.store import Store
 from tests.local.test_webhooks import ALL_EVENTS, receiving
 from tests.repositories import git
@@ -204,6 +204,33 @@ def test_the_patch_of_a_killed_run_is_waited_for(start: Starter) -> None:
         whole = machine.own.call("GET", f"/tasks/{task}/changes.patch", check=False).raw
         counts = patch.count("new file mode"), whole.count(b"new file mode")
         assert counts == (1500, 1500)
+
+
+@pytest.mark.parametrize("look", ["task", "list", "content", "page", "stream", "status"])
+def test_whatever_is_asked_first_ends_a_run_whose_supervisor_was_killed(
+    machine: Machine, look: str
+) -> None:
+    task = machine.own.create("x", executor="slow")["id"]
+    eventually(lambda: machine.content(task)["events"])
+    stream = machine.own.stream(task)
+    if look == "stream":  # one that is open already
+        assert next(stream)[0] == "event"
+    (lock,) = machine.state.glob("workspaces/*/runs/*/lock")
+    kill_supervisor(lock)
+    if look == "task":
+        eventually(lambda: machine.own.task(task)["status"] == "failed")
+    elif look == "list":
+        eventually(lambda: machine.own.call("GET", "/tasks").document["data"][0]["completedAt"])
+    elif look == "content":
+        eventually(lambda: machine.content(task)["status"] == "failed")
+    elif look == "page":
+        eventually(lambda: "process is gone" in page(machine, task))
+    elif look == "stream":
+        assert [data["status"] for name, data in stream if name == "done"] == ["failed"]
+    else:
+        eventually(lambda: status(machine.state)["agentsRunning"] == 0)
+    with Store(machine.state).read() as db:
+        assert [row["outcome"] for row in db.execute("SELECT outcome FROM runs")] == ["failed"]
 
 
 def test_a_follow_up_runs_in_the_same_workspace(machine: Machine) -> None:

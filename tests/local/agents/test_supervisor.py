@@ -372,6 +372,9 @@ def test_case_85_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Ben
     run = bench.until_started(prompt)
     assert run.ended is None
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    eventually(lambda: not runs.is_held(bench.folder, run))
+    with bench.store.read() as db:  # reading alone changes nothing
+        assert runs.load(db, [prompt])[prompt].ended is None
     run = bench.wait(prompt)
     assert run.outcome == "failed"
     assert run.answer == "The run's process is gone: it was killed, or this machine was restarted"
