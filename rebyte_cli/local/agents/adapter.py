@@ -216,7 +216,9 @@ class Adapter(ABC):
     hidden: ClassVar[tuple[str, ...]] = ()
     # Such files, in JSON. They appear to set nothing.
     hidden_files: ClassVar[tuple[str, ...]] = ()
-    hidden_on_screen: ClassVar[tuple[str, ...]] = ()  # those that only its own screen would obey
+    # Those that only its own screen would obey, with what each appears to say. An absolute path
+    # names a file that the jail has besides.
+    hidden_on_screen: ClassVar[Mapping[str, str]] = {}
     # Folders of `/code` in which it finds the repository's skills by itself.
     finds_skills: ClassVar[tuple[str, ...]] = ()
     # The files of its HOME in which the agent keeps its sessions: only they stay for the next run.

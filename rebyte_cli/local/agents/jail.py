@@ -114,9 +114,9 @@ def command(
 
     `needs` are further paths to show read-only, `readable` and `writable` further folders to share,
     `more` further arguments of bubblewrap, `hidden` folders of the code that exist and appear to be
-    empty, `blank` files of it that exist, with the file that each appears to be. Without `network`
-    there is only loopback. With `terminal`, standard input, a terminal of no other session,
-    controls `words` alone: Ctrl-C must not reach bubblewrap.
+    empty, `blank` files of it that exist, or new ones elsewhere, with the file that each appears to
+    be. Without `network` there is only loopback. With `terminal`, standard input, a terminal of no
+    other session, controls `words` alone: Ctrl-C must not reach bubblewrap.
     """
     if not confinement.jailed:
         return [sys.executable, "-I", "-S", "-c", CONTROLLED, *words] if terminal else words
@@ -136,7 +136,7 @@ def command(
         inside = f"{confinement.code.inside}/{name}"
         line += ["--tmpfs", inside, "--remount-ro", inside]
     for name, file in (blank or {}).items():
-        line += ["--ro-bind", str(file), f"{confinement.code.inside}/{name}"]
+        line += ["--ro-bind", str(file), os.path.join(confinement.code.inside, name)]
     line += ["--chdir", confinement.code.inside, "--"]
     session = ["setsid", "-c"] if terminal else []
     return [*line, "sh", "-c", LIMITS, "sh", *session, *words]

@@ -31,6 +31,10 @@ STREAM_ERROR = re.compile(
 # An answer that breaks off is asked for again without end and, after a moment, without a pause.
 MOST_CUT = 5
 INLINE = "OPENCODE_CONFIG_CONTENT"  # a variable with settings
+# Bun looks for a module that OpenCode does not have, and can do without, in the folder where it
+# works: in `node_modules`, or by the name in package.json. But first it does what the nearest
+# tsconfig.json says, in that folder or above. By this one, each such module is this file.
+NO_MODULES = '{"compilerOptions": {"baseUrl": "/", "paths": {"*": ["/tsconfig.json"]}}}\n'
 CONFIG_FILES = ("opencode.json", "opencode.jsonc", "config.json")
 
 
@@ -62,7 +66,9 @@ class OpenCode(Adapter):
     # It imports the plugins that they name, too.
     hidden_files = ("opencode.json", "opencode.jsonc")
     # See `started`; the screen begins to work only once it is in the folder of the code.
-    hidden_on_screen = ("tsconfig.json", "jsconfig.json")
+    hidden_on_screen = dict.fromkeys(
+        ("tsconfig.json", "jsconfig.json", "/tsconfig.json"), NO_MODULES
+    )
     finds_skills = (".agents/skills", ".claude/skills")
     sessions = tuple(f".local/share/opencode/{name}" for name in opencode_database.FILES)
 

@@ -65,7 +65,6 @@ from .sweep import sweep
 from .workspace_folder import UploadedFile, Workspace, WorkspaceSource
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
-BLANK_FILE = "blank.json"
 STDERR_READ = 20_000
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
@@ -690,16 +689,20 @@ class Supervisor:
         return [name for name in adapter.hidden if (self._workspace.code / name).is_dir()]
 
     def _blank(self, adapter: Adapter) -> dict[str, Path]:
-        """The files to hide, with the one to show instead: settings in JSON that set nothing."""
-        blank = self._folder / BLANK_FILE
-        blank.write_text("{}\n", encoding="ascii")
+        """The files to hide, with the one to show instead: settings that do no harm."""
+        shown = dict.fromkeys(adapter.hidden_files, "{}\n")
+        shown |= adapter.hidden_on_screen if self.on_screen else {}
         found = {}
-        for name in adapter.hidden_files + adapter.hidden_on_screen * self.on_screen:
-            place = self._workspace.code / name
-            if place.is_symlink():
-                raise RunFailed(f"{name} is a link: {adapter.title} would obey settings through it")
-            if place.is_file():
-                found[name] = blank
+        for number, (name, text) in enumerate(shown.items()):
+            if not os.path.isabs(name):
+                place = self._workspace.code / name
+                if place.is_symlink():
+                    why = f"{name} is a link: {adapter.title} would obey settings through it"
+                    raise RunFailed(why)
+                if not place.is_file():
+                    continue
+            found[name] = self._folder / f"shown-{number}.json"
+            found[name].write_text(text, encoding="ascii")
         return found
 
     def _execute(self, start: AgentStart, prompt: str, parser: Parser) -> tuple[int, str]:
