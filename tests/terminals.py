@@ -19,7 +19,7 @@ from tests.conftest import COMMAND
 from tests.fork_server import commands
 
 # Settings of the keyboard, at which pyte fails.
-UNKNOWN = re.compile(r"\x1b\[[?>][\d;?]*m")
+UNKNOWN = re.compile(r"\x1b\[(?:[?>][\d;?]*m|=\d*u)")
 
 
 def lines_of(screen: pyte.Screen) -> list[str]:

@@ -9,7 +9,6 @@ is obeyed is the user's decision: see `trust`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +17,10 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import RebyteError
-from . import git
+from . import git, jsonc
 
 FILE = ".rebyte.toml"
 DEVCONTAINERS = (".devcontainer/devcontainer.json", ".devcontainer.json")
-# A string, which stays, or a comment of JSON with comments.
-_STRING_OR_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
-_STRING_OR_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
 LARGEST = 64 << 10  # bytes
 LONGEST = 20_000  # characters of a command or a name
 MOST = 200  # entries of a list
@@ -159,10 +155,8 @@ def _created_by(data: bytes) -> str:
     One that is a list or a table, for several commands at once, is none.
     """
     try:
-        text = _STRING_OR_COMMENT.sub(lambda found: found[1] or " ", data.decode())
-        document = json.loads(_STRING_OR_COMMA.sub(lambda found: found[1] or "", text))
-        command = document.get("postCreateCommand")
-    except (ValueError, AttributeError, RecursionError):
+        command = jsonc.loads(data.decode()).get("postCreateCommand")
+    except UnicodeDecodeError:
         return ""
     return "" if not isinstance(command, str) or _problem("setup", command) else command
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...system import jsonc
 from ..gateway.gateway_settings import BEARER, OPENAI, LoginFile
 from .adapter import Adapter, Invocation, Outcome, Parser, User, readable
 from .jail import Mount
 from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
 from .tokens import counted
-from .user_config import parse_json, read_json, strings
+from .user_config import read_json, strings
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
 # sandbox) is not for a jail.
@@ -244,7 +245,7 @@ def _claims(token: str) -> dict[str, Any]:
         return {}
     try:
         padded = parts[1] + "=" * (-len(parts[1]) % 4)
-        return parse_json(base64.urlsafe_b64decode(padded).decode())
+        return jsonc.loads(base64.urlsafe_b64decode(padded).decode())
     except ValueError:
         return {}
 

@@ -49,7 +49,7 @@ _KEPT = re.compile(
     """
 )
 # git starts others of its programs with names in their arguments: one with `-` would be an option.
-_SECTION = re.compile(r'\[([A-Za-z0-9]+)(?: "(\w[\w./+@#-]*)")?\]')
+_SECTION = re.compile(r'\[([A-Za-z0-9]+)(?: "(\w[\w./+@#-]{0,300})")?\]')
 # Without quotes, escapes and comments; `ext::COMMAND` is an address that runs a command.
 _SETTING = re.compile(r'([A-Za-z][A-Za-z0-9-]*) = ((?:(?!::)[^"\\;#\x00-\x1f])+)')
 ORIGIN_FILE = "origin"  # the address that the clone was made with, kept where no agent can write

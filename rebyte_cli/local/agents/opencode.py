@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...system import jsonc
 from . import opencode_database, opencode_providers
 from .adapter import (
     Adapter,
@@ -22,7 +23,7 @@ from .adapter import (
 from .jail import Mount
 from .model_access import AgentAccess, ModelAccess
 from .tokens import counted
-from .user_config import parse_json, read_json
+from .user_config import read_json
 
 # A log line about a request that failed, which is sent again if nothing else follows.
 STREAM_ERROR = re.compile(
@@ -285,7 +286,7 @@ def _settings(user_home: Path) -> dict[str, Any]:
 
 
 def _inline(outside: Mapping[str, str]) -> dict[str, Any]:
-    return parse_json(outside.get(INLINE, ""))
+    return jsonc.loads(outside.get(INLINE, ""))
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,9 @@ with contextlib.suppress(ImportError):  # Windows has none of them, and no jail
 TICK = 0.2  # seconds between two looks at what makes no noise
 CHUNK = 65536
 ANSWER_SECONDS = 0.5  # for a terminal to answer what it was asked, from one answer to the next
-MOST_ANSWERS = 20
+MOST_ANSWERS = 1000
+LAST_ANSWER_SECONDS = 10.0  # for all of them
+ASKED = re.compile(rb"5[\d;]*n")  # the end of a question that is answered as ours is
 # What a terminal is asked last: once it has answered this, it has answered everything.
 ASK, ANSWER = b"\x1b[5n", b"\x1b[0n"
 # What may begin a sequence: an escape, or one of the characters that stand for it and another one.
@@ -42,8 +44,12 @@ ASK, ANSWER = b"\x1b[5n", b"\x1b[0n"
 STARTS = re.compile(rb"[\x05\x1b]|\xc2[\x80-\x9f]")
 IGNORED = bytes({*range(0x20), 0x7F} - {0x18, 0x1A, 0x1B})  # by terminals, within a sequence
 KEEP_TITLE, TITLE_BACK = b"\x1b[22;0t", b"\x1b[23;0t"
-# Margins (whose reset moves the cursor), character set, keypad, modifiers, cursor shape, colours.
-PLAIN = b"\x1b7\x1b[r\x1b8\x1b(B\x0f\x1b>\x1b[>4m\x1b[0 q\x1b[0m"
+# Locked keyboard, insert mode, newlines and printer; then margins (whose reset moves the cursor),
+# UTF-8, character set, keypad, modifiers, the keyboard, cursor shape, colours.
+PLAIN = (
+    b"\x1b[2;4;20l\x1b[4i\x1b7\x1b[r\x1b8\x1b%G\x1b(B\x0f\x1b>"
+    b"\x1b[>0m\x1b[>1m\x1b[>2m\x1b[>4m\x1b[=0u\x1b[0 q\x1b[0m"
+)
 MODE = re.compile(rb"(?:\x1b\[|\xc2\x9b)(?:\?([\d;]{1,2000})([hl])|([<>])0*(\d{0,3})(?:;\d+)?u)")
 LONGEST_SEQUENCE = 2048
 USUALLY_ON = (7, 25)  # lines that wrap, and a cursor
@@ -254,7 +260,8 @@ class _Terminal(_Pipes):
     def _await_answer(self) -> None:
         """Read what the terminal answers, up to the answer to our own question."""
         said, wanted = b"", 1 + self._modes.asked
-        for _ in range(MOST_ANSWERS * wanted):
+        end = time.monotonic() + LAST_ANSWER_SECONDS
+        while time.monotonic() < end:
             if said.count(ANSWER) >= wanted or not select.select([0], [], [], ANSWER_SECONDS)[0]:
                 return
             said += os.read(0, CHUNK) or ANSWER * wanted
@@ -278,7 +285,8 @@ class _Modes:
     def seen(self, data: bytes) -> bytes:
         """Note what `data` does, which may end within a sequence; what to write for it."""
         text, end = self._rest + data.translate(None, IGNORED), 0
-        self.asked = min(MOST_ANSWERS, self.asked + text.count(b"5n") - self._rest.count(b"5n"))
+        new = len(ASKED.findall(text)) - len(ASKED.findall(self._rest))
+        self.asked = min(MOST_ANSWERS, self.asked + new)
         for found in MODE.finditer(text):
             end = found.end()
             for mode in (found[1] or b"").split(b";"):

@@ -7,31 +7,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Comments of JSONC, outside strings; a string is matched first and kept.
-_COMMENTS = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+from ...system import jsonc
+
 # A line of `.env`: the name, and the value in quotes or up to a comment.
 _VARIABLE = re.compile(
     r"""^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=[ \t]*"""
     r"""(?:"([^"\n]*)"|'([^'\n]*)'|([^#\n]*))""",
     re.MULTILINE,
 )
-_TRAILING_COMMAS = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, with the comments and trailing commas that agents allow."""
-    return parse_json(_text(path))
-
-
-def parse_json(text: str) -> dict[str, Any]:
-    """The object in such a text."""
-    for pattern in (_COMMENTS, _TRAILING_COMMAS):
-        text = pattern.sub(lambda match: match.group(1) or "", text)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
+    return jsonc.loads(_text(path))
 
 
 def read_env(path: Path) -> dict[str, str]:
