@@ -405,16 +405,16 @@ class CarriesTask(RebyteError):
 class TaskEnded(CarriesTask):
     """A task that was waited for did not complete.
 
-    `reason` is why, in one line, or an empty string.
+    `reason` is why, or an empty string; `summary` says it in one line.
     """
 
     verb = "ended"
 
-    def __init__(self, task: Mapping[str, Any], reason: str = "") -> None:
+    def __init__(self, task: Mapping[str, Any], reason: str = "", summary: str = "") -> None:
         how = f"task {task.get('id')} {self.verb}"
         super().__init__(f"{how}: {reason}" if reason else how)
         self.task = dict(task)
-        self.reason = reason
+        self.reason, self.summary = reason, summary or reason
         self._shown = False
 
     @property

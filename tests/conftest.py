@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests import surroundings
+from tests.message_guard import guard_messages
 from tests.tools import need_tool as need_tool  # where tests look for it
 
 surroundings.enter()
@@ -93,6 +94,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the workers of a parallel run share the process that commands are forked from."""
+    guard_messages()
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         from tests.fork_server import share
 

@@ -92,6 +92,9 @@ def serve(address: str) -> None:
     listener.bind(address)
     listener.listen(64)
     _import_all()
+    from tests.message_guard import guard_messages
+
+    guard_messages()
     print("ready", flush=True)
     poll = select.poll()
     poll.register(0)

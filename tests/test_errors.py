@@ -14,7 +14,9 @@ from rebyte_cli import errors
 from rebyte_cli.errors import (
     BadUsage,
     Interrupted,
+    Message,
     MissingKey,
+    Next,
     OutcomeUnknown,
     RebyteError,
     TaskFailed,
@@ -29,6 +31,13 @@ KINDS = [
     for _, kind in inspect.getmembers(errors, inspect.isclass)
     if issubclass(kind, RebyteError) and kind.__module__ == errors.__name__
 ]
+
+
+def test_an_fstring_that_drops_what_a_message_is_made_of_fails_in_tests() -> None:
+    hint = "Wait with " + Next("wait", "t")
+    with pytest.raises(AssertionError, match="drops"):
+        format(hint)
+    assert f"{Message('plain')}" == "plain"
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

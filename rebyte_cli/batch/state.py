@@ -324,11 +324,10 @@ def checked_record(
     ended = verdict.of_task(task, tries)
     if isinstance(ended, TaskEnded):
         record["status"] = "failed"
-        reason = ended.reason.split("\n")[0]
         record["error"] = {
             "code": ended.code,
-            "message": f"task {task.get('id')} {type(ended).verb}: {reason}",
-            "reason": f"{type(ended).verb}: {reason}",
+            "message": f"task {task.get('id')} {ended.verb}: {ended.summary}",
+            "reason": f"{ended.verb}: {ended.summary}",
             "exit": ended.exit_status,
         }
     return record

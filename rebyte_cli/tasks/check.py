@@ -77,19 +77,26 @@ class CheckOutcome(NamedTuple):
         return self.status == PASSED
 
     @property
+    def summary(self) -> str:
+        """Why it did not pass, in one line."""
+        if self.exit is None:
+            return self.output.split("\n")[0]
+        return f"`{self.command}` exited with status {self.exit}"
+
+    @property
     def reason(self) -> str:
         """Why it did not pass, with the last lines of what the command printed."""
         if self.exit is None:
             return self.output
         last = self.output.split("\n")[-REASON_LINES:]
-        return "\n".join([f"`{self.command}` exited with status {self.exit}", *filter(None, last)])
+        return "\n".join([self.summary, *filter(None, last)])
 
     def of_task(self, task: Mapping[str, Any]) -> Mapping[str, Any] | TaskEnded:
         """The document of a task with this outcome: itself, or as the error that it stands for."""
         if self.passed:
             return task
         kind = CheckBroken if self.status == BROKEN else CheckFailed
-        return kind(task, self.reason)
+        return kind(task, self.reason, self.summary)
 
     def prompt(self, number: int, most: int) -> str:
         """What to tell the task, for try `number` of `most`."""

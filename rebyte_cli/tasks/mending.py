@@ -113,8 +113,7 @@ class Mending:
         """Tell the task what is wrong."""
         body = {"prompt": verdict.prompt(number + 1, self._most), **self._fields}
         assert isinstance(ended, TaskEnded)
-        why = ended.reason.split("\n")[0]
-        self._note(f"It {ended.verb}: {why}; the task is told so")
+        self._note(f"It {ended.verb}: {ended.summary}; the task is told so")
         try:
             answer = follow_up(
                 self._client,
