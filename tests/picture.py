@@ -131,13 +131,13 @@ def record_live() -> Text:
             run_step(Step(f'rebyte create "{title} {words}" -q -o id', ""), env, Path(folder))
         run_step(Step(f'rebyte create "{ASKING}" -q -o id', ""), env, Path(folder))
         with _session("rebyte list --watch", env, rows=11) as session:
-            session.until(_is_settled)
+            session.until(_is_still)
             _add(shown, "rebyte list --watch", session)
     shown.rstrip()
     return shown
 
 
-def _is_settled(lines: list[str]) -> bool:
+def _is_still(lines: list[str]) -> bool:
     text = "\n".join(lines)
     expected = ("? How", "Enter logs", "  failed  ", "  completed  ")
     return text.count("* Bash: ls") == 2 and all(words in text for words in expected)

@@ -1,1 +1,1 @@
-"""The HTTP API as a library: the client, its transport, views of its answers."""
+"""The HTTP API as a library: the client, its transport, views of its responses."""

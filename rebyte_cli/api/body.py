@@ -1,4 +1,4 @@
-"""Bodies: those of answers, read in time and decoded within a cap; those of uploads, streamed."""
+"""Bodies: those of responses, read in time and decoded within a cap; those of uploads, streamed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 64 * 1024
-# Decoded size of a JSON answer. A page of 100 tasks is some 50 KB; a transcript a few MB.
+# Decoded size of a JSON response. A page of 100 tasks is some 50 KB; a transcript a few MB.
 JSON_CAP = 64 * 1024 * 1024
 ERROR_CAP = 64 * 1024
 NO_API = "A page for people: the base URL is no API, or your network asks you to log in first"
@@ -49,7 +49,7 @@ class Request(NamedTuple):
 
 
 class ApiResponse(NamedTuple):
-    """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
+    """A response: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
     empty body; None from `Transport.raw`), `raw` (the body's bytes), `coming` (an event stream's
     body while it arrives; None where `raw` is all).
     """
@@ -141,7 +141,7 @@ def read_whole(response: Response) -> bytes:
     if response.status_code in (204, 205):
         promised = response.headers.get("Content-Length", "0") != "0"
         if promised or "Transfer-Encoding" in response.headers:
-            # What follows would be read as the next answer on this connection.
+            # What follows would be read as the next response on this connection.
             response.close()
             return b""
     return read_all(response)
@@ -176,7 +176,7 @@ def _finite(text: str) -> float:
 
 
 def as_json(response: Response, _attempt: AttemptState) -> ApiResponse:
-    """An answer with its body decoded. BrokenBody if it has what cannot be an id as one."""
+    """A response with its body decoded. BrokenBody if it has what cannot be an id as one."""
     raw = read_whole(response)
     data = parse_json(raw)
     for value in no_ids(data):
@@ -185,7 +185,7 @@ def as_json(response: Response, _attempt: AttemptState) -> ApiResponse:
 
 
 def as_it_came(response: Response, _attempt: AttemptState) -> ApiResponse:
-    """An answer with its body's bytes only."""
+    """A response with its body's bytes only."""
     return ApiResponse(response.status_code, response.headers, None, read_whole(response))
 
 

@@ -32,21 +32,21 @@ DATES = 8  # that are kept, the latest
 AGREEING = 3  # of them that it takes: one server may have a wrong clock
 T = TypeVar("T")
 Read = Callable[["Response", "AttemptState"], T]
-# What an answer that cannot be used is raised as, by the code of the attempt.
+# What a response that cannot be used is raised as, by the code of the attempt.
 UNUSABLE: Mapping[str | None, type[NetworkError]] = {
     kind.code: kind for kind in (BrokenAnswer, AnswerTooLarge)
 }
 
 
 class Refused(Exception):
-    """The answer was not 2xx. Carries it, for the caller to return or to raise.
+    """The response was not 2xx. Carries it, for the caller to return or to raise.
 
     `retried`: an earlier attempt of the same call may have been carried out.
     """
 
-    def __init__(self, answer: ApiResponse, *, retried: bool = False) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+    def __init__(self, response: ApiResponse, *, retried: bool = False) -> None:
+        super().__init__(response.status)
+        self.response = response
         self.retried = retried
 
 
@@ -101,7 +101,7 @@ class Calls:
     def pool(self) -> ConnectionPool:
         """The connections; made on first use, and again in a process that was forked.
 
-        On a connection shared by two processes each would read the other's answers.
+        On a connection shared by two processes each would read the other's responses.
         """
         with self._lock:
             if self._pool is None or self._owner != os.getpid():
@@ -117,14 +117,14 @@ class Calls:
             return self._pool
 
     def ask(self, request: Request, read: Read[T]) -> T:
-        """As `send`, but raises the error that an answer other than 2xx stands for."""
+        """As `send`, but raises the error that a response other than 2xx stands for."""
         try:
             return self.send(request, read)
         except Refused as refused:
-            raise self.error_for(request, refused.answer, retried=refused.retried) from None
+            raise self.error_for(request, refused.response, retried=refused.retried) from None
 
     def send(self, request: Request, read: Read[T]) -> T:
-        """`read` of the first 2xx answer.
+        """`read` of the first 2xx response.
 
         Raises Refused for any other answer after all attempts, and our own errors for
         failures.
@@ -149,14 +149,14 @@ class Calls:
                     )
                 return self._read(response, attempt, log, read)
             except Refused as refused:
-                answer = refused.answer
-                again = retry.may_repeat(request.repeat, status=answer.status, sent=True)
-                pause = self._pause(number, answer.headers) if again and not is_last else None
-                if answer.status == retry.MISDIRECTED and self._declined():
+                last = refused.response
+                again = retry.may_repeat(request.repeat, status=last.status, sent=True)
+                pause = self._pause(number, last.headers) if again and not is_last else None
+                if last.status == retry.MISDIRECTED and self._declined():
                     pause = 0.0
                 if pause is None or (not request.per_attempt and pause >= deadline.left()):
-                    raise Refused(answer, retried=may_have_worked) from None
-                may_have_worked = may_have_worked or answer.status in retry.GATEWAY
+                    raise Refused(last, retried=may_have_worked) from None
+                may_have_worked = may_have_worked or last.status in retry.GATEWAY
             except (AttemptFailed, *TRANSPORT_ERRORS) as error:
                 failure = self.failure(request, error, sent=attempt.sent)
                 log.failure = failure.why
@@ -172,39 +172,39 @@ class Calls:
         raise AssertionError("the last attempt returns or raises")
 
     def error_for(
-        self, request: Request, answer: ApiResponse, *, retried: bool = False
+        self, request: Request, response: ApiResponse, *, retried: bool = False
     ) -> APIError:
-        """The error that an answer other than 2xx stands for; `retried` is as in Refused."""
-        html = answer.raw.lstrip()[:1] == b"<"
+        """The error that a response other than 2xx stands for; `retried` is as in Refused."""
+        html = response.raw.lstrip()[:1] == b"<"
         try:
-            body = parse_json(answer.raw)
+            body = parse_json(response.raw)
         except BrokenBody:
             body = None
-        location = answer.headers.get("Location", "")
+        location = response.headers.get("Location", "")
         unknown = retry.is_unknown(
             request.repeat,
-            status=answer.status,
+            status=response.status,
             sent=True,
             leads_to_result=leads_to_result(
-                answer.status, location, url=request.url, path=request.path
+                response.status, location, url=request.url, path=request.path
             ),
         )
         return refusal(
             request.method,
             request.path,
-            answer.status,
+            response.status,
             body,
             html=html,
             unknown=unknown,
             retried=retried,
-            retry_after=self._retry_after(answer.headers),
+            retry_after=self._retry_after(response.headers),
             if_rejected=self._if_rejected,
         )
 
     def server_time(self, *, is_agreed: bool = False) -> float | None:
         """The server's clock now, in seconds since the epoch, from its last `Date` header.
 
-        If it `is_agreed`, the least by the last answers; None unless AGREEING of them told it.
+        If it `is_agreed`, the least by the last responses; None unless AGREEING of them told it.
         """
         dates, now = self._dates, since_boot()
         told = [(_seconds_of(text), at) for text, at in (dates if is_agreed else dates[-1:])]
@@ -223,7 +223,7 @@ class Calls:
         return explain(error, host=parts.netloc, proxy=via, sent=sent)
 
     def _declined(self) -> bool:
-        """Whether the next connections go elsewhere, after an answer 421."""
+        """Whether the next connections go elsewhere, after a response 421."""
         if self._connector is None or not self._connector.decline():
             return False
         self.close()
@@ -248,7 +248,7 @@ class Calls:
         return AttemptState(Deadline(share, clock=self.clock), idle, careful=careful)
 
     def _read(self, response: Response, attempt: AttemptState, log: CallLog, read: Read[T]) -> T:
-        """Read a 2xx answer. Raises Refused or, for a bad body, AttemptFailed."""
+        """Read a 2xx response. Raises Refused or, for a bad body, AttemptFailed."""
         log.answered(response)
         self.has_answered = True
         if date := response.headers.get("Date"):
@@ -284,7 +284,7 @@ class Calls:
         except (BrokenBody, *TRANSPORT_ERRORS):
             response.close()
             return b""
-        # An answer that echoes the key would put it into an error message.
+        # A response that echoes the key would put it into an error message.
         return raw.replace(self._secret, b"[hidden]") if self._secret else raw
 
     def _error(
@@ -314,7 +314,7 @@ class Calls:
         return retry.pause(number, asked, random=draw, cap=self._retry_after_cap)
 
     def _retry_after(self, headers: Mapping[str, str]) -> float | None:
-        """What an answer asks to wait, in seconds."""
+        """What a response asks to wait, in seconds."""
         now = self.server_time()
         return retry.parse_retry_after(
             headers.get("Retry-After"), now=time.time() if now is None else now

@@ -163,14 +163,14 @@ class RebyteClient:
                 body = self._prepare(self, body)
             except NetworkError as error:  # of a call before the create
                 raise Unsent(error.message, seconds=error.seconds, hint=error.hint) from None
-        answer = self.transport.send(
+        response = self.transport.send(
             "POST",
             "/tasks",
             body=dict(body),
             repeat=RetryPolicy.IF_UNSENT,
             timeout=self._at_most(timeout, SLOW_SECONDS),
         )
-        return cast("CreatedTask", _created("/tasks", answer, "id"))
+        return cast("CreatedTask", _created("/tasks", response, "id"))
 
     def get_task(self, task_id: str, *, timeout: float | None = None) -> Task:
         """One task with its status and its prompts (seed document).
@@ -232,14 +232,14 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts"
-        answer = self.transport.send(
+        response = self.transport.send(
             "POST",
             path,
             body=dict(body),
             repeat=RetryPolicy.IF_UNSENT,
             timeout=self._at_most(timeout, SLOW_SECONDS),
         )
-        return cast("CreatedPrompt", _created(path, answer, "promptId"))
+        return cast("CreatedPrompt", _created(path, response, "promptId"))
 
     def wait_for_task(
         self,
@@ -359,8 +359,8 @@ class RebyteClient:
 
         Only the service that rebyte carries has repositories.
         """
-        answer = self._object("GET", f"/repositories/{path_id(key, 'repository')}")
-        return [str(each) for each in answer.get("commits") or []]
+        response = self._object("GET", f"/repositories/{path_id(key, 'repository')}")
+        return [str(each) for each in response.get("commits") or []]
 
     def add_commits(self, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Hand over a commit: `path` and `branch` are where the service has it. May be repeated."""
@@ -529,10 +529,10 @@ class RebyteClient:
         files = [Path(path) for path in paths]
         if not files:
             raise BadUsage("no files to upload")
-        answer = self.transport.post_files(
+        response = self.transport.post_files(
             _artifact_path(workspace_id), "files", files, progress=progress
         )
-        rows = answer.data
+        rows = response.data
         if isinstance(rows, dict):
             rows = next((rows[n] for n in ("data", "artifacts", "files") if n in rows), [])
         listed = rows if isinstance(rows, list) else []
@@ -546,13 +546,13 @@ class RebyteClient:
         """
         wanted = [dict(file) for file in files]
         path = f"{_artifact_path(workspace_id)}/upload-url"
-        answer = self._object("POST", path, body={"files": wanted})
-        urls = answer.get("urls")
+        response = self._object("POST", path, body={"files": wanted})
+        urls = response.get("urls")
         if not isinstance(urls, list) or len(urls) != len(wanted):
-            raise broken("POST", path, "not one URL per file", response=answer)
+            raise broken("POST", path, "not one URL per file", response=response)
         for url in urls:
             if not isinstance(url, dict) or not isinstance(url.get("uploadUrl"), str):
-                raise broken("POST", path, "an entry holds no uploadUrl", response=answer)
+                raise broken("POST", path, "an entry holds no uploadUrl", response=response)
         return urls
 
     def delete_artifact(self, workspace_id: str, name: str) -> None:
@@ -648,10 +648,10 @@ class RebyteClient:
         """
         path = "/webhooks/public_key"
         headers = {"Accept": "application/json, text/plain"}
-        answer = self.transport.raw(
+        response = self.transport.raw(
             "GET", path, headers=headers, repeat=RetryPolicy.SAFE, check=True
         )
-        text = answer.raw.decode(errors="replace")
+        text = response.raw.decode(errors="replace")
         try:
             document: Any = json.loads(text)
         except (ValueError, RecursionError):
@@ -669,8 +669,8 @@ class RebyteClient:
 
     def health(self) -> Health:
         """`{status}` of the service, asked at the host's root and without the key."""
-        answer = self.transport.without_key(f"{self.transport.origin}/health")
-        return cast("Health", answer.data if isinstance(answer.data, dict) else {})
+        response = self.transport.without_key(f"{self.transport.origin}/health")
+        return cast("Health", response.data if isinstance(response.data, dict) else {})
 
     def sandbox_api_key(self) -> SandboxKey:
         """`apiKey` and `baseUrl` for direct access to VMs. The key is a secret."""
@@ -730,16 +730,16 @@ class RebyteClient:
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """A call whose answer is an object."""
-        answer = self.transport.send(
+        response = self.transport.send(
             method, path, query=query, body=body, repeat=repeat, timeout=timeout
         )
-        if method == "GET" and not answer.raw.strip():
+        if method == "GET" and not response.raw.strip():
             # As the answer to a change this is a success (seen in clients); to a question it says
             # nothing.
-            raise broken("GET", path, "the answer is empty", status_code=answer.status)
-        if isinstance(answer.data, dict):
-            return answer.data
-        raise _unexpected(method, path, answer, repeat, "an object")
+            raise broken("GET", path, "the answer is empty", status_code=response.status)
+        if isinstance(response.data, dict):
+            return response.data
+        raise _unexpected(method, path, response, repeat, "an object")
 
     def _post(
         self,
@@ -750,23 +750,23 @@ class RebyteClient:
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """A POST whose answer no source shows: an object as it came, {} for anything else."""
-        answer = self.transport.send("POST", path, body=body, repeat=repeat, timeout=timeout)
-        return answer.data if isinstance(answer.data, dict) else {}
+        response = self.transport.send("POST", path, body=body, repeat=repeat, timeout=timeout)
+        return response.data if isinstance(response.data, dict) else {}
 
     def _rows(self, path: str, *names: str) -> list[dict[str, Any]]:
         """A GET whose answer is a list, bare or under one of `names`."""
-        answer = self.transport.send("GET", path, repeat=RetryPolicy.SAFE)
-        rows = answer.data
+        response = self.transport.send("GET", path, repeat=RetryPolicy.SAFE)
+        rows = response.data
         if isinstance(rows, dict):
             rows = next((rows[name] for name in names if name in rows), [] if not rows else None)
         if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
             return rows
-        raise _unexpected("GET", path, answer, RetryPolicy.SAFE, "a list of objects")
+        raise _unexpected("GET", path, response, RetryPolicy.SAFE, "a list of objects")
 
     def _create(self, path: str, body: Any, identity: str) -> dict[str, Any]:
         """A POST that creates something; see `_created`."""
-        answer = self.transport.send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
-        return _created(path, answer, identity)
+        response = self.transport.send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
+        return _created(path, response, identity)
 
     def _pages(
         self,
@@ -787,11 +787,11 @@ class RebyteClient:
         stale = 0
         while True:
             query = {"limit": page, "offset": offset}
-            answer = self._object("GET", path, query=query)
-            rows = answer.get("data")
+            response = self._object("GET", path, query=query)
+            rows = response.get("data")
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise broken("GET", path, "the answer has no list under `data`")
-            count = answer.get("total")
+            count = response.get("total")
             if total is not None and isinstance(count, int):
                 total[:] = [count]
             stale += 1
@@ -823,24 +823,24 @@ class RebyteClient:
         return limit if timeout is None else min(timeout, limit)
 
 
-def _created(path: str, answer: ApiResponse, identity: str) -> dict[str, Any]:
+def _created(path: str, response: ApiResponse, identity: str) -> dict[str, Any]:
     """What a POST created; an answer that does not name it leaves the outcome unknown."""
-    made = answer.data
+    made = response.data
     if not isinstance(made, dict):
-        raise _unexpected("POST", path, answer, RetryPolicy.IF_UNSENT, "an object")
+        raise _unexpected("POST", path, response, RetryPolicy.IF_UNSENT, "an object")
     if not made.get(identity):
         raise lost("POST", path, f"the answer holds no {identity}", response=made)
     return made
 
 
 def _unexpected(
-    method: str, path: str, answer: ApiResponse, repeat: RetryPolicy, wanted: str
+    method: str, path: str, response: ApiResponse, repeat: RetryPolicy, wanted: str
 ) -> BrokenAnswer | OutcomeUnknown:
     """The error for an answer of another shape; for a create it leaves the outcome unknown."""
     why = f"the answer is not {wanted}"
     if repeat is RetryPolicy.IF_UNSENT:
-        return lost(method, path, why, status_code=answer.status, response=answer.data)
-    return broken(method, path, why, status_code=answer.status, response=answer.data)
+        return lost(method, path, why, status_code=response.status, response=response.data)
+    return broken(method, path, why, status_code=response.status, response=response.data)
 
 
 def _artifact_path(workspace_id: str, name: str | None = None) -> str:

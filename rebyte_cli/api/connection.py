@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from ..system.deadline import Deadline
 
 
-# What requests, urllib3 and the system raise when a request or an answer comes to nothing.
+# What requests, urllib3 and the system raise when a request or a response comes to nothing.
 TRANSPORT_ERRORS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
-# Connecting gets less time than an answer: the next attempt may reach another address, and nothing
+# Connecting gets less time than a response: the next attempt may reach another address, and nothing
 # has been sent by then.
 CONNECT_SECONDS = 10.0
 SLACK = 0.01  # seconds by which a single read or write may exceed its limit
@@ -48,7 +48,7 @@ FRESH_SECONDS = 2.0
 # What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
 # of a larger one not all might go out within the idle limit of a slow line.
 BLOCK = 64 * 1024
-# Interim answers before one final answer. A server that sends one a second to show that it is at
+# Interim answers before one final response. A server that sends one a second to show that it is at
 # work sends 600 of them while a create may take.
 MOST_INTERIM = 10_000
 MOST_PREPARED = 8  # kinds of requests, and hosts; a batch alternates between two
@@ -124,8 +124,8 @@ class AttemptState:
         """From here on something useful must come by `deadline`, whatever else arrives."""
         self.deadline = deadline
 
-    def await_answer(self) -> None:
-        """The request is out: an untimed one gives the head of its answer a deadline again."""
+    def await_response(self) -> None:
+        """The request is out: an untimed one gives the head of its response a deadline again."""
         if self.deadline is not self._limit:
             self._limit = self.deadline = self._limit.restarted()
 
@@ -185,7 +185,7 @@ class _TimedResponse(HTTPResponse):
             self.fp = io.BufferedReader(_TimedReader(buffered.detach(), sock, attempt))
 
     def begin(self, **limits: Any) -> None:
-        """Read the head of the final answer.
+        """Read the head of the final response.
 
         Any number of interim ones, such as 103 Early Hints, may come before it (RFC 9110, 15.2);
         http.client itself skips 100 alone. Newer versions of it pass `limits`.
@@ -276,7 +276,7 @@ class _WatchedConnection(HTTPConnection):
     def getresponse(self) -> Any:
         attempt: AttemptState | None = getattr(_current, "attempt", None)
         if attempt is not None:
-            attempt.await_answer()
+            attempt.await_response()
         response = super().getresponse()
         self._last_used = _monotonic()
         return response

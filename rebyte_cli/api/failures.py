@@ -196,7 +196,7 @@ def _is_gone(method: str, status: int, *, said: str | None) -> bool:
 
 
 def broken(method: str, path: str, why: str, **rest: Any) -> BrokenAnswer:
-    """The error for an answer that cannot be used, as its message says after METHOD PATH."""
+    """The error for a response that cannot be used, as its message says after METHOD PATH."""
     return BrokenAnswer(f"{method} {path}: {why}", **named_by(path), **rest)
 
 

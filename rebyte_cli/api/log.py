@@ -129,7 +129,7 @@ def _may_be_signature(part: str) -> bool:
 class CallLog:
     """One attempt of one call. `-v` shows the first six fields, `--debug` all of them.
 
-    `status` is None when no answer came, and `error` says why. `retry` is 0 for the first
+    `status` is None when no response came, and `error` says why. `retry` is 0 for the first
     attempt. Secrets are taken out of what is asked for, when it is asked for.
     """
 
@@ -143,11 +143,11 @@ class CallLog:
         self.status: int | None = None
         self.seconds = 0.0
         self.failure: str | None = None  # as it is; `error` shows it
-        self.body: bytes | None = None  # of the answer, as it came
+        self.body: bytes | None = None  # of the response, as it came
         self._headers: Mapping[str, str] = {}
 
     def answered(self, response: Response) -> None:
-        """Note the head of an answer."""
+        """Note the head of a response."""
         self.status = response.status_code
         self._headers = response.headers
 
@@ -175,7 +175,7 @@ class CallLog:
 
     @property
     def error(self) -> str | None:
-        """Why no answer came, without secrets; None if one did."""
+        """Why no response came, without secrets; None if one did."""
         return self.failure and self._hide.text(self.failure)
 
     @property

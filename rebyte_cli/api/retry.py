@@ -39,7 +39,7 @@ class RetryPolicy(Enum):
 def may_repeat(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
     """Whether another attempt is allowed after this one.
 
-    `status` is the HTTP status of an answer, None when there was none; `sent` says whether any
+    `status` is the HTTP status of a response, None when there was none; `sent` says whether any
     byte of the request was handed to a connection to the API.
     """
     if status is None:
@@ -54,7 +54,7 @@ def is_unknown(
 ) -> bool:
     """Whether there is no way to tell if the call was carried out.
 
-    `leads_to_result`: the answer is a redirect to something that the call may have created.
+    `leads_to_result`: the response is a redirect to something that the call may have created.
     """
     if repeat is RetryPolicy.SAFE or not sent:
         return False
@@ -77,7 +77,8 @@ def pause(
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
     """Seconds that a `Retry-After` header asks for; None when absent, malformed or negative.
 
-    `value` is seconds or an HTTP date; `now` is the time of the answer in seconds since the epoch.
+    `value` is seconds or an HTTP date; `now` is the time of the response, in
+    seconds since the epoch.
     """
     text = (value or "").strip()
     if not text.isascii():

@@ -48,7 +48,7 @@ class SlotExpired(APIError):
 
 
 class LiveBody:
-    """The body of an answer while it arrives: iterate over its decoded bytes.
+    """The body of a response while it arrives: iterate over its decoded bytes.
 
     Something useful must come within `idle` seconds, and by `deadline`: call `keep_waiting` when
     it does. Bytes alone do not count, since keep-alives would hide the end of a run forever.
@@ -94,7 +94,7 @@ class LiveBody:
 
 @contextmanager
 def stream(calls: Calls, request: Request, idle: float, deadline: Deadline) -> Iterator[LiveBody]:
-    """The body of an answer as it arrives; see `Transport.stream`."""
+    """The body of a response as it arrives; see `Transport.stream`."""
 
     def opened(response: Response, attempt: AttemptState) -> tuple[Response, LiveBody]:
         attempt.idle = idle
@@ -112,7 +112,7 @@ def stream(calls: Calls, request: Request, idle: float, deadline: Deadline) -> I
 def live(
     calls: Calls, request: Request, idle: float
 ) -> Callable[[Response, AttemptState], ApiResponse]:
-    """A reader of answers as they came, except that the body of an event stream is left to be
+    """A reader of responses as they came, except that the body of an event stream is left to be
     read as it arrives (`ApiResponse.coming`).
 
     Such a body may take as long as it likes; `idle` bounds each read (seconds).
@@ -176,7 +176,7 @@ def put(
     try:
         calls.send(request, _drain)
     except Refused as refused:
-        status = refused.answer.status
+        status = refused.response.status
         what = f"the file store refused the upload ({status})"
         if status in EXPIRED:
             start_over()
@@ -291,9 +291,9 @@ def _follow(route: Router, first: Request, save: Callable[[Response, AttemptStat
             calls.send(request, save)
             return
         except Refused as refused:
-            answer, where = refused.answer, refused.answer.headers.get("Location")
-            if answer.status not in (301, 302, 303, 307, 308) or not where:
-                raise calls.error_for(request, answer, retried=refused.retried) from None
+            response, where = refused.response, refused.response.headers.get("Location")
+            if response.status not in (301, 302, 303, 307, 308) or not where:
+                raise calls.error_for(request, response, retried=refused.retried) from None
         try:
             url = check_target_url(urljoin(request.url, where), base=first.url)
         except (BadUsage, ValueError):

@@ -111,8 +111,8 @@ class Transport:
     ) -> ApiResponse:
         """One JSON call. `path` starts after the base URL; `body` is JSON data or None.
 
-        Raises what the tree in `errors` names: 4xx, 5xx, failures, broken answers, and
-        OutcomeUnknown when a request that creates something was sent and got no usable answer.
+        Raises what the tree in `errors` names: 4xx, 5xx, failures, broken responses, and
+        OutcomeUnknown when a request that creates something was sent and got no usable response.
         """
         data = None if body is None else encode(body)
         headers = {"Accept": "application/json"}
@@ -147,16 +147,16 @@ class Transport:
             read = transfer.live(self._own, request, self.limit()) if live else as_it_came
             return self._own.ask(request, read) if check else self._own.send(request, read)
         except Refused as refused:
-            return refused.answer
+            return refused.response
 
     def problem(
-        self, method: str, path: str, answer: ApiResponse, repeat: RetryPolicy
+        self, method: str, path: str, response: ApiResponse, repeat: RetryPolicy
     ) -> Exception | None:
-        """The error that an answer of `raw` stands for, or None for 2xx."""
-        if 200 <= answer.status < 300:
+        """The error that a response of `raw` stands for, or None for 2xx."""
+        if 200 <= response.status < 300:
             return None
         request = self._request(method, path, {}, repeat=repeat)
-        return self._own.error_for(request, answer)
+        return self._own.error_for(request, response)
 
     def stream(
         self,
@@ -278,7 +278,7 @@ class Transport:
     def server_now(self, *, is_agreed: bool = False) -> datetime | None:
         """The server's clock (UTC), from its last `Date` header and the time gone by since.
 
-        If it `is_agreed`, the earliest that the last answers tell; None unless they are several.
+        If it `is_agreed`, the earliest that the last responses tell; None unless they are several.
         """
         from datetime import UTC, datetime
 

@@ -21,7 +21,7 @@ _PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ") | _HOST | frozenset("/~!$'()*+,;
 # What a path may hold as it is; % among them, so that what was quoted stays so.
 _AS_IS = "/%:@!$&'()*+,;=-._~"
 PAGE = 100  # the largest `limit` of a list (vendor docs)
-SEE_OTHER = 303  # the answer to a request that was carried out is elsewhere (RFC 9110, 15.4.4)
+SEE_OTHER = 303  # the response to a request that was carried out is elsewhere (RFC 9110, 15.4.4)
 LONGEST_ID = 512  # characters; ids are opaque, and UUIDs in every example (seed document)
 _IN_IDS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.~:@+=,%")
 

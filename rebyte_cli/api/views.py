@@ -171,7 +171,7 @@ class EventView:
             return None
         message, action = text(self.payload.get("messageId")), self.payload.get("actionId")
         try:
-            # The event has it as text, the request that answers needs a number.
+            # The event has it as text, the request that responses needs a number.
             number = int(action) if isinstance(action, str | int) else -1
         except ValueError:
             return None
@@ -246,7 +246,7 @@ class PromptView(_RunView):
 
     @property
     def response(self) -> str:
-        """The answer; may be empty even if there is one (seen in clients)."""
+        """The response; may be empty even if there is one (seen in clients)."""
         return as_text(self.raw.get("response"))
 
     @property
@@ -280,7 +280,7 @@ class TaskView(_RunView):
 
     @property
     def final_result(self) -> str:
-        """The answer of the latest prompt, if the service includes it in the task."""
+        """The response of the latest prompt, if the service includes it in the task."""
         return text(self.raw.get("finalResult"))
 
     @property
@@ -345,7 +345,7 @@ class ContentView(TaskView):
         return events[-1] if last_open(events) is not None else None
 
     def response(self, prompt_id: str | None = None) -> str:
-        """The answer to a prompt (default: the latest); an empty string if there is none."""
+        """The response to a prompt (default: the latest); an empty string if there is none."""
         prompt = self.latest if prompt_id is None else self.prompt(prompt_id)
         return prompt.response if prompt else ""
 

@@ -222,7 +222,7 @@ def installed(app: App, files: Sequence[Mapping[str, Any]]) -> Records | None:
     return None if app.format == "text" and not app.fields else Records(INSTALLED, files)
 
 
-def settle_format(app: App) -> None:
+def choose_format(app: App) -> None:
     """Decide what `auto` means here, if the configuration, which may say so, cannot be used."""
     try:
         app.settings  # noqa: B018 -- raises

@@ -8,7 +8,7 @@ from typing import Any
 from ..app import App
 from ..errors import RebyteError
 from ..output.records import CHECK, RecordList
-from ._base import define, settle_format
+from ._base import choose_format, define
 
 
 @define("doctor", kind=CHECK, statuses=())
@@ -29,7 +29,7 @@ def command(app: App) -> RecordList:
     """
     from ..output.checklist import draw
 
-    settle_format(app)
+    choose_format(app)
     return RecordList(CHECK, _found(app), draw=draw)
 
 

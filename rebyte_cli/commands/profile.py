@@ -11,7 +11,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, MissingKey, Next, NotFound
 from ..output.records import PROFILE, SETTING, RecordKind, RecordList, Records
-from ._base import define_group, define_in, settle_format
+from ._base import choose_format, define_group, define_in
 from ._options import completer
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def command(app: App) -> None:
       rebyte -P work profile show
     """
     app.mends_config = True
-    settle_format(app)
+    choose_format(app)
 
 
 @define_in(command, "list", kind=PROFILE, statuses=())

@@ -42,7 +42,7 @@ def show(
 ) -> int:
     """Print what a command returned, as it arrives; returns the exit status.
 
-    `format` is one of `config.FORMATS` (the App has settled what `auto` means) or `text`;
+    `format` is one of `config.FORMATS` (the App has decided what `auto` means) or `text`;
     `fields` is what `--fields` named, `errors_as_json` says how rows that are errors are printed
     on stderr, `prepare_error` makes of each what is printed, `pager` sends a block's output through
     the pager that a variable names, and `now` is the time in seconds that

@@ -26,7 +26,7 @@ def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
 
     Linear in the length of the text, however many there are.
     """
-    if is_plain(text) or is_plain(text.replace("\n", "")):  # settles nearly all text
+    if is_plain(text) or is_plain(text.replace("\n", "")):  # true of nearly all text
         return text
     import re
 

@@ -83,7 +83,7 @@ class QuestionWatcher:
         self._sleep = sleep
         self._doing = doing
         self._open: dict[str, Question] = {}  # by task, in the order in which they were found
-        self._settled: set[str] = set()  # message ids: answered here, so no longer open
+        self._answered: set[str] = set()  # message ids: answered here, so no longer open
         self._declined: set[str] = set()  # ... that the user does not want to answer
         self._noted: set[str] = set()
         self._asking: str | None = None  # the task whose question is on the terminal
@@ -119,7 +119,7 @@ class QuestionWatcher:
 
         Raises NeedsAnswer when the stream is not worth following until there is an answer.
         """
-        if self._is_settled(question):
+        if self._is_answered(question):
             return
         self._is_alone = True
         self._open[task_id] = question
@@ -181,7 +181,7 @@ class QuestionWatcher:
     def _update(self, task_id: str, content: ContentView) -> None:
         found, known = questions.open_question(content), self._open.get(task_id)
         if found is not None:
-            if self._is_settled(found):
+            if self._is_answered(found):
                 return
             if known is not None and known.message_id != found.message_id:
                 self._close(task_id)
@@ -189,12 +189,12 @@ class QuestionWatcher:
         elif known is not None and questions.is_over(content, known):
             self._close(task_id)
 
-    def _is_settled(self, question: Question) -> bool:
+    def _is_answered(self, question: Question) -> bool:
         """Whether a question was answered from here. What follows it may become readable late."""
-        if question.message_id not in self._settled:
+        if question.message_id not in self._answered:
             if not self._history.was_answered(question.message_id):
                 return False
-            self._settled.add(question.message_id)
+            self._answered.add(question.message_id)
         return True
 
     def _close(self, task_id: str) -> None:
@@ -298,5 +298,5 @@ class QuestionWatcher:
             if error.code != "not_waiting":
                 return
         del self._open[task_id]
-        self._settled.add(question.message_id)
+        self._answered.add(question.message_id)
         self._begin_to_look(task_id)

@@ -32,7 +32,7 @@ LAST_WORDS = 8
 LAST_WORDS_PAUSE = 0.1
 LATER = (0.25, 0.5, 1.0, 2.0)
 # Seconds after its end from which a run is read once: longer than all of these together.
-SETTLED = 10.0
+ALL_READABLE = 10.0
 LONGEST_PAUSE = 5.0  # seconds between two connections
 # Events that are remembered to recognise replays.
 REMEMBERED = 200_000
@@ -166,7 +166,7 @@ def follow(
     run = _FollowedRun(client, task_id, prompt_id, patience, silence or Silence())
     run.nameless = True if is_latest or prompt_id is None else None
     run.is_known = is_latest
-    run.is_settled = is_past(client, completed_at, SETTLED)
+    run.is_readable = is_past(client, completed_at, ALL_READABLE)
     while True:
         connection = StreamConnection(prompt_id, run.nameless)
         try:
@@ -234,7 +234,7 @@ class _FollowedRun:
         self.events = EventDeduplicator()
         self.nameless: bool | None = None  # whether events without `promptId` belong to the prompt
         self.is_known = False  # whether the service has said anything about the run
-        self.is_settled = False  # whether all that the run wrote has been readable for long
+        self.is_readable = False  # whether all that the run wrote has been readable for long
         self._ends = 0  # connections that showed the end
         self._ended_reads = 0  # reads in a row that found the run ended
         self._stale = 0  # connections in a row without a new event
@@ -274,7 +274,7 @@ class _FollowedRun:
             error = connection.error
             streamless = error is not None and error.status_code in NO_SUCH_CALL
             self._ended_reads = self._ended_reads + 1 if is_terminal(status) else 0
-            enough = streamless or (self.is_settled and connection.done is not None)
+            enough = streamless or (self.is_readable and connection.done is not None)
             is_mute = _is_idle(error) and not self.events.has_events
             reads = READS_OF_NOTHING if is_mute else READS_AFTER_END
             if self._ended_reads >= reads or (self._ended_reads and enough):
@@ -298,7 +298,7 @@ class _FollowedRun:
     ) -> tuple[StreamEvent | None, float]:
         """The end that a connection showed, unless the agent's last words are still to come."""
         before, self._ends = self._ends, self._ends + 1
-        enough = connection.spoke or self.is_settled
+        enough = connection.spoke or self.is_readable
         if not enough and before < LAST_WORDS:
             return None, LAST_WORDS_PAUSE
         end, later = self._end(done), LATER[max(0, before - LAST_WORDS) :]
