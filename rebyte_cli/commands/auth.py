@@ -49,6 +49,7 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
       printf %s "$KEY" | rebyte auth login --with-key
       rebyte -P ci auth login --with-key --insecure-storage < key.txt
     """
+    from ..api.urls import check_key
     from ..config import credentials
     from ..config.credentials_file import FILE_NAME
 
@@ -58,7 +59,7 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
     if not insecure_storage:
         # Before the user looks up and types a key that could then not be stored.
         credentials.check_keyring(interactive=app.interactive, note=app.note)
-    key = _from_stdin() if with_key else _ask(app)
+    key = check_key(_from_stdin() if with_key else _ask(app))
     with app.spinner("Checking the key"):
         app.client_for(key=credentials.FoundKey(key)).list_tasks(limit=1)
     where = credentials.store_key(
@@ -160,19 +161,15 @@ def _record(
 
 
 def _from_stdin() -> str:
-    from ..api.urls import check_key
-
     # Bytes, because the text layer would stop at what is not UTF-8, and show it.
     data = stdin().buffer.read(65536)
-    return check_key(data.decode("utf-8", "replace"))
+    return data.decode("utf-8", "replace")
 
 
 def _ask(app: App) -> str:
-    from ..api.urls import check_key
-
     if not app.interactive:
         raise BadUsage(
             "cannot ask for the key without a terminal", hint="Pass it on stdin with --with-key"
         )
     app.note(f"Get a key at {KEYS_PAGE}")
-    return check_key(ask_hidden("API key"))
+    return ask_hidden("API key")
