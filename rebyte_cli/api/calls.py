@@ -126,7 +126,7 @@ class Calls:
     def send(self, request: Request, read: Read[T]) -> T:
         """`read` of the first 2xx response.
 
-        Raises Refused for any other answer after all attempts, and our own errors for
+        Raises Refused for any other response after all attempts, and our own errors for
         failures.
         """
         pool, deadline = self.pool, Deadline(request.seconds, clock=self.clock)

@@ -1,7 +1,7 @@
 """`RebyteClient`: one method per endpoint, plain dicts in and out, unknown keys kept.
 
 Paths hold ids percent-encoded. What cannot be an id is BadUsage as an argument, and BrokenAnswer
-(OutcomeUnknown for a create) in an answer.
+(OutcomeUnknown for a create) in a response.
 Every method raises the errors of `rebyte_cli.errors`; APIError covers the API and the network.
 """
 
@@ -137,7 +137,7 @@ class RebyteClient:
         """Start a task; returns `id`, `workspaceId`, `url`, `status`, `createdAt` (seed document).
 
         Blocks until the VM is up, which may take minutes. Only what is given is sent. Raises
-        OutcomeUnknown when the request went out and no usable answer came: look before trying
+        OutcomeUnknown when the request went out and no usable response came: look before trying
         again, for there is no idempotency key.
         """
         return self.create_from(
@@ -322,7 +322,7 @@ class RebyteClient:
     def cancel_task(self, task_id: str) -> Canceled:
         """Stop a task; harmless on a finished one (seen in clients), so it may go out twice.
 
-        What the answer holds is unknown, possibly nothing: read the task for the truth.
+        What the response holds is unknown, possibly nothing: read the task for the truth.
         """
         return cast("Canceled", self._post(f"/tasks/{path_id(task_id, 'task id')}/cancel"))
 
@@ -524,7 +524,7 @@ class RebyteClient:
         progress: Callable[[int], None] | None = None,
     ) -> list[Artifact]:
         """Upload files in one request: multipart, parts named `files` (inferred from the API
-        inside the VM). Returns what the answer lists, possibly nothing. Memory stays flat.
+        inside the VM). Returns what the response lists, possibly nothing. Memory stays flat.
         """
         files = [Path(path) for path in paths]
         if not files:
@@ -556,11 +556,11 @@ class RebyteClient:
         return urls
 
     def delete_artifact(self, workspace_id: str, name: str) -> None:
-        """Remove one artifact (path documented, answer inferred)."""
+        """Remove one artifact (path documented, response inferred)."""
         self._delete(_artifact_path(workspace_id, name))
 
     def delete_artifacts(self, workspace_id: str) -> None:
-        """Remove every artifact of a workspace (path documented, answer inferred)."""
+        """Remove every artifact of a workspace (path documented, response inferred)."""
         self._delete(_artifact_path(workspace_id))
 
     # Agent computers
@@ -717,7 +717,7 @@ class RebyteClient:
         body = _given(url=url, sharedSecret=shared_secret, customHeaders=headers)
         return self._object("POST", "/mcp/servers", body=body)
 
-    # Calls and the shape of their answers
+    # Calls and the shape of their responses
 
     def _object(
         self,
@@ -729,12 +729,12 @@ class RebyteClient:
         repeat: RetryPolicy = RetryPolicy.SAFE,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """A call whose answer is an object."""
+        """A call whose response is an object."""
         response = self.transport.send(
             method, path, query=query, body=body, repeat=repeat, timeout=timeout
         )
         if method == "GET" and not response.raw.strip():
-            # As the answer to a change this is a success (seen in clients); to a question it says
+            # As the response to a change this is a success (seen in clients); to a question it says
             # nothing.
             raise broken("GET", path, "the answer is empty", status_code=response.status)
         if isinstance(response.data, dict):
@@ -749,12 +749,12 @@ class RebyteClient:
         repeat: RetryPolicy = RetryPolicy.SAFE,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """A POST whose answer no source shows: an object as it came, {} for anything else."""
+        """A POST whose response no source shows: an object as it came, {} for anything else."""
         response = self.transport.send("POST", path, body=body, repeat=repeat, timeout=timeout)
         return response.data if isinstance(response.data, dict) else {}
 
     def _rows(self, path: str, *names: str) -> list[dict[str, Any]]:
-        """A GET whose answer is a list, bare or under one of `names`."""
+        """A GET whose response is a list, bare or under one of `names`."""
         response = self.transport.send("GET", path, repeat=RetryPolicy.SAFE)
         rows = response.data
         if isinstance(rows, dict):
@@ -824,7 +824,7 @@ class RebyteClient:
 
 
 def _created(path: str, response: ApiResponse, identity: str) -> dict[str, Any]:
-    """What a POST created; an answer that does not name it leaves the outcome unknown."""
+    """What a POST created; a response that does not name it leaves the outcome unknown."""
     made = response.data
     if not isinstance(made, dict):
         raise _unexpected("POST", path, response, RetryPolicy.IF_UNSENT, "an object")
@@ -836,7 +836,7 @@ def _created(path: str, response: ApiResponse, identity: str) -> dict[str, Any]:
 def _unexpected(
     method: str, path: str, response: ApiResponse, repeat: RetryPolicy, wanted: str
 ) -> BrokenAnswer | OutcomeUnknown:
-    """The error for an answer of another shape; for a create it leaves the outcome unknown."""
+    """The error for a response of another shape; for a create it leaves the outcome unknown."""
     why = f"the answer is not {wanted}"
     if repeat is RetryPolicy.IF_UNSENT:
         return lost(method, path, why, status_code=response.status, response=response.data)

@@ -48,7 +48,7 @@ FRESH_SECONDS = 2.0
 # What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
 # of a larger one not all might go out within the idle limit of a slow line.
 BLOCK = 64 * 1024
-# Interim answers before one final response. A server that sends one a second to show that it is at
+# Interim responses before a final one. A server that sends one a second to show that it is at
 # work sends 600 of them while a create may take.
 MOST_INTERIM = 10_000
 MOST_PREPARED = 8  # kinds of requests, and hosts; a batch alternates between two

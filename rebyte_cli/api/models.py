@@ -11,7 +11,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class CreatedTask(TypedDict):
-    """Answer of POST /tasks (seed document). `workspaceId` is in no later answer."""
+    """Response of POST /tasks (seed document). `workspaceId` is in no later response."""
 
     id: str
     workspaceId: NotRequired[str]
@@ -21,7 +21,7 @@ class CreatedTask(TypedDict):
 
 
 class CreatedPrompt(TypedDict):
-    """Answer of POST /tasks/{id}/prompts (seed document)."""
+    """Response of POST /tasks/{id}/prompts (seed document)."""
 
     promptId: str
 
@@ -56,7 +56,7 @@ class Prompt(TypedDict):
 
 
 class Task(TypedDict):
-    """Answer of GET /tasks/{id} (seed document).
+    """Response of GET /tasks/{id} (seed document).
 
     `finalResult` was seen in a client; `workspaceId` in no source, but a service may send it.
     """
@@ -89,7 +89,7 @@ class TaskRow(TypedDict):
 
 
 class TaskPage(TypedDict):
-    """Answer of GET /tasks (vendor docs), newest first. `total` counts all tasks."""
+    """Response of GET /tasks (vendor docs), newest first. `total` counts all tasks."""
 
     data: list[TaskRow]
     total: NotRequired[int]
@@ -117,7 +117,7 @@ class ContentPrompt(Prompt):
 
 
 class Content(TypedDict):
-    """Answer of GET /tasks/{id}/content (seen in clients), oldest prompt first."""
+    """Response of GET /tasks/{id}/content (seen in clients), oldest prompt first."""
 
     id: NotRequired[str]
     status: NotRequired[str]
@@ -125,14 +125,14 @@ class Content(TypedDict):
 
 
 class PromptEvents(TypedDict):
-    """Answer of GET /tasks/{id}/prompts/{promptId}/events (seen in a client)."""
+    """Response of GET /tasks/{id}/prompts/{promptId}/events (seen in a client)."""
 
     promptId: NotRequired[str]
     events: NotRequired[list[RunEvent]]
 
 
 class Canceled(TypedDict, total=False):
-    """Answer of POST /tasks/{id}/cancel; possibly empty (seen in a client)."""
+    """Response of POST /tasks/{id}/cancel; possibly empty (seen in a client)."""
 
     id: str
     status: str
@@ -140,14 +140,14 @@ class Canceled(TypedDict, total=False):
 
 
 class Visibility(TypedDict):
-    """Answer of PATCH /tasks/{id}/visibility (vendor docs); a link only when it is public."""
+    """Response of PATCH /tasks/{id}/visibility (vendor docs); a link only when it is public."""
 
     visibility: NotRequired[Literal["private", "shared", "public"]]
     shareUrl: NotRequired[str]
 
 
 class UploadSlot(TypedDict):
-    """Answer of POST /files (vendor docs). `filename` is a unique variant of the one sent."""
+    """Response of POST /files (vendor docs). `filename` is a unique variant of the one sent."""
 
     id: str
     filename: str
@@ -199,7 +199,7 @@ class Computer(TypedDict):
 
 
 class ComputerPage(TypedDict):
-    """Answer of GET /agent-computers (vendor docs; the counts inferred), newest first."""
+    """Response of GET /agent-computers (vendor docs; the counts inferred), newest first."""
 
     data: NotRequired[list[Computer]]
     total: NotRequired[int]
@@ -222,7 +222,7 @@ class Webhook(TypedDict):
 
 
 class Credits(TypedDict, total=False):
-    """Answer of GET /billing/credits (seen in clients)."""
+    """Response of GET /billing/credits (seen in clients)."""
 
     balance: float
     expiringBalance: float
@@ -234,20 +234,20 @@ class Credits(TypedDict, total=False):
 
 
 class Health(TypedDict, total=False):
-    """Answer of GET /health (seen in a client)."""
+    """Response of GET /health (seen in a client)."""
 
     status: str
 
 
 class SandboxKey(TypedDict, total=False):
-    """Answer of GET /sandbox/api-key (seen in a client); the key is a secret."""
+    """Response of GET /sandbox/api-key (seen in a client); the key is a secret."""
 
     apiKey: str
     baseUrl: str
 
 
 class Account(TypedDict):
-    """Answer of POST /accounts (seen in a client); the key is shown only once."""
+    """Response of POST /accounts (seen in a client); the key is shown only once."""
 
     id: str
     api_key: NotRequired[str]

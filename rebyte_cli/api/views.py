@@ -57,7 +57,7 @@ def first(fields: RawDocument, *names: str) -> Any:
 def no_ids(document: Any) -> list[Any]:
     """What decoded JSON, or an object in one of its lists, has as an id although it cannot be one.
 
-    Every answer passes here, and a list may have thousands of rows.
+    Every response passes here, and a list may have thousands of rows.
     """
     return [
         value
