@@ -161,7 +161,7 @@ class Deliverer:
             self._next = min([self._next, *coming])
         self._due.sort()
         self._recorded &= found
-        self._mark_reported(over)
+        self._mark_over(over)
         self._seen = version
         return self._due
 
@@ -176,8 +176,8 @@ class Deliverer:
             self._recorded.add(due)
         return due in self._recorded
 
-    def _mark_reported(self, over: list[tuple[str, int]]) -> None:
-        """Unless a follow-up arrived since the poll, these tasks have nothing left to report."""
+    def _mark_over(self, over: list[tuple[str, int]]) -> None:
+        """Unless a follow-up arrived since the poll, these tasks have nothing left to deliver."""
         if not over:
             return
         with self._store.write() as db:

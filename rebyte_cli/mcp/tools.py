@@ -475,19 +475,19 @@ class _Progress:
         self._ctx = ctx
         self._said = said
         self._total = total
-        self._start = self._reported = time.monotonic()
+        self._start = self._shown_at = time.monotonic()
 
     def keep(self, text: str) -> None:
-        """Keep a line for the answer, and show it as progress from the next report on."""
+        """Keep a line for the answer, and show it as progress from the next time on."""
         self.notes.append(text)
 
     def note(self, text: str) -> None:
-        """Keep a line for the answer, and report it at once, in the worker thread of the call."""
+        """Keep a line for the answer, and show it at once, in the worker thread of the call."""
         self.keep(text)
-        self._report()
+        self._show()
 
     def during(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns, or raise what it raises, and report progress until then.
+        """Return what `work` returns, or raise what it raises, and show progress until then.
 
         `work` runs in a separate thread: a request cannot be interrupted, so if the call is
         cancelled, it continues and the history learns what it has created.
@@ -517,16 +517,16 @@ class _Progress:
             time.sleep(min(SLICE, left))
 
     def _tick(self) -> None:
-        """Raise the cancellation of the call, if any, and report if it is time to."""
+        """Raise the cancellation of the call, if any, and show progress if it is time to."""
         anyio.from_thread.check_cancelled()
-        is_first = self._reported == self._start
-        if is_first or time.monotonic() - self._reported >= PROGRESS_PAUSE:
-            self._report()
+        is_first = self._shown_at == self._start
+        if is_first or time.monotonic() - self._shown_at >= PROGRESS_PAUSE:
+            self._show()
 
-    def _report(self) -> None:
-        self._reported = time.monotonic()
+    def _show(self) -> None:
+        self._shown_at = time.monotonic()
         message = self._said(self.notes[-1]) if self.notes else "running"
-        elapsed = self._reported - self._start
+        elapsed = self._shown_at - self._start
         anyio.from_thread.run(self._ctx.report_progress, elapsed, self._total, message)
 
 

@@ -375,7 +375,7 @@ def watch(
     """
     pending = dict.fromkeys(targets)
     total = len(pending)
-    report = progress or (lambda _done, _total: None)
+    show = progress or (lambda _done, _total: None)
 
     def join(*, block: bool) -> bool:
         """Take in late targets; returns whether there were any."""
@@ -384,13 +384,13 @@ def watch(
         pending.update(dict.fromkeys(targets))
         total += len(targets)
         if targets:
-            report(total - len(pending), total)
+            show(total - len(pending), total)
         return bool(targets)
 
     deadline, clock = patience.deadline, patience.deadline.clock
     poll, was_answered = Poll(client, queued), False
     unsuccessful: list[TaskResult] = []
-    report(0, total)
+    show(0, total)
     while join(block=not pending) or pending:
         began = clock()
         # The calls of a round may run past the deadline a little while the service answers.
@@ -399,7 +399,7 @@ def watch(
             with closing(poll.round(list(pending), answer_by)) as ends:
                 for target, outcome in ends:
                     del pending[target]
-                    report(total - len(pending), total)
+                    show(total - len(pending), total)
                     lost = isinstance(outcome, RebyteError)
                     if lost and until == "first-success":
                         unsuccessful.append(outcome)

@@ -267,7 +267,7 @@ class Supervisor:
             lambda note: self._tell([note]),
         )
         self._record(_with_note(outcome, problem) if problem else outcome, found)
-        self._report()
+        self._tell_webhooks()
         with contextlib.suppress(OSError):
             self._workspace.measure()
         sweep(self._store)
@@ -296,7 +296,7 @@ class Supervisor:
         self._began = self._store.now()
         if not patiently(self._start):
             raise RunStopped
-        self._report()
+        self._tell_webhooks()
         if reason := self._budgets.reached():
             self._ended_by = "budget"
             raise RunFailed(f"{self._run.agent} was not started: {reason}")
@@ -338,7 +338,7 @@ class Supervisor:
             )
         return bool(changed.rowcount)
 
-    def _report(self) -> None:
+    def _tell_webhooks(self) -> None:
         """Let webhooks know what has happened: the command that would may be days away."""
         with contextlib.suppress(OSError, sqlite3.Error):
             with self._store.read() as db:

@@ -108,7 +108,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     threading.stack_size(STACK)
-    threading.excepthook = _report
+    threading.excepthook = _log_fault
     try:
         settings = GatewaySettings.from_json(sys.stdin.readline())
         listener = _listener(settings.listener, wake)
@@ -146,7 +146,7 @@ def _is_ready(sock: socket.socket, wake: int) -> bool:
     return [number for number, _ in poll.poll()] == [sock.fileno()]
 
 
-def _report(args: threading.ExceptHookArgs) -> None:
+def _log_fault(args: threading.ExceptHookArgs) -> None:
     """Say where a thread fell over, without values: they may be secrets."""
     trace, place = args.exc_traceback, "?"
     while trace is not None:
