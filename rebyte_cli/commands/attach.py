@@ -37,7 +37,7 @@ def command(app: App, task: str) -> None:
     if not agents.on_terminal():
         raise BadUsage("attach requires a terminal", hint=go_on)
     with local_refusals(no_screen=go_on, run_at_work="Wait for it with " + Next("wait", task_id)):
-        status, reason = agents.attach(app.local_folder(), app.config.path, task_id, app.note)
+        status, reason = agents.attach(app.local_folder(), app.config.path, task_id)
     if reason:
         raise RebyteError(reason)
     app.note("What it changed: " + Next("diff", task_id, "--run"))

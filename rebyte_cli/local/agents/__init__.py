@@ -10,7 +10,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .by_hand import attach as attach
     from .by_hand import bring_commits as bring_commits
     from .by_hand import run_by_hand as run_by_hand
     from .config import ConfigError as ConfigError
@@ -26,10 +25,11 @@ if TYPE_CHECKING:
     from .overview import why_no_folder as why_no_folder
     from .relay import on_terminal as on_terminal
     from .repository_asks import of_workspace_id as of_workspace_id
+    from .screen_run import attach as attach
     from .setup_cache import empty_cache as empty_cache
 
 _NAMES = {
-    "by_hand": "attach bring_commits run_by_hand",
+    "by_hand": "bring_commits run_by_hand",
     "config": "ConfigError",
     "key": "machine_key",
     "launch": "usable_agent",
@@ -37,6 +37,7 @@ _NAMES = {
     " why_no_folder",
     "relay": "on_terminal",
     "repository_asks": "of_workspace_id",
+    "screen_run": "attach",
     "setup_cache": "empty_cache",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,9 +13,7 @@ from typing import Any
 from ..ballast import full_disk
 from ..http import Refusal
 from ..store import Store
-from ..task_store import add_prompt
 from . import (
-    certificates,
     config,
     edge,
     jail,
@@ -27,15 +24,12 @@ from . import (
     supervisor,
     user_tools,
 )
-from .adapter import Adapter, Invocation, Outcome, Parser, end_of_process
-from .launch import JAIL_CACHE, Launcher, earlier_options
+from .jailed_program import prepare
+from .launch import JAIL_CACHE
 from .model_access import AgentAccess
 from .source import local_path
 from .sync import bring
 from .workspace_folder import Workspace, WorkspaceSource
-
-PROMPT = "(attached: the agent's own screen)"
-QUIT = (0, 130)  # a program that Ctrl-C ends may say so
 
 
 def run_by_hand(
@@ -48,7 +42,7 @@ def run_by_hand(
     """
     store = Store(state_dir)
     try:
-        last, options = _last(store, workspace)
+        last, options = last_run(store, workspace)
         _check_jail(store, last, options)
         with _alone(store, last):
             return _in_jail(Workspace(state_dir, workspace), options, words, announce)
@@ -83,7 +77,7 @@ def bring_commits(
                 "its workspace began with uncommitted changes, which may be in your commits or not"
             )
             raise Refusal(409, "cannot_sync", why)
-        last, options = _last(store, rows[0][0])
+        last, options = last_run(store, rows[0][0])
         _check_jail(store, last, options)
         workspace, order = Workspace(state_dir, last.workspace), [row[1] for row in rows]
         with _alone(store, last, "after"):
@@ -93,91 +87,6 @@ def bring_commits(
         return place if found else None
     finally:
         store.close()
-
-
-def attach(
-    state_dir: Path, config_file: Path | None, task: str, announce: Callable[[str], None]
-) -> tuple[int, str]:
-    """Open the agent's own screen on the session of a task, as a run of it.
-
-    Returns the exit status of the agent, and why it was stopped. Raises Refusal when it has no
-    screen or no session, when a run is at work, or what a new run raises.
-    """
-    store = Store(state_dir)
-    try:
-        with store.read() as db:
-            found = earlier_options(db, task)
-            if found is None:
-                raise Refusal(409, "no_screen", f"task {task} is simulated: no agent works on it")
-            agent, options = found
-            (workspace,) = db.execute(
-                "SELECT workspace FROM tasks WHERE id = ?", (task,)
-            ).fetchone()
-            session = runs.last_session(db, task, agent)
-        launch = Launcher(store, config_file).prepare(agent, {}, options)
-        if not launch.adapter.screen(Invocation(None, session, "", "")):
-            raise Refusal(409, "no_screen", f"{agent} is a program without a screen and sessions")
-        if session is None:
-            raise Refusal(409, "no_screen", f"{agent} has left no session in task {task}")
-        _last(store, workspace)
-        with store.write() as db:
-            now = store.now()
-            prompt = add_prompt(db, task, PROMPT, (agent, launch.model), now)
-            launch.record(db, (task, workspace, prompt), now, ())
-            db.execute("UPDATE tasks SET unsettled = 1 WHERE id = ?", (task,))
-            lock = launch.lock()
-            if lock is None:
-                raise _busy(workspace)
-        return _Screen(store, prompt, lock).open()
-    finally:
-        store.close()
-
-
-class _Screen(supervisor.Supervisor):
-    """A run whose agent the user operates, in the process of the command."""
-
-    on_screen = True
-
-    def __init__(self, store: Store, prompt: str, lock: int) -> None:
-        super().__init__(store, prompt, lock)
-        runs.say(lock, process_identity.identity(os.getpid()))
-        self._status: int | None = None
-        self._reason = ""
-        signal.signal(signal.SIGINT, self._on_term)  # from elsewhere: Ctrl-C is the agent's
-
-    def open(self) -> tuple[int, str]:
-        """Work to the recorded end: the agent's exit status, or why it came to none."""
-        self.run()
-        return (1, self._reason) if self._status is None else (self._status, "")
-
-    def _agent(self, adapter: Adapter, session: str | None) -> tuple[Outcome, bool]:
-        outcome, _ = super()._agent(adapter, session)
-        if self._status is None:  # it was stopped
-            return outcome, False
-        if self._status not in QUIT:
-            reason = f"{self._run.agent} {end_of_process(self._status)}"
-            return Outcome(False, "", reason, {}), False
-        with self._store.read() as db:
-            return Outcome(True, runs.last_answer(db, self._run.task), "", {}), False
-
-    def _execute(
-        self, start: supervisor.AgentStart, prompt: str, parser: Parser
-    ) -> tuple[int, str]:
-        status, reason = relay.lend(
-            start.confinement,
-            start.line,
-            folder=self._workspace.code,
-            variables=start.variables,
-            watch=partial(self._watch, start.way),
-            edge=start.way,
-            passed=start.logins.passed,
-        )
-        self._status = None if reason else status
-        return status, reason
-
-    def _record(self, outcome: Outcome, found: bytes | None) -> None:
-        self._reason = outcome.reason
-        super()._record(outcome, found)
 
 
 def _check_jail(store: Store, last: runs.RunRecord, options: dict[str, Any]) -> None:
@@ -195,36 +104,26 @@ def _in_jail(
     words: Sequence[str],
     announce: Callable[[str], None],
 ) -> int:
-    program = programs.find(config.adapter_of(options["adapter"]), os.environ)
+    agent = programs.find(config.adapter_of(options["adapter"]), os.environ)
     confinement = jail.confine(workspace.folder, jailed=True)
     workspace.begin()
     (workspace.folder / edge.RECORD).unlink(missing_ok=True)
     with edge.way_out(options, AgentAccess(), os.environ, workspace.folder) as way:
-        needs = [*(program.own if program else ()), *way.needs]
-        named = program.named if program else []
+        needs = [*(agent.own if agent else ()), *way.needs]
         if problem := user_tools.why_not_all(needs, workspace.folder.parents[1]):
             raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
-        needs += certificates.shown(os.environ)
-        own = user_tools.find_shown(options, os.environ, needs, workspace.home, named)
-        line = jail.command(
+        program = prepare(
             confinement,
-            way.command([*words]),
-            needs=needs,
-            more=own.arguments,
-            network=way.is_shared,
+            [*words],
+            way,
+            options,
+            os.environ,
+            program=agent,
+            variables={},
             terminal=relay.on_terminal(),
         )
-        folders = [*own.folders, *(program.folders if program else ())]
-        variables = jail.environment(confinement, os.environ, folders)
-        variables |= own.variables | way.variables
-        status, reason = relay.lend(
-            confinement,
-            line,
-            folder=workspace.code,
-            variables=variables,
-            watch=lambda: way.problem() or full_disk(workspace.folder, options.get("keep_free", 0)),
-            edge=way,
-        )
+        full = partial(full_disk, workspace.folder, options.get("keep_free", 0))
+        status, reason = relay.lend(program, lambda: way.problem() or full())
     for note in way.refused():
         announce(note)
     if reason:
@@ -232,7 +131,7 @@ def _in_jail(
     return status
 
 
-def _last(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, Any]]:
+def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, Any]]:
     """The last run of a workspace that began, and its options. None may wait or be at work."""
     runs.recover(store)
     with store.read() as db:
@@ -243,7 +142,7 @@ def _last(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, Any]]
             (workspace,),
         ).fetchone()
     if unended or row is None or runs.at_work(store.folder, workspace):
-        raise _busy(workspace)
+        raise busy(workspace)
     return runs.RunRecord(*row[:-1]), json.loads(row[-1])
 
 
@@ -258,7 +157,7 @@ def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[N
             sql = "SELECT 1 FROM runs WHERE workspace = ? AND ended IS NULL"
             unended = db.execute(sql, (last.workspace,)).fetchone()
         if lock is None or unended is not None:
-            raise _busy(last.workspace)
+            raise busy(last.workspace)
         runs.say(lock, process_identity.identity(os.getpid()))
         try:
             yield
@@ -267,5 +166,6 @@ def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[N
             supervisor.finish(str(store.folder), last.prompt, kind)
 
 
-def _busy(workspace: str) -> Refusal:
+def busy(workspace: str) -> Refusal:
+    """The refusal of what would be second at work in a workspace."""
     return Refusal(409, "run_at_work", f"an agent or a command is at work in workspace {workspace}")

@@ -23,7 +23,7 @@ from typing import IO
 from ...system import git
 from ...system.git import SAFE, GitFailed
 from . import agent_files, jail
-from .jail_group import JailGroup
+from .jailed_program import JailedProgram
 from .workspace_folder import Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
@@ -267,14 +267,8 @@ def output(
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": git.quoted(f"{base}/objects"),
     }
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        with JailGroup(
-            confinement,
-            command,
-            folder=workspace.code,
-            variables=variables,
-            stdout=output,
-            stderr=errors,
-        ) as group:
+        program = JailedProgram(confinement, command, variables)
+        with program.start(stdout=output, stderr=errors) as group:
             deadline, status = time.monotonic() + GIT_SECONDS, None
             while status is None:
                 _check(deadline, output, watch)

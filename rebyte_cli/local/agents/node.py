@@ -29,7 +29,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -38,6 +37,7 @@ from . import children
 from .edge import Edge
 from .jail import Confinement, Mount
 from .jail_group import JailGroup
+from .jailed_program import JailedProgram
 from .lines import DRAIN_SECONDS, LOOK_SECONDS
 from .login_copies import LoginCopies, in_memory
 from .prompt_file import prompt_file
@@ -56,21 +56,14 @@ def command() -> list[str]:
     return [sys.executable, "-I", "-S", "-c", BOOT, str(Path(__file__).parents[3])]
 
 
-def plan(
-    confinement: Confinement,
-    line: list[str],
-    variables: Mapping[str, str],
-    way: Edge,
-    logins: LoginCopies,
-    prompt: str,
-) -> dict[str, Any]:
-    """What a node is told, as JSON. `line` has the numbers of descriptors: it uses the same."""
-    folders = (confinement.code, confinement.home)
+def plan(program: JailedProgram, way: Edge, logins: LoginCopies, prompt: str) -> dict[str, Any]:
+    """What a node is told, as JSON. Its line has the numbers of descriptors: it uses the same."""
+    folders = (program.confinement.code, program.confinement.home)
     return {
         "folders": [(str(mount.outside), mount.inside) for mount in folders],
-        "jailed": confinement.jailed,
-        "line": line,
-        "variables": dict(variables),
+        "jailed": program.confinement.jailed,
+        "line": program.line,
+        "variables": program.variables,
         "edge": way.plan(),
         "files": {
             number: base64.b64encode(content).decode()
@@ -120,16 +113,13 @@ class NodeRun:
             in_memory(base64.b64decode(content), int(number))
         code, home = (Mount(Path(outside), inside) for outside, inside in plan["folders"])
         edge = Edge.planned(plan["edge"], self._ask)
+        confinement = Confinement(code, home, plan["jailed"])
+        program = JailedProgram(confinement, plan["line"], plan["variables"], edge)
         with (
             prompt_file(plan["prompt"]) as stdin,
             edge,
-            JailGroup(
-                Confinement(code, home, plan["jailed"]),
-                plan["line"],
-                edge=edge,
+            program.start(
                 passed=tuple(map(int, plan["files"])),
-                folder=code.outside,
-                variables=plan["variables"],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

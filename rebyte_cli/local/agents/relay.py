@@ -19,12 +19,11 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from ...system.safe_text import clean
 from ...system.signals import handled
-from .jail import Confinement
 from .jail_group import JailGroup
+from .jailed_program import JailedProgram
 
 with contextlib.suppress(ImportError):  # Windows has none of them, and no jail
     import fcntl
@@ -65,27 +64,19 @@ def on_terminal() -> bool:
 
 
 def lend(
-    confinement: Confinement,
-    words: list[str],
-    *,
-    folder: str | os.PathLike[str],
-    variables: dict[str, str],
-    watch: Callable[[], str] = lambda: "",
-    **jail_options: Any,
+    program: JailedProgram, watch: Callable[[], str], passed: tuple[int, ...] = ()
 ) -> tuple[int, str]:
     """Run a program, in the jail if there is one, with the terminal or streams of this process.
 
-    On a terminal, `words` have to make standard input their controlling terminal. Returns the exit
-    status as a shell tells it, and why it was stopped: what `watch`, which is asked a few times a
-    second, said. `jail_options` are for JailGroup. Raises OSError when it cannot start, or what it
+    On a terminal, it has to make standard input its controlling terminal. Returns the exit status
+    as a shell tells it, and why it was stopped: what `watch`, which is asked a few times a second,
+    said. It inherits the descriptors `passed`. Raises OSError when it cannot start, or what it
     prints cannot be written.
     """
     sys.stdout.flush()
     with contextlib.ExitStack() as stack:
         relay = _Terminal(stack) if on_terminal() else _Pipes(stack)
-        options = {"folder": folder, "variables": variables, **jail_options}
-        start = partial(JailGroup, confinement, words, **options)
-        group = stack.enter_context(relay.start(start))
+        group = stack.enter_context(relay.start(partial(program.start, passed=passed)))
         reason = relay.pass_on(group.process, watch)
         if reason:
             group.kill()

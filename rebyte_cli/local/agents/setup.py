@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import agent_files, certificates, edge, jail, tryout, user_tools
-from .jail_group import JailGroup
+from . import agent_files, edge, jail, tryout
+from .jailed_program import prepare
 from .model_access import AgentAccess
 from .tryout import TryoutEnd
 from .workspace_folder import Workspace
@@ -50,26 +49,9 @@ def run(
     ):
         confinement = jail.confine(workspace.folder, jailed=True)
         confinement = confinement._replace(home=jail.Mount(home, jail.HOME))
-        needs = [*certificates.shown(os.environ), *way.needs]
-        own = user_tools.find_shown(options, os.environ, needs, home)
-        words = way.command(["sh", "-c", command])
-        line = jail.command(
-            confinement, words, needs=needs, more=own.arguments, network=way.is_shared
-        )
-        variables = jail.environment(confinement, os.environ, own.folders)
-        variables |= own.variables | way.variables | {"CI": "true"}
-        held(True)
-        with JailGroup(
-            confinement,
-            line,
-            edge=way,
-            folder=workspace.code,
-            variables=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as group:
-            held(False)
-            return tryout.until_end(group, log, limit, lambda: way.problem() or problem())
+        words = ["sh", "-c", command]
+        program = prepare(confinement, words, way, options, os.environ, variables={"CI": "true"})
+        return tryout.until_end(program, log, limit, lambda: way.problem() or problem(), held)
 
 
 def refused(folder: Path) -> list[str]:

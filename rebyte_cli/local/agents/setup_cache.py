@@ -14,7 +14,6 @@ import json
 import os
 import re
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from ...system.files import flocked
 from ...system.git import GitFailed
 from ...system.permissions import make_folder
 from . import agent_files, jail, tryout
-from .jail_group import JailGroup
+from .jailed_program import JailedProgram
 from .workspace_folder import Workspace, disk_usage
 
 FOLDER = "setup-caches"  # of the state folder: for each setup a folder, in it one for each commit
@@ -206,18 +205,9 @@ class SetupCache:
         confinement = jail.confine(self._workspace.folder, jailed=True)
         words = ["sh", "-c", script, "sh", *names]
         line = jail.command(confinement, words, readable=readable, writable=writable)
+        program = JailedProgram(confinement, line, jail.environment(confinement, os.environ))
         with tempfile.NamedTemporaryFile(buffering=0) as log:
-            self._held(True)
-            with JailGroup(
-                confinement,
-                line,
-                folder=self._workspace.code,
-                variables=jail.environment(confinement, os.environ),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            ) as group:
-                self._held(False)
-                end = tryout.until_end(group, log, COPY_SECONDS, self._problem)
+            end = tryout.until_end(program, log, COPY_SECONDS, self._problem, self._held)
             if end.status:
                 said = tryout.last_lines(Path(log.name), lines=1, characters=300)
                 raise CacheFailed(end.reason or said or f"cp exited with status {end.status}")

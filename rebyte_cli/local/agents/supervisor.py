@@ -29,7 +29,6 @@ from ..http import stamp
 from ..store import Store, new_id
 from . import (
     agent_files,
-    certificates,
     changes,
     config,
     edge,
@@ -50,6 +49,7 @@ from . import (
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
 from .disarm import disarm, remember_origin
 from .jail_group import JailGroup, end_rest
+from .jailed_program import JailedProgram, prepare
 from .launched_group import LaunchedGroup
 from .lines import RunLimits, pump
 from .login_copies import LoginCopies
@@ -83,12 +83,10 @@ class RunFailed(Exception):
 
 
 class AgentStart(NamedTuple):
-    """An agent that is about to start: its jail and command line, its environment, its way to the
-    network, its logins, and the variables that a launcher does not get."""
+    """An agent that is about to start, its way to the network, its logins, and the variables that a
+    launcher does not get."""
 
-    confinement: jail.Confinement
-    line: list[str]
-    variables: dict[str, str]
+    program: JailedProgram
     way: edge.Edge
     logins: LoginCopies
     hidden: frozenset[str]
@@ -562,7 +560,7 @@ class Supervisor:
         if session is not None and not reason and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
         self._append(parser.flush())
-        if self._not_found and start.confinement.jailed:
+        if self._not_found and start.program.confinement.jailed:
             self._tell([user_tools.hint(self._not_found, user.variables.get("PATH", ""))])
         if reason:
             outcome = Outcome(False, "", reason, parser.usage)
@@ -624,27 +622,25 @@ class Supervisor:
         folder = confinement.code.inside
         invocation = Invocation(options["model"], session, new_id(), folder)
         words = adapter.screen if self.on_screen else adapter.arguments
-        needs = [*program.own, *certificates.shown(outside), *way.needs]
         problem = user_tools.why_not_all([*program.own, *way.needs], self._store.folder)
         if problem and confinement.jailed:
             raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
-        own = user_tools.find_shown(options, outside, needs, self._workspace.home, program.named)
-        line = jail.command(
+        prepared = prepare(
             confinement,
-            way.command(adapter.started([*program.command, *words(invocation)])),
-            needs=needs,
-            more=[*own.arguments, *logins.arguments],
+            adapter.started([*program.command, *words(invocation)]),
+            way,
+            options,
+            seen.variables,
+            program=program,
+            variables={**adapter.let_through(seen), **adapter.environment()},
+            more=logins.arguments,
             hidden=self._hidden(adapter),
             blank=self._blank(adapter),
-            network=way.is_shared,
             terminal=self.on_screen,
         )
-        variables = jail.environment(confinement, seen.variables, [*own.folders, *program.folders])
-        variables |= own.variables | adapter.let_through(seen)
-        variables |= adapter.environment() | way.variables
         keys = config.secret_variables(adapter, user.home)
         hidden = launcher.hidden(os.environ, keys, way.secrets())
-        return AgentStart(confinement, line, variables, way, logins, hidden)
+        return AgentStart(prepared, way, logins, hidden)
 
     def _used(self, parser: Parser) -> dict[str, Any]:
         """What this run used, where the agent reports the total of its session."""
@@ -739,13 +735,8 @@ class Supervisor:
         if not self._launcher:
             with (
                 prompt_file(prompt) as stdin,
-                JailGroup(
-                    start.confinement,
-                    start.line,
-                    edge=start.way,
+                start.program.start(
                     passed=start.logins.passed,
-                    folder=self._workspace.code,
-                    variables=start.variables,
                     stdin=stdin,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -754,9 +745,7 @@ class Supervisor:
                 self._release()
                 yield group
             return
-        plan = node.plan(
-            start.confinement, start.line, start.variables, start.way, start.logins, prompt
-        )
+        plan = node.plan(start.program, start.way, start.logins, prompt)
         with LaunchedGroup(
             (self._launcher, self._options["launcherStop"]),
             plan,

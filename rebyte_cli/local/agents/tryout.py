@@ -24,9 +24,10 @@ from ...system.permissions import make_folder
 from ...system.process_group import ProcessGroup
 from ..ballast import full_disk
 from ..gateway import record
-from . import agent_files, certificates, config, edge, jail, user_tools
+from . import agent_files, config, edge, jail
 from .adapter import without_sequences
-from .jail_group import JailGroup, end_rest
+from .jail_group import end_rest
+from .jailed_program import JailedProgram, prepare
 from .model_access import AgentAccess
 from .workspace_folder import BASE
 
@@ -126,44 +127,13 @@ def run(
     outside = {
         name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
     }
-    needs = certificates.shown(outside)
-    words, folders = ["sh", "-c", command], list[str]()
-    variables: dict[str, str] = {}
-    more: list[str] = []
     chosen = config.load(settings)
-    if jailed:
-        shown = user_tools.find_shown(
-            {"tools": chosen.tools, "caches": chosen.caches},
-            outside,
-            needs,
-            confinement.home.outside,
-        )
-        folders, variables, more = shown.folders, shown.variables, shown.arguments
-    variables = jail.environment(confinement, outside, folders) | variables | {"CI": "true"}
+    options = {"tools": chosen.tools, "caches": chosen.caches} if jailed else {}
     with log.open("wb", buffering=0) as output, _way_out(place, hosts if jailed else ()) as way:
-        line = jail.command(
-            confinement,
-            words if way is None else way.command(words),
-            needs=[*needs, *(() if way is None else way.needs)],
-            more=more,
-            network=False,
-        )
-        group = JailGroup(
-            confinement,
-            line,
-            edge=way,
-            folder=confinement.code.outside,
-            variables=variables | ({} if way is None else way.variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        with group:
-            end = until_end(
-                group,
-                output,
-                seconds,
-                partial(_problem, way, stopped, partial(full_disk, place, chosen.keep_free)),
-            )
+        words = ["sh", "-c", command]
+        program = prepare(confinement, words, way, options, outside, variables={"CI": "true"})
+        full = partial(full_disk, place, chosen.keep_free)
+        end = until_end(program, output, seconds, partial(_problem, way, stopped, full))
     if way is not None:
         with log.open("a") as text:
             for host in filter(None, record.refusals(str(place / edge.RECORD))):
@@ -189,14 +159,29 @@ def _problem(way: edge.Edge | None, stopped: Callable[[], bool], full: Callable[
 
 
 def until_end(
+    program: JailedProgram,
+    log: IO[bytes],
+    seconds: float,
+    problem: Callable[[], str],
+    held: Callable[[bool], object] = bool,
+) -> TryoutEnd:
+    """Run a command, and copy what it prints to `log`, for so many seconds at most.
+
+    `log` is unbuffered. `problem` says why the command cannot continue, or an empty text. `held` is
+    told when a signal has to wait, and when it may come: between, the command starts. Everything
+    that it started is dead at the end. Raises OSError.
+    """
+    held(True)
+    # A pipe, so that the command has no file: it could open that again, fill it with gigabytes, and
+    # give it another mode.
+    with program.start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as group:
+        held(False)
+        return _copied(group, log, seconds, problem)
+
+
+def _copied(
     group: ProcessGroup, log: IO[bytes], seconds: float, problem: Callable[[], str]
 ) -> TryoutEnd:
-    """Copy what a command prints into a pipe to `log`, for so many seconds at most.
-
-    `log` is unbuffered. `problem` says why the command cannot continue, or an empty text. The pipe
-    is there so that the command has no file: it could open that again, fill it with gigabytes, and
-    give it another mode.
-    """
     deadline = time.monotonic() + seconds
     while True:
         status = group.process.poll()
