@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ from ..errors import Interrupted, Next
 from ..output.keyboard import Keyboard
 from ..output.live_table import LiveRow, LiveState, LiveTable, live_table, ordered
 from ..output.records import TASK_ROW
+from ..system import python_process
 
 if TYPE_CHECKING:
     from ..tasks.task_watch import TaskWatch, WatchedTask
@@ -25,9 +24,6 @@ _HELP = "Enter logs  d diff  a answer  c cancel  / filter  q quit"
 _COMMANDS = {"enter": "logs", "d": "diff", "a": "answer", "c": "cancel"}
 _MOVES = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -10, "page down": 10,
           "home": -1_000_000, "end": 1_000_000, "g": -1_000_000, "G": 1_000_000}  # fmt: skip
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from rebyte_cli.__main__ import main; main()"
-)
 
 
 def draw(
@@ -227,14 +223,12 @@ def _run(app: App, words: Sequence[str]) -> int:
     """Run a command of rebyte on the terminal; returns its exit status."""
     named = app.options.get("profile")
     profile = ["-P", str(named)] if named else []
-    package = str(Path(__file__).parents[2])
     shown = " ".join(["$ rebyte", *profile, *words])
     app.console.write_err(f"{shown}\n")
     # A page that is short stays on the screen until it is left, since the table is drawn over it.
     environment = {"LESS": "R", **app.environment}
-    command = subprocess.Popen(
-        [sys.executable, "-P", "-c", _BOOT, package, *profile, *words], env=environment
-    )
+    rebyte = python_process.command("rebyte_cli.__main__", *profile, *words, with_libraries=True)
+    command = subprocess.Popen(rebyte, env=environment)
     while True:
         try:
             return command.wait()

@@ -1,7 +1,5 @@
 """A `local serve` in the background, which makes the links to tasks work.
 
-    python -P -c BOOT PACKAGE_FOLDER STATE_DIR IDLE_SECONDS [CONFIG_FILE]
-
 It has its own session and no descriptor of the command that started it. It serves on the port
 that links name, if that is free, and ends when no request has come for half an hour, or on SIGTERM.
 """
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..system import python_process
 from . import visits
 from .dialer import DEFAULT_ORIGIN
 from .proof import is_served
@@ -26,10 +25,6 @@ from .store import ServedService, StateError, Store
 if TYPE_CHECKING:
     from .local_service import Service
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.background import main; main()"
-)
 IDLE_SECONDS = 1800.0
 STOP_SECONDS = 10.0
 
@@ -72,9 +67,9 @@ def stop(store: Store, served: ServedService) -> bool:
 
 def _start(state_dir: Path, config_file: Path | None) -> str:
     """Start the service, and wait until it answers or has ended; why it has, as far as it says."""
-    package = str(Path(__file__).parents[2])
-    words = [sys.executable, "-P", "-c", BOOT, package, str(state_dir.absolute())]
-    words += [str(IDLE_SECONDS), *([] if config_file is None else [str(config_file.absolute())])]
+    arguments = [state_dir.absolute(), IDLE_SECONDS]
+    arguments += [] if config_file is None else [config_file.absolute()]
+    words = python_process.command(__name__, *arguments, with_libraries=True)
     if sys.platform != "win32":
         # Through a shell that ends at once: no child is left for this process to reap.
         words = ["sh", "-c", '"$@" &', "sh", *words]
@@ -99,7 +94,10 @@ def _start(state_dir: Path, config_file: Path | None) -> str:
 
 
 def main() -> None:
-    """Serve until nothing has been asked for a while."""
+    """Serve until nothing has been asked for a while.
+
+    Arguments: STATE_DIR IDLE_SECONDS [CONFIG_FILE].
+    """
     from .local_service import AlreadyServed
 
     state_dir, idle, *config_file = sys.argv[1:]

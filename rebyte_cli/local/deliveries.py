@@ -1,8 +1,7 @@
 """Deliveries of webhooks: POSTs to loopback addresses, from one process at a time.
 
-    python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR
-
-sends what is due and ends: for a run of an agent, which begins and ends while no command runs.
+`send_aside` has a process send what is due: for a run of an agent, which begins and ends while no
+command runs.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from ..system import python_process
 from ..system.addresses import is_loopback
 from .access import is_private
 from .agents import gate
@@ -29,10 +29,6 @@ from .schedule import NEVER, TASK_STATUS
 from .store import Store
 from .task_store import TaskRecord, load_tasks
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.deliveries import main; main()"
-)
 POLL_SECONDS = 0.1
 # For all of one delivery: a receiver may send a byte of its answer now and then.
 TIMEOUT_SECONDS = 5.0
@@ -264,9 +260,8 @@ def _turn(folder: Path) -> Iterator[bool]:
 
 def send_aside(state_dir: Path) -> None:
     """Send what is due from another process, which the caller does not wait for. Raises OSError."""
-    package = str(Path(__file__).parents[2])
     subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", BOOT, package, str(state_dir)],
+        python_process.command(__name__, state_dir),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         cwd="/",
@@ -274,7 +269,7 @@ def send_aside(state_dir: Path) -> None:
 
 
 def main() -> None:
-    """Send what is due at this moment."""
+    """Send what is due in STATE_DIR, the argument, at this moment."""
     Deliverer(Store(Path(sys.argv[1]))).send_due()
 
 

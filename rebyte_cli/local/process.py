@@ -1,7 +1,5 @@
 """A service in a separate process that ends with the process that started it.
 
-    python -P -c BOOT PACKAGE_FOLDER STATE_DIR PUBLIC_URL [CONFIG_FILE]
-
 A command with thousands of requests takes half of the time that way, since the two do not share
 one interpreter. The service says on stdout where it answers, and as which instance. It ends when
 its stdin does, however its parent ended. It is announced to no other command.
@@ -14,10 +12,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.process import main; main()"
-)
+from ..system import python_process
+
 START_SECONDS = 10.0
 END_SECONDS = 10.0  # what is due to webhooks is delivered first
 
@@ -29,11 +25,10 @@ class ServiceProcess:
     """
 
     def __init__(self, state_dir: Path, public_url: str, config_file: Path | None) -> None:
-        package = str(Path(__file__).parents[2])
-        words = [str(state_dir), public_url, *([] if config_file is None else [str(config_file)])]
+        words = [state_dir, public_url, *([] if config_file is None else [config_file])]
         self._address: tuple[str, str] | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", BOOT, package, *words],
+            python_process.command(__name__, *words, with_libraries=True),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -76,7 +71,7 @@ class ServiceProcess:
 
 
 def main() -> None:
-    """Serve until stdin ends."""
+    """Serve until stdin ends. Arguments: STATE_DIR PUBLIC_URL [CONFIG_FILE]."""
     from .local_service import Service
 
     state_dir, public_url, *config_file = sys.argv[1:]

@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median, quantiles
 
-from rebyte_cli.local.gateway.gateway_settings import BOOT, GatewaySettings, ModelRoute
+from rebyte_cli.local.gateway.gateway_settings import GatewaySettings, ModelRoute, command
 
 from ..certificates import certificate
 from .environment import PLACE, PYTHON, REBYTE, variables
@@ -82,7 +82,7 @@ class RunningGateway:
             )  # fmt: skip
             (package,) = PLACE.glob("lib/python*/site-packages")
             self.process = subprocess.Popen(
-                [PYTHON, "-I", "-S", "-c", BOOT, str(package)],
+                [PYTHON, *command()[1:-1], str(package)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(listener.fileno(),),

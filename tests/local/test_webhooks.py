@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,11 +13,11 @@ from typing import Any
 
 import pytest
 
-import rebyte_cli
 from rebyte_cli.local import deliveries
 from rebyte_cli.local.deliveries import Deliverer
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.store import Store
+from rebyte_cli.system import python_process
 from tests.waiting import eventually
 from tests.witness import Caller, Clock, serving
 
@@ -198,8 +197,7 @@ def test_what_a_killed_process_was_sending_is_sent_again(tmp_path: Path) -> None
                 "INSERT INTO webhooks (id, url, events, created) VALUES ('w', ?, ?, 0)",
                 (slow, '["task.created"]'),
             )
-        words = [sys.executable, "-I", "-S", "-c", deliveries.BOOT]
-        sender = subprocess.Popen([*words, str(Path(rebyte_cli.__file__).parents[1]), tmp_path])
+        sender = subprocess.Popen(python_process.command(deliveries.__name__, tmp_path))
         try:
             eventually(lambda: heard)
             Deliverer(store).send_due()  # it is another's turn: it does not even wait

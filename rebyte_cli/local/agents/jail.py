@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ...system import python_process
 from . import lenders, seal, seccomp
 
 CODE = "/code"
@@ -256,7 +257,7 @@ def _kernel(name: str) -> str:
 def _base() -> list[str]:
     """bubblewrap with the system's folders, private /tmp, /proc and /dev, and no capabilities."""
     program = bubblewrap() or "bwrap"
-    line = [sys.executable, "-I", "-S", "-c", seal.BOOT, str(Path(__file__).parents[3]), program]
+    line = python_process.command(seal.__name__, program)
     line += ["--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
     line += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
     if no_nested_namespaces(program):

@@ -1,7 +1,5 @@
 """The gateway and the jail of a run, started by the user's launcher, maybe on another machine.
 
-    LAUNCHER… python -I -S -c BOOT PACKAGE_FOLDER
-
 Standard input brings one line of JSON, the plan, with the key and the prompt: no list of processes
 and no environment shows them. Further lines are the supervisor's answers, and its end is that of
 the supervisor. Standard output takes lines to the supervisor, `rebyte:KIND CONTENT`:
@@ -33,6 +31,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from ...system import python_process
 from . import children
 from .edge import Edge
 from .jail import Confinement, Mount
@@ -42,10 +41,6 @@ from .lines import DRAIN_SECONDS, LOOK_SECONDS
 from .login_copies import LoginCopies, in_memory
 from .prompt_file import prompt_file
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.agents.node import main; main()"
-)
 MARK = b"rebyte:"
 PIECE = 32_768  # bytes: some launchers pass on whole lines, and have little room for one
 HIGHEST_LEFT = 256  # descriptor that a launcher is likely to have left open
@@ -53,7 +48,7 @@ HIGHEST_LEFT = 256  # descriptor that a launcher is likely to have left open
 
 def command() -> list[str]:
     """The words that start this: the same Python and package have to be there."""
-    return [sys.executable, "-I", "-S", "-c", BOOT, str(Path(__file__).parents[3])]
+    return python_process.command(__name__)
 
 
 def plan(program: JailedProgram, way: Edge, logins: LoginCopies, prompt: str) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 OpenCode loads settings from the server of an account that the database names, and plugins from the
 folder that a session is in. An agent can write any account and any folder into it.
 
-    python -I -S -c BOOT PACKAGE_FOLDER DATABASE CODE_FOLDER CPU_SECONDS
-
-opens it: a constraint, an index or a damaged page can make SQLite compute for hours, and nothing
-stops a function that it computes but the end of its process.
+A process opens it: a constraint, an index or a damaged page can make SQLite compute for hours, and
+nothing stops a function that it computes but the end of its process.
 """
 
 from __future__ import annotations
@@ -16,10 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.agents.opencode_database import main; main()"
-)
+from ...system import python_process
+
 CPU_SECONDS = 10
 WALL_SECONDS = 60.0  # on a busy machine, or a slow disk
 MEMORY = 1 << 30
@@ -46,11 +42,9 @@ def clean(folder: Path, code: str) -> None:
     database = folder / NAME
     if not database.exists():
         return
-    package = str(Path(__file__).parents[3])
-    words = [sys.executable, "-I", "-S", "-c", BOOT, package, str(database), code, str(CPU_SECONDS)]
     try:
         subprocess.run(
-            words,
+            python_process.command(__name__, database, code, CPU_SECONDS),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -64,7 +58,10 @@ def clean(folder: Path, code: str) -> None:
 
 
 def main() -> None:
-    """Clean one database within limits, which hold when the supervisor was killed, too."""
+    """Clean one database within limits, which hold when the supervisor was killed, too.
+
+    Arguments: DATABASE CODE_FOLDER CPU_SECONDS.
+    """
     database, code, seconds = sys.argv[1:]
     if sys.platform == "linux":  # elsewhere no jail keeps the agent from more than this
         import resource

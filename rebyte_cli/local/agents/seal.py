@@ -1,7 +1,5 @@
 """What the kernel takes from a process for good, before bubblewrap starts as that process.
 
-    python -I -S -c BOOT PACKAGE_FOLDER PROGRAM [ARGUMENT]…
-
 Namespaces do not cover abstract Unix sockets while the network is shared, nor the kernel's
 keyrings. A Landlock scope, a fresh session keyring and a filter of system calls do. The jail has
 the devices of this machine, whose modes their owner could change there: for root, they are mounted
@@ -17,10 +15,6 @@ from pathlib import Path
 
 from . import seccomp
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.agents.seal import main; main()"
-)
 CREATE_RULESET, RESTRICT_SELF = 444, 446  # the same on every architecture
 RULESET_VERSION = 1
 SCOPES_SINCE = 6  # the version of Landlock, Linux 6.12
@@ -42,7 +36,7 @@ def has_scopes(program: str) -> bool:
 
 
 def main() -> None:
-    """Become the program in the arguments, sealed as far as the kernel can."""
+    """Become PROGRAM [ARGUMENT]…, sealed as far as the kernel can."""
     words = sys.argv[1:]
     program = words[0]
     try:

@@ -1,21 +1,14 @@
-"""Starting the process that looks after a run.
-
-python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS ACCOUNT [LOCK_FILE]…
-"""
+"""Starting the process that looks after a run."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.agents.turn import main; main()"
-)
+from ...system import python_process
 
 
 def start(
@@ -74,6 +67,5 @@ def begin_again(
 def _words(
     state_dir: Path, prompt_id: str, lock: int, slots: int, account: str, before: Iterable[Path]
 ) -> list[str]:
-    python = [sys.executable, "-I", "-S", "-c", BOOT, str(Path(__file__).parents[3])]
-    given = [str(state_dir), prompt_id, str(lock), str(slots), account or "-"]
-    return [*python, *given, *map(str, before)]
+    arguments = [state_dir, prompt_id, lock, slots, account or "-", *before]
+    return python_process.command("rebyte_cli.local.agents.turn", *arguments)

@@ -12,22 +12,16 @@ when its parent has died.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
+from ...system import python_process
 from .model_budget import ModelBudget
 from .model_prices import ModelPrices
 
 # Installed, h11 is beside this package. Otherwise (an editable installation) `site` finds it, which
 # takes a while.
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-    "try: import h11\n"
-    "except ImportError: import site; site.main()\n"
-    "from rebyte_cli.local.gateway.service import main; main()"
-)
+_FIND_H11 = "\ntry: import h11\nexcept ImportError: import site; site.main()\n"
 ANTHROPIC, OPENAI, GEMINI, ANY = "anthropic", "openai", "gemini", "any"
 X_API_KEY, BEARER, X_GOOG_API_KEY, API_KEY = "x-api-key", "bearer", "x-goog-api-key", "api-key"
 CREDENTIALS = (X_API_KEY, BEARER, X_GOOG_API_KEY, API_KEY)
@@ -127,4 +121,4 @@ class GatewaySettings:
 
 def command() -> list[str]:
     """The words that start a gateway. Nothing in the current folder or environment changes it."""
-    return [sys.executable, "-I", "-S", "-c", BOOT, str(Path(__file__).parents[3])]
+    return python_process.command("rebyte_cli.local.gateway.service", first=_FIND_H11)
