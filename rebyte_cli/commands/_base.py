@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from ..app import App
 from ..errors import BadUsage, RebyteError
 from ..output.records import INSTALLED, RecordKind, Records, check_fields
 from ._options import SHARED, Option, Output, shared_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _keep_blocks(text: str | None) -> str | None:
@@ -217,9 +220,14 @@ def _is_text(value: Any) -> bool:
     return True
 
 
-def installed(app: App, files: Sequence[Mapping[str, Any]]) -> Records | None:
-    """The files that were installed, as records; None under `auto`, where a note named them."""
-    return None if app.format == "text" and not app.fields else Records(INSTALLED, files)
+def installed(app: App, files: Iterable[tuple[Path, bool]]) -> Records | None:
+    """The files that were installed or removed, and whether each changed, as records.
+
+    None under `auto`, where a note named them.
+    """
+    if app.format == "text" and not app.fields:
+        return None
+    return Records(INSTALLED, [{"path": str(path), "changed": changed} for path, changed in files])
 
 
 def choose_format(app: App) -> None:

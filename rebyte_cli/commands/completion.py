@@ -47,7 +47,7 @@ def command(app: App, shell: str | None, install: bool, uninstall: bool) -> Any:
         app.note(_installed(path, changed) if install else _uninstalled(path, changed))
     if install:
         app.note(f"Open a new {shell} to use it, or run: exec {scripts.fresh(shell)}")
-    return installed(app, [{"path": str(path), "changed": changed} for path, changed in done])
+    return installed(app, done)
 
 
 def _installed(path: Path, changed: bool) -> str:

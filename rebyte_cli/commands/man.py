@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, NotFound, RebyteError
+from ..errors import BadUsage, NotFound
 from ..output.markup import Rendered
 from ..output.records import INSTALLED, Text
 from ._base import Group, define, installed
@@ -94,36 +94,26 @@ def _find(words: tuple[str, ...], known: list[str]) -> str:
     raise NotFound(f"no manual page for {first}", hint=for_page(first, topics))
 
 
-def _uninstall(app: App, folder: str) -> list[dict[str, Any]]:
+def _uninstall(app: App, folder: str) -> list[tuple[Path, bool]]:
     from ..completion.install import remove_empty
     from ..manual import reader
 
     target = Path(folder) if folder else reader.home(app.environment)
-    try:
-        done = reader.uninstall(target)
-    except OSError as error:
-        raise RebyteError(f"cannot remove {error.filename}: {error.strerror}") from None
+    done = reader.uninstall(target)
     if not folder:
         remove_empty(target, app.environment)
     app.note(f"Removed {len(done)} pages from {target}")
-    return [{"path": str(path), "changed": True} for path in done]
+    return [(path, True) for path in done]
 
 
-def _install(app: App, pages: dict[str, str], target: Path) -> list[dict[str, Any]]:
+def _install(app: App, pages: dict[str, str], target: Path) -> list[tuple[Path, bool]]:
     import shlex
 
     from ..manual import reader
 
-    try:
-        done = reader.install(pages, target)
-    except FileExistsError as error:
-        raise BadUsage(
-            f"{error.filename} was not written by rebyte", hint="Move it away, then try again"
-        ) from None
-    except OSError as error:
-        raise RebyteError(f"cannot write to {target}: {error.strerror}") from None
+    done = reader.install(pages, target)
     app.note(f"Installed {len(done)} pages in {target}")
     if reader.finds(target, app.environment) is False:
         app.note("man doesn't search that folder yet. Add this to the start file of your shell:")
         app.note(f"  export MANPATH={shlex.quote(str(target))}:$MANPATH")
-    return [{"path": str(path), "changed": changed} for path, changed in done]
+    return done

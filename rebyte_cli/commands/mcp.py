@@ -111,4 +111,4 @@ def _install(app: App, client: str, settings: Settings, allowed: list[str], dry_
     path = clients.path_of(client, app.environment)
     changed = clients.install(client, path, words)
     app.note(f"Added the server to {path}" if changed else f"Already in {path}")
-    return installed(app, [{"path": str(path), "changed": changed}])
+    return installed(app, [(path, changed)])

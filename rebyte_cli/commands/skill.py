@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import click
 from ..app import App
 from ..config.fields import LOCAL
 from ..config.paths import home_dir
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage
 from ..output.records import INSTALLED, SKILL, RecordList, Text
-from ..system.files import write_shared
-from ..system.permissions import private_folder
+from ..system import marked_files
 from ._base import define_group, define_in, installed
 from ._options import install_options
 
@@ -49,16 +47,23 @@ def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
         if folder is not None:
             raise BadUsage("--install and --uninstall cannot be used together")
         places = [Path(left)] if left else _places_of_agents(app, all_of_them=True)
-        return installed(app, [_uninstall(app, place / "rebyte" / FILE) for place in places])
+        done = marked_files.uninstall([place / "rebyte" / FILE for place in places], MARK)
+        for path, removed in done:
+            app.note(f"{'Removed' if removed else 'Not installed:'} {path}")
+        return installed(app, done)
     from importlib.resources import files
 
     text = files("rebyte_cli").joinpath(FILE).read_text(encoding="utf-8")
     if folder is None:
         return Text(text)
     places = [Path(folder)] if folder else _places_of_agents(app)
-    return installed(
-        app, [_install(app, place / "rebyte" / FILE, text.encode()) for place in places]
-    )
+    targets = [place / "rebyte" / FILE for place in places]
+    for target in filter(Path.is_symlink, targets):  # the user made it, and may keep the file there
+        raise BadUsage(f"{target} is a link", hint="Remove it, then try again")
+    done = marked_files.install(dict.fromkeys(targets, text.encode()), MARK)
+    for path, _ in done:
+        app.note(f"Installed the skill in {path}")
+    return installed(app, done)
 
 
 def _places_of_agents(app: App, *, all_of_them: bool = False) -> list[Path]:
@@ -67,41 +72,6 @@ def _places_of_agents(app: App, *, all_of_them: bool = False) -> list[Path]:
     claude = Path(app.environment.get("CLAUDE_CONFIG_DIR") or home / ".claude")
     is_used = all_of_them or claude.is_dir()
     return [home / ".agents" / "skills", *([claude / "skills"] if is_used else ())]
-
-
-def _install(app: App, target: Path, text: bytes) -> dict[str, Any]:
-    """Write the skill, unless another file is there."""
-    try:
-        if target.is_symlink():  # it would be written where the link leads
-            raise BadUsage(f"{target} is a link", hint="Remove it, then try again")
-        there = target.read_bytes() if target.exists() else b""
-        if there and not there.startswith(MARK):
-            raise BadUsage(
-                f"{target} was not written by rebyte", hint="Move it away, then try again"
-            )
-        changed = there != text
-        if changed:
-            private_folder(target.parent)
-            write_shared(target, text)
-    except OSError as error:
-        raise RebyteError(f"cannot write {target}: {error.strerror}") from None
-    app.note(f"Installed the skill in {target}")
-    return {"path": str(target), "changed": changed}
-
-
-def _uninstall(app: App, target: Path) -> dict[str, Any]:
-    """Remove the skill, whatever its version, and its folder if that is then empty."""
-    try:
-        ours = target.is_file() and target.read_bytes().startswith(MARK)
-        if ours:
-            target.unlink()
-    except OSError as error:
-        raise RebyteError(f"cannot remove {target}: {error.strerror}") from None
-    if ours:
-        with suppress(OSError):
-            target.parent.rmdir()
-    app.note(f"{'Removed' if ours else 'Not installed:'} {target}")
-    return {"path": str(target), "changed": ours}
 
 
 @define_in(command, "list", kind=SKILL, statuses=())

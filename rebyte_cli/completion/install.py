@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..config.paths import home_dir, xdg_dir
-from ..errors import BadUsage, RebyteError
+from ..errors import RebyteError
+from ..system import marked_files
 from ..system.files import write_shared
 from ..system.permissions import private_folder
 
@@ -58,12 +59,7 @@ def install(
     written.
     """
     scripts, start_file = _places(shell, environment, platform)
-    present = {script: _read(script) for script in scripts}
-    for script, text in present.items():
-        if text and MARK not in text:
-            hint = "Move it away, then try again"
-            raise BadUsage(f"{script} was not written by rebyte", hint=hint)
-    done = [(script, _write(script, text, script_of(shell))) for script, text in present.items()]
+    done = marked_files.install(dict.fromkeys(scripts, script_of(shell).encode()), MARK.encode())
     if start_file is not None:
         text = _read(start_file)
         before = _without_block(text)
@@ -79,7 +75,10 @@ def uninstall(
 ) -> list[tuple[Path, bool]]:
     """Undo `install`: each file, and whether it changed (a script of ours is deleted)."""
     scripts, _ = _places(shell, environment, platform)
-    done = [(script, _remove(script, environment)) for script in scripts]
+    done = marked_files.uninstall(scripts, MARK.encode())
+    for script, changed in done:
+        if changed:
+            remove_empty(script.parent.parent, environment)
     starts = _start_files(shell, environment, platform)
     for start_file in list(filter(Path.exists, starts)) or starts[:1]:
         text = _read(start_file)
@@ -90,19 +89,6 @@ def uninstall(
                 start_file.unlink()
         done.append((start_file, changed))
     return done
-
-
-def _remove(script: Path, environment: Mapping[str, str]) -> bool:
-    """Delete a script, and folders that are empty without it; False if it is not ours."""
-    # We make no links; pipx does, to the script in its environment of the command.
-    if MARK not in _read(script) or script.is_symlink():
-        return False
-    try:
-        script.unlink()
-    except OSError as error:
-        raise RebyteError(f"cannot remove {script}: {error.strerror}") from None
-    remove_empty(script.parent, environment)
-    return True
 
 
 def fresh(shell: str, *, platform: str = sys.platform) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from ..config.paths import xdg_dir
-from ..system.files import write_shared
-from ..system.permissions import private_folder
+from ..system import marked_files
 from .roff import MARK
 
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -56,42 +53,19 @@ def _styled(text: str) -> str:
 def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
     """Write pages (`rebyte.1`: text) under `folder` as `man1/rebyte.1`.
 
-    Returns each file and whether it changed. Raises FileExistsError if a file that rebyte did
-    not generate is in the way, OSError or RebyteError if writing fails.
+    Returns each file and whether it changed. Raises what `marked_files.install` raises.
     """
-    files = {folder / f"man{name[-1]}" / name: page for name, page in pages.items()}
-    for file in files:
-        if file.exists() and not _is_ours(file):
-            raise FileExistsError(errno.EEXIST, "not ours", str(file))
-    done = []
-    for file, page in files.items():
-        changed = not file.exists() or file.read_bytes() != page.encode()
-        if changed:
-            private_folder(file.parent)
-            file.unlink(missing_ok=True)  # it may be a link to a page of another environment
-            write_shared(file, page.encode())
-        done.append((file, changed))
-    return done
+    files = {folder / f"man{name[-1]}" / name: page.encode() for name, page in pages.items()}
+    return marked_files.install(files, MARK.encode())
 
 
 def uninstall(folder: Path) -> list[Path]:
     """Remove the pages that `install` wrote under `folder`, in any version, and return them.
 
-    Section folders that are then empty are removed too. Raises OSError if a page cannot be removed.
+    Section folders that are then empty are removed too. Raises RebyteError if a page cannot be.
     """
     found = sorted(folder.glob("man?/rebyte*.?"))
-    # `install` makes no links; pipx does, to the pages in its own environment.
-    ours = [file for file in found if _is_ours(file) and not file.is_symlink()]
-    for file in ours:
-        file.unlink()
-    for section in {file.parent for file in ours}:
-        with suppress(OSError):  # it has something in it
-            section.rmdir()
-    return ours
-
-
-def _is_ours(file: Path) -> bool:
-    return file.is_file() and file.read_bytes().startswith(MARK.encode())
+    return [file for file, removed in marked_files.uninstall(found, MARK.encode()) if removed]
 
 
 def finds(folder: Path, environment: Mapping[str, str]) -> bool | None:
