@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..app import App
 from ..errors import Interrupted, Next
 from ..output.keyboard import Keyboard
-from ..output.live_table import LiveRow, LiveState, LiveTable, live_table, ordered
+from ..output.live_table import LiveRow, LiveState, LiveTable, live_table
 from ..output.records import TASK_ROW
 from ..system import python_process
 
@@ -79,55 +79,50 @@ class _TaskScreen:
         self.selected = ""  # the id of a task
         self.message = ""  # in place of the help
         self.wanted = ""  # only tasks with this text are shown
+        self._rows: dict[str, LiveRow] = {}  # as of the last update, those without that text too
         self.table = LiveTable(app.console, LiveState([]))
         self.update()
 
     def update(self) -> None:
         """Show what the watch knows now."""
-        names = self._names()
-        asking = next((task.id for task in self._watch.tasks if task.question is not None), None)
+        tasks = [task for task in self._watch.tasks if self._passes(task)]
+        ids = [task.id for task in tasks]
+        names = {} if self._full_ids else self._app.history.shortest_prefixes(ids)
+        rows = [(task.id, _row(task, names.get(task.id, task.id))) for task in tasks]
+        self._rows = dict(sorted(rows, key=lambda item: item[1].rank))
+        shown = self._shown()
+        asking = next((task.id for task in tasks if task.question is not None), None)
         hint = self.message
         if self.selected and not hint:
             hint = _HELP
-        elif asking in names and not hint:
-            hint = self._app.typed("Answer with " + Next("answer", f"{names[asking]}"))
+        elif asking in shown and not hint:
+            hint = self._app.typed("Answer with " + Next("answer", shown[asking].id))
         errors = self._watch.errors.items()
         self.table.state = LiveState(
-            [_row(task, names[task.id]) for task in self._watch.tasks if task.id in names],
+            [*shown.values()],
             hint,
             next((f"Cannot read {what}: {why}" for what, why in errors), ""),
-            names.get(self.selected, ""),
+            shown[self.selected].id if self.selected in shown else "",
         )
 
-    def _names(self) -> dict[str, str]:
-        """The tasks that are shown, by id, with the id as it is shown."""
-        tasks = [task for task in self._watch.tasks if self._passes(task)]
-        ids = [task.id for task in tasks]
-        short = {} if self._full_ids else self._app.history.shortest_prefixes(ids)
-        names = {task.id: short.get(task.id, task.id) for task in tasks}
-        if not self.wanted:
-            return names
-        rows = [(task.id, _row(task, names[task.id])) for task in tasks]
+    def _shown(self) -> dict[str, LiveRow]:
+        """The rows that are shown, from top to bottom, by the ids of their tasks."""
         wanted = self.wanted.casefold()
         return {
-            each: row.id
-            for each, row in rows
+            each: row
+            for each, row in self._rows.items()
             if wanted in f"{each} {row.status} {row.title} {row.step}".casefold()
         }
 
     def first(self) -> str:
         """The id of the task on top; "" without tasks."""
-        return next(iter(self._order()), "")
+        return next(iter(self._shown()), "")
 
     def move(self, by: int) -> None:
         """Choose the task so many rows further down, at most the last one."""
-        order = self._order()
+        order = [*self._shown()]
         at = order.index(self.selected) if self.selected in order else 0
         self.selected = order[min(max(at + by, 0), len(order) - 1)] if order else ""
-
-    def _order(self) -> list[str]:
-        by_name = {name: each for each, name in self._names().items()}
-        return [by_name[row.id] for row in ordered(self.table.state.rows) if row.id in by_name]
 
 
 def _row(task: WatchedTask, name: str) -> LiveRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,11 +55,6 @@ class LiveState(NamedTuple):
     selected: str = ""
 
 
-def ordered(rows: Iterable[LiveRow]) -> list[LiveRow]:
-    """The rows as they are shown, from top to bottom."""
-    return sorted(rows, key=lambda row: row.rank)
-
-
 class LiveTable:
     """The lines of the table, as many as fit, with a summary below."""
 
@@ -78,7 +73,7 @@ class LiveTable:
         """The table for a terminal of that size, in colour where the console has it."""
         state = self.state
         style = Style.of(self._console, self._now())._replace(width=columns)
-        every = ordered(state.rows)
+        every = sorted(state.rows, key=lambda row: row.rank)
         below = [line for line in (self._summary(every), state.hint, state.trouble) if line]
         # The heading, the blank line, and the line on which the cursor stands.
         room = max(rows - len(below) - 3, 1)
