@@ -12,7 +12,7 @@ from ..app import App
 from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
 from ._local import HostName
-from ._options import Duration, Number, Option, together
+from ._options import Duration, Number, Option, take, together
 from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class CheckOptions(NamedTuple):
         return next((f"--{name}" for name, value in values.items() if value not in (None, ())), "")
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> CheckOptions:
-        """Those among the values that Click passes. Raises BadUsage and NotFound for a schema."""
-        given = {name: values[name] for name in cls._fields}
-        return cls(**{**given, "schema": read_schema(given["schema"])})
+    def of(cls, options: dict[str, Any]) -> CheckOptions:
+        """As `take`. Raises BadUsage and NotFound for a schema."""
+        options["schema"] = read_schema(options.get("schema"))
+        return take(cls, options)
 
     def ask(self, prompt: str) -> str:
         """The prompt with the request for an answer that fits the schema, if there is one."""

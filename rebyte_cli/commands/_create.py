@@ -34,16 +34,13 @@ from ._check import (
     with_file,
 )
 from ._local import (
-    budget_fields,
+    AgentOptions,
     budget_option,
     fields_for_agents,
-    limit_fields,
     local_refusals,
-    network_fields,
     network_options,
     no_setup_option,
     on_limit_option,
-    setup_field,
     shown_page,
 )
 from ._notice import EndNotice
@@ -60,6 +57,7 @@ from ._options import (
     notify_option,
     on_question_option,
     stream_option,
+    take,
     timeout_option,
     together,
     wait_option,
@@ -68,7 +66,6 @@ from ._prompts import PromptSource
 from ._repository import RepositorySays
 
 if TYPE_CHECKING:
-    from ..tasks.budget import Budget
     from ..tasks.mending import Mending
 
 SHOWN_WORKSPACES = 8
@@ -89,14 +86,10 @@ class CreateOptions(NamedTuple):
     open_page: bool
     with_changes: bool
     no_jail: bool
-    network: str | None
-    allow: Sequence[str]
-    no_setup: bool
     notify: bool
     attempts: int
     executors: Sequence[str]
-    budget: Budget | None
-    on_limit: str | None
+    agent: AgentOptions
     checks: CheckOptions
 
 
@@ -160,13 +153,12 @@ create_options = together(
 )
 
 
-def split(options: Mapping[str, Any]) -> tuple[TaskOptions, CreateOptions]:
+def split(options: dict[str, Any]) -> tuple[TaskOptions, CreateOptions]:
     """The values of `task_options` and `create_options`, as Click passes them."""
-    executor = next(iter(options["executors"]), None)
-    task = TaskOptions(*({**options, "executor": executor}[name] for name in TaskOptions._fields))
-    checks = CheckOptions.of(options)
-    values = {**options, "checks": checks}
-    return task, CreateOptions(*(values[name] for name in CreateOptions._fields))
+    options["executor"] = next(iter(options["executors"]), None)
+    task = take(TaskOptions, options)
+    agent, checks = take(AgentOptions, options), CheckOptions.of(options)
+    return task, CreateOptions(agent=agent, checks=checks, **options)
 
 
 def create(
@@ -353,12 +345,7 @@ def _planned(
 
 def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -> dict[str, Any]:
     """The fields that the local service alone understands. BadUsage for any other service."""
-    found = {
-        **network_fields(app, choices.network, choices.allow),
-        **setup_field(app, no_setup=choices.no_setup),
-        **budget_fields(app, choices.budget, fields.get("model")),
-        **limit_fields(app, choices.on_limit),
-    }
+    found = choices.agent.fields(app, fields.get("model"))
     is_own = app.settings.is_own_service
     if choices.no_jail and (is_own or choices.checks.check is None):
         found |= fields_for_agents(app, "--no-jail", {"jail": "off"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -58,7 +58,7 @@ def _check_network(ctx: click.Context) -> None:
         raise BadUsage("--allow and --no-jail cannot be used together")
 
 
-# `--allow` and `--network`; `network_fields` reads them.
+# The values of these options are `AgentOptions`.
 network_options = together(
     click.option(
         "--allow",
@@ -85,36 +85,12 @@ def fields_for_agents(app: App, option: str, fields: dict[str, Any]) -> dict[str
     return fields
 
 
-def network_fields(app: App, network: str | None, allow: Sequence[str]) -> dict[str, Any]:
-    """As `fields_for_agents`, for these options."""
-    fields = {
-        **({"network": network} if network else {}),
-        **({"allow": list(allow)} if allow else {}),
-    }
-    return fields_for_agents(app, "--network" if network else "--allow", fields)
-
-
 budget_option = click.option(
     "--budget",
     metavar="AMOUNT",
     type=BudgetAmount(),
     help="With -P local: end the task once it has used AMOUNT (5usd, 300ktok, 2Mtok).",
 )
-
-
-def budget_fields(app: App, budget: Budget | None, model: str | None) -> dict[str, Any]:
-    """The fields of a prompt for `--budget`; `model` is that of the task.
-
-    BadUsage for any service but the local one, and for dollars without a price.
-    """
-    from ..tasks.budget import check_prices
-
-    if budget is None:
-        return {}
-    if not app.settings.is_own_service:
-        raise BadUsage("--budget requires -P local, unless it is that of a batch")
-    check_prices(budget, {"the task": model}, app.known.priced)
-    return budget.fields
 
 
 on_limit_option = click.option(
@@ -126,16 +102,6 @@ on_limit_option = click.option(
 )
 
 
-def limit_fields(app: App, on_limit: str | None) -> dict[str, Any]:
-    """As `fields_for_agents`, for `--on-limit`."""
-    if on_limit is None:
-        return {}
-    fields = fields_for_agents(app, "--on-limit", {"onLimit": on_limit})
-    if on_limit not in ("wait", "stop"):
-        check_executor(app, on_limit)
-    return fields
-
-
 no_setup_option = click.option(
     "--no-setup",
     is_flag=True,
@@ -143,9 +109,40 @@ no_setup_option = click.option(
 )
 
 
-def setup_field(app: App, *, no_setup: bool) -> dict[str, Any]:
-    """As `fields_for_agents`, for `--no-setup`."""
-    return fields_for_agents(app, "--no-setup", {"setup": "off"} if no_setup else {})
+class AgentOptions(NamedTuple):
+    """The values of these options, for a command that has them."""
+
+    network: str | None
+    allow: Sequence[str]
+    on_limit: str | None
+    no_setup: bool = False
+    budget: Budget | None = None
+
+    def fields(self, app: App, model: str | None = None) -> dict[str, Any]:
+        """The fields of a prompt for them; `model` is that of the task.
+
+        BadUsage for any service but the local one, and for a budget in dollars without a price.
+        """
+        found = dict[str, Any]()
+        for option, name, value in (
+            ("--network", "network", self.network),
+            ("--allow", "allow", [*self.allow] or None),
+            ("--no-setup", "setup", "off" if self.no_setup else None),
+        ):
+            if value is not None:
+                found |= fields_for_agents(app, option, {name: value})
+        if self.budget is not None:
+            from ..tasks.budget import check_prices
+
+            if not app.settings.is_own_service:
+                raise BadUsage("--budget requires -P local, unless it is that of a batch")
+            check_prices(self.budget, {"the task": model}, app.known.priced)
+            found |= self.budget.fields
+        if self.on_limit is not None:
+            found |= fields_for_agents(app, "--on-limit", {"onLimit": self.on_limit})
+            if self.on_limit not in ("wait", "stop"):
+                check_executor(app, self.on_limit)
+        return found
 
 
 # Pages

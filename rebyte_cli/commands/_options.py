@@ -230,6 +230,15 @@ def together(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
     return decorate
 
 
+def take(kind: type[F], options: dict[str, Any]) -> F:
+    """Take the values of a group of options, a NamedTuple, out of those that Click passes.
+
+    A command need not have all of the group: the others have their defaults.
+    """
+    taken: F = kind(**{name: options.pop(name) for name in kind._fields if name in options})
+    return taken
+
+
 # Types of values
 
 if TYPE_CHECKING:

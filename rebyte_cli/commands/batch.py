@@ -20,14 +20,7 @@ from ..output.records import RESULT, RecordList, Records, Text
 from ..system.deadline import NO_LIMIT
 from ._base import define
 from ._check import BatchChecks, CheckOptions, mending_options, require_check
-from ._local import (
-    limit_fields,
-    network_fields,
-    network_options,
-    no_setup_option,
-    on_limit_option,
-    setup_field,
-)
+from ._local import AgentOptions, network_options, no_setup_option, on_limit_option
 from ._options import (
     BudgetAmount,
     Duration,
@@ -40,6 +33,7 @@ from ._options import (
     full_ids_option,
     label_option,
     on_question_option,
+    take,
     task_options,
     timeout_option,
 )
@@ -228,25 +222,10 @@ class Shard(ParamType[tuple[int, int]]):
 @dry_run_option("Print the request body of each line and send nothing.", "planned")
 def command(
     app: App,
-    file: str,
-    text: bool,
-    csv: bool,
-    template: str | None,
     files: tuple[str, ...],
     labels: Mapping[str, str],
-    workspace_per_line: bool,
-    jobs: int,
-    max_running: int | None,
     on: tuple[PlaceName, ...] | None,
-    budget: Budget | None,
-    on_limit: str | None,
     rate: float | None,
-    wait: bool,
-    timeout: float | None,
-    fail_fast: bool,
-    retry_failed: bool,
-    shard: tuple[int, int],
-    journal: str | None,
     only_status: bool,
     resolve: tuple[str, ...],
     resend_after: float | None,
@@ -254,9 +233,6 @@ def command(
     report: str | None,
     full_ids: bool,
     dry_run: bool,
-    network: str | None,
-    allow: tuple[str, ...],
-    no_setup: bool,
     no_jail: bool,
     **choices: Any,
 ) -> Any:
@@ -347,34 +323,34 @@ def command(
     from ..batch.results import check_outputs
     from ..batch.session import parse_resolutions
 
-    source = InputSource(file, text, csv, template, workspace_per_line, shard, journal)
+    source, options = take(InputSource, choices), take(BatchOptions, choices)
     check_outputs(source, results=results, report=report)
     if only_status or dry_run:
         _refuse({"--resolve": resolve, "--results": results}, NOTHING_RUNS)
-    if not wait:
-        _refuse({"--max-running": max_running, "--budget": budget, "--on": on}, NOT_WATCHED)
+    if not options.wait:
+        counted = {"--max-running": options.max_running, "--budget": options.budget, "--on": on}
+        _refuse(counted, NOT_WATCHED)
     if not dry_run:
         refuse_other_shards(source)
-    asked_checks = CheckOptions.of({name: choices.pop(name) for name in CheckOptions._fields})
-    apps = apps_of(app, on) if on else {app.settings.profile: app}
-    agents = partial(_agent_fields, no_setup, network, allow, on_limit)
+    checks, agent = CheckOptions.of(choices), take(AgentOptions, choices)
     wanted = TaskOptions(**choices)
+    apps = apps_of(app, on) if on else {app.settings.profile: app}
     defaults, differing = split_defaults(
-        {name: chosen_fields(each, wanted) | agents(each) for name, each in apps.items()}
+        {name: chosen_fields(each, wanted) | agent.fields(each) for name, each in apps.items()}
     )
-    piped = stdin() if file == "-" else None
-    schema = asked_checks.schema
+    piped, schema = stdin() if source.file == "-" else None, checks.schema
     batch = read_source(source, piped, defaults=defaults, files=files, labels=labels, schema=schema)
-    plan = make_plan(batch.lines, source.name, shard)
+    plan = make_plan(batch.lines, source.name, source.shard)
     if dry_run:
         return Text(_bodies(batch, plan))
     if app.format == "json":
         app.auto = "jsonl"
 
     as_table, counts = app.format == "table" and results is None, list[str]()
-    asked = {**defaults, "files": files, "workspace-per-line": workspace_per_line}
+    asked = {**defaults, "files": files, "workspace-per-line": source.workspace_per_line}
     asked |= {"on": [name for name, _ in on]} if on else {}
-    places = places_of(apps, on or (), differing, resend_after, max_running or jobs)
+    most = options.max_running or options.jobs
+    places = places_of(apps, on or (), differing, resend_after, most)
     view = BatchView(
         app,
         _batch_of(app, source, batch, plan, places, asked, is_pool=bool(on)),
@@ -386,11 +362,9 @@ def command(
     if only_status:
         rows = view.status()
     else:
-        if budget is not None:
-            max_running = max_running or jobs
-        options = BatchOptions(jobs, wait, timeout, fail_fast, retry_failed)
-        options = options._replace(max_running=max_running, budget=budget, title=source.name)
-        prepare = partial(_prepare, asked_checks, options, batch, plan, no_jail)
+        most_running = options.max_running if options.budget is None else most
+        options = options._replace(max_running=most_running, title=source.name)
+        prepare = partial(_prepare, checks, options, batch, plan, no_jail)
         words = resolve if on else _with_ids(app, resolve)
         resolutions = parse_resolutions(words, batch.lines, plan.mine)
         run = partial(view.run, options, rate=rate, resolutions=resolutions)
@@ -408,14 +382,6 @@ def _table(
     shorten: Callable[[Iterable[str]], Mapping[str, str]] | None,
 ) -> RecordList:
     return RecordList(RESULT, _for_table(rows), below=counts, columns=columns, shorten=shorten)
-
-
-def _agent_fields(
-    no_setup: bool, network: str | None, allow: Sequence[str], on_limit: str | None, app: App
-) -> dict[str, Any]:
-    """The fields of a task that only rebyte's own service understands. BadUsage at another one."""
-    fields = setup_field(app, no_setup=no_setup) | network_fields(app, network, allow)
-    return fields | limit_fields(app, on_limit)
 
 
 def _refuse(options: Mapping[str, Any], why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,11 +15,9 @@ from ..system.deadline import Deadline
 from ._base import define
 from ._check import CheckOptions, mending, mending_options, repository_says, start_of
 from ._local import (
-    budget_fields,
+    AgentOptions,
     budget_option,
-    limit_fields,
     local_refusals,
-    network_fields,
     network_options,
     on_limit_option,
 )
@@ -32,14 +30,12 @@ from ._options import (
     on_question_option,
     skills_option,
     stream_option,
+    take,
     task_argument,
     timeout_option,
     wait_option,
 )
 from ._prompts import PromptSource, prompt_options, read_prompt
-
-if TYPE_CHECKING:
-    from ..tasks.budget import Budget
 
 
 @define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 12, 13, 124))
@@ -74,10 +70,6 @@ def command(
     timeout: float | None,
     stream: bool,
     notify: bool,
-    network: str | None,
-    allow: tuple[str, ...],
-    budget: Budget | None,
-    on_limit: str | None,
     dry_run: bool,
     no_jail: bool,
     **options: Any,
@@ -101,12 +93,12 @@ def command(
       rebyte follow-up 550e8400 -f notes.md -p "Take these notes into account"
     """
     written = read_prompt(app, prompt, prompt_option, prompt_file)
-    paths, fields = check_files(files), network_fields(app, network, allow)
+    paths, agent = check_files(files), take(AgentOptions, options)
     task_id = chosen_task(app, task)
     model = None
-    if budget is not None and budget.cost is not None and app.settings.is_own_service:
+    if agent.budget is not None and agent.budget.cost is not None and app.settings.is_own_service:
         model = app.client.get_task(task_id).get("model")
-    fields |= budget_fields(app, budget, model) | limit_fields(app, on_limit)
+    fields = agent.fields(app, model)
     if written.is_unwritten and not dry_run:
         app.client.get_task(task_id)  # whether it is there, before the editor opens
     asked = CheckOptions.of(options)

@@ -103,11 +103,6 @@ def command(
     app: App,
     tasks: tuple[str, ...],
     results: str | None,
-    check: str | None,
-    no_check: bool,
-    protect: tuple[str, ...],
-    check_timeout: float | None,
-    check_allow: tuple[str, ...],
     no_jail: bool,
     only_status: bool,
     **options: Any,
@@ -147,14 +142,12 @@ def command(
     from ..land import land_report
     from ..tasks import patch
 
-    checks = CheckOptions(
-        protect, check_timeout, check=check, no_check=no_check, check_allow=check_allow
-    )
-    if check is not None:
-        if no_check:
+    checks = CheckOptions.of(options)
+    if checks.check is not None:
+        if checks.no_check:
             raise BadUsage("--check and --no-check cannot be used together")
-        check_command(check, checks, no_jail=no_jail)
-    elif no_check or no_jail:
+        check_command(checks.check, checks, no_jail=no_jail)
+    elif checks.no_check or no_jail:
         require_check(checks)
         if no_jail:
             raise BadUsage("--no-jail requires --check")
