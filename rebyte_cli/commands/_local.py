@@ -172,11 +172,8 @@ def shown_page(app: App, page: str, *, printed: bool = False) -> str:
     from ..local import background, visits
     from ..local.store import Store
 
-    store = Store(app.local_folder())
-    try:
+    with Store(app.local_folder()) as store:
         served = background.ensure(store, app.config.path)
         path = urlsplit(page).path
         seconds = visits.PRINTED_SECONDS if printed else visits.OPENED_SECONDS
         return background.page_link(store, served.origin, path, seconds)
-    finally:
-        store.close()

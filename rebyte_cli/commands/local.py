@@ -101,14 +101,11 @@ def _service(app: App, port: int, simulate: bool) -> Service:
     from ..local.store import StateError, Store
 
     folder = app.local_folder()
-    store = Store(folder)
-    try:
+    with Store(folder) as store:
         other = background.find(store)
         if other is not None and other.in_background and background.stop(store, other):
             app.note(f"Stopped the service in the background (process {other.pid})")
             other = None
-    finally:
-        store.close()
     source = click.get_current_context().get_parameter_source("port")
     is_meant = source is not click.core.ParameterSource.DEFAULT
     if other is not None and (not is_meant or other.origin.endswith(f":{port}")):
@@ -203,14 +200,11 @@ def status(app: App) -> Records:
     from ..local.store import Store
 
     found = local_service.status(app.state_dir / "local")
-    store = Store(app.state_dir / "local")
-    try:
+    with Store(app.state_dir / "local") as store:
         served = background.find(store) if found["serving"] else None
         if served is not None:
             link = background.page_link(store, served.origin, "/", visits.PRINTED_SECONDS)
             found["pages"] = link
-    finally:
-        store.close()
     return Records(LOCAL, [{"pages": None, **found}])
 
 

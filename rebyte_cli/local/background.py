@@ -124,9 +124,8 @@ def _service(state_dir: Path, config_file: Path | None) -> Service:
     """A service on the port that links name, or on any other if that is taken. Raises OSError."""
     from .local_service import Service
 
-    store = Store(state_dir)
-    usual = urlsplit(store.recall("address") or DEFAULT_ORIGIN).port or 0
-    store.close()
+    with Store(state_dir) as store:
+        usual = urlsplit(store.recall("address") or DEFAULT_ORIGIN).port or 0
     try:
         return Service(state_dir, port=usual, config_file=config_file, in_background=True)
     except StateError:

@@ -215,13 +215,12 @@ def reset(state_dir: Path) -> None:
     from .agents import overview
 
     try:
-        store = Store(state_dir)
-        store.secret()
-        with store.readable():
-            overview.stop_all(store)
-        store.empty()
-        repositories.remove_all(state_dir)
-        store.close()
+        with Store(state_dir) as store:
+            store.secret()
+            with store.readable():
+                overview.stop_all(store)
+            store.empty()
+            repositories.remove_all(state_dir)
     except StateError as error:
         if not error.damaged:
             raise

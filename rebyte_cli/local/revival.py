@@ -17,6 +17,5 @@ def revive(folder: Path) -> None:
     from .agents import gate
     from .store import Store
 
-    store = Store(folder)
-    gate.revive(store)
-    store.close()
+    with Store(folder) as store:
+        gate.revive(store)

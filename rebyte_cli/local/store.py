@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from ..system import sqlite
 from ..system.permissions import UnsafeFile, check_private, make_folder
@@ -189,8 +189,17 @@ class Store:
         finally:
             self._writing.release()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Close the idle connections. The store must not be used afterwards."""
+        """Close the idle connections, as the end of a `with` block does.
+
+        The store must not be used afterwards.
+        """
         while self._idle:
             self._idle.pop().close()
         if self._writer is not None and self._writing.acquire(blocking=False):

@@ -40,14 +40,11 @@ def run_by_hand(
     Returns its exit status. What it changed counts as the last run's; `announce` is told what it
     was refused of the network. Raises Refusal when a run is at work or no jail can be made.
     """
-    store = Store(state_dir)
-    try:
+    with Store(state_dir) as store:
         last, options = last_run(store, workspace)
         _check_jail(store, last, options)
         with _alone(store, last):
             return _in_jail(Workspace(state_dir, workspace), options, words, announce)
-    finally:
-        store.close()
 
 
 def bring_commits(
@@ -58,8 +55,7 @@ def bring_commits(
     `applied` tells which of its runs were applied in a folder, each with the commit there then.
     Returns the repository; None if it has no new ones. Raises Refusal, or GitFailed for a conflict.
     """
-    store = Store(state_dir)
-    try:
+    with Store(state_dir) as store:
         with store.read() as db:
             rows = db.execute(
                 "SELECT workspace, prompt FROM runs WHERE task = ? ORDER BY seq", (task,)
@@ -85,8 +81,6 @@ def bring_commits(
             known = {run: heads[run] for run in order if run in heads}
             found = bring(workspace, place, made_from.branch, last.prompt, known)
         return place if found else None
-    finally:
-        store.close()
 
 
 def _check_jail(store: Store, last: runs.RunRecord, options: dict[str, Any]) -> None:

@@ -139,12 +139,8 @@ def sizes_of_workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
     names = [path.name for path in (state_dir / "workspaces").glob("*")]
     if not names:
         return {}
-    store = Store(state_dir)
-    try:
-        with store.read() as db:
-            made_from = {name: runs.source(db, name) or [None] for name in names}
-    finally:
-        store.close()
+    with Store(state_dir) as store, store.read() as db:
+        made_from = {name: runs.source(db, name) or [None] for name in names}
     return {
         name: {"repository": source[0], "size": Workspace(state_dir, name).size()}
         for name, source in made_from.items()
@@ -156,11 +152,8 @@ def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[
 
     Raises StateError and OSError.
     """
-    store = Store(state_dir)
-    try:
+    with Store(state_dir) as store:
         found, shared = sweep.prune(store, seconds, dry_run=dry_run)
-    finally:
-        store.close()
     rows = [
         {"id": one.workspace, "repository": one.repository, "size": one.size,
          "lastUsedAt": http.stamp(one.ended)}
@@ -192,13 +185,10 @@ def why_no_folder(state_dir: Path, workspace: str) -> tuple[str, tuple[str, ...]
 
     There may be no such command. Raises StateError.
     """
-    store = Store(state_dir)
-    try:
+    with Store(state_dir) as store:
         runs.recover(store)
         with store.read() as db:
             last = runs.newest(db, workspace)
-    finally:
-        store.close()
     if last is None:
         return NO_AGENT, ()
     if last.ended is None and last.started is None:

@@ -51,10 +51,6 @@ def of_workspace_id(state_dir: Path, workspace_id: str) -> RepositoryAsks | None
     workspace = Workspace(state_dir, workspace_id)
     if "/" in workspace_id or not workspace.base.is_dir():
         return None
-    store = Store(state_dir)
-    try:
-        with store.read() as db, store.readable():
-            made_from = runs.source(db, workspace_id)
-    finally:
-        store.close()
+    with Store(state_dir) as store, store.read() as db, store.readable():
+        made_from = runs.source(db, workspace_id)
     return of_workspace(workspace, made_from[0] if made_from else None, state_dir)

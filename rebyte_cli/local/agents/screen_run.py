@@ -25,8 +25,7 @@ def attach(state_dir: Path, config_file: Path | None, task: str) -> tuple[int, s
     Returns the exit status of the agent, and why it was stopped. Raises Refusal when it has no
     screen or no session, when a run is at work, or what a new run raises.
     """
-    store = Store(state_dir)
-    try:
+    with Store(state_dir) as store:
         with store.read() as db:
             found = earlier_options(db, task)
             if found is None:
@@ -51,8 +50,6 @@ def attach(state_dir: Path, config_file: Path | None, task: str) -> tuple[int, s
             if lock is None:
                 raise busy(workspace)
         return _Screen(store, prompt, lock).open()
-    finally:
-        store.close()
 
 
 class _Screen(supervisor.Supervisor):
