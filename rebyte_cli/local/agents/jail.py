@@ -181,7 +181,11 @@ def bubblewrap() -> str | None:
 @functools.cache
 def no_nested_namespaces(program: str) -> bool:
     """Whether this bubblewrap, here, can forbid user namespaces inside."""
-    words = [program, "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "true"]
+    return succeeds([program, "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "true"])
+
+
+def succeeds(words: list[str]) -> bool:
+    """Whether a command that tries what bubblewrap can do here ends well, and in time."""
     try:
         done = subprocess.run(words, capture_output=True, timeout=PROBE_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
