@@ -277,8 +277,21 @@ def users_patterns(folder: str) -> str:
 
 def has(folder: str | os.PathLike[str], name: str) -> bool:
     """Whether a repository has a reference or revision of this name."""
+    return _succeeds(["rev-parse", "--quiet", "--verify", name], folder)
+
+
+def is_ancestor(
+    folder: str | os.PathLike[str], old: str, new: str, extra: Mapping[str, str] | None = None
+) -> bool:
+    """Whether the commit `old` is in the history of `new`; False if the repository lacks one."""
+    return _succeeds(["merge-base", "--is-ancestor", old, new], folder, extra)
+
+
+def _succeeds(
+    words: Sequence[str], folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
+) -> bool:
     try:
-        run(["rev-parse", "--quiet", "--verify", name], folder)
+        run(words, folder, extra)
     except GitFailed:
         return False
     return True

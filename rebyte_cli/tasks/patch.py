@@ -266,12 +266,7 @@ def can_be_here(applied_to: str, root: Path) -> bool:
         return bool(uncommitted(root))
     if not re.fullmatch("[0-9a-f]*", applied_to):
         return False
-    words = ["merge-base", "--is-ancestor", applied_to or now, now]
-    try:
-        git.run(words, root, own_repository())
-    except git.GitFailed:
-        return False
-    return True
+    return git.is_ancestor(root, applied_to or now, now, own_repository())
 
 
 def uncommitted(root: Path) -> list[str]:

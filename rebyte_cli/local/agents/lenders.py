@@ -21,7 +21,6 @@ from pathlib import Path
 
 from ...system import git
 from ...system.files import flocked
-from ...system.git import GitFailed
 from ...system.permissions import make_folder
 from . import agent_files
 from .source import CLONE_SECONDS
@@ -95,10 +94,9 @@ def _ancestor(folder: Path, place: Path, commit: str) -> Path | None:
     found = [path for path in folder.iterdir() if path.name != "new"]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for lender in found[:LOOKED_AT]:
-        with suppress(GitFailed):  # it is none, or the repository knows no such commit
-            git.run(["merge-base", "--is-ancestor", lender.name, commit], place, AS_COMMITTED)
-            if len(lent(lender)) < LONGEST_CHAIN:
-                return lender
+        is_above = git.is_ancestor(place, lender.name, commit, AS_COMMITTED)
+        if is_above and len(lent(lender)) < LONGEST_CHAIN:
+            return lender
     return None
 
 

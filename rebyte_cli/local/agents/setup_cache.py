@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 from ...system import git
 from ...system.files import flocked
-from ...system.git import GitFailed
 from ...system.permissions import make_folder
 from . import agent_files, jail, tryout
 from .jailed_program import JailedProgram
@@ -94,7 +93,7 @@ class SetupCache:
         """
         self._clear()
         for entry in self._entries():
-            if not self._precedes(entry.name):
+            if not git.is_ancestor(self._workspace.base, entry.name, self._commit):
                 continue
             with contextlib.suppress(FileNotFoundError), flocked(entry, shared=True):
                 mount = jail.Mount(entry / FILES, INSIDE)
@@ -146,14 +145,6 @@ class SetupCache:
                 if _COMMIT.fullmatch(path.name):
                     found.append((path.stat().st_mtime, path))
         return (path for _, path in sorted(found, reverse=True))
-
-    def _precedes(self, commit: str) -> bool:
-        words = ["--git-dir", str(self._workspace.base)]
-        try:
-            git.run([*words, "merge-base", "--is-ancestor", commit, self._commit])
-        except GitFailed:
-            return False
-        return True
 
     def _is_tracked(self, name: str) -> bool:
         """Whether the repository itself has something there, or a file or a link above it."""

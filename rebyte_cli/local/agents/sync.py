@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ...system import git
-from ...system.git import SAFE, GitFailed
+from ...system.git import SAFE
 from . import changes, jail
 from .lenders import UPLOAD_PACK
 from .workspace_folder import AUTHOR, Workspace
@@ -107,8 +107,4 @@ def _commit(words: list[str]) -> str:
 
 def _is_after(place: Path, old: str, new: str) -> bool:
     """Whether a commit was made on top of another one."""
-    try:
-        git.run(["merge-base", "--is-ancestor", old, new], place)
-    except GitFailed:
-        return False
-    return old != new
+    return old != new and git.is_ancestor(place, old, new)
