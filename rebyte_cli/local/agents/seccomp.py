@@ -12,7 +12,7 @@ refused call answers as a kernel without it does, and programs expect that.
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import struct
 import sys
 
@@ -89,7 +89,7 @@ def is_available() -> bool:
     """Whether the kernel takes such a program, and the calls of this machine are known."""
     import ctypes
 
-    if platform.machine() not in MACHINES:
+    if os.uname().machine not in MACHINES:
         return False
     # Without a program, the call fails with EFAULT where the kernel would take one.
     ctypes.CDLL(None, use_errno=True).prctl(SET_SECCOMP, MODE_FILTER, None, 0, 0)
@@ -98,7 +98,7 @@ def is_available() -> bool:
 
 def keyctl() -> int | None:
     """The number of keyctl for this process; None where it is not known."""
-    machine = MACHINES.get(platform.machine()) if sys.maxsize > 2**32 else None
+    machine = MACHINES.get(os.uname().machine) if sys.maxsize > 2**32 else None
     return None if machine is None else NUMBERS[machine][2]
 
 
