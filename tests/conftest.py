@@ -21,6 +21,16 @@ from tests.tools import need_tool as need_tool  # where tests look for it
 
 surroundings.enter()
 
+if hasattr(os, "pidfd_open"):
+    from tests.forked_supervisors import install
+
+    def _server() -> str:
+        from tests.fork_server import ADDRESS, commands
+
+        return str(commands() / ADDRESS)
+
+    install(_server)
+
 
 class Done(NamedTuple):
     """One finished run of the command."""
@@ -180,6 +190,14 @@ def inside_local(inside: Callable[..., Done], service: Any) -> Callable[..., Don
     """`inside`, against a local service that lasts as long as the test."""
     del service
     return inside
+
+
+@pytest.fixture
+def real_supervisors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of agents whose supervisor has an interpreter of its own, as those of users have."""
+    from tests.forked_supervisors import AS_REAL
+
+    monkeypatch.setenv(AS_REAL, "1")
 
 
 @pytest.fixture

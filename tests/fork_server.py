@@ -5,6 +5,8 @@ passes its arguments, environment, folder and standard streams to a server, whic
 runs `rebyte_cli.__main__.main` with them, and ends as the child ends. If nothing else runs on its
 terminal, the child gets that too. Start-up itself, job control and limits of a process need the
 real command.
+
+The same server forks the supervisors of agents (forked_supervisors.py).
 """
 
 from __future__ import annotations
@@ -25,10 +27,13 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from tests import forked_supervisors
 
 ROOT = Path(__file__).parents[1]
 CLIENT = Path(__file__).with_name("fork_client.py")
@@ -38,6 +43,8 @@ LIBRARIES = (
     *("keyring.backends.SecretService", "secretstorage", "jeepney.io.blocking"),
 )
 
+ADDRESS = "socket"  # in the folder
+COMMAND_STREAMS = 3  # a supervisor has a fourth, the lock of its run
 CHANGES = "FORKED_CHANGES"  # in the environment of a command: Python to run in it before it begins
 SHARED = "FORKED_COMMANDS"  # the folder, in the environment of workers
 _LOCK = threading.Lock()
@@ -59,7 +66,7 @@ def share() -> None:
 @cache
 def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="rebyte-forks."))
-    address = folder / "socket"
+    address = folder / ADDRESS
     source = CLIENT.read_text(encoding="utf-8")
     client = folder / "rebyte"
     client.write_text(
@@ -95,11 +102,12 @@ def serve(address: str) -> None:
     from tests.message_guard import guard_messages
 
     guard_messages()
+    forked_supervisors.install(address)
     print("ready", flush=True)
     poll = select.poll()
     poll.register(0)
     poll.register(listener, select.POLLIN)
-    running: dict[int, tuple[int, socket.socket]] = {}  # process and client, by pidfd
+    running: dict[int, tuple[int, socket.socket | None]] = {}  # process and client, by pidfd
     clients: dict[int, int] = {}  # pidfd by the client's descriptor
     while True:
         for descriptor, _ in poll.poll():
@@ -108,27 +116,33 @@ def serve(address: str) -> None:
             elif descriptor == listener.fileno():
                 client, _ = listener.accept()
                 try:
-                    pid = _start(client, listener)
+                    pid, is_supervisor = _start(client, listener)
                 except EOFError:  # the client was killed at once
                     client.close()
                     continue
                 pidfd = os.pidfd_open(pid)
                 with suppress(BrokenPipeError):
                     client.sendall(pid.to_bytes(8, "little"))
+                poll.register(pidfd, select.POLLIN)
+                if is_supervisor:  # which outlives who started it
+                    client.close()
+                    running[pidfd] = (pid, None)
+                    continue
                 running[pidfd] = (pid, client)
                 clients[client.fileno()] = pidfd
-                poll.register(pidfd, select.POLLIN)
                 poll.register(client, select.POLLIN)
             elif descriptor in running:
-                pid, client = running.pop(descriptor)
+                pid, waiting = running.pop(descriptor)
                 poll.unregister(descriptor)
-                if clients.pop(client.fileno(), None) is not None:
-                    poll.unregister(client)
                 os.close(descriptor)
                 _, status = os.waitpid(pid, 0)
+                if waiting is None:
+                    continue
+                if clients.pop(waiting.fileno(), None) is not None:
+                    poll.unregister(waiting)
                 with suppress(BrokenPipeError):
-                    client.sendall(status.to_bytes(8, "little"))
-                client.close()
+                    waiting.sendall(status.to_bytes(8, "little"))
+                waiting.close()
             elif descriptor in clients:  # the client was killed
                 signal.pidfd_send_signal(clients.pop(descriptor), signal.SIGKILL)
                 poll.unregister(descriptor)
@@ -145,9 +159,9 @@ def _import_all() -> None:
     gc.freeze()
 
 
-def _start(client: socket.socket, listener: socket.socket) -> int:
-    """Fork a child that runs the command for a client; its process id."""
-    head, streams, *_ = socket.recv_fds(client, 8, 3)
+def _start(client: socket.socket, listener: socket.socket) -> tuple[int, bool]:
+    """Fork a child that runs the command for a client; its id, and whether it is a supervisor."""
+    head, streams, *_ = socket.recv_fds(client, 8, 4)
     wanted, body = int.from_bytes(head, "little"), b""
     while len(body) < wanted and (piece := client.recv(wanted - len(body))):
         body += piece
@@ -159,7 +173,7 @@ def _start(client: socket.socket, listener: socket.socket) -> int:
     if pid:
         for descriptor in streams:
             os.close(descriptor)
-        return pid
+        return pid, len(streams) > COMMAND_STREAMS
     try:
         listener.close()
         client.close()
@@ -170,19 +184,19 @@ def _start(client: socket.socket, listener: socket.socket) -> int:
 
 def _run(request: Any, streams: list[int]) -> None:
     words, environment, folder, umask, terminal = request
-    if terminal:
+    is_supervisor = len(streams) > COMMAND_STREAMS
+    if terminal or is_supervisor:
         os.setsid()
     else:
         os.setpgid(0, 0)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
-        os.close(descriptor)
     if terminal:
         import fcntl
         import termios
 
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    os.closerange(3, 64)
+    os.closerange(len(streams), 4096)
     os.chdir(folder)
     os.umask(umask)
     os.environb.clear()
@@ -205,11 +219,33 @@ def _run(request: Any, streams: list[int]) -> None:
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["rebyte", *map(os.fsdecode, words)]
     gc.enable()
+    if is_supervisor:
+        _supervise()
     from rebyte_cli.__main__ import main
 
     if changes := os.environ.pop(CHANGES, ""):
         exec(compile(changes, CHANGES, "exec"), {})
     main()
+
+
+def _supervise() -> NoReturn:
+    """Look after a run, as the program of `spawn.BOOT` does in the background of a shell."""
+    from rebyte_cli.local.agents.turn import main
+
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    status = 1
+    try:
+        main()
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does at its end
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

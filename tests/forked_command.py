@@ -17,7 +17,8 @@ from pathlib import Path
 
 from rebyte_cli.system.deadline import Deadline
 from tests.fork_client import needs_an_interpreter, start
-from tests.fork_server import commands
+from tests.fork_server import ADDRESS, commands
+from tests.forked_supervisors import umask_of_this_process
 
 
 def run_forked(
@@ -29,7 +30,7 @@ def run_forked(
     timeout: float,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command; raises subprocess.TimeoutExpired after `timeout` seconds, and ends it."""
-    address = commands() / "socket"
+    address = commands() / ADDRESS
     if needs_an_interpreter(environment) or not address.exists():
         return subprocess.run(
             [commands() / "rebyte", *words],
@@ -55,7 +56,7 @@ def run_forked(
                 [os.fsencode(word) for word in words],
                 {os.fsencode(name): os.fsencode(text) for name, text in environment.items()},
                 os.fsencode(folder),
-                _umask(),
+                umask_of_this_process(),
                 theirs,
             )
             stack.callback(connection.close)  # the server ends a command whose client is gone
@@ -70,12 +71,6 @@ def run_forked(
         except TimeoutError:
             raise subprocess.TimeoutExpired(words, timeout) from None
     return subprocess.CompletedProcess(words, os.waitstatus_to_exitcode(status), out, err)
-
-
-def _umask() -> int:
-    """The umask of this process. `os.umask` would change it for the other threads meanwhile."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.partition("Umask:")[2].split()[0], 8)
 
 
 def _communicate(files: list[io.FileIO], stdin: bytes, limit: Deadline) -> tuple[bytes, bytes]:

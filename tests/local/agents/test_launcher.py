@@ -57,6 +57,7 @@ def test_an_agent_works_where_the_launcher_starts_it(bench: Bench, scheduler: Sc
     assert (bench.run_folder(run.prompt) / "launcher").read_text() == "job queued\n"
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_no_process_on_the_way_shows_the_key(
     bench: Bench, scheduler: Scheduler, model: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_the_prompt_arrives_as_it_was_typed(bench: Bench, prompt: str) -> None:
     assert (bench.workspace().code / "prompt").read_text() == prompt
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_a_program_that_fails_says_why(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "echo working; echo 'out of credit' >&2; exit 3"])
     run = bench.wait(prompt)
@@ -338,6 +339,7 @@ def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> No
     assert bench.artifact("changes.patch") == ""
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_cancel_of_a_run_whose_supervisor_hangs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,6 +369,7 @@ def test_cancel_of_a_run_that_waits(bench: Bench) -> None:
     bench.cancel(first)
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_case_85_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", f"echo x; (setsid sleep {NAP}071 &); sleep {NAP}072"])
     run = bench.until_started(prompt)
@@ -393,6 +396,7 @@ def test_a_reboot_is_a_failed_run(bench: Bench) -> None:
     assert bench.look(prompt).outcome == "failed"
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_sigterm_from_outside_is_a_failed_run(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}091"])
     bench.until_started(prompt)
@@ -634,6 +638,7 @@ def test_a_rejected_key_ends_the_run_at_once(bench: Bench, tmp_path: Path) -> No
     assert gone(f"{NAP}101")
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_a_run_that_waits_takes_little_memory(bench: Bench) -> None:
     """A thousand may wait, so nothing of the supervisor is loaded yet."""
     first = bench.start(["sh", "-c", f"echo x; sleep {NAP}141"])
