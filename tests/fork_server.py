@@ -155,6 +155,10 @@ def _import_all() -> None:
             importlib.import_module(found.name)
     for name in LIBRARIES:
         importlib.import_module(name)
+    from rebyte_cli.local.agents import jail
+
+    if program := jail.bubblewrap():  # each process tries it once, and these are its children
+        jail.no_nested_namespaces(program)
     gc.collect()
     gc.freeze()
 

@@ -12,6 +12,8 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
+from tests.surroundings import ENTERED
+
 ROOT = Path(__file__).parents[1]
 SECONDS = 60
 
@@ -61,11 +63,11 @@ def lack(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def need_jail(folder: Path) -> None:
-    """Do not run the test where no jail can be made; `folder` remembers that one could."""
+def need_jail() -> None:
+    """Do not run the test where no jail can be made; one trial for all workers."""
     from rebyte_cli.local.agents import jail
 
-    check = jail.probe(folder / "jail.json")
+    check = jail.probe(Path(os.environ[ENTERED]) / "jail.json")
     if not check.works:
         lack(f"no jail here: {check.reason}")
 

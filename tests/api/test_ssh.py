@@ -88,7 +88,7 @@ def test_an_agent_there_works_on_the_commits_here(
     on_box: Run, box: SshHost, tmp_path: Path, rebyte: Run
 ) -> None:
     """They travel as a bundle; of those that are there already, nothing is sent again."""
-    need_jail(tmp_path)
+    need_jail()
     script = "git log --format=%s; cat a.txt; echo new > made.txt"
     (box.home / "config/rebyte").mkdir(parents=True)
     (box.home / "config/rebyte/config.toml").write_text(

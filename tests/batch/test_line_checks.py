@@ -23,13 +23,13 @@ Local = Callable[..., Done]
 # A schema that does the same, and an answer that does not fit it.
 SCHEMA = {"type": "integer", "$comment": "[[say=7]]"}
 SAID = "[[say=seven]]"
-LINES = 30
-KILLS, MOST_KILLS = 4, 20
+# How many lines, and how often the batch is killed.
+FEW, MANY = (10, 4), (30, 20)
 
 
 @pytest.fixture
 def repository(home: Path) -> Path:
-    need_jail(home)
+    need_jail()
     return with_answer(home / "repository")
 
 
@@ -187,15 +187,15 @@ def served(repository: Path) -> Iterator[None]:
             process.terminate()
 
 
-@pytest.mark.parametrize("kills", [KILLS, pytest.param(MOST_KILLS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "kills"), [FEW, pytest.param(*MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["check", "schema"])
 def test_kill_9_at_any_moment_sends_each_follow_up_once(
-    served: None, repository: Path, home: Path, local: Local, what: str, kills: int
+    served: None, repository: Path, home: Path, local: Local, what: str, count: int, kills: int
 ) -> None:
     file, journal = home / "t.jsonl", home / "t.jsonl.journal"
     schema = home / "s.json"
     schema.write_text(json.dumps(SCHEMA))
-    lines = ({"prompt": f"{WRONG}{SAID} Task {n}", "key": f"k{n}"} for n in range(LINES))
+    lines = ({"prompt": f"{WRONG}{SAID} Task {n}", "key": f"k{n}"} for n in range(count))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = [*COMMAND, "-P", "local", "batch", str(file), "-g", "."]
     words += ["--check", CHECK] if what == "check" else ["--schema", str(schema)]
@@ -207,7 +207,7 @@ def test_kill_9_at_any_moment_sends_each_follow_up_once(
             # The first when every line has its task (test_session.py kills creates), the others
             # once so much more is in the journal: anywhere in the checks and the follow-ups.
             size = journal.stat().st_size if number else 0
-            enough = size + luck.randrange(100, 20_000 // kills + 1000)
+            enough = size + luck.randrange(100, (20_000 // kills + 1000) * count // 30)
 
             def has_done_enough(
                 process: Any = process, number: int = number, enough: int = enough
@@ -215,7 +215,7 @@ def test_kill_9_at_any_moment_sends_each_follow_up_once(
                 if process.poll() is not None or not journal.exists():
                     return process.poll() is not None
                 if number == 0:
-                    return journal.read_text().count('"is":"created"') == LINES
+                    return journal.read_text().count('"is":"created"') == count
                 return journal.stat().st_size >= enough
 
             eventually(has_done_enough)
@@ -228,7 +228,7 @@ def test_kill_9_at_any_moment_sends_each_follow_up_once(
             break
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len({row["id"] for row in found}) == LINES
+    assert len({row["id"] for row in found}) == count
     for row in found:
         assert row["status"] == "completed", row
         if what == "check":
@@ -239,4 +239,4 @@ def test_kill_9_at_any_moment_sends_each_follow_up_once(
         told = [prompt["userPrompt"] for prompt in content["prompts"]]
         assert len(told) == 2, told
         assert "(try 2 of 3)" in told[1]
-    assert Counter(row["key"] for row in found) == Counter(f"k{n}" for n in range(LINES))
+    assert Counter(row["key"] for row in found) == Counter(f"k{n}" for n in range(count))

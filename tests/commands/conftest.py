@@ -19,7 +19,7 @@ SCRIPT = '[local.agents.mine]\ncommand = ["sh", "-s"]\n'  # runs its prompt
 @pytest.fixture
 def with_agents(home: Path, local: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Run]:
     """What gives the command once `config.toml` names these agents; `SCRIPT` is one."""
-    need_jail(home)
+    need_jail()
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     monkeypatch.setenv("REBYTE_PROFILE", "local")
     monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
@@ -51,7 +51,7 @@ def local_inside(inside: Run) -> Run:
 @pytest.fixture
 def agents(home: Path, local_inside: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command in this process, with an agent `mine` that runs its prompt as a script."""
-    need_jail(home)
+    need_jail()
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     script_agent.install(home)
     return local_inside

@@ -317,7 +317,7 @@ def test_without_a_jail_it_must_be_asked_for(
 @pytest.mark.slow
 def test_another_service(inside: Local, home: Path, tmp_path: Path) -> None:
     """Its task leaves changes.patch as an artifact; `-g .` noted the commit of the remote."""
-    need_jail(home)
+    need_jail()
     repository = Repository(tmp_path)
     inside("-P", "local", "create", "Write", "-g", ".", "--wait", cwd=repository.path)
     repository.write("a.txt", "two\n")
@@ -339,7 +339,7 @@ def test_another_service(inside: Local, home: Path, tmp_path: Path) -> None:
 
 
 def test_a_patch_that_does_not_apply(inside: Local, home: Path, tmp_path: Path) -> None:
-    need_jail(home)
+    need_jail()
     repository = Repository(tmp_path)
     inside("-P", "local", "create", "Write", "-g", ".", "--wait", cwd=repository.path)
     repository.write("a.txt", "two\n")

@@ -46,7 +46,7 @@ def repository(folder: Path) -> Path:
 @pytest.fixture
 def agent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent on this machine that tries to read a file, and settings that allow it everything."""
-    need_jail(home)
+    need_jail()
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
     config = home / ".config" / "rebyte" / "config.toml"

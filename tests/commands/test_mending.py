@@ -23,7 +23,7 @@ NEVER = "ls | grep ^ans | xargs cat; exit 4"
 @pytest.fixture
 def repository(home: Path) -> Path:
     """A repository without a remote."""
-    need_jail(home)
+    need_jail()
     return with_answer(home / "repository")
 
 

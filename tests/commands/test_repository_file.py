@@ -20,7 +20,7 @@ CHECK = """check = "sh tests/run.sh"\nprotect = ["tests"]\n"""
 @pytest.fixture
 def repository(home: Path) -> Path:
     """A repository that says how to check the work."""
-    need_jail(home)
+    need_jail()
     folder = with_answer(home / "repository")
     (folder / "tests").mkdir()
     (folder / "tests/run.sh").write_text("grep -q right answer.txt || { echo wrong; exit 3; }\n")

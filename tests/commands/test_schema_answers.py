@@ -114,7 +114,7 @@ def test_result(local: Local, schema: Callable[..., str]) -> None:
 @pytest.mark.slow
 def test_with_a_check(inside_local: Local, home: Path, schema: Callable[..., str]) -> None:
     """Both count, and one follow-up tells of both."""
-    need_jail(home)
+    need_jail()
     repository = with_answer(home / "repository")
 
     def local(*words: str, **options: Any) -> Done:

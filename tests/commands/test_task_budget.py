@@ -29,7 +29,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingModel]:
 @pytest.fixture
 def asking(home: Path, local_inside: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command, with an agent `mine` that runs its prompt; `ask()` there asks the model."""
-    need_jail(home)
+    need_jail()
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     configure(home)
     return local_inside

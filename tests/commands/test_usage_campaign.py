@@ -147,7 +147,7 @@ def model(plans: dict[str, PlannedRun], monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.fixture
 def run(home: Path, local_inside: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command, with an agent for each API."""
-    need_jail(home)
+    need_jail()
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
     program = home / "agent.py"

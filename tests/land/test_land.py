@@ -130,7 +130,7 @@ def test_tasks_are_added_at_the_end_and_a_branch_that_moved_is_refused(
 @pytest.mark.slow
 def test_what_merges_but_does_not_pass_the_check(bench: LandBench, land: Run, home: Path) -> None:
     """Two patches that git merges, of which the second makes the number wrong."""
-    need_jail(home)
+    need_jail()
     tasks = bench.create("tally 1", "add x", "tally 2", "count 3")
     words = ("--check", BUILD, "--report", "b.md")
     left = land(*tasks, "--branch", "a", "--rerun", "0", *words, *PUSH)
@@ -150,7 +150,7 @@ def test_a_task_cannot_weaken_the_check_of_the_next(
     bench: LandBench, land: Run, home: Path
 ) -> None:
     """Every task is checked with the protected files that the branch began with."""
-    need_jail(home)
+    need_jail()
     tasks = bench.create("weaken", "tally 1", "tally 2")
     words = ("--rerun", "0", "--check", BUILD, "--report", "b.md", "-o", "jsonl")
     done = land(*tasks, "--branch", "b", *words)

@@ -18,7 +18,7 @@ COUNT = "number=$(cut -d' ' -f1 total); echo $((number + 1)) by {0} > total; ech
 @pytest.fixture
 def local(home: Path, inside: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository, and an agent `mine` that runs its prompt as a script."""
-    need_jail(home)
+    need_jail()
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     introduce(home)
     script_agent.install(home)

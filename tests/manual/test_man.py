@@ -312,7 +312,7 @@ rebyte create "Change it [[write=a.py:changed]] [[run=0]]" -g . --wait -q > /dev
 def test_blocks_about_repositories_and_questions_run(name: str, home: Path) -> None:
     """As `test_the_examples_run`, each in a repository with a task that changed it."""
     need_tool("jq")
-    need_jail(home)
+    need_jail()
     for number, block in enumerate(blocks(written(name))):
         script = block
         for words, steered in STEERED.items():
@@ -350,7 +350,7 @@ cat "$(dirname "$0")/${0##*/}.jsonl"
 @pytest.mark.slow
 def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in its own repository, with recordings in place of the agents, in a jail."""
-    need_jail(home)
+    need_jail()
     need_tool("jq")
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     programs = home / "agents"

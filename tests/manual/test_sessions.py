@@ -68,7 +68,7 @@ def test_every_command_prints_what_it_says(
     document: Path, recorded: Mapping[Any, Future[list[tuple[str, str]]]], tmp_path: Path
 ) -> None:
     if document == WORKFLOW:  # its agent is a program of the user's
-        need_jail(tmp_path)
+        need_jail()
     found = recorded[document].result()
     assert len(found) > 4
     for said, happened in found:

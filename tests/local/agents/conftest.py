@@ -37,7 +37,7 @@ def user_home(
 @pytest.fixture
 def bench(tmp_path: Path, user_home: Path) -> Iterator[Bench]:
     """Runs with a jail."""
-    need_jail(tmp_path)
+    need_jail()
     bench = Bench(tmp_path / "state")
     yield bench
     bench.store.close()

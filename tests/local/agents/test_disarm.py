@@ -635,7 +635,7 @@ def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, ki
 
 @pytest.mark.slow
 def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> None:
-    need_jail(tmp_path)
+    need_jail()
     state = tmp_path / "state"
     inside = f"touch /code/ran-inside; touch {trap.mark}; true"
     (trap.code / ".git/config").write_text("")

@@ -68,7 +68,7 @@ class Hostile:
 
 @pytest.fixture
 def hostile(bench: Bench, tmp_path: Path, user_home: Path) -> Hostile:
-    need_jail(tmp_path)
+    need_jail()
     return Hostile(bench, tmp_path)
 
 

@@ -56,7 +56,7 @@ print(open("/dev/null", "w").write("x"), open("/dev/zero", "rb").read(1))
 
 def test_modes_and_times_of_the_machine_stay(tmp_path: Path) -> None:
     """As root, who owns the devices and all of /proc, which is the same in every namespace."""
-    need_jail(tmp_path)
+    need_jail()
     for name in ("code", "home"):
         (tmp_path / name).mkdir()
     files = [entry.path for entry in os.scandir("/proc") if entry.is_file(follow_symlinks=False)]
@@ -244,5 +244,5 @@ def test_an_old_bubblewrap_is_enough(bench: Bench, tmp_path: Path, user_home: Pa
     script(tmp_path / "old", "bwrap", text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{tmp_path}/old:{os.environ['PATH']}")
-        need_jail(tmp_path)
+        need_jail()
         assert bench.run(["echo", "hello"]).answer == "hello"

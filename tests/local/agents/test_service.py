@@ -98,7 +98,7 @@ Starter = Callable[..., contextlib.AbstractContextManager[Machine]]
 @pytest.fixture
 def start(tmp_path: Path, user_home: Path) -> Starter:
     """Start a service with the agents of `CONFIG`."""
-    need_jail(tmp_path)
+    need_jail()
 
     @contextlib.contextmanager
     def started(config: str = CONFIG, **options: Any) -> Iterator[Machine]:
