@@ -118,7 +118,8 @@ class Api:
             is_page = not _is_api(request.path) and request.method != "POST"
             if is_page and request.method == "GET" and "key" in request.args:
                 return pages.enter(self._context, request)
-            gate.recover(self._context.store, arguments.get("task_id"))
+            if request.method != "POST" or arguments:  # a create asks nothing about other runs
+                gate.recover(self._context.store, arguments.get("task_id"))
             answer: HttpResponse = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
             if is_page:

@@ -1,17 +1,19 @@
-"""A clock that cannot be set: how long this machine has been up, and which boot that was."""
+"""A clock that cannot be set: how long this machine has been up, and which boot that was.
+
+Every run that waits for its turn has a process that imports this (see local/agents/turn.py), so it
+imports only what Python has loaded anyway.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
-from functools import cache
-from pathlib import Path
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_NAMESPACE, _OFFSETS = Path("/proc/self/ns/time"), Path("/proc/self/timens_offsets")
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_NAMESPACE, _OFFSETS = "/proc/self/ns/time", "/proc/self/timens_offsets"
 _FIRST_NAMESPACE = "time:[4026531834]"  # that of the machine itself, on every Linux
+_made_up = f"pid{os.urandom(6).hex()}"
 
 
 def since_boot() -> float:
@@ -25,30 +27,35 @@ def since_boot() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-@cache
+def boot() -> str:
+    """The kernel's own id of the current boot (Linux); empty where there is none."""
+    return kernel_text(_BOOT_ID).strip()
+
+
 def boot_id() -> str:
     """A name for the current boot: values of `since_boot` compare only under the same name.
 
     Where the system has no such name, this process makes one up, so that no later process can
     mistake another boot for this one. Each time namespace counts from another time.
     """
-    try:
-        name = _BOOT_ID.read_text().strip().replace("-", "")[:16]
-    except OSError:
-        name = ""
+    name = boot().replace("-", "")[:16]
     try:
         namespace = os.readlink(_NAMESPACE)
     except OSError:  # an old kernel, or another system
         namespace = _FIRST_NAMESPACE
     if name and namespace != _FIRST_NAMESPACE:
-        try:
-            # The number of a namespace is given to another one when it has ended.
-            offsets = _OFFSETS.read_text()
-        except OSError:
-            return _made_up()
-        name = "/".join([name, *re.findall(r"-?\d+", f"{namespace} {offsets}")])
-    return name or _made_up()
+        import re
+
+        # The number of a namespace is given to another one when it has ended.
+        offsets = kernel_text(_OFFSETS)
+        name = "/".join([name, *re.findall(r"-?\d+", f"{namespace} {offsets}")]) if offsets else ""
+    return name or _made_up
 
 
-def _made_up() -> str:
-    return f"pid{os.urandom(6).hex()}"
+def kernel_text(path: str) -> str:
+    """What the kernel tells in a file of /proc; empty where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

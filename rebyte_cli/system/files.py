@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from ..errors import BadUsage, NotFound, RebyteError
+from .locks import flock
 from .permissions import private_folder
 
 T = TypeVar("T")
@@ -252,13 +253,10 @@ def flocked(
     """
     if sys.platform == "win32":
         raise OSError("Windows locks no folders")
-    import fcntl
-
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
-        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        fcntl.flock(descriptor, how | (0 if wait else fcntl.LOCK_NB))
+        flock(descriptor, shared=shared, wait=wait)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -276,6 +274,4 @@ def lock(handle: int, *, at: int = 0) -> None:
         os.lseek(handle, at, os.SEEK_SET)
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
     else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(handle, wait=False)

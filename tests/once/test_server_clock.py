@@ -178,26 +178,23 @@ def test_a_time_namespace_has_boots_of_its_own(
 ) -> None:
     from rebyte_cli.system import clock
 
-    def name() -> str:
-        return clock.boot_id.__wrapped__()
-
     (tmp_path / "boot").write_text("0123abcd-4567-89ab-cdef-000000000000\n")
     (tmp_path / "offsets").write_text("monotonic 0 0\nboottime 604800 0\n")
     monkeypatch.setattr(clock, "_BOOT_ID", tmp_path / "boot")
     monkeypatch.setattr(clock, "_OFFSETS", tmp_path / "offsets")
     monkeypatch.setattr(clock, "_NAMESPACE", tmp_path / "missing")
-    assert name() == "0123abcd456789ab"
+    assert clock.boot_id() == "0123abcd456789ab"
     monkeypatch.setattr(clock, "_NAMESPACE", tmp_path / "ns")
     (tmp_path / "ns").symlink_to("time:[4026531834]")
-    assert name() == "0123abcd456789ab"
+    assert clock.boot_id() == "0123abcd456789ab"
     (tmp_path / "ns").unlink()
     (tmp_path / "ns").symlink_to("time:[4026532999]")
-    first = name()
+    first = clock.boot_id()
     assert first.startswith("0123abcd456789ab/")
     (tmp_path / "offsets").write_text("monotonic 0 0\nboottime 0 0\n")
-    assert name() not in (first, "0123abcd456789ab")
+    assert clock.boot_id() not in (first, "0123abcd456789ab")
     (tmp_path / "offsets").unlink()
-    assert name() != name()
+    assert clock.boot_id().startswith("pid")
 
 
 def test_a_timestamp_ages_from_the_first_search_on(clocks: Clocks) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import os
 import time
 
-from .process_identity import boot
+from ...system.clock import boot, since_boot
+from ...system.locks import flock
 
 FOLDER = "limits"
 LONGEST_SLEEP = 5.0
@@ -55,7 +56,7 @@ class AccountLimit:
         resumes, seconds, its_boot, deadline = known
         this_boot = boot()
         if this_boot and this_boot == its_boot:
-            return deadline - _uptime()
+            return deadline - since_boot()
         left = min(resumes / 1000 - time.time(), seconds)
         if this_boot:
             self._write(resumes, left)  # a clock that is set later changes nothing any more
@@ -65,14 +66,12 @@ class AccountLimit:
         """Return when the account can be used: the lock of the run that tries it, or None if it is
         known that requests pass.
         """
-        import fcntl
-
         while (left := self.seconds_left()) is not None:
             if left > 0:
                 time.sleep(min(left, LONGEST_SLEEP))
                 continue
             probe = os.open(f"{self._file}.probe", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(probe, fcntl.LOCK_EX)  # until the one that tries knows
+            flock(probe)  # until the one that tries knows
             left = self.seconds_left()
             if left is not None and left <= 0:
                 return probe
@@ -92,13 +91,7 @@ class AccountLimit:
     def _write(self, resumes: int, seconds: float) -> None:
         aside = f"{self._file}.{os.getpid()}"
         with open(aside, "w", encoding="ascii") as file:
-            file.write(f"{resumes} {seconds} {boot()} {_uptime() + seconds}")
+            file.write(f"{resumes} {seconds} {boot()} {since_boot() + seconds}")
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, self._file)
-
-
-def _uptime() -> float:
-    """Seconds since the boot, those that the machine slept included."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...system import process_identity
 from ..ballast import full_disk
 from ..http import Refusal
 from ..store import Store
@@ -17,7 +18,6 @@ from . import (
     config,
     edge,
     jail,
-    process_identity,
     programs,
     relay,
     runs,

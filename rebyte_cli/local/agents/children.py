@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
+
+from ...system.clock import since_boot
 
 
 def has_new(pid: int, seconds: float) -> bool:
@@ -13,7 +14,7 @@ def has_new(pid: int, seconds: float) -> bool:
     if sys.platform != "linux":
         return False
     parents: dict[int, int] = {}
-    since = (time.clock_gettime(time.CLOCK_BOOTTIME) - seconds) * os.sysconf("SC_CLK_TCK")
+    since = (since_boot() - seconds) * os.sysconf("SC_CLK_TCK")
     new = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

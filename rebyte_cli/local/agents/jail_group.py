@@ -21,9 +21,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ...system.files import flocked
+from ...system import process_identity
+from ...system.locks import flock, is_locked
 from ...system.process_group import ProcessGroup
-from . import children, process_identity
+from . import children
 from .edge import Edge
 from .jail import Confinement
 
@@ -58,8 +59,6 @@ class JailGroup(ProcessGroup):
         if not confinement.jailed:
             super().__init__(line, passed=passed, **options)
             return
-        import fcntl
-
         passed += () if edge is None else edge.passed
 
         folder = confinement.code.outside.parent / FOLDER
@@ -74,7 +73,7 @@ class JailGroup(ProcessGroup):
             try:
                 descriptor, name = tempfile.mkstemp(dir=folder)
                 self._lock, self._record = os.fdopen(descriptor, "wb", buffering=0), Path(name)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                flock(descriptor)
                 self._known = self._first(told)
                 self._lock.write(self._known.encode())
                 os.write(gate, b".")
@@ -139,14 +138,12 @@ def end_rest(workspace: Path, *, wait: bool = False) -> None:
     With `wait`, wait for those that one does: it may be dying. Raises OSError when something cannot
     be killed.
     """
-    import fcntl
-
     stuck = None
     for record in (workspace / FOLDER).glob("*"):
         with suppress(FileNotFoundError), record.open() as file:
             try:
                 # Shared, so that two who look at the same moment do not wait for each other.
-                fcntl.flock(file, fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB))
+                flock(file.fileno(), shared=True, wait=wait)
             except BlockingIOError:
                 continue
             if first := file.read():  # otherwise the jail is only being made
@@ -165,13 +162,8 @@ def wait_for_rest(workspace: Path, seconds: float) -> None:
     """
     deadline = time.monotonic() + seconds
     for record in (workspace / FOLDER).glob("*"):
-        with suppress(OSError):
-            while time.monotonic() < deadline:
-                try:
-                    with flocked(record, shared=True, wait=False):
-                        break
-                except BlockingIOError:
-                    time.sleep(LOOK_SECONDS)
+        while is_locked(record) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
 
 
 def _end(record: Path, first: str) -> None:

@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...system import process_identity
 from ...system.files import flocked
+from ...system.locks import flock, is_locked
 from ...system.permissions import make_folder
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ..store import Store
-from . import launcher, process_identity, run_limit, run_meter, spawn, spool
+from . import launcher, run_limit, run_meter, spawn, spool
 from .account_limit import AccountLimit
 from .workspace_folder import Workspace
 
@@ -107,6 +109,8 @@ def recover(store: Store, task: str | None = None) -> None:
     with store.read() as db:
         found = unended(db, "task", task) if task else unended(db)
     for run in found:
+        if is_held(store.folder, run):  # as most are; much faster than `claimed`
+            continue
         with claimed(store.folder, run) as lock:
             if lock is not None and not revive(store, run, lock):
                 _bury(store, run, lock)
@@ -332,12 +336,10 @@ def used_before(db: sqlite3.Connection, prompt: str, session: str) -> dict[str, 
 
 def lock_new(state_dir: Path, workspace: str, prompt: str) -> int:
     """Make the folder of a new run and take its lock; the descriptor that holds it."""
-    import fcntl
-
     folder = Workspace(state_dir, workspace).run_folder(prompt)
     make_folder(folder)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    flock(descriptor)
     return descriptor
 
 
@@ -361,18 +363,7 @@ def say(lock: int, text: str) -> None:
 
 def is_held(state_dir: Path, run: RunRecord) -> bool:
     """Whether a supervisor (or the process that starts it) holds the run's lock."""
-    return _is_locked(_lock_file(state_dir, run))
-
-
-def _is_locked(file: Path) -> bool:
-    try:
-        # Shared, so that two who look at the same moment do not take each other for the holder.
-        with flocked(file, shared=True, wait=False):
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+    return is_locked(_lock_file(state_dir, run))
 
 
 @contextlib.contextmanager
@@ -443,7 +434,8 @@ def wait_for_results(state_dir: Path, run: RunRecord) -> None:
 
 
 def _lock_file(state_dir: Path, run: RunRecord) -> Path:
-    return Workspace(state_dir, run.workspace).run_folder(run.prompt) / LOCK
+    # Of a thousand runs that wait, each is looked for: in one step, as `Workspace.run_folder`.
+    return state_dir.joinpath("workspaces", run.workspace, "runs", run.prompt, LOCK)
 
 
 def _content(lock: Path) -> str:
@@ -552,7 +544,7 @@ def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = ti
     """Whether an agent works in the workspace, or is about to; its results are waited for."""
     give_up = time.monotonic() + COLLECT_SECONDS
     for lock in Workspace(state_dir, workspace).folder.glob(f"runs/*/{LOCK}"):
-        while _is_locked(lock):
+        while is_locked(lock):
             if _content(lock) != AGENT_IS_GONE or time.monotonic() > give_up:
                 return True
             sleep(0.05)

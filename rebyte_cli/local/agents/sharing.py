@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+from ...system.locks import flock, unlock
 from ...system.process_group import ProcessGroup
 
 VISITORS = "visitors"  # the file whose lock they share; that of the folder is the turn
@@ -27,16 +28,14 @@ def alone(folder: Path, waits: Callable[[], object]) -> Iterator[None]:
     """Have the folder to oneself. `waits` is called if there are visitors, before they are waited
     for. Raises OSError, for example when the folder is missing.
     """
-    import fcntl  # not on Windows
-
     turn, visitors = _opened(folder)
     try:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+        flock(turn)
         try:
-            fcntl.flock(visitors, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(visitors, wait=False)
         except BlockingIOError:
             waits()
-            fcntl.flock(visitors, fcntl.LOCK_EX)
+            flock(visitors)
         yield
     finally:
         os.close(visitors)
@@ -48,14 +47,12 @@ class Visit:
 
     def __init__(self, folder: Path) -> None:
         """Come in. Raises OSError, for example when the folder is missing."""
-        import fcntl
-
         self._turn, self._visitors = _opened(folder)
         self._over = Event()
         self.was_ended = False
-        fcntl.flock(self._turn, fcntl.LOCK_SH)
-        fcntl.flock(self._visitors, fcntl.LOCK_SH)
-        fcntl.flock(self._turn, fcntl.LOCK_UN)
+        flock(self._turn, shared=True)
+        flock(self._visitors, shared=True)
+        unlock(self._turn)
 
     def __enter__(self) -> Visit:
         return self
@@ -79,21 +76,19 @@ class Visit:
             watch.join()
 
     def _watch(self, group: ProcessGroup) -> None:
-        import fcntl
-
         waits_since = None
         while not self._over.wait(LOOK_SECONDS):
             try:
-                fcntl.flock(self._turn, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                flock(self._turn, shared=True, wait=False)
             except BlockingIOError:
                 waits_since = waits_since or time.monotonic()
                 if time.monotonic() < waits_since + PATIENCE_SECONDS:
                     continue
                 self.was_ended = True
                 group.end()
-                fcntl.flock(self._visitors, fcntl.LOCK_UN)
+                unlock(self._visitors)
                 return
-            fcntl.flock(self._turn, fcntl.LOCK_UN)
+            unlock(self._turn)
             waits_since = None
 
 

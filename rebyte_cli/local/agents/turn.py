@@ -11,8 +11,9 @@ import os
 import sys
 import time
 
+from ...system.locks import flock
+from ...system.process_identity import identity
 from .account_limit import AccountLimit
-from .process_identity import identity
 
 SLOT_LOOK_SECONDS = 0.1
 
@@ -50,13 +51,11 @@ def main() -> None:
 
 def _wait_for(lock_file: str) -> None:
     """Wait until the lock of another run is free."""
-    import fcntl
-
     try:
         descriptor = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    flock(descriptor, shared=True)
     os.close(descriptor)
 
 
@@ -66,11 +65,9 @@ def _take_slot(folder: str, count: int) -> int:
     It is held until this process ends, so that at any moment no more runs than slots count as
     running.
     """
-    import fcntl
-
     os.makedirs(folder, mode=0o700, exist_ok=True)
     queue = os.open(f"{folder}/queue", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(queue, fcntl.LOCK_EX)
+    flock(queue)
     while (slot := _free_slot(folder, count)) is None:
         time.sleep(SLOT_LOOK_SECONDS)
     os.close(queue)
@@ -79,13 +76,11 @@ def _take_slot(folder: str, count: int) -> int:
 
 def _free_slot(folder: str, count: int) -> int | None:
     """A slot that was free, and that this process holds now."""
-    import fcntl
-
     for number in range(count):
         path = f"{folder}/{number}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(descriptor, wait=False)
         except BlockingIOError:
             os.close(descriptor)
         else:

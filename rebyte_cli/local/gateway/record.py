@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...system.locks import flock
+
 FILE = "network.jsonl"  # in the folder of a run
 # The option that would let a request pass which was refused because nothing of the budget is left.
 BUDGET = "--budget"
@@ -88,9 +90,7 @@ class RequestRecord:
         """
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_SH)
+            flock(self._file, shared=True)
         self._lock = threading.Lock()
         self._refusals = Counter[str]()  # by kind
 

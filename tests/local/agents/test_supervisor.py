@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import changes, process_identity, runs
+from rebyte_cli.local.agents import changes, runs
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
 from rebyte_cli.local.agents.gemini import Gemini
 from rebyte_cli.local.agents.opencode import OpenCode
+from rebyte_cli.system import process_identity
 from rebyte_cli.system.git import GitFailed
 from tests.servers import Line, RawServer
 from tests.waiting import eventually

@@ -1,9 +1,11 @@
 """Which process a number means, also after a reboot.
 
-turn.py imports this in every waiting process, so it imports only what Python has loaded anyway.
+As clock.py, it imports only what Python has loaded anyway.
 """
 
 from __future__ import annotations
+
+from .clock import boot, kernel_text
 
 
 def identity(pid: int) -> str:
@@ -22,23 +24,10 @@ def find(known: str) -> int | None:
     return int(number)
 
 
-def boot() -> str:
-    """The id of this boot (Linux); empty where there is none."""
-    return _read("/proc/sys/kernel/random/boot_id").strip()
-
-
 def _started(pid: int) -> str:
     """When the process started, in the kernel's own count; empty if it is dead."""
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    fields = kernel_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     # One whose first thread has ended is a zombie, too, but has more than one thread.
     if len(fields) < 20 or (fields[0] in "ZX" and int(fields[17]) < 2):
         return ""
     return fields[19]
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
