@@ -401,3 +401,50 @@ def test_commands_in_messages_are_data() -> None:
                 if re.search("`rebyte (?!--help|completion)", text):
                     found.append(f"{module}:{node.lineno}: {text[:60]}")
     assert found == []
+
+
+# What only `system/` does, and who else does it: why.
+RENAMES = {
+    "api.whole_file": "in a folder that it holds open, by descriptor; from a nameless file",
+    "local.agents.account_limit": "imported by turn.py, where pathlib is too much",
+    "local.agents.agent_files": "in a folder that an agent writes to, by descriptor",
+    "local.agents.changes": "takes over what git wrote in the sandbox",
+    "local.agents.disarm": "sets a file of an agent's aside, by descriptor",
+    "local.agents.lenders": "folders",
+    "local.agents.setup_cache": "folders",
+    "local.agents.skills": "folders",
+    "local.agents.sweep": "folders",
+    "local.agents.workspace_folder": "folders",
+    "tasks.check_tree": "moves what was unpacked into its place",
+}
+
+
+def test_files_are_replaced_and_locked_in_one_place() -> None:
+    """`system/files.py` and `system/locks.py`: a crash leaves a file whole, a lock excludes."""
+    calls = [
+        (module, ast.unparse(node.func), node)
+        for module in MODULES
+        if package_of(module) != "system"
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    assert [module for module, name, _ in calls if name in ("fcntl.flock", "fcntl.lockf")] == []
+    renaming = {
+        module
+        for module, name, node in calls
+        if name in ("os.replace", "os.rename", "os.link")
+        or name.endswith(".rename")
+        # `Path.replace`; that of a text takes two arguments, that of a mask masks a text.
+        or (name.endswith(".replace") and len(node.args) == 1 and name.split(".")[-2] != "_mask")
+    }
+    assert renaming - {"local.gateway.secret_mask"} == RENAMES.keys()
+
+
+def test_the_boot_is_known_in_one_place() -> None:
+    """`system/clock.py`: its id, and the clock that counts from it."""
+    found = {
+        module
+        for module, path in MODULES.items()
+        if re.search("/random/boot_id|CLOCK_BOOTTIME", path.read_text(encoding="utf-8"))
+    }
+    assert found == {"system.clock"}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..errors import RebyteError
 from ..system import sqlite
-from ..system.files import locked, sync_folder
+from ..system.files import locked, put_new, sync_folder
 from ..system.permissions import LOCK_NAME, UnsafeFile, check_private, private_folder
 
 T = TypeVar("T")
@@ -299,12 +299,7 @@ class Database:
             return
         # What an earlier file left beside it would be read as a part of the new one.
         _remove(*_side_files(self.path))
-        try:
-            os.link(new, self.path)
-        except FileExistsError:
-            return
-        except OSError:  # a file system without hard links
-            os.replace(new, self.path)
+        put_new(new, self.path)
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         version = sqlite.version(connection)

@@ -60,21 +60,37 @@ def _write(path: Path, data: bytes, *, created: int = 0o600, mode: int | None = 
 
 
 @contextmanager
-def replacing(target: Path, mode: int = SHARED) -> Iterator[BinaryIO]:
+def replacing(target: Path, mode: int = SHARED, *, keep: bool = False) -> Iterator[BinaryIO]:
     """A new, hidden file beside `target`, which it replaces when the block ends without an error.
 
-    `mode` less the umask, which the system takes off: reading it would change it for a moment, for
-    every thread. Raises OSError.
+    With `keep`, a file that has appeared there meanwhile stays. `mode` less the umask, which the
+    system takes off: reading it would change it for a moment, for every thread. Raises OSError.
     """
     path = target.with_name(f".{target.name[:100]}.{os.urandom(6).hex()}")
     try:
         with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
-        replace(path, target)
-    except BaseException:
+        if keep:
+            put_new(path, target)
+        else:
+            replace(path, target)
+    finally:
         with suppress(OSError):
             path.unlink()
-        raise
+
+
+def put_new(source: Path, target: Path) -> None:
+    """Give a file another name if that is free, so that of two who do, one does. Raises OSError.
+
+    It may keep the first name as well.
+    """
+    try:
+        os.link(source, target)  # unlike a rename, it replaces nothing
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not os.path.lexists(target):
+            replace(source, target)
 
 
 def replace(source: str | Path, target: str | Path) -> None:

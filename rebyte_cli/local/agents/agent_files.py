@@ -5,6 +5,7 @@ Every step is taken from the folder before it, by its descriptor, and follows no
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 
 def folder(root: Path, relative: str) -> Path:
@@ -26,6 +28,18 @@ def write(root: Path | int, relative: str, content: bytes, *, evict: bool = True
 
     Without `evict` that raises OSError: an agent at work can grow a folder faster than it shrinks.
     """
+    _write(root, relative, io.BytesIO(content), 0o600, evict=evict)
+
+
+def copy(source: Path, root: Path, relative: str) -> None:
+    """Copy a file of ours below `root` as `write` does, but for everyone to read."""
+    with source.open("rb") as content:
+        _write(root, relative, content, 0o444)
+
+
+def _write(
+    root: Path | int, relative: str, content: BinaryIO, mode: int, *, evict: bool = True
+) -> None:
     path = PurePosixPath(relative)
     partial = f".{path.name}.new"
     with _opened(root, path.parent, make=True) as here:
@@ -35,8 +49,8 @@ def write(root: Path | int, relative: str, content: bytes, *, evict: bool = True
             with suppress(FileNotFoundError):
                 os.unlink(partial, dir_fd=here)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(partial, flags, 0o600, dir_fd=here), "wb") as file:
-            file.write(content)
+        with open(os.open(partial, flags, mode, dir_fd=here), "wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
         try:
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
         except IsADirectoryError:
@@ -45,18 +59,6 @@ def write(root: Path | int, relative: str, content: bytes, *, evict: bool = True
                 raise
             _remove_tree(path.name, here)
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
-
-
-def copy(source: Path, root: Path, relative: str) -> None:
-    """Copy a file of ours below `root`, all or nothing. Raises OSError."""
-    path = PurePosixPath(relative)
-    with source.open("rb") as content, _opened(root, path.parent, make=True) as here:
-        partial = f".{path.name}.new"
-        _remove(partial, here)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(partial, flags, 0o444, dir_fd=here), "wb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-        os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
 
 
 def read(root: Path | int, relative: str, most: int) -> bytes | None:

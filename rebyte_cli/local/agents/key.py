@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 
+from ...system.files import replacing
 from ...system.permissions import make_folder
 from ..store import SCHEMA_VERSION
 
@@ -88,24 +89,15 @@ class AgentPermission:
 def machine_key(state_dir: Path) -> str:
     """Read the key of this state folder; it is made on first use. Raises OSError."""
     path = state_dir / KEY_FILE
-    found = _read(path)
-    if found is not None:
-        return found
-    make_folder(state_dir)
-    partial = state_dir / f".{KEY_FILE}.{os.urandom(8).hex()}"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{PREFIX}{os.urandom(KEY_BYTES).hex()}\n")
-        file.flush()
-        os.fsync(descriptor)
-    try:
-        # Of two processes that make it at the same moment, one does: a link replaces nothing.
-        os.link(partial, path)
-    except FileExistsError:
-        if _read(path) is None:
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Of two processes that make it at the same moment, one does; then, what is no key is replaced.
+    for keep in (True, False):
+        if (found := _read(path)) is not None:
+            return found
+        make_folder(state_dir)
+        with replacing(path, 0o600, keep=keep) as file:
+            file.write(f"{PREFIX}{os.urandom(KEY_BYTES).hex()}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
     return path.read_text(encoding="ascii").strip()
 
 

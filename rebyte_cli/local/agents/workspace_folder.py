@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...system import git
+from ...system.files import replacing
 from ...system.git import GitFailed
 from ...system.permissions import make_folder
 from . import agent_files, lenders, skills
@@ -296,10 +297,8 @@ class Workspace:
         target = self.code / name
         if target.exists() and not target.is_symlink() and target.is_dir():
             raise GitFailed(f"/code/{name} is a folder: the uploaded file has no place")
-        partial = self.code / f".{upload.name}.part"
-        partial.unlink(missing_ok=True)
-        shutil.copyfile(upload.path, partial, follow_symlinks=False)
-        os.replace(partial, target)
+        with upload.path.open("rb") as content, replacing(target) as file:
+            shutil.copyfileobj(content, file)
         self.exclude(name)
         return name
 
