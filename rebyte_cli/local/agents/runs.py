@@ -434,7 +434,7 @@ def wait_for_results(state_dir: Path, run: RunRecord) -> None:
 
 
 def _lock_file(state_dir: Path, run: RunRecord) -> Path:
-    # Of a thousand runs that wait, each is looked for: in one step, as `Workspace.run_folder`.
+    # As `Workspace.run_folder`, in one step: a thousand runs may wait, and each is asked about.
     return state_dir.joinpath("workspaces", run.workspace, "runs", run.prompt, LOCK)
 
 
