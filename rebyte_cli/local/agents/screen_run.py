@@ -7,10 +7,11 @@ import signal
 from functools import partial
 from pathlib import Path
 
+from ...system import process_identity
 from ..http import Refusal
 from ..store import Store
 from ..task_store import add_prompt
-from . import process_identity, relay, runs, supervisor
+from . import relay, runs, supervisor
 from .adapter import Adapter, Invocation, Outcome, Parser, end_of_process
 from .by_hand import busy, last_run
 from .launch import Launcher, earlier_options
