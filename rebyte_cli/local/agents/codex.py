@@ -316,8 +316,10 @@ def _plain_provider(settings: Mapping[str, Any], own: object, *, is_login: bool)
 
 def _rest(invocation: Invocation) -> list[str]:
     # codex's own sandbox needs namespaces, which the jail does not give. Apps of a ChatGPT account
-    # are on a host that is not the model's.
-    words = ["-c", "features.plugins=false", "-c", "features.apps=false"]
+    # are on a host that is not the model's. A skill of the repository may name MCP servers, which
+    # codex can add to its settings when a prompt says the skill's name.
+    off = ("plugins", "apps", "skill_mcp_dependency_install")
+    words = [word for name in off for word in ("-c", f"features.{name}=false")]
     words.append("--dangerously-bypass-approvals-and-sandbox")
     words += ["-m", invocation.model] if invocation.model else []
     return [*words, invocation.session] if invocation.session else words
