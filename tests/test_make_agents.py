@@ -17,4 +17,4 @@ def test_without_npm(tmp_path: Path, ci: str, status: int, word: str) -> None:
     (tmp_path / "git").symlink_to(git)
     done = run_with_tools(tmp_path, "tests.agents", ci=ci)
     assert done.returncode == status
-    assert done.stderr == f"make agents: {word}, not installed: npm, node, bwrap\n"
+    assert done.stderr == f"make agents: {word}, not installed: npm, node, bwrap, strace\n"

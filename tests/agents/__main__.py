@@ -16,7 +16,7 @@ from .install import BIN, CACHE, HERE, install
 from .offline import go_offline
 
 ROOT = HERE.parent.parent
-PROGRAMS = ("npm", "node", "git", "bwrap")
+PROGRAMS = ("npm", "node", "git", "bwrap", "strace")
 BWRAP = ("bwrap", "--unshare-user", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
 
 
