@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import RebyteError
-from .state import Report
+from .state import Emit
 
 if TYPE_CHECKING:
     from ..tasks.answer_schema import AnswerSchema
@@ -62,9 +62,9 @@ class LineChecks(Protocol):
 class CheckPool:
     """Carries out jobs, a few at a time, and reports each: "checked", "mended" or "unmended"."""
 
-    def __init__(self, checks: LineChecks, report: Report) -> None:
+    def __init__(self, checks: LineChecks, emit: Emit) -> None:
         self._checks = checks
-        self._report = report
+        self._emit = emit
         self._jobs: SimpleQueue[CheckJob | MendJob | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
@@ -84,7 +84,7 @@ class CheckPool:
             except RuntimeError:
                 if not self._threads:
                     error = RebyteError("cannot start a thread", code="out_of_memory")
-                    self._report("fatal", None, error)
+                    self._emit("fatal", None, error)
             else:
                 self._threads.append(thread)
         self._jobs.put(job)
@@ -106,15 +106,15 @@ class CheckPool:
                 self._carry_out(job)
             except RebyteError as error:
                 is_check = isinstance(job, CheckJob)
-                self._report("uncheckable" if is_check else "unmended", job.line, error)
+                self._emit("uncheckable" if is_check else "unmended", job.line, error)
             except Exception as error:  # a bug of ours must not look like a batch that hangs
-                self._report("crash", None, error)
+                self._emit("crash", None, error)
                 return
 
     def _carry_out(self, job: CheckJob | MendJob) -> None:
         if isinstance(job, MendJob):
-            self._report("mended", job.line, self._checks.mend(job.task_id, job.prompt, job.key))
+            self._emit("mended", job.line, self._checks.mend(job.task_id, job.prompt, job.key))
             return
         verdict = self._checks.examine(job, self._stopped.is_set)
         if not self._stopped.is_set():
-            self._report("checked", job.line, (job.task, verdict))
+            self._emit("checked", job.line, (job.task, verdict))

@@ -17,7 +17,7 @@ from ..once.server_clock import ROOM, ServerClock, Window
 from ..system.deadline import NO_LIMIT, Deadline
 from .input import Input
 from .poller import Poller
-from .state import Report
+from .state import Emit
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -165,7 +165,7 @@ class LostLineSearch:
         return taken, history.knows(ids)
 
     def rivals(
-        self, equals: Sequence[LostRequest], settled: Sequence[LostRequest]
+        self, equals: Sequence[LostRequest], with_task: Sequence[LostRequest]
     ) -> Iterator[Rival]:
         """Other lines without a known result, other shards, and what other commands sent then.
 
@@ -173,7 +173,7 @@ class LostLineSearch:
         """
         digest = equals[0].digest
         ignored = {one.at for one in equals}
-        ignored.update(one.at for one in settled if one.digest != digest)
+        ignored.update(one.at for one in with_task if one.digest != digest)
         for number in self._ledger.unsettled:
             if self._mine[number] not in ignored:
                 yield self._rival(self._mine[number])
@@ -221,11 +221,11 @@ def _is_reachable(client: RebyteClient) -> bool:
 def search_lost(
     client: RebyteClient,
     throttle: Throttle,
-    report: Report,
+    emit: Emit,
     finder: LostLineSearch,
     search_for: float | None = None,
 ) -> Poller[LostLine]:
-    """Rounds that report ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
+    """Rounds that emit ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
 
     A line is absent when it is old enough to be sent again and several scans over `search_for`
     seconds agree that it has no task. It is unknown when `search_for` seconds in which no other
@@ -271,7 +271,7 @@ def search_lost(
                 begun.pop(at, None)
                 absences.pop(at, None)
                 told.discard(at)
-                report("found" if task is not None else "absent", at, task)
+                emit("found" if task is not None else "absent", at, task)
             elif not (
                 at in told
                 or now - begun[at] < seconds
@@ -280,10 +280,10 @@ def search_lost(
                 or finder.is_outdated(result)
             ):
                 told.add(at)
-                report("unknown", at, candidates)
+                emit("unknown", at, candidates)
             elif candidates != could_be.get(at, []):
                 could_be[at] = candidates
-                report("unsure", at, candidates)
+                emit("unsure", at, candidates)
 
     def pause(since: float, _count: int) -> float:
         # `since` counts from when a line was added, and the first search from its first scan.
@@ -291,5 +291,5 @@ def search_lost(
         soon = min(MOST_PAUSE, max(FIRST_PAUSE, since / 4))
         return soon if since < seconds or is_open else LATER
 
-    rounds: Poller[LostLine] = Poller("search", client, throttle, report, ask=ask, pause=pause)
+    rounds: Poller[LostLine] = Poller("search", client, throttle, emit, ask=ask, pause=pause)
     return rounds

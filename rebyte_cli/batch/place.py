@@ -114,7 +114,7 @@ class RunParts(NamedTuple):
     lines: LineTable
     mine: Collection[int]
     journal: Journal
-    report: Callable[[EventKind, int | None, Any, str], None]
+    emit: Callable[[EventKind, int | None, Any, str], None]
     is_pool: bool
 
 
@@ -152,8 +152,8 @@ class OpenPlace:
         """Make what works for this run; no thread starts before it has something to do."""
         self._lines, self._is_pool = parts.lines, parts.is_pool
 
-        def report(kind: EventKind, index: int | None, value: Any) -> None:
-            parts.report(kind, index, value, self.name)
+        def emit(kind: EventKind, index: int | None, value: Any) -> None:
+            parts.emit(kind, index, value, self.name)
 
         client, options, throttle = self.client, self.options, self.throttle
         self.clock = ServerClock(client)
@@ -166,7 +166,7 @@ class OpenPlace:
             parts.journal,
             self.ledger,
             throttle,
-            report,
+            emit,
             count=options.jobs,
             upload=self.upload,
             baseline=Baseline(client, self.clock, self.name if parts.is_pool else None),
@@ -175,7 +175,7 @@ class OpenPlace:
         self.watcher = watch_tasks(
             client,
             throttle,
-            report,
+            emit,
             self.place.questions if options.wait else None,
             more_to_come=lambda: bool(parts.lines.count_at(self.name, "queued", "lost")),
         )
@@ -188,10 +188,10 @@ class OpenPlace:
             created=self._answered,
             is_exact=options.is_exact,
         )
-        self.searcher = search_lost(client, throttle, report, finder, options.search_for)
-        self._probe = probe_network(client, throttle, report)
+        self.searcher = search_lost(client, throttle, emit, finder, options.search_for)
+        self._probe = probe_network(client, throttle, emit)
         checks = self.place.checks
-        self.checks = None if checks is None else CheckPool(checks, report)
+        self.checks = None if checks is None else CheckPool(checks, emit)
 
     def base(self, body: Mapping[str, Any]) -> str | None:
         """The commit that a task with this body starts from, as far as it is known here."""

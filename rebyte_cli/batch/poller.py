@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import APIError, RebyteError, TaskEnded
 from ..tasks.wait import Poll, WaitTarget
-from .state import GONE, Report
+from .state import GONE, Emit
 from .throttle import ThrottleStopped
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Poller(Generic[T]):
         name: str,
         client: RebyteClient,
         throttle: Throttle,
-        report: Report,
+        emit: Emit,
         *,
         ask: Callable[[dict[int, T]], None],
         pause: Callable[[float, int], float],
@@ -51,7 +51,7 @@ class Poller(Generic[T]):
         self._client = client
         self._throttle = throttle
         self._clock = throttle.clock
-        self._report = report
+        self._emit = emit
         self._ask = ask
         self._pause = pause
         self._between = between or self._sleep
@@ -69,7 +69,7 @@ class Poller(Generic[T]):
             try:
                 thread.start()
             except RuntimeError:
-                self._report("fatal", None, no_thread())
+                self._emit("fatal", None, no_thread())
             else:
                 self._thread = thread
 
@@ -157,13 +157,13 @@ class Poller(Generic[T]):
             try:
                 self._lost(error)
             except APIError as last:
-                self._report("fatal", None, last)
+                self._emit("fatal", None, last)
                 return False
         except RebyteError as error:  # of what connects to the service
-            self._report("fatal", None, error)
+            self._emit("fatal", None, error)
             return False
         except Exception as error:  # a bug of ours must not look like a batch that hangs
-            self._report("crash", None, error)
+            self._emit("crash", None, error)
             return False
         return True
 
@@ -173,7 +173,7 @@ def no_thread() -> RebyteError:
     return RebyteError("cannot start a thread", hint=MORE_ROOM)
 
 
-def probe_network(client: RebyteClient, throttle: Throttle, report: Report) -> Poller[None]:
+def probe_network(client: RebyteClient, throttle: Throttle, emit: Emit) -> Poller[None]:
     """A poller that asks for nothing but an answer, for as long as something was added."""
 
     def ask(_things: dict[int, None]) -> None:
@@ -184,14 +184,14 @@ def probe_network(client: RebyteClient, throttle: Throttle, report: Report) -> P
     def pause(since: float, _count: int) -> float:
         return min(30.0, max(1.0, since / 4))
 
-    poller: Poller[None] = Poller("probe", client, throttle, report, ask=ask, pause=pause)
+    poller: Poller[None] = Poller("probe", client, throttle, emit, ask=ask, pause=pause)
     return poller
 
 
 def watch_tasks(
     client: RebyteClient,
     throttle: Throttle,
-    report: Report,
+    emit: Emit,
     questions: QuestionWatcher | None = None,
     more_to_come: Callable[[], bool] = lambda: False,
 ) -> Poller[WaitTarget]:
@@ -212,7 +212,7 @@ def watch_tasks(
             seen[str(task_id)] = news
             for index, each in poller.things().items():
                 if each.task_id == task_id:
-                    report("used", index, task)
+                    emit("used", index, task)
 
     poll = Poll(client, used=used)
 
@@ -222,13 +222,13 @@ def watch_tasks(
             index = lines[target]
             poller.drop(index)
             if isinstance(outcome, TaskEnded):
-                report("ended", index, (outcome.task, outcome.reason))
+                emit("ended", index, (outcome.task, outcome.reason))
             elif not isinstance(outcome, RebyteError):
-                report("ended", index, (outcome, ""))
+                emit("ended", index, (outcome, ""))
             elif outcome.exit_status == 4:
-                report("ended", index, ({"id": target.task_id, "status": GONE}, ""))
+                emit("ended", index, ({"id": target.task_id, "status": GONE}, ""))
             else:
-                report("unreadable", index, outcome)
+                emit("unreadable", index, outcome)
 
     def pause(since: float, count: int) -> float:
         # A few new tasks may be short ones, and asking about them costs a request or two.
@@ -241,10 +241,10 @@ def watch_tasks(
         unattended = questions.pause(min(seconds, SLICE), lines, more_to_come=more_to_come())
         for task_id, error in unattended.items():
             poller.drop(lines[task_id])
-            report("unattended", lines[task_id], error)
+            emit("unattended", lines[task_id], error)
 
     between = None if questions is None else attend
     poller: Poller[WaitTarget] = Poller(
-        "watch", client, throttle, report, ask=ask, pause=pause, between=between
+        "watch", client, throttle, emit, ask=ask, pause=pause, between=between
     )
     return poller

@@ -115,7 +115,7 @@ class Runner:
 
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
         for place in places:
-            place.begin(RunParts(lines, plan.mine, journal, self._report, is_pool))
+            place.begin(RunParts(lines, plan.mine, journal, self._emit, is_pool))
             place.throttle.others_work = partial(self._others_work, place)
 
         self._chain = chains(plan, batch.lines) if is_pool else {}
@@ -131,7 +131,7 @@ class Runner:
         self._interrupted = False
         self._leave_at_once = False
 
-    def _report(self, kind: EventKind, index: int | None, value: Any, place: str) -> None:
+    def _emit(self, kind: EventKind, index: int | None, value: Any, place: str) -> None:
         """Called by any thread: something happened to a line, or to a place."""
         self._events.put(BatchEvent(kind, index, value, place))
 
@@ -653,7 +653,7 @@ class Runner:
         task = {**task, "workspaceId": task.get("workspaceId") or self._workspace_of(index)}
         record = created_record(line.number, task, found=True)
         self._note_down(record)
-        # Before the line is settled: until then an equal one could take the same task.
+        # Before the line has its task: until then an equal one could take the same task.
         self._place_of(index).ledger.claim(task["id"])
         self._lines.apply(index, record)
         place = self._place_of(index)

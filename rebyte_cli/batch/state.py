@@ -400,4 +400,4 @@ class BatchEvent(NamedTuple):
     place: str | None = None
 
 
-Report = Callable[[EventKind, int | None, Any], None]
+Emit = Callable[[EventKind, int | None, Any], None]

@@ -27,7 +27,7 @@ from ..system.deadline import Deadline
 from .input import Input, InputLine
 from .journal_format import Record
 from .poller import MORE_ROOM, no_thread
-from .state import Report, created_record, refused_record
+from .state import Emit, created_record, refused_record
 from .throttle import Throttle, ThrottleStopped
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class WorkerPool:
     """Up to `count` threads that create what `put` hands them, and report what became of it.
 
     The workers tell the ledger what they send, and what was certainly not sent; what else becomes
-    of a line, the reader of the reports does. The ledger has a task before its line is reported.
+    of a line, the reader of the events does. The ledger has a task before its line is reported.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class WorkerPool:
         journal: Journal,
         ledger: Ledger,
         throttle: Throttle,
-        report: Report,
+        emit: Emit,
         *,
         count: int,
         upload: Upload,
@@ -79,7 +79,7 @@ class WorkerPool:
         self._journal = journal
         self._ledger = ledger
         self._throttle = throttle
-        self._report = report
+        self._emit = emit
         self._count = count
         self._upload = CallOnce(upload)
         self._baseline = baseline
@@ -140,13 +140,13 @@ class WorkerPool:
                 self._throttle.admit(job)
                 self._create(job)
             except ThrottleStopped:
-                self._report("unsent", job.line, None)
+                self._emit("unsent", job.line, None)
             except RebyteError as error:  # of the journal, the key or the address
                 self._fatal(job, error)
             except MemoryError:
                 self._fatal(job, RebyteError("out of memory", hint=MORE_ROOM))
             except Exception as error:  # a bug of ours must not look like a batch that hangs
-                self._report("crash", job.line, error)
+                self._emit("crash", job.line, error)
             finally:
                 self._throttle.done(job)
 
@@ -201,7 +201,7 @@ class WorkerPool:
                 self._throttle.network_answered()
                 why = "The service turns creates away (429)"
                 self._throttle.slow_down(why, error.retry_after)
-                self._report("unsent", job.line, None)
+                self._emit("unsent", job.line, None)
             else:
                 self._refused(job, line.number, error)
         else:
@@ -212,7 +212,7 @@ class WorkerPool:
             try:
                 self._journal.append(created_record(line.number, task))
             finally:  # a task that no journal names is at least printed
-                self._report("created", job.line, (body, task, is_taken))
+                self._emit("created", job.line, (body, task, is_taken))
 
     def _note_unsent(self, line: InputLine) -> None:
         self._ledger.unsent(line.number)
@@ -230,7 +230,7 @@ class WorkerPool:
             self._count_fault()
         else:
             self._throttle.probe_lost(job)
-        self._report("lost", job.line, record)
+        self._emit("lost", job.line, record)
 
     def _refused(self, job: Job, number: int, error: RebyteError) -> None:
         """The line cannot be created as it is, or the service failed to."""
@@ -242,7 +242,7 @@ class WorkerPool:
         try:
             self._journal.append(refused_record(number, error))
         finally:
-            self._report("refused", job.line, error)
+            self._emit("refused", job.line, error)
 
     def _count_fault(self) -> None:
         """Slow down when every worker has met a fault of the service since the last success."""
@@ -257,12 +257,12 @@ class WorkerPool:
             self._fatal(job, error)
         else:
             self._throttle.network_lost(error, job)
-            self._report("unsent", job.line, None)
+            self._emit("unsent", job.line, None)
 
     def _fatal(self, job: Job, error: RebyteError) -> None:
-        # At once: by the time the report is read, others would be on their way.
+        # At once: by the time the event is read, others would be on their way.
         self._throttle.stop_creates()
-        self._report("fatal", job.line, error)
+        self._emit("fatal", job.line, error)
 
 
 class Baseline:

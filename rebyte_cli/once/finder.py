@@ -34,11 +34,11 @@ class Claims(Protocol):
         """
 
     def rivals(
-        self, equals: Sequence[LostRequest], settled: Sequence[LostRequest]
+        self, equals: Sequence[LostRequest], with_task: Sequence[LostRequest]
     ) -> Iterable[Rival]:
         """Other requests of about that time whose results are not known.
 
-        Not those of the search that have a task of their own (`settled`) and ask for something
+        Not those of the search that have a task of their own (`with_task`) and ask for something
         else.
         """
 
@@ -79,7 +79,7 @@ class Finder:
         found = self._scan(lost, limit)
         # From here on in this order: the request behind a task that was seen was written down by
         # then, and the ledger lets go of it only after the history knows the result.
-        settled = [one for one, matches in zip(lost, found, strict=True) if matches.same]
+        with_task = [one for one, matches in zip(lost, found, strict=True) if matches.same]
         groups: dict[str, list[int]] = {}
         for at, request in enumerate(lost):
             groups.setdefault(request.digest, []).append(at)
@@ -87,7 +87,7 @@ class Finder:
         for places in groups.values():
             group = [(lost[at], found[at]) for at in places]
             is_contested = any(found[at].same for at in places) and self._is_contested(
-                [request for request, _ in group], settled, limit
+                [request for request, _ in group], with_task, limit
             )
             verdicts.update(zip(places, self._judge(group, is_contested), strict=True))
         return [verdicts[at] for at in range(len(lost))]
@@ -131,11 +131,11 @@ class Finder:
     # the service is seen to show prompts of its kind as they are sent.
 
     def _is_contested(
-        self, equals: Sequence[LostRequest], settled: Sequence[LostRequest], limit: Deadline
+        self, equals: Sequence[LostRequest], with_task: Sequence[LostRequest], limit: Deadline
     ) -> bool:
         """Whether another request may have made a task that shows the prompt of these."""
         ours = equals[0].rival
-        for other in self._claims.rivals(equals, settled):
+        for other in self._claims.rivals(equals, with_task):
             if other.digest == ours.digest:
                 return True
             if self._is_whole(other) or not other.may_read_like(ours):

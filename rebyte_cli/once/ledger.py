@@ -58,7 +58,7 @@ class SentFromHere:
         """What another process has registered as its own by now; nothing else is in doubt."""
         return self._history.knows(ids), set()
 
-    def rivals(self, _equals: Any, _settled: Any) -> Iterator[Rival]:
+    def rivals(self, _equals: Any, _with_task: Any) -> Iterator[Rival]:
         """What was sent at about the same time; none if the history cannot be used."""
         own = self.own
         for other in [] if own is None else self._history.intents.rivals(own.owner, self._target):

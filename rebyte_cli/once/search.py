@@ -120,7 +120,7 @@ class Matches(NamedTuple):
     is_complete: bool
 
     @property
-    def is_settled(self) -> bool:
+    def is_final(self) -> bool:
         """Whether another scan would change nothing."""
         return len(self.same) > 1 or (len(self.same) == 1 and not self.unsure)
 

@@ -425,7 +425,7 @@ class Operation:
                     break
             matches = verdict.matches
             absence.add(None if failure else matches, began)
-            if failure is None and matches.is_complete and matches.is_settled:
+            if failure is None and matches.is_complete and matches.is_final:
                 break
             if limit.has_passed:
                 more = prove_absence and absence.is_likely and not absence.is_proven

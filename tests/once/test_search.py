@@ -704,10 +704,10 @@ def test_more_tasks_of_other_times_than_can_be_read_leave_it_open(look: Start, m
 
 def test_a_later_scan_may_settle_a_doubt() -> None:
     ours, twin, unsure = {"id": "ours"}, {"id": "twin"}, {"id": "unsure"}
-    assert Matches([ours], [], True).is_settled
-    assert Matches([ours, twin], [unsure], True).is_settled  # two are two, whatever the third is
-    assert not Matches([ours], [unsure], True).is_settled
-    assert not Matches([], [], True).is_settled
+    assert Matches([ours], [], True).is_final
+    assert Matches([ours, twin], [unsure], True).is_final  # two are two, whatever the third is
+    assert not Matches([ours], [unsure], True).is_final
+    assert not Matches([], [], True).is_final
 
 
 def test_scans_are_close_together_at_first() -> None:
