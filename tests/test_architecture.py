@@ -321,6 +321,34 @@ def test_each_module_name_means_one_thing() -> None:
         assert shared == {}
 
 
+# Words of the glossary in CONTRIBUTING.md, and where a name in the code may have them.
+WORDS = {
+    "answer": "api.client",  # in `api`; others have the answers of runs and of users
+    "report": "batch.report batch.html_report batch.results commands land",
+    "settle": "batch history once tasks.create",
+}
+
+
+def test_a_word_of_the_glossary_means_one_thing() -> None:
+    """A server gives a response; a report is a document; an intent is settled."""
+    strange = []
+    for module in MODULES:
+        for word, homes in WORDS.items():
+            here = module.startswith("api.") if word == "answer" else True
+            at_home = any(f"{module}.".startswith(f"{home}.") for home in homes.split())
+            if here and not at_home:
+                form = re.compile(rf"_*(is_)?(un)?{word}(d|ed|s)?")
+                strange += [f"{module}: {n}" for n in _names(module) if form.fullmatch(n)]
+    assert strange == []
+
+
+def _names(module: str) -> set[str]:
+    """Those of variables, attributes, arguments, functions and classes of a module."""
+    keys = ("id", "attr", "arg", "name")
+    found = (getattr(node, key, None) for node in ast.walk(tree_of(module)) for key in keys)
+    return {name for name in found if isinstance(name, str)}
+
+
 def _aliases(tree: ast.Module) -> Iterator[str]:
     """The names in CapWords that a module assigns."""
     for node in ast.walk(tree):

@@ -249,7 +249,7 @@ class Calls:
 
     def _read(self, response: Response, attempt: AttemptState, log: CallLog, read: Read[T]) -> T:
         """Read a 2xx response. Raises Refused or, for a bad body, AttemptFailed."""
-        log.answered(response)
+        log.note_head(response)
         self.has_answered = True
         if date := response.headers.get("Date"):
             self._dates = (*self._dates[1 - DATES :], (date, since_boot()))

@@ -146,7 +146,7 @@ class CallLog:
         self.body: bytes | None = None  # of the response, as it came
         self._headers: Mapping[str, str] = {}
 
-    def answered(self, response: Response) -> None:
+    def note_head(self, response: Response) -> None:
         """Note the head of a response."""
         self.status = response.status_code
         self._headers = response.headers
