@@ -23,7 +23,7 @@ from .ballast import make_room
 
 BUSY_SECONDS = 30.0
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS workspaces (id TEXT PRIMARY KEY, created INTEGER NOT NULL);
@@ -68,7 +68,7 @@ CREATE TABLE IF NOT EXISTS runs (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, prompt TEXT UNIQUE NOT NULL, task TEXT NOT NULL,
   workspace TEXT NOT NULL, agent TEXT NOT NULL, options TEXT NOT NULL, queued INTEGER NOT NULL,
   started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT, used TEXT,
-  parked INTEGER, worked INTEGER NOT NULL DEFAULT 0);
+  parked INTEGER, worked INTEGER NOT NULL DEFAULT 0, counted INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS unended ON runs (seq) WHERE ended IS NULL;
 CREATE INDEX IF NOT EXISTS runs_of_task ON runs (task, seq);
 CREATE INDEX IF NOT EXISTS runs_of_workspace ON runs (workspace, seq);
@@ -364,6 +364,10 @@ def _create(connection: sqlite3.Connection) -> None:
         # Since format 6.
         if "batch" not in _columns(connection, "tasks"):
             connection.execute("ALTER TABLE tasks ADD COLUMN batch TEXT")
+        # Since format 7: whether `used` is all that the run used.
+        if "counted" not in _columns(connection, "runs"):
+            connection.execute("ALTER TABLE runs ADD COLUMN counted INTEGER NOT NULL DEFAULT 0")
+            connection.execute("UPDATE runs SET counted = 1 WHERE ended IS NOT NULL")
         connection.execute("CREATE INDEX IF NOT EXISTS of_batch ON tasks (batch, seq)")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

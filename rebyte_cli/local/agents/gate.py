@@ -182,11 +182,13 @@ def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
         return False
     if not (context.store.folder / "workspaces" / workspace).exists():
         return False
+    from . import runs
     from .workspace_folder import Workspace
 
     with context.store.write() as db:
         canceled = end_runs(db, "workspace", workspace, context.store.now())
     stop_runs(context, canceled)
+    runs.count_use(context.store, workspace)
     Workspace(context.store.folder, workspace).remove()
     return True
 

@@ -23,8 +23,6 @@ from .workspace_folder import Workspace
 
 TASK, DAY = "task", "day"
 _RUNS_OF = {TASK: "task = ?", DAY: "started >= ?", "": "json_extract(options, '$.budgetOf') = ?"}
-# A run that was canceled or killed has its end recorded before all that it used is.
-RECENT_MS = 60_000
 
 
 class RunBudgets:
@@ -72,21 +70,21 @@ class RunBudgets:
 def _used(store: Store, of: str, value: object, meters: dict[str, RunMeter]) -> tuple[int, float]:
     """The tokens and the dollars that the runs of a budget have used so far.
 
-    `meters` keeps what was read of the records of those under way.
+    `meters` keeps what was read of the records of those whose use is not recorded in full.
     """
     with store.read() as db:
         rows = db.execute(
-            "SELECT prompt, workspace, ended, used, json_object('price',"  # noqa: S608 - ours
+            "SELECT prompt, workspace, ended, used, counted, json_object('price',"  # noqa: S608 - ours
             " json_extract(options, '$.price'), 'prices', json_extract(options, '$.prices')) AS"
             " options"
             f" FROM runs WHERE {_RUNS_OF.get(of, _RUNS_OF[''])} AND started IS NOT NULL",
             (value,),
         ).fetchall()
-    tokens, cost, recent = 0, 0.0, store.now() - RECENT_MS
+    tokens, cost = 0, 0.0
     for row in rows:
         used = {} if row["used"] is None else json.loads(row["used"])
         prices = ModelPrices.of_options(json.loads(row["options"]))
-        if row["ended"] is None or row["ended"] > recent:
+        if not row["counted"]:  # a canceled run has ended before that
             prompt = row["prompt"]
             if prompt not in meters:
                 meters[prompt] = RunMeter(

@@ -218,12 +218,18 @@ def _record_end(
         put_result(objects, db, run.workspace, ANSWER_FILE, content, at)
 
 
-def record_used(db: sqlite3.Connection, prompt: str, used: dict[str, Any]) -> None:
+def record_used(
+    db: sqlite3.Connection, prompt: str, used: dict[str, Any], is_all: bool = False
+) -> None:
     """Record what a run has used so far (see `RunMeter.used`), if that is known.
+
+    Until it `is_all`, budgets read the record of its gateway, too.
 
     A cost that only the agent told stays, unless there were more requests since; fewer requests are
     no news: what was used is not given back.
     """
+    if is_all:
+        db.execute("UPDATE runs SET counted = 1 WHERE prompt = ?", (prompt,))
     if used:
         row = db.execute("SELECT used FROM runs WHERE prompt = ?", (prompt,)).fetchone()
         known = json.loads(row[0]) if row and row[0] else {}
@@ -233,6 +239,24 @@ def record_used(db: sqlite3.Connection, prompt: str, used: dict[str, Any]) -> No
         if before == after:
             used = known | used
         db.execute("UPDATE runs SET used = ? WHERE prompt = ?", (json.dumps(used), prompt))
+
+
+def count_use(store: Store, workspace: str) -> None:
+    """Record what the ended runs of a workspace have used, before the records are removed with it.
+
+    Their supervisors may be about to do that, or be gone.
+    """
+    with store.read() as db:
+        rows = db.execute(
+            "SELECT prompt, options FROM runs WHERE workspace = ? AND started IS NOT NULL"
+            " AND ended IS NOT NULL AND NOT counted",
+            (workspace,),
+        ).fetchall()
+    place = Workspace(store.folder, workspace)
+    for prompt, options in rows:
+        used = run_meter.left_behind(place.run_folder(prompt), json.loads(options))
+        with store.write() as db:
+            record_used(db, prompt, used, is_all=True)
 
 
 def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: object) -> None:

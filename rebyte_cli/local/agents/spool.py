@@ -6,11 +6,11 @@ does not end for that, nor is what it printed lost if it is killed meanwhile.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -45,7 +45,8 @@ class Spool:
         if fresh:
             # The empty line ends one that a full disk cut off.
             lines = ["", *map(json.dumps, fresh), ""]
-            with self._file.open("ab", buffering=0) as file:
+            missing = suppress(FileNotFoundError)  # the workspace may be deleted already
+            with missing, self._file.open("ab", buffering=0) as file:
                 file.write("\n".join(lines).encode())
                 if synced:
                     os.fsync(file.fileno())
@@ -68,7 +69,7 @@ class Spool:
     def _flush_now(self) -> None:
         self._write(self._waiting)
         self._waiting = []
-        with contextlib.suppress(FileNotFoundError):  # the workspace may be deleted already
+        with suppress(FileNotFoundError):
             os.truncate(self._file, 0)
 
 
@@ -80,7 +81,7 @@ def left_behind(folder: Path) -> list[Record]:
         return []
     records = []
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with suppress(ValueError):
             records.append(json.loads(line))
     return records
 

@@ -156,7 +156,7 @@ def _keep(
     used: dict[str, Any],
 ) -> None:
     with store.write() as db:
-        runs.record_used(db, run.prompt, used)
+        runs.record_used(db, run.prompt, used, is_all=True)
         if patch is not None:
             runs.keep_patch(db, store.folder, run, patch, store.now())
         for note in notes:
@@ -838,11 +838,12 @@ class Supervisor:
             payload["ended_by"] = self._ended_by
         payload |= {"cost_usd": cost} if cost is not None else {}
         patch = self._folder / PATCH_FILE
+        ends = ["end", self._next_event, now, payload]
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
             if found is not None:
                 patch.write_bytes(found)
-            ends = ["end", self._next_event, now, payload]
-            self._spool.add([["used", used], ends], synced=True)
+        with contextlib.suppress(OSError):
+            self._spool.add([["used", used, True], ends], synced=True)
         self._is_recording = True
         self._spool.finish()
         self._is_recording = False

@@ -75,6 +75,7 @@ def prune(store: Store, seconds: float, *, dry_run: bool) -> tuple[list[Pruned],
 
 def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
     """Remove a workspace unless something is at work there, or about to be."""
+    runs.count_use(store, last.workspace)
     # Later runs wait for this lock, and are recorded in a transaction that makes their folder.
     with runs.claimed(store.folder, last) as lock, store.write() as db:
         newest = runs.newest(db, last.workspace)
@@ -100,6 +101,7 @@ def sweep(store: Store) -> None:
             rows = db.execute(UNUSED, (store.now() - GRACE_MS,)).fetchall()
         for folder in (root / row[0] for row in rows):
             if folder.exists():
+                runs.count_use(store, folder.name)
                 make_folder(trash)
                 folder.rename(trash / f"{folder.name}.{os.getpid()}")
         lenders.sweep(store.folder, trash)

@@ -297,9 +297,14 @@ class RequestHandling:
         self._shared.budget.spend(str(self.entry.id), answer.model, *counts)
 
     def _has_worked(self) -> bool:
-        """Whether a model may have done what it was asked: an error before its answer is none."""
+        """Whether a model may have done what it was asked: an error before its answer is none.
+
+        At the end of the run, none is waited for any more.
+        """
         passing = self._passing
-        return passing is not None and passing.was_sent and not passing.has_failed
+        if passing is None or not passing.was_sent:
+            return False
+        return not passing.has_failed or self._shared.ending.is_set()
 
     def _ask_host(self, request: h11.Request, method: str, place: HostPort, path: str) -> None:
         self.note(path=path.partition("?")[0])

@@ -9,17 +9,20 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pytest
 
-from rebyte_cli.local.agents import by_hand, runs
+from rebyte_cli.local.access import Caller
+from rebyte_cli.local.agents import by_hand, gate, runs
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.agents.run_meter import RunMeter, left_behind
 from rebyte_cli.local.gateway import record
 from rebyte_cli.local.gateway.model_prices import ModelPrices
 from rebyte_cli.local.gateway.uncounted import LARGEST
+from rebyte_cli.local.http import Context
 from tests.waiting import eventually
 
 from .bench import NAP, PYTHON, Bench, python
@@ -381,3 +384,27 @@ def test_what_was_used_is_not_given_back(bench: Bench, model: CountingModel) -> 
     with bench.store.write() as db:
         runs.record_used(db, run.prompt, {**ONE, "input_tokens": 5})
     assert used(bench, run.prompt) == TWO
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["crash", "delete"])
+def test_a_run_that_is_canceled_at_work_gives_nothing_back(
+    bench: Bench, model: CountingModel, what: str
+) -> None:
+    """A request under way counts, though neither its answer nor a supervisor tells of it."""
+    model.may_answer.clear()
+    options = {"budgetOf": "batch", **limit("batch", tokens=100_000)}
+    prompt = bench.start(agent('ask(b"wait")'), task="t", workspace="a", **options)
+    assert model.waits.wait(300)
+    if what == "delete":
+        context = cast(Context, SimpleNamespace(store=bench.store))
+        assert gate.delete_workspace(context, Caller(lambda: True), "a")
+    else:
+        os.kill(bench.supervisor(prompt), signal.SIGKILL)
+        bench.cancel(prompt)
+        eventually(lambda: not runs.is_held(bench.folder, bench.look(prompt)))
+        with bench.store.write() as db:  # nothing is left that would record it
+            db.execute("UPDATE runs SET used = NULL, counted = 0, ended = 1")
+    model.may_answer.set()
+    run = bench.wait(bench.start(agent("ask()"), workspace="b", **options))
+    assert run.answer == "mine was not started: the budget of 100,000 tokens is used up"
