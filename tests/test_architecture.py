@@ -476,3 +476,35 @@ def test_the_boot_is_known_in_one_place() -> None:
         if re.search("/random/boot_id|CLOCK_BOOTTIME", path.read_text(encoding="utf-8"))
     }
     assert found == {"system.clock"}
+
+
+# Moments to come that are no limit of anything that is waited for; and one that cannot import it.
+MOMENTS = {
+    "local.agents.adapter": "until when an agent pauses, for a clock that is handed in",
+    "local.agents.relay": "runs in the sandbox, where this package is not",
+    "local.agents.spool": "when to try again",
+    "once.ledger": "until when a reservation is fresh",
+}
+
+
+def test_only_a_deadline_computes_when_time_is_up() -> None:
+    """`time.monotonic() + seconds` anywhere else is a limit that is made by hand."""
+    found = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Add)
+        and "monotonic()" in (ast.unparse(node.left)[-11:], ast.unparse(node.right)[-11:])
+    }
+    assert found == MOMENTS.keys()
+
+
+def test_git_in_a_sandbox_has_one_environment() -> None:
+    """`git.IN_JAIL`: what one place forgets, a hostile repository finds."""
+    found = {
+        module
+        for module, path in MODULES.items()
+        if re.search("GIT_CONFIG_(GLOBAL|(NO)?SYSTEM)", path.read_text(encoding="utf-8"))
+    }
+    assert found == {"system.git"}

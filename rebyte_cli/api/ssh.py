@@ -14,13 +14,13 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Next, RebyteError
+from ..system.deadline import Deadline
 from ..system.permissions import make_folder
 from .failures import AttemptFailed
 
@@ -158,9 +158,9 @@ class SshConnector:
     ) -> None:
         """Read up to the first line of rebyte. Raises as `connect`."""
         seconds = GREETING_SECONDS if timeout is None or self._interactive else timeout
-        end, data = time.monotonic() + seconds, b""
+        deadline, data = Deadline(seconds), b""
         while (found := GREETING.search(data)) is None:
-            ours.settimeout(max(0.001, end - time.monotonic()))
+            ours.settimeout(max(0.001, deadline.left()))
             try:
                 piece = ours.recv(4096)
             except TimeoutError:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..system import python_process
+from ..system.deadline import Deadline
 from . import visits
 from .dialer import DEFAULT_ORIGIN
 from .proof import is_served
@@ -57,9 +58,9 @@ def page_link(store: Store, origin: str, path: str, seconds: float) -> str:
 def stop(store: Store, served: ServedService) -> bool:
     """End a service that answered just now; whether it has ended. Raises OSError."""
     os.kill(served.pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = Deadline(STOP_SECONDS)
     while any(one.instance == served.instance for one in store.served()):
-        if time.monotonic() > deadline:
+        if deadline.has_passed:
             return False
         time.sleep(0.02)
     return True

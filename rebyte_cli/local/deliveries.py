@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import socket
 import sqlite3
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 from ..system import python_process
 from ..system.addresses import is_loopback
+from ..system.deadline import NO_LIMIT, Deadline
 from .access import is_private
 from .agents import gate
 from .schedule import NEVER, TASK_STATUS
@@ -74,7 +74,7 @@ class Deliverer:
         self._store = store
         self._wake = threading.Event()
         self._ending = False
-        self._deadline = math.inf  # when to leave the rest to another process
+        self._deadline = NO_LIMIT  # when to leave the rest to another process
         self._has_unsent = False
         self._hooks: set[str] | None = None  # as far as was seen
         self._seen, self._next = -1, NEVER
@@ -94,7 +94,7 @@ class Deliverer:
 
     def stop(self) -> None:
         """Send what is due at this moment, then end; after a while, leave it to another process."""
-        self._deadline = time.monotonic() + TIMEOUT_SECONDS
+        self._deadline = Deadline(TIMEOUT_SECONDS)
         self._ending = True
         self._wake.set()
         if self._thread.is_alive():
@@ -195,7 +195,7 @@ class Deliverer:
                 senders = {name: one for name, one in senders.items() if one.is_alive()}
                 if not waiting and not senders:
                     return True
-                if began >= self._deadline:
+                if self._deadline.has_passed:
                     self._has_unsent = True
                     return False
                 for webhook in waiting.keys() - senders.keys():
@@ -204,7 +204,7 @@ class Deliverer:
                     )
                     sender.start()
                     senders[webhook] = sender
-                self._wake.wait(min(_pause(began), max(0.0, self._deadline - began)))
+                self._wake.wait(self._deadline.cap(_pause(began)))
                 self._wake.clear()
         return False
 
@@ -216,8 +216,8 @@ class Deliverer:
                     break
                 arrived = self._ended.get(due)
                 if arrived is None:
-                    arrived = _send(due, min(time.monotonic() + TIMEOUT_SECONDS, self._deadline))
-                    if not arrived and time.monotonic() >= self._deadline:
+                    arrived = _send(due, self._deadline.within(TIMEOUT_SECONDS))
+                    if not arrived and self._deadline.has_passed:
                         break
                 self._ended[due] = arrived
                 self._record(due, arrived)
@@ -273,7 +273,7 @@ def main() -> None:
     Deliverer(Store(Path(sys.argv[1]))).send_due()
 
 
-def _send(due: DueDelivery, deadline: float) -> bool:
+def _send(due: DueDelivery, deadline: Deadline) -> bool:
     """POST one delivery; whether a 2xx came back, with all its headers, before `deadline`."""
     parts = urlsplit(due.url)
     if parts.scheme != "http" or not is_loopback(parts.hostname):
@@ -289,18 +289,14 @@ def _send(due: DueDelivery, deadline: float) -> bool:
         "Connection: close",
         *([f"X-Webhook-Secret: {due.secret}"] if due.secret else []),
     ]
-
-    def left() -> float:
-        return max(0.0, deadline - time.monotonic())
-
     answer = b""
     try:
         address = (parts.hostname or "", parts.port or 80)
-        with socket.create_connection(address, timeout=left()) as connection:
-            connection.settimeout(left())
+        with socket.create_connection(address, timeout=deadline.left()) as connection:
+            connection.settimeout(deadline.left())
             connection.sendall("\r\n".join([*lines, "", body]).encode())
             while b"\r\n\r\n" not in answer and len(answer) < LARGEST_ANSWER:
-                connection.settimeout(left())
+                connection.settimeout(deadline.left())
                 piece = connection.recv(LARGEST_ANSWER)
                 if not piece:
                     break

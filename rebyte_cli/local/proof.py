@@ -6,10 +6,10 @@ import contextlib
 import hmac
 import os
 import socket
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..system.deadline import Deadline
 from .agents.key import AgentPermission
 from .store import ServedService
 
@@ -61,14 +61,14 @@ def _reply(connection: socket.socket, challenge: str, host: str, size: int) -> b
     Read by hand, and not a byte too many: the connection is used for requests afterwards. Whatever
     listens there cannot make this take longer than the limit.
     """
-    deadline = time.monotonic() + CHALLENGE_SECONDS
+    deadline = Deadline(CHALLENGE_SECONDS)
     request = f"GET /proof?challenge={challenge} HTTP/1.1\r\nHost: {host}\r\n\r\n"
     connection.sendall(request.encode("ascii"))
     data = b""
     while len(data) < LONGEST_HEAD:
-        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        connection.settimeout(max(0.001, deadline.left()))
         piece = connection.recv(LONGEST_HEAD)
-        if not piece or time.monotonic() > deadline:
+        if not piece or deadline.has_passed:
             break
         data += piece
         head, found, body = data.partition(b"\r\n\r\n")

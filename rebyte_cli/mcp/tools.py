@@ -508,13 +508,12 @@ class _Progress:
 
     def sleep(self, seconds: float) -> None:
         """Sleep, in the worker thread of the call. Raises the cancellation of the call."""
-        end = time.monotonic() + seconds
+        deadline = Deadline(seconds)
         while True:
             self._tick()
-            left = end - time.monotonic()
-            if left <= 0:
+            if deadline.has_passed:
                 return
-            time.sleep(min(SLICE, left))
+            time.sleep(deadline.cap(SLICE))
 
     def _tick(self) -> None:
         """Raise the cancellation of the call, if any, and show progress if it is time to."""

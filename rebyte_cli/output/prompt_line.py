@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from ..system.deadline import Deadline
 from .console import Console, LiveRegion, clean
 from .table import width_of
 
@@ -77,14 +78,14 @@ class PromptLine(LiveRegion):
 
     def read(self, seconds: float) -> str | None:
         """The line that the user enters within `seconds`, or None. EOFError at Ctrl-D."""
-        end = time.monotonic() + seconds
+        deadline = Deadline(seconds)
         while True:
             self.redraw()
-            if _has_line(sys.stdin, min(SLICE, max(end - time.monotonic(), 0.0))):
+            if _has_line(sys.stdin, deadline.cap(SLICE)):
                 line = self._take()
                 if line is not None:
                     return line
-            if time.monotonic() >= end:
+            if deadline.has_passed:
                 return None
 
     def _take(self) -> str | None:

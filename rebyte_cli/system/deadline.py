@@ -23,7 +23,7 @@ class Deadline:
     """The moment by which an operation must have ended.
 
     `seconds` is the length of the limit from now on; None means that there is none. `clock` gives
-    monotonic seconds. Nothing else raises WaitTimeout.
+    monotonic seconds. Nothing else computes when a limit ends, or raises WaitTimeout.
     """
 
     __slots__ = ("_end", "clock", "seconds")

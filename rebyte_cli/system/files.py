@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from ..errors import BadUsage, NotFound, RebyteError
+from .deadline import Deadline
 from .locks import flock
 from .permissions import private_folder
 
@@ -99,12 +100,12 @@ def replace(source: str | Path, target: str | Path) -> None:
     Windows refuses that while a program has `target` open, as another `rebyte` has for as long as
     it reads it; there it is tried for a second.
     """
-    deadline = time.monotonic() + 1.0
+    deadline = Deadline(1.0)
     while True:
         try:
             return os.replace(source, target)
         except PermissionError:
-            if sys.platform != "win32" or time.monotonic() >= deadline:
+            if sys.platform != "win32" or deadline.has_passed:
                 raise
             time.sleep(0.02)
 
@@ -129,10 +130,10 @@ def locked(path: Path, *, seconds: float = 10.0) -> Iterator[None]:
     another process keeps it too long.
     """
     private_folder(path.parent)
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     release = take_lock(path)
     while release is None:
-        if time.monotonic() >= deadline:
+        if deadline.has_passed:
             raise RebyteError(
                 f"another process has kept {path} locked for {seconds:g} s",
                 hint="Wait for the other `rebyte` to end, then try again",
@@ -210,8 +211,8 @@ def persistently(take: Callable[[], T], seconds: float = 2.0) -> T:
     For locks that a process may have left which was killed: a child that it was starting holds
     them too, until it has become another program. On a busy machine that takes a moment.
     """
-    deadline = time.monotonic() + seconds
-    while not (taken := take()) and time.monotonic() < deadline:
+    deadline = Deadline(seconds)
+    while not (taken := take()) and not deadline.has_passed:
         time.sleep(0.02)
     return taken
 

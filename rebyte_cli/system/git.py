@@ -38,6 +38,10 @@ LOCATIONS = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR",
     "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE",
 )  # fmt: skip
+# For git in a sandbox, where what a repository names may run: nothing of this machine's settings.
+IN_JAIL = {
+    "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_NO_LAZY_FETCH": "1",
+}  # fmt: skip
 # Where git reads what a repository holds.
 PARTS = (
     "HEAD", "config", "index", "objects", "packed-refs", "refs", "reftable", "shallow",

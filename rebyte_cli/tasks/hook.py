@@ -92,8 +92,8 @@ class HookCommand:
             running = list(self._running)
         for process in running:
             _signal(process, signal.SIGTERM)
-        end = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < end and any(map(_has_members, running)):
+        grace = Deadline(GRACE_SECONDS)
+        while not grace.has_passed and any(map(_has_members, running)):
             time.sleep(0.01)
         for process in running:
             _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))

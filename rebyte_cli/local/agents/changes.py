@@ -15,12 +15,12 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from ...system import git
+from ...system.deadline import Deadline
 from ...system.git import SAFE, GitFailed
 from . import agent_files, jail
 from .jailed_program import JailedProgram
@@ -38,9 +38,7 @@ FORM = (
     "--binary --full-index --no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/"
 )
 NO_TREE = 4  # the status of the script when it has nothing to compare
-SETTINGS = {
-    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C", "FORM": FORM,
-}  # fmt: skip
+SETTINGS = git.IN_JAIL | {"LC_ALL": "C", "FORM": FORM}
 # Git's own view of the tree: no filters, no external programs, no repositories inside it.
 OPTIONS = (
     *SAFE,
@@ -269,7 +267,7 @@ def output(
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         program = JailedProgram(confinement, command, variables)
         with program.start(stdout=output, stderr=errors) as group:
-            deadline, status = time.monotonic() + GIT_SECONDS, None
+            deadline, status = Deadline(GIT_SECONDS), None
             while status is None:
                 _check(deadline, output, watch)
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -285,9 +283,9 @@ def output(
         return output.read()
 
 
-def _check(deadline: float, output: IO[bytes], watch: Callable[[], str]) -> None:
+def _check(deadline: Deadline, output: IO[bytes], watch: Callable[[], str]) -> None:
     """Raise GitFailed if git takes too long, prints too much or fills the disk."""
-    if time.monotonic() > deadline:
+    if deadline.has_passed:
         raise GitFailed(f"git took longer than {GIT_SECONDS} s")
     if os.fstat(output.fileno()).st_size > LARGEST_PATCH:
         raise GitFailed("the changes are larger than 64 MiB")

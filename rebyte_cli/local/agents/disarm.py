@@ -13,7 +13,6 @@ import os
 import re
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ...system import git
+from ...system.deadline import Deadline
 from . import agent_files, jail, lenders, sharing
 from .jail import CODE
 from .jail_group import JailGroup, end_rest
@@ -181,10 +181,10 @@ def _disarm_all(workspace: Workspace) -> None:
     lender = os.fsencode(workspace.base / "objects")
     errors = _Failures()
     unchecked = []
-    give_up = time.monotonic() + WALK_SECONDS
+    deadline = Deadline(WALK_SECONDS)
     for top in (workspace.code, workspace.home):
         for folder in _walk(top, errors):
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 folder.fail(f"too many folders or repositories for {WALK_SECONDS:g} s")
                 break
             try:
@@ -458,7 +458,7 @@ def _rebuild(workspace: Workspace, unchecked: Iterable[list[str]]) -> None:
     if not places:
         return
     variables = jail.environment(confinement, os.environ)
-    variables |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    variables |= git.IN_JAIL
     with tempfile.NamedTemporaryFile() as listed:
         listed.write(b"\0".join(places))
         listed.flush()

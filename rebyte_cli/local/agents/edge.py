@@ -13,13 +13,13 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from ...system.deadline import Deadline
 from ..gateway import record
 from ..gateway.door import ADDRESS, Door
 from ..gateway.gateway_settings import GatewaySettings, command
@@ -226,11 +226,11 @@ class Edge:
             return
         assert self._gateway.stdout is not None
         self._door.close()
-        give_up = time.monotonic() + OPEN_SECONDS
+        deadline = Deadline(OPEN_SECONDS)
         while not select.select([self._gateway.stdout], [], [], LOOK_SECONDS)[0]:
             if not is_alive():
                 break
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise EdgeFailed(f"the sandbox opened no port within {OPEN_SECONDS:.0f} seconds")
         if not is_alive():
             self.close()  # nothing will come

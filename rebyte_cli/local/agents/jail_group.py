@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...system import process_identity
+from ...system.deadline import Deadline
 from ...system.locks import flock, is_locked
 from ...system.process_group import ProcessGroup
 from . import children
@@ -160,17 +161,17 @@ def wait_for_rest(workspace: Path, seconds: float) -> None:
 
     A process on another machine may; what it has started is dead when it lets the lock go.
     """
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     for record in (workspace / FOLDER).glob("*"):
-        while is_locked(record) and time.monotonic() < deadline:
+        while is_locked(record) and not deadline.has_passed:
             time.sleep(LOOK_SECONDS)
 
 
 def _end(record: Path, first: str) -> None:
     """Empty the jail of this first process, and remove its record. Raises OSError if it stays."""
-    give_up, pause = time.monotonic() + END_SECONDS, 0.0005
+    deadline, pause = Deadline(END_SECONDS), 0.0005
     while (pid := process_identity.find(first)) is not None:
-        if time.monotonic() > give_up:
+        if deadline.has_passed:
             raise OSError(f"a program in the sandbox of a run cannot be ended (process {pid})")
         for each in _with_tracers(pid):
             with suppress(ProcessLookupError, PermissionError):

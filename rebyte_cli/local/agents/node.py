@@ -26,12 +26,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from ...system import python_process
+from ...system.deadline import Deadline
 from . import children
 from .edge import Edge
 from .jail import Confinement, Mount
@@ -127,17 +127,17 @@ class NodeRun:
         """Send what the agent prints until it ends."""
         assert group.process.stdout is not None
         assert group.process.stderr is not None
-        ended = None
+        drain = None
         with selectors.DefaultSelector() as selector:
             selector.register(group.process.stdout, selectors.EVENT_READ, "out")
             selector.register(group.process.stderr, selectors.EVENT_READ, "err")
-            while ended is None or (selector.get_map() and time.monotonic() < ended):
+            while drain is None or (selector.get_map() and not drain.has_passed):
                 if self._stopped.is_set():
                     raise NodeStopped
                 if reason := edge.problem() or group.overdue():
                     return None, reason
-                if ended is None and group.process.poll() is not None:
-                    ended = time.monotonic() + DRAIN_SECONDS
+                if drain is None and group.process.poll() is not None:
+                    drain = Deadline(DRAIN_SECONDS)
                 for key, _ in selector.select(LOOK_SECONDS):
                     piece = os.read(key.fd, PIECE)
                     if not piece:

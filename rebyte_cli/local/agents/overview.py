@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...system import git
 from ...system.git import GitFailed
 from ...system.permissions import make_folder
 from .. import http
@@ -236,7 +237,7 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
     # Of the folders, only the code. The home has the login of a run that may be at work.
     confinement = confinement._replace(home=confinement.code)
     variables = jail.environment(confinement, os.environ)
-    variables |= {"HOME": "/tmp", "GIT_CONFIG_GLOBAL": os.devnull}  # noqa: S108 - the jail's own
+    variables |= git.IN_JAIL | {"HOME": "/tmp"}  # noqa: S108 - the jail's own
     try:
         with (
             tempfile.TemporaryFile() as errors,

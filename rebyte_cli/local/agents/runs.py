@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...system import process_identity
+from ...system.deadline import Deadline
 from ...system.files import flocked
 from ...system.locks import flock, is_locked
 from ...system.permissions import make_folder
@@ -424,14 +425,15 @@ def claimed(state_dir: Path, run: RunRecord) -> Iterator[int | None]:
 def stop(state_dir: Path, run: RunRecord) -> None:
     """Kill the agent of a run whose end is recorded, and return when it is dead."""
     folder = _lock_file(state_dir, run).parent
-    deadline, asked = time.monotonic() + STOP_SECONDS, False
+    seconds, asked = STOP_SECONDS, False
     if launcher.has_job(folder):
-        deadline += launcher.STOP_SECONDS + launcher.END_SECONDS
+        seconds += launcher.STOP_SECONDS + launcher.END_SECONDS
+    deadline = Deadline(seconds)
     while is_held(state_dir, run):
         content = _content(_lock_file(state_dir, run))
         if content == AGENT_IS_GONE:
             return
-        late = time.monotonic() > deadline
+        late = deadline.has_passed
         # After a reboot, or while another command holds the lock, its process may be unrelated.
         supervisor = process_identity.find(content)
         if supervisor is not None and (late or not asked):
@@ -452,8 +454,8 @@ def stop(state_dir: Path, run: RunRecord) -> None:
 
 def wait_for_results(state_dir: Path, run: RunRecord) -> None:
     """Wait until the supervisor of a run whose end is recorded has written the patch, and ended."""
-    deadline = time.monotonic() + COLLECT_SECONDS
-    while is_held(state_dir, run) and time.monotonic() < deadline:
+    deadline = Deadline(COLLECT_SECONDS)
+    while is_held(state_dir, run) and not deadline.has_passed:
         time.sleep(0.02)
 
 
@@ -566,10 +568,10 @@ def _leave_rest(state_dir: Path, run: RunRecord, lock: int) -> None:
 
 def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = time.sleep) -> bool:
     """Whether an agent works in the workspace, or is about to; its results are waited for."""
-    give_up = time.monotonic() + COLLECT_SECONDS
+    deadline = Deadline(COLLECT_SECONDS)
     for lock in Workspace(state_dir, workspace).folder.glob(f"runs/*/{LOCK}"):
         while is_locked(lock):
-            if _content(lock) != AGENT_IS_GONE or time.monotonic() > give_up:
+            if _content(lock) != AGENT_IS_GONE or deadline.has_passed:
                 return True
             sleep(0.05)
     return False

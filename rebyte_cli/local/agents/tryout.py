@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from ...system.deadline import Deadline
 from ...system.files import take_lock
 from ...system.permissions import make_folder
 from ...system.process_group import ProcessGroup
@@ -182,7 +183,7 @@ def until_end(
 def _copied(
     group: ProcessGroup, log: IO[bytes], seconds: float, problem: Callable[[], str]
 ) -> TryoutEnd:
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while True:
         status = group.process.poll()
         if status is not None:
@@ -193,7 +194,7 @@ def _copied(
         _copy(group, log, LOOK_SECONDS)
         if log.tell() > LARGEST_OUTPUT:
             return TryoutEnd(TIMED_OUT, f"it printed more than {LARGEST_OUTPUT >> 20} MiB")
-        if time.monotonic() >= deadline:
+        if deadline.has_passed:
             return TryoutEnd(TIMED_OUT, f"it ran longer than {seconds:g} s and was ended")
         if reason := problem():
             return TryoutEnd(TIMED_OUT, reason)

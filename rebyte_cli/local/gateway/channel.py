@@ -6,8 +6,9 @@ import contextlib
 import select
 import socket
 import ssl
-import time
 from collections.abc import Iterable
+
+from ...system.deadline import Deadline
 
 PIECE = 65536  # bytes that are read at a time
 LINGER_SECONDS = 10.0
@@ -85,12 +86,12 @@ class Channel:
 
         To close with unread bytes would reset the connection, and destroy what is under way.
         """
-        deadline = time.monotonic() + LINGER_SECONDS
+        deadline = Deadline(LINGER_SECONDS)
         left = LINGER_BYTES
         with contextlib.suppress(OSError):
             self.finish()
-            while left > 0 and (rest := deadline - time.monotonic()) > 0:
-                if not wait([self], [self] if self.is_full else [], rest):
+            while left > 0 and not deadline.has_passed:
+                if not wait([self], [self] if self.is_full else [], deadline.left()):
                     break
                 self.flush()
                 data = self.receive()

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import h11
 
+from ...system.deadline import Deadline
 from .allowance import Allowance
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, wait
@@ -118,11 +119,10 @@ class ClientConnection:
 
     def _read_head(self) -> h11.Request | None:
         """The next request; None at the end, and for what is none, which is answered."""
-        deadline = time.monotonic() + self._limits.head_seconds
+        deadline = Deadline(self._limits.head_seconds)
         try:
             while (event := self._inside.next_event()) is h11.NEED_DATA:
-                left = deadline - time.monotonic()
-                if left <= 0 or not wait([self._client], [], left):
+                if deadline.has_passed or not wait([self._client], [], deadline.left()):
                     return None
                 data = self._client.receive()
                 if data is not None:

@@ -6,13 +6,13 @@ ways arrives as the one that was checked here.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 import h11
 
+from ...system.deadline import Deadline
 from .channel import Channel, wait
 from .question_end import QuestionEnd
 from .refusal import GatewayRefusal
@@ -88,7 +88,7 @@ class Exchange:
         self._stalled_seconds = stalled_seconds
         self._drain_seconds = drain_seconds
         self._question = question
-        self._drains_until: float | None = None  # once the client has left
+        self._drain: Deadline | None = None  # once the client has left
         self._informational = 0
         self._is_uploading = True
         self._has_answered = False
@@ -110,7 +110,7 @@ class Exchange:
             self._upload()
             self._download()
             if self._has_answered and not self._client.is_full:
-                if self._drains_until is not None:
+                if self._drain is not None:
                     raise ConnectionAbortedError("the client has left")
                 return
             self._wait()
@@ -118,7 +118,7 @@ class Exchange:
     def _to_client(self, event: h11.Event) -> None:
         """Raises OSError if the client has left, unless its answer is to be read all the same."""
         data = self._inside.send(event)
-        if self._drains_until is None:
+        if self._drain is None:
             self._deliver(data or b"")
 
     def _deliver(self, data: bytes) -> None:
@@ -128,16 +128,15 @@ class Exchange:
             if not self._drain_seconds or not self.was_sent:
                 raise
             self._client.discard()
-            self._drains_until = time.monotonic() + self._drain_seconds
+            self._drain = Deadline(self._drain_seconds)
 
     def _check_drain(self) -> float:
         """The seconds for which the answer may still be read. Raises OSError if there are none."""
-        if self._drains_until is None:
+        if self._drain is None:
             return self._idle_seconds
-        left = self._drains_until - time.monotonic()
-        if left <= 0:
+        if self._drain.has_passed:
             raise ConnectionAbortedError("the client has left")
-        return left
+        return self._drain.left()
 
     def _wait(self) -> None:
         reading = []

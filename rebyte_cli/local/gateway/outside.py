@@ -12,13 +12,13 @@ import os
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import h11
 
 from ...system.addresses import ANYWHERE, reach
+from ...system.deadline import Deadline
 from .allowed_hosts import HostPort
 from .gateway_settings import GatewaySettings
 from .near_networks import is_near, read_routes
@@ -60,7 +60,7 @@ class Outside:
     def _connect(
         self, scheme: str, target: HostPort, *, tls: bool, is_trusted: bool
     ) -> OutsideConnection:
-        deadline = time.monotonic() + self._seconds
+        deadline = Deadline(self._seconds)
         try:
             proxy = proxy_for(self._proxies, scheme, target)
         except ProxyUnusable as error:
@@ -84,12 +84,12 @@ class Outside:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return OutsideConnection(sock, proxy)
 
-    def _wrap(self, sock: socket.socket, target: HostPort, deadline: float) -> ssl.SSLSocket:
+    def _wrap(self, sock: socket.socket, target: HostPort, deadline: Deadline) -> ssl.SSLSocket:
         try:
             with self._lock:
                 if self._context is None:
                     self._context = _make_context(self._certificates)
-            sock.settimeout(max(0.1, deadline - time.monotonic()))
+            sock.settimeout(max(0.1, deadline.left()))
             return self._context.wrap_socket(sock, server_hostname=target.host)
         except ssl.SSLCertVerificationError as error:
             reason = f"the certificate of {target.text} is not valid: {error.verify_message}"
@@ -100,7 +100,7 @@ class Outside:
             raise GatewayRefusal(502, f"no TLS with {target.text}: {_why(error)}") from None
 
 
-def _connect_directly(target: HostPort, deadline: float, *, is_trusted: bool) -> socket.socket:
+def _connect_directly(target: HostPort, deadline: Deadline, *, is_trusted: bool) -> socket.socket:
     addresses = _resolve(target)
     if not is_trusted:
         for family, address in addresses:
@@ -108,7 +108,7 @@ def _connect_directly(target: HostPort, deadline: float, *, is_trusted: bool) ->
     return _connect_to_any(target.text, addresses, deadline)
 
 
-def _connect_to_proxy(proxy: Proxy, deadline: float) -> socket.socket:
+def _connect_to_proxy(proxy: Proxy, deadline: Deadline) -> socket.socket:
     place = HostPort(proxy.host, proxy.port)
     return _connect_to_any(f"the proxy {place.text}", _resolve(place), deadline)
 
@@ -173,11 +173,10 @@ def _can_bind(family: socket.AddressFamily, address: str) -> bool:
         return True
 
 
-def _connect_to_any(name: str, addresses: list[_Address], deadline: float) -> socket.socket:
+def _connect_to_any(name: str, addresses: list[_Address], deadline: Deadline) -> socket.socket:
     reason, status = "no address", 502
     for family, address in addresses:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        if not (left := deadline.left()):
             break
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:

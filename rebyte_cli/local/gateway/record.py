@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...system.deadline import Deadline
 from ...system.locks import flock
 
 FILE = "network.jsonl"  # in the folder of a run
@@ -155,13 +156,13 @@ def wait_until_complete(path: Path | str, seconds: float) -> bool:
     """
     from ...system.files import flocked
 
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while True:
         try:
             with flocked(path, wait=False):
                 return True
         except BlockingIOError:
-            if time.monotonic() >= deadline:
+            if deadline.has_passed:
                 return False
         except OSError:
             return True  # there is none

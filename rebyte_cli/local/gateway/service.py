@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+from ...system.deadline import Deadline
 from .allowance import Allowance
 from .allowed_hosts import AllowedHosts
 from .client_connection import ClientConnection, GatewayParts
@@ -67,9 +68,9 @@ class Gateway:
         ):
             for connection in under_way:
                 step(connection)
-            deadline = time.monotonic() + seconds
+            deadline = Deadline(seconds)
             for thread in under_way.values():
-                thread.join(max(0.0, deadline - time.monotonic()))
+                thread.join(deadline.left())
 
     def _accept(self) -> None:
         try:
