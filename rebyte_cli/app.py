@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .history.history import History
     from .history.known_tasks import KnownTasks
     from .local.dialer import Dialer
+    from .once.look import Pace
     from .output.console import Console
 
 
@@ -63,7 +64,7 @@ class App:
             other = App(self.environment, self.argv)
             other.options = {**self.options, "output": self.format, "profile": profile}
             other.config, other.console, other.is_busy = self.config, self.console, self.is_busy
-            other.text, other.auto = self.text, self.auto
+            other.text, other.auto, other.pace = self.text, self.auto, self.pace
             _ = other.settings
             self._others[profile] = other
         return self._others[profile]
@@ -128,6 +129,13 @@ class App:
             color=self.options.get("color", "auto"),
             quiet=bool(self.options.get("quiet")),
         )
+
+    @cached_property
+    def pace(self) -> Pace:
+        """How lost requests are searched for."""
+        from .once.look import PACE
+
+        return PACE
 
     @property
     def interactive(self) -> bool:

@@ -211,19 +211,28 @@ def local(rebyte: Callable[..., Done]) -> Callable[..., Done]:
 
 
 @pytest.fixture
-def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def pace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the times of the searches that commands inside the test's own process make."""
+
+    def use(**times: float) -> None:
+        from tests.paces import quick
+
+        monkeypatch.setattr("tests.inside.PACE", quick(**times))
+
+    return use
+
+
+@pytest.fixture
+def one_clock(monkeypatch: pytest.MonkeyPatch, pace: Callable[..., None]) -> None:
     """A service whose clock is ours and whose list is always right, so that no one need wait for
     seconds of skew, nor for the 20 s after which "there is no task" is believed.
 
-    Patches, since these are constants; they hold only inside the test's own process.
+    Only inside the test's own process.
     """
-    from rebyte_cli.batch import lost_lines
-    from rebyte_cli.once import search
     from rebyte_cli.once import server_clock as server_clock
 
     monkeypatch.setattr(server_clock, "SKEW", timedelta(seconds=0.1))
-    monkeypatch.setattr(search, "LOOK_FOR", 0.3)
-    monkeypatch.setattr(lost_lines, "FIRST_PAUSE", 0.1)
+    pace(look_for=0.3, first_pause=0.1, later=30.0)
 
 
 @pytest.fixture

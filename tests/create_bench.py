@@ -14,12 +14,14 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import digest_of
 from rebyte_cli.local.local_service import LOCAL_KEY, Service
+from rebyte_cli.once.look import PACE
+from rebyte_cli.once.request_kinds import TaskRequest
 from rebyte_cli.system.clock import boot_id, since_boot
 from rebyte_cli.tasks import create
-from rebyte_cli.tasks.request_kinds import TaskRequest
 from tests.cutting_proxy import CuttingProxy
 from tests.task_board import Time
 
+PATIENT = PACE._replace(shortest_scan=30.0)  # the machine may be busy
 TASKS = r"/v1/tasks$"
 PROMPT = "Fix the login test, then say what was wrong"
 
@@ -62,7 +64,8 @@ class Bench:
 
     def _search(self) -> dict[str, Any]:
         at = Time()
-        return {"note": self.notes.append, "deadline": at.deadline(), "sleep": at.sleep}
+        timing = {"deadline": at.deadline(), "sleep": at.sleep, "pace": PATIENT}
+        return {"note": self.notes.append, **timing}
 
     def cut_off(
         self,

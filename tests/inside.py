@@ -18,7 +18,10 @@ from click.testing import CliRunner
 
 from rebyte_cli.app import App
 from rebyte_cli.cli import root, run
+from rebyte_cli.once.look import Pace
 from tests.conftest import Done
+
+PACE: Pace | None = None  # of searches, where it is not the command's own; see `conftest.pace`
 
 
 class _Entry(click.Group):
@@ -27,6 +30,8 @@ class _Entry(click.Group):
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
         words = list(args or ())
         app = App(os.environ, words)
+        if PACE is not None:
+            app.pace = PACE
         status = run(words, app)
         for name in ("client", "history"):  # the end of a process would close them
             if name in vars(app):

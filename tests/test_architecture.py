@@ -43,7 +43,7 @@ ALLOWED = {
     "mcp": {"", "api", "app", "errors", "history", "output", "system", "tasks"},
     "doctor": {"", "api", "app", "config", "errors", "local", "system", "tasks"},
     "presenter": {"app", "errors", "output"},
-    "app": {"api", "config", "errors", "history", "local", "output", "system", "tasks"},
+    "app": {"api", "config", "errors", "history", "local", "once", "output", "system", "tasks"},
     "completion": {"app", "config", "errors", "local", "output", "system"},
     "manual": {"", "cli", "completion", "config", "local", "system"},
     "batch": {"api", "errors", "history", "once", "output", "system", "tasks"},

@@ -18,11 +18,8 @@ from urllib.parse import quote
 import pytest
 
 from rebyte_cli.api import calls
-from rebyte_cli.batch import lost_lines
-from rebyte_cli.once import search
 from rebyte_cli.once import server_clock as server_clock
 from rebyte_cli.system.clock import since_boot
-from rebyte_cli.tasks import create
 from tests.conftest import Done
 from tests.farm import Farm
 from tests.inside import inside
@@ -103,20 +100,14 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 
 @pytest.fixture
-def place(home: Path, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(
+    home: Path, clocks: Clocks, pace: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Place]:
     """The 20 s of a search are shortened, and so are its pauses; nothing else is."""
-    monkeypatch.setattr(search, "LOOK_FOR", 0.4)
-    monkeypatch.setattr(create.create, "__kwdefaults__", shortened(create.create))
-    monkeypatch.setattr(create, "SHORTEST_SCAN", 60.0)
-    monkeypatch.setattr(lost_lines, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(lost_lines, "LATER", 0.2)
+    pace(look_for=0.5, shortest_scan=60.0, first_pause=0.1, later=0.2)
     monkeypatch.setattr("rebyte_cli.api.retry.FIRST_PAUSE", 0.01)
     with Farm() as farm:
         yield Place(home, farm, clocks)
-
-
-def shortened(function: Any) -> dict[str, Any]:
-    return {**function.__kwdefaults__, "look_for": 0.6}
 
 
 def lose_one(place: Place, command: Command, *, makes: bool = True) -> Done:
@@ -193,8 +184,8 @@ def test_case_79_a_list_that_is_wrong_at_times(place: Place, command: Command) -
     assert place.made == 1
 
 
-def test_case_79_a_500_whose_task_shows_late(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "LOOK_FOR", 60.0)  # it ends when the task shows
+def test_case_79_a_500_whose_task_shows_late(place: Place, pace: Callable[..., None]) -> None:
+    pace(look_for=60.0, first_pause=0.1)  # it ends when the task shows
     hidden = [True]
 
     def page(answer: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import APIError, BrokenAnswer, KeyRejected, too_busy
 from ..history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
-from ..once import search
-from ..once.finder import Finder
-from ..once.search import Absence, LostRequest, Matches, Rival, Search
+from ..once.finder import Finder, Verdict
+from ..once.look import LOOKS, Look, SearchOutcome, Pace
+from ..once.search import LostRequest, Rival, Search
 from ..once.server_clock import ROOM, ServerClock, Window
 from ..system.deadline import NO_LIMIT, Deadline
 from .input import Input
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
     from ..once.ledger import Ledger
     from .throttle import Throttle
 
-FIRST_PAUSE, MOST_PAUSE = 0.5, 4.0  # seconds between scans
-SHORTEST_SCAN = 5.0  # seconds that a scan may take however short the search
-LATER = 30.0  # the same when the first search brought nothing
 NO_TASK = "0"  # an id to ask for when only the answer counts
-NOTHING = Matches([], [], is_complete=True)
+SECONDS = 5.0  # in which it is there if the network is
 EXAMPLES = 1000  # tasks that are looked at for one that tells how the service shows prompts
 
 
@@ -45,18 +42,6 @@ class LostLine(NamedTuple):
     patience: float
     workspace: str | None = None
     candidates: tuple[str, ...] = ()
-
-
-class ScanResult(NamedTuple):
-    """What one scan says of a line. `task` is certain; `absent`: there certainly is none.
-
-    `candidates` are the ids that it could be.
-    """
-
-    at: int
-    task: Mapping[str, Any] | None
-    absent: bool
-    candidates: list[str]
 
 
 class LostLineSearch:
@@ -102,23 +87,22 @@ class LostLineSearch:
         """Whether creates of other lines are under way, of which any task could be."""
         return bool(self._ledger.under_way)
 
-    def is_outdated(self, result: ScanResult) -> bool:
+    def is_outdated(self, candidates: Iterable[str]) -> bool:
         """Whether a candidate has turned out to be another line's: its create was under way."""
-        return bool(self._ledger.named(result.candidates))
+        return bool(self._ledger.named(candidates))
 
     def is_old(self, one: LostLine) -> bool:
         """Whether a create was sent so long ago that it may be sent again if it made no task."""
         return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
 
-    def find(self, lost: Sequence[LostLine], limit: Deadline = NO_LIMIT) -> list[ScanResult]:
-        """Scan once for all of `lost`. Raises the APIError of the list if it cannot be read."""
+    def find(self, lost: Iterable[LostLine], limit: Deadline = NO_LIMIT) -> dict[int, Verdict]:
+        """Scan once for all of `lost`; a verdict for each line.
+
+        Raises the APIError of the list if it cannot be read.
+        """
         ordered = sorted(lost, key=lambda one: one.sent)
         verdicts = self._finder.find([self._request(one) for one in ordered], limit)
-        results = []
-        for one, (task, matches) in zip(ordered, verdicts, strict=True):
-            could_be = [] if task else [row["id"] for row in matches.candidates]
-            results.append(ScanResult(one.at, task, matches.shows_none, could_be))
-        return results
+        return {one.at: verdict for one, verdict in zip(ordered, verdicts, strict=True)}
 
     def _request(self, one: LostLine) -> LostRequest:
         """A lost line as the search takes it.
@@ -212,84 +196,85 @@ def _has_answered(error: APIError) -> bool:
 def _is_reachable(client: RebyteClient) -> bool:
     """Whether another call than the list gets an answer now, whatever it says."""
     try:
-        client.get_task(NO_TASK, timeout=SHORTEST_SCAN)
+        client.get_task(NO_TASK, timeout=SECONDS)
     except APIError as error:
         return _has_answered(error)
     return True
 
 
+class _LineLook(Look):
+    """The search for the task of a line. `named` are the candidates that were reported."""
+
+    is_told = False  # that the outcome is unknown
+    named: Sequence[str] = ()
+
+    @property
+    def candidates(self) -> list[str]:
+        """The ids of the tasks that it could be."""
+        return [row["id"] for row in self.verdict.matches.candidates]
+
+
 def search_lost(
-    client: RebyteClient,
-    throttle: Throttle,
-    emit: Emit,
-    finder: LostLineSearch,
-    search_for: float | None = None,
+    client: RebyteClient, throttle: Throttle, emit: Emit, finder: LostLineSearch, pace: Pace
 ) -> Poller[LostLine]:
     """Rounds that emit ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
 
-    A line is absent when it is old enough to be sent again and several scans over `search_for`
-    seconds agree that it has no task. It is unknown when `search_for` seconds in which no other
-    create was under way brought nothing; this is reported once, and the search continues. A list
-    that gets no answer, as on a busy machine, counts only after LOOKS scans in a row.
-    ("unsure", line, ids) comes before that, if there is something that it could be.
+    A line is absent when it is old enough to be sent again and there certainly is no task. It is
+    unknown when a search in which no other create was under way brought nothing; this is reported
+    once, and the search continues. A list that gets no answer, as on a busy machine, counts only
+    after LOOKS scans in a row. ("unsure", line, ids) comes before that, if there is something that
+    it could be.
     """
-    seconds = search.LOOK_FOR if search_for is None else search_for
-    begun: dict[int, float] = {}
-    absences: dict[int, Absence] = {}
-    could_be: dict[int, list[str]] = {}
-    told: set[int] = set()
+    looks: dict[int, _LineLook] = {}
     unanswered = 0
 
     def ask(lost: dict[int, LostLine]) -> None:
         nonlocal unanswered
-        now = time.monotonic()
+        began = time.monotonic()
         for at in lost:
-            begun.setdefault(at, now)
-            absences.setdefault(at, Absence(seconds))
+            looks.setdefault(at, _LineLook(pace, began, is_eager=True))
         is_busy = finder.is_busy
         old = {at for at, one in lost.items() if finder.is_old(one)}
+        verdicts: dict[int, Verdict] = {}
         try:
-            results = finder.find(list(lost.values()), Deadline(max(seconds, SHORTEST_SCAN)))
+            verdicts = finder.find(lost.values(), Deadline(max(pace.look_for, pace.shortest_scan)))
             unanswered = 0
         except KeyRejected:
             raise
         except APIError as error:
             if too_busy(error) and not _has_answered(error) and not _is_reachable(client):
-                for absence in absences.values():
-                    absence.add(None, now)
+                for look in looks.values():
+                    look.add(None, began, proves=False)
                 raise
-            unanswered = 0 if _has_answered(error) else unanswered + 1
             # Without a list it is unknown, and the other lines need none.
-            results = [ScanResult(at, None, False, could_be.get(at, [])) for at in lost]
-        if is_busy or finder.is_busy:  # one scan may tell when those lines have tasks
-            begun.update(dict.fromkeys(lost, now))
-        for result in results:
-            at, task, absent, candidates = result
-            absences[at].add(NOTHING if absent and at in old else None, now)
-            if task is not None or absences[at].is_proven:
-                rounds.drop(at)
-                begun.pop(at, None)
-                absences.pop(at, None)
-                told.discard(at)
-                emit("found" if task is not None else "absent", at, task)
-            elif not (
-                at in told
-                or now - begun[at] < seconds
-                or 0 < unanswered < search.LOOKS
-                or absences[at].is_likely
-                or finder.is_outdated(result)
-            ):
-                told.add(at)
-                emit("unknown", at, candidates)
-            elif candidates != could_be.get(at, []):
-                could_be[at] = candidates
-                emit("unsure", at, candidates)
+            unanswered = 0 if _has_answered(error) else unanswered + 1
+        is_busy = is_busy or finder.is_busy  # one scan may tell when those lines have tasks
+        for at in lost:
+            look = looks[at]
+            look.add(verdicts.get(at), began, proves=at in old)
+            if is_busy:
+                look.restart(began)
+            tell(at, look, look.outcome(began))
+
+    def tell(at: int, look: _LineLook, outcome: SearchOutcome) -> None:
+        if outcome in ("found", "absent"):
+            rounds.drop(at)
+            del looks[at]
+            emit(outcome, at, look.verdict.task)
+            return
+        candidates = look.candidates
+        is_over = outcome == "unknown" and not 0 < unanswered < LOOKS
+        if is_over and not look.is_told and not finder.is_outdated(candidates):
+            look.is_told = True
+            emit("unknown", at, candidates)
+        elif candidates != list(look.named):
+            look.named = candidates
+            emit("unsure", at, candidates)
 
     def pause(since: float, _count: int) -> float:
         # `since` counts from when a line was added, and the first search from its first scan.
-        is_open = any(at not in told or one.is_likely for at, one in list(absences.items()))
-        soon = min(MOST_PAUSE, max(FIRST_PAUSE, since / 4))
-        return soon if since < seconds or is_open else LATER
+        is_open = any(not one.is_told or one.is_likely_absent for one in list(looks.values()))
+        return pace.pause(since) if since < pace.look_for or is_open else pace.later
 
     rounds: Poller[LostLine] = Poller("search", client, throttle, emit, ask=ask, pause=pause)
     return rounds

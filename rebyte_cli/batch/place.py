@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..once.look import PACE, Pace
 from ..once.server_clock import ServerClock
 from .input import Input, InputLine
 from .line_checks import CheckPool, LineChecks
@@ -41,8 +42,7 @@ class BatchOptions(NamedTuple):
 
     `jobs` is how many creates may be under way at a time, and `max_running` how many lines may have
     a task that runs, counting creates under way and those whose outcome is not known (None: any).
-    `search_for` is how long a lost create is searched for before its outcome is called unknown,
-    and how long scans must agree that there is no task before it is sent again. `budget` is what
+    `pace` is how lost creates are searched for. `budget` is what
     the tasks of all runs of this journal may use together (None: any amount); with `limits_runs`,
     the service is told, which ends tasks that run when they have used it up. `is_exact`: the
     service is known to show prompts as they were sent, as that on this machine does. `title` is
@@ -55,7 +55,7 @@ class BatchOptions(NamedTuple):
     fail_fast: bool = False
     retry_failed: bool = False
     send_again_after: float = SEND_AGAIN_AFTER
-    search_for: float | None = None
+    pace: Pace = PACE
     max_running: int | None = None
     budget: Budget | None = None
     limits_runs: bool = False
@@ -188,7 +188,7 @@ class OpenPlace:
             created=self._answered,
             is_exact=options.is_exact,
         )
-        self.searcher = search_lost(client, throttle, emit, finder, options.search_for)
+        self.searcher = search_lost(client, throttle, emit, finder, options.pace)
         self._probe = probe_network(client, throttle, emit)
         checks = self.place.checks
         self.checks = None if checks is None else CheckPool(checks, emit)

@@ -18,6 +18,7 @@ from ._repository import CHECKS, RepositorySays
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..batch.line_checks import CheckJob
+    from ..batch.place import BatchOptions
     from ..system.repository_file import RepositoryFile
     from ..tasks.answer_schema import AnswerSchema
     from ..tasks.check import CheckCommand, CheckOutcome
@@ -365,11 +366,10 @@ class BatchChecks:
         app: App,
         options: CheckOptions,
         *,
+        batch: BatchOptions,
         no_jail: bool,
-        send_again_after: float,
-        search_for: float | None,
     ) -> None:
-        """The times are those of `batch.place.BatchOptions`, for prompts instead of creates.
+        """The times of `batch` are for prompts instead of creates.
 
         Raises CheckUnusable where no check can be made, and BadUsage as `check_command`.
         """
@@ -381,8 +381,7 @@ class BatchChecks:
             self._says = repository_says(app, options, no_jail=no_jail)
         self._files: dict[str, RepositoryFile | None] = {}
         self._client = app.client
-        self._send_again_after = send_again_after
-        self._search_for = search_for
+        self._batch = batch
         self.tries = options.tries or TRIES
         self._how = required_check(options, no_jail=no_jail)
         self._bases: dict[tuple[Any, Any, Any], str | None] = {}
@@ -483,8 +482,8 @@ class BatchChecks:
             task_id,
             {"prompt": prompt},
             key=key,
-            send_again_after=timedelta(seconds=self._send_again_after),
+            send_again_after=timedelta(seconds=self._batch.send_again_after),
             note=self._app.note,
-            look_for=self._search_for,
+            pace=self._batch.pace,
         )
         return str(answer["promptId"])

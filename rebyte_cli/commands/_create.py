@@ -218,6 +218,7 @@ def create(
                 "note": app.note,
                 "warn": app.warn,
                 "deadline": deadline,
+                "pace": app.pace,
             }
             if choices.attempts > 1:
                 from ._attempts import create_attempts

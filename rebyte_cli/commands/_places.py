@@ -14,8 +14,9 @@ from ._options import ParamType
 if TYPE_CHECKING:
     from ..batch.place import BatchPlace
 
-# Seconds. The local service has a task at once or never, and its list is never stale.
-LOCAL_SEARCH = 2.0
+# Seconds. The local service has a task at once or never, and its list is never stale; but it
+# shares a machine with the agents.
+LOCAL_SEARCH, LOCAL_SCAN = 2.0, 5.0
 
 
 class PlaceName(NamedTuple):
@@ -82,12 +83,14 @@ def own_options(app: App, resend_after: float | None) -> dict[str, Any]:
     """What of `BatchOptions` the service of a profile decides."""
     from ..batch.place import SEND_AGAIN_AFTER
 
-    is_local = app.settings.is_local
+    is_local, pace = app.settings.is_local, app.pace
+    if is_local:
+        pace = pace._replace(look_for=LOCAL_SEARCH, shortest_scan=LOCAL_SCAN)
     if resend_after is None:
         resend_after = LOCAL_SEARCH if is_local else SEND_AGAIN_AFTER
     return {
         "send_again_after": resend_after,
-        "search_for": LOCAL_SEARCH if is_local else None,
+        "pace": pace,
         "limits_runs": app.settings.is_own_service,
         "is_exact": is_local,
     }

@@ -471,13 +471,7 @@ def _checks(
     has_schema = options.wait and any(batch.lines[index].schema for index in plan.mine)
     if not has_schema and (not options.wait or (asked.check is None and asked.no_check)):
         return None
-    checks = BatchChecks(
-        app,
-        asked,
-        no_jail=no_jail,
-        send_again_after=options.send_again_after,
-        search_for=options.search_for,
-    )
+    checks = BatchChecks(app, asked, batch=options, no_jail=no_jail)
     mine = [batch.lines[index] for index in plan.mine]
     checks.require_bases((line.number, batch.body(line)) for line in mine)
     if not checks.may_check(map(batch.body, mine)):

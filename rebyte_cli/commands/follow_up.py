@@ -177,4 +177,5 @@ def _sent(
             on_created=prompt.sent,
             note=app.note,
             deadline=deadline,
+            pace=app.pace,
         )

@@ -455,6 +455,7 @@ def _rerun(app: App, chosen: LandOptions, root: Path, task_id: str, key: str) ->
             files=earlier.files,
             note=app.note,
             warn=app.warn,
+            pace=app.pace,
         )
     except APIError as error:
         if error.exit_status in (1, 4):

@@ -8,7 +8,7 @@ provably the result of something else. A time or a prompt that looks wrong is no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 Row = Mapping[str, Any]
-LOOK_FOR = 20.0  # seconds for which a lost task is searched without a break
-LOOKS = 3  # that must agree, spread over LOOK_FOR, before "there is none" is believed
 PAGES = 100
 MOST_NAMED = 5  # candidates in a message
 READS = 200  # transcripts fetched in one scan
@@ -133,38 +131,6 @@ class Matches(NamedTuple):
     def shows_none(self) -> bool:
         """Whether this scan, by itself, says that nothing was created."""
         return self.is_complete and not self.candidates
-
-
-class Absence:
-    """Scans that together prove that a request created nothing.
-
-    A list may be wrong once, and a task may show up a few seconds late. So several complete
-    scans must agree for LOOK_FOR seconds; one that differs or fails starts the count again.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = LOOK_FOR if seconds is None else seconds
-        self._scans = 0
-        self._since = self._until = 0.0
-
-    def add(self, matches: Matches | None, began: float) -> None:
-        """Count a scan that began at `began` (monotonic); None for one that failed."""
-        if matches is None or not matches.shows_none:
-            self._scans = 0
-            return
-        self._since = began if self._scans == 0 else self._since
-        self._until = began
-        self._scans += 1
-
-    @property
-    def is_likely(self) -> bool:
-        """Whether the last scan found nothing, so that it is worth looking on."""
-        return self._scans > 0
-
-    @property
-    def is_proven(self) -> bool:
-        """Whether there certainly is no task."""
-        return self._scans >= LOOKS and self._until - self._since >= self._seconds
 
 
 class TaskScan(NamedTuple):
@@ -579,11 +545,3 @@ def any_of(ids: Sequence[str]) -> str:
     if more := len(ids) - len(shown):
         shown.append(f"one of {more} more")
     return " or ".join(shown)
-
-
-def pauses() -> Iterator[float]:
-    """Seconds between two scans: short at first, since a task is mostly there at once."""
-    pause = 0.5
-    while True:
-        yield pause
-        pause = min(pause * 1.6, 4.0)

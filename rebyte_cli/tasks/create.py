@@ -1,53 +1,23 @@
-"""Create a task, or send a follow-up, at most once.
-
-Each operation takes four steps: write down the intent, send the request, search for what it
-created if the answer was lost, and decide. What the steps do is the same for both operations;
-what is sent and how its result is recognised is a `TaskRequest` or a `PromptRequest`.
-"""
+"""Create a task, or send a follow-up, at most once: see `once.operation`."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from ..errors import (
-    APIError,
-    BadUsage,
-    Interrupted,
-    KeyRejected,
-    NetworkError,
-    Next,
-    OutcomeUnknown,
-    RebyteError,
-    Redirected,
-    Term,
-    Unsent,
-)
-from ..history.prompt_digest import shape_of
-from ..once.finder import Finder, Verdict
-from ..once.ledger import SentFromHere
-from ..once.search import LOOK_FOR, Absence, LostRequest, Matches, Row, is_lost, pauses
-from ..once.server_clock import LIFE, ROOM
+from ..errors import BadUsage, Next, Term
+from ..once.look import PACE, Pace
+from ..once.operation import Operation
+from ..once.request_kinds import PromptRequest, TaskRequest
+from ..once.server_clock import LIFE
 from ..system.deadline import NO_LIMIT, Deadline
-from .request_kinds import PromptRequest, TaskRequest
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..history.history import History
     from ..history.rows import Intent
-
-# Seconds after the send for which a task may be missing in the list. An attempt that was killed has
-# not searched for its task, so the next one searches until then.
-LATE = 90.0
-SHORTEST_SCAN = 2.0  # seconds that a scan may take however little is left
-KEY_WAIT = 660.0  # seconds that another process may need: its create, and its search
-KEY_PAUSE = 0.25
-# How far `createdAt` may be from `Date` for what this process has just sent.
-OWN_ROOM = timedelta(minutes=1)
 
 
 def create(
@@ -65,7 +35,7 @@ def create(
     warn: Callable[[str], None] | None = None,
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
-    look_for: float = LOOK_FOR,
+    pace: Pace = PACE,
 ) -> dict[str, Any]:
     """POST /tasks with `body`, at most once, and return what was created.
 
@@ -75,9 +45,8 @@ def create(
     `on_created` is called once it is certain that a task with this very prompt exists, also if the
     call is interrupted then.
     `note` is called with progress for a person to read, and `warn` (`note` if it is None) with
-    what a person must not miss. `look_for` is how long to search for a
-    lost task, in seconds. The request and the search end by `deadline`, except that one scan of
-    the list always follows a lost request.
+    what a person must not miss. `pace` is how a lost task is searched for. The request and the
+    search end by `deadline`, except that one scan of the list always follows a lost request.
 
     With `key`, no two calls create two tasks, in whatever process and however they end. A later
     call returns the first task; it waits while another process is at work on the key. If an
@@ -93,17 +62,31 @@ def create(
     refused or never sent; the key can then be used again.
     """
     request = TaskRequest(client, history, body, prompt, labels, files, base)
-    operation = Operation(
-        request, client, history, note, deadline, sleep, look_for, on_created=on_created, warn=warn
-    )
-    if key is None:
-        with operation.explained_interrupts():
-            return operation.resume_unfinished() or operation.send()
-    if not key.strip():
+
+    def repeated(earlier: Intent) -> dict[str, Any]:
+        task = _task_of(history, earlier)
+        is_same_prompt = earlier.digest == request.digest
+        name, id_ = str(earlier.key), str(task["id"])
+        tell_repeated(
+            history, name, id_, is_same_prompt=is_same_prompt, note=note, warn=warn or note
+        )
+        return task
+
+    if key is not None and not key.strip():
         raise BadUsage(Term("--once: KEY", "`once`") + " is empty")
-    key = name_of_key(history, key)
-    with operation.explained_interrupts(), operation.held_key(key):
-        return operation.resume_key(key) or operation.send(key)
+    operation = Operation(
+        request,
+        client,
+        history,
+        note,
+        deadline,
+        sleep,
+        pace=pace,
+        repeated=repeated,
+        on_created=on_created,
+        warn=warn,
+    )
+    return operation.run(None if key is None else name_of_key(history, key))
 
 
 def follow_up(
@@ -118,7 +101,7 @@ def follow_up(
     note: Callable[[str], None],
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
-    look_for: float | None = None,
+    pace: Pace = PACE,
 ) -> dict[str, Any]:
     """POST /tasks/{id}/prompts with `body`, once, and return its answer: `promptId`.
 
@@ -134,18 +117,12 @@ def follow_up(
         note,
         deadline,
         sleep,
-        LOOK_FOR if look_for is None else look_for,
+        pace=pace,
+        repeated=lambda earlier: {"promptId": str(earlier.task_id)},
         on_created=on_created,
         send_again_after=send_again_after,
     )
-    if key is None:
-        with operation.explained_interrupts():
-            return operation.resume_unfinished() or operation.send()
-    with operation.explained_interrupts(), operation.held_key(key):
-        earlier = history.intents.of(key)
-        if earlier is not None and earlier.state == "done":
-            return {"promptId": str(earlier.task_id)}
-        return operation.resume_key(key) or operation.send(key)
+    return operation.run(key)
 
 
 def name_of_key(history: History, key: str) -> str:
@@ -210,431 +187,3 @@ def how_to_forget(key: str) -> str:
 
 def _task_of(history: History, intent: Intent) -> dict[str, Any]:
     return dict(intent.task or history.task(str(intent.task_id)) or {"id": intent.task_id})
-
-
-class SearchOutcome(NamedTuple):
-    """What a search came to: its last verdict, what went wrong, whether there is no result."""
-
-    task: Row | None
-    matches: Matches
-    failure: str | None
-    is_absent: bool
-
-
-class Operation:
-    """One request that must not be carried out twice: intent, send, search, decide."""
-
-    def __init__(
-        self,
-        request: TaskRequest | PromptRequest,
-        client: RebyteClient,
-        history: History,
-        note: Callable[[str], None],
-        deadline: Deadline = NO_LIMIT,
-        sleep: Callable[[float], None] = time.sleep,
-        look_for: float = LOOK_FOR,
-        *,
-        on_created: Callable[[], None] = lambda: None,
-        warn: Callable[[str], None] | None = None,
-        send_again_after: timedelta = LIFE,
-    ) -> None:
-        """`look_for` is how long a search takes at most (seconds)."""
-        self._send_again_after = send_again_after
-        self._request = request
-        self._history = history
-        self._note = note
-        self._warn = warn or note
-        self._deadline = deadline
-        self._clock = deadline.clock
-        self._sleep = sleep
-        self._look_for = look_for
-        self._on_created = on_created
-        self._server_clock = request.server_clock
-        self._claims = SentFromHere(history, self._server_clock, request.target)
-        self._finder = Finder(client, self._claims, request.scan)
-        self._replaced: Intent | None = None  # an attempt of this key that created nothing
-        self._has_waited = False  # for another process at work on the key
-        self._has_sent = False
-
-    # Send
-
-    def send(self, key: str | None = None) -> dict[str, Any]:
-        """Write down the intent, send the request, and settle the intent with its outcome.
-
-        The caller holds `key`, if there is one.
-        """
-        newest = self._request.newest(is_exact=key is not None, limit=self._deadline)
-        started_at = self._server_clock.timestamp(newest)
-        with self._intent(key, started_at) as intent:
-            if intent is not None and intent.state == "done":
-                return self._created_before(intent)
-            answer: dict[str, Any] = {}
-            try:
-                try:
-                    self._has_sent = True
-                    answer = dict(self._request.send(timeout=self._deadline.for_call()))
-                    self._tell_taken(answer)
-                    self._keep(intent, answer)
-                except APIError as fault:
-                    if not is_lost(fault):
-                        raise
-                    answer = self._find_lost(intent, key, started_at, fault)
-            except (KeyboardInterrupt, Interrupted) as stop:
-                hint = self._after_interrupt(intent, key, started_at, answer)
-                raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
-            except (Unsent, Redirected):
-                self._settle(intent, "unsent")
-                raise
-            except (OutcomeUnknown, NetworkError) as fault:
-                # A 500 does not say whether it created it.
-                could_be = fault.candidates if isinstance(fault, OutcomeUnknown) else []
-                ids = [str(each.get("promptId", each["id"])) for each in could_be]
-                self._settle(intent, "unknown", candidates=ids)
-                raise
-            except APIError:
-                self._settle(intent, "refused")
-                raise
-            except RebyteError:
-                self._settle(intent, "unsent")
-                raise
-            return answer
-
-    @contextmanager
-    def _intent(self, key: str | None, started_at: str) -> Iterator[Intent | None]:
-        """Write the intent, synced, and hold it while the request is under way.
-
-        Without a key a disk that cannot be written only costs the intent; with one, the promise
-        of the key could not be kept, so nothing is sent.
-        """
-        owner = f"attempt {os.urandom(16).hex()}"
-        with ExitStack() as stack:
-            intent = None
-            try:
-                if key is None:
-                    stack.enter_context(self._history.intents.hold(owner))
-                intent = self._history.intents.open(
-                    key,
-                    digest=self._request.digest,
-                    body_digest=self._request.body_digest,
-                    started_at=started_at,
-                    owner=owner,
-                    replaces=self._replaced,
-                    shape=shape_of(self._request.prompt),
-                    target=self._request.target,
-                )
-            except RebyteError as problem:
-                if key is not None:
-                    raise
-                self._note(
-                    f"{problem.message}; if rebyte crashes now, it cannot look for this task later"
-                )
-            yield intent
-
-    def _settle(self, intent: Intent | None, state: Any, **result: Any) -> None:
-        """Write down how an intent ended. A disk that refuses is noted, and stops nothing: an
-        intent that stays open only makes the next attempt search for its result.
-        """
-        if intent is None:
-            return
-        try:
-            self._history.intents.settle(
-                intent.id,
-                state=state,
-                started_at=self._server_clock.restamp(intent.started_at),
-                **result,
-            )
-        except RebyteError as problem:
-            self._note(problem.message)
-
-    def _keep(
-        self,
-        intent: Intent | None,
-        answer: Mapping[str, Any],
-        *,
-        as_asked: bool = True,
-        is_found: bool = False,
-    ) -> None:
-        # First the history, then the intent: other processes must never see neither.
-        result_id = self._request.remember(answer, as_asked=as_asked)
-        if as_asked:
-            self._on_created()
-        taken = [result_id] if is_found else []
-        self._settle(intent, "done", task_id=result_id, task=answer, candidates=taken)
-
-    def _tell_taken(self, answer: Mapping[str, Any]) -> None:
-        """Warn if another request has what the service answered with.
-
-        The service knows best whose it is: a key that took it after a search is unknown again.
-        """
-        if self._request.target is not None or not self._history.knows([str(answer["id"])]):
-            return
-        keys = self._history.intents.reopen(str(answer["id"]))
-        whose = (
-            f"for that of key {keys[0]!r}, which will be searched for again"
-            if keys
-            else "for that of an earlier request, which may have another one, or none"
-        )
-        self._warn(f"{self._request.describe(answer)} was taken {whose}")
-
-    def _find_lost(
-        self, intent: Intent | None, key: str | None, started_at: str, fault: APIError
-    ) -> dict[str, Any]:
-        """Search for the result of what was just sent; OutcomeUnknown if it is not certain."""
-        self._note(f"{fault.message}; looking for the result")
-        found = self._search_own(intent, started_at)
-        answer = self._certain_result(found)
-        if answer is None:
-            raise self._request.unknown(found.matches.candidates, key, found.failure)
-        self._keep(intent, answer, is_found=True)
-        self._note(f"The response was lost, but {self._request.describe(answer)} was found")
-        return answer
-
-    # Search
-
-    def search(
-        self,
-        lost: LostRequest,
-        own: Intent | None,
-        seconds: float | None = None,
-        *,
-        alive: bool = False,
-        prove_absence: bool = False,
-    ) -> SearchOutcome:
-        """Scan until the result is certain, hopeless, or the time is over.
-
-        If another attempt than `own` may have created what was found, nothing is certain; `alive`
-        is as in `SentFromHere`. With `prove_absence`, scans that agree that there is no result go
-        on past the time, up to the caller's deadline, until there are enough of them: a slow list
-        fits few into it.
-        """
-        seconds = self._deadline.cap(self._look_for) if seconds is None else seconds
-        began = self._clock()
-        limit = Deadline(seconds, clock=self._clock)
-        self._claims.own, self._claims.alive = own, alive
-        verdict, failure = Verdict(None, Matches([], [], is_complete=False)), None
-        # A search that a time limit cuts short proves nothing.
-        absence = Absence(self._look_for)
-        for pause in pauses():
-            try:
-                look = Deadline(max(limit.left(), SHORTEST_SCAN), clock=self._clock)
-                (verdict,) = self._finder.find([lost], look)
-                failure = None
-            except APIError as problem:
-                failure = problem.message
-                if isinstance(problem, KeyRejected):
-                    break
-            matches = verdict.matches
-            absence.add(None if failure else matches, began)
-            if failure is None and matches.is_complete and matches.is_final:
-                break
-            if limit.has_passed:
-                more = prove_absence and absence.is_likely and not absence.is_proven
-                if not more or self._deadline.has_passed:
-                    break
-                limit = self._deadline.within(self._look_for)
-            self._sleep(limit.cap(pause))
-            began = self._clock()
-        return SearchOutcome(*verdict, failure, absence.is_proven)
-
-    def _search_own(
-        self, intent: Intent | None, started_at: str, seconds: float | None = None
-    ) -> SearchOutcome:
-        """Search for the result of what this operation has just sent."""
-        request, window = self._request, self._server_clock.window
-        lost = LostRequest(
-            request.prompt_digest,
-            lambda: window(started_at, room=OWN_ROOM),
-            request.prompt,
-            request.body,
-            body_digest=request.body_digest,
-            named=request.digest,
-        )
-        return self.search(lost, intent, seconds)
-
-    def _search_earlier(
-        self, earlier: Intent, seconds: float | None = None, *, alive: bool = False
-    ) -> SearchOutcome:
-        """Search for the result of an attempt of another process; `alive` as in SentFromHere."""
-        request, window = self._request, self._server_clock.window
-        for answered in self._history.intents.answered():
-            self._server_clock.observe((answered.task or {}).get("createdAt"), answered.started_at)
-        is_same = earlier.digest == request.digest
-        lost = LostRequest(
-            request.prompt_digest if is_same else earlier.digest,
-            lambda: window(earlier.started_at, room=ROOM),
-            request.prompt if is_same else None,
-            request.body if earlier.body_digest == request.body_digest else {},
-            to_repeat=True,
-            candidates=earlier.candidates,
-            body_digest=earlier.body_digest,
-            named=earlier.digest,
-            shape=earlier.shape,
-        )
-        return self.search(lost, earlier, seconds, alive=alive, prove_absence=seconds != 0.0)
-
-    def _certain_result(self, found: SearchOutcome) -> dict[str, Any] | None:
-        """The answer, if everything was examined and exactly one result is certain."""
-        return None if found.task is None else self._request.answer_from(found.task)
-
-    # Earlier attempts
-
-    @contextmanager
-    def held_key(self, key: str) -> Iterator[None]:
-        """Hold the key; while another process is at work on it, wait for that one to end."""
-        from ..history.intents import IntentHeld
-
-        limit = self._deadline.within(KEY_WAIT)
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(self._history.intents.hold(key))
-                    break
-                except IntentHeld:
-                    if limit.has_passed:
-                        raise
-                if not self._has_waited:
-                    self._note(f"Waiting for another process that is creating the task for {key!r}")
-                    self._has_waited = True
-                self._sleep(limit.cap(KEY_PAUSE))
-            yield
-
-    def resume_key(self, key: str) -> dict[str, Any] | None:
-        """Return the task that this key has created; None if it certainly has created none."""
-        earlier = self._history.intents.of(key)
-        if earlier is None or earlier.state not in ("done", "open", "unknown"):
-            return None
-        if earlier.state == "done":
-            return self._created_before(earlier)
-        self._note(f"An earlier attempt for {key!r} got no response; looking for its result")
-        # Another process that had the key a moment ago has searched for long enough.
-        is_searched = self._has_waited and earlier.state == "unknown"
-        found = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
-        answer = self._certain_result(found)
-        if answer is not None:
-            self._adopt(earlier, answer)
-            return answer
-        age = self._server_clock.age(earlier.started_at)
-        if found.is_absent and age > self._send_again_after:
-            self._note("It created nothing; sending the request again")
-            self._replaced = earlier
-            return None
-        raise self._unknown(earlier, found)
-
-    def _unknown(self, earlier: Intent, found: SearchOutcome) -> OutcomeUnknown:
-        """Settle an earlier attempt as unknown; the error names what any search found possible."""
-        seen = {str(row["id"]): row for row in found.matches.candidates}
-        taken = self._history.knows(earlier.candidates)
-        named = {each: {"id": each} for each in earlier.candidates if each not in taken} | seen
-        self._settle(earlier, "unknown", candidates=named)
-        return self._request.unknown([*named.values()], earlier.key, found.failure)
-
-    def _created_before(self, earlier: Intent) -> dict[str, Any]:
-        """The task of a key that has one."""
-        task = _task_of(self._history, earlier)
-        tell_repeated(
-            self._history,
-            str(earlier.key),
-            str(task["id"]),
-            is_same_prompt=earlier.digest == self._request.digest,
-            note=self._note,
-            warn=self._warn,
-        )
-        return task
-
-    def resume_unfinished(self) -> dict[str, Any] | None:
-        """Return what an attempt at the same that was cut off has created; None to send."""
-        try:
-            unfinished = [
-                earlier
-                for earlier in self._history.intents.unsettled(self._request.digest)
-                if earlier.key is None
-                and earlier.state != "given up"
-                and earlier.body_digest == self._request.body_digest
-            ]
-        except RebyteError:  # sending says what is wrong with the history
-            return None
-        for earlier in unfinished:
-            answer = self._resume_one(earlier)
-            if answer is not None:
-                return answer
-        return None
-
-    def _resume_one(self, earlier: Intent) -> dict[str, Any] | None:
-        """Return what a dead process has created; None if it is alive or created nothing."""
-        from ..history.intents import IntentHeld
-
-        try:
-            with self._history.intents.hold(earlier.owner):
-                # Ask again: another process may have resumed it a moment ago.
-                left = self._history.intents.unsettled(earlier.digest)
-                if earlier.id not in {one.id for one in left}:
-                    return None
-                return self._take_over(earlier)
-        except IntentHeld:
-            return None
-
-    def _take_over(self, earlier: Intent) -> dict[str, Any] | None:
-        if self._server_clock.age(earlier.started_at) > LIFE:
-            self._settle(earlier, "unsent")
-            return None
-        # A dead attempt never reported that its outcome is unknown. Repeating the
-        # command after that report is deliberate.
-        is_told = earlier.state == "unknown"
-        late = LATE - self._server_clock.age(earlier.started_at).total_seconds()
-        seconds = self._look_for if is_told else max(self._look_for, late)
-        self._note(
-            "An earlier identical request got no response; looking for its result for up to"
-            f" {seconds:.0f} s"
-        )
-        found = self._search_earlier(earlier, self._deadline.cap(seconds), alive=True)
-        answer = self._certain_result(found)
-        if answer is not None:
-            self._adopt(earlier, answer)
-            return answer
-        if self._server_clock.age(earlier.started_at) > LIFE:
-            self._settle(earlier, "unsent")
-            return None
-        if len(found.matches.same) > 1 or not (found.is_absent or is_told):
-            raise self._unknown(earlier, found)
-        reason = f"Looking for it failed ({found.failure}); " if found.failure else ""
-        self._note(f"{reason or 'It was not found; '}sending the request again")
-        self._settle(earlier, "unsent" if found.is_absent else "given up")
-        return None
-
-    def _adopt(self, earlier: Intent, answer: Mapping[str, Any]) -> None:
-        is_same = earlier.digest == self._request.digest
-        self._keep(earlier, answer, as_asked=is_same, is_found=True)
-        self._note(f"The response was lost, but {self._request.describe(answer)} was found")
-
-    # Interrupts
-
-    @contextmanager
-    def explained_interrupts(self) -> Iterator[None]:
-        """Say so if an interrupt came before anything was sent; `send` explains later ones."""
-        try:
-            yield
-        except (KeyboardInterrupt, Interrupted) as stop:
-            if self._has_sent:
-                raise
-            status = Interrupted.of(stop).exit_status
-            raise Interrupted(status, hint="Nothing was sent yet") from None
-
-    def _after_interrupt(
-        self, intent: Intent | None, key: str | None, started_at: str, answer: Mapping[str, Any]
-    ) -> str:
-        """Say whether something was created, after one scan; a second interrupt ends that, too."""
-        request, could_be, is_found = self._request, list[Row](), not answer
-        try:
-            if is_found:
-                found = self._search_own(intent, started_at, seconds=0)
-                could_be = found.matches.candidates
-                answer = self._certain_result(found) or {}
-            if answer:
-                self._keep(intent, answer, is_found=is_found)
-                made = request.describe(answer)
-                return f"{made} exists and keeps running" + request.stop_hint(answer)
-        except (KeyboardInterrupt, Interrupted, RebyteError):
-            pass
-        self._settle(intent, "unknown", candidates=[row["id"] for row in could_be])
-        error = request.unknown([], key)
-        return error.message + "; " + str(error.hint)

@@ -22,7 +22,6 @@ from rebyte_cli.batch.line_fields import LineChecker, LineFields
 from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.session import parse_resolutions
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.once import search
 from rebyte_cli.tasks.upload import check
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
@@ -566,9 +565,9 @@ def test_a_first_run_that_made_nothing_does_not_bind_the_file(
 
 @pytest.mark.slow
 def test_resolving_twice_is_a_slip_and_resolving_again_is_not(
-    batch: Batch, farm: Farm, home: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, farm: Farm, home: Path, pace: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(search, "LOOK_FOR", 0.0)
+    pace()
     farm.silent = True
     (home / "t.txt").write_text("One <cut>\nTwo <cut>\n")
     run = ("t.txt", "--text")

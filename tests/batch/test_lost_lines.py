@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.batch import lost_lines
 from rebyte_cli.batch.input import Input
-from rebyte_cli.batch.lost_lines import LostLine, LostLineSearch, ScanResult, search_lost
+from rebyte_cli.batch.lost_lines import LostLine, LostLineSearch, search_lost
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.history.history import History
 from rebyte_cli.local.local_service import LOCAL_KEY, Service
-from rebyte_cli.once import search as search_module
+from rebyte_cli.once.finder import Verdict
 from rebyte_cli.once.ledger import Ledger
+from rebyte_cli.once.look import LOOKS, PACE, Pace
+from rebyte_cli.once.search import Matches
 from rebyte_cli.once.server_clock import ServerClock
 from tests import farm as farm_module
 from tests.batch_worker import input_of
@@ -31,6 +32,27 @@ from tests.inside import inside
 from tests.servers import Answer, Line, Request, error_reply, json_reply, reply, reset
 from tests.test_never_twice import first_line
 from tests.waiting import eventually, with_time
+
+
+class ScanResult(NamedTuple):
+    """What one scan says of a line: its task, that there is none, or ids that it could be."""
+
+    at: int
+    task: Mapping[str, Any] | None
+    absent: bool
+    candidates: list[str]
+
+    @classmethod
+    def of(cls, at: int, verdict: Verdict) -> ScanResult:
+        task, matches = verdict
+        could_be = [] if task else [row["id"] for row in matches.candidates]
+        return cls(at, task, matches.shows_none, could_be)
+
+    @property
+    def verdict(self) -> Verdict:
+        same = [] if self.task is None else [self.task]
+        unsure = [{"id": each} for each in self.candidates]
+        return Verdict(self.task, Matches(same, unsure, is_complete=self.absent or bool(same)))
 
 
 class Desk:
@@ -64,7 +86,8 @@ class Desk:
             clock=ServerClock(self.client),
             created=lambda: self.created,
         )
-        return finder.find([LostLine(at, self.sent(at), 900.0) for at in lost])
+        verdicts = finder.find([LostLine(at, self.sent(at), 900.0) for at in lost])
+        return [ScanResult.of(at, verdict) for at, verdict in verdicts.items()]
 
     def sent(self, at: int) -> str:
         """The lines were sent in the order of the file, a moment ago."""
@@ -262,9 +285,9 @@ def test_a_create_that_made_nothing_is_sent_again_after_its_time(
 
 
 def test_a_create_that_never_gets_an_answer_does_not_keep_a_batch_running(
-    batch: Callable[..., Done], one_clock: None, monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], one_clock: None, pace: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("rebyte_cli.batch.lost_lines.LATER", 0.1)
+    pace(look_for=0.3, first_pause=0.1, later=0.1)
     with Farm(cuts=2.0) as farm:  # none makes a task
         done = batch(farm, ["One"], "--resend-after", "0.1", "--timeout", "60")
         assert (done.status, statuses(done)) == (6, {1: "unknown"})
@@ -275,10 +298,10 @@ def test_a_create_that_never_gets_an_answer_does_not_keep_a_batch_running(
 
 
 def test_equal_lines_that_are_lost_together_get_a_task_each(
-    batch: Callable[..., Done], one_clock: None, monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], one_clock: None, pace: Callable[..., None]
 ) -> None:
     def check(seconds: float) -> None:
-        monkeypatch.setattr(search_module, "LOOK_FOR", seconds)
+        pace(look_for=seconds, first_pause=0.1, later=30.0)
 
         def hook(_request: Request) -> None:
             if farm.tried.total() >= 6:
@@ -318,9 +341,9 @@ def test_a_candidate_of_an_earlier_run_is_not_forgotten(
 
 
 def test_without_transcripts_the_outcome_stays_unknown(
-    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], home: Path, pace: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
+    pace()
     with Farm(silent=True) as farm:
         done = batch(farm, ["One <cut>", "Two"])
         assert farm.made == {"One <cut>": 1, "Two": 1}
@@ -346,9 +369,9 @@ def test_without_transcripts_the_outcome_stays_unknown(
 
 
 def test_none_settles_a_line_that_has_no_task(
-    batch: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], pace: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
+    pace()
     with Farm() as farm:
         done = batch(farm, ["One <cut-before>"])
         assert done.status == 6
@@ -494,10 +517,9 @@ def test_a_workspace_that_no_line_asked_for_tells_nothing(
 
 
 def test_equal_prompts_without_known_workspaces_stay_unknown(
-    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], home: Path, pace: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
-    monkeypatch.setattr(lost_lines, "LATER", 0.05)
+    pace()
     with_workspaces(home, ["ws-1", "ws-2"])
     with Farm() as farm:
         farm.hook = never_answers(farm, farm.hook, together=2)
@@ -517,11 +539,10 @@ def test_a_task_that_was_found_is_not_its_twins(batch: Callable[..., Done], home
 
 
 def test_a_twin_that_is_lost_during_the_search_may_have_created_the_task(
-    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], home: Path, pace: Callable[..., None]
 ) -> None:
     """It is under way when the look begins and not any more when the look is judged."""
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
-    monkeypatch.setattr(lost_lines, "LATER", 0.05)
+    pace()
     with_workspaces(home, ["ws-1", "ws-2"])
     looks: list[str] = []
 
@@ -550,11 +571,10 @@ def test_a_twin_that_is_lost_during_the_search_may_have_created_the_task(
 
 
 def test_a_line_that_was_told_unknown_may_have_made_the_task(
-    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], home: Path, pace: Callable[..., None]
 ) -> None:
     """A service that cuts prompts shows its task as that of a line whose create was lost later."""
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
-    monkeypatch.setattr(lost_lines, "LATER", 0.05)
+    pace()
     journal = home / "t.jsonl.journal"
 
     def make_nothing(line: Line) -> None:
@@ -591,17 +611,17 @@ class Scripted:
         self.looks = 0
         self.named: list[str] = []  # the tasks of other lines, by the end of a look
 
-    def find(self, _lost: object, _limit: object) -> list[ScanResult]:
+    def find(self, _lost: object, _limit: object) -> dict[int, Verdict]:
         said = self.says[min(self.looks, len(self.says) - 1)]
         self.looks += 1
         if isinstance(said, APIError):
             raise said
-        return said
+        return {result.at: result.verdict for result in said}
 
     is_busy = False
 
-    def is_outdated(self, result: ScanResult) -> bool:
-        return not {*result.candidates}.isdisjoint(self.named)
+    def is_outdated(self, candidates: Iterable[str]) -> bool:
+        return not {*candidates}.isdisjoint(self.named)
 
     def is_old(self, one: LostLine) -> bool:
         return self.seconds >= one.patience
@@ -625,17 +645,17 @@ Search = Callable[..., Queue[tuple[Any, ...]]]
 
 
 @pytest.fixture
-def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
+def search() -> Iterator[Search]:
     """Search for one line; `patient`: the 20 s after which it is called unknown are not over."""
     running = []
 
     def begin(finder: Scripted, *, patient: bool = False) -> Queue[tuple[Any, ...]]:
-        monkeypatch.setattr(search_module, "LOOK_FOR", 1000.0 if patient else 0.0)
-        monkeypatch.setattr(lost_lines, "LATER", 0.01)
+        pace = Pace(look_for=1000.0 if patient else 0.0, later=0.01)
         reports: Queue[tuple[Any, ...]] = Queue()
         client: Any = Known()
         stand_in: Any = finder
-        rounds = search_lost(client, Throttle(), lambda *report: reports.put(report), stand_in)
+        tell = lambda *report: reports.put(report)  # noqa: E731
+        rounds = search_lost(client, Throttle(), tell, stand_in, pace)
         running.append(rounds)
         rounds.add(0, LostLine(0, "2026-02-09T10:30:00Z", 900.0))
         return reports
@@ -697,24 +717,23 @@ def test_a_task_that_another_create_made_during_the_scan_is_no_candidate(search:
     assert reports.get(timeout=20) == ("found", 0, {"id": "t1"})
 
 
-def test_no_scan_is_put_off_before_a_line_is_told_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scan_is_put_off_before_a_line_is_told_unknown() -> None:
     """The first scan may be late, and only from then on does the time of the search count."""
-    monkeypatch.setattr(search_module, "LOOK_FOR", 1000.0)
     client: Any = Known()
     finder: Any = Scripted([DOUBTFUL])
-    rounds = search_lost(client, Throttle(), print, finder)
+    rounds = search_lost(client, Throttle(), print, finder, PACE._replace(look_for=1000.0))
     rounds._ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
-    assert rounds._pause(1001.0, 1) == lost_lines.MOST_PAUSE
+    assert rounds._pause(1001.0, 1) == PACE.longest_pause
 
 
-def test_a_list_that_gets_no_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_that_gets_no_answer_is_asked_again() -> None:
     """A busy machine answers late: one scan that was cut off is no reason to give a line up."""
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
     client: Any = Known()
     finder: Any = Scripted(NetworkError("timed out"))
     told: list[tuple[Any, ...]] = []
-    rounds = search_lost(client, Throttle(), lambda *report: told.append(report), finder)
-    for _ in range(search_module.LOOKS):
+    tell = lambda *report: told.append(report)  # noqa: E731
+    rounds = search_lost(client, Throttle(), tell, finder, Pace(look_for=0.0))
+    for _ in range(LOOKS):
         assert told == []
         rounds._ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
     assert told == [("unknown", 0, [])]
@@ -752,11 +771,10 @@ BROKEN_LISTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN_LISTS)
 def test_a_list_that_is_broken_for_good_ends_in_unknown(
-    batch: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, name: str
+    batch: Callable[..., Done], pace: Callable[..., None], name: str
 ) -> None:
     """As for a single create; the other lines are created, and the network is not blamed."""
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.2)
-    monkeypatch.setattr(lost_lines, "SHORTEST_SCAN", 1.0)
+    pace(look_for=0.2, shortest_scan=1.0, later=30.0)
 
     def hook(request: Request) -> Answer | None:
         return BROKEN_LISTS[name]() if request.path.startswith("/v1/tasks?") else None
@@ -770,11 +788,10 @@ def test_a_list_that_is_broken_for_good_ends_in_unknown(
 
 
 def test_a_list_that_alone_gets_no_answer_ends_in_unknown(
-    batch: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], pace: Callable[..., None]
 ) -> None:
     """While other calls are answered, the network is not to blame."""
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.2)
-    monkeypatch.setattr(lost_lines, "SHORTEST_SCAN", 0.5)
+    pace(look_for=0.2, shortest_scan=0.5, later=30.0)
 
     def hook(request: Request) -> Answer | None:
         return reset if request.path.startswith("/v1/tasks?") and farm.tried else None

@@ -16,7 +16,6 @@ import pytest
 from rebyte_cli.batch.poller import Poller, watch_tasks
 from rebyte_cli.batch.throttle import Throttle, ThrottleStopped
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
-from rebyte_cli.once import search as search_module
 from rebyte_cli.tasks.wait import Poll
 from tests.batch.test_lost_lines import Known
 from tests.conftest import Done
@@ -103,9 +102,9 @@ def test_a_batch_does_not_hang_after_it(home: Path, monkeypatch: pytest.MonkeyPa
     ids=["lost", "running"],
 )
 def test_nothing_is_asked_about_when_it_has_ended(
-    prompt: str, options: list[str], status: int, home: Path, monkeypatch: pytest.MonkeyPatch
+    prompt: str, options: list[str], status: int, home: Path, pace: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
+    pace()
     (home / "t.txt").write_text(prompt)
     before = set(threading.enumerate())
     with Farm(silent=True) as farm:

@@ -16,12 +16,10 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.batch import lost_lines
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import digest_of
 from rebyte_cli.history.rows import Reservation
-from rebyte_cli.once import search as search_module
 from rebyte_cli.once import server_clock as server_clock
 from rebyte_cli.tasks import create
 from tests.conftest import COMMAND
@@ -107,11 +105,12 @@ class Place:
 
 
 @pytest.fixture
-def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)  # one look says all here
+def place(
+    home: Path, monkeypatch: pytest.MonkeyPatch, pace: Callable[..., None]
+) -> Iterator[Place]:
+    pace()
     # A busy machine takes longer from one step to the next than clocks differ.
     monkeypatch.setattr(server_clock, "SKEW", timedelta(minutes=1))
-    monkeypatch.setattr(lost_lines, "LATER", 0.05)
     with Farm() as farm:
         yield Place(home, farm)
 

@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch.journal import Journal
+from rebyte_cli.once.look import Pace
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
+from tests.paces import paced_command
 from tests.servers import Answer, Request, reset
 from tests.waiting import eventually
 
@@ -568,15 +570,9 @@ def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
     file = home / "tasks.jsonl"
     file.write_text("".join(f'{{"prompt": "Task {n}", "key": "k{n}"}}\n' for n in range(LINES)))
     luck = random.Random(run)
-    # The farm has a task at once or never, so a second is long enough to know that there is none.
-    script = (
-        "from rebyte_cli.__main__ import main\n"
-        "from rebyte_cli.once import search\n"
-        "search.LOOK_FOR = 1.0\n"
-        "main()\n"
-    )
     words = ["batch", str(file), "--jobs", "8", "--resend-after", "1s"]
-    again = [COMMAND[0], "-c", script, *words]
+    # The farm has a task at once or never, so a second is long enough to know that there is none.
+    again = [*paced_command(Pace(look_for=1.0)), *words]
     with Farm(delay=0.05, cuts=0.02, run=0.3) as farm:
         environment = {**os.environ, **farm.env}
         for _ in range(KILLS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from rebyte_cli.batch.state import (
     created_record,
     ended_record,
 )
-from rebyte_cli.once import search
 from tests.farm import Farm, lines_of
 from tests.inside import inside
 
@@ -147,10 +147,8 @@ def test_a_record_that_no_run_of_ours_can_have_written(record: dict[str, Any]) -
         check_record(record)
 
 
-def test_the_next_run_searches_for_an_unknown_line(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search, "LOOK_FOR", 0.0)
+def test_the_next_run_searches_for_an_unknown_line(home: Path, pace: Callable[..., None]) -> None:
+    pace()
     (home / "t.txt").write_text("One <cut>\n")
     words = ("batch", "t.txt", "--text")
     with Farm(silent=True) as farm:

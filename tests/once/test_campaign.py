@@ -16,16 +16,14 @@ import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rebyte_cli.batch import lost_lines
-from rebyte_cli.once import search
-from rebyte_cli.tasks import create
-from tests.conftest import COMMAND, Done
+from rebyte_cli.once.look import Pace
+from tests.conftest import Done
 from tests.farm import Farm
 from tests.inside import inside
+from tests.paces import paced_command
 from tests.servers import Answer, Request, error_reply, json_reply, reset
 from tests.test_never_twice import LISTS, REWRITES, ZONES, Clocks
 
@@ -55,17 +53,16 @@ import os, time
 from datetime import timedelta
 passed, wrong = float(os.environ["PASSED"]), float(os.environ["WRONG"])
 from rebyte_cli.api import calls
-from rebyte_cli.once import search, server_clock
-from rebyte_cli.tasks import create
+from rebyte_cli.once import server_clock
 since_boot, local_now = server_clock.since_boot, server_clock.local_now
 calls.since_boot = server_clock.since_boot = lambda: since_boot() + passed
 server_clock.local_now = lambda: local_now() + timedelta(seconds=passed + wrong)
-search.LOOK_FOR = create.LATE = 0.1
-create.LATE = 0.2
-create.create.__kwdefaults__.update(look_for=0.1, sleep=lambda s: time.sleep(min(s, 0.02)))
-from rebyte_cli.__main__ import main
-main()
 """
+# The 20 s of a search are shortened, and so are its pauses; nothing else is.
+SWIFT = Pace(
+    look_for=0.1, first_pause=0.02, longest_pause=0.04, later=0.05, shortest_scan=5.0,
+    listed_after=0.2,
+)  # fmt: skip
 
 
 class Trial:
@@ -137,7 +134,7 @@ class Trial:
 
     def child(self) -> Done:
         moved = {"PASSED": str(self.clocks.passed), "WRONG": str(self.clocks.wrong)}
-        words = [COMMAND[0], "-c", CHILD, "create", self.prompts[0], *self.words]
+        words = [*paced_command(SWIFT, CHILD), "create", self.prompts[0], *self.words]
         with subprocess.Popen(
             words,
             cwd=self.home,
@@ -185,18 +182,8 @@ class Trial:
 
 @pytest.fixture
 def swift(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 20 s of a search are shortened, and so are its pauses; nothing else is."""
-    import time
-
-    monkeypatch.setattr(search, "LOOK_FOR", 0.1)
-    monkeypatch.setattr(lost_lines, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(lost_lines, "MOST_PAUSE", 0.04)
-    monkeypatch.setattr(lost_lines, "LATER", 0.05)
+    monkeypatch.setattr("tests.inside.PACE", SWIFT)
     monkeypatch.setattr("rebyte_cli.api.retry.FIRST_PAUSE", 0.01)
-    options: dict[str, Any] = {"look_for": 0.1, "sleep": lambda s: time.sleep(min(s, 0.02))}
-    monkeypatch.setattr(
-        create.create, "__kwdefaults__", {**(create.create.__kwdefaults__ or {}), **options}
-    )
 
 
 @pytest.mark.slow

@@ -14,12 +14,10 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.batch import lost_lines
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
 from rebyte_cli.history.rows import Reservation
-from rebyte_cli.once import search
 from rebyte_cli.once.match import may_be_cut
 from rebyte_cli.tasks import create as engine
 from tests.conftest import Done
@@ -92,9 +90,8 @@ class Place:
 
 
 @pytest.fixture
-def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr(search, "LOOK_FOR", 0.0)
-    monkeypatch.setattr(lost_lines, "LATER", 0.05)
+def place(home: Path, pace: Callable[..., None]) -> Iterator[Place]:
+    pace()
     with Farm() as farm:
         place = Place(home, farm)
         farm.hook = place.lose

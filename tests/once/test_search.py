@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,7 +32,6 @@ from rebyte_cli.once.search import (
     BEFORE_ALL,
     PAGES,
     READS,
-    Absence,
     LostRequest,
     Matches,
     Search,
@@ -41,7 +39,6 @@ from rebyte_cli.once.search import (
     find_prompts,
     is_lost,
     newest_task,
-    pauses,
 )
 from rebyte_cli.once.server_clock import ServerClock, Window
 from rebyte_cli.system.deadline import NO_LIMIT, Deadline
@@ -710,45 +707,6 @@ def test_a_later_scan_may_settle_a_doubt() -> None:
     assert not Matches([], [], True).is_final
 
 
-def test_scans_are_close_together_at_first() -> None:
-    assert list(islice(pauses(), 7)) == pytest.approx([0.5, 0.8, 1.28, 2.048, 3.2768, 4, 4])
-
-
-def test_absence_takes_several_scans_that_agree_for_a_while() -> None:
-    none, one = Matches([], [], True), Matches([], [{"id": "t"}], True)
-    absence = Absence(20.0)
-    for began in (0.0, 10.0, 19.9):
-        absence.add(none, began)
-        assert not absence.is_proven
-    absence.add(none, 20.0)
-    assert absence.is_proven
-    for other in (one, None, Matches([], [], False)):  # one that differs starts the count again
-        absence.add(other, 21.0)
-        assert not absence.is_likely
-        for began in (22.0, 30.0, 41.9):
-            absence.add(none, began)
-            assert absence.is_likely
-            assert not absence.is_proven
-        absence.add(none, 42.0)
-        assert absence.is_proven
-
-
-def test_absence_takes_three_scans_and_twenty_seconds_unless_told_otherwise() -> None:
-    none = Matches([], [], True)
-    absence = Absence(None)
-    for began in (0.0, 10.0, 19.9):
-        absence.add(none, began)
-    assert not absence.is_proven
-    absence = Absence(None)
-    for began in (0.0, 10.0, 20.0):
-        absence.add(none, began)
-    assert absence.is_proven
-    absence = Absence(0.0)
-    for began in (0.0, 0.1, 0.2):
-        absence.add(none, began)
-    assert absence.is_proven
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -764,10 +722,3 @@ def test_absence_takes_three_scans_and_twenty_seconds_unless_told_otherwise() ->
 )
 def test_a_request_is_lost_that_may_have_arrived(error: RebyteError, expected: bool) -> None:
     assert is_lost(error) is expected
-
-
-def test_two_scans_prove_nothing_however_far_apart() -> None:
-    absence = Absence(0.0)
-    for began in (0.0, 100.0):
-        absence.add(Matches([], [], True), began)
-    assert not absence.is_proven

@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.local_service import Service
-from rebyte_cli.tasks import create
 from tests.create_bench import Bench
 from tests.cutting_proxy import CuttingProxy
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(create, "SHORTEST_SCAN", 30.0)  # the machine may be busy
+def bench(tmp_path: Path) -> Iterator[Bench]:
     with Service(tmp_path / "service") as service, CuttingProxy(service.base_url) as proxy:
         yield Bench(tmp_path, service, proxy)

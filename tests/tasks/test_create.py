@@ -38,20 +38,21 @@ from rebyte_cli.history.intents import Intents
 from rebyte_cli.history.prompt_digest import digest_of
 from rebyte_cli.history.rows import Intent
 from rebyte_cli.local.local_service import LOCAL_KEY, Service
+from rebyte_cli.once.operation import Operation
+from rebyte_cli.once.request_kinds import TaskRequest
 from rebyte_cli.once.search import LostRequest
 from rebyte_cli.once.server_clock import ServerClock
 from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.tasks import create
-from rebyte_cli.tasks.create import Operation
-from rebyte_cli.tasks.request_kinds import TaskRequest
-from tests.conftest import COMMAND
-from tests.create_bench import PROMPT, TASKS, Bench, timestamp
+from tests.create_bench import PATIENT, PROMPT, TASKS, Bench, timestamp
 from tests.cutting_proxy import Cut, CuttingProxy
+from tests.paces import paced_command
 from tests.servers import closed_port
 from tests.task_board import Time
 from tests.waiting import eventually, with_time
 
 LIST = r"/v1/tasks\?"
+AT_ONCE = PATIENT._replace(look_for=0.0)
 AGAIN = "It was not found; sending the request again"
 
 
@@ -383,23 +384,17 @@ def test_an_attempt_with_another_request_is_not_resumed(bench: Bench) -> None:
 # `--once`, across processes
 
 
-# The command, whose last scan after Ctrl-C waits for a service on a busy machine too.
-PATIENT = """
-from rebyte_cli.__main__ import main
-from rebyte_cli.tasks import create
-create.SHORTEST_SCAN = 30.0
-main()
-"""
-
-
 @pytest.fixture
 def start(home: Path, bench: Bench) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command against the proxy, in a separate process."""
+    """Starts the command against the proxy, in a separate process.
+
+    Its last scan after Ctrl-C waits for a service on a busy machine too.
+    """
     started = []
 
     def run(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [COMMAND[0], "-c", PATIENT, *arguments, "-o", "id"],
+            [*paced_command(PATIENT), *arguments, "-o", "id"],
             env={**os.environ, "REBYTE_API_URL": bench.proxy.base_url, "REBYTE_API_KEY": LOCAL_KEY},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -636,14 +631,16 @@ def test_a_task_claimed_by_a_twin_during_the_search_is_not_taken(
 
     monkeypatch.setattr(history.intents, "rivals", rivals)
     request = TaskRequest(bench.client, history, {"prompt": PROMPT}, PROMPT)
-    operation = Operation(request, bench.client, history, bench.notes.append, look_for=0)
+    operation = Operation(
+        request, bench.client, history, bench.notes.append, pace=AT_ONCE, repeated=lambda _key: {}
+    )
     clock, written = ServerClock(bench.client), timestamp()
     own = history.intents.open(
         None, digest=request.digest, body_digest="b", started_at=written, owner="me"
     )
     lost = LostRequest(digest_of(PROMPT), lambda: clock.window(written), PROMPT)
     found = operation.search(lost, own)
-    assert (found.matches.same, found.failure) == ([], None)
+    assert (found.verdict.matches.same, found.failure) == ([], None)
 
 
 def test_the_task_of_a_twin_that_died_is_not_taken(bench: Bench) -> None:
@@ -751,13 +748,13 @@ def test_the_shortest_look_waits_for_an_answer_that_is_a_little_slow(bench: Benc
     late = threading.Event()
     bench.proxy.cut("POST", TASKS, Cut.AFTER)
     bench.proxy.cut("GET", "/content", Cut.SLOW, times=9, then=lambda: late.wait(0.3))
-    assert bench.create(look_for=0)["id"] == bench.on_server()[0]
+    assert bench.create(pace=AT_ONCE)["id"] == bench.on_server()[0]
 
 
 def test_an_outcome_left_unknown_without_a_search_says_so(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     with pytest.raises(OutcomeUnknown, match="outcome is unknown"):
-        bench.create(look_for=0)
+        bench.create(pace=AT_ONCE)
     assert bench.proxy.count("GET", LIST) == 1
 
 
@@ -864,7 +861,7 @@ def test_a_lost_follow_up_is_found_when_it_is_asked_again(bench: Bench) -> None:
     bench.proxy.cut("GET", "/content", Cut.STATUS, status=500, times=4)
     bench.proxy.cut("GET", f"{TASKS[:-1]}/", Cut.STATUS, status=500)
     with pytest.raises(OutcomeUnknown):
-        bench.follow_up(task, look_for=0)
+        bench.follow_up(task, pace=AT_ONCE)
     bench.proxy._rules.clear()
     sent = bench.follow_up(task)
     assert [sent["promptId"]] == [one["id"] for one in bench.direct.get_task(task)["prompts"][1:]]
@@ -875,7 +872,7 @@ def test_the_same_files_uploaded_again_are_the_same_request(bench: Bench) -> Non
     """Each upload gives them new names; how many there are is what can be told."""
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     with pytest.raises(OutcomeUnknown):
-        bench.create(body={"files": [{"id": "1", "filename": "a"}]}, look_for=0)
+        bench.create(body={"files": [{"id": "1", "filename": "a"}]}, pace=AT_ONCE)
     bench.create(body={"files": []})
     assert AGAIN not in bench.notes
     with suppress(APIError):  # the service knows no such upload
@@ -913,5 +910,5 @@ def test_a_task_made_with_the_history_off_is_known_as_taken(bench: Bench) -> Non
     bench.create(history=off())
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     with pytest.raises(OutcomeUnknown) as caught:
-        bench.create(history=off(), look_for=0)
+        bench.create(history=off(), pace=AT_ONCE)
     assert caught.value.candidates == []

@@ -15,8 +15,8 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.local.local_service import Service
+from rebyte_cli.once.request_kinds import PromptRequest
 from rebyte_cli.tasks import create
-from rebyte_cli.tasks.request_kinds import PromptRequest
 from tests.create_bench import PROMPT, Bench, timestamp
 from tests.cutting_proxy import Cut, CuttingProxy
 from tests.servers import RawServer, Request, json_reply

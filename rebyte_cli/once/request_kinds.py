@@ -1,6 +1,6 @@
 """The two requests that create something: what is sent, and how the result is recognised.
 
-Both have the same members; `create.Operation` carries them out.
+Both have the same members; `operation.Operation` carries them out.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ..errors import (
     Unsent,
 )
 from ..history.prompt_digest import body_digest_of, digest_of
-from ..once.search import LostRequest, Matches, Row, Search, any_of, find_prompts, newest_task
-from ..once.server_clock import ServerClock
+from .search import LostRequest, Matches, Row, Search, any_of, find_prompts, newest_task
+from .server_clock import ServerClock
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient

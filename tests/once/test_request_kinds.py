@@ -10,7 +10,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.history.history import History
-from rebyte_cli.tasks.request_kinds import PromptRequest, TaskRequest
+from rebyte_cli.once.request_kinds import PromptRequest, TaskRequest
 from tests.servers import Answer, RawServer, error_reply, json_reply, transport_to
 
 ROW = {"id": "t1", "url": "https://x/", "createdAt": "c", "title": "Fix it"}
