@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import APIError, BrokenAnswer, KeyRejected, too_busy
 from ..history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
 from ..once.finder import Finder, Verdict
-from ..once.look import LOOKS, Look, SearchOutcome, Pace
+from ..once.look import LOOKS, Look, Pace, SearchOutcome
 from ..once.search import LostRequest, Rival, Search
 from ..once.server_clock import ROOM, ServerClock, Window
 from ..system.deadline import NO_LIMIT, Deadline
