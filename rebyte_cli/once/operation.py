@@ -215,12 +215,9 @@ class Operation:
         """Search for the result of what was just sent; OutcomeUnknown if it is not certain."""
         self._note(f"{fault.message}; looking for the result")
         look = self._search_own(intent, started_at)
-        answer = self._certain_result(look)
-        if answer is None:
-            raise self._request.unknown(look.verdict.matches.candidates, key, look.failure)
-        self._keep(intent, answer, is_found=True)
-        self._note(f"The response was lost, but {self._request.describe(answer)} was found")
-        return answer
+        if (answer := self._kept_result(look, intent)) is not None:
+            return answer
+        raise self._request.unknown(look.verdict.matches.candidates, key, look.failure)
 
     # Search
 
@@ -295,10 +292,15 @@ class Operation:
         )
         return self.search(lost, earlier, seconds, alive=alive, prove_absence=seconds != 0.0)
 
-    def _certain_result(self, look: Look) -> dict[str, Any] | None:
-        """The answer, if everything was examined and exactly one result is certain."""
-        task = look.verdict.task
-        return None if task is None else self._request.answer_from(task)
+    def _kept_result(self, look: Look, intent: Intent | None) -> dict[str, Any] | None:
+        """The answer, if exactly one result is certain; the history and the intent then have it."""
+        if look.verdict.task is None:
+            return None
+        answer = self._request.answer_from(look.verdict.task)
+        is_same = intent is None or intent.digest == self._request.digest
+        self._keep(intent, answer, as_asked=is_same, is_found=True)
+        self._note(f"The response was lost, but {self._request.describe(answer)} was found")
+        return answer
 
     # Earlier attempts
 
@@ -333,9 +335,7 @@ class Operation:
         # Another process that had the key a moment ago has searched for long enough.
         is_searched = self._has_waited and earlier.state == "unknown"
         look = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
-        answer = self._certain_result(look)
-        if answer is not None:
-            self._adopt(earlier, answer)
+        if (answer := self._kept_result(look, earlier)) is not None:
             return answer
         age = self._server_clock.age(earlier.started_at)
         if look.is_absent and age > self._send_again_after:
@@ -400,9 +400,7 @@ class Operation:
             f" {seconds:.0f} s"
         )
         look = self._search_earlier(earlier, self._deadline.cap(seconds), alive=True)
-        answer = self._certain_result(look)
-        if answer is not None:
-            self._adopt(earlier, answer)
+        if (answer := self._kept_result(look, earlier)) is not None:
             return answer
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")
@@ -413,11 +411,6 @@ class Operation:
         self._note(f"{reason or 'It was not found; '}sending the request again")
         self._settle(earlier, "unsent" if look.is_absent else "given up")
         return None
-
-    def _adopt(self, earlier: Intent, answer: Mapping[str, Any]) -> None:
-        is_same = earlier.digest == self._request.digest
-        self._keep(earlier, answer, as_asked=is_same, is_found=True)
-        self._note(f"The response was lost, but {self._request.describe(answer)} was found")
 
     # Interrupts
 
@@ -441,7 +434,8 @@ class Operation:
             if is_found:
                 look = self._search_own(intent, started_at, seconds=0)
                 could_be = look.verdict.matches.candidates
-                answer = self._certain_result(look) or {}
+                if look.verdict.task is not None:
+                    answer = request.answer_from(look.verdict.task)
             if answer:
                 self._keep(intent, answer, is_found=is_found)
                 made = request.describe(answer)

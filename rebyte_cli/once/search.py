@@ -258,7 +258,9 @@ class Search:
         wider = {
             at: request
             for at, (request, matches) in enumerate(zip(requests, found, strict=True))
-            if request.to_repeat and matches.shows_none and _is_wider(request.window())
+            if request.to_repeat
+            and matches.shows_none
+            and (window := request.window()) != window.proven
         }
         if wider:
             again = self._look([*wider.values()], limit, is_near=False)
@@ -288,8 +290,12 @@ class Search:
         is_current = listing.is_complete and self._is_current(listing, answered, within, limit)
         listed = rows_by_id.keys()
         known = self._known(listed)
-        rows = [row for row in listing.rows if row["id"] not in known]
-        rows = _created_since(rows, [window.since for window in within])
+        since = _earliest([window.since for window in within])
+        rows = [
+            row
+            for row in listing.rows
+            if row["id"] not in known and not _is_before(row.get("createdAt"), since)
+        ]
         is_late = any(request.to_repeat for request in requests)
         is_few = is_near or len(rows) <= READS
         is_read = is_few and self._read_prompts(rows, limit, is_late=is_late)
@@ -433,11 +439,6 @@ def prompt_of(content: Mapping[str, Any]) -> str | None:
     return first.text if first is not None and first.text.strip() else None
 
 
-def _created_since(rows: Iterable[Row], starts: list[datetime | None]) -> list[Row]:
-    earliest = _earliest(starts)
-    return [row for row in rows if not _is_before(row.get("createdAt"), earliest)]
-
-
 def _earliest(starts: list[datetime | None]) -> datetime | None:
     return None if None in starts else min(filter(None, starts), default=None)
 
@@ -447,10 +448,6 @@ def _is_excluded(row: Row, time: str, window: Window) -> bool:
     if window.newest is not None and row.get("id") == window.newest:
         return True
     return _is_before(row.get(time), window.since) or _is_late(row.get(time), window)
-
-
-def _is_wider(window: Window) -> bool:
-    return window.proven != window
 
 
 def _is_timely(written: Any, window: Window) -> bool:
