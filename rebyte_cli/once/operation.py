@@ -34,7 +34,6 @@ from .search import LostRequest, Row, is_lost
 from .server_clock import LIFE, ROOM
 
 if TYPE_CHECKING:
-    from ..api.client import RebyteClient
     from ..history.history import History
     from ..history.rows import Intent
 
@@ -50,7 +49,6 @@ class Operation:
     def __init__(
         self,
         request: TaskRequest | PromptRequest,
-        client: RebyteClient,
         history: History,
         note: Callable[[str], None],
         deadline: Deadline = NO_LIMIT,
@@ -76,18 +74,23 @@ class Operation:
         self._on_created = on_created
         self._server_clock = request.server_clock
         self._claims = SentFromHere(history, self._server_clock, request.target)
-        self._finder = Finder(client, self._claims, request.scan)
+        self._finder = Finder(request.client, self._claims, request.scan)
         self._replaced: Intent | None = None  # an attempt of this key that created nothing
         self._has_waited = False  # for another process at work on the key
         self._has_sent = False
 
     def run(self, key: str | None = None) -> dict[str, Any]:
         """Return what was created, now or by an earlier attempt; see `tasks.create.create`."""
-        with self._explained_interrupts():
+        try:
             if key is None:
                 return self._resume_unfinished() or self._send()
             with self._held_key(key):
                 return self._resume_key(key) or self._send(key)
+        except (KeyboardInterrupt, Interrupted) as stop:
+            if self._has_sent:  # `_send` has said what became of that
+                raise
+            status = Interrupted.of(stop).exit_status
+            raise Interrupted(status, hint="Nothing was sent yet") from None
 
     # Send
 
@@ -413,17 +416,6 @@ class Operation:
         return None
 
     # Interrupts
-
-    @contextmanager
-    def _explained_interrupts(self) -> Iterator[None]:
-        """Say so if an interrupt came before anything was sent; `_send` explains later ones."""
-        try:
-            yield
-        except (KeyboardInterrupt, Interrupted) as stop:
-            if self._has_sent:
-                raise
-            status = Interrupted.of(stop).exit_status
-            raise Interrupted(status, hint="Nothing was sent yet") from None
 
     def _after_interrupt(
         self, intent: Intent | None, key: str | None, started_at: str, answer: Mapping[str, Any]

@@ -59,7 +59,7 @@ class TaskRequest:
         base: str | None = None,
     ) -> None:
         """`labels`, `files` and `base` are for the history; see `history.rows.NewTask`."""
-        self._client = client
+        self.client = client
         self._history = history
         self._labels = labels or {}
         self._files = files
@@ -87,7 +87,7 @@ class TaskRequest:
         if not is_exact:
             return next(iter(self._history.tasks(1)), None)
         try:
-            return newest_task(self._client, timeout=limit.within(BASELINE).for_call())
+            return newest_task(self.client, timeout=limit.within(BASELINE).for_call())
         except (Unsent, KeyRejected, Redirected):
             raise
         except APIError:
@@ -97,7 +97,7 @@ class TaskRequest:
         """A row of the list in the shape of a create's answer. Its status has to be fetched."""
         task = {"status": "running", **row}
         with suppress(APIError):  # the id is what matters, and it is known
-            task.update(self._client.get_task(row["id"], timeout=10))
+            task.update(self.client.get_task(row["id"], timeout=10))
         return {name: task[name] for name in _CREATED if task.get(name) is not None}
 
     def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
@@ -130,10 +130,7 @@ class TaskRequest:
         """The error if it cannot be known what was created."""
         shown = [{name: row[name] for name in _CANDIDATE if name in row} for row in candidates]
         message = "the create request was sent, but its outcome is unknown"
-        if shown:
-            message += f"; it may be {any_of([row['id'] for row in shown])}"
-        elif failure:
-            message += f"; looking for it failed: {failure}"
+        message += _guess(any_of([row["id"] for row in shown]), failure)
         if key is None:
             hint = (
                 "See "
@@ -150,6 +147,13 @@ class TaskRequest:
                 + " drops the key instead"
             )
         return OutcomeUnknown(message, candidates=shown, hint=hint)
+
+
+def _guess(could_be: str, failure: str | None) -> str:
+    """What is known of a lost request, as the end of a sentence."""
+    if could_be:
+        return f"; it may be {could_be}"
+    return f"; looking for it failed: {failure}" if failure else ""
 
 
 def _answered(history: History) -> Iterator[Mapping[str, Any]]:
@@ -169,7 +173,7 @@ class PromptRequest:
     def __init__(
         self, client: RebyteClient, history: History, task_id: str, body: Mapping[str, Any]
     ) -> None:
-        self._client = client
+        self.client = client
         self._history = history
         self.server_clock = ServerClock(client)
         self.target = task_id
@@ -186,11 +190,11 @@ class PromptRequest:
     def scan(self, lost: Sequence[LostRequest], limit: Deadline) -> list[Matches]:
         """Look once for what the request created."""
         try:
-            content: Mapping[str, Any] = self._client.task_content(
+            content: Mapping[str, Any] = self.client.task_content(
                 self.target, timeout=limit.for_call()
             )
         except ResourceNotFound:  # no content here; the task at least names its prompts
-            content = self._client.get_task(self.target, timeout=limit.for_call())
+            content = self.client.get_task(self.target, timeout=limit.for_call())
         (request,) = lost
         found = find_prompts(ContentView(content), request)
         if found.shows_none and not self._has_all_prompts(ContentView(content), limit):
@@ -202,7 +206,7 @@ class PromptRequest:
 
         A content that is stale, cut to a page or that of another task proves nothing.
         """
-        task = ContentView(self._client.get_task(self.target, timeout=limit.for_call()))
+        task = ContentView(self.client.get_task(self.target, timeout=limit.for_call()))
         is_same_task = content.id == task.id == self.target
         return is_same_task and {one.id for one in content.prompts} == {
             one.id for one in task.prompts
@@ -234,9 +238,7 @@ class PromptRequest:
             {"id": self.target, "promptId": row["id"], "createdAt": row.get("submittedAt")}
             for row in candidates
         ]
-        if shown:
-            message += f"; it may be prompt {' or '.join(row['promptId'] for row in shown)}"
-        elif failure:
-            message += f"; looking for it failed: {failure}"
+        could_be = " or ".join(row["promptId"] for row in shown)
+        message += _guess(could_be and f"prompt {could_be}", failure)
         hint = Next("logs", self.target) + " shows what the task was told"
         return OutcomeUnknown(message, candidates=shown, hint=hint)

@@ -76,7 +76,6 @@ def create(
         raise BadUsage(Term("--once: KEY", "`once`") + " is empty")
     operation = Operation(
         request,
-        client,
         history,
         note,
         deadline,
@@ -112,7 +111,6 @@ def follow_up(
     request = PromptRequest(client, history, task_id, body)
     operation = Operation(
         request,
-        client,
         history,
         note,
         deadline,
