@@ -271,8 +271,10 @@ class ServerClock:
         """By how much the `Date` of a timestamp is ahead of, and behind, those that were compared.
 
         Each machine behind an API may keep time by itself: what one showed of `createdAt` says
-        as much less about a request that another one timed.
+        as much less about a request that another one timed. One that was sent before the server had
+        told its time is timed by the `Date` of now.
         """
+        stamp = stamp if stamp.is_server else _parse(self.timestamp())
         for name, date in _ahead_of(stamp).items():
             if name in self._dates:
                 least, most = self._dates[name]

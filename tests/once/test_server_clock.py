@@ -333,10 +333,14 @@ def test_observed_skew_widens_the_window(clocks: Clocks) -> None:
 
 @pytest.mark.parametrize("hours", [-30, -5, 3])
 @pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("heard", [False, True])
 def test_a_comparison_is_of_one_date_and_not_of_others(
-    clocks: Clocks, hours: int, rebooted: bool
+    clocks: Clocks, hours: int, rebooted: bool, heard: bool
 ) -> None:
-    """Two machines behind one API: one told the time of a task, another that of a lost request."""
+    """Two machines behind one API: one told the time of a task, another that of a lost request.
+
+    The other one tells it before the send, or to the process that searches.
+    """
     wrong = timedelta(hours=hours)
     clocks.clock.observe("2026-02-09T12:00:00.000Z", clocks.clock.timestamp(), is_listed=True)
     if rebooted:
@@ -344,7 +348,7 @@ def test_a_comparison_is_of_one_date_and_not_of_others(
     clocks.run(MINUTE)
     assert clocks.server is not None
     clocks.server += wrong
-    written = clocks.clock.timestamp()
+    written = clocks.clock.timestamp() if heard else clocks.written_before_any_answer()
     clocks.run(20 * MINUTE)
     window = clocks.clock.window(written).proven
     assert window.since is not None
