@@ -66,7 +66,7 @@ class Look:
         self._until = began + (pace.look_for if seconds is None else seconds)
         self._agreeing = 0  # scans in a row
         self._first = self._last = began  # of those
-        self._is_settled = False
+        self._is_final = False
 
     def restart(self, began: float) -> None:
         """Give the search its whole time once more."""
@@ -79,7 +79,7 @@ class Look:
         """
         self.verdict = verdict or self.verdict
         matches = verdict and verdict.matches
-        self._is_settled = bool(matches and matches.is_complete and matches.is_final)
+        self._is_final = bool(matches and matches.is_complete and matches.is_final)
         if not (proves and matches and matches.shows_none):
             self._agreeing = 0
             return
@@ -107,7 +107,7 @@ class Look:
         if is_over and left > 0 and self._agreeing and not self.is_absent:
             self._until = now + min(self._pace.look_for, left)
             return "again"
-        ends = is_over or (self._is_settled and not self._is_eager)
+        ends = is_over or (self._is_final and not self._is_eager)
         if (ends or self._is_eager) and self.verdict.task is not None:
             return "found"
         if (ends or self._is_eager) and self.is_absent:
