@@ -1,7 +1,7 @@
 """Look for what a lost request made, scan after scan: how often, for how long, with what outcome.
 
-A create and a follow-up sleep between the scans for one request. A batch makes each scan for all of
-its lost lines, on a thread of its own, and has a `Look` for each of them.
+A create and a follow-up sleep between the scans for one request. A batch has a thread that makes
+each scan for all of its lost lines, and a `Look` for each of them.
 """
 
 from __future__ import annotations
