@@ -34,7 +34,8 @@ $(COMPILED): $(READY) $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)
 
 # On a busy machine a test may wait in vain for another process. In CI the tests that failed, if
 # they are few, run once more with the machine to themselves; what they said first stays shown.
-ALONE := $(if $(CI),|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 3)
+FAILED := --last-failed --last-failed-no-failures none --maxfail 3
+ALONE := $(if $(CI),|| $(BIN)/python -m pytest $(FAILED))
 
 # Many tests wait for processes and terminals: nine workers keep two cores busy.
 # Each of them would also load two plugins that only other tests need.
@@ -72,7 +73,7 @@ fuzz: $(READY) ## Try generated inputs, and requests to the local service (2 min
 	@$(BIN)/python -m tests.fuzz_service $(FUZZ)/bin/schemathesis $(FUZZ_SECONDS)
 
 agents: $(READY) ## Run the real agents from npm against a scripted model, offline
-	@$(BIN)/python -m tests.agents
+	@$(BIN)/python -m tests.agents $(if $(CI),|| $(BIN)/python -m tests.agents $(FAILED))
 
 browser: $(READY) ## Test the pages of `rebyte local serve` in Chromium
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
