@@ -233,7 +233,9 @@ def test_a_request_without_an_end_that_is_answered(tmp_path: Path, leaves: bool)
                 sock.recv(4096)
         (entry,) = gateway.entries(1)
         gone.set()
-    assert (entry.status, entry.uncounted, entry.is_open) == (200, MOST, False)
+    assert (entry.uncounted, entry.is_open) == (MOST, False)
+    # One that leaves within its request may be noticed before the answer is.
+    assert entry.status in ((200, 400) if leaves else (200,))
 
 
 @pytest.mark.parametrize(
