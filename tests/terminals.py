@@ -18,8 +18,8 @@ from rebyte_cli.output.console import Console
 from tests.conftest import COMMAND
 from tests.fork_server import commands
 
-# Settings of the keyboard, at which pyte fails.
-UNKNOWN = re.compile(r"\x1b\[(?:[?>][\d;?]*m|=\d*u)")
+# Settings of the keyboard, and saved modes, at which pyte fails.
+UNKNOWN = re.compile(r"\x1b\[(?:[?>][\d;?]*[mrs]|=\d*u)")
 
 
 def lines_of(screen: pyte.Screen) -> list[str]:

@@ -433,6 +433,7 @@ def _rerun(app: App, chosen: LandOptions, root: Path, task_id: str, key: str) ->
     fields = {name: value for name, value in earlier.fields.items() if name != "workspaceId"}
     fields["branchName"] = chosen.branch
     if app.settings.is_own_service:
+        fields["networkOf"] = task_id  # it gets no more than the earlier task had
         fields["localRepository"] = str(root)
         fields.setdefault("githubUrl", str(root))
     elif "githubUrl" not in fields:

@@ -105,7 +105,7 @@ def _rerun(
         rerun.check_files(task_id, earlier.files)
         choices = choices._replace(files=earlier.files)
     if app.settings.is_own_service:
-        fields["networkOf"] = task_id  # its agent may reach what that of the earlier task could
+        fields["networkOf"] = task_id  # it gets no more than the earlier task had, unless asked
     choices = choices._replace(labels={**earlier.labels, **choices.labels})
     if written is None:
         written = _first_prompt(app, task_id, with_changes=choices.with_changes)

@@ -230,7 +230,11 @@ def test_a_program_cannot_end_the_wait_for_answers(run: Run) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "spelled", [r"\033[?001003h", r"\033[?10\0003h", r"\302\233?1003h", r"\033[?0001049h", r"\005"]
+    "spelled",
+    [
+        *(r"\033[?001003h", r"\033[?10\0003h", r"\302\233?1003h", r"\033[?0001049h", r"\005"),
+        *(r"\033[?1049s\033[?1049l\033[?1049r", rf"\033[?{'0' * 3000}1049h"),
+    ],
 )
 def test_no_spelling_leaves_a_mode_behind(run: Run, spelled: str) -> None:
     odd = session("printf", spelled)
@@ -238,6 +242,13 @@ def test_no_spelling_leaves_a_mode_behind(run: Run, spelled: str) -> None:
     assert "\x1b[?1003l" in odd.raw
     assert ("\x1b[?1049l" in odd.raw) == ("1049" in spelled)
     assert odd.raw.endswith("\x1b[5n")
+
+
+@pytest.mark.slow
+def test_a_sequence_in_two_pieces_leaves_no_mode_behind(run: Run) -> None:
+    odd = session("sh", "-c", r"printf '\302'; sleep 1; printf '\233?1049h'; sleep 1; printf x")
+    odd.finish()
+    assert "\x1b[?1049l" in odd.raw
 
 
 @pytest.mark.slow

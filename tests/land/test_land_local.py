@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.store import Store
 from tests import script_agent
 from tests.conftest import Done
 from tests.repositories import git, introduce, small_repository, snapshot
@@ -49,3 +51,23 @@ def test_a_conflict_runs_again_on_the_branch(local: Path, inside: Callable[..., 
     assert snapshot(local) == before
     reran = inside("-P", "local", "get", done.documents[2]["landedTask"], "-o", "json").json
     assert reran["baseCommit"] == git(local, "rev-parse", "all~").strip()
+
+
+@pytest.mark.slow
+def test_a_rerun_has_what_the_task_had(
+    local: Path, home: Path, inside: Callable[..., Done]
+) -> None:
+    """The network, the setup and the budget that its user chose, not the usual ones."""
+    words = ("-P", "local", "create", "-x", "mine", "-g", ".", "-o", "id", "--wait")
+    chosen = ("--network", "none", "--no-setup", "--budget", "5ktok", "--on-limit", "stop")
+    made = [inside(*words, *chosen, COUNT.format(name), cwd=local) for name in ("a", "b")]
+    assert [done.status for done in made] == [0, 0], made
+    tasks = [done.out.strip() for done in made]
+    done = inside("-P", "local", "land", *tasks, "--branch", "all", "-o", "jsonl", cwd=local)
+    assert done.status == 0, done
+    with Store(home / ".local/state/rebyte/local").read() as db:
+        rows = db.execute("SELECT options FROM runs ORDER BY seq").fetchall()
+    options = [json.loads(row[0]) for row in rows]
+    assert len(options) == 3
+    for name in ("network", "hosts", "setup", "budgets", "onLimit"):
+        assert options[2][name] == options[0][name], name

@@ -36,7 +36,7 @@ LIST = Path(autorun.__file__).parent / "autorun.txt"
         "cpanfile", "Berksfile", ".tmuxinator.yml", ".ycm_extra_conf.py", ".lazy.lua", ".nvimrc",
         ".vim/coc-settings.json", ".vimspector.json", ".prototools", ".fleet/run.json", ".gdbinit",
         ".dir-locals.el", ".lldbinit", ".project", ".externalToolBuilders/x.launch", "bb.edn",
-        "helmfile.yaml", "helmfile.d/a.yaml", "Tupfile.lua",
+        "helmfile.yaml", "helmfile.d/a.yaml", "Tupfile.lua", "doc/HEAD", "a/commondir",
     ],
 )  # fmt: skip
 def test_known_files_are_named(path: str) -> None:

@@ -59,8 +59,11 @@ class Launcher:
         """Check everything that can be checked before a run is recorded.
 
         `earlier` are the options of the last run of the same task, whose jail the next one has.
-        Raises Refusal when the agent is not installed, no jail can be made, or a skill is unknown.
+        `networkOf` in `body` is a task that this one repeats: what that could reach and use, this
+        one may. It is this service's own extension. Raises Refusal when the agent is not installed,
+        no jail can be made, or a skill is unknown.
         """
+        repeated = earlier if earlier is not None else self._repeated(body)
         wanted = http.optional_choice(body, "jail", ("on", "off"))
         if wanted is None and earlier is not None:
             wanted = "on" if earlier["jail"] else "off"
@@ -80,15 +83,15 @@ class Launcher:
             "caches": settings.caches,
             "launcher": settings.launcher,
             "launcherStop": settings.launcher_stop,
-            "setup": self._setup(body, earlier),
+            "setup": self._setup(body, repeated),
             # The private HOME of the next run has only what is named again.
             "skills": list(earlier["skills"] if earlier else ()),
-            **self._network(body, settings, earlier),
-            **self._budgets(body, settings, model, earlier),
+            **self._network(body, settings, repeated),
+            **self._budgets(body, settings, model, repeated),
         }
         self._check_budgets(adapter, options)
         options |= self._account(adapter, options)
-        options |= self._on_limit(executor, body, settings, options, earlier)
+        options |= self._on_limit(executor, body, settings, options, repeated)
         options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
         return Launch(self._store, adapter, options, login)
@@ -136,6 +139,15 @@ class Launcher:
         }
         return {"onLimit": wanted, "elsewhere": other | self._account(adapter, options)}
 
+    def _repeated(self, body: JsonObject) -> dict[str, Any] | None:
+        """The options of the last run of the task that is repeated, if there is one."""
+        like = http.optional_text(body, "networkOf", most=1000)
+        if like is None:
+            return None
+        with self._store.read() as db:
+            found = earlier_options(db, like)
+        return found[1] if found else None
+
     def _setup(self, body: JsonObject, earlier: dict[str, Any] | None) -> bool:
         """Whether the `setup` of the repository may run; `setup` is this service's extension."""
         wanted = http.optional_choice(body, "setup", ("on", "off"))
@@ -148,14 +160,9 @@ class Launcher:
     ) -> dict[str, Any]:
         """What the run may reach: `network`, the hosts that it names itself, and all `hosts`.
 
-        `networkOf` is a task whose last run could reach what this one may; it is this service's own
-        extension, as are `network` and `allow`. `confined` stands for anything but `host`.
+        `network` and `allow` are this service's own extension. `confined` stands for anything but
+        `host`.
         """
-        like = http.optional_text(body, "networkOf", most=1000)
-        if like is not None:
-            with self._store.read() as db:
-                found = earlier_options(db, like)
-            earlier = found[1] if found else earlier
         before = earlier or {}
         wanted = http.optional_choice(body, "network", (*edge.NETWORKS, CONFINED))
         usual = before.get("network") or settings.network

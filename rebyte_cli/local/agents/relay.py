@@ -49,7 +49,9 @@ PLAIN = (
     b"\x1b[2;4;20l\x1b[4i\x1b7\x1b[r\x1b8\x1b%G\x1b(B\x0f\x1b>"
     b"\x1b[>0m\x1b[>1m\x1b[>2m\x1b[>4m\x1b[=0u\x1b[0 q\x1b[0m"
 )
-MODE = re.compile(rb"(?:\x1b\[|\xc2\x9b)(?:\?([\d;]{1,2000})([hl])|([<>])0*(\d{0,3})(?:;\d+)?u)")
+# Set, reset, or as it was when it was saved.
+MODE = re.compile(rb"(?:\x1b\[|\xc2\x9b)(?:\?([\d;]{1,2000})([hlr])|([<>])(\d{0,3})(?:;\d+)?u)")
+ZEROS = re.compile(rb"(?<=[\[\x9b?;<>])0+(?=[\d;])")  # before a number, however many
 LONGEST_SEQUENCE = 2048
 USUALLY_ON = (7, 25)  # lines that wrap, and a cursor
 SCREENS = (47, 1047, 1049)
@@ -275,20 +277,22 @@ class _Modes:
 
     def seen(self, data: bytes) -> bytes:
         """Note what `data` does, which may end within a sequence; what to write for it."""
-        text, end = self._rest + data.translate(None, IGNORED), 0
+        text, end = ZEROS.sub(b"", self._rest + data.translate(None, IGNORED)), 0
         new = len(ASKED.findall(text)) - len(ASKED.findall(self._rest))
         self.asked = min(MOST_ANSWERS, self.asked + new)
         for found in MODE.finditer(text):
             end = found.end()
             for mode in (found[1] or b"").split(b";"):
-                if number := mode.lstrip(b"0")[:5]:
-                    self._changed[int(number)] = found[2] == b"h"
+                if number := int(mode[:5] or 0):
+                    is_restored = found[2] == b"r"
+                    is_usual = number in USUALLY_ON
+                    self._changed[number] = not is_usual if is_restored else found[2] == b"h"
             if found[3] == b">":
                 self._keyboards += 1
             elif found[3]:
                 self._keyboards = max(0, self._keyboards - int(found[4] or 1))
         self._rest = text[end:][-LONGEST_SEQUENCE:]
-        if self._is_used or not STARTS.search(data):
+        if self._is_used or not (STARTS.search(data) or STARTS.search(text)):
             return data
         self._is_used = True
         return KEEP_TITLE + data
