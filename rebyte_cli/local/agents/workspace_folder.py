@@ -42,7 +42,7 @@ AS_THEY_ARE = (
 AUTHOR = (
     "-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost", "-c", "commit.gpgSign=false",
 )  # fmt: skip
-OWN_NAME = "rebyte <rebyte@localhost>"
+OWN = "refs/own"  # in `base.git`: the commit that it began with, if that is our own
 
 
 class WorkspaceSource(NamedTuple):
@@ -146,12 +146,13 @@ class Workspace:
         try:
             base = ["--git-dir", str(self.base)]
             name = git.run([*base, "rev-parse", "refs/heads/base"]).decode().strip()
+            own = git.run([*base, "for-each-ref", "--format=%(objectname)", OWN]).decode().strip()
+            if name != own:
+                return name
             text = git.run([*base, "cat-file", "commit", name]).decode("utf-8", "replace")
         except GitFailed:
             return ""
         header, _, _ = text.partition("\n\n")
-        if f"\nauthor {OWN_NAME} " not in header:
-            return name
         found = re.search("^parent ([0-9a-f]+)$", header, re.MULTILINE)
         return found[1] if found else ""
 
@@ -181,10 +182,11 @@ class Workspace:
     def _make(self, source: WorkspaceSource, *, share: bool) -> None:
         agent_files.remove_tree(self.code)
         made_as: list[str] = []
+        theirs = ""
         if source.repository is None:
             self.code.mkdir(mode=0o700)
         else:
-            self._clone(source, share=share)
+            theirs = self._clone(source, share=share)
             hashes = git.run(["rev-parse", "--show-object-format"], self.code).decode().strip()
             made_as = [f"--object-format={hashes}"] if hashes != "sha1" else []
             (self.folder / SKILLS).mkdir(exist_ok=True)
@@ -198,7 +200,7 @@ class Workspace:
         git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(making)])
         base, commit = ["--git-dir", str(making)], ""
         if source.repository is not None and git.has(self.code, "HEAD"):
-            commit = git.run(["rev-parse", "HEAD"], self.code).decode().strip()
+            commit = _head(self.code)
             if not share:  # of the history only what the changes are compared with
                 git.run([*base, "fetch", "--quiet", "--depth=1", str(self.code), "HEAD"])
         if source.repository is not None and share:
@@ -207,6 +209,8 @@ class Workspace:
             tree = git.run([*base, "hash-object", "-t", "tree", "-w", "/dev/null"]).decode().strip()
             commit = git.run([*base, *AUTHOR, "commit-tree", tree, "-m", "Start"]).decode().strip()
         git.run([*base, "update-ref", "refs/heads/base", commit])
+        if commit != theirs:
+            git.run([*base, "update-ref", OWN, commit])
         git.run([*base, "symbolic-ref", "HEAD", "refs/heads/base"])
         if patterns := self._ignored(source):
             agent_files.write(making, EXCLUDE, patterns)
@@ -239,7 +243,8 @@ class Workspace:
         # The later ones win, as the repository's do for git.
         return b"".join(b"%s\n" % line for line in lines if line.strip() and line[:1] != b"#")
 
-    def _clone(self, source: WorkspaceSource, *, share: bool) -> None:
+    def _clone(self, source: WorkspaceSource, *, share: bool) -> str:
+        """Clone into `code/`; the commit there, below uncommitted changes; empty for none."""
         assert source.repository is not None
         url = clone_url(source.repository)
         place = local_path(url)
@@ -263,8 +268,10 @@ class Workspace:
         if place is not None:
             origin = _origin_of(place) or str(place)
         git.run(["remote", "set-url", "origin", origin], self.code)
+        cloned = _head(self.code) if git.has(self.code, "HEAD") else ""
         if place is not None and source.with_changes:
             self._bring_changes(place)
+        return cloned
 
     def _bring_changes(self, place: Path) -> None:
         """Commit what is uncommitted in the repository at `place` on top of the clone.
@@ -338,6 +345,10 @@ def disk_usage(folder: Path) -> int:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
     return total
+
+
+def _head(repository: Path) -> str:
+    return git.run(["rev-parse", "HEAD"], repository).decode().strip()
 
 
 def _origin_of(place: Path) -> str | None:

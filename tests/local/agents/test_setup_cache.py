@@ -26,10 +26,10 @@ def entries(bench: Bench) -> list[Path]:
     return sorted((bench.folder / setup_cache.FOLDER).glob("*/*"))
 
 
-def commit(shop: Shop, name: str, text: str = "") -> str:
+def commit(shop: Shop, name: str, text: str = "", *options: str) -> str:
     (shop.path / name).write_text(text)
     git(shop.path, "add", "-A")
-    git(shop.path, "commit", "-qm", name)
+    git(shop.path, "commit", "-qm", name, *options)
     return git(shop.path, "rev-parse", "HEAD").strip()
 
 
@@ -62,10 +62,10 @@ def test_what_an_agent_writes_reaches_no_other_run(shop: Shop, bench: Bench) -> 
 
 @pytest.mark.slow
 def test_what_a_branch_leaves_reaches_only_what_comes_after_it(shop: Shop, bench: Bench) -> None:
-    """Its code has run in its setup, and that may be a stranger's."""
+    """Its code has run in its setup, and that may be a stranger's, whoever wrote its commits."""
     shop.say(SAYS.replace("echo one", "cat answer.txt"))
     git(shop.path, "checkout", "-qb", "stranger")
-    commit(shop, "answer.txt", "evil\n")
+    commit(shop, "answer.txt", "evil\n", "--author", "rebyte <rebyte@localhost>")
     assert shop.run("cat lib/one", workspace="stranger").answer == "evil"
     git(shop.path, "checkout", "-q", "main")
     run = shop.run("cat lib/one", workspace="main")
