@@ -25,7 +25,7 @@ from ...system.files import flocked
 from ...system.permissions import make_folder
 from . import agent_files, jail, tryout
 from .jailed_program import JailedProgram
-from .workspace_folder import Workspace, disk_usage
+from .workspace_folder import SYNCED, Workspace, disk_usage
 
 FOLDER = "setup-caches"  # of the state folder: for each setup a folder, in it one for each commit
 FILES = "files"  # of an entry: the folders by their number
@@ -110,8 +110,11 @@ class SetupCache:
     def keep(self) -> None:
         """Keep what the setup has left, unless an entry has it already.
 
-        Raises CacheFailed and OSError; nothing is left of a copy that failed.
+        What another commit's setup left, before this one was synced, may be among it: nothing of
+        that is kept. Raises CacheFailed and OSError; nothing is left of a copy that failed.
         """
+        if git.has(self._workspace.base, SYNCED):
+            return
         names = [name if self._is_plain(name) else "" for name in self.names]
         if not any(names) or (self._taken is not None and self._is_same(self._taken, names)):
             return

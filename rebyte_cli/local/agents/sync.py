@@ -15,7 +15,7 @@ from ...system import git
 from ...system.git import SAFE
 from . import changes, jail
 from .lenders import UPLOAD_PACK
-from .workspace_folder import AUTHOR, Workspace
+from .workspace_folder import AUTHOR, SYNCED, Workspace
 
 BUNDLE = "bundle"
 # After `changes.ADD`, in the agent's working tree. `g` is git there. `taken` is the tree that the
@@ -95,7 +95,7 @@ def bring(
         head = f'g() {{ {shlex.join(words)} "$@"; }}\ntaken={kept[-1] if kept else ""}\n'
         script = ["sh", "-c", head + changes.ADD + MERGE, "sh", *words]
         changes.output(confinement, script, workspace, scratch)
-    names = [] if git.has(workspace.base, "refs/start") else [("refs/start", old)]
+    names = [] if git.has(workspace.base, SYNCED) else [(SYNCED, old)]
     for name, commit in (*names, (f"refs/base/{run}", new), ("refs/heads/base", new)):
         git.run([*base, "update-ref", name, commit])
     return True

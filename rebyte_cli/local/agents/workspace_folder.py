@@ -42,6 +42,7 @@ AS_THEY_ARE = (
 AUTHOR = (
     "-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost", "-c", "commit.gpgSign=false",
 )  # fmt: skip
+SYNCED = "refs/start"  # in `base.git`: what it began with, if commits were brought in since
 OWN = "refs/own"  # in `base.git`: the commit that it began with, if that is our own
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import setup_cache
+from rebyte_cli.local.agents import setup_cache, sync
 from tests.repositories import git
 from tests.waiting import eventually
 
@@ -74,6 +74,23 @@ def test_what_a_branch_leaves_reaches_only_what_comes_after_it(shop: Shop, bench
     commit(shop, "answer.txt", "mine\n")
     assert shop.run("cat lib/one", workspace="mine").answer == "none"
     assert len(entries(bench)) == 2
+
+
+@pytest.mark.slow
+def test_what_a_setup_that_failed_leaves_is_not_kept_after_a_sync(shop: Shop, bench: Bench) -> None:
+    """The next run sets up again, at a commit that has nothing to do with the first one."""
+    (shop.path / ".gitignore").write_text("lib\ndownloads\n")
+    commit(shop, "setup.sh", "mkdir lib; cp downloads/one lib 2>/dev/null || echo one > lib/one")
+    shop.say('setup = "sh setup.sh"\ncache = ["lib"]\n')
+    git(shop.path, "checkout", "-qb", "stranger")
+    commit(shop, "setup.sh", "mkdir downloads; echo evil > downloads/one; false")
+    first = shop.run("cat lib/one", workspace="one")
+    assert first.outcome == "failed"
+    git(shop.path, "checkout", "-q", "main")
+    assert sync.bring(bench.workspace("one"), shop.path, None, first.prompt, {})
+    assert shop.run("cat lib/one", workspace="one").answer == "evil"
+    assert entries(bench) == []
+    assert shop.run("cat lib/one", workspace="two").answer == "one"
 
 
 @pytest.mark.slow
