@@ -135,3 +135,24 @@ def test_a_budget_of_the_day_that_cannot_be_kept_is_refused(
     assert done.status != 0
     assert says in done.err
     assert created(asking) == []
+
+
+@pytest.mark.parametrize("limit", ["--budget", "budget_per_day"])
+def test_a_key_in_the_sandbox_has_no_budget(
+    asking: Run, home: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """The gateway does not see what the agent asks with it."""
+    program = home / "bin/claude"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 2.1.0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", "1")
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "x")
+    more = ["--budget", "9Mtok"] if limit == "--budget" else []
+    if not more:
+        configure(home, '[local]\nbudget_per_day = "9Mtok"\n')
+    done = asking("-P", "local", "create", "-x", "claude", "x", *more)
+    assert done.status != 0
+    assert "has the key of its model in the sandbox" in done.err
+    assert created(asking) == []

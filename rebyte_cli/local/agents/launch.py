@@ -33,7 +33,7 @@ from . import (
     user_tools,
 )
 from .adapter import Adapter, User
-from .model_access import LoginExpired
+from .model_access import AgentAccess, LoginExpired
 
 JAIL_CACHE = "jail.json"
 # The cheapest tier of the cloud, and the default there: an agent's own default here.
@@ -89,15 +89,19 @@ class Launcher:
             **self._network(body, settings, repeated),
             **self._budgets(body, settings, model, repeated),
         }
-        self._check_budgets(adapter, options)
-        options |= self._account(adapter, options)
+        account, access = self._account(adapter, options)
+        self._check_budgets(adapter, options, access)
+        options |= account
         options |= self._on_limit(executor, body, settings, options, repeated)
         options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
         return Launch(self._store, adapter, options, login)
 
-    def _account(self, adapter: Adapter, options: dict[str, Any]) -> dict[str, Any]:
-        """Whose usage limit the run meets (see `account_limit`), and whether it has a key or login.
+    def _account(
+        self, adapter: Adapter, options: dict[str, Any]
+    ) -> tuple[dict[str, Any], AgentAccess]:
+        """Whose usage limit the run meets (see `account_limit`), and whether it has a key or login;
+        also, how it reaches its model.
 
         Raises Refusal when the run could only fail because a login has expired.
         """
@@ -108,7 +112,7 @@ class Launcher:
             raise Refusal(400, "login_expired", str(error)) from None
         account = accounts.account_of(adapter, access, user, self._store.secret())
         has_credential = adapter.found_login(user) is not None
-        return {"account": account, "hasCredential": has_credential}
+        return {"account": account, "hasCredential": has_credential}, access
 
     def _on_limit(
         self,
@@ -137,7 +141,9 @@ class Launcher:
             "price": None,
             "onLimit": run_limit.WAIT,
         }
-        return {"onLimit": wanted, "elsewhere": other | self._account(adapter, options)}
+        account, access = self._account(adapter, options)
+        self._check_budgets(adapter, options | other, access)
+        return {"onLimit": wanted, "elsewhere": other | account}
 
     def _repeated(self, body: JsonObject) -> dict[str, Any] | None:
         """The options of the last run of the task that is repeated, if there is one."""
@@ -207,9 +213,20 @@ class Launcher:
         price = prices.get(model or "")
         return {"budgets": limits, "budgetOf": group, "price": price, "prices": prices}
 
-    def _check_budgets(self, adapter: Adapter, options: dict[str, Any]) -> None:
+    def _check_budgets(
+        self, adapter: Adapter, options: dict[str, Any], access: AgentAccess
+    ) -> None:
         """Raise Refusal for a budget that cannot be kept, and for that of a day that is used up."""
         limits = options["budgets"]
+        if limits and access.inside and edge.network_of(options) != edge.HOST:
+            raise Refusal(
+                400,
+                "budget_unknown",
+                f"A budget cannot be kept: {adapter.title} has the {access.inside} of its model in"
+                " the sandbox, where the gateway does not see what it uses",
+                "Leave out the budget, or use a key that the gateway can keep outside"
+                " (`rebyte local agents` says which)",
+            )
         if limits and edge.network_of(options) == edge.HOST:
             raise Refusal(
                 400,

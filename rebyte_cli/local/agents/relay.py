@@ -50,14 +50,14 @@ PLAIN = (
     b"\x1b[>0m\x1b[>1m\x1b[>2m\x1b[>4m\x1b[=0u\x1b[0 q\x1b[0m"
 )
 # Set, reset, or as it was when it was saved.
-MODE = re.compile(rb"(?:\x1b\[|\xc2\x9b)(?:\?([\d;]{1,2000})([hlr])|([<>])(\d{0,3})(?:;\d+)?u)")
+MODE = re.compile(rb"(?:\x1b\[|\xc2\x9b)(?:\?([\d;:]{1,2000})([hlr])|([<>])(\d{0,3})(?:;\d+)?u)")
 ZEROS = re.compile(rb"(?<=[\[\x9b?;<>])0+(?=[\d;])")  # before a number, however many
 LONGEST_SEQUENCE = 2048
 USUALLY_ON = (7, 25)  # lines that wrap, and a cursor
 SCREENS = (47, 1047, 1049)
-# The mouse, the focus and pasted text would be typed into the user's shell. However a program has
-# written that it wants them, they are ended.
-TYPING = (9, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004)
+# The mouse, the focus, colours, sizes, keys and pasted text would be typed into the user's shell.
+# However a program has written that it wants them, they are ended.
+TYPING = (9, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2031, 2048, 9001)
 
 
 def on_terminal() -> bool:
@@ -283,7 +283,7 @@ class _Modes:
         for found in MODE.finditer(text):
             end = found.end()
             for mode in (found[1] or b"").split(b";"):
-                if number := int(mode[:5] or 0):
+                if number := int(mode.partition(b":")[0][:5] or 0):
                     is_restored = found[2] == b"r"
                     is_usual = number in USUALLY_ON
                     self._changed[number] = not is_usual if is_restored else found[2] == b"h"

@@ -68,6 +68,8 @@ RAW_FILE, STDERR_FILE = "output", "stderr"
 STDERR_READ = 20_000
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
+LONGEST_TRANSCRIPT = 64 * 1024 * 1024  # bytes of events; the agent's output is kept beside it
+TRANSCRIPT_CUT = "The agent told more than 64 MB; the rest of it is not in the transcript"
 CONTINUE = "A usage limit interrupted you, and is reset now. Continue with what you were asked:"
 # The next run passes them as arguments, and an agent can print anything.
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -231,6 +233,7 @@ class Supervisor:
         self._folder = self._workspace.run_folder(prompt_id)
         self._began = 0
         self._next_event = events[-1].seq + 1 if events else 0
+        self._told_bytes = 0
         self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
         self._meter = RunMeter(self._folder, ModelPrices.of_options(self._options))
@@ -791,10 +794,20 @@ class Supervisor:
 
     # What is recorded
 
-    def _append(self, events: list[AgentEvent]) -> None:
-        """Record events, and what still waits to be recorded."""
+    def _append(self, events: list[AgentEvent], *, is_ours: bool = False) -> None:
+        """Record events, and what still waits to be recorded.
+
+        Of what is not ours, which any program in the sandbox can write, LONGEST_TRANSCRIPT bytes.
+        """
         records: list[spool.Record] = []
         for event in events:
+            if not is_ours and event.kind not in ("init", "limited"):
+                was_cut = self._told_bytes > LONGEST_TRANSCRIPT
+                self._told_bytes += len(json.dumps(event.payload))
+                if was_cut:
+                    continue
+                if self._told_bytes > LONGEST_TRANSCRIPT:
+                    event = AgentEvent("text", {"content": TRANSCRIPT_CUT})
             records.append(["event", self._next_event, self._store.now(), *event])
             self._next_event += 1
             if event.kind == "init":
@@ -809,7 +822,7 @@ class Supervisor:
 
     def _tell(self, notes: list[str]) -> None:
         """Show in the transcript what the service has to say."""
-        self._append([AgentEvent("text", {"content": note}) for note in notes])
+        self._append([AgentEvent("text", {"content": note}) for note in notes], is_ours=True)
 
     def _session(self, payload: dict[str, Any]) -> Iterator[spool.Record]:
         """The agent's session, known at once: it can be resumed after a cancel or a crash too."""

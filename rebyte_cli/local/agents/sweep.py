@@ -24,6 +24,12 @@ AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.workspace = runs.workspa
   AND other.ended IS NULL)
 """
 
+# What agents told in tasks that were deleted before a moment.
+FORGOTTEN = """
+SELECT runs.prompt FROM runs JOIN tasks ON tasks.id = runs.task WHERE tasks.deleted <= ?
+AND EXISTS (SELECT 1 FROM run_events WHERE run_events.prompt = runs.prompt)
+"""
+
 # Workspaces without a run that waits or works, whose last one ended before a moment.
 OLD = """
 SELECT workspace, max(ended) AS ended FROM runs GROUP BY workspace
@@ -88,7 +94,7 @@ def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
 
 def sweep(store: Store) -> None:
     """Remove the folders of workspaces whose tasks were all deleted more than an hour ago, and
-    the lenders that none needs.
+    the lenders that none needs; also the transcripts of these tasks.
 
     They are moved aside at once; a separate process deletes them, which can take a while.
     Raises nothing: what stays behind is removed the next time.
@@ -99,6 +105,10 @@ def sweep(store: Store) -> None:
             return
         with store.read() as db:
             rows = db.execute(UNUSED, (store.now() - GRACE_MS,)).fetchall()
+            forgotten = db.execute(FORGOTTEN, (store.now() - GRACE_MS,)).fetchall()
+        if forgotten:
+            with store.write() as db:
+                db.executemany("DELETE FROM run_events WHERE prompt = ?", map(tuple, forgotten))
         for folder in (root / row[0] for row in rows):
             if folder.exists():
                 runs.count_use(store, folder.name)
