@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from .prompt_line import in_foreground
+
 _KEYS = {
     "\x1b[A": "up", "\x1bOA": "up", "\x1b[B": "down", "\x1bOB": "down",
     "\x1b[5~": "page up", "\x1b[6~": "page down",
@@ -56,7 +58,7 @@ class Keyboard:
         """The next key: its character, or a name such as `up`; "" after so many seconds."""
         if self._pressed:
             return self._pressed.pop(0)
-        if sys.platform == "win32" or os.tcgetpgrp(self._input) != os.getpgrp():
+        if sys.platform == "win32" or not in_foreground(sys.stdin):
             time.sleep(seconds)  # a shell has the terminal, and its keys
             return ""
         import select

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,25 @@ def terminal(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     yield start
     for session in sessions:
         session.child.close(force=True)
+
+
+def test_the_terminal_of_another_session(home: Path) -> None:
+    """As behind `su -c`: it has keys, and no job control."""
+    leader, follower = pty.openpty()
+    words = [*WATCH, "-P", "local"]
+    with subprocess.Popen(
+        words, stdin=follower, stdout=follower, stderr=follower, start_new_session=True
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while b"No tasks yet" not in shown:
+            shown += os.read(leader, 65536)
+        os.write(leader, b"q")
+        with suppress(OSError):  # how Linux says that the other side was closed
+            while data := os.read(leader, 65536):
+                shown += data
+    os.close(leader)
+    assert (process.returncode, b"Error" in shown) == (0, False), shown
 
 
 @pytest.mark.slow
