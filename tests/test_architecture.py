@@ -478,10 +478,10 @@ def test_the_boot_is_known_in_one_place() -> None:
     assert found == {"system.clock"}
 
 
-# Moments to come that are no limit of anything that is waited for; and one that cannot import it.
+# Moments to come that are no limit of anything that is waited for.
 MOMENTS = {
     "local.agents.adapter": "until when an agent pauses, for a clock that is handed in",
-    "local.agents.relay": "runs in the sandbox, where this package is not",
+    "local.agents.relay": "when to look again at what makes no noise",
     "local.agents.spool": "when to try again",
     "once.ledger": "until when a reservation is fresh",
 }

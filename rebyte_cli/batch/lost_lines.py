@@ -59,7 +59,6 @@ class LostLineSearch:
         is_exact: bool = False,
     ) -> None:
         """`mine`: the lines of this shard. `created` are the tasks of this batch with `id`,
-
         `createdAt`, `sent`, and `at`, the line. `is_exact`: the service shows prompts as they were
         sent.
         """

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from .access import Caller, caller_of
 from .agents import gate
-from .content import event_documents
 from .http import Context, Refusal
 from .schedule import Run
+from .task_content import event_documents
 from .task_store import load_task
 from .wsgi import HttpRequest, HttpResponse
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from ...system.deadline import Deadline
 from ...system.safe_text import clean
 from ...system.signals import handled
 from .jail_group import JailGroup
@@ -253,8 +254,8 @@ class _Terminal(_Pipes):
     def _await_answer(self) -> None:
         """Read what the terminal answers, up to the answer to our own question."""
         said, wanted = b"", 1 + self._modes.asked
-        end = time.monotonic() + LAST_ANSWER_SECONDS
-        while time.monotonic() < end:
+        deadline = Deadline(LAST_ANSWER_SECONDS)
+        while not deadline.has_passed:
             if said.count(ANSWER) >= wanted or not select.select([0], [], [], ANSWER_SECONDS)[0]:
                 return
             said += os.read(0, CHUNK) or ANSWER * wanted
