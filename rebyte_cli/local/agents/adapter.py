@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from .jail import SHARED_VARIABLES, Mount
+from .exposed import SHARED_VARIABLES, Mount
 from .model_access import AgentAccess
 
 LONGEST_STRING = 65_536

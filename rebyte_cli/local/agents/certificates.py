@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from . import jail
+from .exposed import CERTIFICATE_VARIABLES
 from .user_tools import why_not
 
 MOST_BYTES = 10_000_000  # of one file; that of the Mozilla authorities has 250,000
@@ -23,7 +24,7 @@ def shown(outside: Mapping[str, str]) -> list[str]:
     Absolute ones, of certificates without private keys, in no place that is private. The rest is
     left out; a program in the jail does not find it.
     """
-    named = dict.fromkeys(outside.get(name, "") for name in jail.CERTIFICATE_VARIABLES)
+    named = dict.fromkeys(outside.get(name, "") for name in CERTIFICATE_VARIABLES)
     return [path for path in named if path.startswith("/") and _may_be_shown(path)]
 
 

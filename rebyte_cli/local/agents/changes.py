@@ -23,6 +23,7 @@ from ...system import git
 from ...system.deadline import Deadline
 from ...system.git import SAFE, GitFailed
 from . import agent_files, jail
+from .exposed import Mount
 from .jailed_program import JailedProgram
 from .workspace_folder import Workspace
 
@@ -253,8 +254,8 @@ def output(
     command = jail.command(
         confinement,
         words,
-        readable=[jail.Mount(workspace.base, BASE)],
-        writable=[jail.Mount(folder, SCRATCH)],
+        readable=[Mount(workspace.base, BASE)],
+        writable=[Mount(folder, SCRATCH)],
         network=False,
     )
     variables = jail.environment(confinement, os.environ) | SETTINGS

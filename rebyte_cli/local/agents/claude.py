@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ..gateway.gateway_settings import ANTHROPIC, BEARER, X_API_KEY, LoginFile
 from ..gateway.model_refusal import LONGEST, SHORTEST
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined
-from .jail import Mount
+from .exposed import Mount
 from .model_access import (
     VENDORS,
     AgentAccess,

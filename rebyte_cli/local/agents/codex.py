@@ -12,7 +12,7 @@ from typing import Any
 from ...system import jsonc
 from ..gateway.gateway_settings import BEARER, OPENAI, LoginFile
 from .adapter import Adapter, Invocation, Outcome, Parser, User, readable
-from .jail import Mount
+from .exposed import Mount
 from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
 from .tokens import counted
 from .user_config import read_json, strings

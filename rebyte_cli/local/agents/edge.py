@@ -26,6 +26,7 @@ from ..gateway.gateway_settings import GatewaySettings, command
 from ..gateway.model_budget import ModelBudget
 from . import jail, programs, user_tools
 from .adapter import Adapter, User, end_of_process
+from .exposed import CERTIFICATE_VARIABLES
 from .model_access import AgentAccess
 
 RECORD = record.FILE
@@ -87,7 +88,7 @@ def way_out(
             allow,
             str(folder / RECORD),
             {name: outside[name] for name in PROXY_VARIABLES if name in outside},
-            {name: outside[name] for name in jail.CERTIFICATE_VARIABLES if name in outside},
+            {name: outside[name] for name in CERTIFICATE_VARIABLES if name in outside},
             budget=budget,
         ),
         budget_reached,

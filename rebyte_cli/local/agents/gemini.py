@@ -24,7 +24,7 @@ from .adapter import (
     readable,
     shorten,
 )
-from .jail import Mount
+from .exposed import Mount
 from .model_access import (
     VENDORS,
     AgentAccess,

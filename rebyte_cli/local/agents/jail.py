@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ...system import python_process
 from . import lenders, seal, seccomp
+from .exposed import SHARED_VARIABLES, Mount
 
 CODE = "/code"
 HOME = "/home/agent"
@@ -32,15 +33,6 @@ ETC = (
     "pki/tls/fips_local.cnf", "pki/tls/openssl.cnf", "pki/tls/openssl.d", "protocols",
     "resolv.conf", "services", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf", "timezone",
 )  # fmt: skip
-SHARED_VARIABLES = (
-    "TERM", "LANG", "LANGUAGE", "TZ", "COLORTERM",
-    "LC_ADDRESS", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION", "LC_MEASUREMENT",
-    "LC_MESSAGES", "LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
-    "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
-)  # fmt: skip
-CERTIFICATE_VARIABLES = SHARED_VARIABLES[-5:]
 # Of /proc, what belongs to the machine: root owns it, and needs no capability to write to its own.
 # bubblewrap covers only folders of it that can themselves be written to.
 MACHINE = ("acpi", "asound", "driver", "fs", "mtrr", "pressure", "scsi", "sys", "sysrq-trigger")
@@ -63,13 +55,6 @@ CONTROLLED = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
     " os.execvp(sys.argv[1], sys.argv[1:])"
 )
-
-
-class Mount(NamedTuple):
-    """A folder outside, and the name it has for the agent."""
-
-    outside: Path
-    inside: str
 
 
 class Confinement(NamedTuple):

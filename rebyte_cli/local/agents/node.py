@@ -34,7 +34,8 @@ from ...system import python_process
 from ...system.deadline import Deadline
 from . import children
 from .edge import Edge
-from .jail import Confinement, Mount
+from .exposed import Mount
+from .jail import Confinement
 from .jail_group import JailGroup
 from .jailed_program import JailedProgram
 from .lines import DRAIN_SECONDS, LOOK_SECONDS

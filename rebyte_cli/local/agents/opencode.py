@@ -20,7 +20,7 @@ from .adapter import (
     joined,
     readable,
 )
-from .jail import Mount
+from .exposed import Mount
 from .model_access import AgentAccess, ModelAccess
 from .tokens import counted
 from .user_config import read_json

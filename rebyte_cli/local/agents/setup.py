@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import agent_files, edge, jail, tryout
+from .exposed import Mount
 from .jailed_program import prepare
 from .model_access import AgentAccess
 from .tryout import TryoutEnd
@@ -48,7 +49,7 @@ def run(
         (folder / LOG).open("wb", buffering=0) as log,
     ):
         confinement = jail.confine(workspace.folder, jailed=True)
-        confinement = confinement._replace(home=jail.Mount(home, jail.HOME))
+        confinement = confinement._replace(home=Mount(home, jail.HOME))
         words = ["sh", "-c", command]
         program = prepare(confinement, words, way, options, os.environ, variables={"CI": "true"})
         return tryout.until_end(program, log, limit, lambda: way.problem() or problem(), held)

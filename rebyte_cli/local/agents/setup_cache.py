@@ -24,6 +24,7 @@ from ...system import git
 from ...system.files import flocked
 from ...system.permissions import make_folder
 from . import agent_files, jail, tryout
+from .exposed import Mount
 from .jailed_program import JailedProgram
 from .workspace_folder import SYNCED, Workspace, disk_usage
 
@@ -96,7 +97,7 @@ class SetupCache:
             if not git.is_ancestor(self._workspace.base, entry.name, self._commit):
                 continue
             with contextlib.suppress(FileNotFoundError), flocked(entry, shared=True):
-                mount = jail.Mount(entry / FILES, INSIDE)
+                mount = Mount(entry / FILES, INSIDE)
                 try:
                     self._copy(TAKE, self.names, readable=[mount])
                 except BaseException:
@@ -124,7 +125,7 @@ class SetupCache:
         try:
             with flocked(making):
                 (making / FILES).mkdir(mode=0o700)
-                mount = jail.Mount(making / FILES, INSIDE)
+                mount = Mount(making / FILES, INSIDE)
                 self._copy(KEEP, names, writable=[mount])
                 self._put(making)
         finally:
@@ -193,8 +194,8 @@ class SetupCache:
         script: str,
         names: Sequence[str],
         *,
-        readable: Sequence[jail.Mount] = (),
-        writable: Sequence[jail.Mount] = (),
+        readable: Sequence[Mount] = (),
+        writable: Sequence[Mount] = (),
     ) -> None:
         confinement = jail.confine(self._workspace.folder, jailed=True)
         words = ["sh", "-c", script, "sh", *names]

@@ -48,6 +48,7 @@ from . import (
 )
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
 from .disarm import disarm, remember_origin
+from .exposed import Mount
 from .jail_group import JailGroup, end_rest
 from .jailed_program import JailedProgram, prepare
 from .launched_group import LaunchedGroup
@@ -657,7 +658,7 @@ class Supervisor:
                     used[name] = more + 0  # not -0.0
         return used
 
-    def _furnish(self, adapter: Adapter, code: jail.Mount, user: User, access: AgentAccess) -> None:
+    def _furnish(self, adapter: Adapter, code: Mount, user: User, access: AgentAccess) -> None:
         """Make HOME a new one but for the agents' sessions.
 
         An earlier run, even of another agent, may have left what this one would obey.

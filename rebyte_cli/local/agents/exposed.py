@@ -1,0 +1,24 @@
+"""What a jail can show of the machine: folders under names of their own, and variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+# Variables that every program in a jail gets, where they are set outside.
+SHARED_VARIABLES = (
+    "TERM", "LANG", "LANGUAGE", "TZ", "COLORTERM",
+    "LC_ADDRESS", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION", "LC_MEASUREMENT",
+    "LC_MESSAGES", "LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+    "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
+)  # fmt: skip
+CERTIFICATE_VARIABLES = SHARED_VARIABLES[-5:]
+
+
+class Mount(NamedTuple):
+    """A folder outside, and the name it has for the agent."""
+
+    outside: Path
+    inside: str
