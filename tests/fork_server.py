@@ -155,7 +155,7 @@ def _import_all() -> None:
             importlib.import_module(found.name)
     for name in LIBRARIES:
         importlib.import_module(name)
-    from rebyte_cli.local.agents import jail
+    from rebyte_cli.local.agents.sandbox import jail
 
     if program := jail.bubblewrap():  # each process tries it once, and these are its children
         jail.no_nested_namespaces(program)
@@ -234,7 +234,7 @@ def _run(request: Any, streams: list[int]) -> None:
 
 def _supervise() -> NoReturn:
     """Look after a run, as the program of `spawn.BOOT` does in the background of a shell."""
-    from rebyte_cli.local.agents.turn import main
+    from rebyte_cli.local.agents.supervision.turn import main
 
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from rebyte_cli.local.agents import spawn
+from rebyte_cli.local.agents.supervision import spawn
 from tests.fork_client import needs_an_interpreter, start
 
 REAL = spawn.start

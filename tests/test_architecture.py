@@ -67,10 +67,10 @@ ONLY = {
     ("doctor", "api"): "api.connection",  # the proxy and the certificates that it would use
     ("doctor", "local"): "local.agents",
     ("doctor", "tasks"): "tasks.editor",  # the one that `create` opens
-    ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
+    ("completion", "local"): "local.agents.sources.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
     ("config", "api"): "api.urls",  # what a base URL and a key may look like
-    ("tasks", "local"): "local.agents.tryout",  # a jail for what an agent wrote
+    ("tasks", "local"): "local.agents.workspaces.tryout",  # a jail for what an agent wrote
     ("tasks", "output"): "output.console",  # text made safe; what moves is drawn by output alone
     ("commands", "api"): "api.urls",  # the same; the client comes from the App
 }
@@ -200,6 +200,26 @@ def test_commands_know_no_inside_of_the_agents() -> None:
     for importer, module, _ in inside():
         is_inside = module.startswith("local.agents.")
         assert not (is_inside and package_of(importer) in ("commands", "doctor")), importer
+
+
+def test_the_folders_of_the_agents_have_an_order() -> None:
+    """Each imports only those before it, and of the modules beside them those before it too."""
+    order = [
+        "agent_files exposed",
+        "sources adapters",
+        "sandbox",
+        "limits cluster",
+        "config",
+        "workspaces",
+        "supervision",
+        "gate key overview",
+    ]
+    place = {name: level for level, names in enumerate(order) for name in names.split()}
+    inner = "local.agents."
+    for importer, module, _ in inside():
+        if importer.startswith(inner) and module.startswith(inner):
+            here, there = (name.removeprefix(inner).split(".")[0] for name in (importer, module))
+            assert here == there or place[there] < place[here], f"{importer} imports {module}"
 
 
 def test_commands_do_not_import_each_other() -> None:
@@ -364,7 +384,7 @@ def test_no_code_reads_a_message() -> None:
     A message may be tested for being there, and shown; not compared, searched or taken apart. The
     supervisor alone reads an agent's reason, which may repeat what the gateway told the agent.
     """
-    readers = set(MODULES) - {"local.agents.supervisor"}
+    readers = set(MODULES) - {"local.agents.supervision.supervisor"}
     assert [place for module in readers for place in _reads_of_messages(module)] == []
 
 
@@ -434,15 +454,15 @@ def test_commands_in_messages_are_data() -> None:
 # What only `system/` does, and who else does it: why.
 RENAMES = {
     "api.whole_file": "in a folder that it holds open, by descriptor; from a nameless file",
-    "local.agents.account_limit": "imported by turn.py, where pathlib is too much",
+    "local.agents.limits.account_limit": "imported by turn.py, where pathlib is too much",
     "local.agents.agent_files": "in a folder that an agent writes to, by descriptor",
-    "local.agents.changes": "takes over what git wrote in the sandbox",
-    "local.agents.disarm": "sets a file of an agent's aside, by descriptor",
-    "local.agents.lenders": "folders",
-    "local.agents.setup_cache": "folders",
-    "local.agents.skills": "folders",
-    "local.agents.sweep": "folders",
-    "local.agents.workspace_folder": "folders",
+    "local.agents.workspaces.changes": "takes over what git wrote in the sandbox",
+    "local.agents.workspaces.disarm": "sets a file of an agent's aside, by descriptor",
+    "local.agents.sources.lenders": "folders",
+    "local.agents.workspaces.setup_cache": "folders",
+    "local.agents.sources.skills": "folders",
+    "local.agents.supervision.sweep": "folders",
+    "local.agents.workspaces.workspace_folder": "folders",
     "tasks.check_tree": "moves what was unpacked into its place",
 }
 
@@ -480,9 +500,9 @@ def test_the_boot_is_known_in_one_place() -> None:
 
 # Moments to come that are no limit of anything that is waited for.
 MOMENTS = {
-    "local.agents.adapter": "until when an agent pauses, for a clock that is handed in",
-    "local.agents.relay": "when to look again at what makes no noise",
-    "local.agents.spool": "when to try again",
+    "local.agents.adapters.adapter": "until when an agent pauses, for a clock that is handed in",
+    "local.agents.sandbox.relay": "when to look again at what makes no noise",
+    "local.agents.supervision.spool": "when to try again",
     "once.ledger": "until when a reservation is fresh",
 }
 

@@ -29,7 +29,8 @@ from rebyte_cli.config import credentials_file, key_command, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
 from rebyte_cli.errors import ReaderGone
 from rebyte_cli.local import background, shell_session, store, visits
-from rebyte_cli.local.agents import jail, launcher
+from rebyte_cli.local.agents.cluster import launcher
+from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.system import clock, files, http_server, permissions
 from rebyte_cli.system.process_group import ProcessGroup
@@ -54,15 +55,15 @@ BRANCHES = {
     "config/key_command.py": 1,
     "config/paths.py": 2,
     "config/terminal.py": 2,
-    "local/agents/children.py": 1,
+    "local/agents/sandbox/children.py": 1,
     "local/agents/agent_files.py": 1,
-    "local/agents/jail.py": 1,
-    "local/agents/launch.py": 1,
-    "local/agents/launcher.py": 1,
-    "local/agents/login_copies.py": 1,
-    "local/agents/opencode_database.py": 1,
-    "local/agents/prompt_file.py": 1,
-    "local/agents/workspace_folder.py": 1,
+    "local/agents/sandbox/jail.py": 1,
+    "local/agents/supervision/launch.py": 1,
+    "local/agents/cluster/launcher.py": 1,
+    "local/agents/sandbox/login_copies.py": 1,
+    "local/agents/adapters/opencode_database.py": 1,
+    "local/agents/sandbox/prompt_file.py": 1,
+    "local/agents/workspaces/workspace_folder.py": 1,
     "local/background.py": 3,
     "local/ballast.py": 1,
     "local/shell_session.py": 1,

@@ -65,7 +65,7 @@ def lack(reason: str) -> NoReturn:
 
 def need_jail() -> None:
     """Do not run the test where no jail can be made; one trial for all workers."""
-    from rebyte_cli.local.agents import jail
+    from rebyte_cli.local.agents.sandbox import jail
 
     check = jail.probe(Path(os.environ[ENTERED]) / "jail.json")
     if not check.works:

@@ -74,7 +74,7 @@ def skills(app: App) -> Pairs:
     yield from _words(app, "skills")
     if not app.settings.is_local:
         return
-    from ..local.agents.skills import folders, known
+    from ..local.agents.sources.skills import folders, known
 
     for slug, skill in sorted(known(folders(app.config_path.parent, None)).items()):
         yield slug, skill.description

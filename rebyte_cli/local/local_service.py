@@ -233,8 +233,9 @@ def status(state_dir: Path) -> dict[str, Any]:
     `disk` and `setupCaches` (bytes) of real agents, and `serving`: the base URL where a served
     service answers for this folder at the moment, or None. Raises StateError.
     """
-    from .agents import overview, setup_cache
-    from .agents.sweep import sweep
+    from .agents import overview
+    from .agents.supervision.sweep import sweep
+    from .agents.workspaces import setup_cache
 
     store = Store(state_dir)
     sweep(store)

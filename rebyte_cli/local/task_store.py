@@ -14,7 +14,7 @@ from .simulation import SimulatedRun
 from .store import Store, new_id
 
 if TYPE_CHECKING:
-    from .agents.runs import RunRecord
+    from .agents.supervision.runs import RunRecord
 
 TITLE_AFTER_MS = 250
 
@@ -134,7 +134,7 @@ def _runs(prompts: Sequence[sqlite3.Row], recorded: Mapping[str, RunRecord]) -> 
         if record is None:
             runs.append(SimulatedRun(row, runs[-1].end if runs else 0))
         else:
-            from .agents.recorded import RecordedRun
+            from .agents.supervision.recorded import RecordedRun
 
             runs.append(RecordedRun(row, record))
     return runs
@@ -148,6 +148,6 @@ def _recorded(db: sqlite3.Connection, prompts: Sequence[str]) -> Mapping[str, Ru
     ).fetchall()
     if not rows:
         return {}  # and most often there is no agent to import anything for
-    from .agents import runs
+    from .agents.supervision import runs
 
     return runs.load(db, [row[0] for row in rows])

@@ -23,7 +23,7 @@ from .task_store import TaskRecord, add_prompt, load_task, load_tasks
 from .wsgi import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:
-    from .agents.launch import Launch
+    from .agents.supervision.launch import Launch
 
 LONGEST_PROMPT = 100_000
 # Written out, since languages differ about what \s matches.

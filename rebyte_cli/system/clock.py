@@ -1,7 +1,7 @@
 """A clock that cannot be set: how long this machine has been up, and which boot that was.
 
-Every run that waits for its turn has a process that imports this (see local/agents/turn.py), so it
-imports only what Python has loaded anyway.
+Every run that waits for its turn has a process that imports this (see turn.py), so it imports
+only what Python has loaded anyway.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def require_jail(how: CheckCommand) -> None:
     """Raise CheckUnusable if `how` needs a jail and none can be made."""
     if not how.jailed:
         return
-    from ..local.agents import tryout
+    from ..local.agents.workspaces import tryout
 
     try:
         tryout.check_jail()
@@ -163,7 +163,7 @@ def base_of(
     (`known` is its row), in the repository that the task was created for, or the one here. Raises
     BadUsage when it is not known, NotFound when that repository does not have it.
     """
-    from ..local.agents import tryout
+    from ..local.agents.workspaces import tryout
 
     if local_state is not None and workspace and revision is None:
         own = tryout.base_repository(local_state, workspace)
@@ -226,7 +226,7 @@ def run(
     check has ended when this returns or raises. Raises CheckUnusable and BadUsage, for a pattern
     that matches nothing; what else is wrong is an outcome.
     """
-    from ..local.agents import tryout
+    from ..local.agents.workspaces import tryout
 
     require_jail(how)
     place = state_dir / FOLDER

@@ -276,7 +276,7 @@ def test_agents_are_named_with_their_sandbox(inside: Run, well: Path) -> None:
 def test_an_old_kernel_leaves_a_sandbox_with_gaps(
     inside: Run, well: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rebyte_cli.local.agents import jail
+    from rebyte_cli.local.agents.sandbox import jail
 
     program = well / "bin" / "codex"
     program.parent.mkdir()
@@ -297,7 +297,7 @@ def test_an_old_kernel_leaves_a_sandbox_with_gaps(
 
 
 def test_a_launcher_is_shown(inside: Run, well: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rebyte_cli.local.agents import jail
+    from rebyte_cli.local.agents.sandbox import jail
 
     program = well / "bin" / "codex"
     program.parent.mkdir()

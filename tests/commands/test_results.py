@@ -13,8 +13,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from rebyte_cli.local.agents.edge import RECORD
-from rebyte_cli.local.agents.workspace_folder import Workspace
+from rebyte_cli.local.agents.sandbox.edge import RECORD
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord, now
 from rebyte_cli.local.store import Store
 from tests.conftest import Done

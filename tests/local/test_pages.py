@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.edge import RECORD
-from rebyte_cli.local.agents.workspace_folder import Workspace
+from rebyte_cli.local.agents.sandbox.edge import RECORD
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord
 from tests.witness import Answer, Caller, Clock, serving
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.workspace_folder import Workspace, WorkspaceSource
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
 from rebyte_cli.system.git import GitFailed, filters_off, run, top_level
 from rebyte_cli.tasks import checkout
 from tests.repositories import FORGE, Repository, git

@@ -10,11 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .by_hand import bring_commits as bring_commits
-    from .by_hand import run_by_hand as run_by_hand
     from .config import ConfigError as ConfigError
     from .key import machine_key as machine_key
-    from .launch import usable_agent as usable_agent
     from .overview import disarmed as disarmed
     from .overview import every_agent as every_agent
     from .overview import folder_of as folder_of
@@ -23,22 +20,25 @@ if TYPE_CHECKING:
     from .overview import prune as prune
     from .overview import sizes_of_workspaces as sizes_of_workspaces
     from .overview import why_no_folder as why_no_folder
-    from .relay import on_terminal as on_terminal
-    from .repository_asks import of_workspace_id as of_workspace_id
-    from .screen_run import attach as attach
-    from .setup_cache import empty_cache as empty_cache
+    from .sandbox.relay import on_terminal as on_terminal
+    from .supervision.by_hand import bring_commits as bring_commits
+    from .supervision.by_hand import run_by_hand as run_by_hand
+    from .supervision.launch import usable_agent as usable_agent
+    from .supervision.repository_asks import of_workspace_id as of_workspace_id
+    from .supervision.screen_run import attach as attach
+    from .workspaces.setup_cache import empty_cache as empty_cache
 
 _NAMES = {
-    "by_hand": "bring_commits run_by_hand",
+    "supervision.by_hand": "bring_commits run_by_hand",
     "config": "ConfigError",
     "key": "machine_key",
-    "launch": "usable_agent",
+    "supervision.launch": "usable_agent",
     "overview": "disarmed every_agent folder_of git_inside known_skills prune sizes_of_workspaces"
     " why_no_folder",
-    "relay": "on_terminal",
-    "repository_asks": "of_workspace_id",
-    "screen_run": "attach",
-    "setup_cache": "empty_cache",
+    "sandbox.relay": "on_terminal",
+    "supervision.repository_asks": "of_workspace_id",
+    "supervision.screen_run": "attach",
+    "workspaces.setup_cache": "empty_cache",
 }
 
 

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 from ...system.budgets import parse_budget
 from ...system.durations import parse_duration
 from ..gateway.allowed_hosts import is_entry
-from . import edge, launcher, run_limit, user_tools
-from .adapter import Adapter
-from .claude import Claude
-from .codex import Codex
-from .gemini import Gemini
-from .model_access import VENDORS
-from .opencode import OpenCode
-from .program import ProgramAdapter
+from .adapters.adapter import Adapter
+from .adapters.claude import Claude
+from .adapters.codex import Codex
+from .adapters.gemini import Gemini
+from .adapters.model_access import VENDORS
+from .adapters.opencode import OpenCode
+from .adapters.program import ProgramAdapter
+from .cluster import launcher
+from .limits import run_limit
+from .sandbox import edge, user_tools
 
 BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
 # What stays in a private HOME between runs, whichever agents work in the workspace.

@@ -24,8 +24,8 @@ SWEPT = "swept"  # the moment of the last sweep, in milliseconds
 HOUR_MS = 3_600_000
 
 if TYPE_CHECKING:
-    from .launch import Launch
-    from .runs import RunRecord
+    from .supervision.launch import Launch
+    from .supervision.runs import RunRecord
 
 
 def executor(context: Context, body: JsonObject, built_in: tuple[str, ...]) -> str | None:
@@ -33,7 +33,7 @@ def executor(context: Context, body: JsonObject, built_in: tuple[str, ...]) -> s
     given = http.optional_text(body, "executor", most=1000)
     if given is None or given in built_in:
         return given
-    from .launch import executors
+    from .supervision.launch import executors
 
     return http.optional_choice(body, "executor", executors(context.config_file))
 
@@ -42,7 +42,7 @@ def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, JsonObject] 
     """Agent and options of the task's last real run; None when all of it is simulated."""
     if all(isinstance(run, SimulatedRun) for run in task.runs):
         return None
-    from .launch import earlier_options
+    from .supervision.launch import earlier_options
 
     return earlier_options(db, task.id)
 
@@ -66,7 +66,7 @@ def launch(
         return None
     if context.permission.belongs_elsewhere(key):
         raise Refusal(421, "misdirected_request", "A command starts agents in its own process")
-    from .launch import Launcher
+    from .supervision.launch import Launcher
 
     return Launcher(context.store, context.config_file).prepare(agent, body, options)
 
@@ -79,7 +79,7 @@ def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[
     ).fetchone()
     if known is None:
         return []
-    from . import runs
+    from .supervision import runs
 
     return runs.cancel(db, column, value, now)
 
@@ -87,7 +87,7 @@ def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[
 def stop_runs(context: Context, canceled: list[RunRecord]) -> None:
     """Kill the agents of runs whose end is recorded."""
     if canceled:
-        from . import runs
+        from .supervision import runs
 
         for run in canceled:
             runs.stop(context.store.folder, run)
@@ -108,7 +108,7 @@ def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:
         ).fetchone()
         if row is None or row["outcome"] == "succeeded" or not caller.sees(db, workspace):
             return
-        from . import runs
+        from .supervision import runs
 
         (last,) = runs.load(db, [row["prompt"]]).values()
     if last.ended is not None:
@@ -125,8 +125,8 @@ def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> 
         rows = db.execute(
             "SELECT prompt, options FROM runs WHERE workspace = ? ORDER BY seq", (task.workspace,)
         ).fetchall()
-    from .changes import of_runs
-    from .workspace_folder import Workspace
+    from .workspaces.changes import of_runs
+    from .workspaces.workspace_folder import Workspace
 
     workspace = Workspace(context.store.folder, task.workspace)
     if not rows or not workspace.base.exists():
@@ -152,7 +152,7 @@ def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> 
 
 def base_commit(context: Context, task: TaskRecord) -> str:
     """The commit that the changes of a task's runs are compared with; empty if there is none."""
-    from .workspace_folder import Workspace
+    from .workspaces.workspace_folder import Workspace
 
     return Workspace(context.store.folder, task.workspace).started_from()
 
@@ -162,8 +162,8 @@ def requests_of_runs(context: Context, task: TaskRecord) -> list[JsonObject]:
     if all(isinstance(run, SimulatedRun) for run in task.runs):
         return []
     from ..gateway import record
-    from .edge import RECORD
-    from .workspace_folder import Workspace
+    from .sandbox.edge import RECORD
+    from .workspaces.workspace_folder import Workspace
 
     workspace = Workspace(context.store.folder, task.workspace)
     return [
@@ -182,8 +182,8 @@ def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
         return False
     if not (context.store.folder / "workspaces" / workspace).exists():
         return False
-    from . import runs
-    from .workspace_folder import Workspace
+    from .supervision import runs
+    from .workspaces.workspace_folder import Workspace
 
     with context.store.write() as db:
         canceled = end_runs(db, "workspace", workspace, context.store.now())
@@ -206,7 +206,7 @@ def recover(store: Store, task: str | None = None) -> None:
     with store.read() as db:
         row = db.execute("SELECT 1 FROM runs WHERE ended IS NULL LIMIT 1").fetchone()
     if row is not None:
-        from . import runs
+        from .supervision import runs
 
         runs.recover(store, task)
 
@@ -223,6 +223,6 @@ def sweep_hourly(context: Context) -> None:
         now = store.now()
         if not 0 <= now - int(store.recall(SWEPT) or -HOUR_MS) < HOUR_MS:
             store.remember(SWEPT, str(now))
-            from .sweep import sweep
+            from .supervision.sweep import sweep
 
             sweep(store)

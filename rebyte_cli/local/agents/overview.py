@@ -19,27 +19,20 @@ from ...system.permissions import make_folder
 from .. import http
 from ..artifact_store import NO_AGENT
 from ..store import Store
-from . import (
-    account_limit,
-    agent_files,
-    config,
-    edge,
-    jail,
-    launcher,
-    lenders,
-    programs,
-    runs,
-    setup_cache,
-    sharing,
-    skills,
-    sweep,
-)
-from .adapter import Adapter, User
-from .disarm import disarm
-from .jail_group import JailGroup
-from .launch import JAIL_CACHE
-from .model_access import LoginExpired
-from .workspace_folder import Workspace, disk_usage
+from . import agent_files, config
+from .adapters import programs
+from .adapters.adapter import Adapter, User
+from .adapters.model_access import LoginExpired
+from .cluster import launcher
+from .limits import account_limit
+from .sandbox import edge, jail
+from .sandbox.jail_group import JailGroup
+from .sources import lenders, skills
+from .supervision import runs, sweep
+from .supervision.launch import JAIL_CACHE
+from .workspaces import setup_cache, sharing
+from .workspaces.disarm import disarm
+from .workspaces.workspace_folder import Workspace, disk_usage
 
 STDERR_READ = 20_000
 

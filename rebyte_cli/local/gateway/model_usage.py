@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..agents.tokens import counted
+from ..agents.adapters.tokens import counted
 
 # Whether a usage is the last word of its answer: as it is read, or once the answer has ended.
 AT_ONCE, AT_END, NEVER = "at once", "at the end", "never"

@@ -10,11 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rebyte_cli.local.agents import config, run_limit, runs, spawn
-from rebyte_cli.local.agents.adapter import Adapter
-from rebyte_cli.local.agents.program import ProgramAdapter
-from rebyte_cli.local.agents.runs import RecordedEvent, RunRecord
-from rebyte_cli.local.agents.workspace_folder import Workspace
+from rebyte_cli.local.agents import config
+from rebyte_cli.local.agents.adapters.adapter import Adapter
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter
+from rebyte_cli.local.agents.limits import run_limit
+from rebyte_cli.local.agents.supervision import runs, spawn
+from rebyte_cli.local.agents.supervision.runs import RecordedEvent, RunRecord
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.store import Store, new_id
 from tests.tools import need_jail as need_jail  # for the tests in this folder
 from tests.waiting import eventually

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import jail, programs, runs
+from rebyte_cli.local.agents.adapters import programs
+from rebyte_cli.local.agents.sandbox import jail
+from rebyte_cli.local.agents.supervision import runs
 from tests.repositories import with_answer
 
 from .bench import Bench, need_jail

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rebyte_cli.local.agents.runs import RunRecord
+from rebyte_cli.local.agents.supervision.runs import RunRecord
 from rebyte_cli.system.repository_file import FILE, parse
 from rebyte_cli.system.trust import Trust, key_of
 from tests.repositories import git

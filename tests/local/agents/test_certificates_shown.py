@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import certificates
+from rebyte_cli.local.agents.sandbox import certificates
 
 from .bench import Bench
 

@@ -15,10 +15,15 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import disarm as disarming
-from rebyte_cli.local.agents import overview, runs
-from rebyte_cli.local.agents.disarm import disarm
-from rebyte_cli.local.agents.workspace_folder import UploadedFile, Workspace, WorkspaceSource
+from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.workspaces import disarm as disarming
+from rebyte_cli.local.agents.workspaces.disarm import disarm
+from rebyte_cli.local.agents.workspaces.workspace_folder import (
+    UploadedFile,
+    Workspace,
+    WorkspaceSource,
+)
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import git
 from tests.waiting import eventually
@@ -402,8 +407,8 @@ def test_what_another_user_keeps_closed_leaves_nothing_else_armed(
         own(closed, 0)
         closed.chmod(0o700)
         code = "import sys; sys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\n"
-        code += "from rebyte_cli.local.agents.disarm import disarm\n"
-        code += "from rebyte_cli.local.agents.workspace_folder import Workspace\n"
+        code += "from rebyte_cli.local.agents.workspaces.disarm import disarm\n"
+        code += "from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace\n"
         code += "try: disarm(Workspace(Path(sys.argv[2]), 'ws'))\n"
         code += "except OSError as error: print(error)"
         words = [PYTHON, "-I", "-c", code, str(Path(__file__).parents[3]), f"{folder}/state"]

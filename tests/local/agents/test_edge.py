@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.edge import RECORD
-from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter
+from rebyte_cli.local.agents.sandbox.edge import RECORD
 from rebyte_cli.local.gateway import record
 from tests.waiting import eventually
 

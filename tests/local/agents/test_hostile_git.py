@@ -11,8 +11,9 @@ from threading import Event
 
 import pytest
 
-from rebyte_cli.local.agents import disarm as disarming
-from rebyte_cli.local.agents import overview, sharing
+from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents.workspaces import disarm as disarming
+from rebyte_cli.local.agents.workspaces import sharing
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import FORGE, git
 from tests.waiting import eventually

@@ -11,9 +11,14 @@ from textwrap import dedent
 
 import pytest
 
-from rebyte_cli.local.agents import changes, jail
-from rebyte_cli.local.agents.gemini import Gemini
-from rebyte_cli.local.agents.workspace_folder import UploadedFile, Workspace, WorkspaceSource
+from rebyte_cli.local.agents.adapters.gemini import Gemini
+from rebyte_cli.local.agents.sandbox import jail
+from rebyte_cli.local.agents.workspaces import changes
+from rebyte_cli.local.agents.workspaces.workspace_folder import (
+    UploadedFile,
+    Workspace,
+    WorkspaceSource,
+)
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import git
 

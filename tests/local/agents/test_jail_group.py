@@ -17,9 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import jail, jail_group, overview, runs, sharing
-from rebyte_cli.local.agents.jail_group import JailGroup
-from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter
+from rebyte_cli.local.agents.sandbox import jail, jail_group
+from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
+from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.workspaces import sharing
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, processes, python

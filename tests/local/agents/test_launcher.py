@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import config, launcher, runs
-from rebyte_cli.local.agents.opencode import OpenCode
+from rebyte_cli.local.agents import config
+from rebyte_cli.local.agents.adapters.opencode import OpenCode
+from rebyte_cli.local.agents.cluster import launcher
+from rebyte_cli.local.agents.supervision import runs
 from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, processes, python, script
@@ -25,7 +27,7 @@ from .test_login_copies import GEMINI, log_in
 from .test_login_copies import agent as login_agent
 from .test_run_meter import CountingModel, agent, limit, serving, used
 
-JOB = "rebyte_cli.local.agents.node"
+JOB = "rebyte_cli.local.agents.cluster.node"
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import launcher, runs
+from rebyte_cli.local.agents.cluster import launcher
+from rebyte_cli.local.agents.supervision import runs
 from tests.slurm import SlurmCluster
 from tests.user_manager import UserManager
 from tests.waiting import eventually, kill_supervisor

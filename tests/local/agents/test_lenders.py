@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import lenders, overview
-from rebyte_cli.local.agents.sweep import sweep
-from rebyte_cli.local.agents.workspace_folder import Workspace, disk_usage
+from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents.sources import lenders
+from rebyte_cli.local.agents.supervision.sweep import sweep
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, disk_usage
 from tests.repositories import git
 
 from .bench import Bench

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents.adapter import Adapter
-from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.codex import Codex
-from rebyte_cli.local.agents.gemini import Gemini
-from rebyte_cli.local.agents.opencode import OpenCode
+from rebyte_cli.local.agents.adapters.adapter import Adapter
+from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.codex import Codex
+from rebyte_cli.local.agents.adapters.gemini import Gemini
+from rebyte_cli.local.agents.adapters.opencode import OpenCode
 
 from .bench import NAP, Bench, script
 

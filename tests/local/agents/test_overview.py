@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rebyte_cli.local.agents import overview, runs
-from rebyte_cli.local.agents.workspace_folder import Workspace
+from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 
 
 def test_a_folder_that_is_still_being_made_is_waited_for(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents import config
-from rebyte_cli.local.agents.adapter import AgentEvent, Outcome, Parser
-from rebyte_cli.local.agents.lines import ErrorReader, LineSplitter
-from rebyte_cli.local.agents.program import ProgramAdapter, ProgramParser
+from rebyte_cli.local.agents.adapters.adapter import AgentEvent, Outcome, Parser
+from rebyte_cli.local.agents.adapters.lines import ErrorReader, LineSplitter
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter, ProgramParser
 
 SAMPLES = Path(__file__).parent / "samples"
 INDEX: dict[str, Any] = json.loads((SAMPLES / "index.json").read_text())

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import agent_files, config, opencode_database
+from rebyte_cli.local.agents import agent_files, config
+from rebyte_cli.local.agents.adapters import opencode_database
 
 from .bench import Bench
 

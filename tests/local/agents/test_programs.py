@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import jail, launch, programs, user_tools
-from rebyte_cli.local.agents.adapter import User
-from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.codex import Codex
-from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.agents.adapters import programs
+from rebyte_cli.local.agents.adapters.adapter import User
+from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.codex import Codex
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter
+from rebyte_cli.local.agents.sandbox import jail, user_tools
+from rebyte_cli.local.agents.supervision import launch
 from rebyte_cli.local.http import Refusal
 
 from .bench import Bench, script

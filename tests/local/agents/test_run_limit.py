@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import config, runs
-from rebyte_cli.local.agents.account_limit import AccountLimit
-from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.agents import config
+from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter
+from rebyte_cli.local.agents.limits.account_limit import AccountLimit
+from rebyte_cli.local.agents.supervision import runs
 from rebyte_cli.local.local_service import Service
 from tests.waiting import eventually, kill_supervisor
 

@@ -15,10 +15,11 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from rebyte_cli.local.access import Caller
-from rebyte_cli.local.agents import by_hand, gate, runs
-from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.program import ProgramAdapter
-from rebyte_cli.local.agents.run_meter import RunMeter, left_behind
+from rebyte_cli.local.agents import gate
+from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter
+from rebyte_cli.local.agents.limits.run_meter import RunMeter, left_behind
+from rebyte_cli.local.agents.supervision import by_hand, runs
 from rebyte_cli.local.gateway import record
 from rebyte_cli.local.gateway.model_prices import ModelPrices
 from rebyte_cli.local.gateway.uncounted import LARGEST

@@ -15,7 +15,8 @@ from uuid import uuid4
 
 import pytest
 
-from rebyte_cli.local.agents import jail, overview, seal, seccomp
+from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents.sandbox import jail, seal, seccomp
 
 from .bench import PYTHON, Bench, need_jail, python, script
 

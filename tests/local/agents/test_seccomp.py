@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import jail, seccomp
+from rebyte_cli.local.agents.sandbox import jail, seccomp
 
 from .bench import Bench
 

@@ -16,11 +16,15 @@ from urllib.parse import quote
 import pytest
 
 from rebyte_cli.local import local_service
-from rebyte_cli.local.agents import jail, overview, programs, skills, sweep
-from rebyte_cli.local.agents.edge import RECORD
+from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents.adapters import programs
 from rebyte_cli.local.agents.key import machine_key
-from rebyte_cli.local.agents.launch import earlier_options
-from rebyte_cli.local.agents.workspace_folder import Workspace
+from rebyte_cli.local.agents.sandbox import jail
+from rebyte_cli.local.agents.sandbox.edge import RECORD
+from rebyte_cli.local.agents.sources import skills
+from rebyte_cli.local.agents.supervision import sweep
+from rebyte_cli.local.agents.supervision.launch import earlier_options
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.gateway.record import RequestEntry
 from rebyte_cli.local.local_service import Service, status
 from rebyte_cli.local.store import Store
@@ -459,8 +463,8 @@ def test_the_first_use_says_what_runs_where(machine: Machine) -> None:
         ('[local]\nnetwork = "all"', "[local] network must be one of list, none, host"),
         ('[local]\nallow = ["a/b"]', "[local] allow: 'a/b' is not a host such as pypi.org"),
         (
-            '[local.agents.claude]\nmodel = "openai"',
-            "[local.agents.claude] model: claude has its own model settings",
+            '[local.agents.adapters.claude]\nmodel = "openai"',
+            "[local.agents.adapters.claude] model: claude has its own model settings",
         ),
         ('[local]\nlimit = "soon"', '[local] limit must be a duration such as "90s"'),
         ("[local.agents.x]\n", '[local.agents.x] needs command = ["PROGRAM"'),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import setup_cache, sync
+from rebyte_cli.local.agents.workspaces import setup_cache, sync
 from tests.repositories import git
 from tests.waiting import eventually
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import jail
+from rebyte_cli.local.agents.sandbox import jail
 
 from .bench import Bench
 

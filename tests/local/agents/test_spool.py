@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import runs, spawn, spool
+from rebyte_cli.local.agents.supervision import runs, spawn, spool
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, gone, kinds

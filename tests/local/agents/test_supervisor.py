@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import changes, runs
-from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.codex import Codex
-from rebyte_cli.local.agents.gemini import Gemini
-from rebyte_cli.local.agents.opencode import OpenCode
+from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.codex import Codex
+from rebyte_cli.local.agents.adapters.gemini import Gemini
+from rebyte_cli.local.agents.adapters.opencode import OpenCode
+from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.workspaces import changes
 from rebyte_cli.system import process_identity
 from rebyte_cli.system.git import GitFailed
 from tests.servers import Line, RawServer
@@ -475,7 +476,7 @@ def test_the_environment_is_an_allow_list(bench: Bench, monkeypatch: pytest.Monk
     assert "value of" not in shared
     assert "HTTPS_PROXY=http://proxy.example:3128" in shared
 
-    from rebyte_cli.local.agents.program import ProgramAdapter
+    from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 
     named = ("MY_KEY", "REBYTE_API_KEY", "REBYTE_*")
     own = ProgramAdapter(command=("env",), label="mine", extra_variables=named)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.adapter import Adapter, User
-from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.codex import Codex
-from rebyte_cli.local.agents.gemini import Gemini
-from rebyte_cli.local.agents.opencode import OpenCode
+from rebyte_cli.local.agents.adapters.adapter import Adapter, User
+from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.codex import Codex
+from rebyte_cli.local.agents.adapters.gemini import Gemini
+from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from tests.repositories import git
 
 from .bench import Bench, script

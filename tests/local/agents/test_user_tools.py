@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import config, jail, user_tools
-from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.agents import config
+from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter
+from rebyte_cli.local.agents.sandbox import jail, user_tools
 
 from .bench import PYTHON, Bench, script
 

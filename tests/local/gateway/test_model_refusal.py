@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import limit_words
+from rebyte_cli.local.agents.limits import limit_words
 from rebyte_cli.local.gateway.model_refusal import ModelRefusal
 
 from .harness import GatewayProcess, model

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents.run_meter import RunMeter
+from rebyte_cli.local.agents.limits.run_meter import RunMeter
 from rebyte_cli.local.gateway import record
 from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
 from tests.local.gateway.harness import (

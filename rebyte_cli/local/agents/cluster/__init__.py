@@ -1,0 +1,1 @@
+"""Runs that the user's launcher starts, maybe on another machine."""

@@ -1,0 +1,152 @@
+"""The user's launcher: a command in front of the one that runs an agent, to run it elsewhere.
+
+`[local] launcher` (`srun …`) starts the job of a run: the gateway and the jail, on whatever machine
+(see node.py). `launcher_stop` (`scancel …`) ends it for certain, after the supervisor was killed,
+too: a file in the folder of the run says what ends its job, for as long as there may be one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..sandbox.jail_group import wait_for_rest
+
+# `${name}` is a shell's own, and JSON has quotes.
+PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}", re.ASCII)
+PLACEHOLDERS = ("prompt", "workspace")
+JOB = "job"  # of the folder of a run
+STOP_SECONDS = 30.0  # for `launcher_stop`
+END_SECONDS = 10.0  # then for the job to be gone
+SHORTEST_SECRET = 8
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|_KEY$", re.IGNORECASE)
+SAID = 2000  # bytes of what a command prints that are searched for its last line
+
+
+class JobStays(OSError):
+    """The job of a run may still be at work; the text says why."""
+
+
+def unknown_placeholder(words: Iterable[str]) -> str:
+    """The first placeholder of a command that has no meaning; empty without one."""
+    found = (name for word in words for name in PLACEHOLDER.findall(word))
+    return next((name for name in found if name not in PLACEHOLDERS), "")
+
+
+def why_missing(words: Sequence[str]) -> str:
+    """Why this launcher cannot be used here, or an empty text, as for none."""
+    if words and sys.platform != "linux":
+        return "[local] launcher needs Linux"
+    if words and shutil.which(words[0]) is None:
+        return f"{words[0]} is not on PATH ([local] launcher)"
+    return ""
+
+
+def filled(words: Sequence[str], folder: Path) -> list[str]:
+    """The words of a command for the run of this folder, below that of its workspace."""
+    values = {"prompt": folder.name, "workspace": str(folder.parents[1])}
+    return [PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in words]
+
+
+def hidden(
+    outside: Mapping[str, str], names: Iterable[str], values: Iterable[str]
+) -> frozenset[str]:
+    """The variables that a launcher does not get: it may pass on its environment.
+
+    `names` are those that may hold keys, and `values` are keys, wherever they are in `outside`. A
+    variable of another program, such as GITHUB_TOKEN, is known by its name.
+    """
+    secrets = [value for value in values if len(value) >= SHORTEST_SECRET]
+    found = (
+        name
+        for name, value in outside.items()
+        if SECRET_NAME.search(name) or any(one in value for one in secrets)
+    )
+    return frozenset({*names, *found})
+
+
+def environment(hidden_names: Collection[str]) -> dict[str, str]:
+    """The environment of this process without those variables, and without those for rebyte."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in hidden_names and not name.startswith("REBYTE_")
+    }
+
+
+def begin_job(folder: Path, stop: Sequence[str], hidden_names: Iterable[str]) -> None:
+    """Write down, before the launcher starts, what ends the job. Raises OSError."""
+    with (folder / JOB).open("w", encoding="utf-8") as file:
+        json.dump({"stop": filled(stop, folder), "hidden": sorted(hidden_names)}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def has_job(folder: Path) -> bool:
+    """Whether the run of this folder may have a job."""
+    return (folder / JOB).exists()
+
+
+def forget_job(folder: Path) -> None:
+    """Write down that the job has ended."""
+    (folder / JOB).unlink(missing_ok=True)
+
+
+def end_job(state_dir: Path, folder: Path) -> None:
+    """End the job of a run, if it may have one. Its lock is held by this process.
+
+    Raises JobStays when `launcher_stop` fails, which the service's log tells, too; then the next
+    call tries again.
+    """
+    try:
+        job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):  # it was being written: nothing was started yet
+        forget_job(folder)
+        return
+    if problem := _stop(job["stop"], environment(job["hidden"])):
+        problem = f"the launcher's job cannot be ended: {problem}"
+        with suppress(OSError), (state_dir / "supervisors.log").open("a") as log:
+            now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            log.write(f"{now} run {folder.name}: {problem}\n")
+        raise JobStays(problem)
+    wait_for_rest(folder.parents[1], END_SECONDS)
+    forget_job(folder)
+
+
+def _stop(words: list[str], variables: dict[str, str]) -> str:
+    """Run `launcher_stop`: why it failed, or an empty text."""
+    try:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=variables,
+            timeout=STOP_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"`{words[0]}` took longer than {STOP_SECONDS:g} seconds"
+    except OSError as error:
+        return f"`{words[0]}` cannot be started: {error.strerror}"
+    if done.returncode == 0:
+        return ""
+    said = last_line(done.stdout)
+    return f"`{words[0]}` ended with status {done.returncode}" + (f": {said}" if said else "")
+
+
+def last_line(output: bytes) -> str:
+    """The last line of what a command printed that is not empty."""
+    lines = output[-SAID:].decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,142 @@
+"""What a run has used of its models: as its gateway saw it, or else as the agent says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...gateway import record
+from ...gateway.model_prices import ModelPrices
+from ...gateway.model_refusal import STATUSES
+
+END_SECONDS = 5.0  # for the gateway of a run whose supervisor was killed, which takes 2.5
+NO_PRICES = ModelPrices()
+NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0}
+COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
+
+
+class RunMeter:
+    """Adds up the requests in the record of a run's gateway, from its `folder`, as they come.
+
+    `prices` are for models that do not tell what they cost.
+
+    The gateway writes what an answer used before the agent knows the answer. It may be killed with
+    the run: what is in the record then is what the run used.
+    """
+
+    def __init__(self, folder: Path, prices: ModelPrices = NO_PRICES) -> None:
+        self._file = folder / record.FILE
+        self._prices = prices
+        self._at = 0  # bytes that were read
+        self._requests: dict[object, record.RequestEntry] = {}  # that used something
+        # Why the gateway let a request to a model not pass any more, or empty texts.
+        self.spent = ""
+        self.login_expired = ""
+        # The seconds for which a model refuses requests, and whether one was answered, since `look`
+        # was called with `afresh`.
+        self.refused_for: float | None = None
+        self.has_passed = False
+        self.was_refused_last = False
+        self.was_refused = False  # for whatever time
+
+    def look(self, *, afresh: bool = False) -> bool:
+        """Read what is new; whether that changed what the run has used.
+
+        With `afresh`, what models refused and answered so far does not count any more.
+        """
+        changed = False
+        for entries, at in record.read_from(self._file, self._at):
+            self._at = at
+            for entry in entries:
+                changed |= self._count(entry)
+        if afresh:
+            self.refused_for, self.has_passed = None, False
+            self.was_refused = self.was_refused_last = False
+        return changed
+
+    def _count(self, entry: record.RequestEntry) -> bool:
+        """Whether the entry changes what the run has used."""
+        if entry.option == record.BUDGET and entry.refused:
+            self.spent = entry.refused
+        if entry.option == record.LOGIN and entry.refused:
+            self.login_expired = entry.refused
+        self.was_refused |= entry.status in STATUSES
+        if isinstance(entry.refused_for, int | float):
+            self.refused_for, self.was_refused_last = float(entry.refused_for), True
+        elif entry.usage is not None:
+            self.has_passed, self.was_refused_last = True, False
+        key = entry.id or len(self._requests)
+        if not isinstance(entry.usage, dict) and not isinstance(entry.uncounted, dict):
+            return self._requests.pop(key, None) is not None
+        before = self._requests.get(key)
+        self._requests[key] = entry
+        return before is None or _counts(before) != _counts(entry)
+
+    def used(self, told: Mapping[str, Any], *, has_ended: bool = False) -> dict[str, Any]:
+        """What was used, in the words of `tokens.counted`, with `requests` and `cost_usd`.
+
+        `told` is what the agent says. It counts only if the gateway has seen nothing: both count
+        the same requests. Its cost counts only if a model has no price and told none: any program
+        in the sandbox can write what the agent is taken to say.
+
+        `uncounted` are the `requests` of which the models did not say all that they used, and the
+        `tokens` and `cost_usd` for which they count beyond that (see `gateway/uncounted.py`); those
+        under way are among them once the gateway `has_ended`.
+        """
+        entries = [
+            entry
+            for entry in self._requests.values()
+            if has_ended or not entry.is_open or isinstance(entry.usage, dict)
+        ]
+        if not entries:
+            return dict(told)
+        used: dict[str, Any] = {"requests": len(entries), "input_tokens": 0, "output_tokens": 0}
+        costs: list[float | None] = []
+        for entry in entries:
+            usage = _numbers(entry.usage)
+            for name in COUNTS:
+                if name in usage:
+                    used[name] = used.get(name, 0) + usage[name]
+            costs.append(self._prices.cost(usage, entry.model) if usage else 0.0)
+        known = [cost for cost in costs if cost is not None]
+        cost = math.fsum(known) if len(known) == len(costs) else told.get("cost_usd")
+        if cost is not None:
+            used["cost_usd"] = round(cost, 9)
+        hidden = [
+            (_numbers(entry.uncounted), entry.model)
+            for entry in entries
+            if isinstance(entry.uncounted, dict) and (has_ended or not entry.is_open)
+        ]
+        if hidden:
+            used["uncounted"] = {
+                "requests": len(hidden),
+                "tokens": sum(sum(counts.values()) for counts, _ in hidden),
+                "cost_usd": math.fsum(self._prices.cost(*each) or 0.0 for each in hidden),
+            }
+        return used
+
+
+def _counts(entry: record.RequestEntry) -> object:
+    return entry.usage, None if entry.is_open else entry.uncounted
+
+
+def _numbers(usage: object) -> dict[str, Any]:
+    """What of a usage is one: a record may be of any version."""
+    known = usage if isinstance(usage, dict) else {}
+    found = {n: known[n] for n in COUNTS if type(known.get(n)) is int and known[n] >= 0}
+    return found | ({"cost_usd": known["cost_usd"]} if "cost_usd" in known else {})
+
+
+def left_behind(
+    folder: Path, options: Mapping[str, Any], *, seconds: float = END_SECONDS
+) -> dict[str, Any]:
+    """What a run with these options has used whose supervisor was killed; empty if not known.
+
+    Its gateway ends by itself within these seconds, and may first record the end of an answer.
+    """
+    record.wait_until_complete(folder / record.FILE, seconds)
+    meter = RunMeter(folder, ModelPrices.of_options(options))
+    meter.look()
+    return meter.used({}, has_ended=True)

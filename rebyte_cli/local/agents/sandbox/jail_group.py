@@ -1,0 +1,232 @@
+"""Programs in the jail, until nothing of them is left.
+
+The first process of a jail's PID namespace is bubblewrap's, but has the agent's user. A program in
+the jail can trace it or change its memory, and so keep the namespace alive when bubblewrap outside
+is dead. So the end is forced and awaited from outside: a namespace is empty when its first process
+is dead. A file of the workspace names that process, for those who come after a supervisor that was
+killed; its lock is held for as long as the program is looked after.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from ....system import process_identity
+from ....system.deadline import Deadline
+from ....system.locks import flock, is_locked
+from ....system.process_group import ProcessGroup
+from . import children
+from .edge import Edge
+from .jail import Confinement
+
+FOLDER = "jails"
+END_SECONDS = 5.0
+LOOK_SECONDS = 0.05
+LOWEST = 10  # the shell of a process group uses lower descriptors
+
+
+class JailGroup(ProcessGroup):
+    """A process group whose program is in the jail, if `confinement` has one.
+
+    The end of the block kills everything in the jail. What that cannot kill, `end_rest` tells.
+    """
+
+    def __init__(
+        self,
+        confinement: Confinement,
+        line: list[str],
+        *,
+        edge: Edge | None = None,
+        passed: tuple[int, ...] = (),
+        **options: Any,
+    ) -> None:
+        """Start `line` (see `jail.command`) as ProcessGroup does, and open its `edge`.
+
+        Raises OSError.
+        """
+        self._record, self._known, self._alone_since = Path(), "", math.inf
+        # A file, which is closed with the group even where a signal keeps `end` from it.
+        self._lock: IO[bytes] | None = None
+        if not confinement.jailed:
+            super().__init__(line, passed=passed, **options)
+            return
+        passed += () if edge is None else edge.passed
+
+        folder = confinement.code.outside.parent / FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        told, gate = _channel(), _channel()
+        try:
+            # bubblewrap tells its first process, which begins nothing before that is recorded.
+            words = ["--info-fd", str(told), "--block-fd", str(gate)]
+            place = line.index("--")
+            words = [*line[:place], *words, *line[place:]]
+            super().__init__(words, passed=(told, gate, *passed), **options)
+            try:
+                descriptor, name = tempfile.mkstemp(dir=folder)
+                self._lock, self._record = os.fdopen(descriptor, "wb", buffering=0), Path(name)
+                flock(descriptor)
+                self._known = self._first(told)
+                self._lock.write(self._known.encode())
+                os.write(gate, b".")
+                if edge is not None:
+                    edge.open(lambda: self.process.poll() is None)
+            except BaseException:
+                self.kill()
+                raise
+        finally:
+            os.close(told)
+            os.close(gate)
+
+    def _first(self, told: int) -> str:
+        """The identity of the jail's first process; empty if bubblewrap ends before it has one."""
+        info = b""
+        while (found := re.search(rb'"child-pid": (\d+)\D', info)) is None:
+            if select.select([told], [], [], LOOK_SECONDS)[0]:
+                info += os.read(told, 4096)
+            elif self.process.poll() is not None:
+                return ""
+        first = process_identity.identity(int(found[1]))
+        return first if first.count(" ") == 2 else ""  # it is dead already
+
+    @property
+    def agent(self) -> subprocess.Popen[bytes]:
+        """The program, with pipes for what it prints."""
+        return self.process
+
+    def has_new(self, seconds: float) -> bool:
+        """Whether it has started a process within so many seconds."""
+        return children.has_new(self.process.pid, seconds)
+
+    def overdue(self) -> str:
+        """Why the jail has to be ended whose program is dead for seconds, or an empty text.
+
+        To be asked now and then. bubblewrap's first process ends with the program, but one in the
+        background can stop it.
+        """
+        first = process_identity.find(self._known) if self._known else None
+        if first is None or _has_program(first):
+            self._alone_since = math.inf
+            return ""
+        now = time.monotonic()
+        self._alone_since = min(self._alone_since, now)
+        if now - self._alone_since < END_SECONDS:
+            return ""
+        return "it has ended, and a program in its background keeps the sandbox alive"
+
+    def end(self) -> None:
+        """Kill everything in the jail, and return when it is dead, or after five seconds."""
+        lock, self._lock = self._lock, None
+        with lock or nullcontext():
+            super().end()
+            if lock is not None:
+                with suppress(OSError):
+                    _end(self._record, self._known)
+
+
+def end_rest(workspace: Path, *, wait: bool = False) -> None:
+    """Kill what is left in jails of a workspace's folder that no process looks after any more.
+
+    With `wait`, wait for those that one does: it may be dying. Raises OSError when something cannot
+    be killed.
+    """
+    stuck = None
+    for record in (workspace / FOLDER).glob("*"):
+        with suppress(FileNotFoundError), record.open() as file:
+            try:
+                # Shared, so that two who look at the same moment do not wait for each other.
+                flock(file.fileno(), shared=True, wait=wait)
+            except BlockingIOError:
+                continue
+            if first := file.read():  # otherwise the jail is only being made
+                try:
+                    _end(record, first)
+                except OSError as error:  # the others are still to be ended
+                    stuck = error
+    if stuck is not None:
+        raise stuck
+
+
+def wait_for_rest(workspace: Path, seconds: float) -> None:
+    """Return when no process looks after a jail of a workspace's folder any more, or then.
+
+    A process on another machine may; what it has started is dead when it lets the lock go.
+    """
+    deadline = Deadline(seconds)
+    for record in (workspace / FOLDER).glob("*"):
+        while is_locked(record) and not deadline.has_passed:
+            time.sleep(LOOK_SECONDS)
+
+
+def _end(record: Path, first: str) -> None:
+    """Empty the jail of this first process, and remove its record. Raises OSError if it stays."""
+    deadline, pause = Deadline(END_SECONDS), 0.0005
+    while (pid := process_identity.find(first)) is not None:
+        if deadline.has_passed:
+            raise OSError(f"a program in the sandbox of a run cannot be ended (process {pid})")
+        for each in _with_tracers(pid):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signal.SIGKILL)
+        time.sleep(pause)
+        pause = min(2 * pause, LOOK_SECONDS)
+    record.unlink(missing_ok=True)
+
+
+def _has_program(first: int) -> bool:
+    """Whether the second process of a jail, whose first one started it, is alive; or not known."""
+    try:
+        with open(f"/proc/{first}/task/{first}/children") as file:
+            children = file.read().split()
+    except OSError:
+        return True
+    return any(
+        _status(child, "NSpid")[-1:] == ["2"] and _status(child, "State")[:1] != ["Z"]
+        for child in children
+    )
+
+
+def _with_tracers(first: int) -> list[int]:
+    """A process, and those inside that trace it, one another's: they can keep it from dying."""
+    found = [first]
+    for pid in found:
+        with suppress(OSError):  # it is gone
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                tracer = int(*_status(f"{pid}/task/{thread}", "TracerPid"))
+                # One outside, such as a debugger of the user's, has a number in no inner namespace.
+                if tracer not in found and len(_status(str(tracer), "NSpid")) > 1:
+                    found.append(tracer)
+    return found
+
+
+def _status(task: str, name: str) -> list[str]:
+    """The words of a field in the status of a process or a thread; none if it is gone."""
+    with suppress(OSError), open(f"/proc/{task}/status", errors="replace") as file:
+        for line in file:
+            if line.startswith(f"{name}:"):
+                return line.split()[1:]
+    return []
+
+
+def _channel() -> int:
+    """A pipe's two ends as one descriptor: it never ends, as long as one who waits there has it."""
+    import fcntl
+
+    ends = os.pipe()
+    try:
+        both = os.open(f"/proc/self/fd/{ends[0]}", os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        for end in ends:
+            os.close(end)
+    try:
+        return fcntl.fcntl(both, fcntl.F_DUPFD_CLOEXEC, LOWEST)
+    finally:
+        os.close(both)

@@ -1,0 +1,70 @@
+"""A program that is about to start where an agent works: what the jail shows, and what it is told.
+
+Whatever runs there, an agent, a setup, a check or a command of the user, is prepared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..adapters.programs import AgentProgram
+from . import certificates, jail, user_tools
+from .edge import Edge
+from .jail_group import JailGroup
+
+
+class JailedProgram(NamedTuple):
+    """A command line and its environment; `way` is its way to the network, None for none at all."""
+
+    confinement: jail.Confinement
+    line: list[str]
+    variables: dict[str, str]
+    way: Edge | None = None
+
+    def start(self, **options: Any) -> JailGroup:
+        """Start it in the folder of the code. `options` are for JailGroup. Raises OSError."""
+        return JailGroup(
+            self.confinement,
+            self.line,
+            edge=self.way,
+            folder=self.confinement.code.outside,
+            variables=self.variables,
+            **options,
+        )
+
+
+def prepare(
+    confinement: jail.Confinement,
+    words: list[str],
+    way: Edge | None,
+    options: Mapping[str, Any],
+    outside: Mapping[str, str],
+    *,
+    variables: Mapping[str, str],
+    program: AgentProgram | None = None,
+    more: list[str] | None = None,
+    **jail_options: Any,
+) -> JailedProgram:
+    """How to run `words`, with the `tools` and `caches` of a run's options, and `program`.
+
+    `outside` is the user's environment, and `variables` are set besides what the jail lets
+    through. `more` are arguments of bubblewrap, and `jail_options` further ones of `jail.command`.
+    """
+    needs = [*(program.own if program else ()), *certificates.shown(outside)]
+    needs += way.needs if way else ()
+    shown = user_tools.find_shown(
+        options, outside, needs, confinement.home.outside, program.named if program else ()
+    )
+    line = jail.command(
+        confinement,
+        way.command(words) if way else words,
+        needs=needs,
+        more=[*shown.arguments, *(more or ())],
+        network=way is not None and way.is_shared,
+        **jail_options,
+    )
+    folders = [*shown.folders, *(program.folders if program else ())]
+    environment = jail.environment(confinement, outside, folders)
+    environment |= {**shown.variables, **variables, **(way.variables if way else {})}
+    return JailedProgram(confinement, line, environment, way)

@@ -1,0 +1,331 @@
+"""Lending the user's terminal to a program in a jail, without handing it over.
+
+The program has a separate terminal, whose bytes are passed on: in one that it shared with the
+user's shell it could type commands (TIOCSTI) and leave any mode behind. As with ssh, what it draws
+is its own affair; how it leaves the terminal is ours. Off a terminal, the streams are pipes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+from ....system.deadline import Deadline
+from ....system.safe_text import clean
+from ....system.signals import handled
+from .jail_group import JailGroup
+from .jailed_program import JailedProgram
+
+with contextlib.suppress(ImportError):  # Windows has none of them, and no jail
+    import fcntl
+    import termios
+    import tty
+
+TICK = 0.2  # seconds between two looks at what makes no noise
+CHUNK = 65536
+ANSWER_SECONDS = 0.5  # for a terminal to answer what it was asked, from one answer to the next
+MOST_ANSWERS = 1000
+LAST_ANSWER_SECONDS = 10.0  # for all of them
+ASKED = re.compile(rb"5[\d;]*n")  # the end of a question that is answered as ours is
+# What a terminal is asked last: once it has answered this, it has answered everything.
+ASK, ANSWER = b"\x1b[5n", b"\x1b[0n"
+# What may begin a sequence: an escape, or one of the characters that stand for it and another one.
+# To an enquiry some terminals answer, too.
+STARTS = re.compile(rb"[\x05\x1b]|\xc2[\x80-\x9f]")
+IGNORED = bytes({*range(0x20), 0x7F} - {0x18, 0x1A, 0x1B})  # by terminals, within a sequence
+KEEP_TITLE, TITLE_BACK = b"\x1b[22;0t", b"\x1b[23;0t"
+# Locked keyboard, insert mode, newlines and printer; then margins (whose reset moves the cursor),
+# UTF-8, character set, keypad, modifiers, the keyboard, cursor shape, colours.
+PLAIN = (
+    b"\x1b[2;4;20l\x1b[4i\x1b7\x1b[r\x1b8\x1b%G\x1b(B\x0f\x1b>"
+    b"\x1b[>0m\x1b[>1m\x1b[>2m\x1b[>4m\x1b[=0u\x1b[0 q\x1b[0m"
+)
+# Set, reset, or as it was when it was saved.
+MODE = re.compile(rb"(?:\x1b\[|\xc2\x9b)(?:\?([\d;:]{1,2000})([hlr])|([<>])(\d{0,3})(?:;\d+)?u)")
+ZEROS = re.compile(rb"(?<=[\[\x9b?;<>])0+(?=[\d;])")  # before a number, however many
+LONGEST_SEQUENCE = 2048
+USUALLY_ON = (7, 25)  # lines that wrap, and a cursor
+SCREENS = (47, 1047, 1049)
+# The mouse, the focus, colours, sizes, keys and pasted text would be typed into the user's shell.
+# However a program has written that it wants them, they are ended.
+TYPING = (9, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2031, 2048, 9001)
+
+
+def on_terminal() -> bool:
+    """Whether a user is at both ends: a program can then draw a screen."""
+    return os.isatty(0) and os.isatty(1)
+
+
+def lend(
+    program: JailedProgram, watch: Callable[[], str], passed: tuple[int, ...] = ()
+) -> tuple[int, str]:
+    """Run a program, in the jail if there is one, with the terminal or streams of this process.
+
+    On a terminal, it has to make standard input its controlling terminal. Returns the exit status
+    as a shell tells it, and why it was stopped: what `watch`, which is asked a few times a second,
+    said. It inherits the descriptors `passed`. Raises OSError when it cannot start, or what it
+    prints cannot be written.
+    """
+    sys.stdout.flush()
+    with contextlib.ExitStack() as stack:
+        relay = _Terminal(stack) if on_terminal() else _Pipes(stack)
+        group = stack.enter_context(relay.start(partial(program.start, passed=passed)))
+        reason = relay.pass_on(group.process, watch)
+        if reason:
+            group.kill()
+        status = group.process.wait()
+    return 128 - status if status < 0 else status, reason
+
+
+class _Pipes:
+    """Three pipes: the program gets no descriptor of the user's, through which it could read back a
+    file that its output is added to."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._theirs, self.into = os.pipe()
+        self.out_of: dict[int, int] = {}  # what the program prints to where it belongs
+        # What is left of a character, for each stream that a user sees. With the terminal's input
+        # elsewhere, neither its modes nor its answers could be put right at the end.
+        self._text = {where: _decoder() for where in (1, 2) if os.isatty(where)}
+        os.set_blocking(self.into, False)
+        stack.callback(self._close)
+
+    def start(self, start: Callable[..., JailGroup]) -> JailGroup:
+        pipe = subprocess.PIPE
+        stdin = f"/proc/{os.getpid()}/fd/{self._theirs}"
+        group = start(stdin=stdin, stdout=pipe, stderr=pipe)
+        assert group.process.stdout is not None
+        assert group.process.stderr is not None
+        self.out_of = {group.process.stdout.fileno(): 1, group.process.stderr.fileno(): 2}
+        return group
+
+    def pass_on(self, process: subprocess.Popen[bytes], watch: Callable[[], str]) -> str:
+        """Pass on what there is until the program has ended; why it is to be stopped."""
+        waiting, source, look = b"", [0], 0.0
+        while self.out_of:
+            given = [] if waiting else source
+            into = [self.into] if waiting else []
+            ready, free, _ = select.select([*self.out_of, *given], into, [], TICK)
+            for each in ready:
+                data = _read(each)
+                if each == 0:
+                    waiting, source = data, source if data else []
+                    if not data and self.at_end_of_input():
+                        return "the terminal is gone"
+                elif data:
+                    self.show(self.out_of[each], data)
+                else:
+                    del self.out_of[each]
+            if free:
+                try:
+                    waiting = waiting[os.write(self.into, waiting) :]
+                except BlockingIOError:
+                    pass
+                except OSError:  # it reads no more
+                    waiting, source = b"", []
+            if time.monotonic() >= look:
+                look = time.monotonic() + TICK
+                self.tick()
+                if reason := watch():
+                    return reason
+            if not ready and process.poll() is not None:
+                break  # a child that it left behind has the other end
+        return ""
+
+    def at_end_of_input(self) -> bool:
+        """Whether the end of the input ends the program, too."""
+        self._close_input()
+        return False
+
+    def show(self, where: int, data: bytes) -> None:
+        """Write all of what the program printed, to a terminal without control sequences."""
+        if decoder := self._text.get(where):
+            data = clean(decoder.decode(data)).encode("utf-8", "replace")
+        _write(where, data)
+
+    def tick(self) -> None:
+        """What is to be done a few times a second."""
+
+    def _close_input(self) -> None:
+        if self.into >= 0:
+            os.close(self.into)
+            self.into = -1
+
+    def _close(self) -> None:
+        os.close(self._theirs)
+        self._close_input()
+
+
+class _Terminal(_Pipes):
+    """A terminal for the program, like that of the user, which is raw meanwhile."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self.into, self._theirs = os.openpty()
+        self._usual = termios.tcgetattr(0)
+        self._modes = _Modes()
+        self._stopped = 0  # ticks in a row
+        termios.tcsetattr(self._theirs, termios.TCSANOW, self._usual)
+        self._resize()
+        stack.callback(self._close)
+
+    def start(self, start: Callable[..., JailGroup]) -> JailGroup:
+        group = start(stdin=None, stdout=self._theirs, stderr=self._theirs)
+        os.set_blocking(self.into, False)
+        self.out_of = {self.into: 1}
+        return group
+
+    def pass_on(self, process: subprocess.Popen[bytes], watch: Callable[[], str]) -> str:
+        os.close(self._theirs)  # so that reading ends with the last of its processes
+        self._theirs = -1
+        handlers = {
+            signal.SIGWINCH: lambda *_: self._resize(),
+            signal.SIGCONT: lambda *_: self._be_raw(),
+            signal.SIGHUP: signal.SIG_IGN,  # the end of the input says the same
+        }
+        with handled(handlers):
+            try:
+                self._be_raw()
+                return super().pass_on(process, watch)
+            finally:
+                self._leave()
+
+    def show(self, where: int, data: bytes) -> None:
+        _write(where, self._modes.seen(data))
+
+    def at_end_of_input(self) -> bool:
+        return True
+
+    def tick(self) -> None:
+        # A moment later a shell inside may have taken its terminal back.
+        self._stopped = self._stopped + 1 if self._is_stopped() else 0
+        if self._stopped > 1:
+            self._suspend()
+
+    def _is_stopped(self) -> bool:
+        """Whether the program has stopped itself, as at Ctrl-Z: there is no shell to resume it."""
+        try:
+            with open(f"/proc/{os.tcgetpgrp(self.into)}/stat", encoding="utf-8") as file:
+                return file.read().rpartition(")")[2].split()[0] == "T"
+        except (OSError, IndexError):
+            return False
+
+    def _suspend(self) -> None:
+        """Stop as the program did, for the user's shell; then continue both."""
+        self._stopped = 0
+        self._leave()
+        with handled({signal.SIGTSTP: signal.SIG_DFL}):
+            os.kill(0, signal.SIGTSTP)
+        self._be_raw()
+        self._resize()
+        with contextlib.suppress(OSError):
+            os.killpg(os.tcgetpgrp(self.into), signal.SIGCONT)
+
+    def _resize(self) -> None:
+        with contextlib.suppress(OSError):
+            size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+            fcntl.ioctl(self.into, termios.TIOCSWINSZ, size)
+
+    def _be_raw(self) -> None:
+        with contextlib.suppress(termios.error):
+            tty.setraw(0, termios.TCSANOW)
+
+    def _leave(self) -> None:
+        """Leave the terminal as it was found, without answers that nothing waits for any more."""
+        with handled({signal.SIGTTOU: signal.SIG_IGN}):
+            try:
+                with contextlib.suppress(OSError):
+                    if undo := self._modes.undo():
+                        _write(1, undo + ASK)
+                        self._await_answer()
+            finally:
+                with contextlib.suppress(termios.error):
+                    termios.tcsetattr(0, termios.TCSAFLUSH, self._usual)
+
+    def _await_answer(self) -> None:
+        """Read what the terminal answers, up to the answer to our own question."""
+        said, wanted = b"", 1 + self._modes.asked
+        deadline = Deadline(LAST_ANSWER_SECONDS)
+        while not deadline.has_passed:
+            if said.count(ANSWER) >= wanted or not select.select([0], [], [], ANSWER_SECONDS)[0]:
+                return
+            said += os.read(0, CHUNK) or ANSWER * wanted
+
+    def _close(self) -> None:
+        if self._theirs >= 0:
+            os.close(self._theirs)
+        os.close(self.into)
+
+
+class _Modes:
+    """What a program has changed of a terminal, and how to undo it."""
+
+    def __init__(self) -> None:
+        self._is_used = False
+        self._changed: dict[int, bool] = {}
+        self.asked = 0  # how often the program has asked what we ask at the end
+        self._keyboards = 0  # settings of the keyboard that it has put on the terminal's stack
+        self._rest = b""
+
+    def seen(self, data: bytes) -> bytes:
+        """Note what `data` does, which may end within a sequence; what to write for it."""
+        text, end = ZEROS.sub(b"", self._rest + data.translate(None, IGNORED)), 0
+        new = len(ASKED.findall(text)) - len(ASKED.findall(self._rest))
+        self.asked = min(MOST_ANSWERS, self.asked + new)
+        for found in MODE.finditer(text):
+            end = found.end()
+            for mode in (found[1] or b"").split(b";"):
+                if number := int(mode.partition(b":")[0][:5] or 0):
+                    is_restored = found[2] == b"r"
+                    is_usual = number in USUALLY_ON
+                    self._changed[number] = not is_usual if is_restored else found[2] == b"h"
+            if found[3] == b">":
+                self._keyboards += 1
+            elif found[3]:
+                self._keyboards = max(0, self._keyboards - int(found[4] or 1))
+        self._rest = text[end:][-LONGEST_SEQUENCE:]
+        if self._is_used or not (STARTS.search(data) or STARTS.search(text)):
+            return data
+        self._is_used = True
+        return KEEP_TITLE + data
+
+    def undo(self) -> bytes:
+        """The sequences that undo it all; nothing if the program has used none."""
+        if not self._is_used:
+            return b""
+        self._is_used = False
+        order = sorted(self._changed.items(), key=lambda item: item[0] in SCREENS)
+        wrong = [mode for mode, is_on in order if is_on != (mode in USUALLY_ON)]
+        wrong += [mode for mode in TYPING if mode not in wrong]
+        back = [b"\x1b[?%d%c" % (mode, "lh"[mode in USUALLY_ON].encode()) for mode in wrong]
+        keyboards = b"\x1b[<%du" % self._keyboards if self._keyboards else b""
+        self._changed, self._keyboards = {}, 0
+        return keyboards + b"".join(back) + PLAIN + TITLE_BACK
+
+
+def _decoder() -> io.IncrementalNewlineDecoder:
+    """Text of pieces of UTF-8; a carriage return, which would draw over the line, ends it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return io.IncrementalNewlineDecoder(decoder, translate=True)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _read(descriptor: int) -> bytes:
+    """What can be read now; nothing at the end."""
+    try:
+        return os.read(descriptor, CHUNK)
+    except OSError:  # how Linux says that the other side of a terminal was closed
+        return b""

@@ -1,0 +1,212 @@
+"""Skills for local agents: folders with SKILL.md, found here or cloned from GitHub."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+GITHUB = "github:"
+# All four agents read one of these, and the clone in /code stays clean.
+PLACES = (".agents/skills", ".claude/skills")
+# With a manifest a skill is a plugin, whose hooks claude runs before the model says a word.
+NOT_COPIED = (".git", ".claude-plugin")
+# What a run copies: a folder, whose name is the slug, or a skill of a repository with its slug, its
+# folder and the top of the repository.
+Source: TypeAlias = str | list[str]
+NONE_KNOWN = "Put it into ~/.agents/skills/NAME/SKILL.md, or name one with github:OWNER/REPO/PATH"
+
+
+class Skill(NamedTuple):
+    """One skill that can be named: its slug, its folder, what its SKILL.md says it is, and the
+    repository that it is a part of.
+    """
+
+    slug: str
+    folder: Path
+    description: str
+    top: Path | None = None
+
+
+class SkillFolder(NamedTuple):
+    """A folder with skills; those of a repository do not lead out of its `top`."""
+
+    folder: Path
+    top: Path | None = None
+
+
+class UnknownSkill(Exception):
+    """A skill that is nowhere; `hint` names those that are known."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def folders(config_dir: Path | None, here: Path | None) -> list[SkillFolder]:
+    """Where skills are, the ones that win first. `here` is the repository to look into."""
+    result = [] if config_dir is None else [SkillFolder(config_dir / "skills")]
+    result += [SkillFolder(Path.home() / place) for place in PLACES]
+    return (
+        result
+        if here is None
+        else [*result, *(SkillFolder(here / place, here) for place in PLACES)]
+    )
+
+
+def known(places: Iterable[SkillFolder]) -> dict[str, Skill]:
+    """The skills in these folders by slug; the first folder that has a slug wins."""
+    result: dict[str, Skill] = {}
+    for place, top in places:
+        try:
+            entries = sorted(place.iterdir())
+        except OSError:
+            continue
+        for entry in entries:
+            if not SLUG.fullmatch(entry.name) or not (entry / "SKILL.md").is_file():
+                continue
+            if top is None or _stays(entry, top):
+                skill = Skill(entry.name, entry, _description(entry / "SKILL.md"), top)
+                result.setdefault(entry.name, skill)
+    return result
+
+
+def _stays(skill: Path, top: Path) -> bool:
+    """Whether a folder is a part of a repository, and neither all of it nor git's own."""
+    top = top.resolve()
+    found = skill.resolve(), (skill / "SKILL.md").resolve()
+    return found[0] != top and all(
+        path.is_relative_to(top) and ".git" not in path.relative_to(top).parts for path in found
+    )
+
+
+def resolve(slugs: Iterable[str], places: list[SkillFolder], cache: Path) -> list[Source]:
+    """The named skills. Raises UnknownSkill, or GitFailed when git cannot clone or read one."""
+    found = known(places)
+    result: list[Source] = []
+    for slug in dict.fromkeys(slugs):
+        if slug.startswith(GITHUB):
+            result.append(str(_from_github(slug.removeprefix(GITHUB), cache)))
+        elif slug in found:
+            result.append(_source(found[slug]))
+        elif any(
+            top and SLUG.fullmatch(slug) and (folder / slug).exists() for folder, top in places
+        ):
+            raise UnknownSkill(
+                f"The skill {slug!r} leads out of its repository, or has no SKILL.md"
+            )
+        else:
+            names = ", ".join(sorted(found))
+            raise UnknownSkill(
+                f"There is no skill {slug!r} on this machine",
+                f"Known skills: {names}" if names else NONE_KNOWN,
+            )
+    return result
+
+
+def _source(skill: Skill) -> Source:
+    if skill.top is None:
+        return str(skill.folder)
+    folder, top = skill.folder.resolve(), skill.top.resolve()
+    tracked = _tracked(folder, top)
+    # What the user has put there and not committed is the user's own. Not what a link leads to: a
+    # repository can link to wherever the user keeps secrets in it.
+    is_own = not tracked and folder.relative_to(top) == skill.folder.relative_to(skill.top)
+    if is_own:
+        return str(skill.folder)
+    if folder / "SKILL.md" not in tracked:
+        raise UnknownSkill(f"SKILL.md of the skill {skill.slug!r} is not tracked by git")
+    return [skill.slug, str(folder), str(top)]
+
+
+def _tracked(folder: Path, top: Path) -> set[Path]:
+    """The files below `folder` that the repository at `top` tracks, and the folders with them."""
+    from ....system import git
+
+    # Of the names in the index, which can be forged, none is opened.
+    words = ["ls-files", "-z", "--", f":(literal){folder.relative_to(top)}"]
+    files = [top / name for name in os.fsdecode(git.run(words, top)).split("\0")[:-1]]
+    return {path for file in files for path in (file, *file.parents)}
+
+
+def install(home: Path, sources: Iterable[Source], places: Iterable[str] = PLACES) -> None:
+    """Copy skills into the private HOME; of two with one name, the last. Raises GitFailed."""
+    import shutil
+
+    from .. import agent_files
+
+    for source in sources:
+        slug, folder, *top = [Path(source).name, source] if isinstance(source, str) else source
+        tracked = _tracked(Path(folder), Path(top[0])) if top else None
+
+        def left_out(here: str, names: list[str], kept: set[Path] | None = tracked) -> set[str]:
+            return {
+                name
+                for name in names
+                if name in NOT_COPIED or (kept is not None and Path(here, name) not in kept)
+            }
+
+        for place in places:
+            target = agent_files.folder(home, place) / slug
+            agent_files.remove(home, f"{place}/{slug}")
+            # Links stay links: what they lead to outside the skill is not for the agent.
+            shutil.copytree(folder, target, symlinks=True, ignore=left_out)
+
+
+def _from_github(name: str, cache: Path) -> Path:
+    """The folder of `OWNER/REPO[/PATH]` (or the repository's URL), cloned once."""
+    parts = name.removeprefix("https://github.com/").removesuffix("/").split("/")
+    # Anything else git could take for a folder, or for a command of its `ext::` protocol.
+    is_github = all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", part) for part in parts[:2])
+    if len(parts) < 2 or not is_github or any(part in ("", ".", "..") for part in parts):
+        raise UnknownSkill(f"github:{name} is not github:OWNER/REPO or github:OWNER/REPO/PATH")
+    clone = _clone(parts[0], parts[1].removesuffix(".git"), cache)
+    folder = clone.joinpath(*parts[2:])
+    if not (folder / "SKILL.md").is_file():
+        folders_with_one = sorted(
+            path.parent.relative_to(clone).as_posix() for path in clone.rglob("SKILL.md")
+        )
+        names = ", ".join(folders_with_one) or "none"
+        raise UnknownSkill(f"github:{name} has no SKILL.md", f"Folders that have one: {names}")
+    if not folder.resolve().is_relative_to(clone.resolve()):
+        raise UnknownSkill(f"github:{name} leads out of its repository")
+    return folder
+
+
+def _clone(owner: str, repository: str, cache: Path) -> Path:
+    """The clone of a repository of GitHub in `cache`, made by the first who asks for it."""
+    import shutil
+
+    from ....system import git
+    from ....system.files import flocked
+    from ....system.permissions import make_folder
+    from .source import CLONE_SECONDS, clone_url
+
+    clone = cache / f"{owner}+{repository}"
+    if clone.exists():
+        return clone
+    make_folder(cache)
+    with flocked(cache / f".{clone.name}.lock", create=True):
+        if not clone.exists():
+            partial = cache / f".{clone.name}.new"
+            shutil.rmtree(partial, ignore_errors=True)
+            url = clone_url(f"{owner}/{repository}")
+            words = ["clone", "--quiet", "--depth=1", "--template="]
+            git.run([*words, "--", url, str(partial)], timeout=CLONE_SECONDS)
+            partial.rename(clone)
+    return clone
+
+
+def _description(path: Path) -> str:
+    """The `description` of SKILL.md's front matter, on one line."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = file.read(8192)
+    except OSError:
+        return ""
+    found = re.search(r"^description:[ \t]*(.*(?:\n[ \t]+.+)*)", head, re.MULTILINE)
+    words = " ".join(found[1].split()) if found else ""
+    return words.removeprefix(">-").removeprefix(">").removeprefix("|").strip(" \"'")

@@ -1,0 +1,60 @@
+"""Where a repository is: `owner/repo` on GitHub, a URL, or a folder on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from ....system import git
+
+CLONE_SECONDS = 1800
+# The login of a clone, on its way from the request to git. Like all REBYTE_*, not for the agent.
+USER, PASSWORD = "REBYTE_CLONE_USER", "REBYTE_CLONE_PASSWORD"
+
+
+def clone_url(repository: str) -> str:
+    """The URL of `owner/repo` on GitHub; anything else is a URL or a path already."""
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", repository):
+        return f"https://github.com/{repository.removesuffix('.git')}.git"
+    return repository
+
+
+def local_path(repository: str) -> Path | None:
+    """The folder of a repository on this machine, or None for one elsewhere."""
+    if repository.startswith("file://"):
+        return Path(unquote(repository.removeprefix("file://")))
+    return Path(repository) if repository.startswith("/") else None
+
+
+def without_password(url: str) -> str:
+    """The URL without the user and password in it: they are not for the agent."""
+    return split_login(url)[0]
+
+
+def split_login(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without user and password, and variables that hand them to `login`."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return url, {}
+    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return plain, {USER: unquote(parts.username or ""), PASSWORD: unquote(parts.password or "")}
+
+
+def login(url: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables with which git logs in where `url` is, if the environment has a login for it.
+
+    Neither git's arguments, which `ps` shows, nor the user's own store of passwords has it.
+    """
+    parts = urlsplit(url)
+    if USER not in environment or parts.scheme not in ("http", "https"):
+        return {}
+    name = f"credential.{parts.scheme}://{parts.netloc}.helper"
+    helper = f'!f() {{ printf "username=%s\\npassword=%s\\n" "${USER}" "${PASSWORD}"; }}; f'
+    # The empty one drops the user's own helpers, which would keep the password.
+    return {
+        **git.settings_of([(name, ""), (name, helper)]),
+        USER: environment[USER],
+        PASSWORD: environment[PASSWORD],
+    }

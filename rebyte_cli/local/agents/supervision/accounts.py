@@ -1,0 +1,40 @@
+"""Which runs share the usage limit of an account: those of one agent with the same credential."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import config
+from ..adapters.adapter import Adapter, User
+from ..adapters.model_access import AgentAccess
+
+
+def account_of(adapter: Adapter, access: AgentAccess, user: User, secret: bytes) -> str:
+    """A name for the account that a run with this access uses; it tells nothing of the key.
+
+    A login is known by its file: its tokens change.
+    """
+    is_login = bool(access.files.keys() & set(adapter.logins))
+    parts: list[object] = [adapter.title, adapter.command]
+    parts += [[model.base_url, "" if is_login else model.key] for model in access.models]
+    if not access.models:
+        parts += [[user.variables[name] for name in adapter.keys(user)]]
+    digest = hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256)
+    return digest.hexdigest()[:32]
+
+
+def has_credential(options: Mapping[str, Any]) -> bool:
+    """Whether the environment of this process has a key or a login for the agent of a run, if the
+    one in which the run was created had.
+    """
+    if not options.get("hasCredential"):
+        return True
+    adapter = config.adapter_of(options["adapter"])
+    user = adapter.surroundings(User(os.environ, Path.home()))
+    return adapter.found_login(user) is not None

@@ -1,0 +1,159 @@
+"""What a user runs by hand where an agent works. No run is at work meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ....system import process_identity
+from ...ballast import full_disk
+from ...http import Refusal
+from ...store import Store
+from .. import config
+from ..adapters import programs
+from ..adapters.model_access import AgentAccess
+from ..sandbox import edge, jail, relay, user_tools
+from ..sandbox.jailed_program import prepare
+from ..sources.source import local_path
+from ..workspaces.sync import bring
+from ..workspaces.workspace_folder import Workspace, WorkspaceSource
+from . import runs, supervisor
+from .launch import JAIL_CACHE
+
+
+def run_by_hand(
+    state_dir: Path, workspace: str, words: Sequence[str], announce: Callable[[str], None]
+) -> int:
+    """Run a command in the jail of a workspace's runs, with the terminal or streams here.
+
+    Returns its exit status. What it changed counts as the last run's; `announce` is told what it
+    was refused of the network. Raises Refusal when a run is at work or no jail can be made.
+    """
+    with Store(state_dir) as store:
+        last, options = last_run(store, workspace)
+        _check_jail(store, last, options)
+        with _alone(store, last):
+            return _in_jail(Workspace(state_dir, workspace), options, words, announce)
+
+
+def bring_commits(
+    state_dir: Path, task: str, applied: Callable[[str], Mapping[str, str]]
+) -> Path | None:
+    """Bring new commits of the repository here into the workspace of a task (see sync.py).
+
+    `applied` tells which of its runs were applied in a folder, each with the commit there then.
+    Returns the repository; None if it has no new ones. Raises Refusal, or GitFailed for a conflict.
+    """
+    with Store(state_dir) as store:
+        with store.read() as db:
+            rows = db.execute(
+                "SELECT workspace, prompt FROM runs WHERE task = ? ORDER BY seq", (task,)
+            ).fetchall()
+            source = runs.source(db, rows[0][0]) if rows else None
+        if source is None:
+            raise Refusal(409, "cannot_sync", f"task {task} is simulated: it has no workspace here")
+        made_from = WorkspaceSource(*source)
+        place = local_path(made_from.repository or "")
+        if place is None:
+            where = made_from.repository or "no repository"
+            raise Refusal(409, "cannot_sync", f"its workspace was made from {where}, not from here")
+        if made_from.with_changes:
+            why = (
+                "its workspace began with uncommitted changes, which may be in your commits or not"
+            )
+            raise Refusal(409, "cannot_sync", why)
+        last, options = last_run(store, rows[0][0])
+        _check_jail(store, last, options)
+        workspace, order = Workspace(state_dir, last.workspace), [row[1] for row in rows]
+        with _alone(store, last, "after"):
+            heads = applied(os.path.realpath(place))
+            known = {run: heads[run] for run in order if run in heads}
+            found = bring(workspace, place, made_from.branch, last.prompt, known)
+        return place if found else None
+
+
+def _check_jail(store: Store, last: runs.RunRecord, options: dict[str, Any]) -> None:
+    if not options["jail"]:
+        why = f"the runs in workspace {last.workspace} are not in a sandbox"
+        raise Refusal(409, "no_jail", why)
+    check = jail.probe(store.folder / JAIL_CACHE)
+    if not check.works:
+        raise Refusal(409, "jail_unavailable", check.reason, check.fix)
+
+
+def _in_jail(
+    workspace: Workspace,
+    options: dict[str, Any],
+    words: Sequence[str],
+    announce: Callable[[str], None],
+) -> int:
+    agent = programs.find(config.adapter_of(options["adapter"]), os.environ)
+    confinement = jail.confine(workspace.folder, jailed=True)
+    workspace.begin()
+    (workspace.folder / edge.RECORD).unlink(missing_ok=True)
+    with edge.way_out(options, AgentAccess(), os.environ, workspace.folder) as way:
+        needs = [*(agent.own if agent else ()), *way.needs]
+        if problem := user_tools.why_not_all(needs, workspace.folder.parents[1]):
+            raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
+        program = prepare(
+            confinement,
+            [*words],
+            way,
+            options,
+            os.environ,
+            program=agent,
+            variables={},
+            terminal=relay.on_terminal(),
+        )
+        full = partial(full_disk, workspace.folder, options.get("keep_free", 0))
+        status, reason = relay.lend(program, lambda: way.problem() or full())
+    for note in way.refused():
+        announce(note)
+    if reason:
+        raise Refusal(500, "gateway_failed", reason)
+    return status
+
+
+def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, Any]]:
+    """The last run of a workspace that began, and its options. None may wait or be at work."""
+    runs.recover(store)
+    with store.read() as db:
+        unended = runs.unended(db, "workspace", workspace)
+        row = db.execute(
+            f"SELECT {runs.COLUMNS}, options FROM runs"  # noqa: S608 - names of our own fields
+            " WHERE workspace = ? AND started IS NOT NULL ORDER BY seq DESC LIMIT 1",
+            (workspace,),
+        ).fetchone()
+    if unended or row is None or runs.at_work(store.folder, workspace):
+        raise busy(workspace)
+    return runs.RunRecord(*row[:-1]), json.loads(row[-1])
+
+
+@contextmanager
+def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[None]:
+    """Hold the lock of the last run, for which later ones wait; end as a run does.
+
+    `kind` is that of `changes.patch`.
+    """
+    with runs.claimed(store.folder, last) as lock:
+        with store.write() as db:  # whatever is queued after this sees the lock
+            sql = "SELECT 1 FROM runs WHERE workspace = ? AND ended IS NULL"
+            unended = db.execute(sql, (last.workspace,)).fetchone()
+        if lock is None or unended is not None:
+            raise busy(last.workspace)
+        runs.say(lock, process_identity.identity(os.getpid()))
+        try:
+            yield
+        finally:
+            runs.say(lock, runs.AGENT_IS_GONE)
+            supervisor.finish(str(store.folder), last.prompt, kind)
+
+
+def busy(workspace: str) -> Refusal:
+    """The refusal of what would be second at work in a workspace."""
+    return Refusal(409, "run_at_work", f"an agent or a command is at work in workspace {workspace}")

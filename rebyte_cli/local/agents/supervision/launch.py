@@ -1,0 +1,450 @@
+"""Deciding whether a prompt starts a real agent, and everything that can be refused before."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ....system.git import GitFailed
+from ... import http
+from ...ballast import keep
+from ...gateway.allowed_hosts import is_entry
+from ...http import JsonObject, Refusal
+from ...store import Store
+from ...uploads import asked_name
+from .. import config
+from ..adapters import programs
+from ..adapters.adapter import Adapter, User
+from ..adapters.model_access import AgentAccess, LoginExpired
+from ..cluster import launcher
+from ..limits import run_limit
+from ..sandbox import edge, jail, user_tools
+from ..sources import skills, source
+from . import accounts, run_budget, runs, spawn
+
+JAIL_CACHE = "jail.json"
+# The cheapest tier of the cloud, and the default there: an agent's own default here.
+CLOUD_TIERS = ("lite",)
+CONFINED = "confined"
+
+
+def executors(config_file: Path | None) -> tuple[str, ...]:
+    """The executors that can be named. Raises Refusal for a config.toml in disorder."""
+    return tuple(_load(config_file).agents)
+
+
+class Launcher:
+    """Prepares runs for one service, with the settings of `config_file`."""
+
+    def __init__(self, store: Store, config_file: Path | None) -> None:
+        self._store = store
+        self._config_file = config_file
+
+    def prepare(
+        self, executor: str, body: JsonObject, earlier: dict[str, Any] | None = None
+    ) -> Launch:
+        """Check everything that can be checked before a run is recorded.
+
+        `earlier` are the options of the last run of the same task, whose jail the next one has.
+        `networkOf` in `body` is a task that this one repeats: what that could reach and use, this
+        one may. It is this service's own extension. Raises Refusal when the agent is not installed,
+        no jail can be made, or a skill is unknown.
+        """
+        repeated = earlier if earlier is not None else self._repeated(body)
+        wanted = http.optional_choice(body, "jail", ("on", "off"))
+        if wanted is None and earlier is not None:
+            wanted = "on" if earlier["jail"] else "off"
+        adapter, settings, jailed = usable_agent(
+            executor, self._config_file, self._store.folder, wanted
+        )
+        model = http.optional_text(body, "model", most=200, least=1)
+        options: dict[str, Any] = {
+            "adapter": config.describe(adapter),
+            "model": None if model in CLOUD_TIERS else model,
+            "jail": jailed,
+            "parallel": settings.parallel,
+            "limit": settings.limit,
+            "stall": settings.stall,
+            "keep_free": settings.keep_free,
+            "tools": settings.tools,
+            "caches": settings.caches,
+            "launcher": settings.launcher,
+            "launcherStop": settings.launcher_stop,
+            "setup": self._setup(body, repeated),
+            # The private HOME of the next run has only what is named again.
+            "skills": list(earlier["skills"] if earlier else ()),
+            **self._network(body, settings, repeated),
+            **self._budgets(body, settings, model, repeated),
+        }
+        account, access = self._account(adapter, options)
+        self._check_budgets(adapter, options, access)
+        options |= account
+        options |= self._on_limit(executor, body, settings, options, repeated)
+        options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
+        options["source"], login = self._source(body)
+        return Launch(self._store, adapter, options, login)
+
+    def _account(
+        self, adapter: Adapter, options: dict[str, Any]
+    ) -> tuple[dict[str, Any], AgentAccess]:
+        """Whose usage limit the run meets (see `account_limit`), and whether it has a key or login;
+        also, how it reaches its model.
+
+        Raises Refusal when the run could only fail because a login has expired.
+        """
+        user = adapter.surroundings(User(os.environ, Path.home()))
+        try:
+            access = edge.access_of(adapter, options, user)
+        except LoginExpired as error:
+            raise Refusal(400, "login_expired", str(error)) from None
+        account = accounts.account_of(adapter, access, user, self._store.secret())
+        has_credential = adapter.found_login(user) is not None
+        return {"account": account, "hasCredential": has_credential}, access
+
+    def _on_limit(
+        self,
+        executor: str,
+        body: JsonObject,
+        settings: config.LocalConfig,
+        options: dict[str, Any],
+        earlier: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """What the run does at a usage limit: `onLimit`, and `elsewhere`, what changes of its
+        options if another agent continues. `onLimit` is this service's own extension.
+        """
+        before = (earlier or {}).get("onLimit")
+        wanted = http.optional_text(body, "onLimit", most=100, least=1)
+        wanted = wanted or before or settings.on_limit
+        if wanted in (run_limit.WAIT, run_limit.STOP, executor):
+            return {"onLimit": run_limit.WAIT if wanted == executor else wanted}
+        if any("cost" in limit for limit in options["budgets"]):
+            http.invalid("onLimit cannot name an executor if there is a budget in dollars")
+        adapter, *_ = usable_agent(
+            wanted, self._config_file, self._store.folder, "on" if options["jail"] else "off"
+        )
+        other = {
+            "adapter": config.describe(adapter),
+            "model": None,
+            "price": None,
+            "onLimit": run_limit.WAIT,
+        }
+        account, access = self._account(adapter, options)
+        self._check_budgets(adapter, options | other, access)
+        return {"onLimit": wanted, "elsewhere": other | account}
+
+    def _repeated(self, body: JsonObject) -> dict[str, Any] | None:
+        """The options of the last run of the task that is repeated, if there is one."""
+        like = http.optional_text(body, "networkOf", most=1000)
+        if like is None:
+            return None
+        with self._store.read() as db:
+            found = earlier_options(db, like)
+        return found[1] if found else None
+
+    def _setup(self, body: JsonObject, earlier: dict[str, Any] | None) -> bool:
+        """Whether the `setup` of the repository may run; `setup` is this service's extension."""
+        wanted = http.optional_choice(body, "setup", ("on", "off"))
+        if wanted is None and earlier is not None:
+            return bool(earlier.get("setup", True))
+        return wanted != "off"
+
+    def _network(
+        self, body: JsonObject, settings: config.LocalConfig, earlier: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """What the run may reach: `network`, the hosts that it names itself, and all `hosts`.
+
+        `network` and `allow` are this service's own extension. `confined` stands for anything but
+        `host`.
+        """
+        before = earlier or {}
+        wanted = http.optional_choice(body, "network", (*edge.NETWORKS, CONFINED))
+        usual = before.get("network") or settings.network
+        network = usual if wanted in (None, CONFINED) else wanted
+        if wanted == CONFINED and network == edge.HOST:
+            network = edge.LIST
+        allow = http.strings(body, "allow")
+        for host in allow:
+            if not is_entry(host):
+                http.invalid(f"{host!r} is not a host such as pypi.org or *.example.com")
+        if allow and wanted is None and network != edge.LIST:
+            network = edge.LIST
+        own = list(dict.fromkeys([*before.get("allow", ()), *allow]))
+        hosts = list(dict.fromkeys([*settings.allow, *own]))
+        return {"network": network, "allow": own, "hosts": hosts}
+
+    def _budgets(
+        self,
+        body: JsonObject,
+        settings: config.LocalConfig,
+        model: str | None,
+        earlier: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """What the run may use of its models: see `run_budget`.
+
+        `budgetTokens`, `budgetUsd` and `budgetOf` are this service's own extension. The last one
+        names what shares the budget; without it, that are the runs of the task. A further run of
+        the task has the budget of the one before.
+        """
+        group = http.optional_text(body, "budgetOf", most=200, least=1)
+        limits = [{"of": group or run_budget.TASK, **amount} for amount in http.budgets(body)]
+        if not limits and earlier is not None:
+            group = earlier.get("budgetOf")
+            before = earlier.get("budgets") or []
+            limits = [limit for limit in before if limit["of"] != run_budget.DAY]
+        if settings.budget_per_day:
+            limits.append({"of": run_budget.DAY, **settings.budget_per_day})
+        try:
+            prices = config.prices(self._config_file)
+        except config.ConfigError as error:
+            raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
+        price = prices.get(model or "")
+        return {"budgets": limits, "budgetOf": group, "price": price, "prices": prices}
+
+    def _check_budgets(
+        self, adapter: Adapter, options: dict[str, Any], access: AgentAccess
+    ) -> None:
+        """Raise Refusal for a budget that cannot be kept, and for that of a day that is used up."""
+        limits = options["budgets"]
+        if limits and access.inside and edge.network_of(options) != edge.HOST:
+            raise Refusal(
+                400,
+                "budget_unknown",
+                f"A budget cannot be kept: {adapter.title} has the {access.inside} of its model in"
+                " the sandbox, where the gateway does not see what it uses",
+                "Leave out the budget, or use a key that the gateway can keep outside"
+                " (`rebyte local agents` says which)",
+            )
+        if limits and edge.network_of(options) == edge.HOST:
+            raise Refusal(
+                400,
+                "budget_unknown",
+                "A budget cannot be kept without the gateway, which counts what a run uses",
+                "Leave out --network host and --no-jail, or the budget",
+            )
+        if any("cost" in limit for limit in limits) and options["price"] is None:
+            model = options["model"] or f"the default model of {adapter.title}"
+            raise Refusal(
+                400,
+                "no_price",
+                f"A budget in dollars needs the price of {model}",
+                "Name the model with -m, and its price in [prices] of config.toml",
+            )
+        if reason := run_budget.used_up_today(self._store, limits):
+            raise Refusal(402, "budget_reached", reason[:1].upper() + reason[1:])
+
+    def _source(self, body: JsonObject) -> tuple[list[object], dict[str, str]]:
+        """What to clone, and the login in its URL: no database and no argument is to have that.
+
+        `localRepository` (a path or any URL) is this service's own extension.
+        Raises Refusal when the workspace was made from something else.
+        """
+        repository = http.optional_text(body, "localRepository", most=4096, least=1)
+        repository = repository or http.optional_text(body, "githubUrl", most=2000, least=1)
+        repository, login = source.split_login(repository) if repository else (None, {})
+        changes = body.get("withChanges", False)
+        if not isinstance(changes, bool):
+            http.invalid("withChanges must be true or false")
+        workspace = body.get("workspaceId")
+        if repository is not None and isinstance(workspace, str):
+            with self._store.read() as db:
+                made_from = runs.source(db, workspace)
+            if made_from is not None and made_from[0] != repository:
+                there = made_from[0] or "no repository"
+                raise Refusal(
+                    400,
+                    "validation_error",
+                    f"workspace {workspace} was created with {source.without_password(str(there))}",
+                    "Leave out the repository, or leave out the workspace",
+                )
+        branch = http.optional_text(body, "branchName", most=2000, least=1)
+        return [repository, branch, changes], login
+
+    def _skills(self, body: JsonObject) -> list[skills.Source]:
+        path = http.optional_text(body, "localRepository", most=4096, least=1)
+        here = None if path is None else source.local_path(path)
+        config_dir = None if self._config_file is None else self._config_file.parent
+        places = skills.folders(config_dir, here)
+        try:
+            slugs = http.strings(body, "skills")
+            return skills.resolve(slugs, places, self._store.folder / "skills")
+        except skills.UnknownSkill as error:
+            raise Refusal(400, "unknown_skill", str(error), error.hint, error.hint) from None
+        except GitFailed as error:
+            raise Refusal(400, "unknown_skill", f"The skill cannot be cloned: {error}") from None
+
+
+class Launch:
+    """One run that is about to be recorded and started."""
+
+    def __init__(
+        self, store: Store, adapter: Adapter, options: dict[str, Any], login: dict[str, str]
+    ) -> None:
+        self._store = store
+        self._login = login
+        self.adapter = adapter
+        self._options = options
+        self._prompt = ""
+        self._lock: int | None = None
+        self._before: list[Path] = []
+
+    @property
+    def model(self) -> str:
+        """The model that was asked for; empty for the agent's default."""
+        return self._options["model"] or ""
+
+    def record(
+        self,
+        db: sqlite3.Connection,
+        place: tuple[str, str, str],
+        now: int,
+        uploads: Iterable[tuple[str, str]],
+    ) -> None:
+        """Queue the run of `place` (task, workspace, prompt) in the transaction of `db`.
+
+        `uploads` are the names and ids of uploaded files. Raises Refusal for a run without a jail
+        where a jailed agent has worked.
+        """
+        _, workspace, prompt = place
+        if not self._options["jail"] and runs.had_jail(db, workspace):
+            raise Refusal(
+                400,
+                "jail_required",
+                "An agent has worked in this workspace in a sandbox: what it left there must not"
+                " decide what another one does outside",
+                "Leave out --no-jail, or create a workspace without -w and apply the patch to it",
+            )
+        files = [
+            [name, str(self._store.objects / file_id), asked_name(name, file_id)]
+            for name, file_id in uploads
+        ]
+        keep(self._store.folder)
+        self._lock = runs.lock_new(self._store.folder, workspace, prompt)
+        self._prompt = prompt
+        options = self._options | {"uploads": files}
+        runs.add(db, place, self.adapter.title, now, options)
+        self._before = runs.locks_before(db, self._store.folder, prompt)
+
+    def lock(self) -> int | None:
+        """The lock of the recorded run, for a supervisor here; None if it would have to wait."""
+        return None if self._before else self._lock
+
+    def start(self, announce: Callable[[str], None]) -> None:
+        """Start the supervisor, after the transaction of `record` is committed.
+
+        `announce` reports what runs where: once for each agent, and always without a jail or with
+        the network of this machine. It also
+        reports which of the user's settings the agent does not get, once for each such list.
+        """
+        assert self._lock is not None
+        name = self.adapter.title
+        if not self._options["jail"]:
+            announce(f"{name} runs without a sandbox: it can read and change all your files")
+        elif self._options["network"] == edge.HOST:
+            announce(
+                f"{name} runs in a sandbox that shares the network: it reaches what this machine"
+                " does, and has your key or login inside"
+            )
+        elif self._store.recall(f"announced {name}") is None:
+            self._store.remember(f"announced {name}", "yes")
+            announce(
+                f"{name} runs in a sandbox (bubblewrap), in a workspace below"
+                f" {self._store.folder / 'workspaces'}: it sees that and the system read-only, but"
+                " none of your files, and reaches its model and the hosts that you allow"
+            )
+        has_gateway = edge.network_of(self._options) != edge.HOST
+        names = self.adapter.unused_settings(Path.home(), has_gateway=has_gateway)
+        unused = ", ".join(names)
+        if unused and self._store.recall(f"unused {name}") != unused:
+            self._store.remember(f"unused {name}", unused)
+            announce(f"{name} runs without {unused} of your settings")
+        try:
+            spawn.start(
+                self._store.folder,
+                self._prompt,
+                self._lock,
+                self._options["parallel"],
+                self._before,
+                self._login,
+                run_limit.waited_for(self._options),
+            )
+        except OSError as error:
+            now = self._store.now()
+            with self._store.write() as db:
+                runs.end(db, self._prompt, now, "failed", f"The run cannot be started: {error}")
+
+
+def earlier_options(db: sqlite3.Connection, task: str) -> tuple[str, dict[str, Any]] | None:
+    """The agent and the options of the last real run of a task; None when it has none."""
+    row = db.execute(
+        "SELECT agent, options FROM runs WHERE task = ? ORDER BY seq DESC LIMIT 1", (task,)
+    ).fetchone()
+    return None if row is None else (str(row[0]), json.loads(row[1]))
+
+
+def _load(config_file: Path | None, state_dir: Path | None = None) -> config.LocalConfig:
+    try:
+        return config.load(config_file, state_dir)
+    except config.ConfigError as error:
+        raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
+
+
+def usable_agent(
+    executor: str, config_file: Path | None, state_dir: Path, wanted: str | None
+) -> tuple[Adapter, config.LocalConfig, bool]:
+    """The agent, the settings, and whether it runs in a jail, which `wanted` says (`on`, `off`).
+
+    Raises Refusal when it cannot run on this machine.
+    """
+    if sys.platform == "win32":
+        raise Refusal(
+            400,
+            "executor_unavailable",
+            "real agents run on Linux and macOS only",
+            "Run rebyte in the Windows Subsystem for Linux, or without -x to simulate a run",
+        )
+    settings = _load(config_file, state_dir)
+    adapter = settings.agents.get(executor)
+    if adapter is None:
+        http.invalid(f"executor must be one of {', '.join(settings.agents)}")
+    program = programs.find(adapter, os.environ)
+    if program is None:
+        raise _not_installed(adapter, settings)
+    if problem := launcher.why_missing(settings.launcher):
+        raise Refusal(400, "executor_unavailable", f"{executor} cannot be started: {problem}")
+    jailed = settings.jail if wanted is None else wanted == "on"
+    if jailed:
+        check = jail.probe(state_dir / JAIL_CACHE)
+        if not check.works:
+            raise Refusal(
+                400,
+                "jail_unavailable",
+                f"{executor} cannot be sandboxed on this machine: {check.reason}",
+                ". ".join(filter(None, (check.fix, jail.NO_SANDBOX))),
+                check.fix or None,
+            )
+        if problem := user_tools.why_not_all(program.own, state_dir):
+            raise Refusal(
+                400,
+                "jail_unavailable",
+                f"{executor} cannot be sandboxed: {problem}",
+                "Install it elsewhere, in a folder that has nothing else in it",
+            )
+    return adapter, settings, jailed
+
+
+def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> Refusal:
+    found = [name for name, other in settings.agents.items() if programs.find(other, os.environ)]
+    there = f"found here: {', '.join(found)}" if found else "no other agent is installed"
+    how = f"Install it: {adapter.install}" if adapter.install else "Check its command"
+    return Refusal(
+        400,
+        "executor_unavailable",
+        f"{adapter.title} is not installed: {programs.why_missing(adapter)}",
+        f"{how} ({there}). For a simulated run, leave out -x or set REBYTE_LOCAL_AGENTS=0",
+        f"{how} ({there})",
+    )

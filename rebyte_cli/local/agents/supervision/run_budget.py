@@ -1,0 +1,134 @@
+"""The budgets of a run: what it and others may use together of their models.
+
+`options` of a run have `budgets`, a list of limits (`of`, and `tokens` or `cost` in dollars). `of`
+is `task` for all runs of the task, `day` for all runs that began on the same day as now, or the
+name in `budgetOf` of the runs that share it, such as those of one journal of `rebyte batch`. What
+runs have used is in the database, and that of a run under way in the record of its gateway, even if
+its supervisor was killed: so no crash resets it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ...gateway.model_budget import ModelBudget
+from ...gateway.model_prices import ModelPrices
+from ...store import Store
+from ..limits.run_meter import RunMeter
+from ..workspaces.workspace_folder import Workspace
+from .runs import RunRecord
+
+TASK, DAY = "task", "day"
+_RUNS_OF = {TASK: "task = ?", DAY: "started >= ?", "": "json_extract(options, '$.budgetOf') = ?"}
+
+
+class RunBudgets:
+    """The budgets of one run. `reached` is for one thread at a time."""
+
+    def __init__(self, store: Store, run: RunRecord, options: Mapping[str, Any]) -> None:
+        self._store = store
+        self._run = run
+        self._limits: list[Mapping[str, Any]] = options.get("budgets") or []
+        self._prices = ModelPrices.of_options(options)
+        self._meters: dict[str, RunMeter] = {}
+
+    def reached(self) -> str:
+        """Which budget is used up, or an empty text."""
+        for limit in self._limits:
+            if _is_reached(limit, *self._used(limit)):
+                return _reason(limit)
+        return ""
+
+    def left(self) -> ModelBudget:
+        """What is left for this run, for its gateway."""
+        tokens: int | None = None
+        cost: float | None = None
+        reasons = []
+        for limit in self._limits:
+            used, dollars = self._used(limit)
+            reasons.append(_reason(limit))
+            if limit.get("tokens") is not None:
+                rest = limit["tokens"] - used
+                tokens = rest if tokens is None else min(tokens, rest)
+            if limit.get("cost") is not None:
+                money = limit["cost"] - dollars
+                cost = money if cost is None else min(cost, money)
+        reason = " or ".join(dict.fromkeys(reasons))
+        # The runs of a task take turns.
+        is_shared = any(limit["of"] != TASK for limit in self._limits)
+        return ModelBudget(tokens, cost, self._prices, reason, is_shared)
+
+    def _used(self, limit: Mapping[str, Any]) -> tuple[int, float]:
+        of = limit["of"]
+        value = {TASK: self._run.task, DAY: _midnight()}.get(of, of)
+        return _used(self._store, of, value, self._meters)
+
+
+def _used(store: Store, of: str, value: object, meters: dict[str, RunMeter]) -> tuple[int, float]:
+    """The tokens and the dollars that the runs of a budget have used so far.
+
+    `meters` keeps what was read of the records of those whose use is not recorded in full.
+    """
+    with store.read() as db:
+        rows = db.execute(
+            "SELECT prompt, workspace, ended, used, counted, json_object('price',"  # noqa: S608 - ours
+            " json_extract(options, '$.price'), 'prices', json_extract(options, '$.prices')) AS"
+            " options"
+            f" FROM runs WHERE {_RUNS_OF.get(of, _RUNS_OF[''])} AND started IS NOT NULL",
+            (value,),
+        ).fetchall()
+    tokens, cost = 0, 0.0
+    for row in rows:
+        used = {} if row["used"] is None else json.loads(row["used"])
+        prices = ModelPrices.of_options(json.loads(row["options"]))
+        if not row["counted"]:  # a canceled run has ended before that
+            prompt = row["prompt"]
+            if prompt not in meters:
+                meters[prompt] = RunMeter(
+                    Workspace(store.folder, row["workspace"]).run_folder(prompt), prices
+                )
+            meters[prompt].look()
+            seen = meters[prompt].used(used, has_ended=row["ended"] is not None)
+            used = max(used, seen, key=_tokens)
+        tokens += _tokens(used)
+        cost += (prices.cost(used, None) or 0.0) + used.get("uncounted", {}).get("cost_usd", 0.0)
+    return tokens, cost
+
+
+def _is_reached(limit: Mapping[str, Any], tokens: int, cost: float) -> bool:
+    if limit.get("tokens") is not None and tokens >= limit["tokens"]:
+        return True
+    return limit.get("cost") is not None and cost >= limit["cost"] - 1e-9
+
+
+def _midnight() -> int:
+    """When this day began here, in milliseconds since 1970."""
+    now = time.localtime()
+    return int(time.mktime((now.tm_year, now.tm_mon, now.tm_mday, 0, 0, 0, 0, 0, -1)) * 1000)
+
+
+def _tokens(used: Mapping[str, Any]) -> int:
+    """What a run counts for, with what its models did not say."""
+    hidden = used.get("uncounted", {}).get("tokens", 0)
+    return int(used.get("input_tokens", 0)) + int(used.get("output_tokens", 0)) + int(hidden)
+
+
+def _reason(limit: Mapping[str, Any]) -> str:
+    tokens, cost = limit.get("tokens"), limit.get("cost")
+    amount = f"{tokens:,} tokens" if tokens is not None else f"${cost:,.2f}"
+    if limit["of"] == DAY:
+        return f"the budget of {amount} a day ([local] budget_per_day) is used up"
+    return f"the budget of {amount} is used up"
+
+
+def used_up_today(store: Store, limits: Iterable[Mapping[str, Any]]) -> str:
+    """Why no further run may begin today, or an empty text."""
+    for limit in limits:
+        if limit["of"] == DAY:
+            tokens, cost = _used(store, DAY, _midnight(), {})
+            if _is_reached(limit, tokens, cost):
+                return _reason(limit)
+    return ""

@@ -1,0 +1,902 @@
+"""The process that looks after one run: it waits its turn, starts the agent and records it all.
+
+It outlives the command that started it, the terminal and `local serve`. It imports little: it is
+started for every run, and waits in memory for as long as the agent works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, NamedTuple, NoReturn
+
+from ....system import git
+from ....system.git import GitFailed
+from ....system.repository_file import RepositoryFileError
+from ...artifact_store import PATCH_FILE
+from ...ballast import full_disk
+from ...gateway.model_prices import ModelPrices
+from ...http import stamp
+from ...store import Store, new_id
+from .. import agent_files, config
+from ..adapters import programs
+from ..adapters.adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
+from ..adapters.lines import RunLimits, pump
+from ..adapters.model_access import AgentAccess, LoginExpired
+from ..cluster import launcher, node
+from ..cluster.launched_group import LaunchedGroup
+from ..exposed import Mount
+from ..limits import run_limit
+from ..limits.run_limit import REACHED, RunLimit, RunLimited
+from ..limits.run_meter import NOTHING, RunMeter, left_behind
+from ..sandbox import edge, jail, user_tools
+from ..sandbox.jail_group import JailGroup, end_rest
+from ..sandbox.jailed_program import JailedProgram, prepare
+from ..sandbox.login_copies import LoginCopies
+from ..sandbox.prompt_file import prompt_file
+from ..sources import lenders, skills
+from ..workspaces import changes, setup
+from ..workspaces.disarm import disarm, remember_origin
+from ..workspaces.setup_cache import CacheFailed, SetupCache
+from ..workspaces.workspace_folder import UploadedFile, Workspace, WorkspaceSource
+from . import repository_asks, runs, spawn, spool
+from .repository_asks import RepositoryAsks
+from .run_budget import RunBudgets
+from .spool import Spool, patiently
+from .sweep import sweep
+
+RAW_FILE, STDERR_FILE = "output", "stderr"
+STDERR_READ = 20_000
+CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
+LONGEST_ANSWER = 1_000_000
+LONGEST_TRANSCRIPT = 64 * 1024 * 1024  # bytes of events; the agent's output is kept beside it
+TRANSCRIPT_CUT = "The agent told more than 64 MB; the rest of it is not in the transcript"
+CONTINUE = "A usage limit interrupted you, and is reset now. Continue with what you were asked:"
+# The next run passes them as arguments, and an agent can print anything.
+SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}")
+
+
+class RunStopped(BaseException):
+    """SIGTERM arrived: the run was canceled, or the machine shuts down."""
+
+
+class RunFailed(Exception):
+    """The run cannot succeed; the text says why."""
+
+
+class AgentStart(NamedTuple):
+    """An agent that is about to start, its way to the network, its logins, and the variables that a
+    launcher does not get."""
+
+    program: JailedProgram
+    way: edge.Edge
+    logins: LoginCopies
+    hidden: frozenset[str]
+
+
+def look_after(state_dir: str, prompt_id: str, lock: int, probe: int | None = None) -> None:
+    """Look after one run, whose turn it is, to its end.
+
+    `probe` is the lock of the run that tries whether a usage limit is reset.
+    """
+    os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A shell's background process ignores these, and so would the agent and its tools.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    Supervisor(_store(state_dir), prompt_id, lock, probe).run()
+
+
+def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
+    """Keep what a run has changed whose supervisor was killed. Its lock is held by this process.
+
+    `kind` is that of `changes.patch`.
+    """
+    os.umask(0o077)
+    store = _store(state_dir)
+    with store.read() as db:
+        row = db.execute(
+            f"SELECT {runs.COLUMNS}, options FROM runs WHERE prompt = ?",  # noqa: S608 - our names
+            (prompt_id,),
+        ).fetchone()
+    run, options = runs.RunRecord(*row[:-1]), json.loads(row[-1])
+    workspace = Workspace(store.folder, run.workspace)
+    notes = list[str]()
+    patch, problem = _left(store, workspace, prompt_id, options, notes.append, kind)
+    notes += filter(None, [problem])
+    used = left_behind(workspace.run_folder(prompt_id), options)
+    patiently(lambda: _keep(store, run, patch, notes, used))
+
+
+def _left(
+    store: Store,
+    workspace: Workspace,
+    prompt_id: str,
+    options: dict[str, Any],
+    tell: Callable[[str], object],
+    kind: str = "runs",
+) -> tuple[bytes | None, str]:
+    """What a run leaves, once its job has ended: as `_patch`. Git is safe there then.
+
+    Why it is not is for the transcript, and told.
+    """
+    try:
+        launcher.end_job(store.folder, workspace.run_folder(prompt_id))
+    except OSError as error:
+        return None, f"changes.patch was not created: {error}"
+    found = _patch(workspace, prompt_id, options, kind)
+    if unsafe := _disarm(workspace, tell):
+        tell(unsafe)
+    return found
+
+
+def _keep(
+    store: Store,
+    run: runs.RunRecord,
+    patch: bytes | None,
+    notes: list[str],
+    used: dict[str, Any],
+) -> None:
+    with store.write() as db:
+        runs.record_used(db, run.prompt, used, is_all=True)
+        if patch is not None:
+            runs.keep_patch(db, store.folder, run, patch, store.now())
+        for note in notes:
+            runs.append(db, run.prompt, store.now(), "text", {"content": note})
+
+
+def _disarm(workspace: Workspace, tell: Callable[[str], object]) -> str:
+    """Make git safe in the workspace; why it is not, for the transcript, or an empty text."""
+    try:
+        disarm(workspace, tell)
+    except (GitFailed, OSError) as error:  # `workspace path` tries again
+        return f"git is not safe in the folder of the workspace: {error}"
+    return ""
+
+
+def _store(state_dir: str) -> Store:
+    busy = spool.ATTEMPT_SECONDS
+    return patiently(lambda: Store(Path(state_dir), busy_seconds=busy))
+
+
+def _patch(
+    workspace: Workspace, prompt_id: str, options: Mapping[str, Any], kind: str = "runs"
+) -> tuple[bytes | None, str]:
+    """The patch of a run whose agent is gone, and what it lacks, or why there is none.
+
+    There is neither when the workspace was not even made.
+    """
+    if not workspace.base.exists():
+        return None, ""
+    jailed, watch = options["jail"], partial(_full_disk, workspace, options)
+    notes: list[str] = []
+    try:
+        patch = changes.patch(
+            workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append, kind=kind
+        )
+        return patch, "".join(notes)
+    except (GitFailed, OSError) as error:
+        return None, f"changes.patch was not created: {error}"
+
+
+def _full_disk(workspace: Workspace, options: Mapping[str, Any]) -> str:
+    """What is wrong with the disk, or an empty text."""
+    return full_disk(workspace.folder, options.get("keep_free", 0))
+
+
+class Supervisor:
+    """One run, from its turn to its recorded end."""
+
+    # Whether the agent has a terminal instead of a prompt.
+    on_screen = False
+
+    def __init__(self, store: Store, prompt_id: str, lock: int, probe: int | None = None) -> None:
+        self._store = store
+        self._state_dir = store.folder
+        self._lock = lock
+        self._ending = False
+        self._holding = False
+        self._is_recording = False
+        signal.signal(signal.SIGTERM, self._on_term)
+        with store.read() as db:
+            row = db.execute(
+                "SELECT runs.*, prompts.text FROM runs JOIN prompts ON prompts.id = runs.prompt"
+                " WHERE prompt = ?",
+                (prompt_id,),
+            ).fetchone()
+            events = runs.events(db, prompt_id)
+        self._run = runs.RunRecord(*(row[name] for name in runs.RunRecord._fields))
+        self._seq = row["seq"]
+        self._prompt: str = row["text"]
+        self._options: dict[str, Any] = json.loads(row["options"])
+        self._workspace = Workspace(self._state_dir, self._run.workspace)
+        self._folder = self._workspace.run_folder(prompt_id)
+        self._began = 0
+        self._next_event = events[-1].seq + 1 if events else 0
+        self._told_bytes = 0
+        self._not_found: dict[str, None] = {}  # commands
+        self._spool = Spool(self._folder / spool.FILE, self._write)
+        self._meter = RunMeter(self._folder, ModelPrices.of_options(self._options))
+        self._budgets = RunBudgets(store, self._run, self._options)
+        self._limit = RunLimit(store.folder, self._options, self._meter, probe)
+        self._ended_by = ""  # `budget` or `limit`
+        self._is_limited = False
+        self._parser: Parser | None = None
+
+    def run(self) -> None:
+        """Work, and record the end, whatever happens."""
+        if self._run.ended is not None:
+            return
+        try:
+            self._run_to_end()
+        except RunStopped:  # the database cannot be written; the next look records the end
+            return
+
+    def _run_to_end(self) -> None:
+        outcome = self._try(self._begin)
+        if self._is_limited:
+            outcome = self._try(self._wait_or_end)
+        self._ending = True
+        with contextlib.suppress(launcher.JobStays):  # it is told of below
+            launcher.end_job(self._state_dir, self._folder)
+        runs.say(self._lock, runs.AGENT_IS_GONE)
+        found, problem = _left(
+            self._store,
+            self._workspace,
+            self._run.prompt,
+            self._options,
+            lambda note: self._tell([note]),
+        )
+        self._record(_with_note(outcome, problem) if problem else outcome, found)
+        self._tell_webhooks()
+        with contextlib.suppress(OSError):
+            self._workspace.measure()
+        sweep(self._store)
+
+    def _try(self, work: Callable[[], Outcome]) -> Outcome:
+        """The outcome of `work`; every failure is one, with its reason."""
+        try:
+            return work()
+        except RunStopped:
+            reason = "The run was stopped by a signal"
+        except RunLimited:
+            self._is_limited, reason = True, self._stopped(run_limit.REACHED)
+        except (RunFailed, GitFailed, config.ConfigError, LoginExpired) as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"The run was stopped by an error: {error}"
+        except Exception as error:
+            reason = f"The run's supervisor failed: {error!r}"
+            import traceback
+
+            traceback.print_exc()
+        return Outcome(False, "", reason, {})
+
+    def _begin(self) -> Outcome:
+        self._clean_up_before()
+        self._began = self._store.now()
+        if not patiently(self._start):
+            raise RunStopped
+        self._tell_webhooks()
+        if reason := self._budgets.reached():
+            self._ended_by = "budget"
+            raise RunFailed(f"{self._run.agent} was not started: {reason}")
+        self._limit.check()
+        return self._work()
+
+    def _wait_or_end(self) -> Outcome:
+        """What is done at a usage limit: another process waits for its reset, or the run ends."""
+        resumes, now = self._limit.resumes_at, self._store.now()
+        if self._options.get("onLimit") == run_limit.STOP:
+            self._ended_by = "limit"
+            return Outcome(False, "", self._stopped(f"{REACHED} until {stamp(resumes)}"), {})
+        if elsewhere := self._options.get("elsewhere"):
+            name = config.adapter_of(elsewhere["adapter"]).title
+            message = f"{name} continues for {self._run.agent}: {REACHED}"
+            options = {**self._options, "elsewhere": None, **elsewhere, "begunBy": self._run.agent}
+            self._spool.add([["moved", name, json.dumps(options)]])
+            self._options = options
+        else:
+            message = f"{self._run.agent} waits: {REACHED}"
+        self._append([AgentEvent("limited", {"resumesAt": stamp(resumes), "message": message})])
+        worked = self._run.worked + now - self._began
+        self._spool.add([["parked", now, worked]], synced=True)
+        self._spool.finish()
+        return self._begin_again()
+
+    def _begin_again(self, before: Iterable[Path] = ()) -> NoReturn:
+        """Wait for the turn of this run once more, without the slot that it has."""
+        account, slots = run_limit.waited_for(self._options), self._options["parallel"]
+        spawn.begin_again(self._state_dir, self._run.prompt, self._lock, slots, before, account)
+
+    def _start(self) -> bool:
+        """Record that the run works now; false when it was canceled."""
+        with self._store.write() as db:
+            changed = db.execute(
+                "UPDATE runs SET started = coalesce(started, ?), parked = NULL"
+                " WHERE prompt = ? AND ended IS NULL",
+                (self._began, self._run.prompt),
+            )
+        return bool(changed.rowcount)
+
+    def _tell_webhooks(self) -> None:
+        """Let webhooks know what has happened: the command that would may be days away."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            with self._store.read() as db:
+                told = db.execute("SELECT 1 FROM webhooks LIMIT 1").fetchone()
+            if told:
+                from ...deliveries import send_aside
+
+                send_aside(self._store.folder)
+
+    def _clean_up_before(self) -> None:
+        """Clean up after runs of this workspace whose supervisors were killed."""
+        launcher.end_job(self._state_dir, self._folder)
+        with self._store.read() as db:
+            rows = db.execute(
+                f"SELECT {runs.COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
+                " WHERE workspace = ? AND seq < ? ORDER BY seq",
+                (self._run.workspace, self._seq),
+            ).fetchall()
+        for row in rows:
+            run = runs.RunRecord(*row)
+            with runs.held(self._state_dir, run) as lock:
+                if self._is_revived(run, lock):
+                    with self._store.read() as db:
+                        before = runs.locks_before(db, self._state_dir, self._run.prompt)
+                    self._begin_again(before)
+                launcher.end_job(self._state_dir, self._workspace.run_folder(run.prompt))
+                self._bury(run)
+        if rows:
+            _disarm(self._workspace, lambda note: self._tell([note]))
+            end_rest(self._workspace.folder)  # nothing may be left that could read a login
+
+    def _is_revived(self, run: runs.RunRecord, lock: int) -> bool:
+        """Whether an earlier run waits for a usage limit, so that this one has to wait for it."""
+        with self._store.read() as db:
+            has_ended = runs.has_ended(db, run.prompt)
+        return not has_ended and runs.revive(self._store, run, lock)
+
+    def _bury(self, run: runs.RunRecord) -> None:
+        """Record the end of an earlier run whose supervisor was killed, and what it changed."""
+        with self._store.read() as db:
+            if runs.has_ended(db, run.prompt):
+                return
+            options = runs.options_of(db, run)
+        patch = None
+        if run.started is not None:
+            patch, _ = _patch(self._workspace, run.prompt, self._options)
+        used = left_behind(self._workspace.run_folder(run.prompt), options)
+
+        def record() -> None:
+            with self._store.write() as db:
+                vanished = runs.record_vanished(db, self._state_dir, run, used)
+                if vanished and patch is not None:
+                    runs.keep_patch(db, self._state_dir, run, patch, self._store.now())
+
+        patiently(record)
+
+    # The work
+
+    def _work(self) -> Outcome:
+        options = self._options
+        adapter = config.adapter_of(options["adapter"])
+        uploads = [
+            UploadedFile(name, Path(path), *more) for name, path, *more in options["uploads"]
+        ]
+        try:
+            with self._store.read() as db:
+                # The first run's, which may have failed before it had made the workspace.
+                source = runs.source(db, self._run.workspace)
+            made_from = WorkspaceSource(*(source or options["source"]))
+            if self._run.parked is not None:
+                uploads = []  # they were there, and may have been changed
+            with self._telling_of_the_clone():
+                share = options["jail"] and not self._launcher
+                lacks = self._workspace.prepare(made_from, uploads, share=share)
+                if self._launcher:  # what is lent is in no folder that is shared
+                    lenders.complete(self._workspace.code, self._workspace.base)
+            self._tell(lacks)
+            remember_origin(self._workspace, made_from.repository)
+            self._set_up(made_from)
+        except OSError as error:
+            raise RunFailed(f"The workspace cannot be prepared: {error}") from None
+        with self._store.read() as db:
+            session = runs.last_session(db, self._run.task, self._run.agent)
+        outcome, lost = self._agent(adapter, session)
+        if lost:
+            # The session went with a crash or an older HOME; the files are all there.
+            outcome, _ = self._agent(adapter, None)
+        return outcome
+
+    def _set_up(self, made_from: WorkspaceSource) -> None:
+        """Do what the repository asks for, if the user trusts it and no agent has worked yet."""
+        fresh = self._workspace.is_fresh
+        is_set_up = fresh and self._options.get("setup", True)
+        wanted = ["setup", "cache"] if is_set_up else []
+        if edge.network_of(self._options) == edge.LIST:
+            wanted.append("allow")
+        asks = self._asks(made_from.repository, wanted)
+        if asks is not None:
+            hosts = [*self._options.get("hosts", ()), *asks.file.allow]
+            self._options["hosts"] = list(dict.fromkeys(hosts))
+            if is_set_up and asks.file.setup:
+                # What the commit does not have must not reach other runs.
+                is_clean = not made_from.with_changes and not self._options["uploads"]
+                with self._cached(asks, keep=is_clean):
+                    self._run_setup(asks.file.setup)
+        self._workspace.begin()
+
+    @contextlib.contextmanager
+    def _cached(self, asks: RepositoryAsks, *, keep: bool) -> Iterator[None]:
+        """The folders that are kept are there for the setup in the block, and kept after it.
+
+        Without `keep`, they stay as they were kept. Where that fails, the setup does without.
+        """
+        cache = SetupCache(
+            self._state_dir,
+            self._workspace,
+            (asks.repository, asks.file.setup, asks.file.cache),
+            held=self._held,
+            problem=partial(_full_disk, self._workspace, self._options),
+        )
+        self._tell([f"Not kept, since the repository has it: {name}" for name in cache.own])
+        if not cache.names:
+            yield
+            return
+        for name in cache.names:
+            self._workspace.exclude(name)
+        try:
+            if commit := cache.take():
+                self._tell([f"From the cache of {commit[:10]}: {', '.join(cache.names)}"])
+        except (CacheFailed, GitFailed, OSError) as error:
+            self._tell([f"The cache is not used: {error}"])
+        yield
+        try:
+            if keep:
+                cache.keep()
+        except (CacheFailed, OSError) as error:
+            self._tell([f"The cache is not kept: {error}"])
+
+    def _asks(self, repository: str | None, wanted: Sequence[str]) -> RepositoryAsks | None:
+        """What the repository asks for, if it is to be obeyed; the transcript says which it is."""
+        try:
+            found = repository_asks.of_workspace(self._workspace, repository, self._state_dir)
+        except (RepositoryFileError, GitFailed) as error:
+            self._tell([f"Not used: {error}"])
+            return None
+        described = found.file.described(wanted) if found is not None else ""
+        if found is None or not described:
+            return None
+        is_used = found.is_trusted and self._options["jail"]
+        if is_used:
+            self._tell([f"From {found.file.name}: {described}"])
+        elif found.is_trusted:
+            self._tell([f"Not without a sandbox, of {found.file.name}: {described}"])
+        else:
+            self._tell(
+                [
+                    f"This repository's {found.file.name} asks for: {described}\n"
+                    f"It is not obeyed until you trust it: `rebyte local trust {self._run.task}`"
+                ]
+            )
+        return found if is_used else None
+
+    def _run_setup(self, command: str) -> None:
+        """Run the setup; the run fails with it, and says why. Raises RunFailed and OSError."""
+        call = {"id": "setup", "name": "setup", "input": {"command": command}}
+        self._append([AgentEvent("tool_use", call)])
+        end = setup.run(
+            self._workspace,
+            command,
+            self._options,
+            self._folder,
+            held=self._held,
+            problem=partial(_full_disk, self._workspace, self._options),
+        )
+        output = setup.tail(self._folder)
+        failed = {"is_error": True} if end.status else {}
+        self._append([AgentEvent("tool_result", {"id": "setup", "output": output, **failed})])
+        refused = setup.refused(self._folder)
+        if end.status == 0:
+            self._tell(refused)
+            return
+        why = end.reason or f"it exited with status {end.status}"
+        notes = [f"The setup of the repository failed: {why}", *refused]
+        if self._not_found:
+            notes.append(user_tools.hint(self._not_found, os.environ.get("PATH", "")))
+        raise RunFailed("\n".join([*notes, *filter(None, [output])]))
+
+    @contextlib.contextmanager
+    def _telling_of_the_clone(self) -> Iterator[None]:
+        """Say in the transcript how far a clone is, after five seconds and ever less often."""
+        over = Event()
+
+        def watch() -> None:
+            pause = CLONE_SECONDS
+            while not over.wait(pause):
+                pause *= 2
+                if said := self._workspace.cloning():
+                    self._tell([said[:1].upper() + said[1:]])
+
+        thread = Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _agent(self, adapter: Adapter, session: str | None) -> tuple[Outcome, bool]:
+        """Run the agent once: the outcome, and whether it did not know `session`."""
+        user = adapter.surroundings(User(os.environ, Path.home()))
+        program = programs.find(adapter, user.variables)
+        if program is None:
+            raise RunFailed(f"{adapter.program} is no longer on PATH")
+        with contextlib.ExitStack() as stack:
+            start = self._prepare(adapter, program, session, user, stack)
+            self._parser = parser = adapter.parser()
+            self._limit.believes_agent = not start.way.sees_models
+            stdin = adapter.stdin(self._words_for(session))
+            status, reason = self._execute(start, stdin, parser)
+        stderr = _tail(self._folder / STDERR_FILE)
+        if session is not None and not reason and adapter.lost_session(status, stderr):
+            return Outcome(False, "", "", {}), True
+        self._append(parser.flush())
+        if self._not_found and start.program.confinement.jailed:
+            self._tell([user_tools.hint(self._not_found, user.variables.get("PATH", ""))])
+        if reason:
+            outcome = Outcome(False, "", reason, parser.usage)
+        else:
+            outcome = parser.finish(status, stderr)
+        self._meter.look()
+        if outcome.succeeded and not self._meter.was_refused_last:
+            self._limit.pass_on()
+        elif not self.on_screen:
+            self._limit.raise_if_refused(parser, outcome.reason)
+        refused = start.way.refused()
+        if outcome.succeeded:
+            self._tell(refused)
+        else:
+            fault = start.way.fault()
+            notes = [*([] if fault in outcome.reason else [fault]), *refused]
+            outcome = _with_note(outcome, "\n".join(notes)) if notes else outcome
+        return outcome._replace(usage=self._used(parser)), False
+
+    def _words_for(self, session: str | None) -> str:
+        """The prompt; after a usage limit, so that the agent continues what was begun."""
+        if session is not None and session == self._run.session:
+            return f"{CONTINUE}\n\n{self._prompt}"
+        if (other := self._options.get("begunBy")) and self._run.parked is not None:
+            return f"{other} has begun with this, and you find its changes:\n\n{self._prompt}"
+        return self._prompt
+
+    def _prepare(
+        self,
+        adapter: Adapter,
+        program: programs.AgentProgram,
+        session: str | None,
+        user: User,
+        stack: contextlib.ExitStack,
+    ) -> AgentStart:
+        """Furnish the jail. What has to be closed after the run is closed with the `stack`."""
+        options, outside = self._options, user.variables
+        confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
+        access = edge.access_of(adapter, options, user)
+        # At once: the gateway loads its modules while the rest is prepared.
+        way = stack.enter_context(
+            edge.way_out(
+                options,
+                access,
+                outside,
+                self._folder,
+                self._budgets.left(),
+                self._budgets.reached,
+                is_away=bool(self._launcher),
+            )
+        )
+        seen = user._replace(variables=access.seen(outside, adapter.keys(user)))
+        try:
+            self._furnish(adapter, confinement.code, seen, access)
+            logins = LoginCopies(adapter, access, user.home, confinement)
+        except OSError as error:
+            raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
+        stack.enter_context(logins)
+        folder = confinement.code.inside
+        invocation = Invocation(options["model"], session, new_id(), folder)
+        words = adapter.screen if self.on_screen else adapter.arguments
+        problem = user_tools.why_not_all([*program.own, *way.needs], self._store.folder)
+        if problem and confinement.jailed:
+            raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
+        prepared = prepare(
+            confinement,
+            adapter.started([*program.command, *words(invocation)]),
+            way,
+            options,
+            seen.variables,
+            program=program,
+            variables={**adapter.let_through(seen), **adapter.environment()},
+            more=logins.arguments,
+            hidden=self._hidden(adapter),
+            blank=self._blank(adapter),
+            terminal=self.on_screen,
+        )
+        keys = config.secret_variables(adapter, user.home)
+        hidden = launcher.hidden(os.environ, keys, way.secrets())
+        return AgentStart(prepared, way, logins, hidden)
+
+    def _used(self, parser: Parser) -> dict[str, Any]:
+        """What this run used, where the agent reports the total of its session."""
+        used = dict(parser.usage)
+        if not parser.of_session.isdisjoint(used):
+            with self._store.read() as db:
+                before = runs.used_before(db, self._run.prompt, str(parser.session))
+            for name in parser.of_session & used.keys():
+                more = round(used[name] - before.get(name, 0), 9)
+                if more >= 0:  # otherwise the session began again at zero
+                    used[name] = more + 0  # not -0.0
+        return used
+
+    def _furnish(self, adapter: Adapter, code: Mount, user: User, access: AgentAccess) -> None:
+        """Make HOME a new one but for the agents' sessions.
+
+        An earlier run, even of another agent, may have left what this one would obey.
+        """
+        home = self._workspace.home
+        agent_files.keep_only(home, config.SESSIONS)
+        adapter.clean_sessions(home, code.inside)
+        own = self._workspace.skills(adapter.finds_skills)
+        skills.install(home, [*own, *self._options["skills"]])
+        for pattern in adapter.memory(user.home):
+            for path in filter(Path.is_file, user.home.glob(pattern)):
+                name = path.relative_to(user.home).as_posix()
+                agent_files.write(home, name, path.read_bytes())
+        files = adapter.screen_files if self.on_screen else adapter.files
+        written = {**files(user, code, access), **access.files}
+        for name, text in written.items():
+            agent_files.write(home, name, text.encode())
+        agent_files.write(home, ".gitconfig", _git_config().encode())
+
+    def _hidden(self, adapter: Adapter) -> list[str]:
+        """The folders to hide, made where they are missing: git keeps no empty folder."""
+        for name in adapter.hidden:
+            place = self._workspace.code / name
+            if place.is_symlink():
+                raise RunFailed(f"{name} is a link: {adapter.title} would obey settings through it")
+            with contextlib.suppress(FileExistsError):
+                place.mkdir(mode=0o700)
+        return [name for name in adapter.hidden if (self._workspace.code / name).is_dir()]
+
+    def _blank(self, adapter: Adapter) -> dict[str, Path]:
+        """The files to hide, with the one to show instead: settings that do no harm."""
+        shown = dict.fromkeys(adapter.hidden_files, "{}\n")
+        shown |= adapter.hidden_on_screen if self.on_screen else {}
+        found = {}
+        for number, (name, text) in enumerate(shown.items()):
+            if not os.path.isabs(name):
+                place = self._workspace.code / name
+                if place.is_symlink():
+                    why = f"{name} is a link: {adapter.title} would obey settings through it"
+                    raise RunFailed(why)
+                if not place.is_file():
+                    continue
+            found[name] = self._folder / f"shown-{number}.json"
+            found[name].write_text(text, encoding="ascii")
+        return found
+
+    def _execute(self, start: AgentStart, prompt: str, parser: Parser) -> tuple[int, str]:
+        """Start the agent and read it to its end: its exit status, and why it was stopped."""
+        # The agent gets no file of this folder as a stream: it could open that again, to write.
+        with (
+            (self._folder / RAW_FILE).open("ab", buffering=0) as raw,
+            (self._folder / STDERR_FILE).open("wb", buffering=0) as errors,
+        ):
+            self._meter.look(afresh=True)
+            with self._started(start, prompt) as group:
+                reason, limits = "", RunLimits(self._time_left(), self._options["stall"])
+                if isinstance(group, LaunchedGroup):
+                    watch = partial(self._watch, start.way)
+                    reason = group.until_ready(watch, lambda note: self._tell([note]))
+                else:
+                    watch = partial(self._watch, start.way, group)
+                agent = group.agent
+                reason = reason or pump(
+                    agent, parser, self._append, raw, errors, limits, watch, group.has_new
+                )
+                status = agent.poll()
+                # An agent can take what its model said until then for the whole answer.
+                self._meter.look()
+                self._note_spent()
+                problem = group.problem() if isinstance(group, LaunchedGroup) else ""
+                reason = reason or self._stopped(self._no_model() or start.way.problem() or problem)
+        return (status if status is not None else agent.poll()) or 0, reason
+
+    @contextlib.contextmanager
+    def _started(self, start: AgentStart, prompt: str) -> Iterator[JailGroup | LaunchedGroup]:
+        """The agent at work while the block runs: here, or where the launcher starts it."""
+        self._held(True)
+        if not self._launcher:
+            with (
+                prompt_file(prompt) as stdin,
+                start.program.start(
+                    passed=start.logins.passed,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                ) as group,
+            ):
+                self._release()
+                yield group
+            return
+        plan = node.plan(start.program, start.way, start.logins, prompt)
+        with LaunchedGroup(
+            (self._launcher, self._options["launcherStop"]),
+            plan,
+            places=(self._state_dir, self._folder),
+            hidden=start.hidden,
+            budget=start.way.why_used_up,
+        ) as launched:
+            self._release()
+            yield launched
+
+    @property
+    def _launcher(self) -> list[str]:
+        """The command that starts the agent elsewhere; nothing for here."""
+        return [] if self.on_screen else list(self._options.get("launcher", ()))
+
+    def _watch(self, way: edge.Edge, group: JailGroup | None = None) -> str:
+        """Why the agent has to be stopped, or an empty text."""
+        if self._meter.look():
+            self._spool.add([["used", self._meter.used({})]])
+        self._note_spent()
+        return self._stopped(
+            self._no_model()
+            or ("" if self.on_screen else self._limit.reason_to_stop(self._parser))
+            or way.problem()
+            or (group.overdue() if group is not None else "")
+            or _full_disk(self._workspace, self._options)
+        )
+
+    def _no_model(self) -> str:
+        """Why no request to a model passes any more, or an empty text."""
+        return self._meter.spent or self._meter.login_expired
+
+    def _note_spent(self) -> None:
+        self._ended_by = "budget" if self._meter.spent else ""
+
+    def _time_left(self) -> float:
+        """What is left of the time limit: what the run waited for a usage limit does not count."""
+        limit: float = self._options["limit"]
+        return max(limit - self._run.worked / 1000, 0.001) if limit else 0
+
+    def _stopped(self, problem: str) -> str:
+        return f"{self._run.agent} was stopped: {problem}" if problem else ""
+
+    # What is recorded
+
+    def _append(self, events: list[AgentEvent], *, is_ours: bool = False) -> None:
+        """Record events, and what still waits to be recorded.
+
+        Of what is not ours, which any program in the sandbox can write, LONGEST_TRANSCRIPT bytes.
+        """
+        records: list[spool.Record] = []
+        for event in events:
+            if not is_ours and event.kind not in ("init", "limited"):
+                was_cut = self._told_bytes > LONGEST_TRANSCRIPT
+                self._told_bytes += len(json.dumps(event.payload))
+                if was_cut:
+                    continue
+                if self._told_bytes > LONGEST_TRANSCRIPT:
+                    event = AgentEvent("text", {"content": TRANSCRIPT_CUT})
+            records.append(["event", self._next_event, self._store.now(), *event])
+            self._next_event += 1
+            if event.kind == "init":
+                records += self._session(event.payload)
+            elif event.kind == "tool_result":
+                self._not_found |= dict.fromkeys(user_tools.not_found(event.payload.get("output")))
+        self._spool.add(records)
+
+    def _write(self, records: list[spool.Record]) -> None:
+        with self._store.write() as db:
+            runs.record(db, self._state_dir, self._run, records)
+
+    def _tell(self, notes: list[str]) -> None:
+        """Show in the transcript what the service has to say."""
+        self._append([AgentEvent("text", {"content": note}) for note in notes], is_ours=True)
+
+    def _session(self, payload: dict[str, Any]) -> Iterator[spool.Record]:
+        """The agent's session, known at once: it can be resumed after a cancel or a crash too."""
+        for name, pattern in (("session_id", SESSION_ID), ("model", MODEL)):
+            value = payload.get(name)
+            if isinstance(value, str) and pattern.fullmatch(value):
+                yield [name.removesuffix("_id"), value]
+
+    def _record(self, outcome: Outcome, found: bytes | None) -> None:
+        """Record artifacts, the result event and the end, as soon as the database takes them."""
+        word = "succeeded" if outcome.succeeded else "failed"
+        answer = _storable(outcome.answer if outcome.succeeded else outcome.reason)
+        payload: dict[str, Any] = {"status": word, "result": answer}
+        now = self._store.now()
+        if self._began:
+            payload["duration_ms"] = self._run.worked + now - self._began
+        self._meter.look()
+        told = outcome.usage or (self._used(self._parser) if self._parser else {})
+        used = self._meter.used(told, has_ended=True)
+        if not used and self._options.get("budgets"):  # which need a gateway: it saw no request
+            used = dict(NOTHING)
+        usage = dict(outcome.usage)
+        cost = usage.pop("cost_usd", None)
+        payload |= {"usage": usage} if usage else {}
+        if self._ended_by and not outcome.succeeded:
+            payload["ended_by"] = self._ended_by
+        payload |= {"cost_usd": cost} if cost is not None else {}
+        patch = self._folder / PATCH_FILE
+        ends = ["end", self._next_event, now, payload]
+        with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
+            if found is not None:
+                patch.write_bytes(found)
+        with contextlib.suppress(OSError):
+            self._spool.add([["used", used, True], ends], synced=True)
+        self._is_recording = True
+        self._spool.finish()
+        self._is_recording = False
+        patch.unlink(missing_ok=True)
+
+    def _on_term(self, _number: int, _frame: object) -> None:
+        already, self._ending = self._ending, True
+        if self._is_recording or (not already and not self._holding):
+            raise RunStopped
+
+    def _held(self, is_held: bool) -> None:
+        """Hold signals back: one between a jail's start and its `with` would leave it alive."""
+        self._holding = True
+        if not is_held:
+            self._release()
+
+    def _release(self) -> None:
+        """Raise what a signal meant that arrived while it was held back."""
+        self._holding = False
+        if self._ending:
+            raise RunStopped
+
+
+def _git_config() -> str:
+    """So that the agent can commit, in the user's name, and git takes /code for its own."""
+    text = "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n[user]\n"
+    for key in ("name", "email"):
+        try:
+            value = git.run(["config", "--global", "--get", f"user.{key}"]).decode().strip()
+        except (GitFailed, ValueError):
+            value = "agent" if key == "name" else "agent@localhost"
+        text += f"\t{key} = {json.dumps(value)}\n"
+    return text
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - STDERR_READ))
+        return file.read().decode("utf-8", "replace")
+    return ""
+
+
+def _storable(text: str) -> str:
+    """The text without what no database takes (half a surrogate pair), and not endless."""
+    if len(text) > LONGEST_ANSWER:
+        text = f"{text[:LONGEST_ANSWER]}\n[{len(text) - LONGEST_ANSWER} more characters]"
+    return text.encode("utf-8", "replace").decode()
+
+
+def _with_note(outcome: Outcome, note: str) -> Outcome:
+    if outcome.succeeded:
+        return outcome._replace(answer=f"{outcome.answer}\n\n{note}".strip())
+    return outcome._replace(reason=f"{outcome.reason}\n\n{note}")

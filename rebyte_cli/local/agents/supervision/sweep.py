@@ -1,0 +1,130 @@
+"""Removing workspaces that no task needs any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+from typing import NamedTuple
+
+from ....system.permissions import make_folder
+from ...store import Store
+from .. import agent_files
+from ..sources import lenders
+from ..workspaces.workspace_folder import TRASH, Workspace, disk_usage
+from . import runs
+
+# Time to think again: a deleted task's files can be saved with `workspace path` until then.
+GRACE_MS = 3_600_000
+UNUSED = """
+SELECT DISTINCT workspace FROM runs WHERE ended IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM computers WHERE computers.id = runs.workspace)
+AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.workspace = runs.workspace
+  AND (tasks.deleted IS NULL OR tasks.deleted > ?))
+AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.workspace = runs.workspace
+  AND other.ended IS NULL)
+"""
+
+# What agents told in tasks that were deleted before a moment.
+FORGOTTEN = """
+SELECT runs.prompt FROM runs JOIN tasks ON tasks.id = runs.task WHERE tasks.deleted <= ?
+AND EXISTS (SELECT 1 FROM run_events WHERE run_events.prompt = runs.prompt)
+"""
+
+# Workspaces without a run that waits or works, whose last one ended before a moment.
+OLD = """
+SELECT workspace, max(ended) AS ended FROM runs GROUP BY workspace
+HAVING count(*) = count(ended) AND max(ended) < ? ORDER BY max(ended)
+"""
+
+
+class Pruned(NamedTuple):
+    """A workspace that was removed, or would be: its id, what it was cloned from, when its last run
+    ended (milliseconds), and its size (bytes).
+    """
+
+    workspace: str
+    repository: str | None
+    ended: int
+    size: int
+
+
+def prune(store: Store, seconds: float, *, dry_run: bool) -> tuple[list[Pruned], int]:
+    """Remove the folders of workspaces whose last run ended so long ago, oldest first.
+
+    With `dry_run` they stay. Returns them, and the bytes of what they alone shared and is removed,
+    too. A workspace where a run waits or anything is at work stays. Raises StateError and OSError.
+    """
+    found, before = [], store.now() - int(seconds * 1000)
+    with store.read() as db:
+        rows = db.execute(OLD, (before,)).fetchall()
+    for row in rows:
+        place = Workspace(store.folder, row["workspace"])
+        if not place.folder.is_dir():
+            continue
+        with store.read() as db:
+            last = runs.newest(db, row["workspace"])
+            made_from = runs.source(db, row["workspace"]) or [None]
+        if last is None or runs.is_held(store.folder, last):
+            continue
+        size = disk_usage(place.folder)
+        if not dry_run and not _removed(store, place, last):
+            continue
+        found.append(Pruned(row["workspace"], made_from[0], row["ended"], size))
+    if dry_run:
+        return found, 0
+    lent = lenders.sweep(store.folder, store.folder / TRASH)
+    freed = sum(map(disk_usage, lent))
+    for folder in lent:
+        agent_files.remove_tree(folder)
+    return found, freed
+
+
+def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
+    """Remove a workspace unless something is at work there, or about to be."""
+    runs.count_use(store, last.workspace)
+    # Later runs wait for this lock, and are recorded in a transaction that makes their folder.
+    with runs.claimed(store.folder, last) as lock, store.write() as db:
+        newest = runs.newest(db, last.workspace)
+        if lock is None or newest is None or newest.prompt != last.prompt:
+            return False
+        aside = place.set_aside()
+    agent_files.remove_tree(aside)
+    return not place.folder.exists()
+
+
+def sweep(store: Store) -> None:
+    """Remove the folders of workspaces whose tasks were all deleted more than an hour ago, and
+    the lenders that none needs; also the transcripts of these tasks.
+
+    They are moved aside at once; a separate process deletes them, which can take a while.
+    Raises nothing: what stays behind is removed the next time.
+    """
+    root, trash = store.folder / "workspaces", store.folder / TRASH
+    with contextlib.suppress(OSError, sqlite3.Error):
+        if not root.exists():
+            return
+        with store.read() as db:
+            rows = db.execute(UNUSED, (store.now() - GRACE_MS,)).fetchall()
+            forgotten = db.execute(FORGOTTEN, (store.now() - GRACE_MS,)).fetchall()
+        if forgotten:
+            with store.write() as db:
+                db.executemany("DELETE FROM run_events WHERE prompt = ?", map(tuple, forgotten))
+        for folder in (root / row[0] for row in rows):
+            if folder.exists():
+                runs.count_use(store, folder.name)
+                make_folder(trash)
+                folder.rename(trash / f"{folder.name}.{os.getpid()}")
+        lenders.sweep(store.folder, trash)
+        if trash.exists() and any(trash.iterdir()):
+            # An agent may have left folders that even their owner cannot write to.
+            script = 'chmod -R u+rwx -- "$1" 2>/dev/null; rm -rf -- "$1"/*'
+            subprocess.Popen(
+                ["sh", "-c", script, "sh", str(trash)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )

@@ -1,0 +1,1 @@
+"""The folders in which agents work: made, set up, kept in step with the source, made safe."""

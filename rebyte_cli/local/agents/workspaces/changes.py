@@ -1,0 +1,295 @@
+"""What runs changed: `code/` compared with the commit that the workspace began with.
+
+`base.git` keeps the tree that each run left as `refs/runs/ID`: what any of them changed can be told
+later. git reads the agent's files in a jail, which shows `base.git` read-only: what is new in the
+tree leaves it as one pack, which git verifies outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Container, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from ....system import git
+from ....system.deadline import Deadline
+from ....system.git import SAFE, GitFailed
+from .. import agent_files
+from ..exposed import Mount
+from ..sandbox import jail
+from ..sandbox.jailed_program import JailedProgram
+from .workspace_folder import Workspace
+
+LARGEST_PATCH = 64 * 1024 * 1024
+LARGEST_LIST = 64 * 1024 * 1024  # of the names of files that are left out
+MOST_NAMES = 5
+GIT_SECONDS = 300
+LOOK_SECONDS = 0.2
+BASE = "/base.git"
+SCRATCH = "/scratch"
+INDEX = "index"
+FORM = (
+    "--binary --full-index --no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/"
+)
+NO_TREE = 4  # the status of the script when it has nothing to compare
+SETTINGS = git.IN_JAIL | {"LC_ALL": "C", "FORM": FORM}
+# Git's own view of the tree: no filters, no external programs, no repositories inside it.
+OPTIONS = (
+    *SAFE,
+    "-c", "core.autocrlf=false",
+    "-c", "core.bare=false",
+    "-c", "core.quotePath=true",
+    "-c", "core.excludesFile=/dev/null",
+    "-c", "core.attributesFile=/dev/null",
+    "-c", "diff.ignoreSubmodules=all",
+    "-c", "advice.addEmbeddedRepo=false",
+)  # fmt: skip
+
+# Its arguments are git and its options. Added files appear in the patch, ignored ones do not.
+# A folder in which the agent began a repository would stand for one commit, or be an error if it
+# has none: with any entry below it in the index, git takes it for an ordinary folder, and `add`
+# removes that entry. A submodule of the base commit is in the index and refuses the entry; git
+# would run `status` in it, with the filters that its configuration names.
+# git would wait at a pipe for ever, and read the longest list of patterns into memory.
+# No deeper path is short enough for git; `find` takes time with the square of the depth.
+# Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
+# `tree` is written last: there is a pack if there is a tree.
+ADD = r"""set -e
+patterns() { find . -maxdepth 2048 -name ".git[aim]*" ! -type d ! -type l "$@" 2>/dev/null || :; }
+patterns ! -type f -exec rm -f {} +
+large=$(patterns -size +1024k)
+if [ -n "$large" ]; then echo "$large is larger than 1 MiB" >&2; exit 1; fi
+test -e "$SCRATCH/index" || "$@" read-tree refs/heads/base
+empty=$("$@" hash-object -t blob --stdin </dev/null)
+find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
+    entry=$1,${2#./}; shift 2
+    "$@" update-index --add --cacheinfo "100644,${entry%/.git}/-" || :
+' sh "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
+"$@" ls-files --stage > "$SCRATCH/known"
+find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
+    -exec "$@" --literal-pathspecs ls-files -- {} + > "$SCRATCH/odd" 2>/dev/null || :
+{
+    echo .
+    sed 's/^"/":(exclude,literal)/; t; s/^/:(exclude,literal)/' "$SCRATCH/odd"
+    sed -n '
+        s/^160000 [0-9a-f]* [0-9]."/":(exclude,literal)/p; t
+        s/^160000 [0-9a-f]* [0-9]./:(exclude,literal)/p
+    ' "$SCRATCH/known"
+} > "$SCRATCH/paths"
+"$@" add --all --pathspec-from-file="$SCRATCH/paths"
+tree=$("$@" write-tree)
+"""
+SCRIPT = rf"""{ADD}
+echo "$tree" | "$@" pack-objects -q --revs --local --non-empty --window=0 --compression=1 \
+    --stdout > "$SCRATCH/pack"
+echo "$tree" > "$SCRATCH/tree"
+exec "$@" diff --cached $FORM refs/heads/base --
+"""
+
+# Its arguments are the runs of the workspace in turn, `+` before those that are wanted. Without a
+# tree, what a run changed counts as its successor's. The changes of others in between are left
+# out: what follows is applied to the tree without them. So are commits that were brought in after a
+# run (see sync.py): if all runs before are wanted, their changes are those to the new base.
+RUNS_SCRIPT = r"""set -e
+tree() { g rev-parse --quiet --verify "$1^{tree}"; }
+base=$(tree refs/start || tree refs/heads/base) from=
+before=$base
+for run; do
+    if new=$(tree "refs/runs/${run#+}"); then
+        case $run in +*)
+            : "${from:=$before}"
+            if [ ! -e index ] || [ "$(g write-tree)" = "$before" ]; then g read-tree "$new"
+            else
+                g diff $FORM "$before" "$new" > patch
+                test ! -s patch || g apply --cached --3way --whitespace=nowarn patch
+            fi
+        esac
+        before=$new
+    fi
+    if synced=$(tree "refs/base/${run#+}") && new=$(tree "refs/after/${run#+}"); then
+        if [ "$from" = "$base" ] && [ "$(g write-tree)" = "$before" ]; then
+            g read-tree "$new"
+            from=$synced
+        fi
+        base=$synced before=$new
+    fi
+done
+test -n "$from" || exit 4
+g diff $FORM "$from" "$(g write-tree)"
+"""
+
+
+class NoTree(Exception):
+    """There is no tree to compare."""
+
+
+def patch(
+    workspace: Workspace,
+    run: str = "",
+    *,
+    jailed: bool,
+    watch: Callable[[], str] = lambda: "",
+    tell: Callable[[str], object] = lambda note: None,
+    kind: str = "runs",
+) -> bytes:
+    """The changes since the base commit as a git patch, binary files and modes included.
+
+    The tree is kept for `of_runs` under the id of the `run`, if that is given: as what it left, or
+    with the `kind` "after" as what there was when commits had been brought in after it. git runs in
+    a jail without network: the files that it reads are the agent's. Raises GitFailed when there is
+    no patch, for example because it would be larger than 64 MiB, or because `watch` gives a reason
+    to stop: git copies what is new. What the patch does not cover is said to `tell`.
+    """
+    with scratch_of(workspace) as scratch:
+        confinement = jail.confine(workspace.folder, jailed=jailed)
+        words = ["sh", "-c", SCRIPT, "sh", *git_of(confinement, workspace, confinement.code.inside)]
+        try:
+            found = output(confinement, words, workspace, scratch, watch)
+            if odd := agent_files.read(scratch, "odd", LARGEST_LIST):
+                tell(_left_out(odd.decode("ascii", "replace").splitlines()))
+            return found
+        finally:
+            _keep(workspace, scratch, f"refs/{kind}/{run}" if run else "")
+
+
+@contextlib.contextmanager
+def scratch_of(workspace: Workspace) -> Iterator[Path]:
+    """An empty folder for git's index, objects and more, while the block runs."""
+    scratch = workspace.folder / "patch"
+    agent_files.remove_tree(scratch)  # left by a run whose supervisor was killed
+    scratch.mkdir(mode=0o700)
+    (scratch / "objects").mkdir(mode=0o700)
+    try:
+        if (workspace.base / INDEX).exists():  # what git knows of unchanged files
+            shutil.copyfile(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
+        yield scratch
+    finally:
+        agent_files.remove_tree(scratch)
+
+
+def _left_out(names: list[str]) -> str:
+    """A sentence about files, in git's quotes, that were left out."""
+    shown = ", ".join(names[:MOST_NAMES]) + (", …" if names[MOST_NAMES:] else "")
+    return f"changes.patch leaves out what became a pipe, a socket or a device: {shown}"
+
+
+def _keep(workspace: Workspace, scratch: Path, name: str) -> None:
+    """Take the tree that git left in `scratch` into `base.git`, with what is new in it.
+
+    All names are fixed, and no link in their place is followed. Raises GitFailed.
+    """
+    tree = (agent_files.read(scratch, "tree", 100) or b"").decode("ascii", "replace").strip()
+    if not re.fullmatch("[0-9a-f]{40,64}", tree):
+        return
+    base = ["--git-dir", str(workspace.base)]
+    if _size(scratch / "pack"):
+        pack = workspace.base / "objects/pack" / f"pack-{tree}.pack"
+        os.replace(scratch / "pack", pack)
+        try:
+            git.run([*base, "index-pack", str(pack)], timeout=GIT_SECONDS)
+        except GitFailed:
+            pack.unlink()
+            raise
+    if name:
+        git.run([*base, "update-ref", name, tree])
+    if _size(scratch / INDEX):
+        os.replace(scratch / INDEX, workspace.base / INDEX)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file; 0 for anything else."""
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return 0
+
+
+def of_runs(
+    workspace: Workspace, runs: Iterable[str], wanted: Container[str], *, jailed: bool
+) -> bytes | None:
+    """What those of `runs` that are wanted changed, as a patch; None if no tree of theirs is kept.
+
+    `runs` are all of the workspace, oldest first. Raises GitFailed, also when changes build on
+    those of a run in between that is not wanted.
+    """
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        (Path(folder) / "objects").mkdir()
+        confinement = jail.confine(workspace.folder, jailed=jailed)
+        scratch = SCRATCH if jailed else folder
+        words = shlex.join(git_of(confinement, workspace, scratch))
+        script = f'cd "$SCRATCH"\ng() {{ {words} "$@"; }}\n{RUNS_SCRIPT}'
+        marked = (f"+{run}" if run in wanted else run for run in runs)
+        try:
+            return output(confinement, ["sh", "-c", script, "sh", *marked], workspace, Path(folder))
+        except NoTree:
+            return None
+
+
+def git_of(confinement: jail.Confinement, workspace: Workspace, tree: str) -> list[str]:
+    """git with its options, for the working tree at `tree`."""
+    base = BASE if confinement.jailed else workspace.base
+    return ["git", *OPTIONS, f"--git-dir={base}", f"--work-tree={tree}"]
+
+
+def output(
+    confinement: jail.Confinement,
+    words: list[str],
+    workspace: Workspace,
+    folder: Path,
+    watch: Callable[[], str] = lambda: "",
+) -> bytes:
+    """What a script prints in the jail, where git can write to the agent's files and to `folder`.
+
+    The index, new objects, and all else that git writes is there.
+    """
+    jailed = confinement.jailed
+    base, scratch = (BASE, SCRATCH) if jailed else (str(workspace.base), str(folder))
+    command = jail.command(
+        confinement,
+        words,
+        readable=[Mount(workspace.base, BASE)],
+        writable=[Mount(folder, SCRATCH)],
+        network=False,
+    )
+    variables = jail.environment(confinement, os.environ) | SETTINGS
+    variables |= {
+        "SCRATCH": scratch,
+        "GIT_INDEX_FILE": f"{scratch}/{INDEX}",
+        "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": git.quoted(f"{base}/objects"),
+    }
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        program = JailedProgram(confinement, command, variables)
+        with program.start(stdout=output, stderr=errors) as group:
+            deadline, status = Deadline(GIT_SECONDS), None
+            while status is None:
+                _check(deadline, output, watch)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    status = group.process.wait(LOOK_SECONDS)
+        if status == NO_TREE:
+            raise NoTree
+        if status:
+            errors.seek(0)
+            lines = errors.read(100_000).decode("utf-8", "replace").strip().splitlines()
+            raise GitFailed(lines[-1] if lines else f"git exited with status {status}")
+        _check(deadline, output, lambda: "")
+        output.seek(0)
+        return output.read()
+
+
+def _check(deadline: Deadline, output: IO[bytes], watch: Callable[[], str]) -> None:
+    """Raise GitFailed if git takes too long, prints too much or fills the disk."""
+    if deadline.has_passed:
+        raise GitFailed(f"git took longer than {GIT_SECONDS} s")
+    if os.fstat(output.fileno()).st_size > LARGEST_PATCH:
+        raise GitFailed("the changes are larger than 64 MiB")
+    if problem := watch():
+        raise GitFailed(problem)

@@ -1,0 +1,79 @@
+"""What a repository asks for before an agent works on it: its `setup`, run in a new workspace.
+
+The command runs in a jail like the agent's, between the clone and the agent: with the hosts of the
+run, but without its models, keys and logins, and with a HOME that is thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import agent_files
+from ..adapters.model_access import AgentAccess
+from ..exposed import Mount
+from ..sandbox import edge, jail
+from ..sandbox.jailed_program import prepare
+from . import tryout
+from .tryout import TryoutEnd
+from .workspace_folder import Workspace
+
+LOG, RECORD = "setup.log", "setup"  # of the folder of a run
+SECONDS = 1800.0  # the run's own limit may be shorter
+TAIL_LINES, TAIL_CHARACTERS = 40, 4000
+
+
+def run(
+    workspace: Workspace,
+    command: str,
+    options: Mapping[str, Any],
+    folder: Path,
+    *,
+    held: Callable[[bool], None],
+    problem: Callable[[], str],
+) -> TryoutEnd:
+    """Run `sh -c COMMAND` in the jail; what it prints is in LOG of the run's `folder`.
+
+    `held` is told when a signal has to wait, and when it may come: between, the jail starts.
+    `problem` is asked a few times a second why it has to end. Everything that it started is dead
+    at the end. Raises OSError.
+    """
+    limit = min(options["limit"] or SECONDS, SECONDS)
+    record = folder / RECORD
+    record.mkdir(mode=0o700, exist_ok=True)
+    with (
+        _home(workspace) as home,
+        edge.way_out(options, AgentAccess(), os.environ, record) as way,
+        (folder / LOG).open("wb", buffering=0) as log,
+    ):
+        confinement = jail.confine(workspace.folder, jailed=True)
+        confinement = confinement._replace(home=Mount(home, jail.HOME))
+        words = ["sh", "-c", command]
+        program = prepare(confinement, words, way, options, os.environ, variables={"CI": "true"})
+        return tryout.until_end(program, log, limit, lambda: way.problem() or problem(), held)
+
+
+def refused(folder: Path) -> list[str]:
+    """What the setup of a run was refused of the network, a line for each host."""
+    return edge.refused(folder / RECORD / edge.RECORD)
+
+
+def tail(folder: Path) -> str:
+    """The last lines that the setup of a run printed."""
+    return tryout.last_lines(folder / LOG, lines=TAIL_LINES, characters=TAIL_CHARACTERS)
+
+
+@contextlib.contextmanager
+def _home(workspace: Workspace) -> Iterator[Path]:
+    """An empty HOME while the block runs."""
+    for left in workspace.folder.glob("setup-home.*"):  # by a supervisor that was killed
+        agent_files.remove_tree(left)
+    home = Path(tempfile.mkdtemp(prefix="setup-home.", dir=workspace.folder))
+    try:
+        yield home
+    finally:
+        agent_files.remove_tree(home)

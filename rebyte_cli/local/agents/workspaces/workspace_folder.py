@@ -1,0 +1,361 @@
+"""A workspace of real agents: a folder with `code/`, the private `home/`, and `runs/ID/`.
+
+`base.git` remembers what `code/` was when the workspace was made. It is kept outside `code/`,
+so that an agent that rewrites its own repository cannot change what its work is compared with.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Container, Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ....system import git
+from ....system.files import replacing
+from ....system.git import GitFailed
+from ....system.permissions import make_folder
+from .. import agent_files
+from ..sandbox.jail import CODE, HOME
+from ..sandbox.jail_group import end_rest
+from ..sources import lenders, skills
+from ..sources.source import CLONE_SECONDS, clone_url, local_path, without_password
+from ..sources.source import login as source_login
+
+BASE = "base.git"
+SIZE = "size"
+TRASH = "trash"  # of the state folder: what is still to be deleted
+FRESH = "fresh"  # of a workspace in which no agent has begun: its setup may run
+EXCLUDE = "info/exclude"
+SKILLS = "skills"
+LARGEST_EXCLUDE = 1 << 24  # bytes, of all patterns and the names of inputs
+LARGEST_PATTERNS = 1 << 20  # bytes
+# Of our own commits: git needs a name, and must not ask for the passphrase of a key.
+# The files of the repository as they are, whatever line ends or attributes the user's git prefers:
+# the jail knows nothing of those, and every file would be a changed one.
+AS_THEY_ARE = (
+    "-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.attributesFile=/dev/null",
+)  # fmt: skip
+AUTHOR = (
+    "-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost", "-c", "commit.gpgSign=false",
+)  # fmt: skip
+SYNCED = "refs/start"  # in `base.git`: what it began with, if commits were brought in since
+OWN = "refs/own"  # in `base.git`: the commit that it began with, if that is our own
+
+
+class WorkspaceSource(NamedTuple):
+    """What a workspace starts from: a repository, a branch, and uncommitted changes or not."""
+
+    repository: str | None
+    branch: str | None
+    with_changes: bool
+
+
+class UploadedFile(NamedTuple):
+    """An uploaded file: a name that no other has, where its bytes are, and the name that it gets in
+    `/code` if that is free.
+    """
+
+    name: str
+    path: Path
+    wanted: str = ""
+
+
+class Workspace:
+    """The folder of one workspace below `state_dir`. Nothing is made until `prepare`."""
+
+    def __init__(self, state_dir: Path, workspace_id: str) -> None:
+        self._state_dir = state_dir
+        self.folder = state_dir / "workspaces" / workspace_id
+        self.code = self.folder / "code"
+        self.home = self.folder / "home"
+        self.base = self.folder / BASE
+
+    def run_folder(self, prompt_id: str) -> Path:
+        """Where the files of one run are: its lock, log and raw streams."""
+        return self.folder / "runs" / prompt_id
+
+    def prepare(
+        self, source: WorkspaceSource, uploads: Iterable[UploadedFile], *, share: bool = False
+    ) -> list[str]:
+        """Make `code/` and `home/` if they are missing, clone the repository, stage the files.
+
+        With `share`, for an agent in a jail, `code/` borrows its objects (see lenders.py). Returns
+        a line for everything that the clone lacks, and for each file that could not keep its name.
+        Raises GitFailed, or OSError when the disk does not take it.
+        """
+        for folder in (self.folder, self.home):
+            make_folder(folder)
+        lacks: list[str] = []
+        if not self.base.exists():
+            self._start(source, share=share and self._can_share())
+            lacks += git.left_out(self.code) if source.repository is not None else ()
+        for upload in uploads:
+            name = self._stage(upload)
+            if upload.wanted not in ("", name):
+                lacks.append(f"{upload.wanted} is /code/{name}: there is another file of its name")
+        return lacks
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing has worked in it yet but a setup."""
+        return (self.folder / FRESH).exists()
+
+    def begin(self) -> None:
+        """Remember that from now on an agent may have written anything there."""
+        (self.folder / FRESH).unlink(missing_ok=True)
+
+    def skills(self, but: Container[str]) -> list[str]:
+        """The skills that the repository had at first, `but` those in these folders of it."""
+        places = [self.folder / SKILLS / place for place in skills.PLACES if place not in but]
+        return [str(skill) for place in places for skill in sorted(place.glob("*"))]
+
+    def remove(self) -> None:
+        """Delete everything. Raises nothing for a workspace that is not there."""
+        for folder in (self.set_aside(), self.folder):
+            agent_files.remove_tree(folder)
+
+    def set_aside(self) -> Path:
+        """Move the folder to where it is to be deleted; that place, even if nothing is there."""
+        with suppress(OSError):
+            end_rest(self.folder)
+        # A supervisor that still collects results finds no folder to put more into.
+        trash = self._state_dir / TRASH
+        aside = trash / f"{self.folder.name}.{os.getpid()}"
+        with suppress(OSError):  # a full disk has no place for a new folder
+            make_folder(trash)
+            self.folder.rename(aside)
+        return aside
+
+    def cloning(self) -> str:
+        """How far a clone is, for people; empty when there is none, or it is complete."""
+        if self.base.exists() or not (self.folder / "home").exists():
+            return ""
+        places = [self.code / ".git/objects", *self._state_dir.glob(lenders.MAKING)]
+        size = sum(map(disk_usage, places))
+        return f"cloning, {size / 1e6:.0f} MB" if size >= 1e6 else ""
+
+    def started_from(self) -> str:
+        """The commit of the user's repository that changes are compared with; empty without one.
+
+        After a sync it is the one that was brought in. Below uncommitted changes that came along,
+        which are a commit of our own, it is theirs.
+        """
+        try:
+            base = ["--git-dir", str(self.base)]
+            name = git.run([*base, "rev-parse", "refs/heads/base"]).decode().strip()
+            own = git.run([*base, "for-each-ref", "--format=%(objectname)", OWN]).decode().strip()
+            if name != own:
+                return name
+            text = git.run([*base, "cat-file", "commit", name]).decode("utf-8", "replace")
+        except GitFailed:
+            return ""
+        header, _, _ = text.partition("\n\n")
+        found = re.search("^parent ([0-9a-f]+)$", header, re.MULTILINE)
+        return found[1] if found else ""
+
+    def measure(self) -> None:
+        """Note the size, which takes a while to find out, for `size`. Raises OSError."""
+        agent_files.write(self.folder, SIZE, b"%d" % disk_usage(self.folder))
+
+    def size(self) -> int | None:
+        """The bytes on disk at the end of the last run, if they were noted."""
+        noted = agent_files.read(self.folder, SIZE, 100) or b""
+        return int(noted) if noted.isdigit() else None
+
+    def _can_share(self) -> bool:
+        """Whether the jail can show what is borrowed where it is, and git name it."""
+        place = str(self.folder)
+        return "\n" not in place and not any(
+            Path(os.path.realpath(place)).is_relative_to(inside) for inside in (CODE, HOME)
+        )
+
+    def _start(self, source: WorkspaceSource, *, share: bool) -> None:
+        """Make `code/` from its source; `base.git` comes last and says that it is complete."""
+        with ExitStack() as stack:
+            if share:
+                stack.enter_context(lenders.in_use(self._state_dir))
+            self._make(source, share=share)
+
+    def _make(self, source: WorkspaceSource, *, share: bool) -> None:
+        agent_files.remove_tree(self.code)
+        made_as: list[str] = []
+        theirs = ""
+        if source.repository is None:
+            self.code.mkdir(mode=0o700)
+        else:
+            theirs = self._clone(source, share=share)
+            hashes = git.run(["rev-parse", "--show-object-format"], self.code).decode().strip()
+            made_as = [f"--object-format={hashes}"] if hashes != "sha1" else []
+            (self.folder / SKILLS).mkdir(exist_ok=True)
+            for place in skills.PLACES:
+                found = skills.known([skills.SkillFolder(self.code / place, self.code)]).values()
+                skills.install(
+                    self.folder / SKILLS, [str(skill.folder) for skill in found], [place]
+                )
+        making = self.folder / f"{BASE}.new"
+        shutil.rmtree(making, ignore_errors=True)
+        git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(making)])
+        base, commit = ["--git-dir", str(making)], ""
+        if source.repository is not None and git.has(self.code, "HEAD"):
+            commit = _head(self.code)
+            if not share:  # of the history only what the changes are compared with
+                git.run([*base, "fetch", "--quiet", "--depth=1", str(self.code), "HEAD"])
+        if source.repository is not None and share:
+            self._borrow(making)
+        if not commit:
+            tree = git.run([*base, "hash-object", "-t", "tree", "-w", "/dev/null"]).decode().strip()
+            commit = git.run([*base, *AUTHOR, "commit-tree", tree, "-m", "Start"]).decode().strip()
+        git.run([*base, "update-ref", "refs/heads/base", commit])
+        if commit != theirs:
+            git.run([*base, "update-ref", OWN, commit])
+        git.run([*base, "symbolic-ref", "HEAD", "refs/heads/base"])
+        if patterns := self._ignored(source):
+            agent_files.write(making, EXCLUDE, patterns)
+        (self.folder / FRESH).touch(mode=0o600)
+        os.replace(making, self.base)
+        self.share_exclude()
+
+    def _borrow(self, making: Path) -> None:
+        """Move the objects of the clone to what will be `base.git`."""
+        objects = self.code / ".git/objects"
+        shutil.rmtree(making / "objects")
+        objects.rename(making / "objects")
+        lender = lenders.lent(making)
+        lenders.lend(making, [each for one in lender for each in (one, *lenders.lent(one))])
+        for name in ("info", "pack"):
+            (objects / name).mkdir(parents=True)
+        lenders.lend(self.code / ".git", [self.base])
+
+    def _ignored(self, source: WorkspaceSource) -> bytes:
+        """The patterns of what the user's git ignores, everywhere or in the repository here."""
+        place = None if source.repository is None else local_path(source.repository)
+        users = os.path.realpath(git.users_patterns(str(place or self.folder)))
+        found = [agent_files.read_file(users, LARGEST_PATTERNS) or b""]
+        if place is not None:
+            # Not as git gives the path of the file: it would follow a link to any file of the user.
+            words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
+            repository = Path(os.fsdecode(git.run(words, place).removesuffix(b"\n")))
+            found.append(agent_files.read(repository, EXCLUDE, LARGEST_PATTERNS) or b"")
+        lines = (line for text in found for line in text.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+        # The later ones win, as the repository's do for git.
+        return b"".join(b"%s\n" % line for line in lines if line.strip() and line[:1] != b"#")
+
+    def _clone(self, source: WorkspaceSource, *, share: bool) -> str:
+        """Clone into `code/`; the commit there, below uncommitted changes; empty for none."""
+        assert source.repository is not None
+        url = clone_url(source.repository)
+        place = local_path(url)
+        words = ["clone", "--quiet", "--template=", "--origin", "origin", *AS_THEY_ARE]
+        if source.branch:
+            words += ["--branch", source.branch]
+        try:
+            if place is not None:
+                git.check_repository(str(place))
+                # Only what the branch reaches: no other branch, no stash, nothing thrown away.
+                words += ["--no-local", "--single-branch", "--upload-pack", lenders.UPLOAD_PACK]
+                lender = lenders.find(self._state_dir, place, source.branch) if share else None
+                words += ["--reference", str(lender)] if lender is not None else []
+            login = source_login(url, os.environ)
+            words += ["--", str(place or url), str(self.code)]
+            git.run(words, extra=login, timeout=CLONE_SECONDS)
+        except GitFailed as error:
+            text = f"cannot clone {without_password(url)}: {error}"
+            raise GitFailed(text, hint=error.hint) from None
+        origin = without_password(url)
+        if place is not None:
+            origin = _origin_of(place) or str(place)
+        git.run(["remote", "set-url", "origin", origin], self.code)
+        cloned = _head(self.code) if git.has(self.code, "HEAD") else ""
+        if place is not None and source.with_changes:
+            self._bring_changes(place)
+        return cloned
+
+    def _bring_changes(self, place: Path) -> None:
+        """Commit what is uncommitted in the repository at `place` on top of the clone.
+
+        This is outside the jail, so nothing that its configuration names is run.
+        """
+        with tempfile.TemporaryDirectory(prefix="uncommitted.", dir=self.folder) as folder:
+            patch = Path(folder) / "patch"
+            try:
+                root = git.top_level(str(place))
+                index = git.own_index(root, Path(folder))
+                git.add_all(root, index, git.new_files(root, index))
+                words = [*git.DIFF, "--binary", "--full-index", git.last_commit(root)]
+                with patch.open("wb") as file:
+                    git.run(words, root, index, file.fileno())
+                if patch.stat().st_size:
+                    words = ["apply", "--index", "--whitespace=nowarn"]
+                    git.run([*words, str(patch)], self.code)
+                    words = [*AUTHOR, "commit", "--quiet", "-m"]
+                    git.run([*words, "Uncommitted changes"], self.code)
+            except GitFailed as error:
+                raise GitFailed(f"cannot copy the uncommitted changes: {error}") from None
+
+    def _stage(self, upload: UploadedFile) -> str:
+        """Copy an uploaded file to `/code/NAME`, never through a link that an agent left there."""
+        name = upload.wanted or upload.name
+        # Git would obey some files that begin so.
+        if os.path.lexists(self.code / name) or name.lower().startswith(".git"):
+            name = upload.name
+        target = self.code / name
+        if target.exists() and not target.is_symlink() and target.is_dir():
+            raise GitFailed(f"/code/{name} is a folder: the uploaded file has no place")
+        with upload.path.open("rb") as content, replacing(target) as file:
+            shutil.copyfileobj(content, file)
+        self.exclude(name)
+        return name
+
+    def exclude(self, name: str) -> None:
+        """Keep an input out of the patch and out of the agent's commits: it is no result."""
+        known = agent_files.read(self.base, EXCLUDE, LARGEST_EXCLUDE) or b""
+        line = "/" + "".join(f"\\{each}" if each in "*?[\\!# " else each for each in name)
+        if os.fsencode(line) not in known.splitlines():
+            agent_files.write(self.base, EXCLUDE, known + os.fsencode(line) + b"\n")
+        self.share_exclude()
+
+    def share_exclude(self) -> None:
+        """Make git in `code/`, if that is a repository, ignore inputs and what the user's does."""
+        known = agent_files.read(self.base, EXCLUDE, LARGEST_EXCLUDE)
+        repository = self.code / ".git"
+        if known is not None and repository.is_dir() and not repository.is_symlink():
+            agent_files.write(repository, EXCLUDE, known)
+
+
+def disk_usage(folder: Path) -> int:
+    """Bytes on disk below `folder`, hard links counted once; what cannot be read counts nothing."""
+    total, seen, waiting = 0, set(), [str(folder)]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                # Windows does not count in blocks.
+                total += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+    return total
+
+
+def _head(repository: Path) -> str:
+    return git.run(["rev-parse", "HEAD"], repository).decode().strip()
+
+
+def _origin_of(place: Path) -> str | None:
+    try:
+        url = git.run(["remote", "get-url", "origin"], place)
+    except GitFailed:
+        return None
+    return without_password(url.decode("utf-8", "replace").strip())
