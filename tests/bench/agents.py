@@ -79,7 +79,7 @@ def rows(home: Path) -> Iterator[Row]:
     agent.chmod(0o755)
     config = home / "config" / "rebyte" / "config.toml"
     config.parent.mkdir(parents=True)
-    config.write_text(f"[local.agents.adapters.claude]\ncommand = [{json.dumps(str(agent))}]\n")
+    config.write_text(f"[local.agents.claude]\ncommand = [{json.dumps(str(agent))}]\n")
     env = variables(home)
     extra, late = [], []
     with SupervisorWatch(home / "state" / "rebyte" / "local") as watch:

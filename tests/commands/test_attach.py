@@ -39,7 +39,7 @@ def run(home: Path, with_agents: Callable[[str], Run]) -> Run:
     (home / ".claude").mkdir()
     (home / ".claude/.credentials.json").write_text('{"claudeAiOauth": {"accessToken": "secret"}}')
     repository = small_repository(home / "repository")
-    run = with_agents(f'[local.agents.adapters.claude]\ncommand = ["{program}"]\n{SCRIPT}')
+    run = with_agents(f'[local.agents.claude]\ncommand = ["{program}"]\n{SCRIPT}')
     done = run("create", "echo two >> code.txt", "-x", "claude", "-g", str(repository), "--wait")
     assert done.status == 0, done.err
     return run

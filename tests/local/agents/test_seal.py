@@ -206,7 +206,7 @@ def test_what_this_machine_cannot_close_is_told(
 JAILED = """
 import subprocess, sys
 from pathlib import Path
-from rebyte_cli.local.agents import jail
+from rebyte_cli.local.agents.sandbox import jail
 here = Path(sys.argv[1])
 line = jail.command(jail.confine(here, jailed=True), ["echo", "hello"])
 sys.exit(subprocess.run(line).returncode)

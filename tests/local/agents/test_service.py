@@ -463,8 +463,8 @@ def test_the_first_use_says_what_runs_where(machine: Machine) -> None:
         ('[local]\nnetwork = "all"', "[local] network must be one of list, none, host"),
         ('[local]\nallow = ["a/b"]', "[local] allow: 'a/b' is not a host such as pypi.org"),
         (
-            '[local.agents.adapters.claude]\nmodel = "openai"',
-            "[local.agents.adapters.claude] model: claude has its own model settings",
+            '[local.agents.claude]\nmodel = "openai"',
+            "[local.agents.claude] model: claude has its own model settings",
         ),
         ('[local]\nlimit = "soon"', '[local] limit must be a duration such as "90s"'),
         ("[local.agents.x]\n", '[local.agents.x] needs command = ["PROGRAM"'),

@@ -37,8 +37,9 @@ exec "$@"
 RUN = """
 import subprocess, sys
 from pathlib import Path
-from rebyte_cli.local.agents import jail, programs
-from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.agents.adapters import programs
+from rebyte_cli.local.agents.sandbox import jail
+from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 adapter = ProgramAdapter(command=("/opt/agent/bin/agent",), label="x")
 program = programs.find(adapter, {"PATH": jail.SYSTEM_PATH})
 place = jail.confine(Path(sys.argv[1]), jailed=True)
