@@ -64,6 +64,7 @@ class WorkerBench:
         self.journal = Journal(folder / "j", {"input": "d"}, run={})
         self.history = History(folder / "history.db", origin="o")
         self.ledger = Ledger(self.history, "batch", self.journal.sync)
+        self.journal.before_write = self.ledger.write
         self.reports: Queue[tuple[str, int, Any]] = Queue()
         self.client = RebyteClient(transport=transport_to(server, sleep=lambda _seconds: None))
         self.pool = WorkerPool(

@@ -83,14 +83,51 @@ class SentFromHere:
             return True
 
 
+# What may become of a line. `new`: nothing is known of it here; `wanted`: the next `write` reserves
+# it; `sent`: it is about to be sent, or was; `doubted`: what became of it is not known.
+NEXT = {
+    "new": {"wanted", "reserved", "sent", "doubted", "settled"},
+    "wanted": {"reserved", "settled"},
+    "reserved": {"new", "wanted", "sent", "doubted", "settled"},
+    "sent": {"reserved", "doubted", "settled"},
+    "doubted": {"doubted", "settled"},
+    "settled": {"wanted", "doubted", "settled"},
+}
+
+
+class LedgerEntry:
+    """A line. `intent` is the id of its reservation, which is as good as new `until` (monotonic).
+
+    `reservation` is what the next `write` has to write.
+    """
+
+    __slots__ = ("intent", "reservation", "state", "until")
+
+    def __init__(self) -> None:
+        self.state = "new"
+        self.intent: int | None = None
+        self.until = 0.0
+        self.reservation: Reservation | None = None
+
+
+class LedgerNews:
+    """What the history is to learn: tasks, their ends, and what became of reservations, by id."""
+
+    def __init__(self) -> None:
+        self.created: list[NewTask] = []
+        self.ended: list[Mapping[str, Any]] = []
+        self.released: dict[int, str | None] = {}
+        self.doubted: list[int] = []
+
+
 class Ledger:
     """The lines of one batch, by number, that may have a task which no record names yet.
 
     It also lets the history know of their tasks, in groups, and never before the journal does.
 
     A worker calls `reserve`, `sending`, `unsent` and `claim`, and the writer of the journal
-    `write`. What changes the state of a line is for the thread that made the ledger, which is
-    asserted. Callers get a copy.
+    `write`. What settles a line is for the thread that made the ledger, which is asserted. Callers
+    get a copy.
     """
 
     def __init__(self, history: History, owner: str, journaled: Callable[[], None]) -> None:
@@ -102,38 +139,31 @@ class Ledger:
         self._owner = owner
         self._journaled = journaled
         self.due = NO_LIMIT  # when to call `flush` at the latest
-        self._created: list[NewTask] = []
-        self._ended: list[Mapping[str, Any]] = []
         self._thread = threading.get_ident()
-        self._lock = threading.Lock()  # for all that follows but `_upcoming`, which `write` reads
-        self._upcoming: Iterator[tuple[int, str]] = iter(())
-        self._reserved: set[int] = set()  # in this run, or over
-        self._added: list[Reservation] = []
-        self._ids: dict[int, int] = {}  # of reservations
-        self._until: dict[int, float] = {}
-        self._released: dict[int, str | None] = {}
-        self._doubted: list[int] = []
-        self._under_way: set[int] = set()
-        self._in_doubt: set[int] = set()
+        self._upcoming: Iterator[tuple[int, str]] = iter(())  # of `write` alone
+        self._lock = threading.Lock()  # for all that follows
+        self._entries: dict[int, LedgerEntry] = {}
+        self._in: dict[str, dict[int, None]] = {state: {} for state in NEXT}  # the same, by state
         self._tasks: set[str] = set()
+        self._news = LedgerNews()
 
     # Any thread
 
     def reserve(self, number: int, prompt: str, sent: str) -> None:
         """Reserve a line with the next `write`, before it is sent. `sent`: ISO 8601."""
         with self._lock:
-            if self._until.get(number, 0.0) < time.monotonic():
-                self._added.append(_reservation(number, prompt, sent))
+            if self._entry(number).until < time.monotonic():
+                self._move(number, "wanted").reservation = _reservation(number, prompt, sent)
 
     def sending(self, number: int) -> None:
         """A line is about to be sent."""
         with self._lock:
-            self._under_way.add(number)
+            self._move(number, "sent")
 
     def unsent(self, number: int) -> None:
         """A line was certainly not sent after all."""
         with self._lock:
-            self._under_way.discard(number)
+            self._move(number, "reserved")
 
     def claim(self, task_id: str) -> bool:
         """A line has this task. Whether another line has it already."""
@@ -146,13 +176,13 @@ class Ledger:
     def under_way(self) -> set[int]:
         """The lines that were sent, or are about to be, and have no outcome yet."""
         with self._lock:
-            return self._under_way.copy()
+            return {*self._in["sent"]}
 
     @property
     def unsettled(self) -> set[int]:
         """The lines that may have a task whose id is not known."""
         with self._lock:
-            return self._under_way | self._in_doubt
+            return {*self._in["sent"], *self._in["doubted"]}
 
     def named(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that are tasks of this batch."""
@@ -167,23 +197,26 @@ class Ledger:
 
     def write(self) -> None:
         """Write what was reserved to the history, and the next lines with it."""
-        with self._lock:
-            added, self._added = self._added, []
-            self._reserved.update(line.number for line in added)
-        if not added:
+        if not self._in["wanted"]:
             return
         upcoming = dict(islice(self._upcoming, AHEAD))
         with self._lock:
-            new = [one for one in upcoming if one not in self._reserved and one not in self._ids]
+            entries = [self._move(number, "reserved") for number in [*self._in["wanted"]]]
+            added = [one.reservation for one in entries if one.reservation is not None]
+            new = [one for one in upcoming if self._entry(one).state == "new"]
+            for number in new:
+                self._move(number, "reserved")
         now = added[-1].sent
         added += [_reservation(number, upcoming[number], now) for number in new]
         until = time.monotonic() + FRESH
         written = self.history.intents.reserve(self._owner, added)
         with self._lock:
-            for number, reservation_id in written.items():
-                self._release(number)  # an older one
-                self._ids[number] = reservation_id
-                self._until[number] = until
+            for number, intent in written.items():
+                entry = self._entries[number]
+                self._release(entry)  # an older one
+                entry.intent, entry.until = intent, until
+                if entry.state == "settled":  # meanwhile: a line to come that was called off
+                    self._release(entry)
 
     # The thread of the batch
 
@@ -194,7 +227,8 @@ class Ledger:
         """
         left = self.history.intents.reservations_of(self._owner)
         with self._lock:
-            self._ids = {number: intent.id for number, intent in left.items()}
+            for number, intent in left.items():
+                self._move(number, "reserved").intent = intent.id
             self._tasks.update(tasks)
         return set(left)
 
@@ -205,72 +239,78 @@ class Ledger:
     def doubt(self, number: int) -> None:
         """A line was sent, and what became of it is not known."""
         with self._lock:
-            self._under_way.discard(number)
-            self._in_doubt.add(number)
-            if number in self._ids:
-                self._doubted.append(self._ids[number])
+            entry = self._move(number, "doubted")
+            if entry.intent is not None:
+                self._news.doubted.append(entry.intent)
         self._schedule()
 
     def not_created(self, number: int) -> None:
         """A line has no task, and no create of it is under way."""
-        with self._lock:
-            self._settle(number)
-        self._schedule()
+        self._settle(number)
 
     def created(self, number: int, new: NewTask) -> None:
         """A line has a task, and the journal knows it."""
-        with self._lock:
-            self._settle(number, str(new.created["id"]))
-        self._created.append(new._replace(line=f"{self._owner} {number}"))
-        self._schedule()
+        self._news.created.append(new._replace(line=f"{self._owner} {number}"))
+        self._settle(number, str(new.created["id"]))
 
     def ended(self, task: Mapping[str, Any]) -> None:
         """A task ended."""
-        self._ended.append({name: task[name] for name in _KEPT_OF_AN_END if name in task})
+        self._news.ended.append({name: task[name] for name in _KEPT_OF_AN_END if name in task})
         self._schedule()
 
     def release_settled(self) -> None:
         """Release every line but the unsettled ones with the next `flush`."""
         with self._lock:
-            for number in self._ids.keys() - self._under_way - self._in_doubt:
-                self._release(number)
+            for number in [*self._in["reserved"]]:
+                self._release(self._move(number, "new"))
 
     def flush(self) -> None:
         """Let the history know, and then release. A journal that fails is reported elsewhere."""
         self.due = NO_LIMIT
-        created, ended = self._created, self._ended
-        self._created, self._ended = [], []
+        with self._lock:
+            news, self._news = self._news, LedgerNews()
         with suppress(RebyteError):
             self._journaled()
-            if created:
-                self.history.add_tasks(created)
-            if ended:
-                self.history.update_tasks(ended)
-            with self._lock:
-                released, self._released = self._released, {}
-                doubted, self._doubted = self._doubted, []
-            if released or doubted:
-                self.history.intents.release(released, doubted)
+            if news.created:
+                self.history.add_tasks(news.created)
+            if news.ended:
+                self.history.update_tasks(news.ended)
+            if news.released or news.doubted:
+                self.history.intents.release(news.released, news.doubted)
+
+    def _settle(self, number: int, task: str | None = None) -> None:
+        """The outcome of a line is known."""
+        with self._lock:
+            self._release(self._move(number, "settled"), task)
+        self._schedule()
 
     def _schedule(self) -> None:
         assert self._thread == threading.get_ident(), "another thread settles a line"
         if self.due is NO_LIMIT:
             self.due = Deadline(DELAY)
-        if len(self._created) + len(self._ended) >= LARGEST_GROUP:
+        if len(self._news.created) + len(self._news.ended) >= LARGEST_GROUP:
             self.flush()
 
-    def _settle(self, number: int, task: str | None = None) -> None:
-        """The outcome of a line is known. The caller holds the lock."""
-        self._under_way.discard(number)
-        self._in_doubt.discard(number)
-        self._reserved.add(number)  # so that it is none of those to come
-        self._release(number, task)
+    # With the lock
 
-    def _release(self, number: int, task: str | None = None) -> None:
-        reservation_id = self._ids.pop(number, None)
-        self._until.pop(number, None)
-        if reservation_id is not None:
-            self._released[reservation_id] = task
+    def _entry(self, number: int) -> LedgerEntry:
+        if number not in self._entries:
+            self._entries[number] = LedgerEntry()
+        return self._entries[number]
+
+    def _move(self, number: int, state: str) -> LedgerEntry:
+        """Change the state of a line."""
+        entry = self._entry(number)
+        assert state in NEXT[entry.state], f"{entry.state} -> {state}"
+        self._in[entry.state].pop(number, None)
+        self._in[state][number] = None
+        entry.state = state
+        return entry
+
+    def _release(self, entry: LedgerEntry, task: str | None = None) -> None:
+        if entry.intent is not None:
+            self._news.released[entry.intent] = task
+        entry.intent, entry.until = None, 0.0
 
 
 def _reservation(number: int, prompt: str, sent: str) -> Reservation:

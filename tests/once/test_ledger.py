@@ -138,6 +138,26 @@ def test_a_line_that_waited_long_is_reserved_again_when_it_is_sent(
     assert len(rows) == 1, "the older reservation is released"
 
 
+def test_a_line_that_is_called_off_while_it_is_reserved_is_released(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer reserves it with those to come while the batch ends without it."""
+    reserve = desk.history.intents.reserve
+
+    def slow(*args: Any) -> dict[int, int]:
+        desk.ledger.not_created(2)
+        return reserve(*args)
+
+    monkeypatch.setattr(desk.history.intents, "reserve", slow)
+    desk.ledger.expect(iter([(2, "Line 2")]))
+    desk.reserve(1)
+    desk.ledger.flush()
+    assert desk.reserved() == {1: THEN}
+    monkeypatch.undo()
+    desk.reserve(2, NOW)
+    assert desk.reserved() == {1: THEN, 2: NOW}
+
+
 def test_a_released_line_can_be_reserved_again(desk: Desk) -> None:
     desk.reserve(1)
     desk.ledger.not_created(1)
