@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -27,21 +27,22 @@ from typing import TYPE_CHECKING, Any
 from ..api.failures import OUT_OF_MEMORY
 from ..api.ssh import NO_SERVICE
 from ..api.status import canonical_status, is_terminal
-from ..api.token_usage import TokenUsage
 from ..api.views import text
-from ..errors import APIError, BadUsage, BudgetReached, Interrupted, KeyProblem, RebyteError
+from ..errors import APIError, BadUsage, Interrupted, KeyProblem, RebyteError
 from ..history.rows import NewTask
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
-from ..tasks.budget import Priced, Spending
+from ..tasks.budget import Priced
 from ..tasks.wait import WaitTarget
+from .assignment import Assignment
 from .input import Input, InputLine
 from .journal_format import Record
 from .line_checks import CheckJob, MendJob
 from .lost_lines import LostLine
 from .place import BatchOptions, OpenPlace, RunParts
-from .plan import Plan, chains
+from .plan import Plan
 from .results import LineProblem, row_of
+from .spending import BatchSpending
 from .state import (
     OVER,
     BatchEvent,
@@ -110,7 +111,6 @@ class Runner:
         self._is_pool = is_pool
         self._note = note
         self._priced = priced
-        self._spending = Spending(options.budget, priced) if options.budget else None
         journal.before_write = self._write_ledgers
 
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
@@ -118,12 +118,15 @@ class Runner:
             place.begin(RunParts(lines, plan.mine, journal, self._emit, is_pool))
             place.throttle.others_work = partial(self._others_work, place)
 
-        self._chain = chains(plan, batch.lines) if is_pool else {}
-        self._place_of_chain: dict[int, str] = {}
-        self._place_by_workspace = self._known_places() if is_pool else {}
-        self._successor = {before: index for index, before in plan.after.items()}
-        self._ready: deque[int] = deque()  # lines to create that no worker has yet
-        self._closed = False  # no further line is handed out
+        self._assignment = Assignment(places, batch, plan, lines, is_pool=is_pool)
+        self._place_of = self._assignment.place_of
+        self._spending = BatchSpending(
+            options.budget,
+            lines,
+            priced,
+            model_of=lambda index: self._assignment.field_of(index, "model"),
+            is_pool=is_pool,
+        )
         self._grace = NO_LIMIT  # set when the batch only waits for creates under way
         self._fault: RebyteError | None = None  # what ended the whole batch
         self._budget_fault: RebyteError | None = None  # why the budget lets nothing be created
@@ -138,10 +141,6 @@ class Runner:
     def _write_ledgers(self) -> None:
         for place in self.places:
             place.ledger.write()
-
-    def _place_of(self, index: int) -> OpenPlace:
-        """The place that has a line."""
-        return self._by_name[self._lines[index].place or self._lines.home]
 
     def _others_work(self, place: OpenPlace) -> bool:
         """Whether lines are at work elsewhere. Thread-safe."""
@@ -185,7 +184,8 @@ class Runner:
     def _start(self) -> Iterator[RowOrError]:
         """Yield what is over, take up what an earlier run began, hand out what is new."""
         self._restore_ledger()
-        self._count_spent()
+        self._stop_spending(self._spending.count_earlier())
+        self._have_services_count()
         for index in self._plan.mine:
             entry = self._lines[index]
             if self._options.retry_failed and entry.is_doubtful:
@@ -214,7 +214,7 @@ class Runner:
             if index in self._plan.after:
                 continue
             if self._lines[index].state == "new":
-                self._hand_out(index)
+                self._assignment.add(index)
             elif self._lines[index].is_over:
                 yield from self._advance(index)
 
@@ -230,7 +230,8 @@ class Runner:
     def _is_over(self) -> bool:
         if self._grace is not NO_LIMIT:
             return not self._lines.count("queued") or self._grace.has_passed
-        return not any(place.is_busy for place in self.places) and not self._may_hand_out()
+        is_busy = any(place.is_busy for place in self.places)
+        return not is_busy and not self._assignment.may_continue
 
     def _time_out(self, deadline: Deadline) -> None:
         unfinished = [str(self._batch.lines[index].number) for index in self._unfinished()]
@@ -283,156 +284,59 @@ class Runner:
             place = {"place": entry.place}
         return row_of(self._batch.lines[index], entry, self._priced, place)
 
-    def _hand_out(self, index: int) -> None:
-        """Have a line created when there is room, unless the batch is stopping."""
-        if not self._closed:
-            self._ready.append(index)
-
     def _fill(self) -> bool:
         """Give the workers as many lines as may run; returns whether there were any."""
         for place in self.places:
             place.look_after()
-        before = len(self._ready)
-        while (found := self._next_line()) is not None:
-            at, place = found
-            index = self._ready[at]
-            del self._ready[at]
+        are_any = False
+        while (found := self._assignment.take()) is not None:
+            index, place = found
             self._lines.move(index, "queued", place.name)
             self._lines[index].begun_here = True
-            if index in self._chain:
-                self._place_of_chain[self._chain[index]] = place.name
-            place.workers.put(Job(index, self._workspace_of(index)))
-        return len(self._ready) < before
-
-    def _next_line(self) -> tuple[int, OpenPlace] | None:
-        """The first line that is ready and may run now, by its turn, and where."""
-        if not any(place.is_open for place in self.places):
-            return None
-        for at, index in enumerate(self._ready):
-            for place in self._places_for(index):
-                if place.is_open and place.has_room(self._executor_of, index):
-                    return at, place
-            if not self._chain and not any(place.limited for place in self.places):
-                return None  # what holds for the first one holds for all
-        return None
-
-    def _executor_of(self, index: int) -> str:
-        return self._field_of(index, "executor")
-
-    def _places_for(self, index: int) -> Iterator[OpenPlace]:
-        """Where a line that is ready may run: where the others of its workspace are, if any are."""
-        bound = self._bound_to(index)
-        return (place for place in self.places if bound in (None, place.name))
-
-    def _bound_to(self, index: int) -> str | None:
-        first = self._chain.get(index, index)
-        if first in self._place_of_chain:
-            return self._place_of_chain[first]
-        return self._place_by_workspace.get(self._batch.lines[first].workspace or "")
-
-    def _known_places(self) -> dict[str, str]:
-        """The place of each workspace that lines ask for, as far as its history knows of it."""
-        asked = {self._batch.lines[index].workspace for index in self._chain}
-        return {
-            workspace: place.name
-            for workspace in asked
-            if workspace is not None and not workspace.startswith("@")
-            for place in self.places
-            if place.place.history.workspace(workspace) is not None
-        }
-
-    def _bind(self, index: int) -> None:
-        """Keep the lines of one workspace together at the place that has one of them, if any."""
-        first = self._chain.get(index)
-        if first is not None:
-            mine = (at for at, each in self._chain.items() if each == first)
-            at = next((self._lines[at].place for at in mine if self._lines[at].place), None)
-            if at is None:
-                self._place_of_chain.pop(first, None)
-            else:
-                self._place_of_chain[first] = at
-
-    def _may_hand_out(self) -> bool:
-        """Whether a line that is ready will find room once the service of a place answers."""
-        if not self._is_pool or self._closed:
-            return False
-        return any(
-            place.may_open and place.has_room(self._executor_of, index)
-            for index in self._ready
-            for place in self._places_for(index)
-        )
+            place.workers.put(Job(index, self._assignment.workspace_of(index)))
+            are_any = True
+        return are_any
 
     def _note_full(self) -> None:
         """Say why lines are left over that were never created."""
-        here = {place.name for place in self.places if place.place.takes_new}
-        bound = (self._bound_to(index) for index in self._ready)
-        if elsewhere := sorted({name for name in bound if name is not None} - here):
+        if elsewhere := self._assignment.elsewhere():
             self._fault = self._fault or BadUsage(
                 f"lines are left over that continue work at {', '.join(elsewhere)}",
                 hint="Name it with --on to run them",
             )
-        elif self._ready and not any(place.fault for place in self.places):
+        elif self._assignment.ready and not any(place.fault for place in self.places):
             unknown = self._lines.count("unknown")
             room = f"--max-running is {self._options.max_running}"
             self._note(
-                f"{len(self._ready)} lines were not created: {unknown} with an unknown"
+                f"{len(self._assignment.ready)} lines were not created: {unknown} with an unknown"
                 f" outcome may still run, and {'no place has room' if self._is_pool else room}"
             )
 
     # The budget
 
-    def _count_spent(self) -> None:
-        """Count what earlier runs used. Raises BadUsage for what has no price."""
-        if self._spending is not None:
-            for index, entry in self._lines.items():
-                for task_id, (usage, model) in entry.used.items():
-                    self._note_spent(index, task_id, usage, model)
-            self._stop_if_spent()
+    def _have_services_count(self) -> None:
+        """Have the services that can do so keep the budget, too.
+
+        All runs of this journal share one name, so that those whose batch was killed, and that work
+        on, count for those that are created after it.
+        """
+        limits = self._options.budget.fields if self._options.budget else {}
+        name = self._journal.name
+        batch = {"id": name, "title": self._options.title, "lines": len(self._plan.mine)}
         for place in self.places:
             if place.options.limits_runs:
-                # All runs of this journal share one name, so that those whose batch was killed, and
-                # that work on, count for those that are created after it.
-                limits = self._options.budget.fields if self._options.budget else {}
-                name = self._journal.name
-                batch = {"id": name, "title": self._options.title, "lines": len(self._plan.mine)}
                 place.workers.more = {**limits, "budgetOf": name, "batch": batch}
 
-    def _note_spent(self, index: int, task_id: str, usage: TokenUsage, model: str) -> None:
-        assert self._spending is not None
-        # Two services may give tasks the same id.
-        task = f"{self._lines[index].place} {task_id}" if self._is_pool else task_id
-        self._spending.note(task, usage, model, self._field_of(index, "model"))
-
     def _spend(self, index: int, task: Mapping[str, Any]) -> None:
-        """Count what a task has used so far; it may run on."""
-        usage = TokenUsage.of(task.get("usage"))
-        if self._spending is None:
-            return
-        if usage is not None:
-            try:
-                model = str(task.get("model") or "")
-                self._note_spent(index, str(task.get("id")), usage, model)
-            except RebyteError as error:
-                self._end_batch(error)
-        elif is_terminal(task.get("status")) and not self._closed:
-            self._budget_fault = RebyteError(
-                f"task {task.get('id')} has ended and the service does not say what it used, so the"
-                " budget cannot be kept",
-                code="usage_unknown",
-            )
-            self._close_queue()
-        # The service counts more than it says: requests of which no model said what they used.
-        self._stop_if_spent(is_spent=task.get("endedBy") == "budget")
+        try:
+            self._stop_spending(self._spending.count(index, task))
+        except RebyteError as error:
+            self._end_batch(error)
 
-    def _stop_if_spent(self, *, is_spent: bool = False) -> None:
-        if self._spending is None or self._closed:
-            return
-        if is_spent or self._spending.is_reached:
-            budget = self._spending.budget
-            self._budget_fault = BudgetReached(
-                f"the budget of {budget} is used up: {self._spending}",
-                hint="Run the same command with a larger --budget to continue",
-            )
+    def _stop_spending(self, fault: RebyteError | None) -> None:
+        """Create nothing more if the budget does not allow it."""
+        if fault is not None and not self._assignment.is_closed:
+            self._budget_fault = fault
             self._close_queue()
 
     def _refuse_overspent(self) -> None:
@@ -443,22 +347,6 @@ class Runner:
             fault = self._budget_fault
             self._fault = fault.copy_with(message=f"{fault.message}; {lines} not created")
 
-    def _field_of(self, index: int, name: str) -> str:
-        place = self._by_name.get(self._lines[index].place or "", self.places[0])
-        return str(place.body(self._batch.lines[index]).get(name) or "")
-
-    def _workspace_of(self, index: int) -> str | None:
-        """The workspace that a line asks for, as far as it is known; None for a new one, too.
-
-        All lines of a chain share one, and what the service told one of them holds for all.
-        """
-        leader = self._plan.leader.get(index)
-        while leader is not None:
-            if self._lines[leader].workspace is not None:
-                return self._lines[leader].workspace
-            index, leader = leader, self._plan.leader.get(leader)
-        return self._batch.lines[index].workspace
-
     def _search(self, index: int, entry: LineState) -> None:
         """Search for the task of a create that was not answered."""
         self._lines.move(index, "lost")
@@ -468,14 +356,15 @@ class Runner:
             index,
             entry.sent or "",
             place.options.send_again_after,
-            self._workspace_of(index),
+            self._assignment.workspace_of(index),
             tuple(entry.candidates),
         )
         place.searcher.add(index, lost)
 
     def _watch(self, index: int, entry: LineState) -> Iterator[RowOrError]:
         """Wait for the end of a task, if this run or a later line needs it."""
-        place, is_wanted = self._place_of(index), self._options.wait or index in self._successor
+        place = self._place_of(index)
+        is_wanted = self._options.wait or self._assignment.follower(index) is not None
         if self._grace is NO_LIMIT and place.fault is None and is_wanted:
             self._lines.move(index, "running")
             entry.since = time.monotonic()
@@ -486,7 +375,8 @@ class Runner:
     def _over(self, index: int) -> Iterator[RowOrError]:
         """A line is over: yield its row, and start what waited for it."""
         yield self._row(index)
-        if self._options.fail_fast and self._lines[index].has_failed and not self._closed:
+        has_failed = self._options.fail_fast and self._lines[index].has_failed
+        if has_failed and not self._assignment.is_closed:
             number = self._batch.lines[index].number
             self._note(f"Line {number} failed: no further creates")
             self._close_queue()
@@ -495,27 +385,26 @@ class Runner:
     def _advance(self, index: int) -> Iterator[RowOrError]:
         """Create the next line of the same workspace, skipping those whose leader failed."""
         place = index
-        while (following := self._successor.get(place)) is not None:
+        while (following := self._assignment.follower(place)) is not None:
             place = following
             entry = self._lines[place]
             if entry.is_over:
                 continue
-            if entry.state != "new" or place in self._ready:
+            if entry.state != "new" or place in self._assignment.ready:
                 return
             leader = self._plan.leader.get(place)
             if leader is not None:
                 led_by = self._lines[leader]
-                if led_by.status != "completed" or self._workspace_of(place) is None:
+                if led_by.status != "completed" or self._assignment.workspace_of(place) is None:
                     entry.error = skipped_error(self._batch.lines[leader], led_by)
                     yield self._row(place)
                     continue
-            self._hand_out(place)
+            self._assignment.add(place)
             return
 
     def _close_queue(self) -> None:
         """Hand nothing out any more, and take back what no worker has begun."""
-        self._closed = True
-        self._ready.clear()
+        self._assignment.close()
         for place in self.places:
             place.throttle.stop_creates()
             for job in place.workers.take_back():
@@ -530,7 +419,7 @@ class Runner:
         """A line has no task, and any place may have it."""
         place = self._place_of(index)
         self._lines.move(index, "new")
-        self._bind(index)
+        self._assignment.unbind(index)
         place.ledger.not_created(self._batch.lines[index].number)
 
     # Events
@@ -544,7 +433,7 @@ class Runner:
         elif index is None:
             self._end_place(self._by_name[str(place)], value)
         else:
-            yield from self._handlers[kind](self, index, self._lines[index], value)
+            yield from getattr(self, f"_on_{kind}")(index, self._lines[index], value)
 
     def _interrupt(self, number: int) -> None:
         """The first signal waits for creates under way; the second leaves at once."""
@@ -580,10 +469,10 @@ class Runner:
             place.throttle.stop()
             for job in place.workers.take_back():
                 self._back_to_new(job.line)
-                self._hand_out(job.line)
+                self._assignment.add(job.line)
             self._note(f"{place.named(error).message}; the other places go on")
 
-    # Each returns the rows that the event brings.
+    # One for each `EventKind` of a line: each returns the rows that the event brings.
 
     def _on_created(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         body, task, is_taken = value
@@ -625,7 +514,7 @@ class Runner:
 
     def _on_unsent(self, index: int, _entry: LineState, _value: None) -> Iterable[RowOrError]:
         self._make_new(index)
-        self._hand_out(index)
+        self._assignment.add(index)
         return ()
 
     def _on_lost(self, index: int, entry: LineState, record: Record) -> Iterable[RowOrError]:
@@ -640,7 +529,7 @@ class Runner:
             place.ledger.doubt(number)
         else:
             self._back_to_new(index)
-            self._hand_out(index)
+            self._assignment.add(index)
         self._end_place(place, error)
         return ()
 
@@ -650,7 +539,10 @@ class Runner:
         line = self._batch.lines[index]
         self._note(f"Line {line.number}: the response was lost, but task {task['id']} exists")
         # A list shows no workspace, but the line may have asked for one.
-        task = {**task, "workspaceId": task.get("workspaceId") or self._workspace_of(index)}
+        task = {
+            **task,
+            "workspaceId": task.get("workspaceId") or self._assignment.workspace_of(index),
+        }
         record = created_record(line.number, task, found=True)
         self._note_down(record)
         # Before the line has its task: until then an equal one could take the same task.
@@ -795,26 +687,6 @@ class Runner:
         entry.status, entry.error = status, error
         return [self._row(index)]
 
-    _handlers: Mapping[EventKind, Callable[[Runner, int, LineState, Any], Iterable[RowOrError]]] = {
-        "created": _on_created,
-        "refused": _on_refused,
-        "unsent": _on_unsent,
-        "lost": _on_lost,
-        "fatal": _on_fatal,
-        "found": _on_found,
-        "absent": _on_absent,
-        "unknown": _on_unknown,
-        "unsure": _on_unsure,
-        "ended": _on_ended,
-        "used": _on_used,
-        "unreadable": _on_unreadable,
-        "unattended": _on_unattended,
-        "checked": _on_checked,
-        "uncheckable": _on_uncheckable,
-        "mended": _on_mended,
-        "unmended": _on_unmended,
-    }
-
     def _note_down(self, record: Record) -> None:
         try:
             self._journal.append(record)
@@ -837,8 +709,6 @@ class Runner:
         }
         for index in self._plan.mine:
             line, entry = self._batch.lines[index], self._lines[index]
-            if entry.place is not None and index in self._chain:
-                self._place_of_chain.setdefault(self._chain[index], entry.place)
             place = self._by_name.get(entry.place or "")
             if place is None:
                 continue

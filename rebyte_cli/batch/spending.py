@@ -1,0 +1,79 @@
+"""What the tasks of a batch use together, and whether its budget allows another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..api.status import is_terminal
+from ..api.token_usage import TokenUsage
+from ..errors import BudgetReached, RebyteError
+from ..tasks.budget import Budget, Priced, Spending
+
+if TYPE_CHECKING:
+    from .state import LineTable
+
+
+class BatchSpending:
+    """Counts what the tasks of all runs of a journal use against its budget, if it has one.
+
+    `model_of` names the model that a line, by its index, asks for. Each method returns the error
+    that ends the creates, once the budget lets nothing more be created, and raises BadUsage for
+    what has no price. Only the main thread calls this.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | None,
+        lines: LineTable,
+        priced: Priced,
+        *,
+        model_of: Callable[[int], str],
+        is_pool: bool,
+    ) -> None:
+        """With `is_pool`, two services may give tasks the same id."""
+        self._spending = None if budget is None else Spending(budget, priced)
+        self._lines = lines
+        self._model_of = model_of
+        self._is_pool = is_pool
+
+    def count_earlier(self) -> RebyteError | None:
+        """Count what earlier runs used."""
+        if self._spending is None:
+            return None
+        for index, entry in self._lines.items():
+            for task_id, (usage, model) in entry.used.items():
+                self._note(self._spending, index, task_id, usage, model)
+        return _reached(self._spending)
+
+    def count(self, index: int, task: Mapping[str, Any]) -> RebyteError | None:
+        """Count what the task of a line has used so far; it may run on."""
+        if self._spending is None:
+            return None
+        usage = TokenUsage.of(task.get("usage"))
+        if usage is not None:
+            model = str(task.get("model") or "")
+            self._note(self._spending, index, str(task.get("id")), usage, model)
+        elif is_terminal(task.get("status")):
+            return RebyteError(
+                f"task {task.get('id')} has ended and the service does not say what it used, so the"
+                " budget cannot be kept",
+                code="usage_unknown",
+            )
+        # The service counts more than it says: requests of which no model said what they used.
+        return _reached(self._spending, is_spent=task.get("endedBy") == "budget")
+
+    def _note(
+        self, spending: Spending, index: int, task_id: str, usage: TokenUsage, model: str
+    ) -> None:
+        task = f"{self._lines[index].place} {task_id}" if self._is_pool else task_id
+        spending.note(task, usage, model, self._model_of(index))
+
+
+def _reached(spending: Spending, *, is_spent: bool = False) -> RebyteError | None:
+    if not (is_spent or spending.is_reached):
+        return None
+    return BudgetReached(
+        f"the budget of {spending.budget} is used up: {spending}",
+        hint="Run the same command with a larger --budget to continue",
+    )
