@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .throttle import Throttle
 
-BUSY = ("queued", "running", "lost", "checking", "mending")  # states of lines that a run waits for
+AT_WORK = ("running", "limited", "checking", "mending")  # states of lines with a task
+BUSY = ("queued", "lost", *AT_WORK)  # ... and of all that a run waits for
 # ... and of lines whose tasks may run. A create that may have made one counts as its task.
 COUNTED = (*BUSY, "unknown")
 REPOSITORY = ("githubUrl", "branchName", "localRepository")
@@ -237,7 +238,7 @@ class OpenPlace:
         """
         most = self.options.max_running
         count = self._lines.count_at(self.name, *COUNTED)
-        self.limited = {each for each in self.limited if self._lines[each].is_limited}
+        self.limited = {each for each in self.limited if self._lines[each].state == "limited"}
         if not self.limited:
             return most is None or count < most
         others = sum(executor(each) != executor(index) for each in self.limited)
@@ -253,7 +254,7 @@ class OpenPlace:
 
     def described(self) -> str:
         """How many lines run here, for the progress of a batch. Thread-safe."""
-        running = self._lines.count_at(self.name, "running", "checking", "mending")
+        running = self._lines.count_at(self.name, *AT_WORK)
         why = ""
         if self.fault is not None:
             why = " (given up)"

@@ -15,7 +15,7 @@ from ..once.search import any_of
 from ..once.server_clock import without_tags
 from ..tasks.budget import Priced
 from .input import InputLine, InputSource
-from .state import LOST, LineState
+from .state import LineState
 
 if TYPE_CHECKING:
     from ..output.records import RowOrError
@@ -66,19 +66,14 @@ def row_of(
 
     `more` is in the row besides.
     """
-    status = "pending" if entry.state in ("new", "queued") else entry.status
-    error = entry.error
-    if entry.state in LOST:
-        status, error = "unknown", _unknown(line, entry)
-    elif entry.state == "new" and error is not None:
-        status = "skipped"
+    error = _unknown(line, entry) if entry.is_lost else entry.error
     row = {
         "key": line.key,
         "line": line.number,
         "id": entry.id,
         "workspaceId": entry.workspace,
         "url": entry.url,
-        "status": status,
+        "status": entry.status,
         "error": error and {name: error.get(name) for name in ("code", "message", "status")},
         "startedAt": entry.started or (entry.sent and without_tags(entry.sent)),
         "finishedAt": entry.finished,
@@ -87,8 +82,8 @@ def row_of(
         **more,
         **entry.findings,
     }
-    if entry.resumes_at is not None and status == "running":
-        row |= {"status": "limited", "resumesAt": entry.resumes_at}
+    if entry.state == "limited":
+        row["resumesAt"] = entry.resumes_at
     used = entry.used.get(entry.id or "")
     if used is not None:
         row["usage"] = priced(*used).document

@@ -39,11 +39,12 @@ from .input import Input, InputLine
 from .journal_format import Record
 from .line_checks import CheckJob, MendJob
 from .lost_lines import LostLine
-from .place import BatchOptions, OpenPlace, RunParts
+from .place import AT_WORK, BatchOptions, OpenPlace, RunParts
 from .plan import Plan
 from .results import LineProblem, row_of
 from .spending import BatchSpending
 from .state import (
+    NEXT,
     OVER,
     BatchEvent,
     EventKind,
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from .journal import Journal
 
 
-AT_WORK = ("running", "checking", "mending")
 # Seconds that creates under way may still take after an interrupt.
 GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
 # Seconds. The system may give both of two simultaneous signals to a worker thread, and then the
@@ -113,6 +113,7 @@ class Runner:
         self._priced = priced
         journal.before_write = self._write_ledgers
 
+        self._printed: set[int] = set()  # lines whose row was yielded
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
         for place in places:
             place.begin(RunParts(lines, plan.mine, journal, self._emit, is_pool))
@@ -250,7 +251,7 @@ class Runner:
         self._close_queue()
 
     def _unfinished(self) -> list[int]:
-        return [index for index in self._plan.mine if not self._lines[index].is_printed]
+        return [index for index in self._plan.mine if index not in self._printed]
 
     def _remaining_rows(self) -> Iterator[RowOrError]:
         under_way = {number for place in self.places for number in place.ledger.under_way}
@@ -278,7 +279,7 @@ class Runner:
     # The next step of a line
 
     def _row(self, index: int) -> Mapping[str, Any] | LineProblem:
-        self._lines[index].is_printed = True
+        self._printed.add(index)
         entry, place = self._lines[index], {}
         if self._is_pool:
             place = {"place": entry.place}
@@ -291,8 +292,7 @@ class Runner:
         are_any = False
         while (found := self._assignment.take()) is not None:
             index, place = found
-            self._lines.move(index, "queued", place.name)
-            self._lines[index].begun_here = True
+            self._lines.move(index, "queued", place=place.name, begun_here=True)
             place.workers.put(Job(index, self._assignment.workspace_of(index)))
             are_any = True
         return are_any
@@ -366,8 +366,7 @@ class Runner:
         place = self._place_of(index)
         is_wanted = self._options.wait or self._assignment.follower(index) is not None
         if self._grace is NO_LIMIT and place.fault is None and is_wanted:
-            self._lines.move(index, "running")
-            entry.since = time.monotonic()
+            self._lines.move(index, "running", since=time.monotonic())
             place.watcher.add(index, WaitTarget(str(entry.id), entry.prompt))
         else:
             yield self._row(index)
@@ -390,15 +389,18 @@ class Runner:
             entry = self._lines[place]
             if entry.is_over:
                 continue
-            if entry.state != "new" or place in self._assignment.ready:
+            if entry.state not in ("new", "skipped") or place in self._assignment.ready:
                 return
             leader = self._plan.leader.get(place)
             if leader is not None:
                 led_by = self._lines[leader]
                 if led_by.status != "completed" or self._assignment.workspace_of(place) is None:
-                    entry.error = skipped_error(self._batch.lines[leader], led_by)
+                    error = skipped_error(self._batch.lines[leader], led_by)
+                    self._lines.move(place, "skipped", error=error)
                     yield self._row(place)
                     continue
+            if entry.state == "skipped":  # its leader was over, and is another time
+                self._lines.move(place, "new")
             self._assignment.add(place)
             return
 
@@ -415,10 +417,10 @@ class Runner:
         if self._lines[index].state == "queued":
             self._make_new(index)
 
-    def _make_new(self, index: int) -> None:
+    def _make_new(self, index: int, **facts: Any) -> None:
         """A line has no task, and any place may have it."""
         place = self._place_of(index)
-        self._lines.move(index, "new")
+        self._lines.move(index, "new", **facts)
         self._assignment.unbind(index)
         place.ledger.not_created(self._batch.lines[index].number)
 
@@ -500,10 +502,8 @@ class Runner:
                 + (" from a search; that line is searched for again" if entry.is_found else "")
             )
             if entry.is_found:
-                record: Record = {"line": other, "is": "unknown", "candidates": []}
-                self._note_down(record)
-                self._lines.apply(at, record)
-                entry.is_printed = False
+                self._record(at, {"line": other, "is": "unknown", "candidates": []})
+                self._printed.discard(at)
                 self._search(at, entry)
 
     def _on_refused(self, index: int, entry: LineState, error: RebyteError) -> Iterable[RowOrError]:
@@ -543,23 +543,22 @@ class Runner:
             **task,
             "workspaceId": task.get("workspaceId") or self._assignment.workspace_of(index),
         }
-        record = created_record(line.number, task, found=True)
-        self._note_down(record)
-        # Before the line has its task: until then an equal one could take the same task.
-        self._place_of(index).ledger.claim(task["id"])
-        self._lines.apply(index, record)
         place = self._place_of(index)
+        # Before the line has its task: until then an equal one could take the same task.
+        place.ledger.claim(task["id"])
+        self._record(index, created_record(line.number, task, found=True))
         self._created(place, line, task, place.body(line))
         return self._watch(index, entry)
 
     def _on_absent(self, index: int, entry: LineState, _value: None) -> Iterable[RowOrError]:
         if entry.resent == MOST_RESENDS:
             return self._on_unknown(index, entry, [])
-        entry.resent += 1
         number = self._batch.lines[index].number
         self._note(f"Line {number}: no task was created; sending it again")
         self._note_down({"line": number, "is": "unsent"})
-        return self._on_unsent(index, entry, None)
+        self._make_new(index, resent=entry.resent + 1)
+        self._assignment.add(index)
+        return ()
 
     def _on_unknown(
         self, index: int, entry: LineState, candidates: list[str]
@@ -568,27 +567,24 @@ class Runner:
         record: Record = {"line": number, "is": "unknown", "candidates": candidates}
         if entry.sent:
             record["at"] = self._place_of(index).clock.restamp(entry.sent)
-        self._note_down(record)
-        self._lines.apply(index, record)
+        self._record(index, record)
         return ()  # its row comes at the end: the task may still be found
 
     def _on_unsure(
-        self, _index: int, entry: LineState, candidates: list[str]
+        self, index: int, entry: LineState, candidates: list[str]
     ) -> Iterable[RowOrError]:
-        entry.candidates = candidates
+        self._lines.move(index, entry.state, candidates=candidates)
         return ()
 
     def _on_ended(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         task, reason = value
         # It may have turned out to be the task of another line.
         is_ours = task.get("id", entry.id) == entry.id
-        if not is_ours or entry.state not in ("created", "running"):
+        if not is_ours or entry.state not in ("created", "running", "limited"):
             return ()
         line, place = self._batch.lines[index], self._place_of(index)
         if place.checks is not None and canonical_status(task.get("status")) == "completed":
-            record: Record = {"line": line.number, "is": "checking"}
-            self._note_down(record)
-            self._lines.apply(index, record)
+            self._record(index, {"line": line.number, "is": "checking"})
             self._spend(index, task)
             task = {**task, "workspaceId": entry.workspace or task.get("workspaceId")}
             place.checks.put(CheckJob(index, task, place.body(line), line.schema))
@@ -597,8 +593,7 @@ class Runner:
 
     def _ended(self, index: int, task: Mapping[str, Any], record: Record) -> Iterable[RowOrError]:
         """Record that a line is over, as `record` says."""
-        self._note_down(record)
-        self._lines.apply(index, record)
+        self._record(index, record)
         self._spend(index, task)
         self._place_of(index).ledger.ended(task)
         return self._over(index)
@@ -606,10 +601,12 @@ class Runner:
     def _on_used(
         self, index: int, entry: LineState, task: Mapping[str, Any]
     ) -> Iterable[RowOrError]:
-        if task.get("id") == entry.id and entry.state in ("created", "running"):
-            entry.resumes_at = text(task.get("resumesAt")) or None
-            if entry.is_limited:
+        if task.get("id") == entry.id and entry.state in ("running", "limited"):
+            resumes_at = text(task.get("resumesAt"))
+            if resumes_at:
                 self._place_of(index).limited.add(index)
+            state = "limited" if resumes_at else "running"
+            self._lines.move(index, state, resumes_at=resumes_at)
             self._spend(index, task)
         return ()
 
@@ -630,10 +627,9 @@ class Runner:
             "prompt": verdict.prompt(tries + 1, most),
             **verdict.fields(tries),
         }
-        self._note_down(record)
-        self._lines.apply(index, record)
+        self._record(index, record)
         if self._budget_fault is not None:  # a run with a larger budget sends it
-            return self._given_up(index, "unchecked", error_of(self._budget_fault), "mending")
+            return self._on_unmended(index, entry, self._budget_fault)
         self._mend(index, entry)
         return ()
 
@@ -649,43 +645,40 @@ class Runner:
     def _on_mended(self, index: int, entry: LineState, prompt: str) -> Iterable[RowOrError]:
         if entry.state != "mending":
             return ()
-        record: Record = {"line": self._batch.lines[index].number, "is": "mended", "prompt": prompt}
-        self._note_down(record)
-        self._lines.apply(index, record)
+        number = self._batch.lines[index].number
+        self._record(index, {"line": number, "is": "mended", "prompt": prompt})
         return self._watch(index, entry)
 
     def _on_uncheckable(
-        self, index: int, entry: LineState, error: RebyteError
+        self, index: int, _entry: LineState, error: RebyteError
     ) -> Iterable[RowOrError]:
         """The next run reads the end of the task again, and checks it then."""
-        return self._given_up(index, "unchecked", error_of(error), "checking")
+        return self._given_up(index, "unchecked", error_of(error))
 
-    def _on_unmended(
-        self, index: int, entry: LineState, error: RebyteError
-    ) -> Iterable[RowOrError]:
-        """The journal has the line as it was, so that the next run sends the prompt, or looks."""
-        return self._given_up(index, "unchecked", error_of(error), "mending")
+    # The journal has the line as it was, so that the next run sends the prompt, or looks.
+    _on_unmended = _on_uncheckable
 
     def _on_unreadable(
-        self, index: int, entry: LineState, error: RebyteError
+        self, index: int, _entry: LineState, error: RebyteError
     ) -> Iterable[RowOrError]:
-        return self._given_up(index, entry.status, error_of(error))
+        return self._given_up(index, "unreadable", error_of(error))
 
     def _on_unattended(
-        self, index: int, entry: LineState, error: RebyteError
+        self, index: int, _entry: LineState, error: RebyteError
     ) -> Iterable[RowOrError]:
         return self._given_up(index, "waiting", {**error_of(error), "hint": error.hint})
 
-    def _given_up(
-        self, index: int, status: str | None, error: dict[str, Any], state: str = "running"
-    ) -> Iterable[RowOrError]:
+    def _given_up(self, index: int, state: str, error: dict[str, Any]) -> Iterable[RowOrError]:
         """Wait no longer for a task, unless it has turned out to be that of another line."""
-        entry = self._lines[index]
-        if entry.state != state:
+        if state not in NEXT[self._lines[index].state]:
             return ()
-        self._lines.move(index, "created")
-        entry.status, entry.error = status, error
+        self._lines.move(index, state, error=error)
         return [self._row(index)]
+
+    def _record(self, index: int, record: Record) -> None:
+        """Move a line as a record says, which the journal gets."""
+        self._note_down(record)
+        self._lines.apply(index, record)
 
     def _note_down(self, record: Record) -> None:
         try:
@@ -752,7 +745,7 @@ class Runner:
         now = time.monotonic()
         states = Counter((entry.state, entry.status) for entry in self._lines.values())
         over = {status: count for (state, status), count in states.items() if state in OVER}
-        pending = self._lines.count("new", "queued")
+        pending = self._lines.count("new", "skipped", "queued")
         running = [
             (entry.since, index) for index, entry in self._lines.items() if entry.state in AT_WORK
         ]
@@ -768,7 +761,7 @@ class Runner:
             "paused": all(place.throttle.network_is_down for place in self.places),
             "places": [place.described() for place in self.places] if self._is_pool else [],
             "sought": self._lines.count("lost"),
-            "limited": sum(entry.is_limited for entry in self._lines.values()),
+            "limited": self._lines.count("limited"),
             "ended_here": sum(one.is_over and one.begun_here for one in self._lines.values()),
         }
 

@@ -8,13 +8,17 @@
      └────────────────┴── refused, ended (--retry-failed)
 `queued`: the workers have it; `lost`: its create got no answer, so its task is searched for;
 `unknown`: it still is, and the search has taken long enough; `created`: it has a task, and
-`running`: this run waits for its end. The journal records `sending` and `unsent` as well: a line
-that a crash left in `sending` is lost. One whose task was found by a search is unknown again if
-another create is answered with that task.
+`running`: this run waits for its end, or as `limited` for a usage limit of its model first. The
+journal records `sending` and `unsent` as well: a line that a crash left in `sending` is lost. One
+whose task was found by a search is unknown again if another create is answered with that task.
 
 `checking`: its task has completed, and whether that counts is found out (`--check`, `--schema`). If
 it does not, the line is `mending` until what is wrong was sent to the task, which runs again then:
 the line has the prompt to wait for.
+
+What this run gave up, and the next one takes up again: `skipped`, since the line that it follows
+did not complete; `waiting` for an answer that no one gives; `unreadable` and `unchecked`, since the
+task, or a check, cannot be had. `error` says why.
 
 Only the thread that made a `LineTable` moves a line. What other threads know comes to it as events.
 """
@@ -52,27 +56,43 @@ _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
 # What may become of a line that this run moves.
 NEXT = {
-    "new": {"queued"},
+    "new": {"queued", "skipped"},
+    "skipped": {"new", "skipped"},
     "queued": {"new", "sending", "created", "refused"},
     "sending": {"lost"},
-    "lost": {"new", "created", "unknown"},
+    "lost": {"lost", "new", "created", "unknown"},
     "unknown": {"lost", "new", "created", "unknown"},
     "created": {"running", "ended", "unknown", "checking"},
-    "running": {"created", "ended", "unknown", "checking"},
-    "checking": {"created", "ended", "unknown", "mending"},
-    "mending": {"created", "unknown"},
+    "running": {"running", "limited", "ended", "unknown", "checking", "waiting", "unreadable"},
+    "limited": {"running", "limited", "ended", "unknown", "checking", "waiting", "unreadable"},
+    "checking": {"created", "ended", "unknown", "mending", "unchecked"},
+    "mending": {"created", "unknown", "unchecked"},
+    "waiting": {"unknown"},
+    "unreadable": {"unknown"},
+    "unchecked": {"unknown"},
     "ended": {"new", "unknown"},
     "refused": {"new", "unknown"},
+}
+# What people are told of a line in each state; once it has ended, that is how its task did.
+_WORDS = {
+    "new": "pending",
+    "queued": "pending",
+    "sending": "unknown",
+    "lost": "unknown",
+    "created": "running",
+    "checking": "running",
+    "mending": "running",
+    "unreadable": "running",
 }
 
 
 class LineState:
     """The state of one line. Times are ISO 8601 as they came; `error` is None or a dict.
 
-    Of this run alone: `begun_here`: it was handed out to be created; `is_printed`: its row was
-    printed; `resent`: how often its create made no task; `since`: when the wait for its task began
-    (monotonic). `is_found`: its task was not answered, but found by a search. `used` is what each
-    task that the line has had used, by id, with the name of its model.
+    Of this run alone: `begun_here`: it was handed out to be created; `resent`: how often its create
+    made no task; `since`: when the wait for its task began (monotonic). `is_found`: its task was
+    not answered, but found by a search. `outcome` is how its task ended, and `used` what each task
+    that the line has had used, by id, with the name of its model.
 
     `tries` counts the runs that were found wanting, `findings` has the `check` and the `output` of
     the last that was looked at, `prompt` is the id of the prompt to wait for if it is not the
@@ -81,12 +101,11 @@ class LineState:
     """
 
     __slots__ = ("begun_here", "candidates", "error", "findings", "finished", "id", "is_found",
-                 "is_printed", "place", "prompt", "resent", "resumes_at", "sent", "since",
-                 "started", "state", "status", "told", "tries", "url", "used",
-                 "workspace")  # fmt: skip
+                 "outcome", "place", "prompt", "resent", "resumes_at", "sent", "since", "started",
+                 "state", "told", "tries", "url", "used", "workspace")  # fmt: skip
 
     def __init__(self) -> None:
-        self.begun_here = self.is_printed = False
+        self.begun_here = False
         self.resent = 0
         self.since = 0.0
         self.used: Mapping[str, tuple[TokenUsage, str]] = _NOTHING
@@ -99,7 +118,7 @@ class LineState:
         self.id: str | None = None
         self.workspace: str | None = None
         self.url: str | None = None
-        self.status: str | None = None
+        self.outcome: str | None = None
         self.error: dict[str, Any] | None = None
         self.sent: str | None = None
         self.started: str | None = None
@@ -123,7 +142,7 @@ class LineState:
             self.place = record.get("place") or self.place
             self.id, self.workspace = record.get("id"), record.get("workspaceId")
             self.url, self.started = record.get("url"), record.get("createdAt")
-            self.status, self.error = "running", None
+            self.error = None
             self.is_found = bool(record.get("found"))
         elif state == "checking":
             self.state = "checking"
@@ -135,30 +154,29 @@ class LineState:
         elif state == "ended":
             self.state = "ended"
             self.findings = _findings(record) or self.findings
-            self.status, self.finished = record.get("status"), record.get("completedAt")
+            self.outcome, self.finished = record.get("status"), record.get("completedAt")
             self.error = record.get("error")
             self.workspace = self.workspace or record.get("workspaceId")
             usage = TokenUsage.of(record.get("usage"))
             if usage is not None and self.id is not None:
                 self.used = {**self.used, self.id: (usage, str(record.get("model") or ""))}
         elif state == "refused":
-            self.state, self.status = "refused", "refused"
-            self.error = record.get("error")
+            self.state, self.error = "refused", record.get("error")
         elif state == "unknown":
-            self.state, self.status = "unknown", "unknown"
+            self.state = "unknown"
             self.id = self.error = None
             self.candidates = record.get("candidates") or ()
             self.sent = record.get("at") or self.sent
 
     @property
+    def status(self) -> str | None:
+        """What people are told of it, in one word."""
+        return self.outcome if self.state == "ended" else _WORDS.get(self.state, self.state)
+
+    @property
     def is_over(self) -> bool:
         """Whether a run has nothing left to do for this line."""
         return self.state in OVER
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether its task waits for a usage limit, as far as is known."""
-        return self.resumes_at is not None and self.state == "running"
 
     @property
     def is_lost(self) -> bool:
@@ -216,8 +234,8 @@ class LineTable(dict[int, LineState]):
         self.replay(index, record)
         assert self[index].state in NEXT[before], f"{before} -> {self[index].state}"
 
-    def move(self, index: int, state: str, place: str | None = None) -> None:
-        """Change the state of a line, and with it its place if one is given.
+    def move(self, index: int, state: str, **facts: Any) -> None:
+        """Change the state of a line, and with it these attributes of its `LineState`.
 
         One that becomes new forgets its task.
         """
@@ -227,7 +245,8 @@ class LineTable(dict[int, LineState]):
         if state == "new":
             entry.reset(state)
         entry.state = state
-        entry.place = place or entry.place
+        for name, value in facts.items():
+            setattr(entry, name, value)
         self._counted(before, entry)
 
     def _counted(self, before: tuple[str | None, str], entry: LineState) -> None:
@@ -347,8 +366,8 @@ def error_of(error: RebyteError) -> dict[str, Any]:
 def skipped_error(leader: InputLine, entry: LineState) -> dict[str, Any]:
     """Why a line is not created: its leader did not complete. Has the leader's exit status."""
     exit_status = 1 if entry.error is None else int(entry.error.get("exit") or 1)
-    why = {"new": "was skipped"}.get(entry.state) or f"ended as {entry.status}"
-    if entry.state == "ended" and entry.status == "completed":
+    why = "was skipped" if entry.state in ("new", "skipped") else f"ended as {entry.status}"
+    if entry.status == "completed":
         why = "has no known workspace: the answer to its create was lost"
     return {
         "code": "skipped",
