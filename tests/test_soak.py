@@ -24,7 +24,7 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.line_fields import LineChecker, LineFields
-from rebyte_cli.batch.place import BatchOptions, BatchPlace, OpenPlace
+from rebyte_cli.batch.place import BatchOptions, BatchPlace, OpenPlace, RunParts
 from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.results import LineProblem
 from rebyte_cli.batch.runner import Runner
@@ -122,7 +122,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         )  # fmt: skip
         lines_by_index = LineTable(range(TASKS), place.name)
         run = Runner(
-            [place], batch, make_plan(batch.lines, "t"), lines_by_index, journal, options, known={}
+            [place], RunParts(batch, make_plan(batch.lines, "t"), lines_by_index, journal, options)
         )
         rows = []
         at_first = 0.0

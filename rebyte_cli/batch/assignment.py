@@ -6,12 +6,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .input import Input
-from .plan import Plan, chains
+from .plan import chains
 
 if TYPE_CHECKING:
-    from .place import OpenPlace
-    from .state import LineTable
+    from .place import OpenPlace, RunParts
 
 
 class Assignment:
@@ -22,23 +20,18 @@ class Assignment:
     calls this.
     """
 
-    def __init__(
-        self, places: Sequence[OpenPlace], batch: Input, plan: Plan, lines: LineTable, *,
-        is_pool: bool,
-    ) -> None:  # fmt: skip
-        """`places` are asked in this order; with `is_pool`, lines may be at several."""
+    def __init__(self, places: Sequence[OpenPlace], parts: RunParts) -> None:
+        """`places` are asked in this order."""
         self._places = places
         self._by_name = {place.name: place for place in places}
-        self._batch = batch
-        self._plan = plan
-        self._lines = lines
-        self._is_pool = is_pool
-        self._follower = {before: index for index, before in plan.after.items()}
-        self._chain = chains(plan, batch.lines) if is_pool else {}
+        self._batch, self._plan, self._lines = parts.batch, parts.plan, parts.lines
+        self._is_pool = parts.is_pool
+        self._follower = {before: index for index, before in parts.plan.after.items()}
+        self._chain = chains(parts.plan, parts.batch.lines) if parts.is_pool else {}
         self._place_by_workspace = self._known_places()
         self._place_of_chain: dict[int, str] = {}
         for index, first in self._chain.items():
-            if (place := lines[index].place) is not None:
+            if (place := self._lines[index].place) is not None:
                 self._place_of_chain.setdefault(first, place)
         self.ready: deque[int] = deque()  # lines to create that no worker has yet
         self.is_closed = False  # no further line is handed out

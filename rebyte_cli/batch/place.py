@@ -6,8 +6,9 @@ running tasks concern one place; the others take the lines meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..once.look import PACE, Pace
@@ -16,17 +17,20 @@ from .input import Input, InputLine
 from .line_checks import CheckPool, LineChecks
 from .lost_lines import LostLineSearch, search_lost
 from .poller import Poller, probe_network, watch_tasks
-from .state import EventKind, LineTable
+from .state import BatchEvent, EventKind, LineTable
 from .workers import Baseline, Upload, WorkerPool
 
 if TYPE_CHECKING:
+    from queue import SimpleQueue
+
     from ..api.client import RebyteClient
     from ..errors import RebyteError
     from ..history.history import History
     from ..once.ledger import Ledger
-    from ..tasks.budget import Budget
+    from ..tasks.budget import Budget, Priced
     from ..tasks.question_watch import QuestionWatcher
     from .journal import Journal
+    from .plan import Plan
     from .throttle import Throttle
 
 AT_WORK = ("running", "limited", "checking", "mending")  # states of lines with a task
@@ -110,13 +114,23 @@ class InputAt(Input):
 
 
 class RunParts(NamedTuple):
-    """What all places of a run share. `mine` are the lines of this shard."""
+    """What all parts of a run share.
 
+    `lines` is where each line of the input `batch` stands by the journal, and `known` are the ids
+    of every task that the journal names, by place, replaced ones too. With `is_pool`, lines may be
+    at several places. `note` is called with lines for the user, and `priced` adds its cost to a
+    usage.
+    """
+
+    batch: Input
+    plan: Plan
     lines: LineTable
-    mine: Collection[int]
     journal: Journal
-    emit: Callable[[EventKind, int | None, Any, str], None]
-    is_pool: bool
+    options: BatchOptions
+    known: Mapping[str, Iterable[str]] = MappingProxyType({})
+    is_pool: bool = False
+    note: Callable[[str], None] = lambda _text: None
+    priced: Priced = lambda usage, _model: usage
 
 
 class OpenPlace:
@@ -149,12 +163,12 @@ class OpenPlace:
         self.limited: set[int] = set()
         self.fault: RebyteError | None = None
 
-    def begin(self, parts: RunParts) -> None:
+    def begin(self, parts: RunParts, events: SimpleQueue[BatchEvent]) -> None:
         """Make what works for this run; no thread starts before it has something to do."""
         self._lines, self._is_pool = parts.lines, parts.is_pool
 
         def emit(kind: EventKind, index: int | None, value: Any) -> None:
-            parts.emit(kind, index, value, self.name)
+            events.put(BatchEvent(kind, index, value, self.name))
 
         client, options, throttle = self.client, self.options, self.throttle
         self.clock = ServerClock(client)
@@ -184,7 +198,7 @@ class OpenPlace:
             client,
             self.batch,
             self.ledger,
-            mine=parts.mine,
+            mine=parts.plan.mine,
             clock=self.clock,
             created=self._answered,
             is_exact=options.is_exact,

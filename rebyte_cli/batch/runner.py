@@ -16,7 +16,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -32,24 +32,20 @@ from ..errors import APIError, BadUsage, Interrupted, KeyProblem, RebyteError
 from ..history.rows import NewTask
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
-from ..tasks.budget import Priced
 from ..tasks.wait import WaitTarget
 from .assignment import Assignment
-from .input import Input, InputLine
+from .input import InputLine
 from .journal_format import Record
 from .line_checks import CheckJob, MendJob
 from .lost_lines import LostLine
-from .place import AT_WORK, BatchOptions, OpenPlace, RunParts
-from .plan import Plan
+from .place import AT_WORK, OpenPlace, RunParts
 from .results import LineProblem, row_of
 from .spending import BatchSpending
 from .state import (
     NEXT,
     OVER,
     BatchEvent,
-    EventKind,
     LineState,
-    LineTable,
     checked_record,
     created_record,
     ended_record,
@@ -61,7 +57,6 @@ from .workers import Job
 
 if TYPE_CHECKING:
     from ..output.records import RowOrError
-    from .journal import Journal
 
 
 # Seconds that creates under way may still take after an interrupt.
@@ -75,69 +70,35 @@ JOIN = 2.0  # seconds that threads with a request under way get to end after the
 
 
 class Runner:
-    """One run over the lines of `plan.mine`. `lines` is their state, by the journal.
+    """One run over the lines of `plan.mine`.
 
     Lines are named by their index in the input. Only the main thread calls this.
     """
 
-    def __init__(
-        self,
-        places: Sequence[OpenPlace],
-        batch: Input,
-        plan: Plan,
-        lines: LineTable,
-        journal: Journal,
-        options: BatchOptions,
-        *,
-        known: Mapping[str, Iterable[str]],
-        is_pool: bool = False,
-        note: Callable[[str], None] = lambda _text: None,
-        priced: Priced = lambda usage, _model: usage,
-    ) -> None:
-        """`places` are those that have lines or may get some, in the order in which they do.
-
-        `known` are the ids of every task that the journal names, by place, replaced ones too.
-        `is_pool`: lines may be at several places. `note` is called with lines for the user, and
-        `priced` adds its cost to a usage.
-        """
+    def __init__(self, places: Sequence[OpenPlace], parts: RunParts) -> None:
+        """`places` are those that have lines or may get some, in the order in which they do."""
         self.places = places
         self._by_name = {place.name: place for place in places}
-        self._batch = batch
-        self._plan = plan
-        self._lines = lines
-        self._journal = journal
-        self._options = options
-        self._known = known
-        self._is_pool = is_pool
-        self._note = note
-        self._priced = priced
-        journal.before_write = self._write_ledgers
+        self._batch, self._plan, self._lines = parts.batch, parts.plan, parts.lines
+        self._journal, self._options, self._known = parts.journal, parts.options, parts.known
+        self._is_pool, self._note, self._priced = parts.is_pool, parts.note, parts.priced
+        self._journal.before_write = self._write_ledgers
 
         self._printed: set[int] = set()  # lines whose row was yielded
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
         for place in places:
-            place.begin(RunParts(lines, plan.mine, journal, self._emit, is_pool))
+            place.begin(parts, self._events)
             place.throttle.others_work = partial(self._others_work, place)
 
-        self._assignment = Assignment(places, batch, plan, lines, is_pool=is_pool)
+        self._assignment = Assignment(places, parts)
         self._place_of = self._assignment.place_of
-        self._spending = BatchSpending(
-            options.budget,
-            lines,
-            priced,
-            model_of=lambda index: self._assignment.field_of(index, "model"),
-            is_pool=is_pool,
-        )
+        self._spending = BatchSpending(parts, self._assignment)
         self._grace = NO_LIMIT  # set when the batch only waits for creates under way
         self._fault: RebyteError | None = None  # what ended the whole batch
         self._budget_fault: RebyteError | None = None  # why the budget lets nothing be created
         self._signal: int | None = None
         self._interrupted = False
         self._leave_at_once = False
-
-    def _emit(self, kind: EventKind, index: int | None, value: Any, place: str) -> None:
-        """Called by any thread: something happened to a line, or to a place."""
-        self._events.put(BatchEvent(kind, index, value, place))
 
     def _write_ledgers(self) -> None:
         for place in self.places:

@@ -161,6 +161,7 @@ class Batch:
         `rate`: creates per second, at each place. Raises InputHeld or JournalHeld while another run
         may create the same lines, and BadUsage if a place of this journal cannot be used.
         """
+        from .place import RunParts
         from .runner import Runner
 
         with self._input_locks():
@@ -174,18 +175,9 @@ class Batch:
                 places = self._opened(journal, options, rate)
                 self._resolve(places, journal, resolutions)
                 self._say_what_is_left()
-                yield Runner(
-                    places,
-                    self.lines,
-                    self.plan,
-                    self._table,
-                    journal,
-                    options,
-                    known=self._known,
-                    is_pool=self.is_pool,
-                    note=self.note,
-                    priced=self.priced,
-                )
+                parts = RunParts(self.lines, self.plan, self._table, journal, options, self._known,
+                                 self.is_pool, self.note, self.priced)  # fmt: skip
+                yield Runner(places, parts)
             finally:
                 with suppress(RebyteError):  # the run has reported it
                     journal.close()

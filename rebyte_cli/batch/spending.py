@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.status import is_terminal
 from ..api.token_usage import TokenUsage
 from ..errors import BudgetReached, RebyteError
-from ..tasks.budget import Budget, Priced, Spending
+from ..tasks.budget import Spending
 
 if TYPE_CHECKING:
-    from .state import LineTable
+    from .assignment import Assignment
+    from .place import RunParts
 
 
 class BatchSpending:
     """Counts what the tasks of all runs of a journal use against its budget, if it has one.
 
-    `model_of` names the model that a line, by its index, asks for. Each method returns the error
-    that ends the creates, once the budget lets nothing more be created, and raises BadUsage for
-    what has no price. Only the main thread calls this.
+    Each method returns the error that ends the creates, once the budget lets nothing more be
+    created, and raises BadUsage for what has no price. Only the main thread calls this.
     """
 
-    def __init__(
-        self,
-        budget: Budget | None,
-        lines: LineTable,
-        priced: Priced,
-        *,
-        model_of: Callable[[int], str],
-        is_pool: bool,
-    ) -> None:
-        """With `is_pool`, two services may give tasks the same id."""
-        self._spending = None if budget is None else Spending(budget, priced)
-        self._lines = lines
-        self._model_of = model_of
-        self._is_pool = is_pool
+    def __init__(self, parts: RunParts, assignment: Assignment) -> None:
+        budget = parts.options.budget
+        self._spending = None if budget is None else Spending(budget, parts.priced)
+        self._lines, self._is_pool = parts.lines, parts.is_pool
+        self._assignment = assignment
 
     def count_earlier(self) -> RebyteError | None:
         """Count what earlier runs used."""
@@ -66,8 +57,9 @@ class BatchSpending:
     def _note(
         self, spending: Spending, index: int, task_id: str, usage: TokenUsage, model: str
     ) -> None:
+        # Two services may give tasks the same id.
         task = f"{self._lines[index].place} {task_id}" if self._is_pool else task_id
-        spending.note(task, usage, model, self._model_of(index))
+        spending.note(task, usage, model, self._assignment.field_of(index, "model"))
 
 
 def _reached(spending: Spending, *, is_spent: bool = False) -> RebyteError | None:
