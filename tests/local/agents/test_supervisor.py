@@ -342,6 +342,17 @@ def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> No
     assert bench.artifact("changes.patch") == ""
 
 
+def test_an_agent_ends_whose_cancel_was_killed_before_it_told_anyone(bench: Bench) -> None:
+    """The end is recorded, and nothing more will be done about it."""
+    prompt = bench.start(["sh", "-c", f"echo begun; sleep {NAP}7; sleep {NAP}7; sleep {NAP}7"])
+    bench.until_started(prompt)
+    with bench.store.write() as db:
+        runs.end(db, prompt, bench.store.now(), "canceled", "")
+    assert bench.wait(prompt).outcome == "canceled"
+    assert gone(f"{NAP}7")
+    assert bench.log() == ""
+
+
 @pytest.mark.usefixtures("real_supervisors")
 def test_cancel_of_a_run_whose_supervisor_hangs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch

@@ -20,13 +20,14 @@ from threading import Event, Thread
 from typing import Any, NamedTuple, NoReturn
 
 from ....system import git
+from ....system.deadline import Deadline
 from ....system.git import GitFailed
 from ....system.repository_file import RepositoryFileError
 from ...artifact_store import PATCH_FILE
 from ...ballast import full_disk
 from ...gateway.model_prices import ModelPrices
 from ...http import stamp
-from ...store import Store, new_id
+from ...store import StateError, Store, new_id
 from .. import agent_files, config
 from ..adapters import programs
 from ..adapters.adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
@@ -56,6 +57,7 @@ from .sweep import sweep
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
 STDERR_READ = 20_000
+LOOK_SECONDS = 1.0  # between two looks whether the run was canceled
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
 LONGEST_TRANSCRIPT = 64 * 1024 * 1024  # bytes of events; the agent's output is kept beside it
@@ -207,7 +209,6 @@ class Supervisor:
         self._ending = False
         self._holding = False
         self._is_recording = False
-        signal.signal(signal.SIGTERM, self._on_term)
         with store.read() as db:
             row = db.execute(
                 "SELECT runs.*, prompts.text FROM runs JOIN prompts ON prompts.id = runs.prompt"
@@ -230,6 +231,8 @@ class Supervisor:
         self._budgets = RunBudgets(store, self._run, self._options)
         self._limit = RunLimit(store.folder, self._options, self._meter, probe)
         self._ended_by = ""  # `budget` or `limit`
+        self._has_ended = False  # as another process recorded it
+        self._next_look = Deadline(LOOK_SECONDS)
         self._is_limited = False
         self._parser: Parser | None = None
 
@@ -238,6 +241,7 @@ class Supervisor:
         if self._run.ended is not None:
             return
         try:
+            signal.signal(signal.SIGTERM, self._on_term)
             self._run_to_end()
         except RunStopped:  # the database cannot be written; the next look records the end
             return
@@ -502,7 +506,7 @@ class Supervisor:
             self._options,
             self._folder,
             held=self._held,
-            problem=partial(_full_disk, self._workspace, self._options),
+            problem=self._problem,
         )
         output = setup.tail(self._folder)
         failed = {"is_error": True} if end.status else {}
@@ -764,8 +768,23 @@ class Supervisor:
             or ("" if self.on_screen else self._limit.reason_to_stop(self._parser))
             or way.problem()
             or (group.overdue() if group is not None else "")
-            or _full_disk(self._workspace, self._options)
+            or self._problem()
         )
+
+    def _problem(self) -> str:
+        """Why the agent, or the setup, has to be stopped whatever it does, or an empty text."""
+        return _full_disk(self._workspace, self._options) or self._ended_elsewhere()
+
+    def _ended_elsewhere(self) -> str:
+        """That the end is recorded, or an empty text; asked once a second.
+
+        Whoever canceled the run may have been killed before this process was told.
+        """
+        if self._next_look.has_passed:
+            self._next_look = Deadline(LOOK_SECONDS)
+            with contextlib.suppress(StateError), self._store.read() as db:
+                self._has_ended = runs.has_ended(db, self._run.prompt)
+        return "its end is recorded" if self._has_ended else ""
 
     def _no_model(self) -> str:
         """Why no request to a model passes any more, or an empty text."""
