@@ -152,7 +152,7 @@ class Calls:
                 last = refused.response
                 again = retry.may_repeat(request.repeat, status=last.status, sent=True)
                 pause = self._pause(number, last.headers) if again and not is_last else None
-                if last.status == retry.MISDIRECTED and self._declined():
+                if last.status == retry.MISDIRECTED and not is_last and self._declined():
                     pause = 0.0
                 if pause is None or (not request.per_attempt and pause >= deadline.left()):
                     raise Refused(last, retried=may_have_worked) from None

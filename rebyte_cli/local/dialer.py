@@ -89,15 +89,14 @@ class Dialer:
         return socket.create_connection((own.hostname or "", own.port or 0), timeout)
 
     def decline(self) -> bool:
-        """Use the service of this process from now on; False if this is the case already.
+        """Use the service of this process from now on.
 
         For an answer 421: a served service starts no agent for a command, which announces it and
-        has the environment for it.
+        has the environment for it. Several requests may be answered so at the same moment.
         """
         with self._lock:
-            if self._service is not None:
-                return False
-            self._start()
+            if self._service is None:
+                self._start()
             return True
 
     def stop(self) -> None:

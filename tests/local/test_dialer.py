@@ -289,6 +289,35 @@ def test_requests_that_a_served_service_declines_run_in_the_process_of_the_comma
     assert [line.rpartition(" ")[0][-3:] for line in requests if "POST" in line] == ["421"]
 
 
+def test_requests_that_are_declined_at_the_same_moment_all_go_elsewhere(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a batch: none knows that another one has been declined already."""
+    monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "1")
+    count = 8
+    together, codes = threading.Barrier(count), list[str | None]()
+
+    def hold(line: str) -> None:
+        """The served service writes this before it answers: all wait for the last of them."""
+        if "POST" in line:
+            together.wait(60)
+
+    with Service(state, log=hold), calling(state) as (client, _):
+        client.list_tasks()
+
+        def create() -> None:
+            with pytest.raises(APIError) as raised:
+                client.create_task("Say hello", executor="gemini")
+            codes.append(raised.value.code)
+
+        threads = [threading.Thread(target=create) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert codes == ["executor_unavailable"] * count
+
+
 class Serving:
     """`rebyte local serve` in a separate process."""
 
