@@ -344,7 +344,7 @@ def test_each_module_name_means_one_thing() -> None:
 # Words of the glossary in CONTRIBUTING.md, and where a name in the code may have them.
 WORDS = {
     "answer": "api.client",  # in `api`; others have the answers of runs and of users
-    "report": "batch.report batch.html_report batch.results commands land",
+    "report": "batch.report batch.results commands land",
     "settle": "batch history once tasks.create",
 }
 

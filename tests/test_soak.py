@@ -21,11 +21,10 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.connection import AttemptState
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.batch.input import Input, read_input
+from rebyte_cli.batch.input import Input, make_plan, read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.line_fields import LineChecker, LineFields
 from rebyte_cli.batch.place import BatchOptions, BatchPlace, OpenPlace, RunParts
-from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.results import LineProblem
 from rebyte_cli.batch.runner import Runner
 from rebyte_cli.batch.state import LineTable

@@ -1,4 +1,7 @@
-"""The input of a batch: read once, checked as a whole, kept where it cannot change any more."""
+"""The input of a batch: read once, checked as a whole, kept where it cannot change any more.
+
+Lines that share a workspace run one after another, the rest at will: see `Plan`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 LONGEST_TITLE = 72  # characters
 IN_MEMORY = 8 << 20  # bytes of bodies before they go to a file
+MOST_HINTS = 20  # unknown keys for which a similar one is named
+LONGEST_CIRCLE = 20  # lines of a circle that are named
 LARGEST_TEMPLATE = 1 << 20  # bytes; a prompt has 100,000 characters at most
 _PLACEHOLDER = re.compile(r"\{\{([^{}\n]*[^{}\s][^{}\n]*)\}\}")
 
@@ -87,6 +92,24 @@ class InputSource(NamedTuple):
         target = os.path.realpath(self.file)
         begun = [bool(journals_of(path)) for path in (self.file, target)]
         return self.file if begun == [True, False] else target
+
+    def refuse_other_shards(self) -> None:
+        """BadUsage when the file was begun with another number of shards: lines would run twice.
+
+        Also for standard input without a journal, before any of it is read.
+        """
+        path = self.journal_path
+        if self.journal is not None:
+            return
+        file, of = self.beside, self.shard[1]
+        own = r"" if of == 1 else rf"\.\d+-of-{of}"
+        own_part = re.compile(re.escape(os.path.basename(file)) + own + r"\.journal")
+        for other in journals_of(file):
+            if not own_part.fullmatch(other):
+                raise BadUsage(
+                    f"{self.file} was started with another --shard: {path.with_name(other)} exists",
+                    hint="Its lines would get a second task. To start over, pass a new --journal.",
+                )
 
 
 def title_of(prompt: str) -> str:
@@ -187,11 +210,12 @@ def read_source(
     lines that do not name their own. All lines get `labels`.
     Raises BadUsage that names every bad line, and NotFound for a file that is missing.
     """
+    from ..system.files import read_text
     from ..tasks.upload import check
 
     template = None
     if source.template is not None:
-        template = Template(read_template(source.template), source.template)
+        template = Template(read_text(source.template, LARGEST_TEMPLATE), source.template)
     body = dict(defaults)
     workspace = body.pop("workspaceId", None)
     if source.workspace_per_line and workspace:
@@ -325,8 +349,99 @@ def _inserted(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def read_template(path: str) -> str:
-    """The text of a template file. Raises NotFound and BadUsage."""
-    from ..system.files import read_text
+# The order of the lines
 
-    return read_text(path, LARGEST_TEMPLATE)
+
+class Plan(NamedTuple):
+    """Which lines this shard runs, and which of them wait. Lines are named by their index.
+
+    `mine`: the lines of this shard, in order. `after`: for a line, the one that must have ended
+    before it is created, because both use one workspace. `leader`: for a line, the one whose
+    workspace it takes over, which must have completed.
+    """
+
+    mine: list[int]
+    after: dict[int, int]
+    leader: dict[int, int]
+
+
+def make_plan(lines: Sequence[InputLine], name: str, shard: tuple[int, int] = (1, 1)) -> Plan:
+    """The plan for `lines`; `shard` is (I, N), from 1.
+
+    Lines of one workspace form a group. It stays in one shard, and its lines run in the order of
+    the file, each after its leader. Groups are dealt out in turn, so that the same file gives the
+    same shards on every machine. Raises BadUsage for an `@key` that no line has, and for lines
+    that follow each other in a circle.
+    """
+    leader = _leaders(lines, name)
+    root = _roots(lines, leader, name)
+    groups: dict[str | int, list[int]] = {}
+    for index, top in enumerate(root):
+        groups.setdefault(lines[top].workspace or top, []).append(index)
+    number, of = shard
+    mine: list[int] = []
+    after: dict[int, int] = {}
+    for turn, group in enumerate(groups.values()):
+        if turn % of == number - 1:
+            mine += group
+            ordered = _in_order(group, leader)
+            after.update(zip(ordered[1:], ordered, strict=False))
+    chosen = set(mine)
+    ours = {index: first for index, first in leader.items() if index in chosen}
+    return Plan(sorted(mine), after, ours)
+
+
+def _leaders(lines: Sequence[InputLine], name: str) -> dict[int, int]:
+    """For each line that names `@key`, the line with that key."""
+    by_key = {line.key: index for index, line in enumerate(lines)}
+    near_keys = list(islice(by_key, MOST_COMPARED))
+    leader: dict[int, int] = {}
+    bad, hints = BadLines(name), 0
+    for index, line in enumerate(lines):
+        if line.workspace is None or not line.workspace.startswith("@"):
+            continue
+        key = line.workspace[1:]
+        if key in by_key:
+            leader[index] = by_key[key]
+        elif not bad.are_too_many:
+            near = did_you_mean(key, near_keys) if hints < MOST_HINTS else None
+            hints += 1
+            hint = f". {near}" if near else ""
+            bad.add(line.number, f"workspaceId: no line has the key {key!r}{hint}")
+    bad.refuse()
+    return leader
+
+
+def _roots(lines: Sequence[InputLine], leader: dict[int, int], name: str) -> list[int]:
+    """For each line the one at the head of its chain."""
+    root: dict[int, int] = {}
+    bad = BadLines(name)
+    for index in range(len(lines)):
+        path: dict[int, None] = {}
+        step = index
+        while step in leader and step not in root and step not in path:
+            path[step] = None
+            step = leader[step]
+        if step in path:
+            steps = list(path)
+            circle = steps[steps.index(step) :]
+            keys = " → ".join(lines[each].key for each in [*circle[:LONGEST_CIRCLE], step])
+            bad.add(lines[index].number, f"workspaceId: goes in a circle: {keys}")
+        top = root.get(step, step)
+        root.update(dict.fromkeys(path, top))
+        root[index] = top
+    bad.refuse()
+    return [root[index] for index in range(len(lines))]
+
+
+def _in_order(group: list[int], leader: dict[int, int]) -> list[int]:
+    """The lines of a group in the order of the file, each behind its leader."""
+    placed: dict[int, None] = {}
+    for index in group:
+        path = []
+        step: int | None = index
+        while step is not None and step not in placed:
+            path.append(step)
+            step = leader.get(step)
+        placed.update(dict.fromkeys(reversed(path)))
+    return list(placed)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from ..api.token_usage import TokenUsage, described
@@ -60,11 +58,12 @@ def row_of(
     line: InputLine,
     entry: LineState,
     priced: Priced = lambda usage, _model: usage,
-    more: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    is_pool: bool = False,
 ) -> Mapping[str, Any] | LineProblem:
     """What is printed for a line: its row, inside an error when it did not end well.
 
-    `more` is in the row besides.
+    With `is_pool`, it has the place of the line.
     """
     error = _unknown(line, entry) if entry.is_lost else entry.error
     row = {
@@ -79,7 +78,7 @@ def row_of(
         "finishedAt": entry.finished,
         "title": line.title,
         "reason": error and error.get("reason"),
-        **more,
+        **({"place": entry.place} if is_pool else {}),
         **entry.findings,
     }
     if entry.state == "limited":
@@ -111,24 +110,6 @@ def counts(ends: Tally) -> str:
     lines = "1 line" if found.total() == 1 else f"{found.total()} lines"
     words = ", ".join(f"{count} {status}" for status, count in found.most_common())
     return f"{lines}: {words}" if words else "no lines"
-
-
-def by_place(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """A line for each place: how its lines ended, and how many did per minute.
-
-    From the first start there to the last end, whichever runs they were of.
-    """
-    from .timeline import Timeline
-
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row.get("place"):
-            found.setdefault(str(row["place"]), []).append(row)
-    for place, mine in sorted(found.items()):
-        over = [row for row in mine if row.get("finishedAt")]
-        seconds = Timeline(over, datetime.now(UTC)).seconds
-        rate = f"; {60 * len(over) / seconds:.1f} per minute" if over and seconds > 0 else ""
-        yield f"{place}: {counts(tally(mine))}{rate}"
 
 
 def reason_of(row: Mapping[str, Any]) -> str:

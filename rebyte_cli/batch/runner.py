@@ -36,9 +36,8 @@ from ..tasks.wait import WaitTarget
 from .assignment import Assignment
 from .input import InputLine
 from .journal_format import Record
-from .line_checks import CheckJob, MendJob
 from .lost_lines import LostLine
-from .place import AT_WORK, OpenPlace, RunParts
+from .place import AT_WORK, CheckJob, MendJob, OpenPlace, RunParts
 from .results import LineProblem, row_of
 from .spending import BatchSpending
 from .state import (
@@ -66,6 +65,14 @@ GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
 LISTEN = 0.5
 # Of one line in one run: a service that never answers it must not keep the batch running.
 MOST_RESENDS = 3
+# What a line is after these events. The journal has it as it was, so that the next run reads its
+# task again: it checks what has ended, and sends a prompt that was not sent, or looks for it.
+GIVEN_UP = {
+    "unattended": "waiting",
+    "unreadable": "unreadable",
+    "uncheckable": "unchecked",
+    "unmended": "unchecked",
+}
 JOIN = 2.0  # seconds that threads with a request under way get to end after the batch
 
 
@@ -241,10 +248,8 @@ class Runner:
 
     def _row(self, index: int) -> Mapping[str, Any] | LineProblem:
         self._printed.add(index)
-        entry, place = self._lines[index], {}
-        if self._is_pool:
-            place = {"place": entry.place}
-        return row_of(self._batch.lines[index], entry, self._priced, place)
+        line, entry = self._batch.lines[index], self._lines[index]
+        return row_of(line, entry, self._priced, is_pool=self._is_pool)
 
     def _fill(self) -> bool:
         """Give the workers as many lines as may run; returns whether there were any."""
@@ -395,6 +400,8 @@ class Runner:
             self._interrupt(value)
         elif index is None:
             self._end_place(self._by_name[str(place)], value)
+        elif kind in GIVEN_UP:
+            yield from self._given_up(index, GIVEN_UP[kind], value)
         else:
             yield from getattr(self, f"_on_{kind}")(index, self._lines[index], value)
 
@@ -435,7 +442,7 @@ class Runner:
                 self._assignment.add(job.line)
             self._note(f"{place.named(error).message}; the other places go on")
 
-    # One for each `EventKind` of a line: each returns the rows that the event brings.
+    # One for each other `EventKind` of a line: each returns the rows that the event brings.
 
     def _on_created(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         body, task, is_taken = value
@@ -590,7 +597,7 @@ class Runner:
         }
         self._record(index, record)
         if self._budget_fault is not None:  # a run with a larger budget sends it
-            return self._on_unmended(index, entry, self._budget_fault)
+            return self._given_up(index, "unchecked", self._budget_fault)
         self._mend(index, entry)
         return ()
 
@@ -610,30 +617,12 @@ class Runner:
         self._record(index, {"line": number, "is": "mended", "prompt": prompt})
         return self._watch(index, entry)
 
-    def _on_uncheckable(
-        self, index: int, _entry: LineState, error: RebyteError
-    ) -> Iterable[RowOrError]:
-        """The next run reads the end of the task again, and checks it then."""
-        return self._given_up(index, "unchecked", error_of(error))
-
-    # The journal has the line as it was, so that the next run sends the prompt, or looks.
-    _on_unmended = _on_uncheckable
-
-    def _on_unreadable(
-        self, index: int, _entry: LineState, error: RebyteError
-    ) -> Iterable[RowOrError]:
-        return self._given_up(index, "unreadable", error_of(error))
-
-    def _on_unattended(
-        self, index: int, _entry: LineState, error: RebyteError
-    ) -> Iterable[RowOrError]:
-        return self._given_up(index, "waiting", {**error_of(error), "hint": error.hint})
-
-    def _given_up(self, index: int, state: str, error: dict[str, Any]) -> Iterable[RowOrError]:
+    def _given_up(self, index: int, state: str, error: RebyteError) -> Iterable[RowOrError]:
         """Wait no longer for a task, unless it has turned out to be that of another line."""
         if state not in NEXT[self._lines[index].state]:
             return ()
-        self._lines.move(index, state, error=error)
+        hint = {"hint": error.hint} if state == "waiting" else {}
+        self._lines.move(index, state, error=error_of(error) | hint)
         return [self._row(index)]
 
     def _record(self, index: int, record: Record) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -10,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, RebyteError
+from ..system.files import LocksUnusable, check_locks, locked, persistently, take_lock
+from ..system.permissions import private_folder
 from ..tasks.budget import Priced
 from .input import InputLine
-from .input_lock import refuse_other_shards
 from .journal_format import home_of
 from .results import LineProblem, row_of
 from .state import LineTable, check_record, created_record, place_record
@@ -20,15 +24,15 @@ from .state import LineTable, check_record, created_record, place_record
 if TYPE_CHECKING:
     from ..api.token_usage import TokenUsage
     from ..history.rows import Intent
-    from .input import Input, InputSource
+    from .input import Input, InputSource, Plan
     from .journal import Journal
     from .journal_format import Record
     from .place import BatchOptions, BatchPlace, OpenPlace
-    from .plan import Plan
     from .runner import Runner
 
 RETRY_AFTER_CAP = 300.0  # seconds
 MOST_NUMBERS = 5  # of lines in a message
+_LOCK = re.compile(r"[0-9a-f]{40}\.(\d+)-of-(\d+)")
 
 
 class Resolution(NamedTuple):
@@ -115,8 +119,7 @@ class Batch:
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """The row of every line as it is now."""
         for index, entry in self._table.items():
-            place = {"place": entry.place} if self.is_pool else {}
-            row = row_of(self.lines.lines[index], entry, self.priced, place)
+            row = row_of(self.lines.lines[index], entry, self.priced, is_pool=self.is_pool)
             yield row.row if isinstance(row, LineProblem) else row
 
     def used(self) -> Iterator[TokenUsage]:
@@ -274,8 +277,6 @@ class Batch:
     @contextmanager
     def _input_locks(self) -> Iterator[None]:
         """Keep other runs from the lines of this file, whatever journal they have."""
-        from ..system.files import LocksUnusable
-        from .input_lock import InputHeld, input_lock
         from .journal import JournalHeld, holder
 
         file, shard = self.source.file, self.source.shard
@@ -314,7 +315,7 @@ class Batch:
         )
         try:
             # Checked again: another machine has its own locks, so a run may have started there.
-            refuse_other_shards(self.source)
+            self.source.refuse_other_shards()
         except BaseException:
             journal.close()
             if is_new:
@@ -476,6 +477,68 @@ class Batch:
         return 0 if before is None else sum(number > before for number in self._by_number)
 
 
+class InputHeld(RebyteError):
+    """Another run is creating lines of this file. `is_same_shard`: the very same lines."""
+
+    code = "input_held"
+
+    def __init__(self, file: str, number: int, of: int, *, is_same_shard: bool) -> None:
+        shard = "" if of == 1 else f" (shard {number}/{of})"
+        super().__init__(
+            f"another run is creating tasks from {file}{shard}",
+            hint="Wait for it to end. Two runs at once would create lines twice.",
+        )
+        self.is_same_shard = is_same_shard
+
+
+@contextmanager
+def input_lock(folder: Path, file: str, shard: tuple[int, int], origin: str) -> Iterator[None]:
+    """Hold the lock of one shard of an input file while the block runs.
+
+    A journal keeps two runs apart only if both use it. Runs of other shards, with another
+    --journal, through a link, or after the journal was deleted would create the same lines at the
+    same time; so every run holds a lock that is named after the file itself. Shards of one division
+    of the file run side by side, anything else is refused.
+
+    `folder` is where the locks are kept; `origin` is the service, since the same file may run on
+    two. Raises InputHeld, and RebyteError if the folder cannot be used. Only a regular file has a
+    lock: what a pipe holds comes once.
+    """
+    if not os.path.isfile(file):
+        yield
+        return
+    found = os.stat(file)
+    # Links have the device and the number of the file that they lead to.
+    words = f"{origin}\0{found.st_dev}\0{found.st_ino}"
+    name = hashlib.sha256(words.encode()).hexdigest()[:40]
+    private_folder(folder)
+    check_locks(folder)
+
+    def take() -> Callable[[], None] | None:
+        with locked(folder / "lock"):
+            _refuse_others(folder, name, file, shard)
+            return take_lock(folder / f"{name}.{shard[0]}-of-{shard[1]}", remove=True)
+
+    release = persistently(take)
+    if release is None:
+        raise InputHeld(file, *shard, is_same_shard=True)
+    try:
+        yield
+    finally:
+        release()
+
+
+def _refuse_others(folder: Path, name: str, file: str, shard: tuple[int, int]) -> None:
+    for other in os.listdir(folder):
+        match = _LOCK.fullmatch(other)
+        if match is None or not other.startswith(name) or int(match[2]) == shard[1]:
+            continue
+        release = take_lock(folder / other, remove=True)
+        if release is None:
+            raise InputHeld(file, int(match[1]), int(match[2]), is_same_shard=False)
+        release()  # of a run that was killed
+
+
 def _owner(journal: Journal) -> str:
     """What the history knows a batch by, in each of its runs."""
     return f"batch {journal.name}"
@@ -491,7 +554,6 @@ def _weight(intent: Intent) -> tuple[bool, int]:
 
 
 def _digest(value: Any) -> str:
-    import hashlib
     import json
 
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

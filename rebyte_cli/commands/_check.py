@@ -17,8 +17,7 @@ from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..batch.line_checks import CheckJob
-    from ..batch.place import BatchOptions
+    from ..batch.place import BatchOptions, CheckJob
     from ..system.repository_file import RepositoryFile
     from ..tasks.answer_schema import AnswerSchema
     from ..tasks.check import CheckCommand, CheckOutcome
@@ -359,7 +358,7 @@ def required_check(options: CheckOptions, *, no_jail: bool) -> CheckCommand | No
 
 
 class BatchChecks:
-    """How the tasks of a batch are examined: a `batch.line_checks.LineChecks`."""
+    """How the tasks of a batch are examined: a `batch.place.LineChecks`."""
 
     def __init__(
         self,

@@ -51,9 +51,8 @@ from ._stdin import stdin
 from ._wait import question_watcher
 
 if TYPE_CHECKING:
-    from ..batch.input import Input, InputSource
+    from ..batch.input import Input, InputSource, Plan
     from ..batch.place import BatchOptions, BatchPlace, OpenPlace
-    from ..batch.plan import Plan
     from ..batch.session import Batch
     from ..output.records import RowOrError
     from ..tasks.budget import Budget
@@ -316,10 +315,8 @@ def command(
       rebyte batch tasks.jsonl --status
       rebyte batch tasks.jsonl --shard "$((SLURM_ARRAY_TASK_ID + 1))/8"
     """
-    from ..batch.input import InputSource, read_source
-    from ..batch.input_lock import refuse_other_shards
+    from ..batch.input import InputSource, make_plan, read_source
     from ..batch.place import BatchOptions
-    from ..batch.plan import make_plan
     from ..batch.results import check_outputs
     from ..batch.session import parse_resolutions
 
@@ -331,7 +328,7 @@ def command(
         counted = {"--max-running": options.max_running, "--budget": options.budget, "--on": on}
         _refuse(counted, NOT_WATCHED)
     if not dry_run:
-        refuse_other_shards(source)
+        source.refuse_other_shards()
     checks, agent = CheckOptions.of(choices), take(AgentOptions, choices)
     wanted = TaskOptions(**choices)
     apps = apps_of(app, on) if on else {app.settings.profile: app}
@@ -607,7 +604,7 @@ class BatchView(NamedTuple):
 
         The report has the answers that can be read at `places`.
         """
-        from ..batch.results import by_place, counts, shared_reasons, tally
+        from ..batch.results import counts, shared_reasons, tally
         from ..system.durations import duration
         from ..tasks.usage import summary
 
@@ -617,6 +614,8 @@ class BatchView(NamedTuple):
         if used := summary(self.batch.used()):
             self.summary(used)
         if self.batch.is_pool:
+            from ..batch.report import by_place
+
             for line in by_place(self.batch.rows()):
                 self.summary(line)
         for line in shared_reasons(ends):
@@ -625,8 +624,7 @@ class BatchView(NamedTuple):
             self._write_report(self.report, places)
 
     def _write_report(self, path: str, places: Sequence[OpenPlace]) -> None:
-        from ..batch.report import write
-        from ..batch.timeline import LineTexts, excerpt, read_answers
+        from ..batch.report import LineTexts, excerpt, read_answers, write
         from ..output.progress import spinner
         from ..tasks.usage import summary
 

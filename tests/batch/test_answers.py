@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rebyte_cli.batch.timeline import read_answers
+from rebyte_cli.batch.report import read_answers
 from rebyte_cli.errors import NetworkError
 from tests.conftest import Done
 from tests.farm import Farm

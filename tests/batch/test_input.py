@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch import file_formats
-from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, Template, read_input
+from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, Template, make_plan, read_input
 from rebyte_cli.batch.line_fields import LineChecker, LineFields
-from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.session import parse_resolutions
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks.upload import check

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.batch.input_lock import InputHeld, input_lock
+from rebyte_cli.batch.session import InputHeld, input_lock
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.fork_server import commands
@@ -61,7 +61,7 @@ def test_a_run_that_was_killed_is_in_no_ones_way(
 ) -> None:
     script = (
         "import os, sys, time\nfrom pathlib import Path\n"
-        "from rebyte_cli.batch.input_lock import input_lock\n"
+        "from rebyte_cli.batch.session import input_lock\n"
         "with input_lock(Path(sys.argv[1]), sys.argv[2], (1, 2), 'o'):\n"
         f"{leaves}    os._exit(0)\n"
     )

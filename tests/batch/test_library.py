@@ -12,10 +12,9 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.batch.input import InputSource, read_source
+from rebyte_cli.batch.input import InputSource, make_plan, read_source
 from rebyte_cli.batch.journal import JournalHeld
 from rebyte_cli.batch.place import BatchOptions, BatchPlace
-from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.session import Batch
 from rebyte_cli.history.history import History
 from tests.farm import Farm

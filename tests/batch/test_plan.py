@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rebyte_cli.batch.input import InputLine
-from rebyte_cli.batch.plan import Plan, make_plan
+from rebyte_cli.batch.input import InputLine, Plan, make_plan
 from rebyte_cli.errors import BadUsage
 
 

@@ -13,9 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rebyte_cli.batch.report import write
+from rebyte_cli.batch.report import LineTexts, Timeline, excerpt, write
 from rebyte_cli.batch.results import check_report
-from rebyte_cli.batch.timeline import LineTexts, Timeline, excerpt
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.output.table import width_of
 

@@ -12,8 +12,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from rebyte_cli.batch.report import write
-from rebyte_cli.batch.timeline import LineTexts
+from rebyte_cli.batch.report import LineTexts, write
 
 from .test_pages import ANSWER, SCREENS, check_page, emulate, texts
 

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rebyte_cli.batch.input import FileFormat, Input, Template, read_input
+from rebyte_cli.batch.input import FileFormat, Input, Template, make_plan, read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.journal_format import Record
 from rebyte_cli.batch.line_fields import KNOWN, LineChecker, LineFields
-from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.state import check_record
 from rebyte_cli.errors import BadUsage, RebyteError
 
