@@ -47,7 +47,7 @@ ROOT = PACKAGE.parent
 BRANCHES = {
     "api/whole_file.py": 2,
     "batch/journal.py": 3,
-    "batch/workers.py": 5,
+    "batch/workers.py": 3,
     "cli.py": 1,
     "commands/_prompts.py": 1,
     "completion/install.py": 3,
@@ -348,9 +348,7 @@ def test_a_shell_session_is_known_by_the_parent_on_windows(windows: Msvcrt) -> N
 
 def test_limits_of_a_process_are_those_of_unix(windows: Msvcrt) -> None:
     cli._check_open_files()
-    assert workers._file_limit(10**6) == workers._memory_limit() == float("inf")
-    assert workers._thread_memory() == workers.ARENA
-    assert workers._unlimited(5) == 5
+    assert workers._limits("RLIMIT_AS") == (workers._file_limit(10**6), float("inf"))
 
 
 def test_the_clock_of_windows(windows: Msvcrt) -> None:

@@ -49,11 +49,10 @@ class BatchOptions(NamedTuple):
 
     `jobs` is how many creates may be under way at a time, and `max_running` how many lines may have
     a task that runs, counting creates under way and those whose outcome is not known (None: any).
-    `pace` is how lost creates are searched for. `budget` is what
-    the tasks of all runs of this journal may use together (None: any amount); with `limits_runs`,
-    the service is told, which ends tasks that run when they have used it up. `is_exact`: the
-    service is known to show prompts as they were sent, as that on this machine does. `title` is
-    what its pages call the batch.
+    `pace` is how lost creates are searched for. `budget` is what the tasks of all runs of this
+    journal may use together (None: any amount); with `limits_runs`, the service is told, which ends
+    tasks that run when they have used it up. `is_exact`: the service is known to show prompts as
+    they were sent, as that on this machine does. `title` is what its pages call the batch.
     """
 
     jobs: int = 8
@@ -135,35 +134,27 @@ class RunParts(NamedTuple):
     priced: Priced = lambda usage, _model: usage
 
 
+@dataclass(eq=False)
 class OpenPlace:
     """A place during a run: its client, its pace, its threads. Only the main thread calls it.
 
+    `batch` are the lines as they are sent here, and `upload` takes a path to `{"id", "filename"}`.
     `fault` is the error that ended it for this run, and `limited` are the lines whose tasks wait
     for a usage limit.
     """
 
-    def __init__(
-        self,
-        place: BatchPlace,
-        client: RebyteClient,
-        batch: Input,
-        throttle: Throttle,
-        options: BatchOptions,
-        ledger: Ledger,
-        *,
-        upload: Upload,
-    ) -> None:
-        """`batch` are the lines as they are sent here; `upload`: a path to `{"id", "filename"}`."""
-        self.name = place.name
-        self.place = place
-        self.client = client
-        self.batch = batch
-        self.throttle = throttle
-        self.options = options
-        self.ledger = ledger
-        self.upload = upload
-        self.limited: set[int] = set()
-        self.fault: RebyteError | None = None
+    place: BatchPlace
+    client: RebyteClient
+    batch: Input
+    throttle: Throttle
+    options: BatchOptions
+    ledger: Ledger
+    upload: Upload
+    limited: set[int] = field(default_factory=set)
+    fault: RebyteError | None = None
+
+    def __post_init__(self) -> None:
+        self.name = self.place.name
 
     def begin(self, parts: RunParts, events: SimpleQueue[BatchEvent]) -> None:
         """Make what works for this run; no thread starts before it has something to do."""

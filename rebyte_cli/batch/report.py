@@ -144,13 +144,12 @@ class Timeline:
             peak = max(peak, now)
         return max(peak, min(1, len(self._spans)))
 
-    def period(self) -> str:
-        """The first start, the last end and the time between, for people."""
+    def period(self, shown: Callable[[datetime], str]) -> str:
+        """The first start, the last end and the time between, for people. `shown` gets UTC."""
         if not self._spans:
             return "No task was created."
-        form = "%Y-%m-%d %H:%M:%S UTC"
-        first, last = (moment.astimezone(UTC) for moment in (self.first, self.last))
-        return f"{first.strftime(form)} to {last.strftime(form)} ({duration(self.seconds)})"
+        first, last = (shown(one.astimezone(UTC)) for one in (self.first, self.last))
+        return f"{first} to {last} ({duration(self.seconds)})"
 
     def ticks(self) -> list[tuple[float, str]]:
         """Marks for an axis of a few steps: fractions of the whole time, with labels."""
@@ -241,7 +240,7 @@ def _markdown(
         f"# {escaped(title)}",
         escaped(summary),
         escaped(used),
-        escaped(timeline.period()),
+        escaped(timeline.period(lambda one: one.strftime("%Y-%m-%d %H:%M:%S UTC"))),
         _text_chart(rows, timeline),
     ]
     yield from (f"{part}\n\n" for part in parts if part)
@@ -325,7 +324,7 @@ def _page(
     """The page, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
     yield f"""{head(f"{one_line(title)}: {one_line(summary)}", _head())}<body><main>
 <h1>{_h(title)}</h1>
-<p class="about">{_period(timeline)}</p>
+<p class="about">{timeline.period(lambda one: moment(one.isoformat()))}</p>
 {f'<p class="about">{_h(used)}</p>' if used else ""}{_outcomes(rows, timeline)}
 """
     yield from _failures(rows, timeline)
@@ -347,15 +346,6 @@ def _head() -> str:
     )
     style = asset("web_page.css") + (files(__package__) / "report.css").read_text(encoding="utf-8")
     return f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{style}</style>'
-
-
-def _period(timeline: Timeline) -> str:
-    """The first start, the last end and the time between."""
-    if not timeline.by_start():
-        return "No task was created."
-    ends = (timeline.first, timeline.last)
-    first, last = (moment(one.astimezone(UTC).isoformat()) for one in ends)
-    return f"{first} to {last} ({duration(timeline.seconds)})"
 
 
 def _outcomes(rows: Sequence[Row], timeline: Timeline) -> str:

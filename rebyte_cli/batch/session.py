@@ -178,8 +178,17 @@ class Batch:
                 places = self._opened(journal, options, rate)
                 self._resolve(places, journal, resolutions)
                 self._say_what_is_left()
-                parts = RunParts(self.lines, self.plan, self._table, journal, options, self._known,
-                                 self.is_pool, self.note, self.priced)  # fmt: skip
+                parts = RunParts(
+                    self.lines,
+                    self.plan,
+                    self._table,
+                    journal,
+                    options,
+                    self._known,
+                    self.is_pool,
+                    self.note,
+                    self.priced,
+                )
                 yield Runner(places, parts)
             finally:
                 with suppress(RebyteError):  # the run has reported it

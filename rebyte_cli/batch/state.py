@@ -75,14 +75,9 @@ NEXT = {
 }
 # What people are told of a line in each state; once it has ended, that is how its task did.
 _WORDS = {
-    "new": "pending",
-    "queued": "pending",
-    "sending": "unknown",
-    "lost": "unknown",
-    "created": "running",
-    "checking": "running",
-    "mending": "running",
-    "unreadable": "running",
+    **dict.fromkeys(("new", "queued"), "pending"),
+    **dict.fromkeys(("sending", "lost"), "unknown"),
+    **dict.fromkeys(("created", "checking", "mending", "unreadable"), "running"),
 }
 
 

@@ -44,6 +44,7 @@ SPARE_FILES = 48  # open files beside those connections: the journal, the histor
 FILES_OF_LOCAL = 4
 SPARE_MEMORY = 320 << 20  # bytes of address space beside the threads that create
 ARENA = 64 << 20  # bytes that glibc reserves for the memory of a thread
+STACK = 8 << 20  # ... and for its stack, unless there is a limit
 
 
 class Job(NamedTuple):
@@ -331,10 +332,12 @@ def affordable_jobs(jobs: int, *, has_files: bool, is_local: bool) -> tuple[int,
     files = FILES_OF_LOCAL if is_local else 1  # open files per connection
     spare = SPARE_CONNECTIONS * files + SPARE_FILES
     each = files + has_files  # an upload reads a file
-    memory = _thread_memory() * (2 if is_local else 1)  # the service has a thread as well
+    stack, _ = _limits("RLIMIT_STACK")
+    memory = ARENA + (STACK if stack == math.inf else stack)  # that a thread takes at most
+    memory *= 2 if is_local else 1  # the service has a thread as well
     lacking = {
         "open files (ulimit -n)": (_file_limit(each * jobs + spare) - spare) // each,
-        "memory (ulimit -v)": (_memory_limit() - SPARE_MEMORY) // memory,
+        "memory (ulimit -v)": (_limits("RLIMIT_AS")[0] - SPARE_MEMORY) // memory,
     }
     lack = min(lacking, key=lambda what: lacking[what])
     return jobs if lacking[lack] >= jobs else max(1, int(lacking[lack])), lack
@@ -342,12 +345,10 @@ def affordable_jobs(jobs: int, *, has_files: bool, is_local: bool) -> tuple[int,
 
 def _file_limit(wanted: int) -> float:
     """How many files this process may have open, after raising the soft limit if needed."""
-    if sys.platform == "win32":
-        return math.inf
-    import resource
+    soft, hard = _limits("RLIMIT_NOFILE")
+    if soft < wanted and sys.platform != "win32":
+        import resource
 
-    soft, hard = map(_unlimited, resource.getrlimit(resource.RLIMIT_NOFILE))
-    if soft < wanted:
         raised = min(wanted, hard)
         with suppress(OSError, ValueError):
             before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -356,31 +357,14 @@ def _file_limit(wanted: int) -> float:
     return soft
 
 
-def _memory_limit() -> float:
-    """How many bytes of address space this process may have."""
+def _limits(name: str) -> tuple[float, float]:
+    """The soft and the hard limit of a resource; infinite where the system knows none."""
     if sys.platform == "win32":
-        return math.inf
+        return math.inf, math.inf
     import resource
 
-    if not hasattr(resource, "RLIMIT_AS"):  # OpenBSD
-        return math.inf
-    return _unlimited(resource.getrlimit(resource.RLIMIT_AS)[0])
-
-
-def _thread_memory() -> float:
-    """Bytes of address space that a thread takes at most."""
-    if sys.platform == "win32":
-        return ARENA
-    import resource
-
-    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
-    return ARENA + (8 << 20 if stack == resource.RLIM_INFINITY else stack)
-
-
-def _unlimited(limit: int) -> float:
-    """A limit of the system as a number that compares."""
-    if sys.platform == "win32":
-        return limit
-    import resource
-
-    return math.inf if limit == resource.RLIM_INFINITY else limit
+    if not hasattr(resource, name):  # of memory, on OpenBSD
+        return math.inf, math.inf
+    soft, hard = resource.getrlimit(getattr(resource, name))
+    unlimited = resource.RLIM_INFINITY
+    return math.inf if soft == unlimited else soft, math.inf if hard == unlimited else hard

@@ -203,6 +203,8 @@ class Ledger:
         with self._lock:
             entries = [self._move(number, "reserved") for number in [*self._in["wanted"]]]
             added = [one.reservation for one in entries if one.reservation is not None]
+            for entry in entries:
+                entry.reservation = None
             new = [one for one in upcoming if self._entry(one).state == "new"]
             for number in new:
                 self._move(number, "reserved")
