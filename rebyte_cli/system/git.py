@@ -18,12 +18,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from ..errors import RebyteError
 from .process_group import ProcessGroup
 from .signals import handled
 
+T = TypeVar("T", str, bytes)
 SECONDS = 120.0
+MOST_WORDS = 500  # paths in one command line
 SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 # Maps little of a large repository at a time, for a process whose memory is bounded.
 SMALL = ("-c", "core.packedGitWindowSize=32m", "-c", "core.packedGitLimit=256m")
@@ -284,6 +287,17 @@ def has(folder: str | os.PathLike[str], name: str) -> bool:
     return _succeeds(["rev-parse", "--quiet", "--verify", name], folder)
 
 
+def commit_of(
+    folder: str | os.PathLike[str], revision: str, extra: Mapping[str, str] | None = None
+) -> str:
+    """The id of the commit that a reference or revision names; empty if there is none."""
+    try:
+        words = ["rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}"]
+        return run(words, folder, extra).decode().strip()
+    except GitFailed:
+        return ""
+
+
 def is_ancestor(
     folder: str | os.PathLike[str], old: str, new: str, extra: Mapping[str, str] | None = None
 ) -> bool:
@@ -308,6 +322,12 @@ def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
     for number, (name, value) in enumerate(settings, count):
         variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     return variables
+
+
+def portions(paths: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The paths in parts that fit into one command line each."""
+    for first in range(0, len(paths), MOST_WORDS):
+        yield paths[first : first + MOST_WORDS]
 
 
 # What is not committed in someone's working tree

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import NotFound
 from ..system import git
-from .patch import MOST_WORDS, SUBMODULE, own_repository
+from .patch import SUBMODULE, own_repository
 from .patch_headers import PatchedFile, sections
 
 MOST_COMMITS = 200  # that are compared with a patch
@@ -32,15 +32,12 @@ def base_commit(
     """
     told = task.get("baseCommit")
     if isinstance(told, str) and told:
-        words = ["cat-file", "-e", f"{told}^{{commit}}"]
-        try:
-            git.run(words, root, own_repository())
-        except git.GitFailed:
-            raise NotFound(
-                f"the repository here does not have commit {told}, from which the task started",
-                hint="Fetch it, or run the command in the repository that the task worked on",
-            ) from None
-        return told
+        if git.commit_of(root, told, own_repository()):
+            return told
+        raise NotFound(
+            f"the repository here does not have commit {told}, from which the task started",
+            hint="Fetch it, or run the command in the repository that the task worked on",
+        )
     files = list(sections(patch))
     if noted and git.has(root, f"{noted}^{{commit}}") and _fits(root, noted, files):
         return noted
@@ -74,9 +71,9 @@ def _fits(root: Path, commit: str, files: list[PatchedFile]) -> bool:
     """Whether a commit has each file as the patch expects it, and none that the patch adds."""
     names = sorted({name for each in files for name in (each.old, each.new) if name})
     found: dict[bytes, bytes] = {}
-    for first in range(0, len(names), MOST_WORDS):
-        some = map(os.fsdecode, names[first : first + MOST_WORDS])
-        words = ["--literal-pathspecs", "ls-tree", "--full-tree", "-z", commit, "--", *some]
+    for some in git.portions(names):
+        words = ["--literal-pathspecs", "ls-tree", "--full-tree", "-z", commit, "--"]
+        words += map(os.fsdecode, some)
         for entry in git.run(words, root, own_repository()).split(b"\0")[:-1]:
             state, _, name = entry.partition(b"\t")
             found[name] = state.split(b" ")[2]

@@ -89,7 +89,6 @@ def _name_of(folder: str, commit: str, branch: Any) -> str:
     """A name of the commit that a bundle can have: that of its branch, or HEAD."""
     names = [f"refs/heads/{branch}", f"refs/tags/{branch}"] if branch else ["HEAD"]
     for name in names:
-        words = ["rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"]
-        if git.has(folder, name) and git.run(words, folder).decode().strip() == commit:
+        if git.commit_of(folder, name) == commit:
             return name
     raise BadUsage(f"the branch moved away from {commit[:12]} meanwhile", hint="Try again")

@@ -14,7 +14,6 @@ from ..system import git
 from .protection import Protection, protection
 
 FETCH_SECONDS = 1800.0
-MOST_WORDS = 500  # paths in one command line
 LINK, SUBMODULE = "120000", "160000"
 # All that one commit reaches, no branch needed; deltas are not worth the time (see lenders.py).
 UPLOAD_PACK = "git -c pack.window=0 -c uploadpack.allowAnySHA1InWant=true upload-pack"
@@ -106,7 +105,7 @@ def _links(folder: Path, entries: Mapping[str, _Entry]) -> dict[str, str]:
     """The targets of the links among these entries, which are those of the index."""
     aside = folder.parent / "links"
     paths = [path for path, entry in entries.items() if entry.mode == LINK]
-    for some in _portions(paths):
+    for some in git.portions(paths):
         words = ["-c", "core.symlinks=true", "checkout-index", "--quiet", f"--prefix={aside}/"]
         git.run([*words, "--", *some], folder)
     return {path: os.readlink(aside / path) for path in paths}
@@ -123,10 +122,10 @@ def _put_back(folder: Path, before: Mapping[str, _Entry], protection: Protection
     ]
     # A folder on the way to a protected file may be a file or a link now.
     in_the_way = {above for path in changed for above in _above(path) if above in after}
-    for some in _portions([*added, *sorted(in_the_way)]):
+    for some in git.portions([*added, *sorted(in_the_way)]):
         git.run(["update-index", "--force-remove", "--", *some], folder)
     entries = [f"{before[path].mode},{before[path].blob},{path}" for path in changed]
-    for some in _portions(entries):
+    for some in git.portions(entries):
         words = [word for entry in some for word in ("--cacheinfo", entry)]
         git.run(["update-index", "--add", "--replace", *words], folder)
     return sorted({*added, *changed, *in_the_way})
@@ -136,11 +135,6 @@ def _above(path: str) -> Iterator[str]:
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path
-
-
-def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(paths), MOST_WORDS):
-        yield paths[first : first + MOST_WORDS]
 
 
 def _write_as_before(folder: Path, commit: str, paths: Sequence[str]) -> None:
@@ -153,7 +147,7 @@ def _write_as_before(folder: Path, commit: str, paths: Sequence[str]) -> None:
     index = {"GIT_INDEX_FILE": str(aside.parent / "index"), "GIT_WORK_TREE": str(aside)}
     git_dir = ["--git-dir", str(folder / ".git")]
     git.run([*git_dir, "read-tree", commit], aside, index)
-    for some in _portions(paths):
+    for some in git.portions(paths):
         words = [*git_dir, *_AS_THEY_ARE, "checkout-index", "--quiet", "--", *some]
         git.run(words, aside, index)
     for path in paths:

@@ -27,9 +27,8 @@ APPLY = (
 
 
 class Checkout(NamedTuple):
-    """The state of a working tree: its branch (None if HEAD is detached) and what differs."""
+    """The state of a working tree: what its branch follows, and how many files differ."""
 
-    branch: str | None
     upstream: str | None
     uncommitted: int
 
@@ -54,19 +53,17 @@ def look(folder: str) -> Checkout:
     """Read the state of the working tree that `folder` is in. BadUsage outside a repository."""
     words = ["status", "--porcelain=v2", "--branch", "-z", "--ignore-submodules=dirty"]
     output = git.run(words, folder, git.filters_off(folder)).decode("utf-8", "replace")
-    head = upstream = None
+    upstream = None
     uncommitted = skip = 0
     for entry in output.split("\0"):
         if skip:
             skip = 0  # the old name of a renamed file
-        elif entry.startswith("# branch.head "):
-            head = entry.removeprefix("# branch.head ")
         elif entry.startswith("# branch.upstream "):
             upstream = entry.removeprefix("# branch.upstream ")
         elif entry and not entry.startswith("#"):
             uncommitted += 1
             skip = entry.startswith("2 ")
-    return Checkout(None if head == "(detached)" else head, upstream, uncommitted)
+    return Checkout(upstream, uncommitted)
 
 
 def check(

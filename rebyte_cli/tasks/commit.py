@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import BadUsage, NotFound
 from ..system import git
-from .patch import PATCH_FILE, PatchConflict, listed, own_repository, shown
+from .patch import PATCH_FILE, conflict, own_repository, unmerged
 
 LONGEST_SUBJECT = 72
 PUSH_SECONDS = 600.0
@@ -77,14 +77,7 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
             words = ["apply", "--cached", "--3way", "--whitespace=nowarn", str(file)]
             git.run(words, root, variables, memory=git.PATCH_MEMORY)
         except git.GitFailed as error:
-            names = git.run(["diff", "--name-only", "--diff-filter=U", "-z"], root, variables)
-            conflicts = [listed(shown(name)) for name in names.split(b"\0") if name]
-            many = "file has" if len(conflicts) == 1 else "files have"
-            raise PatchConflict(
-                f"{len(conflicts)} {many} conflicts: {', '.join(conflicts)}"
-                if conflicts
-                else f"the patch does not apply: {error.message}"
-            ) from None
+            raise conflict(unmerged(root, variables), error.message) from None
         return git.run(["write-tree"], root, variables).decode().strip()
 
 
@@ -143,7 +136,7 @@ def check_branch(root: Path, name: str, *, force: bool) -> str:
             f"the branch {name} is checked out",
             hint="Name another branch; `apply --commit` commits on the current one",
         )
-    old = _commit_of(root, ref)
+    old = git.commit_of(root, ref, own_repository())
     if old and not force:
         raise BadUsage(f"the branch {name} exists", hint="Use --force to replace it")
     return old
@@ -173,17 +166,9 @@ def _no_commit(like: str) -> str:
     return "0" * len(like)
 
 
-def _commit_of(root: Path, name: str) -> str:
-    words = ["rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"]
-    try:
-        return git.run(words, root, own_repository()).decode().strip()
-    except git.GitFailed:
-        return ""
-
-
 def revision(root: Path, name: str) -> str:
     """The commit that a revision of the user's names. Raises NotFound."""
-    found = "" if name.startswith("-") else _commit_of(root, name)
+    found = "" if name.startswith("-") else git.commit_of(root, name, own_repository())
     if not found:
         raise NotFound(f"the repository here has no commit {name!r}")
     return found
@@ -192,5 +177,5 @@ def revision(root: Path, name: str) -> str:
 def check_nothing_under_way(root: Path) -> None:
     """Raise BadUsage in the middle of a merge or the like, which the next commit would end."""
     for name, what in _UNDER_WAY.items():
-        if _commit_of(root, name):
+        if git.commit_of(root, name, own_repository()):
             raise BadUsage(f"{what} is under way here", hint="End or abort it first")

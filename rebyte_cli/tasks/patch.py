@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 PATCH_FILE = "changes.patch"
 NOTHING = "Nothing was applied"
-MOST_WORDS = 500  # paths in one command line
 LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
 
@@ -48,6 +47,14 @@ class PatchConflict(RebyteError):
     """A patch that did not apply as a whole."""
 
     code = "conflict"
+
+
+def conflict(files: Sequence[str], reason: str) -> PatchConflict:
+    """The error for a patch that left conflicts in these files, or did not apply at all."""
+    if not files:
+        return PatchConflict(f"the patch does not apply: {reason}")
+    many = "file has" if len(files) == 1 else "files have"
+    return PatchConflict(f"{len(files)} {many} conflicts: {', '.join(files)}")
 
 
 class PatchSource(NamedTuple):
@@ -248,11 +255,7 @@ def top_level() -> Path:
 
 def head(root: Path) -> str:
     """The commit that is checked out, or an empty text before the first one."""
-    words = ["rev-parse", "--quiet", "--verify", "HEAD"]
-    try:
-        return git.run(words, root, own_repository()).decode().strip()
-    except git.GitFailed:
-        return ""
+    return git.commit_of(root, "HEAD", own_repository())
 
 
 def can_be_here(applied_to: str, root: Path) -> bool:
@@ -315,8 +318,7 @@ def _blobs(root: Path, names: Iterable[bytes], hashes: str) -> dict[bytes, str]:
             result[name] = hashlib.new(hashes, content, usedforsecurity=False).hexdigest()
         elif os.path.isfile(path):
             files.append(name)
-    for first in range(0, len(files), MOST_WORDS):
-        some = files[first : first + MOST_WORDS]
+    for some in git.portions(files):
         output = git.run(["hash-object", "--", *map(os.fsdecode, some)], root, own_repository())
         result |= dict(zip(some, output.decode().split(), strict=True))
     return result
@@ -357,7 +359,7 @@ def telling(done: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
 def _done(root: Path, before: dict[bytes, tuple[int, bytes]]) -> str:
     if not _changed(root, before):
         return NOTHING
-    conflicts = ", ".join(_unmerged(root))
+    conflicts = ", ".join(unmerged(root))
     return "The changes were applied" + (f", with conflicts in {conflicts}" if conflicts else "")
 
 
@@ -367,13 +369,9 @@ def _apply(patch: bytes, root: Path) -> None:
     try:
         _git_apply(["--3way", *words], patch, root, to_end=True)
     except git.GitFailed as error:
-        conflicts = _unmerged(root)
-        if conflicts:
-            many = "file has" if len(conflicts) == 1 else "files have"
-            raise PatchConflict(
-                f"{len(conflicts)} {many} conflicts: {', '.join(conflicts)}",
-                hint=f"Edit them, then `git add` them{undo}",
-            ) from None
+        if conflicts := unmerged(root):
+            hint = f"Edit them, then `git add` them{undo}"
+            raise conflict(conflicts, "").copy_with(hint=hint) from None
         reason = error.message
         # With --force, files that have uncommitted changes are patched without the index.
         # Otherwise only the reason is wanted: a failed merge often gives none.
@@ -385,7 +383,7 @@ def _apply(patch: bytes, root: Path) -> None:
         else:
             if is_dirty:
                 return
-        raise PatchConflict(f"the patch does not apply: {reason}") from None
+        raise conflict([], reason) from None
 
 
 def own_repository() -> dict[str, str]:
@@ -397,8 +395,10 @@ def own_repository() -> dict[str, str]:
     return {**named, "GIT_NO_LAZY_FETCH": "0", "GIT_LFS_SKIP_SMUDGE": "0"}
 
 
-def _unmerged(root: Path) -> list[str]:
-    output = git.run(["diff", "--name-only", "--diff-filter=U", "-z"], root, own_repository())
+def unmerged(root: Path, variables: Mapping[str, str] | None = None) -> list[str]:
+    """The files with conflicts, for a list; `variables` name another index than the user's."""
+    words = ["diff", "--name-only", "--diff-filter=U", "-z"]
+    output = git.run(words, root, variables or own_repository())
     return [listed(shown(name)) for name in output.split(b"\0") if name]
 
 

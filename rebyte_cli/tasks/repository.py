@@ -146,11 +146,7 @@ def base_commit(given: str | None, fields: Mapping[str, Any]) -> str | None:
         folder, names = ".", [f"refs/remotes/{_remote()}/{branch}"]
     else:
         return None
-    for name in names:
-        with contextlib.suppress(git.GitFailed):
-            words = ["rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"]
-            return git.run(words, folder).decode().strip()
-    return None
+    return next(filter(None, (git.commit_of(folder, name) for name in names)), None)
 
 
 def folder_of(given: str) -> str | None:
