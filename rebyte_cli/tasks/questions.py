@@ -100,10 +100,12 @@ def choices(question: Question, options: Sequence[int], texts: Sequence[str]) ->
     return [ItemAnswer((option,)) for option in chosen]
 
 
-def read(client: RebyteClient, task_id: str, *, timeout: float | None = None) -> ContentView:
-    """The content with its events; an empty document where the service has none."""
+def read(
+    client: RebyteClient, task_id: str, *, events: bool = True, timeout: float | None = None
+) -> ContentView:
+    """The content, usually with its events; an empty document where the service has none."""
     try:
-        return ContentView(client.task_content(task_id, events=True, timeout=timeout))
+        return ContentView(client.task_content(task_id, events=events, timeout=timeout))
     except APIError as error:
         if is_unsupported(error):
             return ContentView({})

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..api.failures import is_unsupported
-from ..api.views import ContentView, EventView, TaskView, text
-from ..errors import (
-    APIError,
-    NetworkError,
-    Next,
-    RebyteError,
-    TaskCanceled,
-    WaitTimeout,
-)
+from ..api.views import EventView, TaskView, text
+from ..errors import NetworkError, Next, RebyteError, TaskCanceled, WaitTimeout
 from ..system.deadline import NO_LIMIT, Deadline
 from .failure import FailureReasons, failure_of
+from .questions import read
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -56,22 +49,12 @@ def _answer(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
         raise TaskCanceled(document)
     found = (
         task.final_result
-        or _from_content(client, task_id, deadline)
+        or read(client, task_id, events=False, timeout=deadline.for_call()).response()
         or _from_events(client, task_id, task.completed_at, deadline)
     )
     if found:
         return found
     raise RebyteError(f"task {task_id} completed without an answer", code="no_answer")
-
-
-def _from_content(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
-    try:
-        content = client.task_content(task_id, timeout=deadline.for_call())
-    except APIError as error:
-        if is_unsupported(error):
-            return ""
-        raise
-    return ContentView(content).response()
 
 
 def _from_events(client: RebyteClient, task_id: str, completed_at: Any, deadline: Deadline) -> str:
