@@ -92,19 +92,7 @@ def _flat(
 @click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
 @time_span_options
 def command(
-    app: App,
-    limit: int | None,
-    offset: int,
-    all_: bool,
-    statuses: tuple[str, ...],
-    no_status: bool,
-    full_ids: bool,
-    watch: bool,
-    on: tuple[PlaceName, ...] | None,
-    labels: Mapping[str, str],
-    search: str | None,
-    since: str | None,
-    until: str | None,
+    app: App, full_ids: bool, watch: bool, on: tuple[PlaceName, ...] | None, **options: Any
 ) -> RecordList | Records | None:
     """List the tasks created through the API, newest first.
 
@@ -139,14 +127,14 @@ def command(
     """
     from ..api.urls import PAGE
 
+    asked = ListedTasks(**options)
+    limit, offset, all_, statuses, no_status = asked[:5]
     if all_ and limit is not None:
         raise BadUsage("--all and --limit cannot be used together")
     if no_status and (statuses or "status" in (app.fields or ())):
         raise BadUsage("--no-status cannot be used with --status or --fields status")
     if watch and (all_ or offset or no_status or on):
         raise BadUsage("--watch cannot be used with --all, --offset, --no-status or --on")
-
-    asked = ListedTasks(limit, offset, all_, statuses, no_status, labels, search, since, until)
     if watch:
         return _watched(app, limit or PAGE, partial(asked.tests, app), statuses, full_ids=full_ids)
     apps = apps_of(app, on) if on else {}

@@ -73,11 +73,7 @@ class UsedTokens:
 
     def of(self, ids: Iterable[str]) -> dict[str, TokenUsage]:
         """What is known of these tasks, by id."""
-        found = {}
-        for task_id, rows in self._rows(set(ids)).items():
-            whole = rows.pop(WHOLE, None)
-            found[task_id] = total(rows.values()) if whole is None else whole
-        return found
+        return {task_id: _whole(parts) for task_id, parts in self._rows(set(ids)).items()}
 
     def every(self) -> list[dict[str, Any]]:
         """Every task of which something is known, oldest first.
@@ -92,29 +88,21 @@ class UsedTokens:
             self._origin,
         )
         labels = self._labels.every()
-        parts: dict[str, dict[str, TokenUsage]] = {}
-        tasks: dict[str, dict[str, Any]] = {}
-        for row in rows:
-            usage = _usage_of(row)
-            if usage is None:
-                continue
-            task_id = str(row["task_id"])
-            parts.setdefault(task_id, {})[str(row["prompt_id"])] = usage
-            tasks.setdefault(
-                task_id,
-                {
-                    "id": task_id,
-                    "createdAt": text_of(row["created_at"]),
-                    "executor": text_of(row["executor"]),
-                    "model": text_of(row["model"]),
-                    "githubUrl": text_of(row["github_url"]) or text_of(row["local_repository"]),
-                    "labels": labels.get(task_id, {}),
-                },
-            )
-        for task_id, task in tasks.items():
-            whole = parts[task_id].pop(WHOLE, None)
-            task["usage"] = total(parts[task_id].values()) if whole is None else whole
-        return list(tasks.values())
+        usages = _usages_of(rows)
+        first = {str(row["task_id"]): row for row in reversed(rows) if _usage_of(row) is not None}
+        return [
+            {
+                "id": task_id,
+                "createdAt": text_of(first[task_id]["created_at"]),
+                "executor": text_of(first[task_id]["executor"]),
+                "model": text_of(first[task_id]["model"]),
+                "githubUrl": text_of(first[task_id]["github_url"])
+                or text_of(first[task_id]["local_repository"]),
+                "labels": labels.get(task_id, {}),
+                "usage": _whole(parts),
+            }
+            for task_id, parts in usages.items()
+        ]
 
     def _rows(self, ids: Iterable[str]) -> dict[str, dict[str, TokenUsage]]:
         """What is known, by task and prompt."""
@@ -123,12 +111,21 @@ class UsedTokens:
             self._origin,
             among(ids),
         )
-        found: dict[str, dict[str, TokenUsage]] = {}
-        for row in rows:
-            usage = _usage_of(row)
-            if usage is not None:
-                found.setdefault(str(row["task_id"]), {})[str(row["prompt_id"])] = usage
-        return found
+        return _usages_of(rows)
+
+
+def _usages_of(rows: Iterable[sqlite3.Row]) -> dict[str, dict[str, TokenUsage]]:
+    found: dict[str, dict[str, TokenUsage]] = {}
+    for row in rows:
+        usage = _usage_of(row)
+        if usage is not None:
+            found.setdefault(str(row["task_id"]), {})[str(row["prompt_id"])] = usage
+    return found
+
+
+def _whole(parts: Mapping[str, TokenUsage]) -> TokenUsage:
+    """What a task used: as its document told it, or else the sum of its prompts."""
+    return parts[WHOLE] if WHOLE in parts else total(parts.values())
 
 
 def _usage_of(row: sqlite3.Row) -> TokenUsage | None:

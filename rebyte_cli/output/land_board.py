@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..system.durations import duration
 from .console import Console, one_line, spells_unicode
-from .progress import DELAY, Region, shown
+from .progress import DELAY, Region, bar_beside, shown
 from .table import truncate
 
 if TYPE_CHECKING:
@@ -59,16 +59,13 @@ class LandBoard:
     def make(self, _rich: RichConsole) -> Draw:
         """What draws it."""
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
         from rich.text import Text
 
         def draw(columns: int, height: int) -> RenderableType:
             rows = self._rows()
             ended = sum(row.status in ENDED for row in rows)
             summary = truncate(self.summary(rows), max(columns - 12, 1), self._ellipsis)
-            head = Table.grid(padding=(0, 1, 0, 0))
-            head.add_row(ProgressBar(max(len(rows), 1), ended, width=10), Text(summary))
+            head = bar_beside(ended, len(rows), 10, summary)
             lines = []
             for row in self.visible(rows, height - ROOM_ABOVE):
                 text = f"  {row.status:{STATUS_CELLS}} {one_line(row.title)}"

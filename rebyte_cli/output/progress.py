@@ -390,7 +390,18 @@ def _draw_bar(
     return draw
 
 
-# Board of a batch
+# Boards
+
+
+def bar_beside(done: int, total: int, width: int, words: str) -> RenderableType:
+    """A bar of so many cells, and words behind it."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    line = Table.grid(padding=(0, 1, 0, 0))
+    line.add_row(ProgressBar(max(total, 1), done, width=width), Text(words))
+    return line
 
 
 class BatchProgress(NamedTuple):
@@ -510,8 +521,6 @@ class BatchBoard:
     def make(self, _rich: RichConsole) -> Draw:
         """What draws it: the bar beside the summary, the running tasks below."""
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
         from rich.text import Text
 
         def draw(columns: int, rows: int) -> RenderableType:
@@ -520,8 +529,7 @@ class BatchBoard:
             room = max(columns - self.SHORTEST_BAR - 1, 1)
             summary = truncate(self.summary(now, room), room, self._ellipsis)
             cells = min(max(columns - len(summary) - 1, self.SHORTEST_BAR), self.LONGEST_BAR)
-            head = Table.grid(padding=(0, 1, 0, 0))
-            head.add_row(ProgressBar(max(now.total, 1), now.ended, width=cells), Text(summary))
+            head = bar_beside(now.ended, now.total, cells, summary)
             return Group(head, *map(Text, self.tasks(now, left, columns)))
 
         return draw
