@@ -23,12 +23,9 @@ def folder(root: Path, relative: str) -> Path:
         return root / relative
 
 
-def write(root: Path | int, relative: str, content: bytes, *, evict: bool = True) -> None:
-    """Write a file with mode 0600, all or nothing; a folder in its place is removed first.
-
-    Without `evict` that raises OSError: an agent at work can grow a folder faster than it shrinks.
-    """
-    _write(root, relative, io.BytesIO(content), 0o600, evict=evict)
+def write(root: Path | int, relative: str, content: bytes) -> None:
+    """Write a file with mode 0600, all or nothing; a folder in its place is removed first."""
+    _write(root, relative, io.BytesIO(content), 0o600)
 
 
 def copy(source: Path, root: Path, relative: str) -> None:
@@ -37,26 +34,17 @@ def copy(source: Path, root: Path, relative: str) -> None:
         _write(root, relative, content, 0o444)
 
 
-def _write(
-    root: Path | int, relative: str, content: BinaryIO, mode: int, *, evict: bool = True
-) -> None:
+def _write(root: Path | int, relative: str, content: BinaryIO, mode: int) -> None:
     path = PurePosixPath(relative)
     partial = f".{path.name}.new"
     with _opened(root, path.parent, make=True) as here:
-        if evict:
-            _remove(partial, here)
-        else:
-            with suppress(FileNotFoundError):
-                os.unlink(partial, dir_fd=here)
+        _remove(partial, here)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with open(os.open(partial, flags, mode, dir_fd=here), "wb") as file:
             shutil.copyfileobj(content, file, 1 << 20)
         try:
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
         except IsADirectoryError:
-            if not evict:
-                os.unlink(partial, dir_fd=here)
-                raise
             _remove_tree(path.name, here)
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
 

@@ -56,12 +56,9 @@ def test_an_agent_at_work_cannot_turn_a_mode_change_to_another_file(tmp_path: Pa
     assert victim.stat().st_mode & 0o777 == 0o444
 
 
-def test_a_write_beside_an_agent_at_work_removes_no_folder(tmp_path: Path) -> None:
+def test_a_file_takes_the_place_of_a_folder(tmp_path: Path) -> None:
     for name in ("login", ".login.new"):
         (tmp_path / name / "below").mkdir(parents=True)
-        with pytest.raises((IsADirectoryError, PermissionError)):
-            agent_files.write(tmp_path, "login", b"{}", evict=False)
-        assert sorted(path.name for path in tmp_path.iterdir()) == [name]
         agent_files.write(tmp_path, "login", b"{}")
         assert (tmp_path / "login").read_bytes() == b"{}"
         assert [path.name for path in tmp_path.iterdir()] == ["login"]
