@@ -346,28 +346,11 @@ def _create(connection: sqlite3.Connection) -> None:
     with sqlite.writing(connection):
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
-        # Since format 3. The owner of an older webhook is unknown.
+        # What 0.1.0 wrote (format 1) has no table of runs. The owner of its webhooks is unknown.
         if "own" not in _columns(connection, "webhooks"):
             connection.execute("ALTER TABLE webhooks ADD COLUMN own INTEGER NOT NULL DEFAULT 0")
-        # Since format 4. What older runs used is in their result events.
-        if "used" not in _columns(connection, "runs"):
-            connection.execute("ALTER TABLE runs ADD COLUMN used TEXT")
-            connection.execute(
-                "UPDATE runs SET used = (SELECT json_set(json_extract(payload, '$.usage'),"
-                " '$.cost_usd', json_extract(payload, '$.cost_usd')) FROM run_events"
-                " WHERE run_events.prompt = runs.prompt AND kind = 'result')"
-            )
-        # Since format 5.
-        if "parked" not in _columns(connection, "runs"):
-            connection.execute("ALTER TABLE runs ADD COLUMN parked INTEGER")
-            connection.execute("ALTER TABLE runs ADD COLUMN worked INTEGER NOT NULL DEFAULT 0")
-        # Since format 6.
         if "batch" not in _columns(connection, "tasks"):
             connection.execute("ALTER TABLE tasks ADD COLUMN batch TEXT")
-        # Since format 7: whether `used` is all that the run used.
-        if "counted" not in _columns(connection, "runs"):
-            connection.execute("ALTER TABLE runs ADD COLUMN counted INTEGER NOT NULL DEFAULT 0")
-            connection.execute("UPDATE runs SET counted = 1 WHERE ended IS NOT NULL")
         connection.execute("CREATE INDEX IF NOT EXISTS of_batch ON tasks (batch, seq)")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
