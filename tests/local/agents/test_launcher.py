@@ -186,8 +186,7 @@ def test_the_job_of_a_killed_supervisor_is_ended_by_the_next_look(
 def _unlooked(bench: Bench, prompt: str) -> runs.RunRecord:
     """The run as it is recorded: nothing is recorded by that."""
     with bench.store.read() as db:
-        sql = f"SELECT {runs.COLUMNS} FROM runs WHERE prompt = ?"
-        return runs.RunRecord(*db.execute(sql, (prompt,)).fetchone())
+        return runs.load(db, [prompt])[prompt]
 
 
 def test_a_cancel_after_the_supervisor_was_killed_ends_the_job(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,14 +123,11 @@ def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, An
     runs.recover(store)
     with store.read() as db:
         unended = runs.unended(db, "workspace", workspace)
-        row = db.execute(
-            f"SELECT {runs.COLUMNS}, options FROM runs"  # noqa: S608 - names of our own fields
-            " WHERE workspace = ? AND started IS NOT NULL ORDER BY seq DESC LIMIT 1",
-            (workspace,),
-        ).fetchone()
-    if unended or row is None or runs.at_work(store.folder, workspace):
+        begun = runs.find(db, "workspace = ? AND started IS NOT NULL", workspace)
+    if unended or not begun or runs.at_work(store.folder, workspace):
         raise busy(workspace)
-    return runs.RunRecord(*row[:-1]), json.loads(row[-1])
+    with store.read() as db:
+        return begun[-1], runs.options_of(db, begun[-1])
 
 
 @contextmanager

@@ -67,7 +67,11 @@ class RecordedEvent(NamedTuple):
     payload: dict[str, Any]
 
 
-COLUMNS = ", ".join(RunRecord._fields)
+def find(db: sqlite3.Connection, which: str, *values: object) -> list[RunRecord]:
+    """The runs for which the SQL condition `which`, of our own words, is true, oldest first."""
+    columns = ", ".join(RunRecord._fields)
+    sql = f"SELECT {columns} FROM runs WHERE {which} ORDER BY seq"  # noqa: S608 - ours
+    return [RunRecord(*row) for row in db.execute(sql, values).fetchall()]
 
 
 def add(
@@ -87,22 +91,15 @@ def add(
 
 def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
     """The runs of these prompts by prompt id, as they are recorded (see `recover`)."""
-    rows = db.execute(
-        f"SELECT {COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
-        " WHERE prompt IN (SELECT value FROM json_each(?)) ORDER BY seq",
-        (json.dumps(prompts),),
-    )
-    return {row[0]: RunRecord(*row) for row in rows}
+    found = find(db, "prompt IN (SELECT value FROM json_each(?))", json.dumps(prompts))
+    return {run.prompt: run for run in found}
 
 
 def unended(db: sqlite3.Connection, column: str = "", value: str = "") -> list[RunRecord]:
     """The runs that wait or work, oldest first: all, or those whose `column` is `value`."""
-    which = f" AND {column} = ?" if column else ""
-    rows = db.execute(
-        f"SELECT {COLUMNS} FROM runs WHERE ended IS NULL{which} ORDER BY seq",  # noqa: S608 - ours
-        (value,) if column else (),
-    )
-    return [RunRecord(*row) for row in rows.fetchall()]
+    if column:
+        return find(db, f"ended IS NULL AND {column} = ?", value)
+    return find(db, "ended IS NULL")
 
 
 def recover(store: Store, task: str | None = None) -> None:
@@ -299,12 +296,8 @@ def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str)
 
 def newest(db: sqlite3.Connection, workspace: str) -> RunRecord | None:
     """The last run of a workspace."""
-    rows = db.execute(
-        f"SELECT {COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
-        " WHERE workspace = ? ORDER BY seq DESC LIMIT 1",
-        (workspace,),
-    )
-    return next((RunRecord(*row) for row in rows.fetchall()), None)
+    found = find(db, "seq = (SELECT max(seq) FROM runs WHERE workspace = ?)", workspace)
+    return found[0] if found else None
 
 
 def has_ended(db: sqlite3.Connection, prompt: str) -> bool:
@@ -341,8 +334,6 @@ def last_answer(db: sqlite3.Connection, task: str) -> str:
 
 def used_before(db: sqlite3.Connection, prompt: str, session: str) -> dict[str, float]:
     """What the runs of an agent's session before that of `prompt` used, as their ends say."""
-    from ..adapters.adapter import parse
-
     rows = db.execute(
         "SELECT payload FROM runs JOIN run_events USING (prompt) WHERE session = ? AND task ="
         " (SELECT task FROM runs WHERE prompt = ?) AND runs.prompt != ? AND kind = 'result'",
@@ -350,7 +341,7 @@ def used_before(db: sqlite3.Connection, prompt: str, session: str) -> dict[str, 
     )
     total: dict[str, float] = {}
     for row in rows:
-        payload = parse(row[0])  # an earlier version recorded numbers of any size
+        payload = json.loads(row[0])
         used = {**payload.get("usage", {}), "cost_usd": payload.get("cost_usd", 0)}
         for name, number in used.items():
             if isinstance(number, int | float):
@@ -372,13 +363,13 @@ def lock_new(state_dir: Path, workspace: str, prompt: str) -> int:
 
 def locks_before(db: sqlite3.Connection, state_dir: Path, prompt: str) -> list[Path]:
     """The lock files of the runs that this one has to wait for: those still held before it."""
-    rows = db.execute(
-        f"SELECT {COLUMNS} FROM runs WHERE workspace ="  # noqa: S608 - names of our own fields
-        " (SELECT workspace FROM runs WHERE prompt = ?) AND seq <"
-        " (SELECT seq FROM runs WHERE prompt = ?) ORDER BY seq",
-        (prompt, prompt),
-    ).fetchall()
-    found = [RunRecord(*row) for row in rows]
+    found = find(
+        db,
+        "workspace = (SELECT workspace FROM runs WHERE prompt = ?)"
+        " AND seq < (SELECT seq FROM runs WHERE prompt = ?)",
+        prompt,
+        prompt,
+    )
     return [_lock_file(state_dir, run) for run in found if is_held(state_dir, run)]
 
 

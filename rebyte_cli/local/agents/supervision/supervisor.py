@@ -107,11 +107,8 @@ def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
     os.umask(0o077)
     store = _store(state_dir)
     with store.read() as db:
-        row = db.execute(
-            f"SELECT {runs.COLUMNS}, options FROM runs WHERE prompt = ?",  # noqa: S608 - our names
-            (prompt_id,),
-        ).fetchone()
-    run, options = runs.RunRecord(*row[:-1]), json.loads(row[-1])
+        (run,) = runs.find(db, "prompt = ?", prompt_id)
+        options = runs.options_of(db, run)
     workspace = Workspace(store.folder, run.workspace)
     notes = list[str]()
     patch, problem = _left(store, workspace, prompt_id, options, notes.append, kind)
@@ -347,13 +344,8 @@ class Supervisor:
         """Clean up after runs of this workspace whose supervisors were killed."""
         launcher.end_job(self._state_dir, self._folder)
         with self._store.read() as db:
-            rows = db.execute(
-                f"SELECT {runs.COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
-                " WHERE workspace = ? AND seq < ? ORDER BY seq",
-                (self._run.workspace, self._seq),
-            ).fetchall()
-        for row in rows:
-            run = runs.RunRecord(*row)
+            earlier = runs.find(db, "workspace = ? AND seq < ?", self._run.workspace, self._seq)
+        for run in earlier:
             with runs.held(self._state_dir, run) as lock:
                 if self._is_revived(run, lock):
                     with self._store.read() as db:
@@ -361,7 +353,7 @@ class Supervisor:
                     self._begin_again(before)
                 launcher.end_job(self._state_dir, self._workspace.run_folder(run.prompt))
                 self._bury(run)
-        if rows:
+        if earlier:
             _disarm(self._workspace, lambda note: self._tell([note]))
             end_rest(self._workspace.folder)  # nothing may be left that could read a login
 
