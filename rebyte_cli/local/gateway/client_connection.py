@@ -24,11 +24,11 @@ from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_
 from .channel import Channel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
 from .gateway_settings import GatewaySettings
+from .json_scanner import JsonScanner
 from .login_file import CurrentModels
 from .model_budget import BudgetMeter
 from .model_request import ModelRequest
 from .outside import LARGEST_HEAD, Outside, OutsideConnection
-from .question_end import QuestionEnd
 from .record import BUDGET, RequestEntry, RequestRecord, now
 from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
@@ -424,11 +424,13 @@ def _new_parser() -> h11.Connection:
     return h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
 
 
-def _question(headers: Headers) -> QuestionEnd:
-    """What reads the body of a request to a model."""
-    return QuestionEnd(
-        packed=any(n == b"content-encoding" and v != b"identity" for n, v in headers)
-    )
+def _question(headers: Headers) -> JsonScanner:
+    """What reads the body of a request to a model. Of one that is packed (`Content-Encoding`), any
+    part may have everything.
+    """
+    question = JsonScanner()
+    question.has_ended = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
+    return question
 
 
 def _check_length(body: Headers, most: int) -> None:

@@ -14,7 +14,7 @@ import h11
 
 from ...system.deadline import Deadline
 from .channel import Channel, wait
-from .question_end import QuestionEnd
+from .json_scanner import JsonScanner
 from .refusal import GatewayRefusal
 
 Headers = list[tuple[bytes, bytes]]
@@ -71,13 +71,15 @@ class Exchange:
         idle_seconds: float,
         stalled_seconds: float,
         drain_seconds: float = 0.0,
-        question: QuestionEnd | None = None,
+        question: JsonScanner | None = None,
     ) -> None:
         """`may_send` is told how many bytes are to go out, and says why not, or nothing.
 
         Without a byte for `idle_seconds`, the exchange ends; so it does if the server takes none of
         the request for `stalled_seconds`. With `drain_seconds`, the answer to a client that leaves
-        is read for that long, for what it says at its end. `question` reads the request's body.
+        is read for that long, for what it says at its end. `question` reads the request's body:
+        servers that read one JSON value, as those in Go do, are at work once that is there,
+        whatever the length of the body says, and whether or not its last chunk comes.
         """
         self._client, self._inside = client
         self._outside = outside
@@ -172,8 +174,9 @@ class Exchange:
                     raise self._failure(413, reason)
                 self._send_out(h11.Data(data=event.data))
                 if self._question is not None:
-                    self._question.feed(bytes(event.data))
-                    self.was_sent |= self._question.is_whole
+                    if not self._question.has_ended:
+                        self._question.feed(bytes(event.data))
+                    self.was_sent |= self._question.has_ended
             elif isinstance(event, h11.EndOfMessage):
                 self._send_out(h11.EndOfMessage())  # trailers are left out
                 self.was_sent |= self._is_uploading  # unless the server takes no more
