@@ -69,6 +69,16 @@ class Invocation(NamedTuple):
     new_session: str
     code: str
 
+    def model_and_session(self, option: str) -> list[str]:
+        """The arguments for both, of agents that begin a session under a new id and resume it.
+
+        `option` is that for the model.
+        """
+        model = [option, self.model] if self.model else []
+        if self.session:
+            return [*model, "--resume", self.session]
+        return [*model, "--session-id", self.new_session]
+
 
 class Parser(ABC):
     """Turns an agent's output lines into events, and its end into an outcome."""
@@ -142,6 +152,10 @@ class Parser(ABC):
     def note(self) -> str:
         """How much of the answer is left out, or an empty text."""
         return f"[{self.omitted} more characters]" if self.omitted else ""
+
+    def noted(self, answer: str) -> str:
+        """The answer with that note."""
+        return "\n".join(filter(None, (answer, self.note())))
 
     def skip(self, size: int) -> None:  # noqa: B027 - what is no answer needs no note
         """Take note of a line of `size` bytes that was too long to be read."""

@@ -23,7 +23,7 @@ from .model_access import (
     without_password,
 )
 from .tokens import counted
-from .user_config import read_json, strings
+from .user_config import only, read_json, strings
 
 SETTINGS = ".claude/settings.json"
 LOGIN = ".claude/.credentials.json"
@@ -94,11 +94,7 @@ class Claude(Adapter):
         # before the model says a word. Its CLAUDE.md and rules are read as those of a folder that
         # the user adds.
         arguments += ["--setting-sources", "user", "--strict-mcp-config", "--add-dir", "."]
-        if invocation.model:
-            arguments += ["--model", invocation.model]
-        if invocation.session:
-            return [*arguments, "--resume", invocation.session]
-        return [*arguments, "--session-id", invocation.new_session]
+        return [*arguments, *invocation.model_and_session("--model")]
 
     def screen_files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         state = {
@@ -152,7 +148,7 @@ class Claude(Adapter):
 
     def login_for_jail(self, text: str, access: AgentAccess) -> str:
         login = json.loads(text)["claudeAiOauth"]
-        tokens = {name: login[name] for name in ("accessToken", "expiresAt") if name in login}
+        tokens = only(login, ("accessToken", "expiresAt"))
         return json.dumps({"claudeAiOauth": {**_plain(login), **tokens}})
 
     def environment(self) -> dict[str, str]:
@@ -286,8 +282,7 @@ class ClaudeParser(Parser):
 
 def _plain(login: Mapping[str, Any]) -> dict[str, Any]:
     """What claude has to know of a login besides its tokens: no token of anything else."""
-    names = ("scopes", "subscriptionType", "rateLimitTier")
-    return {name: login[name] for name in names if name in login}
+    return only(login, ("scopes", "subscriptionType", "rateLimitTier"))
 
 
 def _cloud(outside: Mapping[str, str]) -> tuple[str, tuple[str, ...]] | None:

@@ -15,7 +15,7 @@ from ..exposed import Mount
 from .adapter import Adapter, Invocation, Outcome, Parser, User, readable
 from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
 from .tokens import counted
-from .user_config import read_json, strings
+from .user_config import only, read_json, strings
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
 # sandbox) is not for a jail.
@@ -88,14 +88,14 @@ class Codex(Adapter):
 
     def login_for_jail(self, text: str, access: AgentAccess) -> str:
         login = json.loads(text)
-        shown = _only(login, ("auth_mode", "OPENAI_API_KEY", "last_refresh"))
+        shown = only(login, ("auth_mode", "OPENAI_API_KEY", "last_refresh"))
         return json.dumps({**shown, "tokens": {**_tokens(login), "refresh_token": ""}})
 
     def files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         settings = _settings(user.home)
         own = settings.pop("model_providers", None)
         if isinstance(own, dict) and access.inside == "key":
-            kept = {name: _only(given, PLAIN + CREDENTIAL) for name, given in own.items()}
+            kept = {name: only(given, PLAIN + CREDENTIAL) for name, given in own.items()}
             settings["model_providers"] = kept
         for model in access.models:
             provider = _plain_provider(settings, own, is_login=model.name == CHATGPT_NAME)
@@ -190,7 +190,7 @@ class CodexParser(Parser):
             yield "thinking", {"content": item["text"]}
         elif kind == "command_execution":
             if not done:
-                yield "tool_use", {"id": call, "name": "shell", "input": _named(item, "command")}
+                yield "tool_use", {"id": call, "name": "shell", "input": only(item, ("command",))}
             else:
                 payload = {"id": call, "output": item.get("aggregated_output") or ""}
                 if item.get("exit_code") is not None:
@@ -198,7 +198,7 @@ class CodexParser(Parser):
                 yield "tool_result", payload | _failure(item)
         elif kind in ("file_change", "mcp_tool_call", "web_search"):
             name = f"{item['server']}.{item['tool']}" if kind == "mcp_tool_call" else kind
-            given = _named(item, "changes", "arguments", "query")
+            given = only(item, ("changes", "arguments", "query"))
             # Some of these come only when they are done: then the call is told with its result.
             if not done or kind != "mcp_tool_call":
                 yield "tool_use", {"id": call, "name": name, "input": given}
@@ -230,12 +230,7 @@ def _login_file(user: User) -> LoginFile:
 def _tokens(login: Mapping[str, Any]) -> dict[str, Any]:
     """The tokens of a ChatGPT login that codex knows, and no others."""
     names = ("access_token", "account_id", "id_token", "refresh_token")
-    return _only(login["tokens"], names)
-
-
-def _only(given: object, names: Iterable[str]) -> dict[str, Any]:
-    """The members of a table that are named."""
-    return {name: given[name] for name in names if name in given} if isinstance(given, dict) else {}
+    return only(login["tokens"], names)
 
 
 def _claims(token: str) -> dict[str, Any]:
@@ -276,7 +271,7 @@ def _behind_gateway(
         "id_token": f"{identity}.x",
     }
     file = {
-        **_only(login, ("auth_mode",)),
+        **only(login, ("auth_mode",)),
         "OPENAI_API_KEY": None,
         "tokens": shown,
         "last_refresh": NEVER,
@@ -306,7 +301,7 @@ def _own_provider(provider: Mapping[str, Any], user: User) -> AgentAccess:
 def _plain_provider(settings: Mapping[str, Any], own: object, *, is_login: bool) -> dict[str, Any]:
     """What codex has to know of the provider that the gateway stands for, if it is an `own` one."""
     name = settings.get("model_provider", OPENAI)
-    found = _only(own.get(name), PLAIN) if isinstance(own, dict) else {}
+    found = only(own.get(name), PLAIN) if isinstance(own, dict) else {}
     kept = {key: value for key, value in found.items() if isinstance(value, str | int)}
     # By this name it knows what OpenAI's own API can do.
     default = {"name": "OpenAI", "wire_api": "responses", "supports_websockets": False}
@@ -329,10 +324,6 @@ def _failure(item: dict[str, Any]) -> dict[str, Any]:
     """What marks the result of a tool that failed, or was not allowed to run."""
     failed = item.get("status") in ("failed", "declined") or item.get("exit_code")
     return {"is_error": True} if failed else {}
-
-
-def _named(item: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: item[name] for name in names if name in item}
 
 
 def _settings(user_home: Path) -> dict[str, Any]:

@@ -93,11 +93,7 @@ class Gemini(Adapter):
 
     def screen(self, invocation: Invocation) -> list[str]:
         arguments = ["--approval-mode", "yolo", "--skip-trust"]
-        if invocation.model:
-            arguments += ["-m", invocation.model]
-        if invocation.session:
-            return [*arguments, "--resume", invocation.session]
-        return [*arguments, "--session-id", invocation.new_session]
+        return [*arguments, *invocation.model_and_session("-m")]
 
     def access(self, user: User) -> AgentAccess:
         wire, outside = VENDORS[GEMINI], user.variables
@@ -253,7 +249,7 @@ class GeminiParser(Parser):
             error = self._result.get("error")
             message = error.get("message") if isinstance(error, dict) else error
             return self.failure(str(message or self.error or "it gave no reason"), self._answer)
-        return self.success("\n".join(filter(None, (self._answer, self.note()))))
+        return self.success(self.noted(self._answer))
 
 
 def _said(text: str) -> list[AgentEvent]:

@@ -222,7 +222,7 @@ class OpenCodeParser(Parser):
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._stopped:
-            return self.success("\n".join(filter(None, (self._said.strip(), self.note()))))
+            return self.success(self.noted(self._said.strip()))
         if self.error:
             return self.failure(self.error)
         if self._rejected and status == 0:

@@ -111,8 +111,7 @@ class ProgramParser(Parser):
         return self.broken_off(end_of_process(status), last_line(stderr or self._text()))
 
     def _text(self) -> str:
-        text = "\n".join(self._lines).strip("\n")
-        return "\n".join(filter(None, (text, self.note())))
+        return self.noted("\n".join(self._lines).strip("\n"))
 
 
 def _said(text: str) -> list[AgentEvent]:

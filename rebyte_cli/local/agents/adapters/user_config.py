@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def strings(value: object) -> dict[str, str]:
     """The members of an object as texts."""
     members = value.items() if isinstance(value, dict) else ()
     return {name: one if isinstance(one, str) else json.dumps(one) for name, one in members}
+
+
+def only(value: object, names: Iterable[str]) -> dict[str, Any]:
+    """The members of an object that are named."""
+    return {name: value[name] for name in names if name in value} if isinstance(value, dict) else {}
 
 
 def _text(path: Path) -> str:
