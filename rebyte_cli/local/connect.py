@@ -38,15 +38,14 @@ def serve(
     announce: Callable[[str], None],
     *,
     version: str,
-    streams: tuple[int, int] = (0, 1),
 ) -> None:
-    """Answer the requests that come from the first of the `streams` until it ends, on the second.
+    """Answer the requests on standard input until it ends, on standard output.
 
     Raises StateError when the folder cannot be used.
     """
     store = Store(state_dir)
     links = store.recall("address") or f"http://{API_HOST}"
-    api, storage = (ConnectedServer(not_yet, _quiet, name) for name in (API_HOST, STORAGE_HOST))
+    api, storage = (ConnectedServer(not_yet, name) for name in (API_HOST, STORAGE_HOST))
     service = Service(
         state_dir,
         public_url=links,
@@ -57,13 +56,12 @@ def serve(
     )
     key = AgentPermission(state_dir, simulate=False, embedded=True).command_key()
     api.application = for_owner(api.application, storage.application, key)
-    source, sink = streams
     ours, theirs = socket.socketpair()
     with service:
-        _write(sink, greeting(version))
-        reader = threading.Thread(target=_pump, args=(source, theirs), daemon=True)
+        _write(greeting(version))
+        reader = threading.Thread(target=_pump, args=(theirs,), daemon=True)
         reader.start()
-        writer = threading.Thread(target=_drain, args=(theirs, sink), daemon=True)
+        writer = threading.Thread(target=_drain, args=(theirs,), daemon=True)
         writer.start()
         api.answer(ours)
         writer.join()
@@ -80,28 +78,24 @@ def for_owner(api: Application, storage: Application, key: str) -> Application:
     return application
 
 
-def _pump(source: int, connection: socket.socket) -> None:
+def _pump(connection: socket.socket) -> None:
     """What the other side sends, until it ends."""
     with contextlib.suppress(OSError):
-        while piece := os.read(source, PIECE):
+        while piece := os.read(0, PIECE):
             connection.sendall(piece)
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
 
 
-def _drain(connection: socket.socket, sink: int) -> None:
+def _drain(connection: socket.socket) -> None:
     """What is answered, until that ends or the other side is gone."""
     with contextlib.suppress(OSError):
         while piece := connection.recv(PIECE):
-            _write(sink, piece)
+            _write(piece)
     with contextlib.suppress(OSError):  # a run that is streamed is not worth more work
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _quiet(_line: str) -> None:
-    """Log nothing: standard error is for the user."""
-
-
-def _write(sink: int, data: bytes) -> None:
+def _write(data: bytes) -> None:
     while data:
-        data = data[os.write(sink, data) :]
+        data = data[os.write(1, data) :]

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from ..system.addresses import is_loopback
 from ..system.http_server import Server
 from . import repositories, visits
 from .agents import gate
@@ -49,7 +48,7 @@ ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 
 
 def _quiet(_line: str) -> None:
-    """Log nothing."""
+    """Tell no one."""
 
 
 class AlreadyServed(Exception):
@@ -61,32 +60,28 @@ class AlreadyServed(Exception):
 
 
 class Service:
-    """A local Rebyte on `host` (loopback only) with its state under `state_dir`.
+    """A local Rebyte on a loopback address, with its state under `state_dir`.
 
     `port` 0 takes a free one. `clock` gives seconds since 1970 and decides what has happened.
     Links to tasks point at `public_url` (an origin without `/v1`); without it they point at this
-    service, which is then also remembered as the place where the folder is served. `log` gets a
-    line per request and per internal error. `config_file` is the
-    config.toml whose `[local]` says how real agents run; with `simulate` none does.
+    service, which is then also remembered as the place where the folder is served. `config_file` is
+    the config.toml whose `[local]` says how real agents run; with `simulate` none does.
     `announce` gets a line that says what runs where when an agent is used for the first time.
     `embedded`: whether it is inside the process of the command that calls it, which is so with a
     `public_url` unless it says otherwise.
     `store` is an open store of the folder, which is closed with the service. `in_background` is
-    remembered with its address. `servers` are used instead of those of `host` and `port`.
+    remembered with its address. `servers` are used instead of those at `port` and a free one.
 
-    ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
-    be written.
+    OSError: the port is taken, or the folder cannot be written.
     """
 
     def __init__(
         self,
         state_dir: Path,
         *,
-        host: str = "127.0.0.1",
         port: int = 0,
         clock: Callable[[], float] = time.time,
         public_url: str | None = None,
-        log: Callable[[str], None] = _quiet,
         config_file: Path | None = None,
         simulate: bool = False,
         announce: Callable[[str], None] = _quiet,
@@ -95,8 +90,6 @@ class Service:
         in_background: bool = False,
         servers: tuple[Server, Server] | None = None,
     ) -> None:
-        if not is_loopback(host):
-            raise ValueError(f"{host} is not a loopback address; the local service trusts callers")
         self._store = store or Store(state_dir, clock)
         self._public_url = public_url
         self._in_background = in_background
@@ -105,10 +98,7 @@ class Service:
         self._stopping = threading.Event()
         self.instance = new_id()
         self._deliverer = Deliverer(self._store)
-        self._api, self._storage = servers or (
-            Server(host, port, not_yet, log),
-            Server(host, 0, not_yet, log),
-        )
+        self._api, self._storage = servers or (Server(port, not_yet), Server(0, not_yet))
         self.origin = self._api.origin
         self.base_url = f"{self.origin}/v1"
         self.storage_url = self._storage.origin
@@ -128,8 +118,8 @@ class Service:
             is_embedded=embedded,
         )
         self.key = machine_key(state_dir)
-        self._api.application = Api(context, log)
-        self._storage.application = ObjectStore(context, log)
+        self._api.application = Api(context)
+        self._storage.application = ObjectStore(context)
 
     @property
     def pages_url(self) -> str:

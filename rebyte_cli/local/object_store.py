@@ -38,9 +38,8 @@ class ObjectStoreError(Exception):
 class ObjectStore:
     """The WSGI application of the second port."""
 
-    def __init__(self, context: Context, log: Callable[[str], None]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._log = log
 
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request. Raises only ConnectionError."""
@@ -50,8 +49,7 @@ class ObjectStore:
             answer = fault.response
         except ConnectionError:
             raise
-        except Exception as error:
-            self._log(f"internal error: {error!r}")
+        except Exception:
             answer = ObjectStoreError(500, "InternalError", "Internal error").response
         answer.headers["Date"] = http_date(self._context.store.now() // 1000)
         return answer(environ, start)

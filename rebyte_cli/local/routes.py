@@ -94,9 +94,8 @@ class Route(NamedTuple):
 class Api:
     """The API's WSGI application for one `Context`."""
 
-    def __init__(self, context: Context, log: Callable[[str], None]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._log = log
 
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request. Raises only HangUp and ConnectionError."""
@@ -132,8 +131,7 @@ class Api:
         except StateError as error:
             problem = f"The local service cannot work: {error.filename}: {error.strerror}"
             return http.refuse(Refusal(500, "internal_error", problem))
-        except Exception as error:
-            self._log(f"internal error: {error!r}")
+        except Exception:
             return http.refuse(Refusal(500, "internal_error", "Internal server error"))
         return answer
 

@@ -2,7 +2,7 @@
 
 werkzeug has a development server, but it drops request headers whose names contain `_` (so the
 documented `API_KEY` would never arrive), closes every connection, and waits 10 ms after each
-answer. This one keeps connections, streams, and logs nothing unless asked to.
+answer. This one keeps connections, streams, and logs nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from urllib.parse import unquote_to_bytes
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
+HOST = "127.0.0.1"
 IDLE_SECONDS = 120.0
 ROOM_SECONDS = 1.0  # for a connection to end when there is no room for another
 MOST_OF_A_LINE = 256  # bytes, of what frames a body in chunks
@@ -124,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def setup(self) -> None:
-        if self.request.family in (socket.AF_INET, socket.AF_INET6):
+        if self.request.family == socket.AF_INET:
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().setup()
         self.connection.settimeout(self.server.read_seconds)
@@ -270,8 +271,8 @@ class Handler(BaseHTTPRequestHandler):
     def version_string(self) -> str:
         return "rebyte-local"
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        self.server.log(format % args)
+    def log_message(self, *_: object) -> None:
+        """Log nothing: standard error is for the user."""
 
 
 class _Reply:
@@ -309,7 +310,6 @@ class _Reply:
             return
         (code, headers), self._pending = self._pending, None
         handler = self._handler
-        handler.log_request(code)
         handler.send_response_only(code)
         names = {name.lower() for name, _ in headers}
         handler.send_header("Server", handler.version_string())
@@ -339,7 +339,7 @@ def _most_connections() -> int:
 
 
 class Server(ThreadingMixIn, HTTPServer):
-    """A listening socket with one daemon thread per connection.
+    """A listening socket on loopback with one daemon thread per connection.
 
     A connection ends after `read_seconds` without a byte, and after `connection_seconds` in any
     case. At most `connections` are open: the oldest makes room for another, and the oldest idle one
@@ -353,19 +353,15 @@ class Server(ThreadingMixIn, HTTPServer):
 
     def __init__(
         self,
-        host: str,
         port: int,
         application: Application,
-        log: Callable[[str], None],
         *,
         read_seconds: float = IDLE_SECONDS,
         connection_seconds: float | None = None,
         connections: int | None = None,
     ) -> None:
         self.application = application
-        self.log = log
         self.stopping = False
-        self._host = host
         self.read_seconds = read_seconds
         self._connection_seconds = connection_seconds
         self._connections = connections
@@ -375,9 +371,7 @@ class Server(ThreadingMixIn, HTTPServer):
         self._requests = 0  # under way
         self._used = time.monotonic()
         self._thread: threading.Thread | None = None
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        super().__init__((host, port), Handler)
+        super().__init__((HOST, port), Handler)
 
     def server_bind(self) -> None:
         # HTTPServer would ask the name service for the host's full name here.
@@ -386,9 +380,8 @@ class Server(ThreadingMixIn, HTTPServer):
 
     @property
     def origin(self) -> str:
-        """`http://host:port` of this socket, IPv6 in brackets."""
-        name = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{name}:{self.server_port}"
+        """`http://host:port` of this socket."""
+        return f"http://{HOST}:{self.server_port}"
 
     @contextlib.contextmanager
     def at_work(self, connection: socket.socket) -> Iterator[None]:
@@ -472,8 +465,7 @@ class Server(ThreadingMixIn, HTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # The client sees a closed connection; a traceback on the terminal would not help.
-        self.log(f"{client_address[0]}: {sys.exc_info()[1]!r}")
+        """The client sees a closed connection; a traceback on the terminal would not help."""
 
     def stop(self, grace: float = 0.0) -> None:
         """Stop accepting and cut every open connection. Safe to call twice.
@@ -486,7 +478,7 @@ class Server(ThreadingMixIn, HTTPServer):
         if self._thread is not None:
             # A LookupError when there is no memory left for the encoding of host names.
             with contextlib.suppress(OSError, LookupError):
-                socket.create_connection((self._host, self.server_port), timeout=1).close()
+                socket.create_connection((HOST, self.server_port), timeout=1).close()
             self._thread.join(timeout=2)
         self.server_close()
         with self._guard:
@@ -498,10 +490,10 @@ class Server(ThreadingMixIn, HTTPServer):
 class ConnectedServer(Server):
     """A server without a port: connections are given to it."""
 
-    def __init__(self, application: Application, log: Callable[[str], None], name: str) -> None:
+    def __init__(self, application: Application, name: str) -> None:
         """`name` is what requests call it: a host, or `host:port`."""
         self._name = name
-        super().__init__("127.0.0.1", 0, application, log)
+        super().__init__(0, application)
 
     @property
     def origin(self) -> str:
@@ -509,7 +501,7 @@ class ConnectedServer(Server):
         return f"http://{self._name}"
 
     def server_bind(self) -> None:
-        self.server_address = ("127.0.0.1", 0)
+        self.server_address = (HOST, 0)
         self.server_port = 0
 
     def server_activate(self) -> None:
@@ -523,7 +515,7 @@ class ConnectedServer(Server):
         with self._guard:
             self._open[connection] = None
             self._idle[connection] = None
-        self.process_request_thread(connection, ("127.0.0.1", 0))
+        self.process_request_thread(connection, (HOST, 0))
 
 
 def _hang_up(connection: socket.socket) -> None:

@@ -53,10 +53,8 @@ class WebhookReceiver:
         self.most_waiting = WAITING
         try:
             self._server = Server(
-                "127.0.0.1",
                 port,
                 self._respond,
-                lambda _line: None,  # stderr is for what matters
                 read_seconds=REQUEST_SECONDS,
                 connection_seconds=3 * REQUEST_SECONDS,
                 connections=CONNECTIONS,

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from rebyte_cli.local.agents.key import AgentPermission, machine_key
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.store import SERVED, Store
+from rebyte_cli.system.http_server import Environ
 from tests.conftest import COMMAND, Done
 from tests.servers import close_listener
 from tests.waiting import eventually
@@ -110,15 +111,31 @@ def state(home: Path) -> Path:
     return home / ".local" / "state" / "rebyte" / "local"
 
 
+def watched(state: Path, tell: Callable[[str], object]) -> Service:
+    """A service that tells each request, with the status, before it answers."""
+    service = Service(state)
+    application = service._api.application
+
+    def telling(environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+        def told(status: str, headers: list[tuple[str, str]]) -> object:
+            tell(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {status[:3]}")
+            return start(status, headers)
+
+        return application(environ, told)
+
+    service._api.application = telling
+    return service
+
+
 def test_a_served_service_is_used_and_one_connection_serves_many_calls(state: Path) -> None:
     requests: list[str] = []
-    with Service(state, log=requests.append) as service, calling(state) as (client, dialer):
+    with watched(state, requests.append) as service, calling(state) as (client, dialer):
         task = client.create_task("Say hello")
         assert client.get_task(task["id"])["id"] == task["id"]
         assert task["url"].startswith(service.base_url.removesuffix("/v1"))
         assert not is_embedded(dialer)
-    assert [line.split('"')[1].split("?")[0].split(" HTTP")[0] for line in requests] == [
-        "GET /proof", "POST /v1/tasks", f"GET /v1/tasks/{task['id']}",
+    assert requests == [
+        "GET /proof 200", "POST /v1/tasks 201", f"GET /v1/tasks/{task['id']} 200",
     ]  # fmt: skip
 
 
@@ -278,7 +295,7 @@ def test_requests_that_a_served_service_declines_run_in_the_process_of_the_comma
     """A real agent: the command says what runs where, and the agent gets its environment."""
     monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "1")
     requests: list[str] = []
-    with Service(state, log=requests.append), calling(state) as (client, dialer):
+    with watched(state, requests.append), calling(state) as (client, dialer):
         client.list_tasks()
         assert not is_embedded(dialer)
         with pytest.raises(APIError) as raised:  # no such program here: it was tried at least
@@ -286,7 +303,7 @@ def test_requests_that_a_served_service_declines_run_in_the_process_of_the_comma
         assert is_embedded(dialer)
         assert raised.value.code == "executor_unavailable"
         assert client.list_tasks()["total"] == 0
-    assert [line.rpartition(" ")[0][-3:] for line in requests if "POST" in line] == ["421"]
+    assert [line[-3:] for line in requests if "POST" in line] == ["421"]
 
 
 def test_requests_that_are_declined_at_the_same_moment_all_go_elsewhere(
@@ -298,11 +315,11 @@ def test_requests_that_are_declined_at_the_same_moment_all_go_elsewhere(
     together, codes = threading.Barrier(count), list[str | None]()
 
     def hold(line: str) -> None:
-        """The served service writes this before it answers: all wait for the last of them."""
+        """The served service tells this before it answers: all wait for the last of them."""
         if "POST" in line:
             together.wait(60)
 
-    with Service(state, log=hold), calling(state) as (client, _):
+    with watched(state, hold), calling(state) as (client, _):
         client.list_tasks()
 
         def create() -> None:
