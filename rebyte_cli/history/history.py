@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from ..errors import BadUsage, Next
 from .database import Database, Lenient
 from .intents import Intents
-from .label_table import TaskLabels, replace
+from .labels import TaskLabels, replace
 from .prompt_digest import body_digest_of, digest_of
 from .rows import (
     AMONG,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..api.token_usage import PricedUsage, TokenUsage, total
 from .database import Lenient
-from .label_table import TaskLabels
+from .labels import TaskLabels
 from .rows import AMONG, among, stored_text, text_of
 
 WHOLE = ""  # in the place of a prompt's id: the sum of the task
