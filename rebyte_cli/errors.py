@@ -563,9 +563,11 @@ class Interrupted(BaseException):
         self.hint = hint
 
     @classmethod
-    def of(cls, stop: KeyboardInterrupt | Interrupted) -> Interrupted:
-        """The interrupt itself; for a KeyboardInterrupt, the one that it stands for."""
-        return stop if isinstance(stop, cls) else cls()
+    def of(cls, stop: KeyboardInterrupt | Interrupted, hint: str | None = None) -> Interrupted:
+        """What a KeyboardInterrupt stands for, or the interrupt, with `hint` if it has none."""
+        stop = stop if isinstance(stop, cls) else cls()
+        stop.hint = stop.hint or hint
+        return stop
 
     def as_dict(self) -> dict[str, Any]:
         """The object printed on stderr when the output is JSON."""

@@ -134,9 +134,7 @@ def _resumable(hint: Callable[[Sequence[str]], str], ids: Sequence[str]) -> Iter
         yield
     except (KeyboardInterrupt, Interrupted) as stop:
         keeps = "The task keeps" if len(ids) == 1 else "The tasks keep"
-        stop = Interrupted.of(stop)
-        said = stop.hint or f"{keeps} running. " + hint(())
-        raise Interrupted(stop.exit_status, hint=said) from None
+        raise Interrupted.of(stop, f"{keeps} running. " + hint(())) from None
     except WaitTimeout as error:
         raise error.copy_with(hint=error.hint or hint(error.pending)) from None
 

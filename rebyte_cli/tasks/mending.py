@@ -97,9 +97,8 @@ class Mending:
         try:
             verdict = self._examine(outcome, self._deadline)
         except (KeyboardInterrupt, Interrupted) as stop:
-            stop = Interrupted.of(stop)
             hint = "The task has completed. Check it with " + Next("check", task_id, "…")
-            raise Interrupted(stop.exit_status, hint=stop.hint or hint) from None
+            raise Interrupted.of(stop, hint) from None
         except RebyteError as error:
             return error.about(task_id)
         ended = verdict.of_task(outcome, number)
