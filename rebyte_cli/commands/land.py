@@ -33,7 +33,7 @@ from ._wait import question_watcher
 
 if TYPE_CHECKING:
     from ..land.land_journal import LandJournal, LandLine
-    from ..land.landing import Landing, LeftOut, Steps
+    from ..land.landing import Landing, LeftOut
     from ..tasks.check import CheckCommand, CheckOutcome
     from ..tasks.question_watch import QuestionWatcher
 
@@ -192,15 +192,13 @@ def _check_report(path: str) -> None:
 
 def _journal_of(app: App, root: Path, branch: str) -> tuple[Path, Mapping[str, str]]:
     """Where the journal of a branch is, and what it begins with."""
-    from ..system import git
+    from ..system import trust
     from ..system.permissions import private_folder
     from ..tasks.patch import own_repository
 
-    words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
-    common = os.fsdecode(git.run(words, root, own_repository()).removesuffix(b"\n"))
     header = {
         "origin": app.settings.origin,
-        "repository": os.path.realpath(common),
+        "repository": trust.key_of(root, own_repository()),
         "branch": branch,
     }
     name = hashlib.sha256(json.dumps(header).encode("utf-8", "surrogateescape")).hexdigest()[:24]
@@ -267,7 +265,7 @@ def _landed(
     lines: list[LandLine],
     finish: Callable[[Landing, str], None],
 ) -> Iterator[Mapping[str, Any] | LeftOut]:
-    from ..land.landing import Landing
+    from ..land.landing import Landing, Steps
     from ..output.land_board import land_board
 
     journal = _opened(chosen, root, path, header, lines)
@@ -275,7 +273,12 @@ def _landed(
         how = _how(app, chosen, root, journal.state.started_at)
         with question_watcher(app, NO_LIMIT) as questions:
             onto = journal.state.started_at
-            steps = _steps(app, chosen, how, root, onto, questions)
+            steps = Steps(
+                partial(_ended, app, questions),
+                partial(_patch, app),
+                partial(_rerun, app, chosen, root),
+                None if how is None else partial(_checked, app, root, how, onto),
+            )
             can_rerun = app.settings.is_own_service or chosen.push is not None
             landing = Landing(
                 root, chosen.branch, journal, steps, reruns=chosen.reruns if can_rerun else 0
@@ -351,24 +354,6 @@ def _how(app: App, chosen: LandOptions, root: Path, commit: str) -> CheckCommand
     how = check_command(checks.check, checks, no_jail=chosen.no_jail)
     require_jail(how)
     return how
-
-
-def _steps(
-    app: App,
-    chosen: LandOptions,
-    how: CheckCommand | None,
-    root: Path,
-    onto: str,
-    questions: QuestionWatcher,
-) -> Steps:
-    from ..land.landing import Steps
-
-    return Steps(
-        partial(_ended, app, questions),
-        partial(_patch, app),
-        partial(_rerun, app, chosen, root),
-        None if how is None else partial(_checked, app, root, how, onto),
-    )
 
 
 def _ended(app: App, questions: QuestionWatcher, task_id: str) -> Mapping[str, Any]:
