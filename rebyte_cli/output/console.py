@@ -199,24 +199,17 @@ class Console:
         except (OSError, ValueError):  # the terminal of another session, or none
             return False
 
-    def write_out(self, text: str, *, flush: bool = False) -> None:
-        """Write data to stdout.
+    def flush_out(self) -> None:
+        """Flush stdout; raises as `write_out` does."""
+        if self.out is not None:
+            self.write_out("", flush=True)
+
+    def write_out(self, data: str | bytes, *, flush: bool = False) -> None:
+        """Write data to stdout, bytes unchanged.
 
         Raises ReaderGone if the reader went away, RebyteError if it cannot be written (a full
         disk, a closed stream).
         """
-        self._to_out(text, flush=flush)
-
-    def write_bytes(self, data: bytes) -> None:
-        """Write bytes to stdout unchanged; raises as `write_out` does."""
-        self._to_out(data, flush=True)
-
-    def flush_out(self) -> None:
-        """Flush stdout; raises as `write_out` does."""
-        if self.out is not None:
-            self._to_out("", flush=True)
-
-    def _to_out(self, data: str | bytes, *, flush: bool) -> None:
         if self.out is None:
             raise RebyteError("cannot write to stdout: it is closed", code="stdout")
         with self.lock:

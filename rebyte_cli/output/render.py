@@ -337,7 +337,7 @@ def _document(value: Any, fields: FieldNames) -> Any:
 def _raw(pieces: Iterable[bytes], console: Console) -> None:
     if not console.out_tty:
         for piece in pieces:
-            console.write_bytes(piece)
+            console.write_out(piece, flush=True)
         return
     for chunk in _text(_decoded(pieces)):
         console.write_out(chunk, flush=True)
