@@ -30,6 +30,8 @@ class RepositorySays:
 
         stderr says what is used, or how to trust it, or why the file cannot be understood.
         """
+        from shlex import quote
+
         from ..system import repository_file, trust
         from ..system.git import GitFailed
         from ..tasks.patch import own_repository
@@ -43,7 +45,7 @@ class RepositorySays:
         if found is None:
             return None
         is_trusted = trust.Trust(self._app.local_folder()).covers(key, found.content)
-        return self._told_of(found, is_trusted, Next("local", "trust", _quoted(folder)))
+        return self._told_of(found, is_trusted, Next("local", "trust", quote(folder)))
 
     def of_workspace(self, task: Mapping[str, Any]) -> RepositoryFile | None:
         """As `at`, for the commit that the workspace of a local task started from.
@@ -81,12 +83,6 @@ class RepositorySays:
                     "It is not obeyed until you trust it: " + how
                 )
         return found if is_used else None
-
-
-def _quoted(folder: str) -> str:
-    from shlex import quote
-
-    return quote(folder)
 
 
 class TrustQuestion(NamedTuple):

@@ -59,7 +59,10 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
     if not insecure_storage:
         # Before the user looks up and types a key that could then not be stored.
         credentials.check_keyring(interactive=app.interactive, note=app.note)
-    key = check_key(_from_stdin() if with_key else _ask(app))
+    # Bytes, because the text layer would stop at what is not UTF-8, and show it.
+    key = check_key(
+        stdin().buffer.read(65536).decode("utf-8", "replace") if with_key else _ask(app)
+    )
     with app.spinner("Checking the key"):
         app.client_for(key=credentials.FoundKey(key)).list_tasks(limit=1)
     where = credentials.store_key(
@@ -158,12 +161,6 @@ def _record(
         "accepted": accepted,
         "error": {"code": problem.code, "message": problem.message} if problem else None,
     }
-
-
-def _from_stdin() -> str:
-    # Bytes, because the text layer would stop at what is not UTF-8, and show it.
-    data = stdin().buffer.read(65536)
-    return data.decode("utf-8", "replace")
 
 
 def _ask(app: App) -> str:

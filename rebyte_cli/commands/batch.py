@@ -369,15 +369,7 @@ def command(
     if not as_table:
         return Records(RESULT, rows)
     shorten = None if full_ids else partial(shortened, apps.values())
-    return _table(rows, counts, _columns(batch, is_pool=view.batch.is_pool), shorten)
-
-
-def _table(
-    rows: Iterator[Any],
-    counts: list[str],
-    columns: tuple[str, ...],
-    shorten: Callable[[Iterable[str]], Mapping[str, str]] | None,
-) -> RecordList:
+    columns = _columns(batch, is_pool=view.batch.is_pool)
     return RecordList(RESULT, _for_table(rows), below=counts, columns=columns, shorten=shorten)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -35,7 +34,7 @@ from ._options import (
     timeout_option,
     wait_option,
 )
-from ._prompts import PromptSource, prompt_options, read_prompt
+from ._prompts import prompt_options, read_prompt
 
 
 @define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 12, 13, 124))
@@ -121,7 +120,19 @@ def command(
             start_of(app, {"id": task_id}, asked.base)
         if sync:
             _sync(app, task_id)
-        answer = _sent(app, task_id, body, written, deadline)
+        from ..tasks import create
+
+        with app.spinner("Sending the prompt (waiting for the VM)"):
+            answer = create.follow_up(
+                app.client,
+                app.history,
+                task_id,
+                body,
+                on_created=written.sent,
+                note=app.note,
+                deadline=deadline,
+                pace=app.pace,
+            )
     if stream or wait:
         from ._wait import followed
 
@@ -160,22 +171,3 @@ def _sync(app: App, task_id: str) -> None:
             code="conflict",
         ) from None
     app.note(f"Merged the new commits of {place}" if place else "There are no new commits")
-
-
-def _sent(
-    app: App, task_id: str, body: Mapping[str, Any], prompt: PromptSource, deadline: Deadline
-) -> Mapping[str, Any]:
-    """The answer to the follow-up, which has been sent once."""
-    from ..tasks import create
-
-    with app.spinner("Sending the prompt (waiting for the VM)"):
-        return create.follow_up(
-            app.client,
-            app.history,
-            task_id,
-            body,
-            on_created=prompt.sent,
-            note=app.note,
-            deadline=deadline,
-            pace=app.pace,
-        )

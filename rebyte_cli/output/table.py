@@ -264,7 +264,7 @@ class _Column:
     def __init__(self, kind: RecordKind, name: str, rows: Sequence[Mapping[str, Any]], now: float):
         self.name = name
         self.type = kind.types.get(name, "any?")
-        self.head = _head(name, self.type)
+        self.head = " ".join(_words(name, self.type)).upper()
         # Nearly all values are text, and a long table spends most of its time here.
         short = partial(ago, now=now) if self.type.startswith("time") else one_line
         self.texts = [
@@ -321,11 +321,6 @@ def _words(name: str, type_: str) -> list[str]:
         name = name.removeprefix("is")
     spaced = "".join(" " + letter if letter.isupper() else letter for letter in one_line(name))
     return spaced.replace("_", " ").lower().split()
-
-
-def _head(name: str, type_: str) -> str:
-    """A field's name as a heading: `createdAt` is CREATED, `workspaceId` WORKSPACE ID."""
-    return " ".join(_words(name, type_)).upper()
 
 
 def _label(name: str, type_: str) -> str:
