@@ -337,6 +337,23 @@ def test_no_request_passes_once_others_have_used_the_budget_up(
     assert "is used up" in (run.answer or "")
 
 
+@pytest.mark.slow
+def test_a_run_keeps_to_the_budget_of_the_day_on_which_it_began(
+    bench: Bench, model: CountingModel
+) -> None:
+    options = limit("day", tokens=2500)
+    model.may_answer.clear()
+    one = bench.start(agent('\nask(b"wait")\nfor _ in range(9): ask()'), workspace="a", **options)
+    assert model.waits.wait(300)
+    assert bench.run(agent("ask(); ask()"), workspace="b", **options).outcome == "succeeded"
+    with bench.store.write() as db:  # midnight
+        db.execute("UPDATE runs SET started = started - 86400000")
+    model.may_answer.set()
+    run = bench.wait(one)
+    assert (run.outcome, model.served) == ("failed", 3)
+    assert bench.run(agent("ask(); ask()"), workspace="c", **options).outcome == "succeeded"
+
+
 def test_runs_share_a_budget_while_they_work(bench: Bench, model: CountingModel) -> None:
     """Neither would use it up alone."""
     code = agent("\nwhile True:\n    ask()\n    print('x', flush=True)\n    time.sleep(0.2)")

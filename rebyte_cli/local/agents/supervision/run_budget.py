@@ -1,7 +1,7 @@
 """The budgets of a run: what it and others may use together of their models.
 
 `options` of a run have `budgets`, a list of limits (`of`, and `tokens` or `cost` in dollars). `of`
-is `task` for all runs of the task, `day` for all runs that began on the same day as now, or the
+is `task` for all runs of the task, `day` for all runs that began on the same day as it, or the
 name in `budgetOf` of the runs that share it, such as those of one journal of `rebyte batch`. What
 runs have used is in the database, and that of a run under way in the record of its gateway, even if
 its supervisor was killed: so no crash resets it.
@@ -22,7 +22,8 @@ from ..workspaces.workspace_folder import Workspace
 from .runs import RunRecord
 
 TASK, DAY = "task", "day"
-_RUNS_OF = {TASK: "task = ?", DAY: "started >= ?", "": "json_extract(options, '$.budgetOf') = ?"}
+_DAY = "date(started / 1000, 'unixepoch', 'localtime')"
+_RUNS_OF = {TASK: "task = ?", DAY: f"{_DAY} = ?", "": "json_extract(options, '$.budgetOf') = ?"}
 
 
 class RunBudgets:
@@ -63,8 +64,17 @@ class RunBudgets:
 
     def _used(self, limit: Mapping[str, Any]) -> tuple[int, float]:
         of = limit["of"]
-        value = {TASK: self._run.task, DAY: _midnight()}.get(of, of)
+        value = {TASK: self._run.task, DAY: self._day()}.get(of, of)
         return _used(self._store, of, value, self._meters)
+
+    def _day(self) -> str:
+        """The day on which the run began, or begins: at midnight, it gets no new budget."""
+        with self._store.read() as db:
+            row = db.execute(
+                f"SELECT {_DAY} FROM runs WHERE prompt = ?",  # noqa: S608 - ours
+                (self._run.prompt,),
+            ).fetchone()
+        return row[0] or _today()
 
 
 def _used(store: Store, of: str, value: object, meters: dict[str, RunMeter]) -> tuple[int, float]:
@@ -104,10 +114,9 @@ def _is_reached(limit: Mapping[str, Any], tokens: int, cost: float) -> bool:
     return limit.get("cost") is not None and cost >= limit["cost"] - 1e-9
 
 
-def _midnight() -> int:
-    """When this day began here, in milliseconds since 1970."""
-    now = time.localtime()
-    return int(time.mktime((now.tm_year, now.tm_mon, now.tm_mday, 0, 0, 0, 0, 0, -1)) * 1000)
+def _today() -> str:
+    """This day here, as the database writes it."""
+    return time.strftime("%Y-%m-%d")
 
 
 def _tokens(used: Mapping[str, Any]) -> int:
@@ -128,7 +137,7 @@ def used_up_today(store: Store, limits: Iterable[Mapping[str, Any]]) -> str:
     """Why no further run may begin today, or an empty text."""
     for limit in limits:
         if limit["of"] == DAY:
-            tokens, cost = _used(store, DAY, _midnight(), {})
+            tokens, cost = _used(store, DAY, _today(), {})
             if _is_reached(limit, tokens, cost):
                 return _reason(limit)
     return ""
