@@ -70,6 +70,8 @@ CREATE TABLE IF NOT EXISTS runs (
   started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT, used TEXT,
   parked INTEGER, worked INTEGER NOT NULL DEFAULT 0, counted INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS unended ON runs (seq) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS uncounted ON runs (seq)
+  WHERE started IS NOT NULL AND ended IS NOT NULL AND counted = 0;
 CREATE INDEX IF NOT EXISTS runs_of_task ON runs (task, seq);
 CREATE INDEX IF NOT EXISTS runs_of_workspace ON runs (workspace, seq);
 CREATE TABLE IF NOT EXISTS run_events (

@@ -204,8 +204,11 @@ def revive(store: Store) -> None:
 def recover(store: Store, task: str | None = None) -> None:
     """See `runs.recover`: before each answer that depends on what real agents do."""
     with store.read() as db:
-        row = db.execute("SELECT 1 FROM runs WHERE ended IS NULL LIMIT 1").fetchone()
-    if row is not None:
+        row = db.execute(
+            "SELECT EXISTS (SELECT 1 FROM runs WHERE ended IS NULL) OR EXISTS (SELECT 1 FROM runs"
+            " WHERE started IS NOT NULL AND ended IS NOT NULL AND counted = 0)"
+        ).fetchone()
+    if row[0]:
         from .supervision import runs
 
         runs.recover(store, task)

@@ -62,6 +62,7 @@ class Given(NamedTuple):
     allow: frozenset[str] = frozenset()
     tokens: int = 0  # of --budget, 0 without
     group: str = TASK  # what shares the budget: the runs of a task, or the batch of this name
+    setup: bool = True
 
 
 class Grant(NamedTuple):
@@ -71,6 +72,7 @@ class Grant(NamedTuple):
     allow: frozenset[str] = frozenset()
     group: str | None = None
     tokens: int = 0
+    setup: bool = True
 
     def with_options(self, given: Given) -> Grant:
         """What a run may that follows one with this grant, or repeats it."""
@@ -80,6 +82,7 @@ class Grant(NamedTuple):
             self.allow | given.allow,
             given.group if given.tokens else self.group,
             given.tokens or self.tokens,
+            self.setup and given.setup,
         )
 
     def or_also(self, other: Grant) -> Grant:
@@ -90,6 +93,7 @@ class Grant(NamedTuple):
             self.allow | other.allow,
             self.group if has_limit else None,
             max(self.tokens, other.tokens) if has_limit else 0,
+            self.setup or other.setup,
         )
 
 
@@ -116,6 +120,7 @@ class Combination:
         self.state = home / ".local/state/rebyte/local"
         self.repository = home / "shop"
         self.day: int | None = None  # the budget of a day in tokens
+        self.opened = frozenset[str]()  # hosts that the repository asks for
         # By tag: the options that were given, what was repeated (a task), and the options of
         # further commands that repeat the prompt itself.
         self.given: dict[str, Given] = {}
@@ -239,7 +244,7 @@ class Combination:
         more += [["connect", port]] if luck.random() < 0.4 else []
         more += [["child", luck.choice([0, 3, 30])]] if luck.random() < 0.3 else []
         more += [["write", "bad", tag]] if luck.random() < 0.15 else []
-        more += [["limit", 11]] if luck.random() < 0.03 else []
+        more += [["limit", 11]] if luck.random() < 0.06 else []
         steps += more
         luck.shuffle(steps)
         if luck.random() < 0.35:
@@ -283,6 +288,8 @@ class Combination:
 
     def create(self) -> None:
         words, given = self.options()
+        if self.luck.random() < 0.3:
+            words, given = [*words, "--no-setup"], given._replace(setup=False)
         tag, text = self.prompt(given)
         more = self.until(tag)
         tasks = self.tasks()
@@ -398,11 +405,11 @@ class Combination:
             ]
         )
         self.start(*words)
-        time.sleep(self.luck.choice([0.0, 0.2, 0.4, 0.6, 0.8]))
-        if self.luck.random() < 0.7:
-            self.kill(run)
+        time.sleep(self.luck.uniform(0.1, 0.8))
         if self.luck.random() < 0.5:
             self.end_command(-1, signal.SIGKILL)
+        if self.luck.random() < 0.5:
+            self.kill(run)
 
     def kill(self, run: RunRow) -> None:
         found = processes(self.state / "workspaces" / run.workspace / "runs" / run.prompt)
@@ -556,6 +563,7 @@ class Combination:
         self.check_ends()
         listed = self.command("list", "--all", "-o", "json")
         assert listed is not None
+        assert listed.status == 0, listed.err
         documents = {task["id"]: task for task in listed.json["data"]}
         for task in documents.values():
             is_final = task["status"] in ("completed", "failed", "canceled")
@@ -674,9 +682,12 @@ class Combination:
             limits = [each["tokens"] for each in options["budgets"] if each["of"] != "day"]
             is_limited = grant.group is None or (limits and max(limits) <= grant.tokens)
             self.hold(is_limited, f"{run} has not the budget of {grant}")
+            sql = 'SELECT 1 FROM run_events WHERE prompt = ? AND payload LIKE \'%"id": "setup"%\''
+            self.hold(grant.setup or not self.rows(sql, run.prompt), f"{run} had a setup")
         for host, tag in self.outside.visits:
             grant = of_tag[tag]
-            may = grant.network == "host" or (grant.network == "list" and host in grant.allow)
+            allow = grant.allow | self.opened
+            may = grant.network == "host" or (grant.network == "list" and host in allow)
             self.hold(may, f"{tag} reached {host}, with {grant}")
         for asked in self.model.asked:
             may = not asked.inside or of_tag[asked.tag].network == "host"
@@ -736,6 +747,13 @@ def user(
             made.day = made.luck.randint(5, 40) * EACH
             local += f'budget_per_day = "{made.day}tok"\n'
         configure(home, local)
+        if made.luck.random() < 0.5:
+            made.opened = frozenset({HOSTS[2]})
+            file = f'setup = "echo x > made"\nallow = ["{HOSTS[2]}"]\n'
+            (shop / ".rebyte.toml").write_text(file)
+            git(shop, "add", ".")
+            git(shop, "commit", "-qm", "Say how")
+            assert rebyte("-P", "local", "local", "trust", "--yes", cwd=shop).status == 0
         return made
 
     return make

@@ -338,6 +338,35 @@ def test_no_request_passes_once_others_have_used_the_budget_up(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("then", ["look", "run"])
+def test_what_is_left_of_a_run_is_done_whatever_of_its_cancel_was_killed(
+    bench: Bench, model: CountingModel, then: str
+) -> None:
+    code = f"ask(); ask(); open('made', 'w').write('x'); time.sleep({NAP}8); time.sleep({NAP}8)"
+    prompt = bench.start(agent(code))
+    eventually((bench.workspace().code / "made").exists)
+    supervisor = bench.supervisor(prompt)
+    os.kill(supervisor, signal.SIGSTOP)
+    with bench.store.write() as db:
+        db.execute("UPDATE runs SET used = NULL")
+        runs.end(db, prompt, bench.store.now(), "canceled", "")
+    os.kill(supervisor, signal.SIGKILL)
+    if then == "run":
+        bench.start(agent("print('hello')"))
+
+    def is_done() -> bool:
+        if then == "look":
+            runs.recover(bench.store)
+        with bench.store.read() as db:
+            (found,) = runs.load(db, [prompt]).values()
+        return found.used is not None and json.loads(found.used) == TWO
+
+    eventually(is_done, told=bench.log)
+    eventually(lambda: "made" in (bench.artifact("changes.patch") or ""), told=bench.log)
+    assert bench.look(prompt).outcome == "canceled"
+
+
+@pytest.mark.slow
 def test_a_run_keeps_to_the_budget_of_the_day_on_which_it_began(
     bench: Bench, model: CountingModel
 ) -> None:

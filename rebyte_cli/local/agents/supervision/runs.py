@@ -67,6 +67,10 @@ class RecordedEvent(NamedTuple):
     payload: dict[str, Any]
 
 
+# Runs that have ended, and something is left to do: what they used is not recorded yet.
+LEFT = "started IS NOT NULL AND ended IS NOT NULL AND counted = 0"
+
+
 def find(db: sqlite3.Connection, which: str, *values: object) -> list[RunRecord]:
     """The runs for which the SQL condition `which`, of our own words, is true, oldest first."""
     columns = ", ".join(RunRecord._fields)
@@ -105,15 +109,41 @@ def unended(db: sqlite3.Connection, column: str = "", value: str = "") -> list[R
 def recover(store: Store, task: str | None = None) -> None:
     """Record the end of the runs (of a task, or all) that lost their process, but give those
     another that only waited for a usage limit. Call it before asking what runs do. Raises OSError.
+
+    What is left to do of runs that were canceled is done, too: whatever should have done it may
+    have been killed.
     """
     with store.read() as db:
         found = unended(db, "task", task) if task else unended(db)
+        ended = left(db)
+    for run in ended:
+        if not is_held(store.folder, run):
+            _finish(store, run)
     for run in found:
         if is_held(store.folder, run):  # as most are; much faster than `claimed`
             continue
         with claimed(store.folder, run) as lock:
             if lock is not None and not revive(store, run, lock):
                 _bury(store, run, lock)
+
+
+def left(db: sqlite3.Connection) -> list[RunRecord]:
+    """The runs that have ended, and of which something is left to do."""
+    return find(db, LEFT)
+
+
+def _finish(store: Store, run: RunRecord) -> None:
+    """Start a process that does what is left to do of a run, unless another does that."""
+    with claimed(store.folder, run) as lock:
+        with store.read() as db:
+            is_left = run.prompt in [each.prompt for each in left(db)]
+        if lock is None or not is_left:
+            return
+        if lock != NO_LOCK:
+            _leave_rest(store.folder, run, lock)
+            return
+        with store.write() as db:  # its folder is gone
+            record_used(db, run.prompt, {}, is_all=True)
 
 
 def queue_place(store: Store, run: RunRecord) -> dict[str, Any] | None:
@@ -248,8 +278,7 @@ def count_use(store: Store, workspace: str) -> None:
     """
     with store.read() as db:
         rows = db.execute(
-            "SELECT prompt, options FROM runs WHERE workspace = ? AND started IS NOT NULL"
-            " AND ended IS NOT NULL AND NOT counted",
+            f"SELECT prompt, options FROM runs WHERE workspace = ? AND {LEFT}",  # noqa: S608
             (workspace,),
         ).fetchall()
     place = Workspace(store.folder, workspace)

@@ -366,8 +366,13 @@ class Supervisor:
     def _bury(self, run: runs.RunRecord) -> None:
         """Record the end of an earlier run whose supervisor was killed, and what it changed."""
         with self._store.read() as db:
-            if runs.has_ended(db, run.prompt):
-                return
+            is_left = run.prompt in [each.prompt for each in runs.left(db)]
+            has_ended = runs.has_ended(db, run.prompt)
+        if is_left:
+            finish(str(self._state_dir), run.prompt)
+        if has_ended:
+            return
+        with self._store.read() as db:
             options = runs.options_of(db, run)
         patch = None
         if run.started is not None:
