@@ -357,6 +357,23 @@ def test_no_run_without_a_jail_follows_one_with(machine: Machine) -> None:
     assert follow_up(jailed).status == 201
 
 
+def test_what_repeats_a_task_has_its_sandbox_whatever_the_settings_are_now(
+    start: Starter, tmp_path: Path
+) -> None:
+    with start() as machine:
+        task = machine.own.create("x", executor="mine")
+        config = tmp_path / "config.toml"
+        config.write_text(config.read_text().replace("[local]", '[local]\njail = "off"'))
+        again = machine.own.create("x", executor="mine", networkOf=task["id"])
+        other = machine.own.create("x", executor="mine")
+        asked = machine.own.create("x", executor="mine", networkOf=task["id"], jail="off")
+        for made, is_jailed in ((task, True), (again, True), (other, False), (asked, False)):
+            with Store(machine.state).read() as db:
+                found = earlier_options(db, made["id"])
+            assert found is not None
+            assert found[1]["jail"] is is_jailed
+
+
 def network_of(machine: Machine, task: dict[str, Any]) -> tuple[str, list[str]]:
     """What the last run of a task may reach: the network, and the hosts."""
     with Store(machine.state).read() as db:

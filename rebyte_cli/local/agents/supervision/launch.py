@@ -57,8 +57,10 @@ class Launcher:
         """
         repeated = earlier if earlier is not None else self._repeated(body)
         wanted = http.optional_choice(body, "jail", ("on", "off"))
-        if wanted is None and earlier is not None:
-            wanted = "on" if earlier["jail"] else "off"
+        if wanted is None and repeated is not None and repeated["jail"]:
+            wanted = "on"
+        elif wanted is None and earlier is not None:
+            wanted = "off"
         adapter, settings, jailed = usable_agent(
             executor, self._config_file, self._store.folder, wanted
         )
