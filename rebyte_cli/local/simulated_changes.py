@@ -52,8 +52,7 @@ def base_of(body: Mapping[str, Any], *, may_read: bool) -> list[str] | None:
         git.check_repository(folder)
         for name in names:
             if git.has(folder, f"{name}^{{commit}}"):
-                words = ["rev-parse", "--verify", f"{name}^{{commit}}"]
-                return [folder, git.run(words, folder).decode().strip()]
+                return [folder, git.line(["rev-parse", "--verify", f"{name}^{{commit}}"], folder)]
     return ["", ""]
 
 
@@ -71,18 +70,16 @@ def patch(base: Sequence[str], writes: Iterable[tuple[str, str]]) -> bytes:
         lender: dict[str, str] = {}
         if commit:
             words = ["rev-parse", "--path-format=absolute", "--git-path", "objects"]
-            objects = os.fsdecode(git.run(words, folder).removesuffix(b"\n"))
+            objects = git.line(words, folder)
             lender = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": git.quoted(objects)}
         else:
-            commit = (
-                git.run(["hash-object", "-t", "tree", "-w", "/dev/null"], made).decode().strip()
-            )
+            commit = git.line(["hash-object", "-t", "tree", "-w", "/dev/null"], made)
         git.run(["read-tree", commit], made, lender)
         for path, content in dict(writes).items():
             file = place / "file"
             file.write_bytes(content.encode())
             words = ["hash-object", "-w", "--no-filters", str(file)]
-            blob = git.run(words, made, lender).decode().strip()
+            blob = git.line(words, made, lender)
             listed = git.run(["ls-files", "--stage", "--", path], made, lender)
             mode = "100755" if listed.startswith(b"100755 ") else "100644"
             entry = f"{mode},{blob},{path}"

@@ -108,6 +108,21 @@ def run(
     return printed or b""
 
 
+def line(
+    words: Sequence[str],
+    folder: str | os.PathLike[str] | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> str:
+    """What git prints, which is one line: as `run`."""
+    return os.fsdecode(run(words, folder, extra).removesuffix(b"\n"))
+
+
+def common_folder(folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> str:
+    """The repository that all its working trees share. Raises GitFailed."""
+    words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
+    return line(words, folder, extra)
+
+
 def _variables() -> dict[str, str]:
     variables = {
         name: value
@@ -172,7 +187,7 @@ def top_level(folder: str) -> str:
     Refuses one that the configuration of the repository (`core.worktree`) puts elsewhere, where
     everything would be read, and one whose repository is another's. Raises GitFailed.
     """
-    root = os.fsdecode(run(["rev-parse", "--show-toplevel"], folder).removesuffix(b"\n"))
+    root = line(["rev-parse", "--show-toplevel"], folder)
     path = Path(os.path.realpath(folder))
     above = (one for one in (path, *path.parents) if os.path.lexists(one / ".git"))
     if next(above, None) != Path(os.path.realpath(root)):
@@ -196,7 +211,7 @@ def check_repository(root: str) -> None:
     elif own in (here, here / ".git"):
         is_here = True
     else:
-        tree = _own_setting(own, "core.worktree")
+        tree = _work_tree(own)
         is_here = tree != "" and os.path.realpath(own / tree) == str(here)
     if not is_here:
         raise GitFailed(
@@ -235,10 +250,12 @@ def _leads_to(file: Path, place: Path) -> bool:
     return os.path.realpath(file.parent / path) == os.path.realpath(place)
 
 
-def _own_setting(repository: Path, name: str) -> str:
+def _work_tree(repository: Path) -> str:
+    """The working tree that the repository's own configuration names; empty for none."""
     try:
-        words = ["config", "--file", str(repository / "config"), "--get", name]
-        return os.fsdecode(run(words, repository)).removesuffix("\n")
+        return line(
+            ["config", "--file", str(repository / "config"), "--get", "core.worktree"], repository
+        )
     except GitFailed:
         return ""
 
@@ -373,7 +390,7 @@ def last_commit(root: str) -> str:
     """What uncommitted changes are changes of: HEAD, or before the first commit the empty tree."""
     if has(root, "HEAD"):
         return "HEAD"
-    return run(["hash-object", "-t", "tree", "/dev/null"], root).decode().strip()
+    return line(["hash-object", "-t", "tree", "/dev/null"], root)
 
 
 def new_files(root: str, index: Mapping[str, str]) -> list[str]:

@@ -92,9 +92,7 @@ def key_of(repository: str | os.PathLike[str], extra: Mapping[str, str] | None =
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if text.startswith("/"):
-        words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
-        common = os.fsdecode(git.run(words, text, extra).removesuffix(b"\n"))
-        return os.path.realpath(common)
+        return os.path.realpath(git.common_folder(text, extra))
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text):
         text = f"https://github.com/{text}"
     elif found := re.fullmatch(r"(?:[^@/\s]+@)?([^:/\s]+):(?!//)(.+)", text):

@@ -57,14 +57,13 @@ def find(state_dir: Path, place: Path, branch: str | None) -> Path | None:
     """
     refs = [f"refs/{kind}/{branch}" for kind in ("heads", "tags")] if branch else ["HEAD"]
     ref = next((ref for ref in refs if git.has(place, f"{ref}^{{commit}}")), None)
-    if ref is None or _line(["rev-parse", "--is-shallow-repository"], place) == "true":
+    if ref is None or git.line(["rev-parse", "--is-shallow-repository"], place) == "true":
         return None
-    words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
-    key = hashlib.sha256(os.fsencode(os.path.realpath(_line(words, place)))).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(os.path.realpath(git.common_folder(place)))).hexdigest()[:16]
     folder = state_dir / FOLDER / key
     make_folder(folder)
     with flocked(folder):
-        found = folder / _line(["rev-parse", f"{ref}^{{commit}}"], place)
+        found = folder / git.line(["rev-parse", f"{ref}^{{commit}}"], place)
         if not found.exists():
             found = _make(folder, place, ref, found.name)
         os.utime(found)
@@ -75,7 +74,7 @@ def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
     """A new lender for the commit that `ref` names: by now it may be another one."""
     making = folder / "new"
     shutil.rmtree(making, ignore_errors=True)
-    hashes = _line(["rev-parse", "--show-object-format"], place)
+    hashes = git.line(["rev-parse", "--show-object-format"], place)
     words = ["init", "--quiet", "--bare", "--template=", f"--object-format={hashes}", str(making)]
     git.run(words)
     if known := _ancestor(folder, place, commit):
@@ -83,7 +82,7 @@ def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
     words = ["--git-dir", str(making), "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
     words += ["-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags", "--upload-pack"]
     git.run([*words, UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"], timeout=CLONE_SECONDS)
-    made = folder / _line(["--git-dir", str(making), "rev-parse", f"{REF}^{{commit}}"])
+    made = folder / git.line(["--git-dir", str(making), "rev-parse", f"{REF}^{{commit}}"])
     if not made.exists():
         making.rename(made)
     return made
@@ -150,7 +149,3 @@ def sweep(state_dir: Path, trash: Path) -> list[Path]:
                 moved.append(trash / f"{path.parent.name}.{path.name}.{os.getpid()}")
                 path.rename(moved[-1])
     return moved
-
-
-def _line(words: list[str], folder: Path | None = None) -> str:
-    return os.fsdecode(git.run(words, folder).removesuffix(b"\n"))

@@ -569,13 +569,6 @@ def record_vanished(
     return True
 
 
-def keep_patch(
-    db: sqlite3.Connection, state_dir: Path, run: RunRecord, patch: bytes, now: int
-) -> None:
-    """Store what is in the workspace of a run as its artifact."""
-    put_result(state_dir / "objects", db, run.workspace, PATCH_FILE, patch, now)
-
-
 def _leave_rest(state_dir: Path, run: RunRecord, lock: int) -> None:
     """Start a process that does, with the run's lock, what its supervisor left to do.
 

@@ -23,7 +23,7 @@ from ....system import git
 from ....system.deadline import Deadline
 from ....system.git import GitFailed
 from ....system.repository_file import RepositoryFileError
-from ...artifact_store import PATCH_FILE
+from ...artifact_store import PATCH_FILE, put_result
 from ...ballast import full_disk
 from ...gateway.model_prices import ModelPrices
 from ...http import stamp
@@ -149,7 +149,7 @@ def _keep(
     with store.write() as db:
         runs.record_used(db, run.prompt, used, is_all=True)
         if patch is not None:
-            runs.keep_patch(db, store.folder, run, patch, store.now())
+            put_result(store.objects, db, run.workspace, PATCH_FILE, patch, store.now())
         for note in notes:
             runs.append(db, run.prompt, store.now(), "text", {"content": note})
 
@@ -383,7 +383,8 @@ class Supervisor:
             with self._store.write() as db:
                 vanished = runs.record_vanished(db, self._state_dir, run, used)
                 if vanished and patch is not None:
-                    runs.keep_patch(db, self._state_dir, run, patch, self._store.now())
+                    objects, now = self._store.objects, self._store.now()
+                    put_result(objects, db, run.workspace, PATCH_FILE, patch, now)
 
         patiently(record)
 
@@ -671,11 +672,8 @@ class Supervisor:
     def _hidden(self, adapter: Adapter) -> list[str]:
         """The folders to hide, made where they are missing: git keeps no empty folder."""
         for name in adapter.hidden:
-            place = self._workspace.code / name
-            if place.is_symlink():
-                raise RunFailed(f"{name} is a link: {adapter.title} would obey settings through it")
             with contextlib.suppress(FileExistsError):
-                place.mkdir(mode=0o700)
+                self._no_link(adapter, name).mkdir(mode=0o700)
         return [name for name in adapter.hidden if (self._workspace.code / name).is_dir()]
 
     def _blank(self, adapter: Adapter) -> dict[str, Path]:
@@ -684,16 +682,18 @@ class Supervisor:
         shown |= adapter.hidden_on_screen if self.on_screen else {}
         found = {}
         for number, (name, text) in enumerate(shown.items()):
-            if not os.path.isabs(name):
-                place = self._workspace.code / name
-                if place.is_symlink():
-                    why = f"{name} is a link: {adapter.title} would obey settings through it"
-                    raise RunFailed(why)
-                if not place.is_file():
-                    continue
+            if not os.path.isabs(name) and not self._no_link(adapter, name).is_file():
+                continue
             found[name] = self._folder / f"shown-{number}.json"
             found[name].write_text(text, encoding="ascii")
         return found
+
+    def _no_link(self, adapter: Adapter, name: str) -> Path:
+        """A place in the code that is to be hidden. Raises RunFailed for a link."""
+        place = self._workspace.code / name
+        if place.is_symlink():
+            raise RunFailed(f"{name} is a link: {adapter.title} would obey settings through it")
+        return place
 
     def _execute(self, start: AgentStart, prompt: str, parser: Parser) -> tuple[int, str]:
         """Start the agent and read it to its end: its exit status, and why it was stopped."""

@@ -77,14 +77,14 @@ def bring(
     """
     git.check_repository(str(place))
     ref, base = branch or "HEAD", ["--git-dir", str(workspace.base)]
-    old = _commit([*base, "rev-parse", "refs/heads/base"])
-    if _commit(["-C", str(place), "rev-parse", "--verify", f"{ref}^{{commit}}"]) == old:
+    old = git.line([*base, "rev-parse", "refs/heads/base"])
+    if git.line(["-C", str(place), "rev-parse", "--verify", f"{ref}^{{commit}}"]) == old:
         return False
     # Of what it holds, others borrow more than its own references reach: nothing is thrown away.
     words = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--depth=1"]
     words += ["--upload-pack", UPLOAD_PACK, str(place)]
     git.run([*base, *words, f"+{ref}:refs/sync"], timeout=changes.GIT_SECONDS)
-    new = _commit([*base, "rev-parse", "refs/sync"])
+    new = git.line([*base, "rev-parse", "refs/sync"])
     with changes.scratch_of(workspace) as scratch:
         since = [f"^{old}"] if _is_after(place, old, new) else []
         bundle = ["bundle", "create", "--quiet", str(scratch / BUNDLE), *since, ref]
@@ -100,10 +100,6 @@ def bring(
     for name, commit in (*names, (f"refs/base/{run}", new), ("refs/heads/base", new)):
         git.run([*base, "update-ref", name, commit])
     return True
-
-
-def _commit(words: list[str]) -> str:
-    return git.run(words).decode().strip()
 
 
 def _is_after(place: Path, old: str, new: str) -> bool:

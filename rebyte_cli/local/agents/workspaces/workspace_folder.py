@@ -147,8 +147,8 @@ class Workspace:
         """
         try:
             base = ["--git-dir", str(self.base)]
-            name = git.run([*base, "rev-parse", "refs/heads/base"]).decode().strip()
-            own = git.run([*base, "for-each-ref", "--format=%(objectname)", OWN]).decode().strip()
+            name = git.line([*base, "rev-parse", "refs/heads/base"])
+            own = git.line([*base, "for-each-ref", "--format=%(objectname)", OWN])
             if name != own:
                 return name
             text = git.run([*base, "cat-file", "commit", name]).decode("utf-8", "replace")
@@ -189,7 +189,7 @@ class Workspace:
             self.code.mkdir(mode=0o700)
         else:
             theirs = self._clone(source, share=share)
-            hashes = git.run(["rev-parse", "--show-object-format"], self.code).decode().strip()
+            hashes = git.line(["rev-parse", "--show-object-format"], self.code)
             made_as = [f"--object-format={hashes}"] if hashes != "sha1" else []
             (self.folder / SKILLS).mkdir(exist_ok=True)
             for place in skills.PLACES:
@@ -202,14 +202,14 @@ class Workspace:
         git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(making)])
         base, commit = ["--git-dir", str(making)], ""
         if source.repository is not None and git.has(self.code, "HEAD"):
-            commit = _head(self.code)
+            commit = git.line(["rev-parse", "HEAD"], self.code)
             if not share:  # of the history only what the changes are compared with
                 git.run([*base, "fetch", "--quiet", "--depth=1", str(self.code), "HEAD"])
         if source.repository is not None and share:
             self._borrow(making)
         if not commit:
-            tree = git.run([*base, "hash-object", "-t", "tree", "-w", "/dev/null"]).decode().strip()
-            commit = git.run([*base, *AUTHOR, "commit-tree", tree, "-m", "Start"]).decode().strip()
+            tree = git.line([*base, "hash-object", "-t", "tree", "-w", "/dev/null"])
+            commit = git.line([*base, *AUTHOR, "commit-tree", tree, "-m", "Start"])
         git.run([*base, "update-ref", "refs/heads/base", commit])
         if commit != theirs:
             git.run([*base, "update-ref", OWN, commit])
@@ -238,8 +238,7 @@ class Workspace:
         found = [agent_files.read_file(users, LARGEST_PATTERNS) or b""]
         if place is not None:
             # Not as git gives the path of the file: it would follow a link to any file of the user.
-            words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
-            repository = Path(os.fsdecode(git.run(words, place).removesuffix(b"\n")))
+            repository = Path(git.common_folder(place))
             found.append(agent_files.read(repository, EXCLUDE, LARGEST_PATTERNS) or b"")
         lines = (line for text in found for line in text.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
         # The later ones win, as the repository's do for git.
@@ -270,7 +269,7 @@ class Workspace:
         if place is not None:
             origin = _origin_of(place) or str(place)
         git.run(["remote", "set-url", "origin", origin], self.code)
-        cloned = _head(self.code) if git.has(self.code, "HEAD") else ""
+        cloned = git.line(["rev-parse", "HEAD"], self.code) if git.has(self.code, "HEAD") else ""
         if place is not None and source.with_changes:
             self._bring_changes(place)
         return cloned
@@ -347,10 +346,6 @@ def disk_usage(folder: Path) -> int:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
     return total
-
-
-def _head(repository: Path) -> str:
-    return git.run(["rev-parse", "HEAD"], repository).decode().strip()
 
 
 def _origin_of(place: Path) -> str | None:
