@@ -148,19 +148,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(414, "The request line is too long")
         else:
             with self.server.at_work(self.connection):
-                if self.parse_request():
-                    self._respond()
-                    self.wfile.flush()
+                if self.parse_request() and (body := self._body()) is not None:
+                    self._serve(body)
 
     def handle_expect_100(self) -> bool:
         super().handle_expect_100()
         self.wfile.flush()
         return True
-
-    def _respond(self) -> None:
-        body = self._body()
-        if body is not None:
-            self._serve(body)
 
     def _serve(self, body: io.RawIOBase) -> None:
         reply = _Reply(self)

@@ -412,6 +412,11 @@ def shorten(value: Any) -> Any:
     return value
 
 
+def said(text: str) -> list[AgentEvent]:
+    """What an agent said as an event; none for an empty text."""
+    return [AgentEvent("text", shorten({"content": text}))] if text else []
+
+
 def joined(content: object) -> str:
     """The text of a content value: a string, or blocks of which some are text."""
     if isinstance(content, str):

@@ -23,7 +23,7 @@ from .adapter import (
     User,
     joined,
     readable,
-    shorten,
+    said,
 )
 from .model_access import (
     VENDORS,
@@ -222,8 +222,8 @@ class GeminiParser(Parser):
         if found is None:
             return []
         status, message = found[2] or "", readable(found[3])
-        said = message if status in message else f"{status} {message}"
-        return [self.retry(found[1], said.strip() or "no reason given")]
+        reason = message if status in message else f"{status} {message}"
+        return [self.retry(found[1], reason.strip() or "no reason given")]
 
     def pause(self) -> list[AgentEvent]:
         # Half a block of code, which every second part is, would be shown as something else.
@@ -236,11 +236,11 @@ class GeminiParser(Parser):
             if len(self._said) > LONGEST_STRING:
                 end = len(self._said)
         text, self._said = self._said[:end], self._said[end:]
-        return _said(text)
+        return said(text.strip("\n") if text.strip() else "")
 
     def flush(self) -> list[AgentEvent]:
         text, self._said, self._speaking = self._said, "", False
-        return _said(text)
+        return said(text.strip("\n") if text.strip() else "")
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._result is None:
@@ -250,10 +250,6 @@ class GeminiParser(Parser):
             message = error.get("message") if isinstance(error, dict) else error
             return self.failure(str(message or self.error or "it gave no reason"), self._answer)
         return self.success(self.noted(self._answer))
-
-
-def _said(text: str) -> list[AgentEvent]:
-    return [AgentEvent("text", shorten({"content": text.strip("\n")}))] if text.strip() else []
 
 
 def _memory_names(user_home: Path) -> list[str]:

@@ -20,7 +20,7 @@ from .adapter import (
     User,
     end_of_process,
     last_line,
-    shorten,
+    said,
     without_sequences,
 )
 from .model_access import VENDORS, AgentAccess, ModelAccess, placeholder
@@ -100,10 +100,10 @@ class ProgramParser(Parser):
         if not self._told:
             text = text.lstrip("\n")
         self._told += len(new)
-        return _said(text)
+        return said(text)
 
     def flush(self) -> list[AgentEvent]:
-        return [*self.pause(), *_said(self.note())]
+        return [*self.pause(), *said(self.note())]
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if status == 0:
@@ -112,7 +112,3 @@ class ProgramParser(Parser):
 
     def _text(self) -> str:
         return self.noted("\n".join(self._lines).strip("\n"))
-
-
-def _said(text: str) -> list[AgentEvent]:
-    return [AgentEvent("text", shorten({"content": text}))] if text else []
