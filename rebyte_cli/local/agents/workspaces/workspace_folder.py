@@ -145,12 +145,13 @@ class Workspace:
         After a sync it is the one that was brought in. Below uncommitted changes that came along,
         which are a commit of our own, it is theirs.
         """
+        base = ["--git-dir", str(self.base)]
         try:
-            base = ["--git-dir", str(self.base)]
-            name = git.line([*base, "rev-parse", "refs/heads/base"])
-            own = git.line([*base, "for-each-ref", "--format=%(objectname)", OWN])
-            if name != own:
+            words = ["for-each-ref", "--format=%(objectname)", "refs/heads/base", OWN]
+            name, *own = git.run([*base, *words]).decode().split() or [""]
+            if own != [name]:
                 return name
+            # It has its parent even where the history is cut off.
             text = git.run([*base, "cat-file", "commit", name]).decode("utf-8", "replace")
         except GitFailed:
             return ""
