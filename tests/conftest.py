@@ -22,14 +22,15 @@ from tests.tools import need_tool as need_tool  # where tests look for it
 surroundings.enter()
 
 if hasattr(os, "pidfd_open"):
-    from tests.forked_supervisors import install
+    from tests import forked_gateways, forked_supervisors
 
     def _server() -> str:
         from tests.fork_server import ADDRESS, commands
 
         return str(commands() / ADDRESS)
 
-    install(_server)
+    forked_supervisors.install(_server)
+    forked_gateways.install(_server)
 
 
 class Done(NamedTuple):

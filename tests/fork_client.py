@@ -14,12 +14,13 @@ def needs_an_interpreter(environment):
     return odd or any(name.startswith("PYTHON") for name in environment)
 
 
-def start(address, words, environment, folder, umask, streams, terminal=False):
-    """Have a command run: the connection on which its process id and its status will come.
+def start(address, words, environment, folder, umask, streams, terminal=False, kind="command"):
+    """Have a process run: the connection on which its process id and its status will come.
 
     `terminal` makes standard input, which no other session may have, its controlling terminal.
+    `kind` is "command", or what else fork_server.py can run.
     """
-    body = marshal.dumps((words, environment, folder, umask, terminal))
+    body = marshal.dumps((words, environment, folder, umask, terminal, kind))
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     server.connect(address)
     numbers = b"".join(number.to_bytes(4, sys.byteorder) for number in streams)

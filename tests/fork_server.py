@@ -6,7 +6,8 @@ runs `rebyte_cli.__main__.main` with them, and ends as the child ends. If nothin
 terminal, the child gets that too. Start-up itself, job control and limits of a process need the
 real command.
 
-The same server forks the supervisors of agents (forked_supervisors.py).
+The same server forks the supervisors of agents (forked_supervisors.py) and gateways
+(forked_gateways.py).
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests import forked_supervisors
+from tests import forked_gateways, forked_supervisors
 
 ROOT = Path(__file__).parents[1]
 CLIENT = Path(__file__).with_name("fork_client.py")
@@ -44,7 +46,7 @@ LIBRARIES = (
 )
 
 ADDRESS = "socket"  # in the folder
-COMMAND_STREAMS = 3  # a supervisor has a fourth, the lock of its run
+COMMAND, SUPERVISOR, GATEWAY = "command", "supervisor", "gateway"
 CHANGES = "FORKED_CHANGES"  # in the environment of a command: Python to run in it before it begins
 SHARED = "FORKED_COMMANDS"  # the folder, in the environment of workers
 _LOCK = threading.Lock()
@@ -103,6 +105,7 @@ def serve(address: str) -> None:
 
     guard_messages()
     forked_supervisors.install(address)
+    forked_gateways.install(address)
     print("ready", flush=True)
     poll = select.poll()
     poll.register(0)
@@ -116,7 +119,7 @@ def serve(address: str) -> None:
             elif descriptor == listener.fileno():
                 client, _ = listener.accept()
                 try:
-                    pid, is_supervisor = _start(client, listener)
+                    pid, kind = _start(client, listener)
                 except EOFError:  # the client was killed at once
                     client.close()
                     continue
@@ -124,7 +127,7 @@ def serve(address: str) -> None:
                 with suppress(BrokenPipeError):
                     client.sendall(pid.to_bytes(8, "little"))
                 poll.register(pidfd, select.POLLIN)
-                if is_supervisor:  # which outlives who started it
+                if kind == SUPERVISOR:  # which outlives who started it
                     client.close()
                     running[pidfd] = (pid, None)
                     continue
@@ -163,13 +166,14 @@ def _import_all() -> None:
     gc.freeze()
 
 
-def _start(client: socket.socket, listener: socket.socket) -> tuple[int, bool]:
-    """Fork a child that runs the command for a client; its id, and whether it is a supervisor."""
+def _start(client: socket.socket, listener: socket.socket) -> tuple[int, str]:
+    """Fork a child that runs what a client wants; its id and its kind."""
     head, streams, *_ = socket.recv_fds(client, 8, 4)
     wanted, body = int.from_bytes(head, "little"), b""
     while len(body) < wanted and (piece := client.recv(wanted - len(body))):
         body += piece
     request = marshal.loads(body)
+    kind = request[-1]
     if b"mcp" in request[0]:  # a second of imports, which only a few tests need
         importlib.import_module("rebyte_cli.mcp.server")
         gc.freeze()
@@ -177,7 +181,7 @@ def _start(client: socket.socket, listener: socket.socket) -> tuple[int, bool]:
     if pid:
         for descriptor in streams:
             os.close(descriptor)
-        return pid, len(streams) > COMMAND_STREAMS
+        return pid, kind
     try:
         listener.close()
         client.close()
@@ -187,20 +191,26 @@ def _start(client: socket.socket, listener: socket.socket) -> tuple[int, bool]:
 
 
 def _run(request: Any, streams: list[int]) -> None:
-    words, environment, folder, umask, terminal = request
-    is_supervisor = len(streams) > COMMAND_STREAMS
-    if terminal or is_supervisor:
-        os.setsid()
-    else:
+    import fcntl
+
+    words, environment, folder, umask, terminal, kind = request
+    if kind == COMMAND and not terminal:
         os.setpgid(0, 0)
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
+    else:
+        os.setsid()
+    places = [0, 1, 2, 3][: len(streams)]
+    if kind == GATEWAY:
+        places[3] = int(words[0])  # which its settings name
+    # First away from where any of them is to be.
+    streams = [fcntl.fcntl(each, fcntl.F_DUPFD, max(places) + 1) for each in streams]
+    for descriptor, place in zip(streams, places, strict=True):
+        os.dup2(descriptor, place)
+    os.closerange(3, places[-1])
+    os.closerange(places[-1] + 1, 4096)
     if terminal:
-        import fcntl
         import termios
 
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    os.closerange(len(streams), 4096)
     os.chdir(folder)
     os.umask(umask)
     os.environb.clear()
@@ -223,8 +233,8 @@ def _run(request: Any, streams: list[int]) -> None:
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["rebyte", *map(os.fsdecode, words)]
     gc.enable()
-    if is_supervisor:
-        _supervise()
+    if kind != COMMAND:
+        _become(kind)
     from rebyte_cli.__main__ import main
 
     if changes := os.environ.pop(CHANGES, ""):
@@ -232,18 +242,25 @@ def _run(request: Any, streams: list[int]) -> None:
     main()
 
 
-def _supervise() -> NoReturn:
-    """Look after a run, as the program of `spawn.BOOT` does in the background of a shell."""
-    from rebyte_cli.local.agents.supervision.turn import main
+def _become(kind: str) -> NoReturn:
+    """Run a process that its parent starts with `python_process`; the status is that of `main`."""
+    main: Callable[[], None]
+    if kind == GATEWAY:
+        from rebyte_cli.local.gateway.service import main
+    else:
+        from rebyte_cli.local.agents.supervision.turn import main
 
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+        # As the program of `spawn.BOOT` does in the background of a shell.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
     status = 1
     try:
         main()
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does at its end

@@ -47,6 +47,7 @@ def install(address: str | Callable[[], str]) -> None:
                     b"/",
                     umask_of_this_process(),
                     (nothing.fileno(), log.fileno(), log.fileno(), lock),
+                    kind="supervisor",
                 )
             connection.recv(8)  # until it has been forked
             connection.close()

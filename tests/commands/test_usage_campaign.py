@@ -198,6 +198,7 @@ def check(plan: PlannedRun, task: dict[str, Any], answers: list[ServedAnswer]) -
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_supervisors")
 def test_the_records_have_what_was_served(
     run: Run, home: Path, model: WiresModel, plans: dict[str, PlannedRun]
 ) -> None:

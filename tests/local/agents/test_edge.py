@@ -270,6 +270,7 @@ def begun(bench: Bench, model: ModelServer, nap: str) -> str:
     return prompt
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_a_gateway_that_is_killed_fails_the_run(bench: Bench, model: ModelServer) -> None:
     prompt = begun(bench, model, f"{NAP}201")
     os.kill(gateway_of(bench, prompt), signal.SIGKILL)
@@ -280,6 +281,7 @@ def test_a_gateway_that_is_killed_fails_the_run(bench: Bench, model: ModelServer
     assert gone(f"{NAP}201")
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_a_run_that_hangs_without_its_gateway_is_ended(bench: Bench, model: ModelServer) -> None:
     code = f"import time\nprint('x', flush=True)\ntime.sleep({NAP}211)"
     prompt = bench.start(caller(code), stall=0)
@@ -297,6 +299,7 @@ def alive(pid: int) -> bool:
     return False
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_gateway_and_jail_end_with_a_supervisor_that_is_killed(
     bench: Bench, model: ModelServer
 ) -> None:
@@ -308,6 +311,7 @@ def test_gateway_and_jail_end_with_a_supervisor_that_is_killed(
     eventually(lambda: not alive(gateway))
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_gateway_and_jail_end_when_a_run_is_canceled(bench: Bench, model: ModelServer) -> None:
     prompt = begun(bench, model, f"{NAP}231")
     gateway = gateway_of(bench, prompt)
@@ -316,6 +320,7 @@ def test_gateway_and_jail_end_when_a_run_is_canceled(bench: Bench, model: ModelS
     eventually(lambda: not alive(gateway))
 
 
+@pytest.mark.usefixtures("real_supervisors")
 def test_the_key_is_in_no_argument_and_no_environment_of_the_gateway(
     bench: Bench, model: ModelServer
 ) -> None:

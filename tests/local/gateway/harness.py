@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,9 @@ from typing import Any, NamedTuple, Self
 
 from rebyte_cli.local.gateway import record
 from rebyte_cli.local.gateway.gateway_settings import GatewaySettings, Limits, ModelRoute, command
+from tests.fork_server import ADDRESS, commands
+from tests.forked_gateways import ForkedProcess
+from tests.forked_supervisors import AS_REAL
 from tests.waiting import eventually
 
 KEY = "sk-real-0123456789abcdef"
@@ -42,6 +46,22 @@ def model(base_url: str, **more: Any) -> ModelRoute:
     return ModelRoute(base_url=base_url, **fields)
 
 
+def _started(listener: int, log: int) -> Any:
+    """The process of a gateway: a fork, unless the test uses `real_supervisors`."""
+    address = commands() / ADDRESS
+    if AS_REAL not in os.environ and address.exists():
+        return ForkedProcess(str(address), listener, log)
+    return subprocess.Popen(
+        command(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        pass_fds=(listener,),
+        env={},
+        cwd="/",
+    )
+
+
 class GatewayProcess:
     """A gateway, started as a supervisor starts it. `port` is where it listens."""
 
@@ -69,15 +89,7 @@ class GatewayProcess:
         )
         self.log = folder / "gateway.log"
         with listener, self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                pass_fds=(listener.fileno(),),
-                env={},
-                cwd="/",
-            )
+            self.process = _started(listener.fileno(), log.fileno())
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(settings.to_json().encode())

@@ -26,6 +26,8 @@ from tests.local.gateway.upstream import ScriptedServer, read_exactly, read_head
 from tests.servers import RawServer, json_reply
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("real_supervisors")
+
 # Starts a gateway as a supervisor does, tells its id, and waits to be killed.
 PARENT = """
 import socket, subprocess, sys, time

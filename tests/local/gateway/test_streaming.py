@@ -262,6 +262,7 @@ def resident(pid: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_supervisors")
 def test_a_large_answer_takes_no_memory(tmp_path: Path) -> None:
     """200 MB to a client that reads slower than the server sends."""
     piece = b"data: " + b"x" * 65_000 + b"\n\n"

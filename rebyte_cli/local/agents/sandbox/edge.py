@@ -97,6 +97,22 @@ def way_out(
     )
 
 
+def start_gateway(door: int) -> subprocess.Popen[bytes]:
+    """Start a gateway that reads its settings from its input and has the descriptor `door`.
+
+    It ends when nothing reads its output any more: so when this process dies, too.
+    """
+    return subprocess.Popen(
+        command(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={},
+        cwd="/",
+        pass_fds=(door,),
+        start_new_session=True,
+    )
+
+
 def _proxies() -> dict[str, str]:
     """The variables that send every program in the jail to the gateway."""
     names = [each for name in PROXIES for each in (name, name.lower())]
@@ -184,16 +200,7 @@ class Edge:
     def _start(self, door: Door) -> None:
         """Start the gateway, which has loaded its modules by the time that the jail is made."""
         assert self._settings is not None
-        # It ends when nothing reads its output any more: so when this process dies, too.
-        self._gateway = subprocess.Popen(
-            command(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={},
-            cwd="/",
-            pass_fds=(door.outside.fileno(),),
-            start_new_session=True,
-        )
+        self._gateway = start_gateway(door.outside.fileno())
         given = replace(self._settings, listener=door.outside.fileno())
         assert self._gateway.stdin is not None
         with contextlib.suppress(BrokenPipeError):
