@@ -72,8 +72,8 @@ class _SyncGroup:
 class Journal:
     """A journal that this process holds and writes.
 
-    `name` stays the same wherever the file is moved. `beside` is called by the writer before each
-    sync: what it was given before a record was committed is done when `commit` returns.
+    `name` stays the same wherever the file is moved. `before_write` is called by the writer before
+    each sync: what it was given before a record was committed is done when `commit` returns.
     """
 
     def __init__(

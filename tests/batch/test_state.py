@@ -13,6 +13,7 @@ import pytest
 from rebyte_cli.batch.input import InputLine
 from rebyte_cli.batch.results import LineProblem, row_of
 from rebyte_cli.batch.state import (
+    NEXT,
     LineState,
     LineTable,
     check_record,
@@ -64,6 +65,26 @@ def test_a_line_moves_only_as_the_table_allows() -> None:
         lines.move(4, "queued")
     with pytest.raises(AssertionError, match="running -> refused"):
         lines.apply(4, {"is": "refused", "error": ERROR})
+
+
+def test_each_state_has_one_word() -> None:
+    """What a row says follows from the state alone; of a task that ended, from how."""
+    words = {
+        "new": "pending", "queued": "pending", "skipped": "skipped", "sending": "unknown",
+        "lost": "unknown", "unknown": "unknown", "created": "running", "running": "running",
+        "limited": "limited", "checking": "running", "mending": "running", "waiting": "waiting",
+        "unreadable": "running", "unchecked": "unchecked", "ended": "gone", "refused": "refused",
+    }  # fmt: skip
+    found = {}
+    for state in NEXT:
+        entry = LineState()
+        entry.state, entry.outcome, entry.resumes_at = state, "gone", NOW
+        row = row_of(LINE, entry)
+        row = row.row if isinstance(row, LineProblem) else row
+        found[state] = row["status"]
+        assert ("resumesAt" in row) == (state == "limited"), state
+    assert found == words
+    assert set().union(*NEXT.values()) == set(NEXT)
 
 
 def test_only_the_thread_that_has_the_lines_moves_one() -> None:
