@@ -17,10 +17,10 @@ from ..system.permissions import LOCK_NAME, UnsafeFile, check_private, private_f
 
 T = TypeVar("T")
 
-# Each entry takes the file from the version before it to its own (the first makes version 1).
-# Entries are never changed once released: add one.
-MIGRATIONS = (
-    """
+# Each entry takes the file from the version before it to its own. Version 1 is that of 0.1.0, and
+# those between it and 12 were never released. Entries are never changed once released: add one.
+MIGRATIONS = {
+    1: """
     CREATE TABLE tasks (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         origin TEXT NOT NULL, id TEXT NOT NULL, workspace_id TEXT, url TEXT, title TEXT,
@@ -41,97 +41,64 @@ MIGRATIONS = (
         UNIQUE (origin, key)
     );
     """,
-    # A deleted task keeps its row, so that @N keeps meaning the same task. `seen` holds every id
-    # that was shown, wherever its task was created, and the status of the end that was seen.
-    # An index ends with the row's number, so this one gives the newest tasks without a sort.
-    """
+    # A deleted task keeps its row, so that @N keeps meaning the same task. An index ends with the
+    # row's number, so `tasks_by_origin` gives the newest tasks without a sort.
+    # `prompt_digest` stands for the whole prompt, of which `prompt` has the first line.
+    # `base_commit`: what a task started from, as far as the repository here knew it.
+    # For a rerun: `local_repository` is the folder or URL that an agent on this machine worked on,
+    # `given_workspace` what the task was told to use, which `workspace_id` has of every task.
+    # For requests that are lost: what else was sent with a prompt, the journal and the line of a
+    # batch, what a search found possible, what is told by a prompt's shape, and the task that a
+    # follow-up was for.
+    # `seen`: every id that was shown, wherever its task was created, and the status of the end that
+    # was seen. `answered`: questions that were answered from here, which the service may show as
+    # open for a while. Their rows have numbers so that the oldest can be dropped.
+    # `applied`: the runs whose changes were applied to a repository here, and to which commit.
+    # `used`: what tasks used of their models (see `usage_table.py`).
+    12: """
     ALTER TABLE tasks ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;
-    CREATE INDEX tasks_by_origin ON tasks (origin);
-    CREATE TABLE seen (
-        origin TEXT NOT NULL, id TEXT NOT NULL, status TEXT, completed_at TEXT,
-        PRIMARY KEY (origin, id)
-    ) WITHOUT ROWID;
-    """,
-    # Labels, what a rerun needs, and a number for each row of `seen`: the oldest can be dropped.
-    """
-    CREATE TABLE labels (
-        origin TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, task_id TEXT NOT NULL,
-        PRIMARY KEY (origin, name, value, task_id)
-    ) WITHOUT ROWID;
-    CREATE INDEX labels_by_task ON labels (origin, task_id);
     ALTER TABLE tasks ADD COLUMN branch TEXT;
     ALTER TABLE tasks ADD COLUMN files TEXT;
-    ALTER TABLE seen RENAME TO seen_before;
+    ALTER TABLE tasks ADD COLUMN local_repository TEXT;
+    ALTER TABLE tasks ADD COLUMN given_workspace TEXT;
+    ALTER TABLE tasks ADD COLUMN prompt_digest TEXT;
+    ALTER TABLE tasks ADD COLUMN body_digest TEXT;
+    ALTER TABLE tasks ADD COLUMN line TEXT;
+    ALTER TABLE tasks ADD COLUMN base_commit TEXT;
+    CREATE INDEX tasks_by_origin ON tasks (origin);
+    CREATE INDEX tasks_by_prompt ON tasks (origin, prompt_digest);
+    CREATE INDEX tasks_by_line ON tasks (origin, line) WHERE line IS NOT NULL;
+    ALTER TABLE intents ADD COLUMN candidates TEXT;
+    ALTER TABLE intents ADD COLUMN shape TEXT;
+    ALTER TABLE intents ADD COLUMN target TEXT;
     CREATE TABLE seen (
         seq INTEGER PRIMARY KEY,
         origin TEXT NOT NULL, id TEXT NOT NULL, status TEXT, completed_at TEXT,
         UNIQUE (origin, id)
     );
-    INSERT INTO seen (origin, id, status, completed_at)
-        SELECT origin, id, status, completed_at FROM seen_before;
-    DROP TABLE seen_before;
-    """,
-    # Questions that were answered from here: the service may show them as open for a while.
-    """
-    CREATE TABLE answered (
-        origin TEXT NOT NULL, message_id TEXT NOT NULL, PRIMARY KEY (origin, message_id)
+    CREATE TABLE labels (
+        origin TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, task_id TEXT NOT NULL,
+        PRIMARY KEY (origin, name, value, task_id)
     ) WITHOUT ROWID;
-    """,
-    # What else a rerun needs: the folder or URL that an agent on this machine worked on, and the
-    # workspace that the task was told to use, which `workspace_id` has of every task.
-    """
-    ALTER TABLE tasks ADD COLUMN local_repository TEXT;
-    ALTER TABLE tasks ADD COLUMN given_workspace TEXT;
-    """,
-    # A number for each answered question, so that the oldest can be dropped.
-    """
-    DROP TABLE answered;
+    CREATE INDEX labels_by_task ON labels (origin, task_id);
     CREATE TABLE answered (
         seq INTEGER PRIMARY KEY,
         origin TEXT NOT NULL, message_id TEXT NOT NULL,
         UNIQUE (origin, message_id)
     );
-    """,
-    # What stands for a task's whole prompt, of which `prompt` has the first line.
-    """
-    ALTER TABLE tasks ADD COLUMN prompt_digest TEXT;
-    CREATE INDEX tasks_by_prompt ON tasks (origin, prompt_digest);
-    """,
-    # The runs whose changes were applied to a repository here, and the commit they were applied to.
-    """
     CREATE TABLE applied (
         origin TEXT NOT NULL, task_id TEXT NOT NULL, folder TEXT NOT NULL, run TEXT NOT NULL,
         head TEXT NOT NULL, PRIMARY KEY (origin, task_id, folder, run)
     ) WITHOUT ROWID;
-    """,
-    # For requests that are lost: what else was sent with a prompt, the journal and the line of a
-    # batch, what a search found possible, what is told by a prompt's shape, and the task that a
-    # follow-up was for.
-    """
-    ALTER TABLE tasks ADD COLUMN body_digest TEXT;
-    ALTER TABLE tasks ADD COLUMN line TEXT;
-    CREATE INDEX tasks_by_line ON tasks (origin, line) WHERE line IS NOT NULL;
-    ALTER TABLE intents ADD COLUMN candidates TEXT;
-    ALTER TABLE intents ADD COLUMN shape TEXT;
-    ALTER TABLE intents ADD COLUMN target TEXT;
-    """,
-    # The commit that a task started from, as far as the repository here knew it.
-    """
-    ALTER TABLE tasks ADD COLUMN base_commit TEXT;
-    """,
-    # What tasks used of their models: see `usage_table.py`.
-    """
     CREATE TABLE used (
         origin TEXT NOT NULL, task_id TEXT NOT NULL, prompt_id TEXT NOT NULL, requests INTEGER,
         input INTEGER NOT NULL, cached INTEGER NOT NULL, output INTEGER NOT NULL, cost REAL,
-        created_at TEXT, executor TEXT, model TEXT, PRIMARY KEY (origin, task_id, prompt_id)
+        created_at TEXT, executor TEXT, model TEXT, uncounted INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (origin, task_id, prompt_id)
     ) WITHOUT ROWID;
     """,
-    """
-    ALTER TABLE used ADD COLUMN uncounted INTEGER NOT NULL DEFAULT 0;
-    """,
-)
-VERSION = len(MIGRATIONS)
+}
+VERSION = max(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked
 # for WAIT without a change is stuck; one that many write to gets a little longer.
 WAIT = 5.0
@@ -310,10 +277,11 @@ class Database:
         connection.execute("PRAGMA synchronous=FULL")
         with sqlite.writing(connection):
             # Asked again: another process may have upgraded it while this one waited.
-            for step in range(sqlite.version(connection), VERSION):
+            before = sqlite.version(connection)
+            for step in (step for step in MIGRATIONS if step > before):
                 for statement in MIGRATIONS[step].split(";"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={step + 1}")
+                connection.execute(f"PRAGMA user_version={step}")
 
     def _too_new(self) -> HistoryUnusable:
         return HistoryUnusable(f"{self.path} was written by a newer rebyte")

@@ -191,7 +191,7 @@ def test_an_older_file_is_brought_up_to_date(
     path = tmp_path / "history.db"
     History(path, origin="o").add_task({"id": "a"}, prompt="x")
     step = "CREATE TABLE one (x); CREATE TABLE two (x)"
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, step))
+    monkeypatch.setattr(database, "MIGRATIONS", {**database.MIGRATIONS, VERSION + 1: step})
     monkeypatch.setattr(database, "VERSION", VERSION + 1)
     assert [task["id"] for task in History(path, origin="o").tasks()] == ["a"]
     with sqlite3.connect(path) as connection:
@@ -203,7 +203,7 @@ def test_a_file_of_the_first_version_keeps_its_tasks(tmp_path: Path) -> None:
     """As the release before wrote it: from it, deleting a task keeps the numbers of the others."""
     path = tmp_path / "history.db"
     with sqlite3.connect(path) as connection:
-        connection.executescript(database.MIGRATIONS[0])
+        connection.executescript(database.MIGRATIONS[1])
         connection.execute("PRAGMA user_version=1")
         connection.execute("INSERT INTO tasks (origin, id, title) VALUES ('o', 'a', 'A')")
         connection.execute("INSERT INTO tasks (origin, id, title) VALUES ('o', 'b', 'B')")
@@ -214,24 +214,6 @@ def test_a_file_of_the_first_version_keeps_its_tasks(tmp_path: Path) -> None:
     history.forget_task("b")
     assert (history.nth(2) or {})["id"] == "a"
     assert [task["title"] for task in History(path, origin="o").tasks()] == ["A"]
-
-
-def test_a_file_of_the_second_version_keeps_what_was_shown(tmp_path: Path) -> None:
-    path = tmp_path / "history.db"
-    with sqlite3.connect(path) as connection:
-        for step in database.MIGRATIONS[:2]:
-            connection.executescript(step)
-        connection.execute("PRAGMA user_version=2")
-        connection.execute("INSERT INTO tasks (origin, id, title) VALUES ('o', 'abcd1', 'A')")
-        connection.execute("INSERT INTO seen VALUES ('o', 'abcd2', 'failed', 'then')")
-    connection.close()
-    path.chmod(0o600)
-    history = History(path, origin="o")
-    assert history.shown("abcd") == ["abcd1", "abcd2"]
-    assert history.ends(["abcd2"]) == {("abcd2", "then"): "failed"}
-    assert history.labels.of(["abcd1"]) == {}
-    history.remember_shown([{"id": "abcd3"}])
-    assert history.shown("abcd") == ["abcd1", "abcd2", "abcd3"]
 
 
 def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> None:
