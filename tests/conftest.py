@@ -61,16 +61,6 @@ class Done(NamedTuple):
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Files of few tests that take long, most of it waiting: they begin, and the many short ones fill
-# what is left, so that at the end no worker waits for another.
-LONG = (
-    *("test_never_twice", "test_questions", "test_tasks", "test_runner", "test_session"),
-    *("test_create", "test_local", "test_supervisor", "test_keyring_store", "test_list_watch"),
-    *("test_wait", "test_terminal", "test_patch", "test_drafts", "test_logs", "test_fields"),
-    *("test_land", "test_land_kill", "test_land_local"),
-    *("test_time_limit", "test_shells", "test_mcp", "test_man", "test_documents", "test_service"),
-)
-
 
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
@@ -84,12 +74,6 @@ def pytest_pycollect_makemodule(
     module: ModuleForLinux = ModuleForLinux.from_parent(parent, path=module_path)
     module.reason = why
     return module
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first (`make test` keeps this order)."""
-    place = {stem: number for number, stem in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 @pytest.hookimpl(wrapper=True)
