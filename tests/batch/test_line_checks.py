@@ -24,7 +24,7 @@ Local = Callable[..., Done]
 SCHEMA = {"type": "integer", "$comment": "[[say=7]]"}
 SAID = "[[say=seven]]"
 # How many lines, and how often the batch is killed.
-FEW, MANY = (10, 4), (30, 20)
+FEW, MANY = (4, 3), (30, 20)
 
 
 @pytest.fixture
