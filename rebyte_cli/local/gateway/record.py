@@ -25,8 +25,8 @@ FILE = "network.jsonl"  # in the folder of a run
 # The option that would let a request pass which was refused because nothing of the budget is left.
 BUDGET = "--budget"
 LOGIN = "login"  # instead of an option: the user's own login has to be renewed
-# Programs in a sandbox can make requests without end. Those that went out are always recorded, and
-# of each kind of those that were refused so many.
+# Programs in a sandbox can make requests without end. Those that went out are always recorded, also
+# if they were refused then, and of each kind of the others so many.
 MOST_LINES = 10_000
 LONGEST_TEXT = 300  # characters of a path or a reason
 PIECE = 1024 * 1024  # bytes that are read of a record at a time; a line is far shorter
@@ -98,7 +98,7 @@ class RequestRecord:
     def add(self, entry: RequestEntry, *, synced: bool = True) -> None:
         """Write one line. A disk that is full is no reason to end a request."""
         with self._lock:
-            if entry.refused is not None:
+            if entry.refused is not None and entry.id is None and not entry.sent:
                 # By option: those of one kind must not use up the lines of another.
                 kind = (entry.option or "").partition(" ")[0]
                 self._refusals[kind] += 1

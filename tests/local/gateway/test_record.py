@@ -64,7 +64,15 @@ def test_refusals_end_but_what_costs_is_recorded(tmp_path: Path) -> None:
     assert found[-1].usage == {"input_tokens": 1}
     assert "no further" in str(found[-2].refused)
     assert refusals(path)["evil.example"].requests == MOST_LINES - 1
-    for went_out in (entry(status=200), entry(fault="broken"), entry(id="x", is_open=True)):
+    broken_off = entry(id="x", refused="no valid HTTP", uncounted={"input_tokens": 2})
+    broken_off = broken_off._replace(option="--allow evil.example")
+    for went_out in (
+        entry(status=200),
+        entry(fault="broken"),
+        entry(id="x", is_open=True),
+        broken_off,
+        entry(refused="no", option="--allow evil.example", sent=3),
+    ):
         record.add(went_out)
         assert read(path)[-1] == went_out
 
