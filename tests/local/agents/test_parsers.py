@@ -13,10 +13,17 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents import config
-from rebyte_cli.local.agents.adapters.adapter import AgentEvent, Outcome, Parser
+from rebyte_cli.local.agents.adapters.adapter import AgentEvent, Outcome, Parser, parse
 from rebyte_cli.local.agents.adapters.lines import ErrorReader, LineSplitter
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter, ProgramParser
 
+# How each agent says which session it is.
+SESSIONS = {
+    "claude": {"type": "system", "subtype": "init", "session_id": "\ud800", "model": "\udfff"},
+    "codex": {"type": "thread.started", "thread_id": "\ud800"},
+    "gemini": {"type": "init", "session_id": "\ud800", "model": "\udfff"},
+    "opencode": {"type": "step_start", "sessionID": "\ud800", "part": {"\ud800": 1}},
+}
 SAMPLES = Path(__file__).parent / "samples"
 INDEX: dict[str, Any] = json.loads((SAMPLES / "index.json").read_text())
 AGENTS = config.load(None).agents
@@ -457,3 +464,12 @@ def test_a_reason_of_codex_that_is_no_text(message: object) -> None:
         outcome = parser.finish(1, "")
         assert not outcome.succeeded
         assert str(message) in outcome.reason
+
+
+@pytest.mark.parametrize("agent", SESSIONS)
+def test_half_a_surrogate_pair_is_text_that_can_be_stored(agent: str) -> None:
+    parser = parser_of(agent)
+    parser.feed(json.dumps(SESSIONS[agent]))
+    assert (parser.session or "").encode() == b"?"
+    assert (parser.model or "").encode() in (b"?", b"")
+    assert parse('{"\\ud800": ["\\ud83d\\ude00", "\\udfff"]}') == {"?": ["😀", "?"]}

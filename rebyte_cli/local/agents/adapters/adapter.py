@@ -368,8 +368,8 @@ class Adapter(ABC):
 def parse(text: str) -> Any:
     """A JSON value that an agent wrote, which can be added up, nested and written without errors.
 
-    Numbers that are very large or not finite are text, and what is nested very deeply is left out.
-    Raises ValueError.
+    Numbers that are very large or not finite are text, half a surrogate pair, which no database
+    takes, is `?`, and what is nested very deeply is left out. Raises ValueError.
     """
     try:
         value = json.loads(
@@ -390,12 +390,14 @@ def _number(read: Callable[[str], Any], text: str) -> Any:
 
 
 def _flattened(value: Any, room: int) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if not isinstance(value, dict | list):
         return value
     if not room:
         return "[nested too deeply]"
     if isinstance(value, dict):
-        return {key: _flattened(item, room - 1) for key, item in value.items()}
+        return {_flattened(key, 1): _flattened(item, room - 1) for key, item in value.items()}
     return [_flattened(item, room - 1) for item in value]
 
 
