@@ -40,7 +40,7 @@ from . import combinations
 from .bench import PYTHON
 from .combinations import EACH, KEY, LoggingModel, Outside, tag_of
 
-SEQUENCES = int(os.environ.get("REBYTE_TEST_COMBINATIONS", "3"))
+SEQUENCES = int(os.environ.get("REBYTE_TEST_COMBINATIONS", "2"))
 FIRST = int(os.environ.get("REBYTE_TEST_SEED", "0"))
 LOG = os.environ.get("REBYTE_TEST_LOG")
 WIDTH = {"none": 0, "list": 1, "host": 2}
