@@ -61,9 +61,12 @@ def command(
 
     If the patch touches files that tools run by themselves (workflows, hooks, Makefile, .envrc,
     instructions for agents, lock files, anything executable) or that lead elsewhere (symbolic
-    links, submodules), a terminal shows them and asks first; --yes skips this.
+    links, submodules), or that git writes in an encoding other than the patch shows, a terminal
+    shows them and asks first; --yes skips this.
 
     Hooks of the repository do not run, not even for --commit: the patch may have changed them.
+    Nor do programs that its own configuration names, but filters: commits are signed and merged as
+    your configuration says (`git config --global`).
     If the repository has the changes already, this does nothing (0).
 
     Examples:
@@ -129,7 +132,7 @@ def _to_tree(
     changes = patch.changes(found, root)
     _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
     if not flags["yes"]:
-        _warn(app, changes, asks=True)
+        _warn(app, changes, root, asks=True)
     commit = _prepared(source, root, found, head, message) if flags["commits"] else None
     changed = set(patch.apply(found, root, remember))
     rows = [change for change in changes if {change.path, change.old_path} & changed]
@@ -164,11 +167,10 @@ def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force:
         raise BadUsage(f"there are uncommitted changes: {', '.join(dirty[:3])}{more}", hint=hint)
 
 
-def _warn(app: App, changes: list[FileChange], *, asks: bool) -> None:
+def _warn(app: App, changes: list[FileChange], root: Path, *, asks: bool) -> None:
     from ..tasks import patch
 
-    risks = patch.risks(changes)
-    if risks:
+    if risks := patch.risks(changes, root):
         app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))
         if asks and app.interactive:
             confirm(app, "Apply these changes?", yes=False)
@@ -219,7 +221,7 @@ def _to_branch(
         task, found, root, branch=known.get("branchName"), noted=known.get("baseCommit")
     )
     changes = patch.changes(found, root)
-    _warn(app, changes, asks=False)  # nothing runs them before they are checked out
+    _warn(app, changes, root, asks=False)  # nothing runs them before they are checked out
     tree = commit.tree_with(root, base, found)
     made = commit.commit_tree(root, tree, [base], commit.message(message, task))
     commit.set_branch(root, branch, made, old, f"rebyte apply: {source.task}")

@@ -112,7 +112,8 @@ def command(
     The branch begins on --onto. The changes of each task are merged into its tip, as `git apply
     --3way` does, and committed as `rebyte apply --commit` does: you are author and committer, and
     trailers name the task. Tasks that still run are waited for. No working tree, index or HEAD is
-    read or changed, and no hook runs.
+    read or changed, and no hook or program runs that the repository's own configuration names:
+    commits are signed and merged as your configuration says (`git config --global`).
 
     --check runs a shell command on each new tip before it is committed, as `rebyte check` does: in
     a sandbox. Protected paths are those of --onto for every task: what a task on the branch has
@@ -275,7 +276,7 @@ def _landed(
             onto = journal.state.started_at
             steps = Steps(
                 partial(_ended, app, questions),
-                partial(_patch, app),
+                partial(_patch, app, root),
                 partial(_rerun, app, chosen, root),
                 None if how is None else partial(_checked, app, root, how, onto),
             )
@@ -370,11 +371,17 @@ def _ended(app: App, questions: QuestionWatcher, task_id: str) -> Mapping[str, A
     raise AssertionError("a wait ends with an outcome")
 
 
-def _patch(app: App, task_id: str) -> bytes:
+def _patch(app: App, root: Path, task_id: str) -> bytes:
+    """All that a task changed, with a note if a checkout writes other bytes than those shown."""
     from ..tasks import patch
+    from ..tasks.patch_headers import sections
 
     source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
-    return patch.fetch(app.client, source)
+    found = patch.fetch(app.client, source)
+    names = [patch.shown(each.new) for each in sections(found) if each.new]
+    for path, encoding in patch.encoded(root, names).items():
+        app.note(f"{patch.listed(path)}: its bytes are not those shown: {encoding}")
+    return found
 
 
 def _checked(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BadUsage, NotFound, RebyteError, ResourceNotFound, TaskEnded
 from ..system import git
 from ..tasks import commit
-from ..tasks.patch import PatchConflict, own_repository
+from ..tasks.patch import PatchConflict, own_repository, safe_repository
 from .land_journal import (
     APPLIED,
     CHECKING,
@@ -159,8 +159,9 @@ class Landing:
         if self._steps.check is None:
             return None
         line.status = CHECKING
-        words = ("diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", tip, tree)
-        exact = git.run([*words, "--no-ext-diff", "--no-textconv"], self._root, own_repository())
+        words = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", tip, tree]
+        words += ["--no-ext-diff", "--no-textconv"]
+        exact = git.run(words, self._root, safe_repository(self._root))
         outcome = self._steps.check(tip, exact, f"{self._branch}-{line.current}")
         if outcome.exit is None:
             raise RebyteError(outcome.reason, code="check_unusable")

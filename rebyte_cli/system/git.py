@@ -28,6 +28,16 @@ T = TypeVar("T", str, bytes)
 SECONDS = 120.0
 MOST_WORDS = 500  # paths in one command line
 SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+# Settings that name a program, and what git does without them.
+PROGRAMS = {
+    r"gpg\.(?:openpgp\.)?program": "gpg",
+    r"gpg\.x509\.program": "gpgsm",
+    r"gpg\.ssh\.program": "ssh-keygen",
+    r"gpg\.ssh\.defaultkeycommand": "false",
+    r"merge\..*\.driver": "git merge-file --marker-size=%L %A %O %B",
+    r"core\.askpass": "",
+    r"core\.alternaterefscommand": "true",
+}
 # Maps little of a large repository at a time, for a process whose memory is bounded.
 SMALL = ("-c", "core.packedGitWindowSize=32m", "-c", "core.packedGitLimit=256m")
 PATCH_MEMORY = 4 * 1024**3  # for git that reads a patch
@@ -81,6 +91,10 @@ def run(
     elsewhere: a few bytes of a patch may stand for gigabytes. Raises GitFailed with git's reason.
     """
     variables = _variables() | dict(extra or {})
+    if variables["GIT_NO_LAZY_FETCH"] == "0":
+        # If it is set, git-upload-pack, which reads the settings of a repository on this disk
+        # without those given here, believes it, and fetches what that one lacks.
+        del variables["GIT_NO_LAZY_FETCH"]
     program = shutil.which("git", path=variables.get("PATH"))
     if program is None:
         raise GitUnusable("git is not installed")
@@ -203,6 +217,25 @@ def check_repository(root: str) -> None:
     are what they seem if the repository names the working tree, too. What it borrows (`git clone
     --shared`) looks like a theft, because the lender does not know of it. Raises GitFailed.
     """
+    own, common = check_place(root)
+    for path in _parts(dict.fromkeys((own, common))):
+        inside = Path(os.path.realpath(path)).is_relative_to(common)
+        if os.path.islink(path) and not (inside and os.path.isfile(path)):
+            raise GitFailed(f"a part of the repository is elsewhere: {path} is a link")
+    lenders = common / "objects/info/alternates"
+    if lenders.exists():
+        command = f"{shlex.join(['git', '-C', root, 'repack', '-a', '-d'])} && "
+        raise GitFailed(
+            f"a part of the repository is elsewhere: its objects are those that {lenders} names",
+            hint=f"If you trust it, copy them: {command}{shlex.join(['rm', str(lenders)])}",
+        )
+
+
+def check_place(root: str) -> tuple[Path, Path]:
+    """The repository of a working tree, or a bare one's, and that of all its working trees.
+
+    Raises GitFailed for one that is elsewhere, and does not name the folder `root` in turn.
+    """
     found = os.fsdecode(run(["rev-parse", "--git-dir", "--git-common-dir"], root)).split("\n")
     own, common = (Path(os.path.realpath(os.path.join(root, name))) for name in found[:2])
     here = Path(os.path.realpath(root))
@@ -218,17 +251,7 @@ def check_repository(root: str) -> None:
             f"the repository of {root} is elsewhere, and does not name this folder: {own}",
             hint=f"If it belongs here: git --git-dir {own} config core.worktree {here}",
         )
-    for path in _parts(dict.fromkeys((own, common))):
-        inside = Path(os.path.realpath(path)).is_relative_to(common)
-        if os.path.islink(path) and not (inside and os.path.isfile(path)):
-            raise GitFailed(f"a part of the repository is elsewhere: {path} is a link")
-    lenders = common / "objects/info/alternates"
-    if lenders.exists():
-        command = f"{shlex.join(['git', '-C', root, 'repack', '-a', '-d'])} && "
-        raise GitFailed(
-            f"a part of the repository is elsewhere: its objects are those that {lenders} names",
-            hint=f"If you trust it, copy them: {command}{shlex.join(['rm', str(lenders)])}",
-        )
+    return own, common
 
 
 def _parts(repositories: Iterable[Path]) -> Iterator[str]:
@@ -266,12 +289,8 @@ def filters_off(folder: str) -> dict[str, str]:
     Those of the user, such as git-lfs, stay: without them, unchanged files would look changed.
     Raises GitFailed rather than leave one on, and for commands that the repository gives git-lfs.
     """
-    listed = run(["config", "-z", "--show-scope", "--name-only", "--list"], folder)
-    parts = listed.decode("utf-8", "surrogateescape").split("\0")
     settings = []
-    for scope, name in zip(parts[::2], parts[1::2], strict=False):
-        if scope not in ("local", "worktree"):
-            continue
+    for name, _ in _settings(folder)[1]:
         if re.fullmatch(r"lfs\.extension\..*\.(clean|smudge)", name, re.DOTALL):
             raise GitFailed(
                 f"the repository's configuration names a command for git-lfs: {name}",
@@ -281,6 +300,58 @@ def filters_off(folder: str) -> dict[str, str]:
         if found:
             settings.append((name, "false" if found[1] == "required" else ""))
     return settings_of(settings)
+
+
+def programs_off(
+    folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Variables with which git runs no program that the repository's own configuration names.
+
+    Filters excepted (see `filters_off`), and `remote.*.receivepack`. What the user's configuration
+    says instead is obeyed: how to sign, merge drivers, helpers for credentials; or else git's own
+    programs run. git fetches what a partial clone lacks, unless with a program that the repository
+    names. Raises GitFailed.
+    """
+    users, repositorys = _settings(folder, extra)
+    settings = []
+    for pattern, usual in PROGRAMS.items():
+        for name in {name for name, _ in repositorys if re.fullmatch(pattern, name, re.DOTALL)}:
+            same = r"gpg\.(?:openpgp\.)?program" if usual == "gpg" else re.escape(name)
+            known = [value for each, value in users if re.fullmatch(same, each)]
+            settings.append((name, known[-1] if known else usual))
+    helper = r"credential\.(?:.*\.)?helper"
+    if any(re.fullmatch(helper, name, re.DOTALL) for name, _ in repositorys):
+        settings.append(("credential.helper", ""))  # which forgets those before it
+        settings += [each for each in users if re.fullmatch(helper, each[0], re.DOTALL)]
+    if any(name.startswith("protocol.") for name, _ in repositorys):
+        known = [value for name, value in users if name == "protocol.ext.allow"]
+        settings.append(("protocol.ext.allow", known[-1] if known else "never"))
+    # git takes the first value of this one, and one of the environment is the last.
+    fetches = not any(
+        re.fullmatch(r"remote\..*\.uploadpack", name, re.DOTALL) for name, _ in repositorys
+    )
+    proxy = any(name == "core.gitproxy" for name, _ in repositorys)
+    return {
+        **settings_of(settings),
+        **({"GIT_PROXY_COMMAND": ""} if proxy else {}),
+        "GIT_NO_LAZY_FETCH": "0" if fetches else "1",
+    }
+
+
+def _settings(
+    folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The names and values that the user's configuration has, and those of the repository's own.
+
+    git writes the first and the last part of a name in lower case.
+    """
+    listed = run(["config", "-z", "--show-scope", "--list"], folder, extra)
+    parts = listed.decode("utf-8", "surrogateescape").split("\0")
+    result: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+    for scope, entry in zip(parts[::2], parts[1::2], strict=False):
+        name, _, value = entry.partition("\n")
+        result[scope in ("local", "worktree")].append((name, value))
+    return result
 
 
 def users_patterns(folder: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import BadUsage, NotFound
 from ..system import git
-from .patch import PATCH_FILE, conflict, own_repository, unmerged
+from .patch import PATCH_FILE, conflict, own_repository, safe_repository, unmerged
 
 LONGEST_SUBJECT = 72
 PUSH_SECONDS = 600.0
@@ -64,7 +64,7 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
         # Even with --cached, git checks out a file that the patch adds but the index has.
         scratch = Path(folder) / "tree"
         scratch.mkdir()
-        variables = own_repository() | {
+        variables = safe_repository(root) | {
             "GIT_DIR": _git_dir(root),
             "GIT_WORK_TREE": str(scratch),
             "GIT_INDEX_FILE": str(Path(folder) / "index"),
@@ -103,7 +103,7 @@ def commit_tree(
         words = ["-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, "-F", str(file)]
         words += [word for parent in parents for word in ("-p", parent)]
         words += ["-S"] if _signs(root) else []
-        made = git.run(words, root, own_repository() | dict(variables or {}))
+        made = git.run(words, root, safe_repository(root) | dict(variables or {}))
     return made.decode().strip()
 
 
@@ -152,8 +152,9 @@ def set_branch(root: Path, name: str, commit: str, old: str, why: str) -> None:
 def push_branch(root: Path, name: str, remote: str) -> None:
     """Push a branch to a remote, where it may only move forward. Raises GitFailed."""
     ref = f"refs/heads/{name}"
-    words = ["push", "--quiet", "--no-verify", "--end-of-options", remote, f"{ref}:{ref}"]
-    git.run(words, root, own_repository(), timeout=PUSH_SECONDS)
+    words = ["push", "--quiet", "--no-verify", "--no-recurse-submodules"]
+    words += ["--receive-pack=git-receive-pack", "--end-of-options"]
+    git.run([*words, remote, f"{ref}:{ref}"], root, safe_repository(root), timeout=PUSH_SECONDS)
 
 
 def advance_head(root: Path, commit: str, old: str, why: str) -> None:

@@ -221,22 +221,45 @@ def _status(section: PatchedFile) -> str:
     return "modified" if section.old == section.new else "renamed"
 
 
-def risks(found: Iterable[FileChange]) -> list[str]:
+def risks(found: Sequence[FileChange], root: Path) -> list[str]:
     """The paths that tools run or read by themselves or that lead elsewhere, each with the reason.
 
-    Links and submodules are known by their mode, whatever they are called.
+    Links and submodules are known by their mode, whatever they are called. Raises GitFailed.
     """
     from .autorun import reader_of
 
+    encodings = encoded(root, [change.path for change in found])
     result = []
     for change in found:
         kinds = {LINK: "symbolic link", SUBMODULE: "submodule"}
         reasons = [reader_of(change.path), kinds.get(change.mode, "")]
         runs = change.mode == EXECUTABLE and change.status != "deleted"
         reasons.append("executable" if runs else "")
+        if change.path in encodings:
+            reasons.append(f"its bytes are not those shown: {encodings[change.path]}")
         if any(reasons):
             result.append(f"{listed(change.path)} ({', '.join(filter(None, reasons))})")
     return result
+
+
+def encoded(root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """The encodings in which git writes files, where the repository has it write them in another.
+
+    A patch shows UTF-8, and in some encodings the same bytes are other characters, such as quotes
+    and semicolons. Raises GitFailed.
+    """
+    result = {}
+    for some in git.portions(paths):
+        words = ["check-attr", "-z", "working-tree-encoding", "--", *some]
+        parts = os.fsdecode(git.run(words, root, own_repository())).split("\0")
+        for path, _, encoding in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
+            if encoding not in ("unspecified", "unset", "set") and not _is_utf8(encoding):
+                result[path] = encoding
+    return result
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.casefold() in ("utf-8", "utf8")
 
 
 def top_level() -> Path:
@@ -250,7 +273,10 @@ def top_level() -> Path:
         raise BadUsage(
             f"not inside {outside[1]}", hint="Run this command inside the repository to change"
         ) from None
-    return Path(os.fsdecode(output.removesuffix(b"\n")))
+    root = os.fsdecode(output.removesuffix(b"\n"))
+    if not any(name in os.environ for name in git.LOCATIONS):
+        git.check_place(root)
+    return Path(root)
 
 
 def head(root: Path) -> str:
@@ -389,10 +415,19 @@ def _apply(patch: bytes, root: Path) -> None:
 def own_repository() -> dict[str, str]:
     """Variables for git in the user's own repository, the one that they name if they name one.
 
-    git may fetch what a partial clone of theirs lacks, and filters such as git-lfs do their work.
+    Filters such as git-lfs do their work.
     """
     named = {name: os.environ[name] for name in git.LOCATIONS if name in os.environ}
-    return {**named, "GIT_NO_LAZY_FETCH": "0", "GIT_LFS_SKIP_SMUDGE": "0"}
+    return {**named, "GIT_LFS_SKIP_SMUDGE": "0"}
+
+
+def safe_repository(root: Path) -> dict[str, str]:
+    """Variables for git that writes to the user's own repository, signs or pushes.
+
+    See `git.programs_off` for the programs that run. Raises GitFailed.
+    """
+    known = own_repository()
+    return known | git.programs_off(root, known)
 
 
 def unmerged(root: Path, variables: Mapping[str, str] | None = None) -> list[str]:
@@ -433,4 +468,4 @@ def _git_apply(words: Sequence[str], patch: bytes, root: Path, *, to_end: bool =
         file = Path(folder) / PATCH_FILE
         file.write_bytes(patch)
         line = ["apply", *words, str(file)]
-        return git.run(line, root, own_repository(), to_end=to_end, memory=git.PATCH_MEMORY)
+        return git.run(line, root, safe_repository(root), to_end=to_end, memory=git.PATCH_MEMORY)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from rebyte_cli.system.git import GitFailed
+from rebyte_cli.tasks.commit import push_branch
 from tests.conftest import Done
 from tests.patch_farm import PatchFarm, patch_of
 from tests.repositories import git, introduce, snapshot
@@ -241,18 +244,124 @@ def test_no_hook_runs_and_a_signature_only_if_git_signs(
     (home / "gpg").chmod(0o755)
     first = farm.add("One", patch_of_new(repository, "one"))
     second = farm.add("Two", patch_of_new(repository, "two"))
-    git(repository, "config", "gpg.program", str(home / "gpg"))
+    git(repository, "config", "--global", "gpg.program", str(home / "gpg"))
     assert inside("apply", first, "--commit", cwd=repository).status == 0
     assert "gpgsig" not in git(repository, "cat-file", "commit", "HEAD")
     git(repository, "config", "commit.gpgSign", "yes")
     assert inside("apply", second, "--commit", cwd=repository).status == 0
     assert "gpgsig" in git(repository, "cat-file", "commit", "HEAD")
-    git(repository, "config", "gpg.program", str(home / "gone"))
+    git(repository, "config", "--global", "gpg.program", str(home / "gone"))
     third = farm.add("Three", patch_of_new(repository, "three"))
     before = snapshot(repository)
     assert inside("apply", third, "--commit", cwd=repository).status == 1
     assert snapshot(repository) == before, "what cannot be signed is not applied"
     assert not ran.exists()
+
+
+# What a downloaded repository can name, each a program that leaves a mark.
+PROGRAMS = {
+    "signature": {"commit.gpgSign": "yes", "gpg.program": "RUN"},
+    "openpgp": {"commit.gpgSign": "yes", "gpg.openpgp.program": "RUN"},
+    "ssh": {
+        "commit.gpgSign": "yes",
+        "gpg.format": "ssh",
+        "gpg.ssh.program": "RUN",
+        "gpg.ssh.defaultKeyCommand": "RUN",
+    },
+    "x509": {"commit.gpgSign": "yes", "gpg.format": "x509", "gpg.x509.program": "RUN"},
+    "merge": {"merge.default": "evil", "merge.evil.driver": "RUN"},
+    "fetch": {
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "remote.origin.url": ".",
+        "remote.origin.uploadpack": "RUN",
+    },
+    "ext": {
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "remote.origin.url": "ext::RUN",
+        "protocol.ext.allow": "always",
+    },
+}
+
+
+@pytest.mark.parametrize("way", [(), ("--commit",), ("--branch", "new")], ids=" ".join)
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_no_program_that_the_repository_names_runs(
+    farm: PatchFarm, inside: Run, home: Path, kind: str, way: tuple[str, ...]
+) -> None:
+    """What signs, merges or fetches is what the user's own configuration says, or git's own."""
+    repository = make(home / "repository")
+    change = CODE.replace("line 3\n", "LINE 3\n")
+    task = farm.add(
+        "Work", patch_of(repository, lambda: (repository / "code.txt").write_text(change))
+    )
+    (repository / "code.txt").write_text(CODE.replace("line 17\n", "LINE 17\n"))
+    git(repository, "commit", "-q", "-a", "-m", "Moved on")
+    if kind in ("fetch", "ext"):  # the blob from which the merge begins
+        blob = git(repository, "rev-parse", "HEAD~1:code.txt").strip()
+        (repository / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    mark, program = home / "mark", home / "program"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\nexit 1\n")
+    program.chmod(0o755)
+    for name, value in PROGRAMS[kind].items():
+        git(repository, "config", name, value.replace("RUN", str(program)))
+    inside("apply", task, *way, "--yes", cwd=repository)
+    assert not mark.exists()
+
+
+def test_the_users_own_merge_driver_runs(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path
+) -> None:
+    change = CODE.replace("line 3\n", "LINE 3\n")
+    task = farm.add(
+        "Work", patch_of(repository, lambda: (repository / "code.txt").write_text(change))
+    )
+    (repository / "code.txt").write_text(CODE.replace("line 17\n", "LINE 17\n"))
+    git(repository, "commit", "-q", "-a", "-m", "Moved on")
+    git(repository, "config", "--global", "merge.own.driver", "echo merged > %A")
+    git(repository, "config", "merge.own.driver", "false")
+    (repository / ".git/info/attributes").write_text("* merge=own\n")
+    assert inside("apply", task, "--yes", cwd=repository).status == 0
+    assert (repository / "code.txt").read_text() == "merged\n"
+    git(repository, "config", "--global", "--unset", "merge.own.driver")
+    git(repository, "reset", "-q", "--hard")
+    assert inside("apply", task, "--yes", cwd=repository).status == 0
+    assert (repository / "code.txt").read_text() == change.replace("line 17\n", "LINE 17\n")
+
+
+def test_a_repository_that_is_elsewhere_is_refused(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path
+) -> None:
+    task = farm.add("Work", patch_of(repository, lambda: (repository / "new").write_text("x")))
+    (home / "download").mkdir()
+    (home / "download/.git").write_text(f"gitdir: {repository}/.git\n")
+    before = snapshot(repository)
+    for command in (
+        ("apply", task, "--branch", "x"),
+        ("land", task, "--branch", "x", "--no-check"),
+    ):
+        done = inside(*command, "-o", "table", cwd=home / "download")
+        assert (done.status, "is elsewhere" in done.err) == (1, True), done
+    assert snapshot(repository) == before
+
+
+@pytest.mark.parametrize("command", ["apply", "land"])
+def test_a_file_that_is_written_in_another_encoding_is_named(
+    farm: PatchFarm, inside: Run, repository: Path, command: str
+) -> None:
+    """In ISO-2022-JP, the same bytes are a harmless character or a quote and a semicolon."""
+    (repository / ".gitattributes").write_text("*.sh working-tree-encoding=ISO-2022-JP\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Attributes")
+    script = "MSG='\u6328'\n".encode("iso2022_jp")
+    task = farm.add(
+        "Work", patch_of(repository, lambda: (repository / "run.sh").write_bytes(script))
+    )
+    more = ("--no-check",) if command == "land" else ()
+    done = inside(command, task, "--branch", "x", *more, "-o", "table", cwd=repository)
+    assert done.status == 0, done
+    assert "its bytes are not those shown: ISO-2022-JP" in " ".join(done.err.split())
 
 
 def patch_of_new(repository: Path, name: str) -> bytes:
@@ -287,3 +396,33 @@ def test_only_some_paths_and_options_that_do_not_go_together(
     done = inside("apply", empty, "--branch", "none", cwd=repository)
     assert (done.status, done.json) == (0, {"data": []})
     assert git(repository, "branch", "--list", "none") == ""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"remote.origin.receivepack": "RUN"},
+        {"remote.origin.url": "ext::RUN", "protocol.ext.allow": "always"},
+        {"remote.origin.url": "RUN", "remote.origin.vcs": "ext", "protocol.allow": "always"},
+        {"push.gpgSign": "if-asked", "gpg.program": "RUN"},
+        {"core.gitProxy": "RUN", "remote.origin.url": "git://127.0.0.1:1/x"},
+        {"core.sshCommand": "RUN", "remote.origin.url": "ssh://127.0.0.1:1/x"},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_push_runs_no_program_that_the_repository_names(
+    home: Path, settings: dict[str, str]
+) -> None:
+    repository = make(home / "repository")
+    git(home, "init", "-q", "--bare", "remote.git")
+    git(repository, "remote", "add", "origin", str(home / "remote.git"))
+    mark, program = home / "mark", home / "program"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\nexit 1\n")
+    program.chmod(0o755)
+    for name, value in settings.items():
+        git(repository, "config", name, value.replace("RUN", str(program)))
+    with contextlib.suppress(GitFailed):
+        push_branch(repository, "main", "origin")
+    assert not mark.exists()
+    if "remote.origin.url" not in settings:
+        assert git(home / "remote.git", "rev-parse", "main") == git(repository, "rev-parse", "main")

@@ -485,7 +485,10 @@ def test_links_and_submodules_are_named_by_their_mode(agents: Local, repository:
     patch += git(repository, "diff", "--cached", "--binary", "--full-index")
     git(repository, "reset", "-q", "--hard")
     found = patch_module.changes(patch.encode(), repository)
-    assert patch_module.risks(found) == ["module (submodule)", "notes.txt (symbolic link)"]
+    assert patch_module.risks(found, repository) == [
+        "module (submodule)",
+        "notes.txt (symbolic link)",
+    ]
 
 
 def test_apply_runs_no_hook_and_no_monitor_but_the_filters_that_it_needs(
