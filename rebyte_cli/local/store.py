@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -22,6 +23,8 @@ from ..system.permissions import UnsafeFile, check_private, make_folder
 from .ballast import make_room
 
 BUSY_SECONDS = 30.0
+LEAST_FREE = 16 << 20  # bytes in the file for which it is made smaller
+LARGEST_COPY = 256 << 20  # bytes that are copied for that
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
 SCHEMA_VERSION = 7
 SCHEMA = """
@@ -250,6 +253,27 @@ class Store:
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the tuple above
         for path in self.objects.iterdir():
             path.unlink(missing_ok=True)
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Give the disk the space back that is free in the file, if it is most of it.
+
+        SQLite copies the rest, first to a file and then to its log, and holds writers up meanwhile.
+        So that happens neither with much of it, nor on a disk that has no room, nor while another
+        process writes: later calls try again. Raises nothing.
+        """
+        with contextlib.suppress(OSError, sqlite3.Error):
+            with self.read() as db:
+                names = ("page_size", "page_count", "freelist_count")
+                page, pages, free = (db.execute(f"PRAGMA {n}").fetchone()[0] for n in names)
+            used = (pages - free) * page
+            if free * page < LEAST_FREE or free * 2 < pages or used > LARGEST_COPY:
+                return
+            if shutil.disk_usage(self.folder).free < 3 * used:
+                return
+            with contextlib.closing(sqlite.connect(self.file, timeout=0)) as db:
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # which may be left to a later one
 
     @contextlib.contextmanager
     def readable(self) -> Iterator[None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local import local_service
+from rebyte_cli.local.agents.supervision.sweep import sweep
 from rebyte_cli.local.local_service import Service, reset, status
 from rebyte_cli.local.store import StateError, Store
 from rebyte_cli.system.permissions import make_folder
@@ -171,3 +174,57 @@ def test_a_signal_while_another_process_writes_leaves_no_transaction_open(tmp_pa
             other.execute("ROLLBACK")
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def filled(folder: Path, megabytes: int) -> Store:
+    """A store with so much of a task that was deleted long ago, and a value that is kept."""
+    store = Store(folder)
+    store.remember("name", "kept")
+    with store.write() as db:
+        db.execute(
+            "INSERT INTO tasks (id, workspace, created, executor, model, title, deleted)"
+            " VALUES ('t', 'w', 1, 'x', '', 'null', 1)"
+        )
+        db.execute(
+            "INSERT INTO runs (task, workspace, prompt, agent, options, queued, ended)"
+            " VALUES ('t', 'w', 'p', 'x', '{}', 1, 1)"
+        )
+        rows = (("p", number, 1, "text", "x" * 1_000_000) for number in range(megabytes))
+        db.executemany("INSERT INTO run_events VALUES (?, ?, ?, ?, ?)", rows)
+    make_folder(folder / "workspaces")
+    return store
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("service.db*"))
+
+
+@pytest.mark.parametrize("how", [sweep, lambda store: reset(store.folder)], ids=["delete", "reset"])
+def test_what_is_forgotten_leaves_its_space_to_the_disk(
+    tmp_path: Path, how: Callable[[Store], None]
+) -> None:
+    with filled(tmp_path, 40) as store:
+        assert size(tmp_path) > 40 << 20
+        how(store)
+        assert store.recall("name") == "kept"
+        assert size(tmp_path) < 1 << 20
+
+
+@pytest.mark.parametrize("why", ["another writes", "a full disk", "little is free"])
+def test_a_file_stays_as_large_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    with filled(tmp_path, 40) as store, filled(tmp_path / "other", 1) as other:
+        with store.write() as db:
+            db.execute("DELETE FROM run_events WHERE seq < ?", (18 if why[0] == "l" else 40,))
+        before = size(tmp_path)
+        if why == "a full disk":
+            free = shutil._ntuple_diskusage(1 << 30, 1 << 30, 1000)
+            monkeypatch.setattr(shutil, "disk_usage", lambda _place: free)
+        with (store if why == "another writes" else other).write():
+            Store(tmp_path).shrink()
+        assert size(tmp_path) == before
+        monkeypatch.undo()
+        store.shrink()
+        assert (size(tmp_path) == before) == (why == "little is free")
+        assert store.recall("name") == "kept"

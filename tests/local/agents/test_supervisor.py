@@ -684,17 +684,39 @@ def test_case_85_without_a_jail_the_next_look_kills_what_outlived_its_supervisor
     assert not processes(f"{NAP}13")
 
 
+LONG_CALL = {
+    "type": "mcp_tool_call", "server": "s", "tool": "t", "arguments": ["x" * 60_000] * 100,
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_transcript_of_any_length_leaves_room_on_the_disk(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"type": "item.started", "item": {"id": "a", **LONG_CALL}}] * 15,
+        [{"type": "thread.started", "thread_id": f"{n}{'x' * 60_000}"} for n in range(1500)],
+    ],
+    ids=["calls", "sessions"],
+)
+def test_a_transcript_of_any_length_leaves_room_on_the_disk(
+    bench: Bench, tmp_path: Path, lines: list[object]
+) -> None:
     """What an agent tells is in the database, which no end of a run makes smaller."""
-    call = {"type": "mcp_tool_call", "server": "s", "tool": "t", "arguments": ["x" * 60_000] * 100}
-    line = {"type": "item.started", "item": {"id": "a", **call}}
-    (tmp_path / "told").write_text(json.dumps(line) + "\n")
-    text = f"for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do cat {tmp_path / 'told'}; done"
-    program = script(tmp_path / "bin", "codex", text)
+    (tmp_path / "told").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    program = script(tmp_path / "bin", "codex", f"cat {tmp_path / 'told'}")
     agent = Codex(command=(program,), extra_paths=(str(tmp_path / "told"),))
     prompt = bench.start(agent)
     bench.wait(prompt)
     payloads = [json.dumps(event.payload) for event in bench.events(prompt)]
     assert 50 << 20 < sum(map(len, payloads)) < 70 << 20
     assert any("more than 64 MB" in each for each in payloads)
+
+
+def test_a_session_is_told_of_once(bench: Bench, tmp_path: Path) -> None:
+    """Each turn of some agents says it, and any program in the sandbox can."""
+    lines = "\n".join(f'{{"type": "thread.started", "thread_id": "{name}"}}' for name in "aaabbc")
+    program = script(tmp_path / "bin", "codex", f"cat <<'EOF'\n{lines}\nEOF")
+    prompt = bench.start(Codex(command=(program,)))
+    assert bench.wait(prompt).session == "c"
+    told = [event.payload for event in bench.events(prompt) if event.kind == "init"]
+    assert told == [{"session_id": name} for name in "abc"]

@@ -60,6 +60,7 @@ STDERR_READ = 20_000
 LOOK_SECONDS = 1.0  # between two looks whether the run was canceled
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
+EVENT_BYTES = 100  # that an event takes in the database besides its payload
 LONGEST_TRANSCRIPT = 64 * 1024 * 1024  # bytes of events; the agent's output is kept beside it
 TRANSCRIPT_CUT = "The agent told more than 64 MB; the rest of it is not in the transcript"
 CONTINUE = "A usage limit interrupted you, and is reset now. Continue with what you were asked:"
@@ -222,6 +223,7 @@ class Supervisor:
         self._began = 0
         self._next_event = events[-1].seq + 1 if events else 0
         self._told_bytes = 0
+        self._session: dict[str, Any] = {}  # as the agent last told of it
         self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
         self._meter = RunMeter(self._folder, ModelPrices.of_options(self._options))
@@ -309,7 +311,8 @@ class Supervisor:
             self._options = options
         else:
             message = f"{self._run.agent} waits: {REACHED}"
-        self._append([AgentEvent("limited", {"resumesAt": stamp(resumes), "message": message})])
+        event = AgentEvent("limited", {"resumesAt": stamp(resumes), "message": message})
+        self._append([event], is_ours=True)
         worked = self._run.worked + now - self._began
         self._spool.add([["parked", now, worked]], synced=True)
         self._spool.finish()
@@ -807,18 +810,21 @@ class Supervisor:
         """
         records: list[spool.Record] = []
         for event in events:
-            if not is_ours and event.kind not in ("init", "limited"):
+            if event.kind == "init":
+                if event.payload == self._session:  # each turn of some agents says it
+                    continue
+                self._session = event.payload
+                records += _known_of_session(event.payload)
+            if not is_ours:
                 was_cut = self._told_bytes > LONGEST_TRANSCRIPT
-                self._told_bytes += len(json.dumps(event.payload))
+                self._told_bytes += EVENT_BYTES + len(json.dumps(event.payload))
                 if was_cut:
                     continue
                 if self._told_bytes > LONGEST_TRANSCRIPT:
                     event = AgentEvent("text", {"content": TRANSCRIPT_CUT})
             records.append(["event", self._next_event, self._store.now(), *event])
             self._next_event += 1
-            if event.kind == "init":
-                records += self._session(event.payload)
-            elif event.kind == "tool_result":
+            if event.kind == "tool_result":
                 self._not_found |= dict.fromkeys(user_tools.not_found(event.payload.get("output")))
         self._spool.add(records)
 
@@ -829,13 +835,6 @@ class Supervisor:
     def _tell(self, notes: list[str]) -> None:
         """Show in the transcript what the service has to say."""
         self._append([AgentEvent("text", {"content": note}) for note in notes], is_ours=True)
-
-    def _session(self, payload: dict[str, Any]) -> Iterator[spool.Record]:
-        """The agent's session, known at once: it can be resumed after a cancel or a crash too."""
-        for name, pattern in (("session_id", SESSION_ID), ("model", MODEL)):
-            value = payload.get(name)
-            if isinstance(value, str) and pattern.fullmatch(value):
-                yield [name.removesuffix("_id"), value]
 
     def _record(self, outcome: Outcome, found: bytes | None) -> None:
         """Record artifacts, the result event and the end, as soon as the database takes them."""
@@ -896,6 +895,14 @@ def _git_config() -> str:
             value = "agent" if key == "name" else "agent@localhost"
         text += f"\t{key} = {json.dumps(value)}\n"
     return text
+
+
+def _known_of_session(payload: dict[str, Any]) -> Iterator[spool.Record]:
+    """The agent's session, known at once: it can be resumed after a cancel or a crash too."""
+    for name, pattern in (("session_id", SESSION_ID), ("model", MODEL)):
+        value = payload.get(name)
+        if isinstance(value, str) and pattern.fullmatch(value):
+            yield [name.removesuffix("_id"), value]
 
 
 def _tail(path: Path) -> str:

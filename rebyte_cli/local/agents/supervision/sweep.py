@@ -74,6 +74,7 @@ def prune(store: Store, seconds: float, *, dry_run: bool) -> tuple[list[Pruned],
         found.append(Pruned(row["workspace"], made_from[0], row["ended"], size))
     if dry_run:
         return found, 0
+    store.shrink()
     lent = lenders.sweep(store.folder, store.folder / TRASH)
     freed = sum(map(disk_usage, lent))
     for folder in lent:
@@ -111,6 +112,7 @@ def sweep(store: Store) -> None:
         if forgotten:
             with store.write() as db:
                 db.executemany("DELETE FROM run_events WHERE prompt = ?", map(tuple, forgotten))
+        store.shrink()
         for folder in (root / row[0] for row in rows):
             if folder.exists():
                 runs.count_use(store, folder.name)
