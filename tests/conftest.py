@@ -179,7 +179,7 @@ def inside_local(inside: Callable[..., Done], service: Any) -> Callable[..., Don
 
 @pytest.fixture
 def real_supervisors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of agents whose supervisor is a new interpreter, as for users."""
+    """Runs of agents whose supervisor and gateway are new interpreters, as for users."""
     from tests.forked_supervisors import AS_REAL
 
     monkeypatch.setenv(AS_REAL, "1")
