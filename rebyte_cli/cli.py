@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
-from types import FrameType
 from typing import Any
 
 import click
@@ -18,6 +16,7 @@ from .app import App
 from .commands._base import Group
 from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
 from .presenter import Presenter
+from .system.signals import raising
 
 # The order of the help page. Commands that are not named here are listed under "More".
 SECTIONS = (
@@ -129,20 +128,6 @@ def root(ctx: click.Context) -> Any:
         ctx.exit()
 
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Make SIGTERM raise, as SIGINT does, so that `finally` blocks run."""
-
-    def terminated(_number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(143)
-
-    previous = signal.signal(signal.SIGTERM, terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def run(argv: list[str], app: App | None = None) -> int:
     """Run one command line and return its exit status (the table is in errors.py).
 
@@ -153,7 +138,7 @@ def run(argv: list[str], app: App | None = None) -> int:
     try:
         try:
             _check_open_files()
-            with _signals():
+            with raising():
                 return _invoke(argv, app, presenter)
         except MemoryError:
             pass  # with the exception go the frames that filled the memory

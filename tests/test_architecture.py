@@ -20,7 +20,7 @@ PACKAGE = ROOT / "rebyte_cli"
 # for its version.
 ALLOWED = {
     "__main__": {"", "cli", "completion"},
-    "cli": {"", "app", "commands", "errors", "local", "presenter"},
+    "cli": {"", "app", "commands", "errors", "local", "presenter", "system"},
     "commands": {
         "",
         "api",

@@ -19,6 +19,7 @@ from typing import Any, Self
 from ..errors import Interrupted
 
 CLEAN_UP_SECONDS = 10.0  # for the whole clean-up; then the process ends as it is
+AGAIN_SECONDS = 0.02
 REPEATED_SECONDS = 1.0  # a signal this soon after the first only repeats it
 
 
@@ -31,6 +32,39 @@ def handled(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Make SIGTERM raise in the block, as SIGINT does, so that `finally` blocks run.
+
+    In a callback, such as one for an object that is gone, Python prints what is raised and
+    forgets it. Then the signal is made to arrive once more. For the main thread only.
+    """
+
+    def terminated(_number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(143)
+
+    def forgotten(lost: Any) -> None:
+        if issubclass(lost.exc_type, (Interrupted, KeyboardInterrupt)):
+            from threading import Timer, get_ident
+
+            number = Interrupted.of(lost.exc_value).exit_status - 128
+            # Not at once: it would be raised here, which is such a callback, too.
+            if sys.platform == "win32":
+                Timer(AGAIN_SECONDS, signal.raise_signal, [number]).start()
+            else:  # to this thread, which may be waiting for something
+                Timer(AGAIN_SECONDS, signal.pthread_kill, [get_ident(), number]).start()
+        else:
+            before(lost)
+
+    before = sys.unraisablehook
+    sys.unraisablehook = forgotten
+    try:
+        with handled({signal.SIGTERM: terminated}):
+            yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _do_nothing() -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -141,3 +142,41 @@ def test_case_45_a_full_disk_never_ends_in_0(command: str) -> None:
     assert "No space left on device" in err
     assert len(err.splitlines()) == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
+)
+def test_a_signal_that_python_forgets_arrives_once_more(
+    number: signal.Signals, status: int
+) -> None:
+    """In a callback for an object that is gone, as imports have them."""
+    code = f"""
+import os, sys, time, weakref
+from rebyte_cli.errors import Interrupted
+from rebyte_cli.system.signals import raising
+
+class Thing:
+    pass
+
+thing, calls = Thing(), []
+
+def arrived(_):
+    calls.append(os.getpid())
+    os.kill(os.getpid(), {int(number)})
+    for _ in range(1000):
+        pass
+
+gone = weakref.ref(thing, arrived)
+try:
+    with raising():
+        del thing
+        time.sleep(60)
+except (Interrupted, KeyboardInterrupt) as stop:
+    assert calls
+    sys.exit(Interrupted.of(stop).exit_status)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr) == (status, "")

@@ -228,9 +228,7 @@ class Combination:
         allowed = STATUSES | (BROKEN if self.may_break or "--timeout" in words else set())
         self.was_killed |= status in BROKEN
         allowed |= {-sent, 128 + sent} if sent else set()
-        # Python forgets the exception of a signal that arrives in a callback, and says so.
-        is_forgotten = bool(sent) and "Exception ignored in" in err
-        if status not in allowed or ("Traceback" in err and not is_forgotten):
+        if status not in allowed or "Traceback" in err:
             self.wrong.append(f"{words}: status {status}: {err}")
 
     def new_tag(self) -> str:
