@@ -24,7 +24,7 @@ from .ballast import make_room
 
 BUSY_SECONDS = 30.0
 LEAST_FREE = 16 << 20  # bytes in the file for which it is made smaller
-LARGEST_COPY = 256 << 20  # bytes that are copied for that
+LARGEST_COPY = 128 << 20  # bytes that are copied for that
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
 SCHEMA_VERSION = 7
 SCHEMA = """

@@ -14,8 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -26,6 +28,7 @@ from .signals import handled
 
 T = TypeVar("T", str, bytes)
 SECONDS = 120.0
+LOOK_SECONDS = 0.2
 MOST_WORDS = 500  # paths in one command line
 SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 # Settings that name a program, and what git does without them.
@@ -72,6 +75,22 @@ class GitUnusable(GitFailed):
     """git is not installed, or does not answer."""
 
 
+# Why git has to end, or an empty text.
+_watch: ContextVar[Callable[[], str] | None] = ContextVar("_watch", default=None)
+
+
+@contextmanager
+def watched(watch: Callable[[], str]) -> Iterator[None]:
+    """End every git that `run` starts in the block as soon as `watch`, asked five times a second,
+    gives a reason, which is the GitFailed then. Not those with `to_end`.
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
 def run(
     words: Sequence[str],
     folder: str | os.PathLike[str] | None = None,
@@ -109,10 +128,7 @@ def run(
         with ProcessGroup(
             line, folder=None, variables=variables, stdout=output, stderr=pipe
         ) as group:
-            try:
-                printed, errors = group.process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
-                raise GitUnusable(f"git {words[0]} took longer than {timeout:g} s") from None
+            printed, errors = _printed(group.process, words[0], timeout)
             status = group.process.returncode
     if status:
         said = errors.decode("utf-8", "replace")
@@ -120,6 +136,20 @@ def run(
         failure.said = said
         raise failure
     return printed or b""
+
+
+def _printed(process: subprocess.Popen[bytes], word: str, timeout: float) -> tuple[bytes, bytes]:
+    """What git prints on both streams until it ends."""
+    watch, end = _watch.get(), time.monotonic() + timeout
+    while True:
+        left = max(end - time.monotonic(), 0.0)
+        try:
+            return process.communicate(timeout=left if watch is None else min(left, LOOK_SECONDS))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= end:
+                raise GitUnusable(f"git {word} took longer than {timeout:g} s") from None
+        if watch is not None and (reason := watch()):
+            raise GitFailed(reason)
 
 
 def line(

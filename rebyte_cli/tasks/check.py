@@ -235,7 +235,8 @@ def run(
         with tryout.folder(place) as scratch:
             _remove_old(place)
             code = scratch / tryout.CODE
-            restored = check_tree.make(code, base, patch, how.command, how.protect, trusted)
+            with git.watched(tryout.full(scratch, config_file)):
+                restored = check_tree.make(code, base, patch, how.command, how.protect, trusted)
             log = place / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.log"
             end = tryout.run(
                 scratch,

@@ -97,6 +97,25 @@ def test_a_check_that_fails(agents: Local, repository: Path) -> None:
     )
 
 
+@pytest.mark.slow
+def test_a_tree_that_fills_the_disk_is_ended_and_removed(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    (repository / "large").write_bytes(bytes(1 << 26))
+    git(repository, "add", "large")
+    blob = git(repository, "rev-parse", ":large").strip()
+    for number in range(16):
+        git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},large{number}")
+    git(repository, "commit", "-q", "-m", "Large")
+    work(agents, repository, RIGHT)
+    config = home / ".config/rebyte/config.toml"
+    config.write_text(f'{config.read_text()}[local]\nkeep_free = "900000G"\n')
+    done = check(agents, "true")
+    assert (done.status, done.json["status"]) == (1, "error")
+    assert "the disk has only " in done.err
+    assert list(home.glob("**/tree-*")) == []
+
+
 CHEATS = {
     "edits it": "echo true > tests/run.sh",
     "deletes it": "rm -r tests",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.agents.workspaces.workspace_folder import disk_usage
 from tests.repositories import git
 
 from .bench import Bench
@@ -173,3 +174,29 @@ def test_the_users_name_for_a_remote_is_no_problem(
     (user_home / ".gitconfig").write_text("[clone]\n\tdefaultRemoteName = upstream\n")
     run = bench.run(["git", "remote"], source=[str(repository), None, False])
     assert run.answer == "origin"
+
+
+def bomb(folder: Path) -> Path:
+    """A repository of a few hundred kilobytes with 1.6 GB of files."""
+    begun(folder)
+    (folder / "large").write_bytes(bytes(1 << 26))
+    git(folder, "add", "large")
+    blob = git(folder, "rev-parse", ":large").strip()
+    for number in range(24):
+        git(folder, "update-index", "--add", "--cacheinfo", f"100644,{blob},large{number}")
+    git(folder, "commit", "-q", "-m", "Large")
+    return folder
+
+
+@pytest.mark.parametrize("jailed", [True, False])
+def test_a_clone_that_fills_the_disk_is_ended_and_removed(
+    bench: Bench, tmp_path: Path, jailed: bool
+) -> None:
+    place = bomb(tmp_path / "here")
+    source = [str(place), None, False]
+    run = bench.run(["true"], source=source, keep_free=10**18, jail=jailed)
+    assert run.outcome == "failed"
+    assert f"cannot clone {place}: the disk has only " in (run.answer or "")
+    workspace = bench.workspace()
+    assert not workspace.code.exists()
+    assert disk_usage(workspace.folder) < 1 << 22

@@ -15,9 +15,10 @@ from rebyte_cli.local.agents import overview
 from rebyte_cli.local.agents.sources import lenders
 from rebyte_cli.local.agents.supervision.sweep import sweep
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, disk_usage
+from rebyte_cli.system.git import GitFailed, watched
 from tests.repositories import git
 
-from .bench import Bench
+from .bench import NAP, Bench, gone
 
 LARGE = 4_000_000
 ALTERNATES = ".git/objects/info/alternates"
@@ -230,6 +231,16 @@ def test_a_lender_is_removed_when_none_needs_it(source: Source) -> None:
     sweep(source.bench.store)
     assert source.lenders() == [first]
     assert "a" in source.agent("git log --format=%s", "one")
+
+
+def test_a_lender_that_would_fill_the_disk_is_not_made(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lenders, "UPLOAD_PACK", f"sleep {NAP}151; {lenders.UPLOAD_PACK}")
+    with watched(lambda: "the disk is full"), pytest.raises(GitFailed, match="the disk is full"):
+        lenders.find(source.bench.folder, source.folder, None)
+    assert source.lenders() == []
+    assert gone(f"{NAP}151")
 
 
 @pytest.mark.slow

@@ -81,7 +81,11 @@ def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
         lend(making, [known, *lent(known)])
     words = ["--git-dir", str(making), "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
     words += ["-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags", "--upload-pack"]
-    git.run([*words, UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"], timeout=CLONE_SECONDS)
+    try:
+        git.run([*words, UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"], timeout=CLONE_SECONDS)
+    except BaseException:  # the disk may be full of it
+        shutil.rmtree(making, ignore_errors=True)
+        raise
     made = folder / git.line(["--git-dir", str(making), "rev-parse", f"{REF}^{{commit}}"])
     if not made.exists():
         making.rename(made)

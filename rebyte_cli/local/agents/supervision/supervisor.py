@@ -406,7 +406,8 @@ class Supervisor:
             made_from = WorkspaceSource(*(source or options["source"]))
             if self._run.parked is not None:
                 uploads = []  # they were there, and may have been changed
-            with self._telling_of_the_clone():
+            full = partial(_full_disk, self._workspace, options)
+            with self._telling_of_the_clone(), git.watched(full):
                 share = options["jail"] and not self._launcher
                 lacks = self._workspace.prepare(made_from, uploads, share=share)
                 if self._launcher:  # what is lent is in no folder that is shared

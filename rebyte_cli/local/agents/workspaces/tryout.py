@@ -134,8 +134,8 @@ def run(
     with log.open("wb", buffering=0) as output, _way_out(place, hosts if jailed else ()) as way:
         words = ["sh", "-c", command]
         program = prepare(confinement, words, way, options, outside, variables={"CI": "true"})
-        full = partial(full_disk, place, chosen.keep_free)
-        end = until_end(program, output, seconds, partial(_problem, way, stopped, full))
+        problem = partial(_problem, way, stopped, full(place, settings))
+        end = until_end(program, output, seconds, problem)
     if way is not None:
         with log.open("a") as text:
             for host in filter(None, record.refusals(str(place / edge.RECORD))):
@@ -143,6 +143,14 @@ def run(
     if log.stat().st_size > LARGEST_OUTPUT:
         os.truncate(log, LARGEST_OUTPUT)
     return end
+
+
+def full(place: Path, settings: Path | None) -> Callable[[], str]:
+    """What tells that the disk of a tryout's folder is too full by config.toml, and how full.
+
+    Raises config.ConfigError.
+    """
+    return partial(full_disk, place, config.load(settings).keep_free)
 
 
 def _way_out(place: Path, hosts: Sequence[str]) -> AbstractContextManager[edge.Edge | None]:

@@ -180,9 +180,15 @@ class Workspace:
         with ExitStack() as stack:
             if share:
                 stack.enter_context(lenders.in_use(self._state_dir))
-            self._make(source, share=share)
+            making = self.folder / f"{BASE}.new"
+            try:
+                self._make(source, making, share=share)
+            except BaseException:  # the disk may be full of it
+                agent_files.remove_tree(self.code)
+                shutil.rmtree(making, ignore_errors=True)
+                raise
 
-    def _make(self, source: WorkspaceSource, *, share: bool) -> None:
+    def _make(self, source: WorkspaceSource, making: Path, *, share: bool) -> None:
         agent_files.remove_tree(self.code)
         made_as: list[str] = []
         theirs = ""
@@ -198,7 +204,6 @@ class Workspace:
                 skills.install(
                     self.folder / SKILLS, [str(skill.folder) for skill in found], [place]
                 )
-        making = self.folder / f"{BASE}.new"
         shutil.rmtree(making, ignore_errors=True)
         git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(making)])
         base, commit = ["--git-dir", str(making)], ""
