@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +22,7 @@ from types import FrameType
 from typing import TypeVar
 
 from ..errors import RebyteError
+from .deadline import Deadline
 from .process_group import ProcessGroup
 from .signals import handled
 
@@ -140,13 +140,13 @@ def run(
 
 def _printed(process: subprocess.Popen[bytes], word: str, timeout: float) -> tuple[bytes, bytes]:
     """What git prints on both streams until it ends."""
-    watch, end = _watch.get(), time.monotonic() + timeout
+    watch, deadline = _watch.get(), Deadline(timeout)
+    longest = timeout if watch is None else LOOK_SECONDS
     while True:
-        left = max(end - time.monotonic(), 0.0)
         try:
-            return process.communicate(timeout=left if watch is None else min(left, LOOK_SECONDS))
+            return process.communicate(timeout=min(deadline.left(), longest))
         except subprocess.TimeoutExpired:
-            if time.monotonic() >= end:
+            if deadline.has_passed:
                 raise GitUnusable(f"git {word} took longer than {timeout:g} s") from None
         if watch is not None and (reason := watch()):
             raise GitFailed(reason)
