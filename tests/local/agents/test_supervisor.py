@@ -720,3 +720,16 @@ def test_a_session_is_told_of_once(bench: Bench, tmp_path: Path) -> None:
     assert bench.wait(prompt).session == "c"
     told = [event.payload for event in bench.events(prompt) if event.kind == "init"]
     assert told == [{"session_id": name} for name in "abc"]
+
+
+def test_a_session_that_no_database_takes(bench: Bench, tmp_path: Path) -> None:
+    lines = (
+        {"type": "thread.started", "thread_id": "\ud800"},
+        {"type": "turn.completed", "usage": {"input_tokens": 5, "output_tokens": 2}},
+    )
+    text = "\n".join(map(json.dumps, lines))
+    run = bench.run(
+        Codex(command=(script(tmp_path / "bin", "codex", f"cat <<'EOF'\n{text}\nEOF"),))
+    )
+    assert (run.outcome, run.session) == ("succeeded", None)
+    assert bench.log() == ""
