@@ -78,7 +78,7 @@ BRANCHES = {
     "system/http_server.py": 2,
     "system/permissions.py": 6,
     "system/process_group.py": 3,
-    "system/signals.py": 1,
+    "system/signals.py": 2,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
     "tasks/hook.py": 5,

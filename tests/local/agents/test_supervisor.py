@@ -240,6 +240,25 @@ def test_the_next_run_keeps_the_patch_of_one_whose_supervisor_was_killed(bench: 
         )
 
 
+def test_a_run_that_cleans_up_after_another_leaves_nothing_of_it_to_do(bench: Bench) -> None:
+    """Whoever looks would do it while the second agent works there."""
+    killed = bench.start(["sh", "-c", f"echo on; sleep {NAP}061"])
+    following = bench.start(["sh", "-c", f"echo on; sleep {NAP}062"])
+    bench.until_started(killed)
+    os.kill(bench.supervisor(killed), signal.SIGKILL)
+    eventually(lambda: _has_started(bench, following), what="the second agent")
+    with bench.store.read() as db:
+        assert runs.has_ended(db, killed)
+        assert runs.left(db) == []
+    bench.cancel(following)
+
+
+def _has_started(bench: Bench, prompt: str) -> bool:
+    """As the database says it: nothing is looked after."""
+    with bench.store.read() as db:
+        return runs.find(db, "prompt = ?", prompt)[0].started is not None
+
+
 def test_a_hanging_supervisor_that_is_canceled_leaves_its_patch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

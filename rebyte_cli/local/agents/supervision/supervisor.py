@@ -385,6 +385,8 @@ class Supervisor:
         def record() -> None:
             with self._store.write() as db:
                 vanished = runs.record_vanished(db, self._state_dir, run, used)
+                # Nothing is left to do: it would be done beside the agent of this run.
+                runs.record_used(db, run.prompt, {}, is_all=True)
                 if vanished and patch is not None:
                     objects, now = self._store.objects, self._store.now()
                     put_result(objects, db, run.workspace, PATCH_FILE, patch, now)
