@@ -132,7 +132,7 @@ def _to_tree(
     changes = patch.changes(found, root)
     _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
     if not flags["yes"]:
-        _warn(app, changes, root, asks=True)
+        _warn(app, changes, _encodings(root, head, found), asks=True)
     commit = _prepared(source, root, found, head, message) if flags["commits"] else None
     changed = set(patch.apply(found, root, remember))
     rows = [change for change in changes if {change.path, change.old_path} & changed]
@@ -167,10 +167,20 @@ def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force:
         raise BadUsage(f"there are uncommitted changes: {', '.join(dirty[:3])}{more}", hint=hint)
 
 
-def _warn(app: App, changes: list[FileChange], root: Path, *, asks: bool) -> None:
+def _encodings(root: Path, head: str, found: bytes) -> dict[str, str]:
+    """See `commit.encoded`; nothing is known where the patch has conflicts."""
+    from ..tasks import commit, patch
+
+    try:
+        return commit.encoded(root, head, commit.tree_with(root, head, found))
+    except patch.PatchConflict:
+        return {}
+
+
+def _warn(app: App, changes: list[FileChange], encodings: Mapping[str, str], *, asks: bool) -> None:
     from ..tasks import patch
 
-    if risks := patch.risks(changes, root):
+    if risks := patch.risks(changes, encodings):
         app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))
         if asks and app.interactive:
             confirm(app, "Apply these changes?", yes=False)
@@ -221,8 +231,9 @@ def _to_branch(
         task, found, root, branch=known.get("branchName"), noted=known.get("baseCommit")
     )
     changes = patch.changes(found, root)
-    _warn(app, changes, root, asks=False)  # nothing runs them before they are checked out
     tree = commit.tree_with(root, base, found)
+    # Nothing runs them before they are checked out.
+    _warn(app, changes, commit.encoded(root, base, tree), asks=False)
     made = commit.commit_tree(root, tree, [base], commit.message(message, task))
     commit.set_branch(root, branch, made, old, f"rebyte apply: {source.task}")
     app.note(f"Branch {branch} is at {made[:SHORT]}, with {_files(changes)} changed")

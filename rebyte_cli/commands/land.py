@@ -276,7 +276,7 @@ def _landed(
             onto = journal.state.started_at
             steps = Steps(
                 partial(_ended, app, questions),
-                partial(_patch, app, root),
+                partial(_patch, app),
                 partial(_rerun, app, chosen, root),
                 None if how is None else partial(_checked, app, root, how, onto),
             )
@@ -286,7 +286,7 @@ def _landed(
             )
             try:
                 with land_board(app.console, partial(_board, landing)):
-                    yield from _told(app, landing)
+                    yield from _told(app, root, landing)
             except (KeyboardInterrupt, Interrupted) as stop:
                 hint = f"Resume with `{join(['rebyte', *app.argv])}`"
                 raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
@@ -317,10 +317,19 @@ def _opened(
     return LandJournal(path, header, lines, onto)
 
 
-def _told(app: App, landing: Landing) -> Iterator[Mapping[str, Any] | LeftOut]:
-    """The rows, with a note for each that has just landed where nothing else shows it."""
+def _told(app: App, root: Path, landing: Landing) -> Iterator[Mapping[str, Any] | LeftOut]:
+    """The rows, with a note for each that has just landed where nothing else shows it.
+
+    Another one names the files of which a checkout writes other bytes than those shown.
+    """
+    from ..tasks.commit import encoded
+    from ..tasks.patch import listed
+
     over = {line.number for line in landing.lines if line.is_over}
     for row in landing.run():
+        if not isinstance(row, RebyteError) and row["commit"] and row["line"] not in over:
+            for path, encoding in encoded(root, f"{row['commit']}^", row["commit"]).items():
+                app.note(f"{listed(path)}: its bytes are not those shown: {encoding}")
         if isinstance(row, RebyteError) or app.console.live:
             yield row
             continue
@@ -371,17 +380,11 @@ def _ended(app: App, questions: QuestionWatcher, task_id: str) -> Mapping[str, A
     raise AssertionError("a wait ends with an outcome")
 
 
-def _patch(app: App, root: Path, task_id: str) -> bytes:
-    """All that a task changed, with a note if a checkout writes other bytes than those shown."""
+def _patch(app: App, task_id: str) -> bytes:
     from ..tasks import patch
-    from ..tasks.patch_headers import sections
 
     source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
-    found = patch.fetch(app.client, source)
-    names = [patch.shown(each.new) for each in sections(found) if each.new]
-    for path, encoding in patch.encoded(root, names).items():
-        app.note(f"{patch.listed(path)}: its bytes are not those shown: {encoding}")
-    return found
+    return patch.fetch(app.client, source)
 
 
 def _checked(

@@ -81,6 +81,47 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
         return git.run(["write-tree"], root, variables).decode().strip()
 
 
+def encoded(root: Path, before: str, after: str) -> dict[str, str]:
+    """Files that git writes in another encoding than a patch shows, and in which.
+
+    Those of the commit or tree `after` that differ from `before`, which may be empty, in content or
+    in encoding. A patch shows UTF-8, and in some encodings the same bytes are other characters,
+    such as quotes and semicolons. Raises GitFailed.
+    """
+    words = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", before or _no_tree(root)]
+    changed = _names(git.run([*words, after], root, own_repository()))
+    if not any(os.path.basename(name) == ".gitattributes" for name in changed):
+        return _encodings(root, changed, after)
+    listed = git.run(["ls-tree", "-r", "-z", "--name-only", after], root, own_repository())
+    now = _encodings(root, _names(listed), after)
+    earlier = _encodings(root, list(now), before) if before else {}
+    return {path: now[path] for path in now if path in changed or now[path] != earlier.get(path)}
+
+
+def _encodings(root: Path, paths: Sequence[str], tree: str) -> dict[str, str]:
+    """Those of the files that are not UTF-8 by the attributes in a tree."""
+    result = {}
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        variables = own_repository() | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        if paths:
+            git.run(["read-tree", tree], root, variables)
+        for some in git.portions(paths):
+            words = ["check-attr", "--cached", "-z", "working-tree-encoding", "--", *some]
+            parts = os.fsdecode(git.run(words, root, variables)).split("\0")
+            for path, _, encoding in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
+                if encoding.casefold() not in ("unspecified", "unset", "set", "utf-8", "utf8"):
+                    result[os.fsencode(path).decode("utf-8", "backslashreplace")] = encoding
+    return result
+
+
+def _names(printed: bytes) -> list[str]:
+    return os.fsdecode(printed).split("\0")[:-1]
+
+
+def _no_tree(root: Path) -> str:
+    return git.line(["hash-object", "-t", "tree", os.devnull], root, own_repository())
+
+
 def _git_dir(root: Path) -> str:
     found = git.run(["rev-parse", "--absolute-git-dir"], root, own_repository())
     return os.fsdecode(found.removesuffix(b"\n"))

@@ -221,45 +221,25 @@ def _status(section: PatchedFile) -> str:
     return "modified" if section.old == section.new else "renamed"
 
 
-def risks(found: Sequence[FileChange], root: Path) -> list[str]:
+def risks(found: Sequence[FileChange], encodings: Mapping[str, str]) -> list[str]:
     """The paths that tools run or read by themselves or that lead elsewhere, each with the reason.
 
-    Links and submodules are known by their mode, whatever they are called. Raises GitFailed.
+    Links and submodules are known by their mode, whatever they are called. `encodings`: see
+    `commit.encoded`.
     """
     from .autorun import reader_of
 
-    encodings = encoded(root, [change.path for change in found])
     result = []
     for change in found:
         kinds = {LINK: "symbolic link", SUBMODULE: "submodule"}
         reasons = [reader_of(change.path), kinds.get(change.mode, "")]
         runs = change.mode == EXECUTABLE and change.status != "deleted"
         reasons.append("executable" if runs else "")
-        if change.path in encodings:
-            reasons.append(f"its bytes are not those shown: {encodings[change.path]}")
         if any(reasons):
             result.append(f"{listed(change.path)} ({', '.join(filter(None, reasons))})")
+    for path, encoding in encodings.items():
+        result.append(f"{listed(path)} (its bytes are not those shown: {encoding})")
     return result
-
-
-def encoded(root: Path, paths: Sequence[str]) -> dict[str, str]:
-    """The encodings in which git writes files, where the repository has it write them in another.
-
-    A patch shows UTF-8, and in some encodings the same bytes are other characters, such as quotes
-    and semicolons. Raises GitFailed.
-    """
-    result = {}
-    for some in git.portions(paths):
-        words = ["check-attr", "-z", "working-tree-encoding", "--", *some]
-        parts = os.fsdecode(git.run(words, root, own_repository())).split("\0")
-        for path, _, encoding in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
-            if encoding not in ("unspecified", "unset", "set") and not _is_utf8(encoding):
-                result[path] = encoding
-    return result
-
-
-def _is_utf8(encoding: str) -> bool:
-    return encoding.casefold() in ("utf-8", "utf8")
 
 
 def top_level() -> Path:

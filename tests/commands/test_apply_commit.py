@@ -346,22 +346,64 @@ def test_a_repository_that_is_elsewhere_is_refused(
     assert snapshot(repository) == before
 
 
+NAMED = "its bytes are not those shown: ISO-2022-JP"
+ATTRIBUTES = "*.sh working-tree-encoding=ISO-2022-JP\n"
+# In that encoding, the same bytes are a harmless character or a quote and a semicolon.
+SCRIPT = "MSG='\u6328'\n".encode("iso2022_jp")
+
+
 @pytest.mark.parametrize("command", ["apply", "land"])
 def test_a_file_that_is_written_in_another_encoding_is_named(
     farm: PatchFarm, inside: Run, repository: Path, command: str
 ) -> None:
-    """In ISO-2022-JP, the same bytes are a harmless character or a quote and a semicolon."""
-    (repository / ".gitattributes").write_text("*.sh working-tree-encoding=ISO-2022-JP\n")
+    """Whatever is checked out here."""
+    git(repository, "checkout", "-q", "-b", "other")
+    git(repository, "checkout", "-q", "main")
+    (repository / ".gitattributes").write_text(ATTRIBUTES)
     git(repository, "add", "-A")
     git(repository, "commit", "-q", "-m", "Attributes")
-    script = "MSG='\u6328'\n".encode("iso2022_jp")
     task = farm.add(
-        "Work", patch_of(repository, lambda: (repository / "run.sh").write_bytes(script))
+        "Work", patch_of(repository, lambda: (repository / "run.sh").write_bytes(SCRIPT))
     )
-    more = ("--no-check",) if command == "land" else ()
+    more: tuple[str, ...] = ()
+    if command == "land":
+        more = ("--no-check", "--onto", "main")
+        git(repository, "checkout", "-q", "other")
     done = inside(command, task, "--branch", "x", *more, "-o", "table", cwd=repository)
     assert done.status == 0, done
-    assert "its bytes are not those shown: ISO-2022-JP" in " ".join(done.err.split())
+    assert NAMED in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("words", [("apply", "--branch", "x"), ("land", "--branch", "x")])
+def test_a_patch_that_brings_the_encoding_names_the_files(
+    farm: PatchFarm, inside: Run, repository: Path, words: tuple[str, ...]
+) -> None:
+    def both() -> None:
+        (repository / ".gitattributes").write_text(ATTRIBUTES)
+        (repository / "run.sh").write_bytes(SCRIPT)
+
+    task = farm.add("Work", patch_of(repository, both))
+    more = ("--no-check",) if words[0] == "land" else ()
+    done = inside(words[0], task, *words[1:], *more, "-o", "table", cwd=repository)
+    assert done.status == 0, done
+    assert NAMED in " ".join(done.err.split())
+
+
+def test_the_encoding_of_one_task_and_the_file_of_another_are_named(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    """In either order: a file that has landed before is written again at a checkout, too."""
+    attributes = patch_of(
+        repository, lambda: (repository / ".gitattributes").write_text(ATTRIBUTES)
+    )
+    script = patch_of(repository, lambda: (repository / "run.sh").write_text("MSG='\u6328'\n"))
+    first, second = farm.add("Attributes", attributes), farm.add("Script", script)
+    for tasks, branch in (([first, second], "one"), ([second, first], "two")):
+        done = inside(
+            "land", *tasks, "--branch", branch, "--no-check", "-o", "table", cwd=repository
+        )
+        assert done.status == 0, done
+        assert f"run.sh: {NAMED}" in " ".join(done.err.split())
 
 
 def patch_of_new(repository: Path, name: str) -> bytes:

@@ -485,7 +485,7 @@ def test_links_and_submodules_are_named_by_their_mode(agents: Local, repository:
     patch += git(repository, "diff", "--cached", "--binary", "--full-index")
     git(repository, "reset", "-q", "--hard")
     found = patch_module.changes(patch.encode(), repository)
-    assert patch_module.risks(found, repository) == [
+    assert patch_module.risks(found, {}) == [
         "module (submodule)",
         "notes.txt (symbolic link)",
     ]
