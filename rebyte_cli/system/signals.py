@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Self
 
 from ..errors import Interrupted
@@ -47,14 +47,11 @@ def raising() -> Iterator[None]:
 
     def forgotten(lost: Any) -> None:
         if issubclass(lost.exc_type, (Interrupted, KeyboardInterrupt)):
-            from threading import Timer, get_ident
+            from threading import Thread, get_ident
 
             number = Interrupted.of(lost.exc_value).exit_status - 128
-            # Not at once: it would be raised here, which is such a callback, too.
-            if sys.platform == "win32":
-                Timer(AGAIN_SECONDS, signal.raise_signal, [number]).start()
-            else:  # to this thread, which may be waiting for something
-                Timer(AGAIN_SECONDS, signal.pthread_kill, [get_ident(), number]).start()
+            # Not here: this is such a callback, too.
+            Thread(target=_send_after, args=[forgotten.__code__, get_ident(), number]).start()
         else:
             before(lost)
 
@@ -65,6 +62,21 @@ def raising() -> Iterator[None]:
             yield
     finally:
         sys.unraisablehook = before
+
+
+def _send_after(function: CodeType, thread: int, number: int) -> None:
+    """Send a signal to a thread, which may be waiting, as soon as it has left a function."""
+    is_there = True
+    while is_there:
+        time.sleep(AGAIN_SECONDS)
+        frame = sys._current_frames().get(thread)
+        while frame is not None and frame.f_code is not function:
+            frame = frame.f_back
+        is_there = frame is not None
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(thread, number)
 
 
 def _do_nothing() -> None:
