@@ -16,7 +16,7 @@ from ._options import chosen_task, task_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
-    from ..tasks.patch import FileChange, PatchSource
+    from ..tasks.patch import FileChange, PatchConflict, PatchSource
 
 SHORT = 10  # characters of a commit's id that people are shown
 
@@ -105,6 +105,7 @@ def _to_tree(
 ) -> RecordList:
     """Apply what is new, and commit it if that is wanted."""
     from ..tasks import patch
+    from ..tasks.commit import advance_head, encoded
 
     before = {} if flags["everything"] else app.history.applied(source.task, str(root))
     still_here = _still_here(before, root)
@@ -131,17 +132,20 @@ def _to_tree(
         return _nothing(app, "all of it was applied here before; --all applies it again")
     changes = patch.changes(found, root)
     _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
-    if not flags["yes"]:
-        _warn(app, changes, _encodings(root, head, found), asks=True)
-    commit = _prepared(source, root, found, head, message) if flags["commits"] else None
+    commit = None
+    if flags["commits"] or not flags["yes"]:
+        tree = _tree(root, head, found)
+        if not flags["yes"]:
+            known = encoded(root, head, tree) if isinstance(tree, str) else {}
+            _warn(app, changes, known, asks=True)
+        if flags["commits"]:
+            commit = _prepared(source, root, tree, head, message)
     changed = set(patch.apply(found, root, remember))
     rows = [change for change in changes if {change.path, change.old_path} & changed]
     if not rows:
         return _nothing(app, f"{root} has these changes already")
     app.note(f"Applied the changes to {_files(rows)} in {root}")
     if commit is not None:
-        from ..tasks.commit import advance_head
-
         advance_head(root, commit, head, f"rebyte apply: {source.task}")
         app.note(f"Committed as {commit[:SHORT]}")
     return RecordList(CHANGE, [_row(change, commit) for change in rows])
@@ -167,14 +171,14 @@ def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force:
         raise BadUsage(f"there are uncommitted changes: {', '.join(dirty[:3])}{more}", hint=hint)
 
 
-def _encodings(root: Path, head: str, found: bytes) -> dict[str, str]:
-    """See `commit.encoded`; nothing is known where the patch has conflicts."""
+def _tree(root: Path, head: str, found: bytes) -> str | PatchConflict:
+    """The tree that the patch makes of `head`, or the error for its conflicts."""
     from ..tasks import commit, patch
 
     try:
-        return commit.encoded(root, head, commit.tree_with(root, head, found))
-    except patch.PatchConflict:
-        return {}
+        return commit.tree_with(root, head, found)
+    except patch.PatchConflict as conflict:
+        return conflict
 
 
 def _warn(app: App, changes: list[FileChange], encodings: Mapping[str, str], *, asks: bool) -> None:
@@ -187,7 +191,7 @@ def _warn(app: App, changes: list[FileChange], encodings: Mapping[str, str], *, 
 
 
 def _prepared(
-    source: PatchSource, root: Path, found: bytes, head: str, message: str | None
+    source: PatchSource, root: Path, tree: str | PatchConflict, head: str, message: str | None
 ) -> str | None:
     """The commit that is to follow `head`, before anything is applied; None if there are conflicts.
 
@@ -195,11 +199,9 @@ def _prepared(
     """
     from ..tasks import commit, patch
 
-    try:
-        tree = commit.tree_with(root, head, found)
-    except patch.PatchConflict:
+    if not isinstance(tree, str):
         if patch.uncommitted(root):
-            raise
+            raise tree
         return None  # applying it says so, and leaves the conflicts to be resolved
     text = commit.message(message, {**source.document, "id": source.task})
     return commit.commit_tree(root, tree, [head] if head else [], text)

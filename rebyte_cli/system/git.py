@@ -161,6 +161,15 @@ def line(
     return os.fsdecode(run(words, folder, extra).removesuffix(b"\n"))
 
 
+def paths(
+    words: Sequence[str],
+    folder: str | os.PathLike[str] | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The paths that git prints, with `-z` among the words: as `run`."""
+    return os.fsdecode(run(words, folder, extra)).split("\0")[:-1]
+
+
 def common_folder(folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> str:
     """The repository that all its working trees share. Raises GitFailed."""
     words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
@@ -467,7 +476,7 @@ def own_index(root: str, scratch: Path) -> dict[str, str]:
         "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted(objects),
     }
-    _check_names(os.fsdecode(run(["ls-files", "-z"], root, variables)).split("\0")[:-1])
+    _check_names(paths(["ls-files", "-z"], root, variables))
     return variables
 
 
@@ -491,13 +500,17 @@ def last_commit(root: str) -> str:
     """What uncommitted changes are changes of: HEAD, or before the first commit the empty tree."""
     if has(root, "HEAD"):
         return "HEAD"
-    return line(["hash-object", "-t", "tree", "/dev/null"], root)
+    return empty_tree(root)
+
+
+def empty_tree(folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> str:
+    """The id that a tree without files has in this repository."""
+    return line(["hash-object", "-t", "tree", os.devnull], folder, extra)
 
 
 def new_files(root: str, index: Mapping[str, str]) -> list[str]:
     """The files that git does not know, and the folders of other repositories, which end in `/`."""
-    listed = run(["ls-files", "--others", "--exclude-standard", "-z"], root, index)
-    return os.fsdecode(listed).split("\0")[:-1]
+    return paths(["ls-files", "--others", "--exclude-standard", "-z"], root, index)
 
 
 def add_all(root: str, index: Mapping[str, str], new: Iterable[str]) -> None:

@@ -79,10 +79,10 @@ def _fetched(folder: Path, base: Base) -> str:
     place = base.repository
     if not base.is_own:
         git.check_repository(str(place))
-    commit = _line(
+    commit = git.line(
         ["rev-parse", "--verify", "--end-of-options", f"{base.commit}^{{commit}}"], place
     )
-    hashes = _line(["rev-parse", "--show-object-format"], place)
+    hashes = git.line(["rev-parse", "--show-object-format"], place)
     git.run(["init", "--quiet", "--template=", f"--object-format={hashes}", str(folder)])
     words = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--no-tags"]
     words += ["--update-shallow", "--upload-pack", UPLOAD_PACK, "--", os.path.abspath(place)]
@@ -94,7 +94,7 @@ def _fetched(folder: Path, base: Base) -> str:
 def _entries(folder: Path, words: Sequence[str]) -> dict[str, _Entry]:
     """Path, mode and content of every file in a tree or in the index."""
     found = {}
-    for line in os.fsdecode(git.run(words, folder)).split("\0")[:-1]:
+    for line in git.paths(words, folder):
         state, _, path = line.partition("\t")
         mode, *others = state.split(" ")  # the id, and a type before it or a stage behind it
         found[path] = _Entry(mode, max(others, key=len))
@@ -152,7 +152,3 @@ def _write_as_before(folder: Path, commit: str, paths: Sequence[str]) -> None:
         git.run(words, aside, index)
     for path in paths:
         os.replace(aside / path, folder / path)
-
-
-def _line(words: Sequence[str], folder: Path) -> str:
-    return os.fsdecode(git.run(words, folder).removesuffix(b"\n"))

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import BadUsage, NotFound
 from ..system import git
-from .patch import PATCH_FILE, conflict, own_repository, safe_repository, unmerged
+from .patch import PATCH_FILE, conflict, own_repository, safe_repository, shown, unmerged
 
 LONGEST_SUBJECT = 72
 PUSH_SECONDS = 600.0
@@ -88,12 +88,13 @@ def encoded(root: Path, before: str, after: str) -> dict[str, str]:
     in encoding. A patch shows UTF-8, and in some encodings the same bytes are other characters,
     such as quotes and semicolons. Raises GitFailed.
     """
-    words = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", before or _no_tree(root)]
-    changed = _names(git.run([*words, after], root, own_repository()))
+    known = own_repository()
+    words = ["diff-tree", "-r", "-z", "--name-only", "--no-renames"]
+    changed = git.paths([*words, before or git.empty_tree(root, known), after], root, known)
     if not any(os.path.basename(name) == ".gitattributes" for name in changed):
         return _encodings(root, changed, after)
-    listed = git.run(["ls-tree", "-r", "-z", "--name-only", after], root, own_repository())
-    now = _encodings(root, _names(listed), after)
+    every = git.paths(["ls-tree", "-r", "-z", "--name-only", after], root, known)
+    now = _encodings(root, every, after)
     earlier = _encodings(root, list(now), before) if before else {}
     return {path: now[path] for path in now if path in changed or now[path] != earlier.get(path)}
 
@@ -107,24 +108,15 @@ def _encodings(root: Path, paths: Sequence[str], tree: str) -> dict[str, str]:
             git.run(["read-tree", tree], root, variables)
         for some in git.portions(paths):
             words = ["check-attr", "--cached", "-z", "working-tree-encoding", "--", *some]
-            parts = os.fsdecode(git.run(words, root, variables)).split("\0")
+            parts = git.paths(words, root, variables)
             for path, _, encoding in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
                 if encoding.casefold() not in ("unspecified", "unset", "set", "utf-8", "utf8"):
-                    result[os.fsencode(path).decode("utf-8", "backslashreplace")] = encoding
+                    result[shown(os.fsencode(path))] = encoding
     return result
 
 
-def _names(printed: bytes) -> list[str]:
-    return os.fsdecode(printed).split("\0")[:-1]
-
-
-def _no_tree(root: Path) -> str:
-    return git.line(["hash-object", "-t", "tree", os.devnull], root, own_repository())
-
-
 def _git_dir(root: Path) -> str:
-    found = git.run(["rev-parse", "--absolute-git-dir"], root, own_repository())
-    return os.fsdecode(found.removesuffix(b"\n"))
+    return git.line(["rev-parse", "--absolute-git-dir"], root, own_repository())
 
 
 def commit_tree(

@@ -245,7 +245,7 @@ def risks(found: Sequence[FileChange], encodings: Mapping[str, str]) -> list[str
 def top_level() -> Path:
     """The root of the repository here. Raises BadUsage outside of one."""
     try:
-        output = git.run(["rev-parse", "--show-toplevel"], extra=own_repository())
+        root = git.line(["rev-parse", "--show-toplevel"], extra=own_repository())
     except git.GitFailed as error:
         outside = re.search("(?:not|run in) (a git repository|a work tree)", error.said)
         if not outside:
@@ -253,7 +253,6 @@ def top_level() -> Path:
         raise BadUsage(
             f"not inside {outside[1]}", hint="Run this command inside the repository to change"
         ) from None
-    root = os.fsdecode(output.removesuffix(b"\n"))
     if not any(name in os.environ for name in git.LOCATIONS):
         git.check_place(root)
     return Path(root)

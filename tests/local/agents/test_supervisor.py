@@ -241,7 +241,7 @@ def test_the_next_run_keeps_the_patch_of_one_whose_supervisor_was_killed(bench: 
 
 
 def test_a_run_that_cleans_up_after_another_leaves_nothing_of_it_to_do(bench: Bench) -> None:
-    """Whoever looks would do it while the second agent works there."""
+    """The next command that looks would do it while the second agent works there."""
     killed = bench.start(["sh", "-c", f"echo on; sleep {NAP}061"])
     following = bench.start(["sh", "-c", f"echo on; sleep {NAP}062"])
     bench.until_started(killed)

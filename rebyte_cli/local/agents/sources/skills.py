@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -128,7 +127,7 @@ def _tracked(folder: Path, top: Path) -> set[Path]:
 
     # Of the names in the index, which can be forged, none is opened.
     words = ["ls-files", "-z", "--", f":(literal){folder.relative_to(top)}"]
-    files = [top / name for name in os.fsdecode(git.run(words, top)).split("\0")[:-1]]
+    files = [top / name for name in git.paths(words, top)]
     return {path for file in files for path in (file, *file.parents)}
 
 

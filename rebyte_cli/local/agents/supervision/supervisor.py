@@ -781,7 +781,7 @@ class Supervisor:
     def _ended_elsewhere(self) -> str:
         """That the end is recorded, or an empty text; asked once a second.
 
-        Whoever canceled the run may have been killed before this process was told.
+        The command that canceled the run may have been killed before it told this process.
         """
         if self._next_look.has_passed:
             self._next_look = Deadline(LOOK_SECONDS)
