@@ -81,12 +81,17 @@ class LandBoard:
 def land_board(
     console: Console,
     rows: Callable[[], Sequence[BoardRow]],
+    *,
+    delay: float = DELAY,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[None]:
-    """Show the board until the block ends; another thread calls `rows`. Only on a terminal."""
+    """Show the board, from `delay` seconds on, until the block ends; another thread calls `rows`.
+
+    Only on a terminal.
+    """
     if console.quiet or not console.live:
         yield
         return
     board = LandBoard(rows, clock, unicode=spells_unicode(console.err))
-    with shown(Region(console, board.make), console, DELAY, 0.2):
+    with shown(Region(console, board.make), console, delay, 0.2):
         yield

@@ -432,6 +432,7 @@ def batch_board(
     console: Console,
     standing: Callable[[int], BatchProgress],
     *,
+    delay: float = DELAY,
     interval: float = LOG_INTERVAL,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[None]:
@@ -439,15 +440,16 @@ def batch_board(
 
     Its argument is the number of running tasks that there is room for.
 
-    On a terminal: a bar with counts, rate and time left, and a line for each running task, as many
-    as fit. Elsewhere: a plain line every `interval` seconds. Nothing with `--quiet`.
+    On a terminal, from `delay` seconds on: a bar with counts, rate and time left, and a line for
+    each running task, as many as fit. Elsewhere: a plain line every `interval` seconds. Nothing
+    with `--quiet`.
     """
     if console.quiet:
         yield
         return
     board = BatchBoard(standing, clock, unicode=spells_unicode(console.err))
     if console.live:
-        with shown(Region(console, board.make), console, DELAY, 0.2):
+        with shown(Region(console, board.make), console, delay, 0.2):
             yield
         return
     with _noted(console, lambda: board.summary(standing(0)), interval):

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rebyte_cli.output import land_board as module
 from rebyte_cli.output.land_board import BoardRow, LandBoard, land_board
 from rebyte_cli.output.table import width_of
 from tests.terminals import Terminal
-
-
-@pytest.fixture(autouse=True)
-def _redrawn_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DELAY", 60.0)
 
 
 def rows(ended: int, waiting: int) -> list[BoardRow]:
@@ -28,7 +22,7 @@ def rows(ended: int, waiting: int) -> list[BoardRow]:
 def test_the_task_at_work_is_in_view(ended: int, waiting: int, columns: int) -> None:
     terminal = Terminal(columns)
     console = terminal.console()
-    with land_board(console, lambda: rows(ended, waiting), clock=lambda: 0.0):
+    with land_board(console, lambda: rows(ended, waiting), delay=60.0, clock=lambda: 0.0):
         region = console.region
         assert region is not None
         region.redraw()  # type: ignore[attr-defined] -- a Region

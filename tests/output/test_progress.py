@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.output import progress
 from rebyte_cli.output.console import Console, LiveRegion
 from rebyte_cli.output.messages import note
 from rebyte_cli.output.progress import (
@@ -40,11 +39,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture(autouse=True)
-def _redrawn_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "DELAY", NEVER)
 
 
 def region(it: Console) -> LiveRegion:
@@ -295,7 +289,7 @@ def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> No
         assert lines[-1] == f"  and {30 - len(lines) + 1} more"
     terminal = Terminal(columns)
     it = terminal.console()
-    with batch_board(it, lambda _most: standing(7, 30), clock=Clock()):
+    with batch_board(it, lambda _most: standing(7, 30), delay=NEVER, clock=Clock()):
         region(it).redraw()
         assert "7/100 ended" in terminal.lines[0]
         assert len(terminal.lines) == 21  # of 24
@@ -406,7 +400,7 @@ def test_a_narrower_window_keeps_no_row_of_the_region(wraps: bool) -> None:
     terminal = Terminal(100, 40)
     it = terminal.console()
     note(it, "above")
-    with batch_board(it, lambda _most: standing(7, 5), clock=Clock()):
+    with batch_board(it, lambda _most: standing(7, 5), delay=NEVER, clock=Clock()):
         region(it).redraw()
         assert len(terminal.lines) == 7
         it.width = 30
