@@ -82,12 +82,14 @@ class Attempts:
         self._joined.update(joining)
         return [WaitTarget(task_id) for task_id in joining]
 
-    def interrupted(self, stop: KeyboardInterrupt | Interrupted) -> Interrupted:
+    def interrupted(
+        self, stop: KeyboardInterrupt | Interrupted, *, grace: float = GRACE
+    ) -> Interrupted:
         """An interrupt, with a hint that says what it leaves behind.
 
-        The creates under way have GRACE seconds to answer.
+        The creates under way have `grace` seconds to answer.
         """
-        limit = Deadline(GRACE)
+        limit = Deadline(grace)
         with suppress(KeyboardInterrupt, Interrupted, Empty):
             while self.under_way:
                 self._take(limit.left())

@@ -68,7 +68,7 @@ class StreamConnection:
         self.named = False  # an event named the prompt
         self.done: dict[str, Any] | None = None
         self.error: APIError | None = None
-        self.copies = _Recent()
+        self.copies = _Recent(REMEMBERED)
 
     def accepts(self, event: EventView) -> bool:
         """Count an event; False for one of another prompt, and for one that may be."""
@@ -89,26 +89,30 @@ class StreamConnection:
 
 
 class _Recent(OrderedDict[object, int]):
-    """Integers by key: the last `REMEMBERED` that were put."""
+    """Integers by key: the last `most` that were put."""
 
-    dropped = -1  # the highest value that was dropped
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.dropped = -1  # the highest value that was dropped
+        self._most = most
 
     def put(self, key: object, value: int) -> None:
         """Keep a value, as the last one."""
         self[key] = value
         self.move_to_end(key)
-        if len(self) > REMEMBERED:
+        if len(self) > self._most:
             self.dropped = max(self.dropped, self.popitem(last=False)[1])
 
 
 class EventDeduplicator:
     """Tells new events of a run from those that an earlier connection showed.
 
-    `last_seq` is the highest number seen, -1 before the first event.
+    `last_seq` is the highest number seen, -1 before the first event. The last `most` are
+    remembered.
     """
 
-    def __init__(self) -> None:
-        self._seen = _Recent()  # what identifies an event -> its number
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._seen = _Recent(most)  # what identifies an event -> its number
         self.last_seq = -1
         self.has_events = False
 
@@ -367,14 +371,18 @@ def _is_idle(error: APIError | None) -> bool:
 
 
 def snapshot(
-    client: RebyteClient, task_id: str, *, deadline: Deadline = NO_LIMIT
+    client: RebyteClient,
+    task_id: str,
+    *,
+    deadline: Deadline = NO_LIMIT,
+    pause: float = SNAPSHOT_PAUSE,
 ) -> list[dict[str, Any]]:
     """The events of the latest prompt that are there now, from one connection.
 
     A stream starts with everything that was written and then continues live (seen in clients), so
-    the first pause ends the snapshot; only the answer itself may begin later. So do the deadline,
-    the time limit of a call, and the size that a JSON document may have: a run may write without a
-    pause.
+    the first `pause` (seconds) ends the snapshot; only the answer itself may begin later. So do the
+    deadline, the time limit of a call, and the size that a JSON document may have: a run may write
+    without a pause.
     """
     limit = deadline.within(client.transport.limit())
     found: list[dict[str, Any]] = []
@@ -382,7 +390,7 @@ def snapshot(
     try:
         for name, data in client.stream_events(
             task_id,
-            idle=limit.cap(SNAPSHOT_PAUSE),
+            idle=limit.cap(pause),
             answer_within=limit.cap(SNAPSHOT_ANSWER),
             timeout=limit.for_call(0),
         ):

@@ -48,20 +48,22 @@ class SpokenText:
     """What the agent has said since its last tool call, so that an answer is printed only once.
 
     Texts are compared without white space: a stream cuts and joins them differently each time.
+    Pieces are dropped, the oldest first, beyond `longest` characters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LONGEST_SPEECH) -> None:
+        self._longest = longest
         self._pieces: deque[str] = deque()
         self._length = 0
 
     def add(self, words: str) -> None:
-        """Remember a piece of speech; the oldest ones are dropped beyond `LONGEST_SPEECH`."""
+        """Remember a piece of speech."""
         piece = _bare(words)
         if not piece:
             return
         self._pieces.append(piece)
         self._length += len(piece)
-        while self._length > LONGEST_SPEECH:
+        while self._length > self._longest:
             self._length -= len(self._pieces.popleft())
 
     def clear(self) -> None:

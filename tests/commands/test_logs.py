@@ -15,7 +15,6 @@ import pytest
 from tests.conftest import COMMAND, Done
 from tests.servers import (
     Answer,
-    Line,
     RawServer,
     error_reply,
     json_reply,
@@ -29,12 +28,6 @@ Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
 NOW = "[[run=1ms]]"  # steers the local service: the run is over before anybody asks
 NOTICE = "This is a simulation: the local Rebyte service ran no agent and asked no model."
-
-
-@pytest.fixture(autouse=True)
-def streams_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine lets streams pause that do not: a pause is not the end of what is there."""
-    monkeypatch.setattr("rebyte_cli.tasks.stream.SNAPSHOT_PAUSE", 20.0)
 
 
 def lines(out: str) -> list[dict[str, Any]]:
@@ -333,10 +326,8 @@ class Service:
 
 @pytest.mark.parametrize("content", GONE)
 def test_a_finished_task_shows_its_answer_wherever_it_is(
-    content: str, inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
+    content: str, inside: Run, aim: Aim
 ) -> None:
-    # Each command would look for the last words for most of a second.
-    monkeypatch.setattr("rebyte_cli.tasks.stream.LAST_WORDS_PAUSE", 0.001)
     for service in (
         Service(stream(TOOL), GONE[content], finalResult="It is 4."),
         Service(stream(TOOL, result="It is 4."), GONE[content]),
@@ -379,20 +370,6 @@ def test_a_stream_that_is_refused_is_no_empty_transcript(inside: Run, aim: Aim) 
         assert (done.status, done.err) == (1, "Error: abcd1234: not this one\n")
         service.events = GONE["405"]  # no stream here
         assert inside("logs", "abcd1234").status == 0
-
-
-def test_a_stream_is_waited_for_longer_than_it_may_pause(
-    inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rebyte_cli.tasks.stream.SNAPSHOT_PAUSE", 0.05)
-
-    def late(line: Line) -> None:
-        line.wait(0.3)
-        line.send(stream(TEXT))
-
-    with RawServer(Service(late, status="running")) as server:
-        aim(server)
-        assert inside("logs", "abcd1234").out.startswith(">\n\nThree files changed.\n")
 
 
 def test_an_unreadable_delegated_run_does_not_end_the_transcript(inside: Run, aim: Aim) -> None:

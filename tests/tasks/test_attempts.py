@@ -38,11 +38,10 @@ def test_an_attempt_that_never_began_is_not_in_doubt(monkeypatch: pytest.MonkeyP
             start(thread)
 
         monkeypatch.setattr(threading.Thread, "start", start_until_interrupted)
-        monkeypatch.setattr("rebyte_cli.tasks.attempts.GRACE", limit)
         attempts = attempts_of(lambda at: {"id": f"t{at}"}, 9)
         with pytest.raises(KeyboardInterrupt) as stop:
             attempts.start()
-        _, *hints = str(attempts.interrupted(stop.value).hint).splitlines()
+        _, *hints = str(attempts.interrupted(stop.value, grace=limit).hint).splitlines()
         assert hints == ["The outcome of 1 create is unknown; see `rebyte list`"]
 
     with_time(check, 0.2)

@@ -114,14 +114,11 @@ def test_the_patch_is_of_the_whole_tree_also_from_a_folder_or_a_worktree(
     assert checkout.write_patch(str(tree), tree.parent / "p").files == ["only here.txt"]
 
 
-def test_a_patch_of_nothing_and_one_that_is_too_large(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_patch_of_nothing_and_one_that_is_too_large(repository: Repository) -> None:
     changes, patch = patched(repository)
     assert (changes.files, patch) == ([], b"")
-    repository.write("big.bin", os.urandom(5000))
-    monkeypatch.setattr(checkout, "LARGEST_PATCH", 2000)
-    with pytest.raises(BadUsage, match="the uncommitted changes are"):
+    repository.write("big.txt", f"{'x' * 1023}\n" * (checkout.LARGEST_PATCH // 1024 + 1))
+    with pytest.raises(BadUsage, match="the uncommitted changes are 30 MiB, and 30 MiB can be"):
         patched(repository)
 
 

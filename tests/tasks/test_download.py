@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,11 +162,22 @@ def test_a_name_that_is_too_long_does_not_stop_the_others(tmp_path: Path, name: 
 def test_a_name_that_only_this_file_system_does_not_take_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Encrypted folders take 143 bytes, others no colon."""
-    monkeypatch.setattr("rebyte_cli.tasks.download.LONGEST_PART", 10_000)
-    monkeypatch.setattr("rebyte_cli.tasks.download.LONGEST_NAME", 10_000)
+    """Encrypted folders take 143 bytes, others no colon. None can be mounted for a test."""
+
+    def encrypted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(path: Any, *args: Any, **options: Any) -> Any:
+            if len(os.path.basename(os.fspath(path))) > 143:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+            return call(path, *args, **options)
+
+        return checked
+
+    for call in (os.open, os.mkdir, os.stat):
+        found = encrypted(call)
+        monkeypatch.setattr(os, call.__name__, found)
+        monkeypatch.setattr(os, "supports_dir_fd", {*os.supports_dir_fd, found})
     with RawServer(reply(200, b"abc")) as server:
-        for name in ("n" * 300, "f" * 300 + "/a"):
+        for name in ("n" * 150, "f" * 150 + "/a"):
             rows = get_all(server, tmp_path / "out", ["a", name, "b"], force=True)
             assert isinstance(rows[1], RebyteError)
             assert rows[1].code == "unsafe_name"

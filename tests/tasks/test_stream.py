@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
+from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.api.views import EventView
 from rebyte_cli.errors import (
     APIError,
     KeyRejected,
@@ -19,9 +22,17 @@ from rebyte_cli.errors import (
     WaitTimeout,
 )
 from rebyte_cli.system.deadline import Deadline
-from rebyte_cli.tasks.stream import EventDeduplicator, Silence, follow, patient, snapshot
+from rebyte_cli.tasks.stream import (
+    EventDeduplicator,
+    Silence,
+    StreamConnection,
+    follow,
+    patient,
+    snapshot,
+)
 from tests.servers import (
     Answer,
+    Line,
     RawServer,
     Request,
     drip,
@@ -464,37 +475,53 @@ def test_nameless_events_are_not_ours_while_our_turn_has_not_come() -> None:
 # Runs that never end
 
 
-def test_case_71_a_long_run_takes_bounded_memory_and_is_still_shown_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Two connections that each replay everything, with far more events than are remembered."""
-    monkeypatch.setattr("rebyte_cli.tasks.stream.REMEMBERED", 100)
-    tracked: list[Any] = []
-
-    class Watched(EventDeduplicator):
-        def __init__(self) -> None:
-            super().__init__()
-            tracked.append(self)
-
-    monkeypatch.setattr("rebyte_cli.tasks.stream.EventDeduplicator", Watched)
+def test_case_71_a_long_run_is_shown_once_over_two_connections() -> None:
+    """Each of them replays everything."""
     events = [text(number, f"word {number}") for number in range(2000)]
     first = then_close(HEAD + stream(*events))
     second = then_close(HEAD + stream(*events, text(2000, "last"), done("last", 2000)))
     shown = Run([first, second], statuses=["running"]).follow()
     assert contents(shown) == [*(f"word {number}" for number in range(2000)), "last"]
-    (deduplicator,) = tracked
-    assert len(deduplicator._seen) <= 100
 
 
-def test_case_71_a_snapshot_of_a_run_that_never_pauses_has_an_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("rebyte_cli.tasks.stream.SNAPSHOT_SIZE", 10_000)
-    monkeypatch.setattr("rebyte_cli.tasks.stream.SNAPSHOT_PAUSE", 60.0)  # a busy machine pauses
-    endless = parts(HEAD, *[stream(text(0, "x" * 1000))] * 200, every=0.001)
+def test_case_71_a_long_run_takes_bounded_memory_and_a_replay_shows_nothing_again() -> None:
+    """With far more events than are remembered."""
+    deduplicator = EventDeduplicator(most=100)
+
+    def new(numbers: Iterable[int]) -> int:
+        connection, events = (
+            StreamConnection(),
+            (EventView({"seq": n, "eventKey": f"k{n}"}) for n in numbers),
+        )
+        return sum(deduplicator.is_new(event, connection) for event in events)
+
+    assert new(range(1000)) == 1000
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        assert new(range(1000, 20_000)) == 19_000
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000
+    assert new(range(20_001)) == 1
+
+
+def test_case_71_a_snapshot_of_a_run_that_never_pauses_has_an_end() -> None:
+    endless = parts(HEAD, *[stream(text(0, "x" * 1_000_000))] * 200, every=0.001)
     with RawServer(lambda _request: endless) as server:
-        found = snapshot(RebyteClient(transport=transport_to(server)), "t1")
-    assert 5 <= len(found) <= 10
+        found = snapshot(RebyteClient(transport=transport_to(server)), "t1", pause=60.0)
+    assert 60 <= len(found) <= 70  # of a megabyte each
+
+
+def test_a_snapshot_may_begin_later_than_it_may_pause() -> None:
+    def late(line: Line) -> None:
+        line.wait(0.3)
+        line.send(HEAD + stream(text(0, "x")))
+
+    with RawServer(lambda _request: late) as server:
+        found = snapshot(RebyteClient(transport=transport_to(server)), "t1", pause=0.05)
+    assert len(found) == 1
 
 
 def test_a_run_that_never_pauses_ends_at_the_deadline() -> None:

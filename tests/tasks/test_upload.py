@@ -14,7 +14,7 @@ import pytest
 
 from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.errors import BadUsage, NetworkError, NotFound, RebyteError
-from rebyte_cli.tasks.upload import check, content_type, put, upload, uploads
+from rebyte_cli.tasks.upload import LARGE, check, content_type, put, upload, uploads
 from tests.screens import no_bar
 from tests.servers import RawServer, json_reply, reply, transport_to
 
@@ -105,19 +105,17 @@ def test_an_expired_url_is_asked_for_again(tmp_path: Path) -> None:
     assert [request.body for request in storage.requests] == [b"body", b"body"]
 
 
-def test_an_expired_url_for_an_artifact_is_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rebyte_cli.tasks.upload.LARGE", 3)  # it is eight megabytes
-    (tmp_path / "a.mp4").write_text("body")
+def test_an_expired_url_for_an_artifact_is_asked_for_again(tmp_path: Path) -> None:
+    body = b"x" * (LARGE + 1)
+    (tmp_path / "a.mp4").write_bytes(body)
     with RawServer([reply(403), reply(200)]) as storage:
         urls = json_reply({"urls": [{"uploadUrl": f"{storage.origin}/a?signature=1"}]})
         with RawServer(urls) as api:
             client = RebyteClient(transport=transport_to(api))
             (row,) = put(client, "ws", [str(tmp_path / "a.mp4")], no_bar)
-    assert row == {"name": "a.mp4", "size": 4}
+    assert row == {"name": "a.mp4", "size": len(body)}
     assert len(api.requests) == 2
-    assert [request.body for request in storage.requests] == [b"body", b"body"]
+    assert [request.body == body for request in storage.requests] == [True, True]
 
 
 def test_a_file_that_vanishes_is_named_and_the_others_go_on(tmp_path: Path) -> None:
