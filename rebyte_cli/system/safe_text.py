@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-# C0 except tab and newline, DEL, C1, characters that reorder or hide text (soft hyphen, zero width
-# space, bidi, invisible operators, annotations), the byte order mark, lone surrogates (no encoding
-# takes them), and the tags and variation selectors that can carry invisible text. What people
-# write with stays: joiners and directional marks (U+200C to U+200F: Persian, Hindi, Hebrew, emoji)
-# and the selectors up to U+FE0F (emoji, CJK).
+# C0 except tab and newline, DEL, C1, characters that reorder text or show as nothing (Unicode's
+# Default_Ignorable_Code_Point: soft hyphen, zero width space, bidi, fillers, invisible operators,
+# tags and selectors that can carry text), annotations, and lone surrogates (no encoding takes
+# them). What people write with stays: joiners and directional marks (U+200C to U+200F: Persian,
+# Hindi, Hebrew, emoji), and selectors of Mongolian (U+180B to U+180F), emoji and CJK (to U+FE0F).
 _UNSAFE = (
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff"
-    r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e01ef]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b"
+    r"\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_FIRST_SELECTOR = "\U000e0100"  # from here on characters count as printable although nothing shows
+# Those that Python counts as printable, and from the last one on all others.
+_PRINTABLE = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+_FIRST_SELECTOR = "\U000e0100"
 _FEW = 64  # up to so many different characters are replaced one by one, which is fastest
 
 
@@ -40,7 +43,10 @@ def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
 
 def is_plain(text: str) -> bool:
     """Whether `text` is one line in which every character shows; `clean` returns it as it is."""
-    return text.isprintable() and (text.isascii() or max(text) < _FIRST_SELECTOR)
+    return text.isprintable() and (
+        text.isascii()
+        or (max(text) < _FIRST_SELECTOR and not any(map(text.__contains__, _PRINTABLE)))
+    )
 
 
 def _visible(code: int) -> str:

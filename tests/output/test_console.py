@@ -30,6 +30,9 @@ def test_every_control_and_direction_character_of_unicode() -> None:
     "text",
     [
         *("a\xadb", "a\u180eb", "a\ufff9b\ufffac\ufffb"),
+        # Some of them count as letters, even in names of variables.
+        *(f"a{chr(code)}" for code in (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0)),
+        *(f"a{chr(code)}" for code in (0xFFF0, 0x1BCA0, 0x1D173, 0xE01F0, 0xE0FFF)),
         *(f"a{chr(code)}" for code in range(0x206A, 0x2070)),
         *(f"a{chr(code)}" for code in (0xE0100, 0xE01EF)),
     ],
