@@ -53,8 +53,8 @@ def _is_short_key(text: str) -> bool:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """The secret as it is, in a URL, in JSON and in base64, each in its usual spellings."""
-    from base64 import b64encode, urlsafe_b64encode
+    """The secret as it is, in a URL, in JSON and within base64, each in its usual spellings."""
+    from base64 import b64encode
 
     yield secret
     for quoted in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
@@ -62,8 +62,12 @@ def _forms(secret: str) -> Iterator[str]:
         yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
     inner = json.dumps(secret)[1:-1]
     yield from (inner, inner.replace("/", "\\/"))
-    for encode in (b64encode, urlsafe_b64encode):
-        yield encode(secret.encode()).decode().rstrip("=")
+    for before in range(3):  # bytes, of a group of three that is encoded as four characters
+        encoded = b64encode(bytes(before) + secret.encode()).decode()
+        # Not the characters with bits of what is before and after it.
+        start, end = -(-before * 8 // 6), (before + len(secret.encode())) * 8 // 6
+        whole = encoded[start:end]
+        yield from (whole, whole.translate(str.maketrans("+/", "-_")))
 
 
 def _begun(data: bytes, secret: bytes) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode, urlsafe_b64encode
+
 import pytest
 
 from rebyte_cli.local.gateway.secret_mask import SecretMask
@@ -38,6 +40,19 @@ def test_only_the_beginning_of_a_secret_is_held_back() -> None:
     assert mask.feed(b"data: xyz\n\n") == b"data: xyz\n\n"
     assert mask.feed(b"data: abcab") == b"data: "
     assert mask.feed(b"\n\n") == b"abcab\n\n"
+
+
+@pytest.mark.parametrize("before", range(9))
+def test_a_secret_inside_text_that_is_encoded(before: int) -> None:
+    secret = "sk-ant-1?>~é-second"
+    for encode in (b64encode, urlsafe_b64encode):
+        text = encode(b"x" * before + secret.encode() + b"and more")
+        masked = SecretMask([secret]).replace(text)
+        shown = b64decode(masked.translate(bytes.maketrans(b"*-_", b"A+/")))
+        assert len(masked) == len(text)
+        assert shown.startswith(b"x" * before)
+        assert shown.endswith(b"and more")
+        assert not any(secret.encode()[i : i + 3] in shown for i in range(len(secret) - 2))
 
 
 def test_words_are_no_secrets() -> None:
