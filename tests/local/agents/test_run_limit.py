@@ -392,6 +392,14 @@ def test_an_agent_that_waits_itself_does_not_stall(bench: Bench) -> None:
 # The account's time
 
 
+def test_a_long_limit_is_tried_every_hour(tmp_path: Path) -> None:
+    """It may have been lifted, or never have been: any program in the sandbox can provoke one."""
+    account = AccountLimit(str(tmp_path), ACCOUNT)
+    told = account.reach(30 * 86400.0)
+    assert account.resumes_at() == told > (time.time() + 29 * 86400) * 1000
+    assert 3500 < (account.seconds_left() or 0) <= 3600
+
+
 def test_a_clock_that_is_set_changes_no_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

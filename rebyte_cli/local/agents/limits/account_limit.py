@@ -3,7 +3,8 @@
 `limits/ACCOUNT` in the state folder exists while the limit of an account is reached. When its time
 has come, one run holds the lock `limits/ACCOUNT.probe` and works: if its model answers, it removes
 the file and the others follow; if the limit is reached again, it writes the new time, and all wait
-on. If it is killed, the next one has the lock.
+on. If it is killed, the next one has the lock. A limit of days is tried every hour: its time may
+be wrong, and a user may have paid for more.
 
 The time is that of the boot clock, which cannot be set. After a reboot, what is left is taken from
 the clock of the wall, but never more than there was at first.
@@ -21,6 +22,7 @@ from ....system.locks import flock
 
 FOLDER = "limits"
 LONGEST_SLEEP = 5.0
+LONGEST_UNTRIED = 3600.0  # seconds
 
 
 class AccountLimit:
@@ -33,7 +35,7 @@ class AccountLimit:
         """Record that it is reached for so long; when it is reset, in milliseconds since 1970."""
         resumes = int((time.time() + seconds) * 1000)
         os.makedirs(os.path.dirname(self._file), mode=0o700, exist_ok=True)
-        self._write(resumes, seconds)
+        self._write(resumes, min(seconds, LONGEST_UNTRIED))
         return resumes
 
     def clear(self) -> None:
@@ -49,7 +51,7 @@ class AccountLimit:
         return None if known is None else known[0]
 
     def seconds_left(self) -> float | None:
-        """What is left of the time, 0 and less when it has come; None if it is not reached."""
+        """What is left until a run is to try, 0 and less when one is; None if it is not reached."""
         known = self._read()
         if known is None:
             return None
@@ -63,7 +65,7 @@ class AccountLimit:
         return left
 
     def wait(self) -> int | None:
-        """Return when the account can be used: the lock of the run that tries it, or None if it is
+        """Return when the account can be tried: the lock of the run that tries it, or None if it is
         known that requests pass.
         """
         while (left := self.seconds_left()) is not None:
