@@ -138,6 +138,21 @@ def test_the_clone_obeys_nothing_and_keeps_the_commits_of_the_agent(trap: Trap) 
     assert git(trap.code, "remote", "get-url", "origin") == url
 
 
+def test_git_shows_the_commits_that_a_push_sends(trap: Trap) -> None:
+    """git would show another object in the place of one that has a replacement."""
+    inner = begin(trap.code / "inner")
+    (inner / "config").unlink()
+    folders = (trap.code, inner.parent)
+    for folder in folders:
+        real = git(folder, "rev-parse", "HEAD:a").strip()
+        (folder / "other").write_text("harmless\n")
+        git(folder, "replace", real, git(folder, "hash-object", "-w", "other").strip())
+        git(folder, "pack-refs", "--all")
+        assert git(folder, "show", "HEAD:a") == "harmless\n"
+    disarm(trap.workspace)
+    assert [git(folder, "show", "HEAD:a") for folder in folders] == ["a\n"] * 2
+
+
 @pytest.mark.slow
 def test_repositories_below_obey_nothing(trap: Trap) -> None:
     """One that is recorded as a submodule is asked for its status by the one above it."""
@@ -565,7 +580,8 @@ def test_a_huge_or_broken_config_and_a_git_folder_that_is_none(trap: Trap) -> No
     (trap.code / "folder/.git/HEAD").write_text("ref: refs/heads/main\n")
     disarm(trap.workspace)
     assert (trap.code / ".git/config").stat().st_size < 1000
-    assert git(trap.code, "config", "--local", "--name-only", "--list") == "remote.origin.url\n"
+    names = git(trap.code, "config", "--local", "--name-only", "--list").split()
+    assert names == ["core.usereplacerefs", "remote.origin.url"]
     assert not (trap.code / "pipe/.git").exists()
     trap.look(trap.code)
 

@@ -365,7 +365,7 @@ def _disarm_repository(folder: _Folder, is_code: bool, origin: str, lender: byte
             if not _HARMLESS.fullmatch(entry.name):
                 folder.drop(entry.name)
     here = folder.descriptor
-    if folder.has("config") or (is_clone and origin):
+    if folder.has("config") or (is_clone and origin) or (folder.has("HEAD") and not is_linked):
         before = agent_files.read(here, "config", LONGEST_CONFIG)
         text = (before or b"").decode("utf-8", "surrogateescape")
         after = _harmless(text, origin, is_clone=is_clone)
@@ -401,7 +401,8 @@ def _keep_lender(folder: _Folder, lender: bytes) -> None:
 def _harmless(config: str, origin: str, *, is_clone: bool) -> bytes:
     """The settings of a repository that name no program and no file, as git itself writes them.
 
-    The remote `origin` of the clone has the address that it began with.
+    The remote `origin` of the clone has the address that it began with. Of replaced objects, the
+    real ones are shown, which a push sends.
     """
 
     def is_kept(section: tuple[str, str], key: str, value: str) -> bool:
@@ -410,6 +411,7 @@ def _harmless(config: str, origin: str, *, is_clone: bool) -> bytes:
         return is_origin or _KEPT.fullmatch(f"{name}={value}") is not None
 
     found = _settings(config, is_kept)
+    found.setdefault(("core", ""), []).append(("usereplacerefs", "false"))
     if is_clone and origin:
         place = ("remote", "origin")
         others = [(key, value) for key, value in found.get(place, ()) if key != "url"]
