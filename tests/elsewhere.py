@@ -55,7 +55,7 @@ REASONS = {
     **dict.fromkeys(
         (
             *("api/test_connection.py", "api/test_library.py", "api/test_transfer.py"),
-            *("batch/test_input.py", "batch/test_input_lock.py", "batch/test_journal.py"),
+            *("batch/test_input.py", "batch/test_session_lock.py", "batch/test_journal.py"),
             *("batch/test_reservations.py", "batch/test_runner.py", "batch/test_session.py"),
             *("commands/test_attempts.py", "commands/test_auth.py", "commands/test_logs.py"),
             *("commands/test_many_processes.py", "commands/test_results.py"),

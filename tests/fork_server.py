@@ -246,9 +246,9 @@ def _become(kind: str) -> NoReturn:
     """Run a process that its parent starts with `python_process`; the status is that of `main`."""
     main: Callable[[], None]
     if kind == GATEWAY:
-        from rebyte_cli.local.gateway.service import main
+        from rebyte_cli.local.gateway.gateway_server import main
     else:
-        from rebyte_cli.local.agents.supervision.turn import main
+        from rebyte_cli.local.agents.supervision.run_queue import main
 
         # As the program of `spawn.BOOT` does in the background of a shell.
         for number in (signal.SIGINT, signal.SIGQUIT):

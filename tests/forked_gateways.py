@@ -1,7 +1,7 @@
 """Gateways of jails, forked by the server of fork_server.py instead of started by an interpreter.
 
 To import what a gateway needs takes a third of the time of a short run, and the suite has hundreds
-of runs. `install` replaces `edge.start_gateway` in this process and what it forks. What
+of runs. `install` replaces `egress.start_gateway` in this process and what it forks. What
 `real_supervisors` is for has real gateways, too, and so has a supervisor that is no fork.
 """
 
@@ -13,11 +13,11 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from rebyte_cli.local.agents.sandbox import edge
+from rebyte_cli.local.agents.sandbox import egress
 from tests.fork_client import start
 from tests.forked_supervisors import AS_REAL, umask_of_this_process
 
-REAL = edge.start_gateway
+REAL = egress.start_gateway
 
 
 class ForkedProcess:
@@ -77,10 +77,10 @@ class ForkedProcess:
 def install(address: str | Callable[[], str]) -> None:
     """Have this process ask the server at a socket for its gateways."""
 
-    def ask(door: int) -> Any:
+    def ask(jail_port: int) -> Any:
         socket = address if isinstance(address, str) else address()
         if AS_REAL in os.environ or not os.path.exists(socket):
-            return REAL(door)
-        return ForkedProcess(socket, door)
+            return REAL(jail_port)
+        return ForkedProcess(socket, jail_port)
 
-    edge.start_gateway = ask
+    egress.start_gateway = ask

@@ -212,7 +212,7 @@ def test_the_folders_of_the_agents_have_an_order() -> None:
         "config",
         "workspaces",
         "supervision",
-        "gate key overview",
+        "facade agent_permission overview",
     ]
     place = {name: level for level, names in enumerate(order) for name in names.split()}
     inner = "local.agents."
@@ -454,7 +454,7 @@ def test_commands_in_messages_are_data() -> None:
 # What only `system/` does, and who else does it: why.
 RENAMES = {
     "api.whole_file": "in a folder that it holds open, by descriptor; from a nameless file",
-    "local.agents.limits.account_limit": "imported by turn.py, where pathlib is too much",
+    "local.agents.limits.account_limit": "imported by run_queue.py, where pathlib is too much",
     "local.agents.agent_files": "in a folder that an agent writes to, by descriptor",
     "local.agents.workspaces.changes": "takes over what git wrote in the sandbox",
     "local.agents.workspaces.disarm": "sets a file of an agent's aside, by descriptor",
@@ -502,7 +502,7 @@ def test_the_boot_is_known_in_one_place() -> None:
 MOMENTS = {
     "local.agents.adapters.adapter": "until when an agent pauses, for a clock that is handed in",
     "local.agents.sandbox.relay": "when to look again at what makes no noise",
-    "local.agents.supervision.spool": "when to try again",
+    "local.agents.supervision.outbox": "when to try again",
     "once.ledger": "until when a reservation is fresh",
 }
 

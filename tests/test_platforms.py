@@ -58,7 +58,7 @@ BRANCHES = {
     "local/agents/sandbox/children.py": 1,
     "local/agents/agent_files.py": 1,
     "local/agents/sandbox/jail.py": 1,
-    "local/agents/supervision/launch.py": 1,
+    "local/agents/supervision/admission.py": 1,
     "local/agents/cluster/launcher.py": 1,
     "local/agents/sandbox/login_copies.py": 1,
     "local/agents/adapters/opencode_database.py": 1,

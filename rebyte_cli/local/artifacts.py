@@ -14,7 +14,7 @@ from urllib.parse import quote
 from ..system.git import GitFailed
 from . import http, simulated_changes
 from .access import Caller, caller_of
-from .agents import gate
+from .agents import facade
 from .artifact_store import ANSWER_FILE, NO_AGENT, PATCH_FILE, RESULTS, put, put_result, remove
 from .blobs import pieces, save
 from .http import Context, JsonObject
@@ -93,7 +93,7 @@ def clear_results(store: Store, db: sqlite3.Connection, workspace: str) -> None:
 def list_all(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
     """GET /workspaces/{id}/artifacts."""
     caller = caller_of(context, request)
-    gate.wait_for_results(context, caller, workspace)
+    facade.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
         _check(db, caller, workspace)
         save_results(context.store, db, workspace)
@@ -158,7 +158,7 @@ def upload_urls(context: Context, request: HttpRequest, workspace: str) -> HttpR
 def download(context: Context, request: HttpRequest, workspace: str, filename: str) -> HttpResponse:
     """GET /workspaces/{id}/artifacts/{filename}: the bytes, or 302 to a signed URL."""
     caller = caller_of(context, request)
-    gate.wait_for_results(context, caller, workspace)
+    facade.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
         _check(db, caller, workspace)
         save_results(context.store, db, workspace)

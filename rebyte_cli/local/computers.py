@@ -12,7 +12,7 @@ import sqlite3
 
 from . import http
 from .access import Caller, caller_of, is_open
-from .agents import gate
+from .agents import facade
 from .artifact_store import remove
 from .http import Context, JsonObject
 from .steering import Words
@@ -113,7 +113,7 @@ def delete(context: Context, request: HttpRequest, computer: str) -> HttpRespons
     with context.store.read() as db:
         caller.check(db, computer, "Agent computer")
         known = db.execute("SELECT 1 FROM workspaces WHERE id = ?", (computer,)).fetchone()
-    folder = known is not None and gate.delete_workspace(context, caller, computer)
+    folder = known is not None and facade.delete_workspace(context, caller, computer)
     with context.store.write() as db:
         if not folder:
             _load(db, caller, computer)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system.http_server import Application, ConnectedServer, Environ
-from .agents.key import AgentPermission
+from .agents.agent_permission import AgentPermission
 from .local_service import Service, not_yet
 from .store import Store
 

@@ -24,7 +24,7 @@ from ..system import python_process
 from ..system.addresses import is_loopback
 from ..system.deadline import NO_LIMIT, Deadline
 from .access import is_private
-from .agents import gate
+from .agents import facade
 from .schedule import NEVER, TASK_STATUS
 from .store import Store
 from .task_store import TaskRecord, load_tasks
@@ -136,7 +136,7 @@ class Deliverer:
         found: set[DueDelivery] = set()
         over: list[tuple[str, int]] = []
         if hooks:
-            gate.recover(self._store)
+            facade.recover(self._store)
         rows = db.execute("SELECT * FROM tasks WHERE unsettled = 1").fetchall() if hooks else []
         for task in load_tasks(db, rows):
             until = now if task.deleted is None else min(now, task.deleted)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from .agents.key import AgentPermission
+from .agents.agent_permission import AgentPermission
 from .proof import prove
 from .store import SERVED, Store
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from .access import Caller, caller_of
-from .agents import gate
+from .agents import facade
 from .http import Context, Refusal
 from .schedule import Run
 from .task_content import event_documents
@@ -45,7 +45,7 @@ def _stream(
     yield b": local service\n\n"
     while not context.stopping.is_set():
         try:
-            gate.recover(context.store, task_id)
+            facade.recover(context.store, task_id)
             with context.store.read() as db:
                 task = load_task(db, caller, task_id)
                 run = next(run for run in task.runs if run.prompt.id == prompt_id)

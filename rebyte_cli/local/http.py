@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from .agents.key import AgentPermission
+from .agents.agent_permission import AgentPermission
 from .store import Store
 from .wsgi import HttpRequest, HttpResponse
 

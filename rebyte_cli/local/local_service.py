@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 from ..system.http_server import Server
 from . import repositories, visits
-from .agents import gate
-from .agents.key import AgentPermission, machine_key
+from .agents import facade
+from .agents.agent_permission import AgentPermission, machine_key
 from .deliveries import Deliverer
 from .http import Context
 from .object_store import ObjectStore
@@ -145,7 +145,7 @@ class Service:
             if self._public_url is None:
                 self._register(alone)
             self._deliverer.start()
-            gate.revive(self._store)
+            facade.revive(self._store)
             if self._public_url is None:
                 threading.Thread(target=self._revive, name="rebyte-limits", daemon=True).start()
         except RuntimeError:
@@ -157,7 +157,7 @@ class Service:
     def _revive(self) -> None:
         """Look after runs that wait for a usage limit, until the service stops."""
         while not self._stopping.wait(REVIVE_SECONDS):
-            gate.revive(self._store)
+            facade.revive(self._store)
 
     def _register(self, alone: bool) -> None:
         served = ServedService(self.origin, self.instance, os.getpid(), self._in_background)
@@ -230,7 +230,7 @@ def status(state_dir: Path) -> dict[str, Any]:
     store = Store(state_dir)
     sweep(store)
     with store.readable(), store.read() as db:
-        gate.recover(store)
+        facade.recover(store)
         tasks = load_tasks(db, db.execute("SELECT * FROM tasks WHERE deleted IS NULL"))
         workspaces, webhooks, leaks = (
             db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from ..system.web_page import asset, h, head
 from . import answers, http, task_list, task_page, tasks, visits
 from .access import Caller, caller_of
-from .agents import gate
+from .agents import facade
 from .http import Context, Refusal, missing
 from .task_store import TaskRecord, load_task
 from .wsgi import PLAIN, HttpRequest, HttpResponse
@@ -241,4 +241,4 @@ def _wait_for_patch(context: Context, caller: Caller, task_id: str) -> None:
     """Wait for the patch of a task that was just canceled: its page is not fetched again."""
     with context.store.read() as db:
         workspace = load_task(db, caller, task_id).workspace
-    gate.wait_for_results(context, caller, workspace)
+    facade.wait_for_results(context, caller, workspace)

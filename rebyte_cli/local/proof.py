@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..system.deadline import Deadline
-from .agents.key import AgentPermission
+from .agents.agent_permission import AgentPermission
 from .store import ServedService
 
 CHALLENGE_SECONDS = 1.0

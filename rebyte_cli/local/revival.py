@@ -14,8 +14,8 @@ def revive(folder: Path) -> None:
     """
     if all(name.endswith(".probe") for name in os.listdir(folder / "limits")):
         return
-    from .agents import gate
+    from .agents import facade
     from .store import Store
 
     with Store(folder) as store:
-        gate.revive(store)
+        facade.revive(store)

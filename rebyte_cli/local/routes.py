@@ -21,7 +21,7 @@ from . import (
     webhooks,
 )
 from . import uploads as files
-from .agents import gate
+from .agents import facade
 from .faults import HTMLRefusal
 from .http import Context, Refusal
 from .origin import check_caller
@@ -118,7 +118,7 @@ class Api:
             if is_page and request.method == "GET" and "key" in request.args:
                 return pages.enter(self._context, request)
             if request.method != "POST" or arguments:  # a create asks nothing about other runs
-                gate.recover(self._context.store, arguments.get("task_id"))
+                facade.recover(self._context.store, arguments.get("task_id"))
             answer: HttpResponse = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
             if is_page:

@@ -1,8 +1,8 @@
 """When the prompts of a task run, and how they end: one interface for every kind of run.
 
 A `Run` is one prompt on its way. A `SimulatedRun` (`simulation.py`) derives everything from what
-was planned and from the clock; a `RecordedRun` (`agents/recorded.py`) reads what was recorded
-while a real agent worked. Endpoints use the interface alone.
+was planned and from the clock; a `RecordedRun` (`recorded_run.py`) reads what was recorded while a
+real agent worked. Endpoints use the interface alone.
 
 A task is `running` while any of its prompts is pending or running; otherwise the latest prompt
 decides (seed document). Prompts of one task run one after another. Times are milliseconds since

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..system.web_page import badge, folded, h, markdown, moment, preformatted
 from . import http, patch_view
-from .agents import gate
+from .agents import facade
 from .artifact_store import PATCH_FILE
 from .http import Context, JsonObject
 from .page_parts import status_of, took, used
@@ -49,7 +49,7 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
         )
         + "</div>"
         + _changes(context, db, task)
-        + _refused(gate.requests_of_runs(context, task))
+        + _refused(facade.requests_of_runs(context, task))
         + (_follow_up(task) if may_act else "")
     )
 

@@ -134,7 +134,7 @@ def _runs(prompts: Sequence[sqlite3.Row], recorded: Mapping[str, RunRecord]) -> 
         if record is None:
             runs.append(SimulatedRun(row, runs[-1].end if runs else 0))
         else:
-            from .agents.supervision.recorded import RecordedRun
+            from .agents.supervision.recorded_run import RecordedRun
 
             runs.append(RecordedRun(row, record))
     return runs

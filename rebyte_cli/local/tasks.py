@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import artifacts, faults, http, simulated_changes, simulation
 from .access import Caller, caller_of, is_open, is_private
-from .agents import gate
+from .agents import facade
 from .artifact_store import PATCH_FILE, RESULTS
 from .http import Context, JsonObject
 from .schedule import RunUsage
@@ -23,7 +23,7 @@ from .task_store import TaskRecord, add_prompt, load_task, load_tasks
 from .wsgi import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:
-    from .agents.supervision.launch import Launch
+    from .agents.supervision.admission import AdmittedRun
 
 LONGEST_PROMPT = 100_000
 # Written out, since languages differ about what \s matches.
@@ -48,9 +48,9 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
     order = _order(context, http.body_of(request))
     workspace = http.optional_text(order.body, "workspaceId", most=200, least=1)
     batch = _batch(order.body)
-    launch = gate.launch(context, request, order.executor, order.body)
+    admitted = facade.admit(context, request, order.executor, order.body)
     base = None
-    if launch is None:
+    if admitted is None:
         faults.refuse_if_asked(context.store, order.prompt)
         may_read = caller_of(context, request).is_own
         base = simulated_changes.base_of(order.body, may_read=may_read)
@@ -63,7 +63,7 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
         else:
             ready = _ready(db, caller_of(context, request), workspace)
         executor = order.executor or "opencode"
-        model = order.model or "lite" if launch is None else launch.model
+        model = order.model or "lite" if admitted is None else admitted.model
         title = json.dumps(simulation.make_title(order.prompt))
         db.execute(
             "INSERT INTO tasks (id, workspace, created, executor, model, title, batch)"
@@ -73,7 +73,7 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
         if batch:
             db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?)", batch)
         place, worker = (task_id, workspace), (executor, model)
-        _add_prompt(context, db, place, order, worker, (now, ready), launch, base)
+        _add_prompt(context, db, place, order, worker, (now, ready), admitted, base)
     answer: JsonObject = {
         "id": task_id,
         "workspaceId": workspace,
@@ -81,7 +81,7 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
         "status": "running",
         "createdAt": http.stamp(now),
     }
-    return _given(context, order, answer, launch)
+    return _given(context, order, answer, admitted)
 
 
 def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
@@ -97,24 +97,24 @@ def add_follow_up(
     caller = caller_of(context, request)
     with context.store.read() as db:
         task = load_task(db, caller, task_id)
-        earlier = gate.earlier(db, task)
-    launch = gate.launch(context, request, order.executor, order.body, earlier)
-    if launch is None:
+        earlier = facade.earlier(db, task)
+    admitted = facade.admit(context, request, order.executor, order.body, earlier)
+    if admitted is None:
         faults.refuse_if_asked(context.store, order.prompt)
     with context.store.write() as db:
         task = load_task(db, caller, task_id)
         executor, model = order.executor or task.executor, order.model or task.model
-        if launch is not None:
-            executor, model = launch.adapter.title, launch.model or task.model
+        if admitted is not None:
+            executor, model = admitted.adapter.title, admitted.model or task.model
         now = context.store.now()
         place = (task_id, task.workspace)
         before = task.usage(now)
         prompt_id = _add_prompt(
-            context, db, place, order, (executor, model), (now, now), launch,
+            context, db, place, order, (executor, model), (now, now), admitted,
             used=before.input_tokens + before.output_tokens if before else 0,
         )  # fmt: skip
         db.execute("UPDATE tasks SET unsettled = 1 WHERE id = ?", (task_id,))
-    return _given(context, order, {"promptId": prompt_id}, launch)
+    return _given(context, order, {"promptId": prompt_id}, admitted)
 
 
 def list_page(context: Context, request: HttpRequest) -> HttpResponse:
@@ -123,7 +123,7 @@ def list_page(context: Context, request: HttpRequest) -> HttpResponse:
     `queue`, `resumesAt` and `usage`, here and in `get`, are this service's own extensions.
     """
     limit, offset = http.page_of(request)
-    gate.sweep_hourly(context)
+    facade.sweep_hourly(context)
     tasks, total = newest(context, request, limit, offset)
     now = context.store.now()
     data = [_row(context, task, now) | task.queue(context.store, now) for task in tasks]
@@ -194,7 +194,7 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     if result is not None:
         document["finalResult"] = result
     if any(run.has_changes(now) for run in task.runs):
-        base = gate.base_commit(context, task)
+        base = facade.base_commit(context, task)
         document |= {"baseCommit": base} if base else {}
     return http.reply(document)
 
@@ -207,9 +207,9 @@ def patch(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     caller = caller_of(context, request)
     with context.store.read() as db:
         task = load_task(db, caller, task_id)
-    gate.wait_for_results(context, caller, task.workspace)
+    facade.wait_for_results(context, caller, task.workspace)
     named = request.args.get("runs", "")
-    found = gate.patch_of_runs(context, task, named.split(",") if named else [])
+    found = facade.patch_of_runs(context, task, named.split(",") if named else [])
     if found is None and not named:  # of simulated runs, what all in the workspace have written
         with context.store.write() as db:
             found = artifacts.patch_of(context.store, db, task.workspace)
@@ -222,7 +222,7 @@ def network(context: Context, request: HttpRequest, task_id: str) -> HttpRespons
     """GET /tasks/{id}/network: the requests of its agents, which this service alone records."""
     with context.store.read() as db:
         task = load_task(db, caller_of(context, request), task_id)
-    return http.reply({"requests": gate.requests_of_runs(context, task)})
+    return http.reply({"requests": facade.requests_of_runs(context, task)})
 
 
 def delete(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
@@ -231,8 +231,8 @@ def delete(context: Context, request: HttpRequest, task_id: str) -> HttpResponse
         load_task(db, caller_of(context, request), task_id)
         now = context.store.now()
         db.execute("UPDATE tasks SET deleted = ? WHERE id = ?", (now, task_id))
-        real = gate.end_runs(db, "task", task_id, now)
-    gate.stop_runs(context, real)
+        real = facade.end_runs(db, "task", task_id, now)
+    facade.stop_runs(context, real)
     return http.empty()
 
 
@@ -242,11 +242,11 @@ def cancel(context: Context, request: HttpRequest, task_id: str) -> HttpResponse
     with context.store.write() as db:
         task, now = load_task(db, caller, task_id), context.store.now()
         active = [run for run in task.runs if now < run.end]
-        real = gate.end_runs(db, "task", task_id, now)
+        real = facade.end_runs(db, "task", task_id, now)
         for run in active:
             run.cancel(db, now)
         task = load_task(db, caller, task_id)
-    gate.stop_runs(context, real)
+    facade.stop_runs(context, real)
     context.wake()
     return http.reply({"id": task_id, "status": task.status(now), "canceledPrompts": len(active)})
 
@@ -299,7 +299,7 @@ def _order(context: Context, body: JsonObject) -> PromptBody:
         http.optional_text(body, name, most=2000, least=least)
     return PromptBody(
         prompt,
-        gate.executor(context, body, EXECUTORS),
+        facade.executor(context, body, EXECUTORS),
         http.optional_text(body, "model", most=200, least=1),
         http.strings(body, "skills"),
         http.objects(body, "files"),
@@ -326,19 +326,19 @@ def _add_prompt(
     order: PromptBody,
     worker: tuple[str, str],
     times: tuple[int, int],
-    launch: Launch | None,
+    admitted: AdmittedRun | None,
     base: list[str] | None = None,
     used: int = 0,
 ) -> str:
     """Record a prompt of `place` (task, workspace) for `worker` (executor, model); its id.
 
-    `times` are now, and when the workspace is ready. `launch` is queued in the same transaction.
+    `times` are now, and when the workspace is ready. `admitted` is queued in the same transaction.
     `base` is what a simulated run changes; the task has used `used` tokens before.
     """
     now, ready = times
     task, workspace = place
     files = [_file(db, index, given) for index, given in enumerate(order.files)]
-    if launch is None:
+    if admitted is None:
         plan, answer = _simulation(order, worker, files)
         plan["delay"] = max(plan["delay"], ready - now)
         plan["base"] = base
@@ -348,10 +348,10 @@ def _add_prompt(
     else:
         plan, answer = None, ""
     prompt_id = add_prompt(db, task, order.prompt, worker, now, plan, answer)
-    if launch is not None:
+    if admitted is not None:
         uploads = [(str(given["filename"]), str(given["id"])) for given in order.files]
         is_first = not is_private(db, workspace)
-        launch.record(db, (task, workspace, prompt_id), now, uploads)
+        admitted.record(db, (task, workspace, prompt_id), now, uploads)
         if is_first:
             artifacts.clear_results(context.store, db, workspace)
     return prompt_id
@@ -407,11 +407,11 @@ def _ready(db: sqlite3.Connection, caller: Caller, workspace: str) -> int:
 
 
 def _given(
-    context: Context, order: PromptBody, answer: JsonObject, launch: Launch | None
+    context: Context, order: PromptBody, answer: JsonObject, admitted: AdmittedRun | None
 ) -> HttpResponse:
-    if launch is not None:
-        launch.start(context.announce)
+    if admitted is not None:
+        admitted.start(context.announce)
     context.wake()
-    if launch is None:
+    if admitted is None:
         faults.answer_late_or_never(context.stopping, order.prompt)
     return http.reply(answer, 201)

@@ -1,6 +1,6 @@
 """A clock that cannot be set: how long this machine has been up, and which boot that was.
 
-Every run that waits for its turn has a process that imports this (see turn.py), so it imports
+Every run that waits for its turn has a process that imports this (see run_queue.py), so it imports
 only what Python has loaded anyway.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import COMMAND, Done
-from tests.local.agents.test_run_limit import LimitedModel, after
+from tests.local.agents.test_usage_limit import LimitedModel, after
 from tests.terminals import Session
 from tests.waiting import eventually, kill_supervisor
 

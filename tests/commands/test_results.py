@@ -13,9 +13,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from rebyte_cli.local.agents.sandbox.edge import RECORD
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
-from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord, now
+from rebyte_cli.local.gateway import request_record
+from rebyte_cli.local.gateway.request_record import RequestEntry, RequestRecord, now
 from rebyte_cli.local.store import Store
 from tests.conftest import Done
 from tests.repositories import git, introduce
@@ -195,7 +195,7 @@ def recorded(run: Run, home: Path, form: str) -> Done:
     folder = Workspace(store.folder, made["workspaceId"]).run_folder(prompt["id"])
     folder.mkdir(parents=True)
     refused = RequestEntry(now(), "a.example", 443, "CONNECT", "", refused="not on the list")
-    RequestRecord(str(folder / RECORD)).add(refused)
+    RequestRecord(str(folder / request_record.FILE)).add(refused)
     with store.write() as db:
         db.execute(
             "INSERT INTO runs (prompt, task, workspace, agent, options, queued, ended)"

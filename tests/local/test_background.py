@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from rebyte_cli.local import background
-from rebyte_cli.local.agents.key import AgentPermission
+from rebyte_cli.local.agents.agent_permission import AgentPermission
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.store import ServedService, Store
 from tests.conftest import COMMAND, Done

@@ -24,8 +24,8 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import APIError
 from rebyte_cli.local import dialer as dialer_module
 from rebyte_cli.local import proof
-from rebyte_cli.local.agents import key as key_module
-from rebyte_cli.local.agents.key import AgentPermission, machine_key
+from rebyte_cli.local.agents import agent_permission
+from rebyte_cli.local.agents.agent_permission import AgentPermission, machine_key
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.local.store import SERVED, Store
@@ -272,7 +272,7 @@ def test_a_proof_holds_for_one_challenge_instance_address_and_format(
     made = AgentPermission(state, simulate=False)
     proofs = [made.proof(*words) for words in ("cib", "xib", "cxb", "cix")]
     proofs.append(AgentPermission(state, simulate=True).proof(*"cib"))
-    monkeypatch.setattr(key_module, "SCHEMA_VERSION", 1)
+    monkeypatch.setattr(agent_permission, "SCHEMA_VERSION", 1)
     proofs.append(made.proof(*"cib"))
     assert len(set(proofs)) == len(proofs)
 

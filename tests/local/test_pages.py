@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.sandbox.edge import RECORD
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
-from rebyte_cli.local.gateway.record import RequestEntry, RequestRecord
+from rebyte_cli.local.gateway import request_record
+from rebyte_cli.local.gateway.request_record import RequestEntry, RequestRecord
 from tests.witness import Answer, Caller, Clock, serving
 
 PATCH = b"""\
@@ -219,7 +219,7 @@ def test_hosts_that_were_refused(caller: Caller, tmp_path: Path) -> None:
     pretend_real(tmp_path / "state", task)
     folder = Workspace(tmp_path / "state", task["workspaceId"]).run_folder(prompt)
     folder.mkdir(parents=True)
-    record = RequestRecord(str(folder / RECORD))
+    record = RequestRecord(str(folder / request_record.FILE))
     for _ in range(2):
         refused = "it is not allowed"
         record.add(

@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .agent_permission import machine_key as machine_key
     from .config import ConfigError as ConfigError
-    from .key import machine_key as machine_key
     from .overview import disarmed as disarmed
     from .overview import every_agent as every_agent
     from .overview import folder_of as folder_of
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .overview import sizes_of_workspaces as sizes_of_workspaces
     from .overview import why_no_folder as why_no_folder
     from .sandbox.relay import on_terminal as on_terminal
+    from .supervision.admission import usable_agent as usable_agent
     from .supervision.by_hand import bring_commits as bring_commits
     from .supervision.by_hand import run_by_hand as run_by_hand
-    from .supervision.launch import usable_agent as usable_agent
     from .supervision.repository_asks import of_workspace_id as of_workspace_id
     from .supervision.screen_run import attach as attach
     from .workspaces.setup_cache import empty_cache as empty_cache
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _NAMES = {
     "supervision.by_hand": "bring_commits run_by_hand",
     "config": "ConfigError",
-    "key": "machine_key",
-    "supervision.launch": "usable_agent",
+    "agent_permission": "machine_key",
+    "supervision.admission": "usable_agent",
     "overview": "disarmed every_agent folder_of git_inside known_skills prune sizes_of_workspaces"
     " why_no_folder",
     "sandbox.relay": "on_terminal",

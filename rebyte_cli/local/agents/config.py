@@ -21,8 +21,8 @@ from .adapters.model_access import VENDORS
 from .adapters.opencode import OpenCode
 from .adapters.program import ProgramAdapter
 from .cluster import launcher
-from .limits import run_limit
-from .sandbox import edge, user_tools
+from .limits import usage_limit
+from .sandbox import egress, user_tools
 
 BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
 # What stays in a private HOME between runs, whichever agents work in the workspace.
@@ -43,7 +43,7 @@ class LocalConfig(NamedTuple):
     """The settings of `[local]`; `limit` and `stall` in seconds, 0 for none.
 
     `keep_free` are the bytes of the disk that an agent must leave free, `network` is one of
-    `edge.NETWORKS`, and `allow` has hosts. `budget_per_day` has the `tokens` or the dollars
+    `egress.NETWORKS`, and `allow` has hosts. `budget_per_day` has the `tokens` or the dollars
     (`cost`) that all runs of a day may use; it is empty for any amount. `on_limit` is what a run
     does at a usage limit: `wait`, `stop`, or the name of the agent that continues. `launcher` is a
     command that starts runs elsewhere, and `launcher_stop` one that ends them: see launcher.py.
@@ -85,7 +85,7 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
         _seconds(table, "stall", "15m"),
         _bytes(table, "keep_free", "500M"),
         jail == "on",
-        _choice(table, "network", edge.NETWORKS, "[local]") or edge.LIST,
+        _choice(table, "network", egress.NETWORKS, "[local]") or egress.LIST,
         _hosts(table),
         _folders(table, "tools", config_file, state_dir),
         _folders(table, "caches", config_file, state_dir),
@@ -136,7 +136,7 @@ def _table(config_file: Path | None) -> Mapping[str, Any]:
 
 
 def _on_limit(table: Mapping[str, Any]) -> str:
-    value = table.get("on_limit", run_limit.WAIT)
+    value = table.get("on_limit", usage_limit.WAIT)
     if not isinstance(value, str) or not value:
         raise ConfigError('[local] on_limit must be "wait", "stop" or the name of an agent')
     return value

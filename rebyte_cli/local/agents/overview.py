@@ -25,11 +25,11 @@ from .adapters.adapter import Adapter, User
 from .adapters.model_access import LoginExpired
 from .cluster import launcher
 from .limits import account_limit
-from .sandbox import edge, jail
+from .sandbox import egress, jail
 from .sandbox.jail_group import JailGroup
 from .sources import lenders, skills
 from .supervision import runs, sweep
-from .supervision.launch import JAIL_CACHE
+from .supervision.admission import JAIL_CACHE
 from .workspaces import setup_cache, sharing
 from .workspaces.disarm import disarm
 from .workspaces.workspace_folder import Workspace, disk_usage
@@ -55,8 +55,8 @@ def every_agent(state_dir: Path | None, config_file: Path | None) -> list[dict[s
         make_folder(state_dir)
     check = jail.probe(None if state_dir is None else state_dir / JAIL_CACHE)
     options = {"jail": settings.jail, "network": settings.network}
-    network = edge.network_of(options)
-    gaps = jail.gaps(network=network == edge.HOST) if settings.jail and check.works else ""
+    network = egress.network_of(options)
+    gaps = jail.gaps(network=network == egress.HOST) if settings.jail and check.works else ""
     confined = ("on" if check.works else "unavailable") if settings.jail else "off"
     adapters = list(settings.agents.values())
     # Each starts a program that may take a second to say its version.
@@ -76,7 +76,7 @@ def every_agent(state_dir: Path | None, config_file: Path | None) -> list[dict[s
 def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
     program = programs.find(adapter, os.environ)
     user = adapter.surroundings(User(os.environ, Path.home()))
-    has_gateway = edge.network_of(options) != edge.HOST
+    has_gateway = egress.network_of(options) != egress.HOST
     row: dict[str, Any] = {
         "name": adapter.title,
         "program": None if program is None else program.path,
@@ -94,7 +94,7 @@ def _agent(options: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
     }
     if row["login"] is not None:
         try:
-            inside = edge.access_of(adapter, options, user).inside
+            inside = egress.access_of(adapter, options, user).inside
             row["credential"] = f"{inside} inside" if inside else "outside"
         except LoginExpired as error:
             row["credential"], row["problem"] = "outside", str(error)

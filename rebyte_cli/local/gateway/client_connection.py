@@ -19,7 +19,6 @@ from typing import NamedTuple
 import h11
 
 from ...system.deadline import Deadline
-from .allowance import Allowance
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
@@ -28,12 +27,13 @@ from .json_scanner import JsonScanner
 from .login_file import CurrentModels
 from .model_budget import BudgetMeter
 from .model_request import ModelRequest
-from .outside import LARGEST_HEAD, Outside, OutsideConnection
-from .record import BUDGET, RequestEntry, RequestRecord, now
 from .refusal import GatewayRefusal
+from .request_record import BUDGET, RequestEntry, RequestRecord, now
 from .secret_mask import SecretMask
+from .traffic_quota import TrafficQuota
 from .tunnel import Tunnel
 from .uncounted import estimate
+from .upstream import LARGEST_HEAD, UpstreamConnection, UpstreamConnector
 
 
 class GatewayParts(NamedTuple):
@@ -45,9 +45,9 @@ class GatewayParts(NamedTuple):
     settings: GatewaySettings
     models: CurrentModels
     allowed: AllowedHosts
-    outside: Outside
+    upstream: UpstreamConnector
     record: RequestRecord
-    allowance: Allowance
+    quota: TrafficQuota
     budget: BudgetMeter
     ending: threading.Event
     port: int
@@ -84,7 +84,7 @@ class ClientConnection:
         self._shared = shared
         self._limits = shared.settings.limits
         self._is_crowded = is_crowded
-        self._outside: socket.socket | None = None
+        self._upstream: socket.socket | None = None
         self._is_asking = False  # a model
         self._is_aborted = False
 
@@ -104,11 +104,11 @@ class ClientConnection:
 
     def leave(self) -> None:
         """Make `serve` end, but for reading what the answer of a model says that it used."""
-        self._shut_down([self._sock] if self._is_asking else [self._sock, self._outside])
+        self._shut_down([self._sock] if self._is_asking else [self._sock, self._upstream])
 
     def abort(self) -> None:
         """Make `serve` end soon."""
-        self._shut_down([self._sock, self._outside])
+        self._shut_down([self._sock, self._upstream])
 
     def _shut_down(self, sockets: Iterable[socket.socket | None]) -> None:
         self._is_aborted = True
@@ -143,7 +143,7 @@ class ClientConnection:
         refusal = None
         try:
             try:
-                if self._is_crowded or not self._shared.allowance.take_request():
+                if self._is_crowded or not self._shared.quota.take_request():
                     raise GatewayRefusal(503, "too many requests at once, or within a minute")
                 if handling.handle(request):
                     return True
@@ -164,8 +164,8 @@ class ClientConnection:
             seconds = round(time.monotonic() - started, 3)
             if not handling.is_relayed:
                 self._shared.record.add(handling.entry._replace(seconds=seconds))
-            if self._outside is not None:
-                self._outside.close()
+            if self._upstream is not None:
+                self._upstream.close()
         if refusal is not None:
             self._refuse(refusal, is_head=request.method == b"HEAD")
         else:
@@ -173,7 +173,7 @@ class ClientConnection:
         return False
 
     def _attach(self, sock: socket.socket, *, asks_model: bool) -> None:
-        self._outside, self._is_asking = sock, asks_model
+        self._upstream, self._is_asking = sock, asks_model
         if self._is_aborted:
             raise ConnectionAbortedError("the gateway ends")
 
@@ -206,7 +206,7 @@ class RequestHandling:
         inside: h11.Connection,
         attach: Callable[..., None],
     ) -> None:
-        """`attach` is given the socket to the outside as soon as it is connected, and whether it
+        """`attach` is given the upstream socket as soon as it is connected, and whether it
         leads to a model that works (`asks_model`).
         """
         self._shared = shared
@@ -264,7 +264,7 @@ class RequestHandling:
             self._record_use(asked)
         is_cut = False
         try:
-            connection = self._shared.outside.to_model(asked.scheme, asked.place)
+            connection = self._shared.upstream.to_model(asked.scheme, asked.place)
             self._exchange(
                 connection, asked.scheme, asked.place, method, asked.target, passed, may_send,
                 asked.answer, drains=asked.generates,
@@ -316,7 +316,7 @@ class RequestHandling:
         _check_length(body, self._limits.sent_by_tunnel)
         may_send = self._limit(self._limits.sent_by_tunnel, is_counted=True)
         kept = [(n, v) for n, v in end_to_end(headers) if n not in (b"host", b"expect")]
-        connection = self._shared.outside.to_allowed("http", place)
+        connection = self._shared.upstream.to_allowed("http", place)
         answer = PlainAnswer(SecretMask((), self._shared.passwords))
         self._exchange(
             connection, "http", place, method, path, kept + body, may_send, answer, drains=False
@@ -324,7 +324,7 @@ class RequestHandling:
 
     def _exchange(
         self,
-        connection: OutsideConnection,
+        connection: UpstreamConnection,
         scheme: str,
         place: HostPort,
         method: str,
@@ -370,13 +370,13 @@ class RequestHandling:
             self._client.send(self._inside.send(established) or b"")
             return True
         self._check_allowed(place)
-        connection = self._shared.outside.to_allowed("https", place)
+        connection = self._shared.upstream.to_allowed("https", place)
         self._attach(connection.sock, asks_model=False)
-        outside = Channel(connection.sock)
+        upstream = Channel(connection.sock)
         may_send = self._limit(self._limits.sent_by_tunnel, is_counted=True)
         self.note(status=200)
         self._client.send(self._inside.send(established) or b"")
-        tunnel = Tunnel(self._client, outside, may_send)
+        tunnel = Tunnel(self._client, upstream, may_send)
         rest, has_ended = self._inside.trailing_data
         try:
             cut = tunnel.run(
@@ -413,7 +413,7 @@ class RequestHandling:
             sent += count
             if sent > most:
                 return f"more than {most} bytes were sent through one connection"
-            if is_counted and not self._shared.allowance.take_bytes(count):
+            if is_counted and not self._shared.quota.take_bytes(count):
                 return f"more than {self._limits.sent_by_tunnels} bytes were sent by this run"
             return ""
 

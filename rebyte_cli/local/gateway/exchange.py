@@ -64,7 +64,7 @@ class Exchange:
     def __init__(
         self,
         client: tuple[Channel, h11.Connection],
-        outside: Channel,
+        upstream: Channel,
         answer: AnswerFilter,
         *,
         may_send: Callable[[int], str],
@@ -82,8 +82,8 @@ class Exchange:
         whatever the length of the body says, and whether or not its last chunk comes.
         """
         self._client, self._inside = client
-        self._outside = outside
-        self._upstream = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
+        self._upstream = upstream
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
         self._answer = answer
         self._may_send = may_send
         self._idle_seconds = idle_seconds
@@ -142,13 +142,13 @@ class Exchange:
 
     def _wait(self) -> None:
         reading = []
-        if self._is_uploading and not self._outside.is_full:
+        if self._is_uploading and not self._upstream.is_full:
             reading.append(self._client)
         if not self._client.is_full and not self._has_answered:
-            reading.append(self._outside)
-        writing = [each for each in (self._client, self._outside) if each.is_full]
+            reading.append(self._upstream)
+        writing = [each for each in (self._client, self._upstream) if each.is_full]
         seconds = self._check_drain()
-        is_stalled = self._is_uploading and self._outside.is_full and not self.status
+        is_stalled = self._is_uploading and self._upstream.is_full and not self.status
         if is_stalled:
             seconds = min(seconds, self._stalled_seconds)
         if not wait(reading, writing, seconds):
@@ -158,10 +158,10 @@ class Exchange:
 
     def _upload(self) -> None:
         try:
-            self._outside.flush()
+            self._upstream.flush()
         except OSError:
             self._stop_upload()
-        while self._is_uploading and not self._outside.is_full:
+        while self._is_uploading and not self._upstream.is_full:
             event = self._inside.next_event()
             if event is h11.NEED_DATA:
                 data = self._client.receive()
@@ -185,27 +185,27 @@ class Exchange:
                 raise ConnectionAbortedError("the client ended within its request")
 
     def _send_out(self, event: h11.Event) -> None:
-        data = self._upstream.send(event)
+        data = self._h11.send(event)
         try:
-            self._outside.send(data or b"")
+            self._upstream.send(data or b"")
         except OSError:  # an answer may have come before that
             self._stop_upload()
 
     def _stop_upload(self) -> None:
         self._is_uploading = False
-        self._outside.discard()
+        self._upstream.discard()
 
     def _download(self) -> None:
         self._deliver(b"")
         while not self._client.is_full and not self._has_answered:
             self._check_drain()
             try:
-                event = self._upstream.next_event()
+                event = self._h11.next_event()
                 if event is h11.NEED_DATA:
-                    data = self._outside.receive()
+                    data = self._upstream.receive()
                     if data is None:
                         return
-                    self._upstream.receive_data(data)
+                    self._h11.receive_data(data)
                     continue
             except h11.RemoteProtocolError:
                 raise self._failure(502, "the server's answer is broken or incomplete") from None

@@ -85,10 +85,10 @@ class GatewaySettings:
     """What a gateway is told.
 
     `listener` is the descriptor of a listening TCP socket, or of the Unix socket to which the jail
-    sends one (see door.py); `allow` has hosts (`host`, `host:port`,
-    `*.example.com`); `record` is the file for the record of requests (see record.py). `user_proxy`
-    and `certificates` are variables of the user's environment: `HTTPS_PROXY` and so on,
-    `SSL_CERT_FILE` and so on. `budget` is what the run may still use of its models.
+    sends one (see jail_port.py); `allow` has hosts (`host`, `host:port`,
+    `*.example.com`); `record` is the file for the record of requests (see request_record.py).
+    `user_proxy` and `certificates` are variables of the user's environment: `HTTPS_PROXY` and so
+    on, `SSL_CERT_FILE` and so on. `budget` is what the run may still use of its models.
     """
 
     listener: int
@@ -121,4 +121,4 @@ class GatewaySettings:
 
 def command() -> list[str]:
     """The words that start a gateway. Nothing in the current folder or environment changes it."""
-    return python_process.command("rebyte_cli.local.gateway.service", first=_FIND_H11)
+    return python_process.command("rebyte_cli.local.gateway.gateway_server", first=_FIND_H11)

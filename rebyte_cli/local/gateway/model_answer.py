@@ -12,8 +12,8 @@ from .gateway_settings import LoginFile, ModelRoute
 from .login_file import read_key
 from .model_refusal import STATUSES, ModelRefusal
 from .model_usage import UsageReader
-from .record import LOGIN, printable
 from .refusal import GatewayRefusal
+from .request_record import LOGIN, printable
 from .secret_mask import SecretMask
 
 # They would send the agent elsewhere, or are for browsers.

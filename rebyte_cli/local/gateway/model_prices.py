@@ -31,7 +31,7 @@ class ModelPrices:
         return cls(options.get("price"), options.get("prices") or {})
 
     def cost(self, usage: Mapping[str, Any], model: str | None) -> float | None:
-        """What a usage (the words of `tokens.counted`) of a model cost in dollars, if known.
+        """What a usage (the words of `token_counts`) of a model cost in dollars, if known.
 
         A cost in it counts: the service that has the model told it.
         """
@@ -64,7 +64,7 @@ def _is_name_of(name: str, model: str) -> bool:
 
 
 def cost_of(usage: Mapping[str, Any], price: TokenPrices) -> float:
-    """What a usage (the words of `tokens.counted`) costs by a price, in dollars."""
+    """What a usage (the words of `token_counts`) costs by a price, in dollars."""
     cached = int(usage.get("cached_input_tokens", 0))
     fresh, written = int(usage.get("input_tokens", 0)) - cached, int(usage.get("output_tokens", 0))
     return (fresh * price[0] + cached * price[1] + written * price[2]) / MILLION

@@ -11,8 +11,8 @@ from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort, parse_authority, to_
 from .exchange import Headers
 from .gateway_settings import BEARER, CREDENTIALS, ModelRoute
 from .model_answer import ModelAnswer
-from .record import printable
 from .refusal import GatewayRefusal
+from .request_record import printable
 from .secret_mask import SecretMask
 from .user_proxy import basic_authorization, password_of
 

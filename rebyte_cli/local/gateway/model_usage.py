@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..agents.adapters.tokens import counted
+from ..agents.adapters.tokens import token_counts
 from .json_scanner import JsonScanner, Path
 
 # Whether a usage is the last word of its answer: as it is read, or once the answer has ended.
@@ -37,7 +37,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Wire(NamedTuple):
-    """Where a wire has its usage and its model's name, and what it calls the counts of `counted`.
+    """Where a wire has its usage and its model's name, and its words for `token_counts`.
 
     Of each usage, it is said whether it is the last one of an answer. `a.b` is the count `b` in the
     object `a` of the usage. Of several ways to name the counts, the last one that the usage has is
@@ -144,13 +144,13 @@ class UsageReader:
             self._feed(data[start : start + PIECE])
 
     def usage(self) -> dict[str, Any]:
-        """What was used, as far as the answer has said it: the words of `counted`, and `cost_usd`.
+        """What was used, as far as the answer has said it: `token_counts`, and `cost_usd`.
 
         Empty before that, and for an answer that does not say it.
         """
         used: dict[str, Any] = {}
         for names in self._wire.counts:
-            used |= counted(self._counts, **names)
+            used |= token_counts(self._counts, **names)
         written = self._total - used.get("input_tokens", 0)
         if used and written > used.get("output_tokens", 0):
             used["output_tokens"] = written

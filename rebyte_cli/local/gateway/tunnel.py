@@ -8,12 +8,12 @@ from .channel import Channel, wait
 
 
 class Tunnel:
-    """Two connections, of which each gets what the other sends; `sent` goes to the outside."""
+    """Two connections, of which each gets what the other sends; `sent` goes upstream."""
 
-    def __init__(self, client: Channel, outside: Channel, may_send: Callable[[int], str]) -> None:
+    def __init__(self, client: Channel, upstream: Channel, may_send: Callable[[int], str]) -> None:
         """`may_send` is told how many bytes are to go out, and says why not, or nothing."""
         self._client = client
-        self._outside = outside
+        self._upstream = upstream
         self._may_send = may_send
         self.sent = 0
         self.received = 0
@@ -27,8 +27,8 @@ class Tunnel:
             return reason
         if has_ended:
             self._client.has_ended = True
-            self._outside.finish()
-        pairs = ((self._client, self._outside), (self._outside, self._client))
+            self._upstream.finish()
+        pairs = ((self._client, self._upstream), (self._upstream, self._client))
         while True:
             for source, sink in pairs:
                 if reason := self._move(source, sink):
@@ -50,7 +50,7 @@ class Tunnel:
             return ""
         if not data:
             sink.finish()
-        elif sink is self._outside:
+        elif sink is self._upstream:
             return self._send_out(data)
         else:
             self.received += len(data)
@@ -61,5 +61,5 @@ class Tunnel:
         if reason := self._may_send(len(data)):
             return reason
         self.sent += len(data)
-        self._outside.send(data)
+        self._upstream.send(data)
         return ""

@@ -22,7 +22,7 @@ BYTES_OF_TOKEN = 2  # fewer than in text, and far fewer than in images and in th
 def estimate(
     usage: Mapping[str, Any] | None, sent: int, received: int, *, is_cut: bool
 ) -> dict[str, int]:
-    """The tokens beyond those of `usage`, what the answer had said, in the words of `counted`.
+    """The tokens beyond those of `usage`, what the answer had said, in the words of `token_counts`.
 
     `sent` and `received` are bytes.
     """

@@ -13,7 +13,7 @@ from typing import Any
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.adapter import Adapter
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
-from rebyte_cli.local.agents.limits import run_limit
+from rebyte_cli.local.agents.limits import usage_limit
 from rebyte_cli.local.agents.supervision import runs, spawn
 from rebyte_cli.local.agents.supervision.runs import RecordedEvent, RunRecord
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
@@ -67,7 +67,7 @@ class Bench:
             )
             runs.add(db, (task, workspace, prompt_id), adapter.title, now, chosen)
             before = runs.locks_before(db, self.folder, prompt_id)
-        account = run_limit.waited_for(chosen)
+        account = usage_limit.waited_for(chosen)
         spawn.start(self.folder, prompt_id, lock, chosen["parallel"], before, {}, account)
         return prompt_id
 

@@ -21,8 +21,8 @@ from tests.waiting import eventually, kill_supervisor
 from .bench import NAP, Bench, gone, processes, python, script
 from .scheduler import Scheduler, recipe
 from .shop import Shop
-from .test_edge import ASK, KEY, ModelServer, caller
-from .test_edge import model as model  # a fixture
+from .test_egress import ASK, KEY, ModelServer, caller
+from .test_egress import model as model  # a fixture
 from .test_login_copies import GEMINI, log_in
 from .test_login_copies import agent as login_agent
 from .test_run_meter import CountingModel, agent, limit, serving, used

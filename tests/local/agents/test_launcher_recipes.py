@@ -20,8 +20,8 @@ from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, script
 from .scheduler import recipe
-from .test_edge import ASK, KEY, ModelServer, caller
-from .test_edge import model as model  # a fixture
+from .test_egress import ASK, KEY, ModelServer, caller
+from .test_egress import model as model  # a fixture
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.local.gateway.upstream import ScriptedServer, tunnelling_proxy
 from tests.servers import RawServer, json_reply
 
 from .bench import Bench
-from .test_edge import caller
+from .test_egress import caller
 
 KEY = "sk-ant-real-key-of-the-user"
 NAMES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")

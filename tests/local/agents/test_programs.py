@@ -15,7 +15,7 @@ from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.codex import Codex
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.sandbox import jail, user_tools
-from rebyte_cli.local.agents.supervision import launch
+from rebyte_cli.local.agents.supervision import admission
 from rebyte_cli.local.http import Refusal
 
 from .bench import Bench, script
@@ -146,8 +146,8 @@ def test_an_agent_beside_keys_is_refused(
     config = tmp_path / "config.toml"
     config.write_text(f'[local.agents.mine]\ncommand = ["{path}"]\n')
     with pytest.raises(Refusal, match=reason):
-        launch.usable_agent("mine", config, bench.folder, None)
-    adapter, _, jailed = launch.usable_agent("mine", config, bench.folder, "off")
+        admission.usable_agent("mine", config, bench.folder, None)
+    adapter, _, jailed = admission.usable_agent("mine", config, bench.folder, "off")
     assert (adapter.title, jailed) == ("mine", False)
 
 

@@ -15,12 +15,12 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from rebyte_cli.local.access import Caller
-from rebyte_cli.local.agents import gate
+from rebyte_cli.local.agents import facade
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits.run_meter import RunMeter, left_behind
 from rebyte_cli.local.agents.supervision import by_hand, runs
-from rebyte_cli.local.gateway import record
+from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.model_prices import ModelPrices
 from rebyte_cli.local.gateway.uncounted import LARGEST
 from rebyte_cli.local.http import Context
@@ -413,7 +413,7 @@ def test_a_record_of_any_length_is_read_to_its_end(tmp_path: Path) -> None:
     free = b"%b\n" % json.dumps(line).encode()
     usage = {"input_tokens": 600, "output_tokens": 100}
     spent = b"%b\n" % json.dumps({**line, "id": "last", "usage": usage}).encode()
-    with (tmp_path / record.FILE).open("wb") as file:
+    with (tmp_path / request_record.FILE).open("wb") as file:
         for _ in range(70):
             file.write(free * 1000)  # about 1 MB
         file.write(spent)
@@ -445,7 +445,7 @@ def test_a_run_that_is_canceled_at_work_gives_nothing_back(
     assert model.waits.wait(300)
     if what == "delete":
         context = cast(Context, SimpleNamespace(store=bench.store))
-        assert gate.delete_workspace(context, Caller(lambda: True), "a")
+        assert facade.delete_workspace(context, Caller(lambda: True), "a")
     else:
         os.kill(bench.supervisor(prompt), signal.SIGKILL)
         bench.cancel(prompt)

@@ -18,14 +18,14 @@ import pytest
 from rebyte_cli.local import local_service
 from rebyte_cli.local.agents import overview
 from rebyte_cli.local.agents.adapters import programs
-from rebyte_cli.local.agents.key import machine_key
+from rebyte_cli.local.agents.agent_permission import machine_key
 from rebyte_cli.local.agents.sandbox import jail
-from rebyte_cli.local.agents.sandbox.edge import RECORD
 from rebyte_cli.local.agents.sources import skills
 from rebyte_cli.local.agents.supervision import sweep
-from rebyte_cli.local.agents.supervision.launch import earlier_options
+from rebyte_cli.local.agents.supervision.admission import earlier_options
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
-from rebyte_cli.local.gateway.record import RequestEntry
+from rebyte_cli.local.gateway import request_record
+from rebyte_cli.local.gateway.request_record import RequestEntry
 from rebyte_cli.local.local_service import Service, status
 from rebyte_cli.local.store import Store
 from tests.local.test_webhooks import ALL_EVENTS, receiving
@@ -429,7 +429,7 @@ def test_the_requests_of_a_task(machine: Machine) -> None:
     with Store(machine.state).read() as db:
         (prompt,) = db.execute("SELECT prompt FROM runs").fetchone()
     entry = RequestEntry(1000, "a.example", 443, "CONNECT", "", 403, refused="not allowed")
-    file = Workspace(machine.state, task["workspaceId"]).run_folder(prompt) / RECORD
+    file = Workspace(machine.state, task["workspaceId"]).run_folder(prompt) / request_record.FILE
     file.write_text(json.dumps(entry._asdict()) + "\n{torn")
     (row,) = machine.own.call("GET", path, check=False).document["requests"]
     assert (row["host"], row["refused"], row["promptId"]) == ("a.example", "not allowed", prompt)

@@ -443,10 +443,10 @@ def test_sigterm_ends_a_supervisor_that_cannot_record_the_end(bench: Bench) -> N
     """As on a full disk. What it knows is recorded by the next look."""
     prompt = bench.start(["sh", "-c", "touch begun; sleep 1; echo done"])
     eventually((bench.workspace().code / "begun").exists)
-    supervisor, spool = bench.supervisor(prompt), bench.run_folder(prompt) / "unrecorded"
+    supervisor, outbox = bench.supervisor(prompt), bench.run_folder(prompt) / "unrecorded"
     database = sqlite3.connect(bench.folder / "service.db", isolation_level=None)
     database.execute("BEGIN IMMEDIATE")
-    eventually(lambda: spool.exists() and '["end"' in spool.read_text())
+    eventually(lambda: outbox.exists() and '["end"' in outbox.read_text())
 
     def has_ended() -> bool:
         with suppress(ProcessLookupError):  # it may just be trying, and does that to its end

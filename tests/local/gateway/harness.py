@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from rebyte_cli.local.gateway import record
+from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.gateway_settings import GatewaySettings, Limits, ModelRoute, command
 from tests.fork_server import ADDRESS, commands
 from tests.forked_gateways import ForkedProcess
@@ -136,11 +136,11 @@ class GatewayProcess:
         """Ask a model, with the placeholder in `x-api-key`."""
         return self.send(request(target, body, method=method, key=key, headers=headers))
 
-    def entries(self, count: int) -> list[record.RequestEntry]:
+    def entries(self, count: int) -> list[request_record.RequestEntry]:
         """The record, once it has as many lines of requests that have ended."""
 
-        def read() -> list[record.RequestEntry]:
-            return record.read(self.record)
+        def read() -> list[request_record.RequestEntry]:
+            return request_record.read(self.record)
 
         def ended() -> bool:
             return sum(not entry.is_open for entry in read()) >= count

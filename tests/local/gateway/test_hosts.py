@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.gateway import record
+from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.allowed_hosts import HostPort
 from rebyte_cli.local.gateway.gateway_settings import GatewaySettings, Limits
-from rebyte_cli.local.gateway.outside import Outside, check_address
 from rebyte_cli.local.gateway.refusal import GatewayRefusal
+from rebyte_cli.local.gateway.upstream import UpstreamConnector, check_address
 from rebyte_cli.system.addresses import ANYWHERE
 from tests.certificates import certificate
 from tests.local.gateway.harness import (
@@ -124,7 +124,9 @@ def test_other_hosts_are_refused_with_what_would_allow_them(
     assert answer.status == 403
     option = f"--allow {entry}"
     assert answer.message == f"{place} is not on the list of this run; allow it with {option}"
-    assert record.refusals(gateway.record) == {entry: record.RefusedHost(2, answer.message, option)}
+    assert request_record.refusals(gateway.record) == {
+        entry: request_record.RefusedHost(2, answer.message, option)
+    }
 
 
 @pytest.mark.slow
@@ -330,7 +332,7 @@ def test_a_service_of_this_machine_is_refused_though_it_is_on_the_list(
                 assert "is in no public network" in answer.message
             gateway.entries(3)
         assert server.connections == 0
-        (refused,) = record.refusals(gateway.record).values()
+        (refused,) = request_record.refusals(gateway.record).values()
         assert refused.option is None
 
 
@@ -361,9 +363,9 @@ def dns(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     return answer
 
 
-def outside(proxy: dict[str, str] | None = None) -> Outside:
+def outside(proxy: dict[str, str] | None = None) -> UpstreamConnector:
     limits = Limits(connect_seconds=0.5)
-    return Outside(GatewaySettings(0, (), (), "", proxy or {}, {}, limits))
+    return UpstreamConnector(GatewaySettings(0, (), (), "", proxy or {}, {}, limits))
 
 
 @pytest.mark.parametrize(
@@ -417,7 +419,7 @@ def test_the_connection_goes_to_what_was_checked(
 ) -> None:
     checked: list[str] = []
     monkeypatch.setattr(
-        "rebyte_cli.local.gateway.outside.check_address",
+        "rebyte_cli.local.gateway.upstream.check_address",
         lambda _family, address, _target: checked.append(address),
     )
     with ScriptedServer(echo) as server:
@@ -430,7 +432,7 @@ def test_the_connection_goes_to_what_was_checked(
 
 def test_the_addresses_of_this_machine_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all its interfaces, also in a public network, of which this machine may have none."""
-    monkeypatch.setattr("rebyte_cli.local.gateway.outside.reach", lambda _host: ANYWHERE)
+    monkeypatch.setattr("rebyte_cli.local.gateway.upstream.reach", lambda _host: ANYWHERE)
     for family, own, other in (
         (socket.AF_INET, "127.0.0.9", "8.8.8.8"),
         (socket.AF_INET6, "::1", "2001:4860:4860::8888"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.gateway import near_networks, outside
+from rebyte_cli.local.gateway import near_networks, upstream
 from rebyte_cli.local.gateway.allowed_hosts import HostPort
 from rebyte_cli.local.gateway.near_networks import is_near, read_routes
 from rebyte_cli.local.gateway.refusal import GatewayRefusal
@@ -87,12 +87,12 @@ def test_a_neighbour_with_a_public_address_is_refused(
 ) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     place = HostPort("nas.example", 443)
-    outside.check_address(family, address, place)
+    upstream.check_address(family, address, place)
     with (home / "route").open("a") as table:
         table.write(ipv4("8.8.4.0", "255.255.255.0", UP) + "\n")
     monkeypatch.setattr(near_networks.read_routes, "__defaults__", (home,))
     with pytest.raises(GatewayRefusal, match="in no public network"):
-        outside.check_address(family, address, place)
+        upstream.check_address(family, address, place)
 
 
 @pytest.mark.skipif(not Path("/proc/net/route").exists(), reason="no table of the kernel")

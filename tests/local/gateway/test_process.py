@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.gateway import gateway_settings, record
+from rebyte_cli.local.gateway import gateway_settings, request_record
 from tests.local.gateway.harness import (
     KEY,
     SECONDS,
@@ -79,7 +79,7 @@ def test_what_is_under_way_at_the_end_is_recorded(tmp_path: Path) -> None:
             read_head(sock)
             read_exactly(sock, 9)
         told.set()
-        (entry,) = record.read(gateway.record)
+        (entry,) = request_record.read(gateway.record)
     assert (entry.status, entry.received) == (200, 4)
     assert entry.fault
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.gateway import record
+from rebyte_cli.local.gateway import request_record
 from tests.local.gateway.harness import SECONDS, GatewayProcess, model, request
 from tests.local.gateway.upstream import ScriptedServer, read_exactly, read_head
 from tests.servers import RawServer, json_reply, reply
@@ -77,7 +77,7 @@ def test_an_answer_under_way_when_the_run_is_canceled(tmp_path: Path) -> None:
             read_head(sock)
             read_exactly(sock, 100)
         told.set()
-        (entry,) = record.read(gateway.record)
+        (entry,) = request_record.read(gateway.record)
     assert (entry.usage, entry.model) == (USED, "claude-x")
 
 
@@ -109,7 +109,7 @@ def test_a_gateway_that_is_killed_has_recorded_all_that_the_agent_was_told(tmp_p
             gateway.process.kill()
         gateway.process.wait()
         told.set()
-        (entry,) = record.read(gateway.record)
+        (entry,) = request_record.read(gateway.record)
     assert entry.usage == {"input_tokens": 10, "output_tokens": count}
 
 
@@ -124,8 +124,8 @@ def test_a_line_that_a_full_disk_or_a_kill_cut_spoils_no_other(tmp_path: Path) -
 def test_what_is_left_by_a_gateway_is_read_when_it_has_written_all(tmp_path: Path) -> None:
     """It outlives a supervisor that was killed by a moment, in which answers may still come."""
     gateway = GatewayProcess(tmp_path)
-    assert not record.wait_until_complete(gateway.record, 0.05)
+    assert not request_record.wait_until_complete(gateway.record, 0.05)
     gateway.process.kill()
     gateway.process.wait()
-    assert record.wait_until_complete(gateway.record, SECONDS)
-    assert record.wait_until_complete(tmp_path / "none", 0)
+    assert request_record.wait_until_complete(gateway.record, SECONDS)
+    assert request_record.wait_until_complete(tmp_path / "none", 0)

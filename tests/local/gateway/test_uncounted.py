@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents.limits.run_meter import RunMeter
-from rebyte_cli.local.gateway import record
+from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
 from tests.local.gateway.harness import (
     PLACEHOLDER,
@@ -49,7 +49,9 @@ def chunk(document: Any) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def entry_of(folder: Path, raw: bytes, path: str, body: bytes = b"{}") -> record.RequestEntry:
+def entry_of(
+    folder: Path, raw: bytes, path: str, body: bytes = b"{}"
+) -> request_record.RequestEntry:
     with RawServer(raw) as server:
         url = f"http://127.0.0.1:{server.port}"
         with GatewayProcess(folder, [model(url, wire="any")]) as gateway:
@@ -178,13 +180,13 @@ def test_what_is_under_way_at_the_end_of_the_run(tmp_path: Path, wire: str, sign
             gateway.process.send_signal(sign)
             gateway.process.wait(SECONDS)
         told.set()
-    (entry,) = record.read(gateway.record)
+    (entry,) = request_record.read(gateway.record)
     assert entry.is_open == (sign == signal.SIGKILL)
     read = 0 if wire == "anthropic" else USUAL[0]
     assert entry.uncounted is not None
     assert entry.uncounted["input_tokens"] == read
     meter = RunMeter(tmp_path)
-    gateway.record.rename(tmp_path / record.FILE)
+    gateway.record.rename(tmp_path / request_record.FILE)
     meter.look()
     assert meter.used({}, has_ended=True)["uncounted"]["tokens"] == sum(entry.uncounted.values())
     assert meter.used({}, has_ended=True)["uncounted"]["requests"] == 1

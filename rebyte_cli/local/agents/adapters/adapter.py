@@ -40,7 +40,7 @@ class AgentEvent(NamedTuple):
 class Outcome(NamedTuple):
     """How a run ended: `answer` is the final text, `reason` says why it failed.
 
-    `usage` is what the agent reported, in the words of `tokens.counted`, and `cost_usd` where it
+    `usage` is what the agent reported, in the words of `token_counts`, and `cost_usd` where it
     knows the price.
     """
 

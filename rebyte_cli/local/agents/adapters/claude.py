@@ -22,7 +22,7 @@ from .model_access import (
     placeholder,
     without_password,
 )
-from .tokens import counted
+from .tokens import token_counts
 from .user_config import only, read_json, strings
 
 SETTINGS = ".claude/settings.json"
@@ -304,7 +304,7 @@ def _cloud(outside: Mapping[str, str]) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _usage(document: dict[str, Any]) -> dict[str, Any]:
-    numbers: dict[str, Any] = counted(
+    numbers: dict[str, Any] = token_counts(
         document.get("usage"),
         input_tokens=["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"],
         cached_input_tokens=["cache_read_input_tokens"],

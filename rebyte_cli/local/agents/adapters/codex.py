@@ -14,7 +14,7 @@ from ...gateway.gateway_settings import BEARER, OPENAI, LoginFile
 from ..exposed import Mount
 from .adapter import Adapter, Invocation, Outcome, Parser, User, readable
 from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
-from .tokens import counted
+from .tokens import token_counts
 from .user_config import only, read_json, strings
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
@@ -166,7 +166,7 @@ class CodexParser(Parser):
             self._end, self.error = "failed", str(document["error"]["message"])
         elif kind == "turn.completed":
             self._end = "completed"
-            self.usage = counted(
+            self.usage = token_counts(
                 document["usage"],
                 input_tokens=["input_tokens"],
                 cached_input_tokens=["cached_input_tokens"],

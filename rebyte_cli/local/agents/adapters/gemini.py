@@ -33,7 +33,7 @@ from .model_access import (
     placeholder,
     without_password,
 )
-from .tokens import counted
+from .tokens import token_counts
 from .user_config import read_env, read_json
 
 SESSION_NOT_FOUND = 42
@@ -209,7 +209,7 @@ class GeminiParser(Parser):
             with contextlib.suppress(KeyError):  # the thoughts are in the total alone
                 spoken = given["input_tokens"] + given["output_tokens"]
                 given["thoughts"] = max(0, given["total_tokens"] - spoken)
-            self.usage = counted(
+            self.usage = token_counts(
                 given,
                 input_tokens=["input_tokens"],
                 cached_input_tokens=["cached"],

@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.2
 READ_SECONDS = 1.0
 
 
-class RunLimits(NamedTuple):
+class TimeLimits(NamedTuple):
     """Seconds that a run may take, and seconds that it may do nothing; 0 for no limit.
 
     It does something if it prints a line that tells of no retry, while a tool is at work, and until
@@ -53,7 +53,7 @@ def pump(
     record: Callable[[list[AgentEvent]], None],
     raw: IO[bytes],
     errors: IO[bytes],
-    limits: RunLimits,
+    limits: TimeLimits,
     watch: Callable[[], str],
     has_new: Callable[[float], bool],
 ) -> str:
@@ -184,7 +184,7 @@ class LineSplitter:
         return self._parser.feed(line.decode("utf-8", "replace").rstrip("\r"))
 
 
-def _passed(limits: RunLimits, total: float, silence: float, parser: Parser) -> str:
+def _passed(limits: TimeLimits, total: float, silence: float, parser: Parser) -> str:
     if parser.hopeless:
         return f"{parser.agent} failed: {parser.hopeless}"
     if limits.total and total > limits.total:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ...gateway.door import ADDRESS
 from ...gateway.gateway_settings import (
     ANTHROPIC,
     BEARER,
@@ -24,6 +23,7 @@ from ...gateway.gateway_settings import (
     LoginFile,
     ModelRoute,
 )
+from ...gateway.jail_port import ADDRESS
 
 
 class VendorApi(NamedTuple):

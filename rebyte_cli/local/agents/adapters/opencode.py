@@ -13,7 +13,7 @@ from ..exposed import Mount
 from . import opencode_database, opencode_providers
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User, joined, readable
 from .model_access import AgentAccess, ModelAccess
-from .tokens import counted
+from .tokens import token_counts
 from .user_config import read_json
 
 # A log line about a request that failed, which is sent again if nothing else follows.
@@ -255,7 +255,7 @@ class OpenCodeParser(Parser):
     def _count(self, part: dict[str, Any]) -> None:
         """Add up what each step used."""
         tokens = part.get("tokens", {})
-        step = counted(
+        step = token_counts(
             {**tokens, **tokens.get("cache", {})},
             input_tokens=["input", "read", "write"],
             cached_input_tokens=["read"],

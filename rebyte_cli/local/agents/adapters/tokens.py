@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def counted(given: object, **names: Sequence[str]) -> dict[str, int]:
-    """The tokens of a run or a step in the words that all agents share.
+def token_counts(given: object, **names: Sequence[str]) -> dict[str, int]:
+    """The tokens of a run or a step in the names that all agents share.
 
     `input_tokens` are all that the model read, of which `cached_input_tokens` came from its cache;
     `output_tokens` are all that it wrote, of which `reasoning_tokens` were thoughts. Each is the

@@ -35,7 +35,7 @@ from ....system.deadline import Deadline
 from ..adapters.lines import DRAIN_SECONDS, LOOK_SECONDS
 from ..exposed import Mount
 from ..sandbox import children
-from ..sandbox.edge import Edge
+from ..sandbox.egress import Egress
 from ..sandbox.jail import Confinement
 from ..sandbox.jail_group import JailGroup
 from ..sandbox.jailed_program import JailedProgram
@@ -52,7 +52,9 @@ def command() -> list[str]:
     return python_process.command(__name__)
 
 
-def plan(program: JailedProgram, way: Edge, logins: LoginCopies, prompt: str) -> dict[str, Any]:
+def plan(
+    program: JailedProgram, egress: Egress, logins: LoginCopies, prompt: str
+) -> dict[str, Any]:
     """What a node is told, as JSON. Its line has the numbers of descriptors: it uses the same."""
     folders = (program.confinement.code, program.confinement.home)
     return {
@@ -60,7 +62,7 @@ def plan(program: JailedProgram, way: Edge, logins: LoginCopies, prompt: str) ->
         "jailed": program.confinement.jailed,
         "line": program.line,
         "variables": program.variables,
-        "edge": way.plan(),
+        "egress": egress.plan(),
         "files": {
             number: base64.b64encode(content).decode()
             for number, content in logins.contents.items()
@@ -108,12 +110,12 @@ class NodeRun:
         for number, content in plan["files"].items():
             in_memory(base64.b64decode(content), int(number))
         code, home = (Mount(Path(outside), inside) for outside, inside in plan["folders"])
-        edge = Edge.planned(plan["edge"], self._ask)
+        egress = Egress.planned(plan["egress"], self._ask)
         confinement = Confinement(code, home, plan["jailed"])
-        program = JailedProgram(confinement, plan["line"], plan["variables"], edge)
+        program = JailedProgram(confinement, plan["line"], plan["variables"], egress)
         with (
             prompt_file(plan["prompt"]) as stdin,
-            edge,
+            egress,
             program.start(
                 passed=tuple(map(int, plan["files"])),
                 stdin=stdin,
@@ -122,9 +124,9 @@ class NodeRun:
             ) as self._group,
         ):
             self._send("ready")
-            return self._pass_on(edge, self._group)
+            return self._pass_on(egress, self._group)
 
-    def _pass_on(self, edge: Edge, group: JailGroup) -> tuple[int | None, str]:
+    def _pass_on(self, egress: Egress, group: JailGroup) -> tuple[int | None, str]:
         """Send what the agent prints until it ends."""
         assert group.process.stdout is not None
         assert group.process.stderr is not None
@@ -135,7 +137,7 @@ class NodeRun:
             while drain is None or (selector.get_map() and not drain.has_passed):
                 if self._stopped.is_set():
                     raise NodeStopped
-                if reason := edge.problem() or group.overdue():
+                if reason := egress.problem() or group.overdue():
                     return None, reason
                 if drain is None and group.process.poll() is not None:
                     drain = Deadline(DRAIN_SECONDS)

@@ -9,7 +9,8 @@ be wrong, and a user may have paid for more.
 The time is that of the boot clock, which cannot be set. After a reboot, what is left is taken from
 the clock of the wall, but never more than there was at first.
 
-turn.py imports this in every waiting process, so it imports only what Python has loaded anyway.
+run_queue.py imports this in every waiting process, so it imports only what Python has loaded
+anyway.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...gateway import record
+from ...gateway import request_record
 from ...gateway.model_prices import ModelPrices
 from ...gateway.model_refusal import STATUSES
 
@@ -27,10 +27,10 @@ class RunMeter:
     """
 
     def __init__(self, folder: Path, prices: ModelPrices = NO_PRICES) -> None:
-        self._file = folder / record.FILE
+        self._file = folder / request_record.FILE
         self._prices = prices
         self._at = 0  # bytes that were read
-        self._requests: dict[object, record.RequestEntry] = {}  # that used something
+        self._requests: dict[object, request_record.RequestEntry] = {}  # that used something
         # Why the gateway let a request to a model not pass any more, or empty texts.
         self.spent = ""
         self.login_expired = ""
@@ -47,7 +47,7 @@ class RunMeter:
         With `afresh`, what models refused and answered so far does not count any more.
         """
         changed = False
-        for entries, at in record.read_from(self._file, self._at):
+        for entries, at in request_record.read_from(self._file, self._at):
             self._at = at
             for entry in entries:
                 changed |= self._count(entry)
@@ -56,11 +56,11 @@ class RunMeter:
             self.was_refused = self.was_refused_last = False
         return changed
 
-    def _count(self, entry: record.RequestEntry) -> bool:
+    def _count(self, entry: request_record.RequestEntry) -> bool:
         """Whether the entry changes what the run has used."""
-        if entry.option == record.BUDGET and entry.refused:
+        if entry.option == request_record.BUDGET and entry.refused:
             self.spent = entry.refused
-        if entry.option == record.LOGIN and entry.refused:
+        if entry.option == request_record.LOGIN and entry.refused:
             self.login_expired = entry.refused
         self.was_refused |= entry.status in STATUSES
         if isinstance(entry.refused_for, int | float):
@@ -75,7 +75,7 @@ class RunMeter:
         return before is None or _counts(before) != _counts(entry)
 
     def used(self, told: Mapping[str, Any], *, has_ended: bool = False) -> dict[str, Any]:
-        """What was used, in the words of `tokens.counted`, with `requests` and `cost_usd`.
+        """What was used, in the words of `token_counts`, with `requests` and `cost_usd`.
 
         `told` is what the agent says. It counts only if the gateway has seen nothing: both count
         the same requests. Its cost counts only if a model has no price and told none: any program
@@ -118,7 +118,7 @@ class RunMeter:
         return used
 
 
-def _counts(entry: record.RequestEntry) -> object:
+def _counts(entry: request_record.RequestEntry) -> object:
     return entry.usage, None if entry.is_open else entry.uncounted
 
 
@@ -136,7 +136,7 @@ def left_behind(
 
     Its gateway ends by itself within these seconds, and may first record the end of an answer.
     """
-    record.wait_until_complete(folder / record.FILE, seconds)
+    request_record.wait_until_complete(folder / request_record.FILE, seconds)
     meter = RunMeter(folder, ModelPrices.of_options(options))
     meter.look()
     return meter.used({}, has_ended=True)

@@ -1,7 +1,8 @@
 """The jail: bubblewrap shows an agent the system read-only, its workspace, and nothing else.
 
 The agents' own permission switches are no boundary: a repository's plugin or MCP server runs
-before the model says a word. There is no network but what a run's edge (see edge.py) lets through.
+before the model says a word. There is no network but what a run's egress (see egress.py) lets
+through.
 """
 
 from __future__ import annotations

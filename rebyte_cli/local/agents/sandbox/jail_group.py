@@ -26,7 +26,7 @@ from ....system.deadline import Deadline
 from ....system.locks import flock, is_locked
 from ....system.process_group import ProcessGroup
 from . import children
-from .edge import Edge
+from .egress import Egress
 from .jail import Confinement
 
 FOLDER = "jails"
@@ -46,11 +46,11 @@ class JailGroup(ProcessGroup):
         confinement: Confinement,
         line: list[str],
         *,
-        edge: Edge | None = None,
+        egress: Egress | None = None,
         passed: tuple[int, ...] = (),
         **options: Any,
     ) -> None:
-        """Start `line` (see `jail.command`) as ProcessGroup does, and open its `edge`.
+        """Start `line` (see `jail.command`) as ProcessGroup does, and open its `egress`.
 
         Raises OSError.
         """
@@ -60,7 +60,7 @@ class JailGroup(ProcessGroup):
         if not confinement.jailed:
             super().__init__(line, passed=passed, **options)
             return
-        passed += () if edge is None else edge.passed
+        passed += () if egress is None else egress.passed
 
         folder = confinement.code.outside.parent / FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -78,8 +78,8 @@ class JailGroup(ProcessGroup):
                 self._known = self._first(told)
                 self._lock.write(self._known.encode())
                 os.write(gate, b".")
-                if edge is not None:
-                    edge.open(lambda: self.process.poll() is None)
+                if egress is not None:
+                    egress.open(lambda: self.process.poll() is None)
             except BaseException:
                 self.kill()
                 raise

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..adapters.programs import AgentProgram
 from . import certificates, jail, user_tools
-from .edge import Edge
+from .egress import Egress
 from .jail_group import JailGroup
 
 
@@ -20,14 +20,14 @@ class JailedProgram(NamedTuple):
     confinement: jail.Confinement
     line: list[str]
     variables: dict[str, str]
-    way: Edge | None = None
+    egress: Egress | None = None
 
     def start(self, **options: Any) -> JailGroup:
         """Start it in the folder of the code. `options` are for JailGroup. Raises OSError."""
         return JailGroup(
             self.confinement,
             self.line,
-            edge=self.way,
+            egress=self.egress,
             folder=self.confinement.code.outside,
             variables=self.variables,
             **options,
@@ -37,7 +37,7 @@ class JailedProgram(NamedTuple):
 def prepare(
     confinement: jail.Confinement,
     words: list[str],
-    way: Edge | None,
+    egress: Egress | None,
     options: Mapping[str, Any],
     outside: Mapping[str, str],
     *,
@@ -52,19 +52,19 @@ def prepare(
     through. `more` are arguments of bubblewrap, and `jail_options` further ones of `jail.command`.
     """
     needs = [*(program.own if program else ()), *certificates.shown(outside)]
-    needs += way.needs if way else ()
+    needs += egress.needs if egress else ()
     shown = user_tools.find_shown(
         options, outside, needs, confinement.home.outside, program.named if program else ()
     )
     line = jail.command(
         confinement,
-        way.command(words) if way else words,
+        egress.command(words) if egress else words,
         needs=needs,
         more=[*shown.arguments, *(more or ())],
-        network=way is not None and way.is_shared,
+        network=egress is not None and egress.is_shared,
         **jail_options,
     )
     folders = [*shown.folders, *(program.folders if program else ())]
     environment = jail.environment(confinement, outside, folders)
-    environment |= {**shown.variables, **variables, **(way.variables if way else {})}
-    return JailedProgram(confinement, line, environment, way)
+    environment |= {**shown.variables, **variables, **(egress.variables if egress else {})}
+    return JailedProgram(confinement, line, environment, egress)

@@ -1,1 +1,1 @@
-"""A run from the decision to start it to its record, and the process that looks after it."""
+"""A run from its admission to its record, and the process that looks after it."""

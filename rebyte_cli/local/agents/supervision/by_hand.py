@@ -11,18 +11,20 @@ from typing import Any
 
 from ....system import process_identity
 from ...ballast import full_disk
+from ...gateway import request_record
 from ...http import Refusal
 from ...store import Store
 from .. import config
 from ..adapters import programs
 from ..adapters.model_access import AgentAccess
-from ..sandbox import edge, jail, relay, user_tools
+from ..sandbox import jail, relay, user_tools
+from ..sandbox.egress import egress_for
 from ..sandbox.jailed_program import prepare
 from ..sources.source import local_path
 from ..workspaces.sync import bring
 from ..workspaces.workspace_folder import Workspace, WorkspaceSource
 from . import runs, supervisor
-from .launch import JAIL_CACHE
+from .admission import JAIL_CACHE
 
 
 def run_by_hand(
@@ -94,15 +96,15 @@ def _in_jail(
     agent = programs.find(config.adapter_of(options["adapter"]), os.environ)
     confinement = jail.confine(workspace.folder, jailed=True)
     workspace.begin()
-    (workspace.folder / edge.RECORD).unlink(missing_ok=True)
-    with edge.way_out(options, AgentAccess(), os.environ, workspace.folder) as way:
-        needs = [*(agent.own if agent else ()), *way.needs]
+    (workspace.folder / request_record.FILE).unlink(missing_ok=True)
+    with egress_for(options, AgentAccess(), os.environ, workspace.folder) as egress:
+        needs = [*(agent.own if agent else ()), *egress.needs]
         if problem := user_tools.why_not_all(needs, workspace.folder.parents[1]):
             raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
         program = prepare(
             confinement,
             [*words],
-            way,
+            egress,
             options,
             os.environ,
             program=agent,
@@ -110,8 +112,8 @@ def _in_jail(
             terminal=relay.on_terminal(),
         )
         full = partial(full_disk, workspace.folder, options.get("keep_free", 0))
-        status, reason = relay.lend(program, lambda: way.problem() or full())
-    for note in way.refused():
+        status, reason = relay.lend(program, lambda: egress.problem() or full())
+    for note in egress.refused():
         announce(note)
     if reason:
         raise Refusal(500, "gateway_failed", reason)

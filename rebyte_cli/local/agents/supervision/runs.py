@@ -25,10 +25,10 @@ from ....system.permissions import make_folder
 from ...artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ...store import Store
 from ..cluster import launcher
-from ..limits import run_limit, run_meter
+from ..limits import run_meter, usage_limit
 from ..limits.account_limit import AccountLimit
 from ..workspaces.workspace_folder import Workspace
-from . import spawn, spool
+from . import outbox, spawn
 
 LOCK = "lock"
 VANISHED = "The run's process is gone: it was killed, or this machine was restarted"
@@ -179,7 +179,7 @@ def events(db: sqlite3.Connection, prompt: str, first: int = 0) -> list[Recorded
 
 
 def record(
-    db: sqlite3.Connection, state_dir: Path, run: RunRecord, records: Iterable[spool.Record]
+    db: sqlite3.Connection, state_dir: Path, run: RunRecord, records: Iterable[outbox.Record]
 ) -> None:
     """Record what a supervisor kept; what was recorded before stays as it is."""
     for kind, *values in records:
@@ -498,7 +498,7 @@ def waits_for_limit(store: Store, run: RunRecord) -> AccountLimit | None:
     if run.ended is not None or (run.started is not None and run.parked is None):
         return None
     with store.read() as db:
-        account = run_limit.waited_for(options_of(db, run))
+        account = usage_limit.waited_for(options_of(db, run))
     limit = AccountLimit(str(store.folder), account)
     return limit if account and (run.parked is not None or limit.resumes_at()) else None
 
@@ -511,7 +511,7 @@ def revive(store: Store, run: RunRecord, lock: int) -> bool:
     """
     if lock == NO_LOCK:
         return False
-    if left := spool.left_behind(_lock_file(store.folder, run).parent):
+    if left := outbox.left_behind(_lock_file(store.folder, run).parent):
         with store.write() as db:
             record(db, store.folder, run, left)
     with store.read() as db:
@@ -522,7 +522,7 @@ def revive(store: Store, run: RunRecord, lock: int) -> bool:
     from .accounts import has_credential
 
     if has_credential(options):
-        slots, account = options["parallel"], run_limit.waited_for(options)
+        slots, account = options["parallel"], usage_limit.waited_for(options)
         with contextlib.suppress(OSError):  # the next command tries again
             spawn.start(store.folder, run.prompt, os.dup(lock), slots, before, account=account)
     return True
@@ -559,7 +559,7 @@ def record_vanished(
     """
     now = int(time.time() * 1000)
     folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
-    record(db, state_dir, run, spool.left_behind(folder))
+    record(db, state_dir, run, outbox.left_behind(folder))
     record_used(db, run.prompt, used)
     if not end(db, run.prompt, now, "failed", VANISHED):
         return False

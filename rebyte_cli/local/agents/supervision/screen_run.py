@@ -14,8 +14,8 @@ from ...task_store import add_prompt
 from ..adapters.adapter import Adapter, Invocation, Outcome, Parser, end_of_process
 from ..sandbox import relay
 from . import runs, supervisor
+from .admission import Admission, earlier_options
 from .by_hand import busy, last_run
-from .launch import Launcher, earlier_options
 
 PROMPT = "(attached: the agent's own screen)"
 QUIT = (0, 130)  # a program that Ctrl-C ends may say so
@@ -37,18 +37,18 @@ def attach(state_dir: Path, config_file: Path | None, task: str) -> tuple[int, s
                 "SELECT workspace FROM tasks WHERE id = ?", (task,)
             ).fetchone()
             session = runs.last_session(db, task, agent)
-        launch = Launcher(store, config_file).prepare(agent, {}, options)
-        if not launch.adapter.screen(Invocation(None, session, "", "")):
+        admitted = Admission(store, config_file).admit(agent, {}, options)
+        if not admitted.adapter.screen(Invocation(None, session, "", "")):
             raise Refusal(409, "no_screen", f"{agent} is a program without a screen and sessions")
         if session is None:
             raise Refusal(409, "no_screen", f"{agent} has left no session in task {task}")
         last_run(store, workspace)
         with store.write() as db:
             now = store.now()
-            prompt = add_prompt(db, task, PROMPT, (agent, launch.model), now)
-            launch.record(db, (task, workspace, prompt), now, ())
+            prompt = add_prompt(db, task, PROMPT, (agent, admitted.model), now)
+            admitted.record(db, (task, workspace, prompt), now, ())
             db.execute("UPDATE tasks SET unsettled = 1 WHERE id = ?", (task,))
-            lock = launch.lock()
+            lock = admitted.lock()
             if lock is None:
                 raise busy(workspace)
         return _Screen(store, prompt, lock).open()
@@ -84,7 +84,7 @@ class _Screen(supervisor.Supervisor):
     def _execute(
         self, start: supervisor.AgentStart, prompt: str, parser: Parser
     ) -> tuple[int, str]:
-        watch = partial(self._watch, start.way)
+        watch = partial(self._watch, start.egress)
         status, reason = relay.lend(start.program, watch, start.logins.passed)
         self._status = None if reason else status
         return status, reason

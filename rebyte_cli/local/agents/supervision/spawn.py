@@ -22,10 +22,10 @@ def start(
 ) -> None:
     """Start the supervisor of a recorded run, detached, and hand it the run's lock.
 
-    It waits for one of the `slots`; without any, the run has lost its supervisor, and only what
-    that left undone is done. `before` are the lock files of earlier runs to wait for (see turn.py),
-    `login` the variables that have the login of the clone, `account` that whose usage limit it
-    waits for. The lock's descriptor is closed here.
+    It waits for one of the `slots` (see run_queue.py); without any, the run has lost its
+    supervisor, and only what that left undone is done. `before` are the lock files of earlier runs
+    to wait for, `login` the variables that have the login of the clone, `account` that whose usage
+    limit it waits for. The lock's descriptor is closed here.
     Raises OSError when no process can be made.
     """
     words = _words(state_dir, prompt_id, lock, slots, account, before)
@@ -68,4 +68,4 @@ def _words(
     state_dir: Path, prompt_id: str, lock: int, slots: int, account: str, before: Iterable[Path]
 ) -> list[str]:
     arguments = [state_dir, prompt_id, lock, slots, account or "-", *before]
-    return python_process.command("rebyte_cli.local.agents.supervision.turn", *arguments)
+    return python_process.command("rebyte_cli.local.agents.supervision.run_queue", *arguments)

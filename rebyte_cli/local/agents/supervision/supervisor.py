@@ -31,15 +31,16 @@ from ...store import StateError, Store, new_id
 from .. import agent_files, config
 from ..adapters import programs
 from ..adapters.adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
-from ..adapters.lines import RunLimits, pump
+from ..adapters.lines import TimeLimits, pump
 from ..adapters.model_access import AgentAccess, LoginExpired
 from ..cluster import launcher, node
 from ..cluster.launched_group import LaunchedGroup
 from ..exposed import Mount
-from ..limits import run_limit
-from ..limits.run_limit import REACHED, RunLimit, RunLimited
+from ..limits import usage_limit
 from ..limits.run_meter import NOTHING, RunMeter, left_behind
-from ..sandbox import edge, jail, user_tools
+from ..limits.usage_limit import REACHED, LimitWatch, UsageLimitReached
+from ..sandbox import jail, user_tools
+from ..sandbox.egress import LIST, Egress, access_of, egress_for, network_of
 from ..sandbox.jail_group import JailGroup, end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare
 from ..sandbox.login_copies import LoginCopies
@@ -49,10 +50,10 @@ from ..workspaces import changes, setup
 from ..workspaces.disarm import disarm, remember_origin
 from ..workspaces.setup_cache import CacheFailed, SetupCache
 from ..workspaces.workspace_folder import UploadedFile, Workspace, WorkspaceSource
-from . import repository_asks, runs, spawn, spool
+from . import outbox, repository_asks, runs, spawn
+from .outbox import Outbox, patiently
 from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets
-from .spool import Spool, patiently
 from .sweep import sweep
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
@@ -82,7 +83,7 @@ class AgentStart(NamedTuple):
     launcher does not get."""
 
     program: JailedProgram
-    way: edge.Edge
+    egress: Egress
     logins: LoginCopies
     hidden: frozenset[str]
 
@@ -165,7 +166,7 @@ def _disarm(workspace: Workspace, tell: Callable[[str], object]) -> str:
 
 
 def _store(state_dir: str) -> Store:
-    busy = spool.ATTEMPT_SECONDS
+    busy = outbox.ATTEMPT_SECONDS
     return patiently(lambda: Store(Path(state_dir), busy_seconds=busy))
 
 
@@ -225,10 +226,10 @@ class Supervisor:
         self._told_bytes = 0
         self._session: dict[str, Any] = {}  # as the agent last told of it
         self._not_found: dict[str, None] = {}  # commands
-        self._spool = Spool(self._folder / spool.FILE, self._write)
+        self._outbox = Outbox(self._folder / outbox.FILE, self._write)
         self._meter = RunMeter(self._folder, ModelPrices.of_options(self._options))
         self._budgets = RunBudgets(store, self._run, self._options)
-        self._limit = RunLimit(store.folder, self._options, self._meter, probe)
+        self._limit = LimitWatch(store.folder, self._options, self._meter, probe)
         self._ended_by = ""  # `budget` or `limit`
         self._has_ended = False  # as another process recorded it
         self._next_look = Deadline(LOOK_SECONDS)
@@ -272,8 +273,8 @@ class Supervisor:
             return work()
         except RunStopped:
             reason = "The run was stopped by a signal"
-        except RunLimited:
-            self._is_limited, reason = True, self._stopped(run_limit.REACHED)
+        except UsageLimitReached:
+            self._is_limited, reason = True, self._stopped(usage_limit.REACHED)
         except (RunFailed, GitFailed, config.ConfigError, LoginExpired) as error:
             reason = str(error)
         except OSError as error:
@@ -300,27 +301,27 @@ class Supervisor:
     def _wait_or_end(self) -> Outcome:
         """What is done at a usage limit: another process waits for its reset, or the run ends."""
         resumes, now = self._limit.resumes_at, self._store.now()
-        if self._options.get("onLimit") == run_limit.STOP:
+        if self._options.get("onLimit") == usage_limit.STOP:
             self._ended_by = "limit"
             return Outcome(False, "", self._stopped(f"{REACHED} until {stamp(resumes)}"), {})
         if elsewhere := self._options.get("elsewhere"):
             name = config.adapter_of(elsewhere["adapter"]).title
             message = f"{name} continues for {self._run.agent}: {REACHED}"
             options = {**self._options, "elsewhere": None, **elsewhere, "begunBy": self._run.agent}
-            self._spool.add([["moved", name, json.dumps(options)]])
+            self._outbox.add([["moved", name, json.dumps(options)]])
             self._options = options
         else:
             message = f"{self._run.agent} waits: {REACHED}"
         event = AgentEvent("limited", {"resumesAt": stamp(resumes), "message": message})
         self._append([event], is_ours=True)
         worked = self._run.worked + now - self._began
-        self._spool.add([["parked", now, worked]], synced=True)
-        self._spool.finish()
+        self._outbox.add([["parked", now, worked]], synced=True)
+        self._outbox.finish()
         return self._begin_again()
 
     def _begin_again(self, before: Iterable[Path] = ()) -> NoReturn:
         """Wait for the turn of this run once more, without the slot that it has."""
-        account, slots = run_limit.waited_for(self._options), self._options["parallel"]
+        account, slots = usage_limit.waited_for(self._options), self._options["parallel"]
         spawn.begin_again(self._state_dir, self._run.prompt, self._lock, slots, before, account)
 
     def _start(self) -> bool:
@@ -432,7 +433,7 @@ class Supervisor:
         fresh = self._workspace.is_fresh
         is_set_up = fresh and self._options.get("setup", True)
         wanted = ["setup", "cache"] if is_set_up else []
-        if edge.network_of(self._options) == edge.LIST:
+        if network_of(self._options) == LIST:
             wanted.append("allow")
         asks = self._asks(made_from.repository, wanted)
         if asks is not None:
@@ -554,7 +555,7 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             start = self._prepare(adapter, program, session, user, stack)
             self._parser = parser = adapter.parser()
-            self._limit.believes_agent = not start.way.sees_models
+            self._limit.believes_agent = not start.egress.sees_models
             stdin = adapter.stdin(self._words_for(session))
             status, reason = self._execute(start, stdin, parser)
         stderr = _tail(self._folder / STDERR_FILE)
@@ -572,11 +573,11 @@ class Supervisor:
             self._limit.pass_on()
         elif not self.on_screen:
             self._limit.raise_if_refused(parser, outcome.reason)
-        refused = start.way.refused()
+        refused = start.egress.refused()
         if outcome.succeeded:
             self._tell(refused)
         else:
-            fault = start.way.fault()
+            fault = start.egress.fault()
             notes = [*([] if fault in outcome.reason else [fault]), *refused]
             outcome = _with_note(outcome, "\n".join(notes)) if notes else outcome
         return outcome._replace(usage=self._used(parser)), False
@@ -600,10 +601,10 @@ class Supervisor:
         """Furnish the jail. What has to be closed after the run is closed with the `stack`."""
         options, outside = self._options, user.variables
         confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
-        access = edge.access_of(adapter, options, user)
+        access = access_of(adapter, options, user)
         # At once: the gateway loads its modules while the rest is prepared.
-        way = stack.enter_context(
-            edge.way_out(
+        egress = stack.enter_context(
+            egress_for(
                 options,
                 access,
                 outside,
@@ -623,13 +624,13 @@ class Supervisor:
         folder = confinement.code.inside
         invocation = Invocation(options["model"], session, new_id(), folder)
         words = adapter.screen if self.on_screen else adapter.arguments
-        problem = user_tools.why_not_all([*program.own, *way.needs], self._store.folder)
+        problem = user_tools.why_not_all([*program.own, *egress.needs], self._store.folder)
         if problem and confinement.jailed:
             raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
         prepared = prepare(
             confinement,
             adapter.started([*program.command, *words(invocation)]),
-            way,
+            egress,
             options,
             seen.variables,
             program=program,
@@ -640,8 +641,8 @@ class Supervisor:
             terminal=self.on_screen,
         )
         keys = config.secret_variables(adapter, user.home)
-        hidden = launcher.hidden(os.environ, keys, way.secrets())
-        return AgentStart(prepared, way, logins, hidden)
+        hidden = launcher.hidden(os.environ, keys, egress.secrets())
+        return AgentStart(prepared, egress, logins, hidden)
 
     def _used(self, parser: Parser) -> dict[str, Any]:
         """What this run used, where the agent reports the total of its session."""
@@ -710,12 +711,12 @@ class Supervisor:
         ):
             self._meter.look(afresh=True)
             with self._started(start, prompt) as group:
-                reason, limits = "", RunLimits(self._time_left(), self._options["stall"])
+                reason, limits = "", TimeLimits(self._time_left(), self._options["stall"])
                 if isinstance(group, LaunchedGroup):
-                    watch = partial(self._watch, start.way)
+                    watch = partial(self._watch, start.egress)
                     reason = group.until_ready(watch, lambda note: self._tell([note]))
                 else:
-                    watch = partial(self._watch, start.way, group)
+                    watch = partial(self._watch, start.egress, group)
                 agent = group.agent
                 reason = reason or pump(
                     agent, parser, self._append, raw, errors, limits, watch, group.has_new
@@ -725,7 +726,8 @@ class Supervisor:
                 self._meter.look()
                 self._note_spent()
                 problem = group.problem() if isinstance(group, LaunchedGroup) else ""
-                reason = reason or self._stopped(self._no_model() or start.way.problem() or problem)
+                problem = self._no_model() or start.egress.problem() or problem
+                reason = reason or self._stopped(problem)
         return (status if status is not None else agent.poll()) or 0, reason
 
     @contextlib.contextmanager
@@ -745,13 +747,13 @@ class Supervisor:
                 self._release()
                 yield group
             return
-        plan = node.plan(start.program, start.way, start.logins, prompt)
+        plan = node.plan(start.program, start.egress, start.logins, prompt)
         with LaunchedGroup(
             (self._launcher, self._options["launcherStop"]),
             plan,
             places=(self._state_dir, self._folder),
             hidden=start.hidden,
-            budget=start.way.why_used_up,
+            budget=start.egress.why_used_up,
         ) as launched:
             self._release()
             yield launched
@@ -761,15 +763,15 @@ class Supervisor:
         """The command that starts the agent elsewhere; nothing for here."""
         return [] if self.on_screen else list(self._options.get("launcher", ()))
 
-    def _watch(self, way: edge.Edge, group: JailGroup | None = None) -> str:
+    def _watch(self, egress: Egress, group: JailGroup | None = None) -> str:
         """Why the agent has to be stopped, or an empty text."""
         if self._meter.look():
-            self._spool.add([["used", self._meter.used({})]])
+            self._outbox.add([["used", self._meter.used({})]])
         self._note_spent()
         return self._stopped(
             self._no_model()
             or ("" if self.on_screen else self._limit.reason_to_stop(self._parser))
-            or way.problem()
+            or egress.problem()
             or (group.overdue() if group is not None else "")
             or self._problem()
         )
@@ -811,7 +813,7 @@ class Supervisor:
 
         Of what is not ours, which any program in the sandbox can write, LONGEST_TRANSCRIPT bytes.
         """
-        records: list[spool.Record] = []
+        records: list[outbox.Record] = []
         for event in events:
             if event.kind == "init":
                 if event.payload == self._session:  # each turn of some agents says it
@@ -829,9 +831,9 @@ class Supervisor:
             self._next_event += 1
             if event.kind == "tool_result":
                 self._not_found |= dict.fromkeys(user_tools.not_found(event.payload.get("output")))
-        self._spool.add(records)
+        self._outbox.add(records)
 
-    def _write(self, records: list[spool.Record]) -> None:
+    def _write(self, records: list[outbox.Record]) -> None:
         with self._store.write() as db:
             runs.record(db, self._state_dir, self._run, records)
 
@@ -864,9 +866,9 @@ class Supervisor:
             if found is not None:
                 patch.write_bytes(found)
         with contextlib.suppress(OSError):
-            self._spool.add([["used", used, True], ends], synced=True)
+            self._outbox.add([["used", used, True], ends], synced=True)
         self._is_recording = True
-        self._spool.finish()
+        self._outbox.finish()
         self._is_recording = False
         patch.unlink(missing_ok=True)
 
@@ -900,7 +902,7 @@ def _git_config() -> str:
     return text
 
 
-def _known_of_session(payload: dict[str, Any]) -> Iterator[spool.Record]:
+def _known_of_session(payload: dict[str, Any]) -> Iterator[outbox.Record]:
     """The agent's session, known at once: it can be resumed after a cancel or a crash too."""
     for name, pattern in (("session_id", SESSION_ID), ("model", MODEL)):
         value = payload.get(name)

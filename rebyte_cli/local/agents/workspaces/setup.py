@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...gateway import request_record
 from .. import agent_files
 from ..adapters.model_access import AgentAccess
 from ..exposed import Mount
-from ..sandbox import edge, jail
+from ..sandbox import jail
+from ..sandbox.egress import egress_for, refused_hosts
 from ..sandbox.jailed_program import prepare
 from . import tryout
 from .tryout import TryoutEnd
@@ -47,19 +49,19 @@ def run(
     record.mkdir(mode=0o700, exist_ok=True)
     with (
         _home(workspace) as home,
-        edge.way_out(options, AgentAccess(), os.environ, record) as way,
+        egress_for(options, AgentAccess(), os.environ, record) as egress,
         (folder / LOG).open("wb", buffering=0) as log,
     ):
         confinement = jail.confine(workspace.folder, jailed=True)
         confinement = confinement._replace(home=Mount(home, jail.HOME))
         words = ["sh", "-c", command]
-        program = prepare(confinement, words, way, options, os.environ, variables={"CI": "true"})
-        return tryout.until_end(program, log, limit, lambda: way.problem() or problem(), held)
+        program = prepare(confinement, words, egress, options, os.environ, variables={"CI": "true"})
+        return tryout.until_end(program, log, limit, lambda: egress.problem() or problem(), held)
 
 
 def refused(folder: Path) -> list[str]:
     """What the setup of a run was refused of the network, a line for each host."""
-    return edge.refused(folder / RECORD / edge.RECORD)
+    return refused_hosts(folder / RECORD / request_record.FILE)
 
 
 def tail(folder: Path) -> str:

@@ -24,11 +24,12 @@ from ....system.files import take_lock
 from ....system.permissions import make_folder
 from ....system.process_group import ProcessGroup
 from ...ballast import full_disk
-from ...gateway import record
+from ...gateway import request_record
 from .. import agent_files, config
 from ..adapters.adapter import without_sequences
 from ..adapters.model_access import AgentAccess
-from ..sandbox import edge, jail
+from ..sandbox import jail
+from ..sandbox.egress import LIST, Egress, EgressFailed, egress_for
 from ..sandbox.jail_group import end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare
 from .workspace_folder import BASE
@@ -131,14 +132,15 @@ def run(
     }
     chosen = config.load(settings)
     options = {"tools": chosen.tools, "caches": chosen.caches} if jailed else {}
-    with log.open("wb", buffering=0) as output, _way_out(place, hosts if jailed else ()) as way:
+    reached = hosts if jailed else ()
+    with log.open("wb", buffering=0) as output, _egress_to(place, reached) as egress:
         words = ["sh", "-c", command]
-        program = prepare(confinement, words, way, options, outside, variables={"CI": "true"})
-        problem = partial(_problem, way, stopped, full(place, settings))
+        program = prepare(confinement, words, egress, options, outside, variables={"CI": "true"})
+        problem = partial(_problem, egress, stopped, full(place, settings))
         end = until_end(program, output, seconds, problem)
-    if way is not None:
+    if egress is not None:
         with log.open("a") as text:
-            for host in filter(None, record.refusals(str(place / edge.RECORD))):
+            for host in filter(None, request_record.refusals(str(place / request_record.FILE))):
                 text.write(f"[requests to {host} were refused: it is no host of this check]\n")
     if log.stat().st_size > LARGEST_OUTPUT:
         os.truncate(log, LARGEST_OUTPUT)
@@ -153,18 +155,18 @@ def full(place: Path, settings: Path | None) -> Callable[[], str]:
     return partial(full_disk, place, config.load(settings).keep_free)
 
 
-def _way_out(place: Path, hosts: Sequence[str]) -> AbstractContextManager[edge.Edge | None]:
-    """The way to these hosts, which is open while the block runs; None for none at all."""
+def _egress_to(place: Path, hosts: Sequence[str]) -> AbstractContextManager[Egress | None]:
+    """The way to these hosts, which is there while the block runs; None for none at all."""
     if not hosts:
         return contextlib.nullcontext()
-    options = {"jail": True, "network": edge.LIST, "hosts": list(hosts)}
-    return edge.way_out(options, AgentAccess(), os.environ, place)
+    options = {"jail": True, "network": LIST, "hosts": list(hosts)}
+    return egress_for(options, AgentAccess(), os.environ, place)
 
 
-def _problem(way: edge.Edge | None, stopped: Callable[[], bool], full: Callable[[], str]) -> str:
-    """Why a command cannot continue, or an empty text. Raises EdgeFailed without its gateway."""
-    if way is not None and (problem := way.problem()):
-        raise edge.EdgeFailed(problem)
+def _problem(egress: Egress | None, stopped: Callable[[], bool], full: Callable[[], str]) -> str:
+    """Why a command cannot continue, or an empty text. Raises EgressFailed without its gateway."""
+    if egress is not None and (problem := egress.problem()):
+        raise EgressFailed(problem)
     return "it was stopped" if stopped() else full()
 
 

@@ -1,4 +1,4 @@
-"""The first part of a supervisor's life: waiting for its turn, in as little memory as possible.
+"""A run in the queue: the first part of a supervisor's life, in as little memory as possible.
 
 A thousand runs may wait. Each has a process, which holds the lock of the run and the environment
 that the agent will get. So this module imports only what Python has loaded anyway: a waiting

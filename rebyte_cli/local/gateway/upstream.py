@@ -1,4 +1,4 @@
-"""Connections to the outside: to a model, or to a host on the list of a run.
+"""Connections upstream: to a model, or to a host on the list of a run.
 
 A host on the list may not be near, nor in a network of this machine: what a name resolves to is
 checked, address by address, and the connection goes to one of those that were checked, so that a
@@ -29,14 +29,14 @@ ADDRESS_SECONDS = 10.0  # for one of several addresses
 LARGEST_HEAD = 65536  # bytes of a head, of a proxy's answer too
 
 
-class OutsideConnection(NamedTuple):
+class UpstreamConnection(NamedTuple):
     """A connected socket, and the proxy that takes a request for http:// in absolute form."""
 
     sock: socket.socket
     proxy: Proxy | None
 
 
-class Outside:
+class UpstreamConnector:
     """Makes connections, with the user's proxy and certificates. For several threads."""
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -46,11 +46,11 @@ class Outside:
         self._context: ssl.SSLContext | None = None
         self._lock = threading.Lock()
 
-    def to_model(self, scheme: str, target: HostPort) -> OutsideConnection:
+    def to_model(self, scheme: str, target: HostPort) -> UpstreamConnection:
         """A connection to a model's server, over TLS for https. Raises GatewayRefusal."""
         return self._connect(scheme, target, tls=scheme == "https", is_trusted=True)
 
-    def to_allowed(self, scheme: str, target: HostPort) -> OutsideConnection:
+    def to_allowed(self, scheme: str, target: HostPort) -> UpstreamConnection:
         """A connection to a host on the list, for a tunnel (`https`) or one request (`http`).
 
         Raises GatewayRefusal, also if an address of it is near.
@@ -59,7 +59,7 @@ class Outside:
 
     def _connect(
         self, scheme: str, target: HostPort, *, tls: bool, is_trusted: bool
-    ) -> OutsideConnection:
+    ) -> UpstreamConnection:
         deadline = Deadline(self._seconds)
         try:
             proxy = proxy_for(self._proxies, scheme, target)
@@ -82,7 +82,7 @@ class Outside:
             raise
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return OutsideConnection(sock, proxy)
+        return UpstreamConnection(sock, proxy)
 
     def _wrap(self, sock: socket.socket, target: HostPort, deadline: Deadline) -> ssl.SSLSocket:
         try:

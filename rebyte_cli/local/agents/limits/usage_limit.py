@@ -1,4 +1,4 @@
-"""A run whose model refuses it because a usage limit is reached."""
+"""What a run does about the usage limit of its account."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def waited_for(options: Mapping[str, Any]) -> str:
     return str(options.get("account") or "") if options.get("onLimit", WAIT) == WAIT else ""
 
 
-class RunLimited(Exception):
-    """The run cannot continue before the limit is reset."""
+class UsageLimitReached(Exception):
+    """The model refuses the run, which cannot continue before the limit is reset."""
 
 
-class RunLimit:
+class LimitWatch:
     """What one run learns of the limit of its account. `meter` reads what its gateway sees."""
 
     def __init__(
@@ -45,9 +45,9 @@ class RunLimit:
         self.believes_agent = False
 
     def check(self) -> None:
-        """Raise RunLimited if it is known that a request would be refused."""
+        """Raise UsageLimitReached if it is known that a request would be refused."""
         if not self._is_known and (self._account.seconds_left() or 0) > 0:
-            raise RunLimited
+            raise UsageLimitReached
 
     def reason_to_stop(self, parser: Parser | None) -> str:
         """Why the agent is to be stopped, or an empty text: it would wait, or ask in vain."""
@@ -77,13 +77,13 @@ class RunLimit:
                 os.close(self._probe)
 
     def raise_if_refused(self, parser: Parser, reason: str) -> None:
-        """Raise RunLimited if the agent failed for `reason` because the limit is reached."""
+        """Raise UsageLimitReached if the agent failed for `reason` because the limit is reached."""
         found = self._refused_for(parser)
         if found is None:
             found = self._believed(limit_words.seconds_left(reason, time.time()))
         if found is not None:
             self._account.reach(found)
-            raise RunLimited
+            raise UsageLimitReached
 
     @property
     def resumes_at(self) -> int:

@@ -12,14 +12,14 @@ import threading
 import time
 
 from ...system.deadline import Deadline
-from .allowance import Allowance
 from .allowed_hosts import AllowedHosts
 from .client_connection import ClientConnection, GatewayParts
 from .gateway_settings import GatewaySettings
 from .login_file import CurrentModels
 from .model_budget import BudgetMeter, ask_supervisor
-from .outside import Outside
-from .record import RequestRecord
+from .request_record import RequestRecord
+from .traffic_quota import TrafficQuota
+from .upstream import UpstreamConnector
 from .user_proxy import passwords
 
 DRAIN_SECONDS = 1.0  # for models to say what they used
@@ -40,9 +40,9 @@ class Gateway:
             settings,
             CurrentModels(settings.models),
             AllowedHosts(settings.allow),
-            Outside(settings),
+            UpstreamConnector(settings),
             RequestRecord(settings.record),
-            Allowance(settings.limits),
+            TrafficQuota(settings.limits),
             BudgetMeter(settings.budget, ask_supervisor),
             threading.Event(),
             self._listener.getsockname()[1],
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def _listener(descriptor: int, wake: int) -> socket.socket | None:
-    """The listening socket: this one, or the one that is sent here by `door`; None at the end."""
+    """The listening socket: this one, or the one that a `JailPort` sends here; None at the end."""
     sock = socket.socket(fileno=descriptor)
     if sock.family != socket.AF_UNIX:
         return sock

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.gateway.record import (
+from rebyte_cli.local.gateway.request_record import (
     BUDGET,
     LOGIN,
     MOST_LINES,

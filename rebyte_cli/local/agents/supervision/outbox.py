@@ -25,7 +25,7 @@ Record: TypeAlias = list[Any]
 Result = TypeVar("Result")
 
 
-class Spool:
+class Outbox:
     """Records on their way to the database: first into `file`, then to `write`.
 
     `write` commits all of the given records, or none and raises StateError. Records may come a

@@ -1,4 +1,4 @@
-"""A run of a real agent as the endpoints see it: nothing of it follows from the clock."""
+"""The run of a real agent as the endpoints see it: nothing of it follows from the clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jail's side of the edge: a loopback port whose listening socket is handed out.
+"""The jail's side of the egress: a loopback port whose listening socket is handed out.
 
 A socket stays in the network namespace that it was made in. So the jail, which has none but its
 loopback, opens a port there, gives the listening socket to the gateway outside and forgets it: that
@@ -16,7 +16,7 @@ ADDRESS = f"http://127.0.0.1:{PORT}"
 LOWEST = 10  # the shell of a process group uses lower descriptors
 
 # Run inside the jail before the agent: PORT, the descriptor to answer on, and what to become.
-_DOOR = """
+_OPEN_PORT = """
 import os, socket, sys
 port, answer, *words = sys.argv[1:]
 with socket.socket(fileno=int(answer)) as outside, socket.socket() as listener:
@@ -27,14 +27,14 @@ os.execvp(words[0], words)
 """
 
 
-class Door:
+class JailPort:
     """A socket pair: one end goes into the jail, and the port's listening socket comes out.
 
     `outside` and `inside` are inherited, by the gateway and by the jail.
     """
 
     def __init__(self, number: int | None = None) -> None:
-        """With a `number`, that of another door, for whose command line this one is."""
+        """With a `number`, that of another one, for whose command line this one is."""
         self.outside, theirs = socket.socketpair()
         with theirs:
             import fcntl
@@ -46,7 +46,7 @@ class Door:
 
     def command(self, python: str, words: Sequence[str]) -> list[str]:
         """The command line inside the jail that opens the port and becomes `words`."""
-        return [python, "-I", "-S", "-c", _DOOR, str(PORT), str(self.inside), *words]
+        return [python, "-I", "-S", "-c", _OPEN_PORT, str(PORT), str(self.inside), *words]
 
     def close(self) -> None:
         """Close both ends here."""

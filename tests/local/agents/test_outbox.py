@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents.supervision import runs, spawn, spool
+from rebyte_cli.local.agents.supervision import outbox, runs, spawn
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, gone, kinds
@@ -27,7 +27,7 @@ class Lock:
 
     def is_old(self) -> bool:
         """Whether it is held for longer than a supervisor waits at one time."""
-        return time.monotonic() - self._began > 3 * spool.ATTEMPT_SECONDS
+        return time.monotonic() - self._began > 3 * outbox.ATTEMPT_SECONDS
 
     def release(self) -> None:
         self._db.execute("ROLLBACK")
@@ -36,7 +36,7 @@ class Lock:
 
 def kept(bench: Bench, prompt: str) -> str:
     """What waits to be recorded."""
-    file = bench.run_folder(prompt) / spool.FILE
+    file = bench.run_folder(prompt) / outbox.FILE
     return file.read_text() if file.exists() else ""
 
 
@@ -133,9 +133,9 @@ def test_a_run_starts_when_the_database_is_free(
 
 def test_what_was_cut_off_by_a_full_disk_is_left_out(tmp_path: Path) -> None:
     taken: list[list[Any]] = []
-    waiting = spool.Spool(tmp_path / spool.FILE, taken.extend)
-    (tmp_path / spool.FILE).write_text('["event", 0, 1, "te')
+    waiting = outbox.Outbox(tmp_path / outbox.FILE, taken.extend)
+    (tmp_path / outbox.FILE).write_text('["event", 0, 1, "te')
     waiting.add([["session", "é\ud83d"]])
     assert taken == [["session", "é\ud83d"]]
-    (tmp_path / spool.FILE).write_text('["event", 0, 1, "te\n["session", "x"]\n')
-    assert spool.left_behind(tmp_path) == [["session", "x"]]
+    (tmp_path / outbox.FILE).write_text('["event", 0, 1, "te\n["session", "x"]\n')
+    assert outbox.left_behind(tmp_path) == [["session", "x"]]

@@ -1,4 +1,4 @@
-"""The connection between the service's endpoints and real agents.
+"""What the service's endpoints ask of real agents.
 
 It imports what runs an agent only when one runs: most commands need none of it.
 """
@@ -24,7 +24,7 @@ SWEPT = "swept"  # the moment of the last sweep, in milliseconds
 HOUR_MS = 3_600_000
 
 if TYPE_CHECKING:
-    from .supervision.launch import Launch
+    from .supervision.admission import AdmittedRun
     from .supervision.runs import RunRecord
 
 
@@ -33,7 +33,7 @@ def executor(context: Context, body: JsonObject, built_in: tuple[str, ...]) -> s
     given = http.optional_text(body, "executor", most=1000)
     if given is None or given in built_in:
         return given
-    from .supervision.launch import executors
+    from .supervision.admission import executors
 
     return http.optional_choice(body, "executor", executors(context.config_file))
 
@@ -42,18 +42,18 @@ def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, JsonObject] 
     """Agent and options of the task's last real run; None when all of it is simulated."""
     if all(isinstance(run, SimulatedRun) for run in task.runs):
         return None
-    from .supervision.launch import earlier_options
+    from .supervision.admission import earlier_options
 
     return earlier_options(db, task.id)
 
 
-def launch(
+def admit(
     context: Context,
     request: HttpRequest,
     wanted: str | None,
     body: JsonObject,
     before: tuple[str, JsonObject] | None = None,
-) -> Launch | None:
+) -> AdmittedRun | None:
     """The run of a real agent that a prompt starts; None when it is simulated.
 
     `wanted` is the executor that was asked for, `before` what `earlier` knows of the task.
@@ -66,9 +66,9 @@ def launch(
         return None
     if context.permission.belongs_elsewhere(key):
         raise Refusal(421, "misdirected_request", "A command starts agents in its own process")
-    from .supervision.launch import Launcher
+    from .supervision.admission import Admission
 
-    return Launcher(context.store, context.config_file).prepare(agent, body, options)
+    return Admission(context.store, context.config_file).admit(agent, body, options)
 
 
 def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[RunRecord]:
@@ -161,15 +161,14 @@ def requests_of_runs(context: Context, task: TaskRecord) -> list[JsonObject]:
     """What went through the gateways of a task's runs, and what they refused, oldest first."""
     if all(isinstance(run, SimulatedRun) for run in task.runs):
         return []
-    from ..gateway import record
-    from .sandbox.edge import RECORD
+    from ..gateway import request_record
     from .workspaces.workspace_folder import Workspace
 
     workspace = Workspace(context.store.folder, task.workspace)
     return [
         {**entry._asdict(), "time": http.stamp(entry.time), "promptId": run.prompt.id}
         for run in task.runs
-        for entry in record.read(workspace.run_folder(run.prompt.id) / RECORD)
+        for entry in request_record.read(workspace.run_folder(run.prompt.id) / request_record.FILE)
     ]
 
 

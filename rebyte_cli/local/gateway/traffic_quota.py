@@ -9,7 +9,7 @@ from collections import deque
 from .gateway_settings import Limits
 
 
-class Allowance:
+class TrafficQuota:
     """What all connections may use together. For several threads."""
 
     def __init__(self, limits: Limits) -> None:

@@ -1,7 +1,7 @@
 """What a run's jail reaches of the network: its gateway, which is started and ended with it.
 
-The jail has no network but its loopback (see `gateway.door`). The gateway outside has the keys, and
-lets through requests to the run's models and to the hosts on its list.
+The jail has no network but its loopback (see `gateway.jail_port`). The gateway outside has the
+keys, and lets through requests to the run's models and to the hosts on its list.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from threading import Thread
 from typing import Any
 
 from ....system.deadline import Deadline
-from ...gateway import record
-from ...gateway.door import ADDRESS, Door
+from ...gateway import request_record
 from ...gateway.gateway_settings import GatewaySettings, command
+from ...gateway.jail_port import ADDRESS, JailPort
 from ...gateway.model_budget import ModelBudget
 from ..adapters import programs
 from ..adapters.adapter import Adapter, User, end_of_process
@@ -30,7 +30,6 @@ from ..adapters.model_access import AgentAccess
 from ..exposed import CERTIFICATE_VARIABLES
 from . import jail, user_tools
 
-RECORD = record.FILE
 OPEN_SECONDS = 60.0  # for a busy machine to start the jail and an interpreter in it
 LOOK_SECONDS = 0.05
 END_SECONDS = 5.0
@@ -44,7 +43,7 @@ PROXY_VARIABLES = [each for name in (*PROXIES, "NO_PROXY") for each in (name, na
 DIRECT = "127.0.0.1,localhost"
 
 
-class EdgeFailed(OSError):
+class EgressFailed(OSError):
     """The gateway does not start; the text says why."""
 
 
@@ -63,7 +62,7 @@ def access_of(adapter: Adapter, options: Mapping[str, Any], user: User) -> Agent
     return adapter.access(user)
 
 
-def way_out(
+def egress_for(
     options: Mapping[str, Any],
     access: AgentAccess,
     outside: Mapping[str, str],
@@ -72,22 +71,22 @@ def way_out(
     budget_reached: Callable[[], str] = str,
     *,
     is_away: bool = False,
-) -> Edge:
+) -> Egress:
     """The way to the network that a run has with these options. Its record is kept in `folder`.
 
     `budget_reached` says why a budget that is shared is used up, or an empty text. It is called by
-    another thread. `is_away`: the jail is elsewhere, and so is its gateway (see `Edge.plan`).
+    another thread. `is_away`: the jail is elsewhere, and so is its gateway (see `Egress.plan`).
     """
     network = network_of(options)
     if network == HOST:
-        return Edge(None)
+        return Egress(None)
     allow = (*access.hosts, *(options.get("hosts", ()) if network == LIST else ()))
-    return Edge(
+    return Egress(
         GatewaySettings(
             NO_LISTENER,
             tuple(model.route() for model in access.models),
             allow,
-            str(folder / RECORD),
+            str(folder / request_record.FILE),
             {name: outside[name] for name in PROXY_VARIABLES if name in outside},
             {name: outside[name] for name in CERTIFICATE_VARIABLES if name in outside},
             budget=budget,
@@ -97,8 +96,8 @@ def way_out(
     )
 
 
-def start_gateway(door: int) -> subprocess.Popen[bytes]:
-    """Start a gateway that reads its settings from its input and has the descriptor `door`.
+def start_gateway(jail_port: int) -> subprocess.Popen[bytes]:
+    """Start a gateway that reads its settings from its input and has the descriptor `jail_port`.
 
     It ends when nothing reads its output any more: so when this process dies, too.
     """
@@ -108,7 +107,7 @@ def start_gateway(door: int) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         env={},
         cwd="/",
-        pass_fds=(door,),
+        pass_fds=(jail_port,),
         start_new_session=True,
     )
 
@@ -130,7 +129,7 @@ def interpreter() -> tuple[str, list[str]]:
     return shutil.which("python3", path=jail.SYSTEM_PATH) or "python3", []
 
 
-class Edge:
+class Egress:
     """One jail's way to the network: its gateway lives as long as the block, `JailGroup` opens it.
 
     `needs` are paths to show in the jail for it, `variables` what the environment there gets.
@@ -142,28 +141,28 @@ class Edge:
         budget_reached: Callable[[], str] = str,
         *,
         is_away: bool = False,
-        door: int | None = None,
+        jail_port: int | None = None,
     ) -> None:
         """`settings` are those of the gateway; None shares the network of this machine.
 
-        With `is_away`, nothing is started here. `door` is the number of a `Door`.
+        With `is_away`, nothing is started here. `jail_port` is the number of a `JailPort`.
         """
         self._settings = settings
         self._is_away = is_away
         self._budget_reached = budget_reached
         self._answering: Thread | None = None
         self._gateway: subprocess.Popen[bytes] | None = None
-        self._door: Door | None = None
+        self._jail_port: JailPort | None = None
         self._python, self.needs = "", list[str]()
         self.variables: dict[str, str] = {}
         if settings is not None:
-            self._door = Door(door)
+            self._jail_port = JailPort(jail_port)
             self._python, self.needs = interpreter()
             self.variables = _proxies()
 
-    def __enter__(self) -> Edge:
-        if self._door is not None and not self._is_away:
-            self._start(self._door)
+    def __enter__(self) -> Egress:
+        if self._jail_port is not None and not self._is_away:
+            self._start(self._jail_port)
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -172,14 +171,15 @@ class Edge:
     def plan(self) -> dict[str, Any]:
         """What makes the same way elsewhere, as JSON, with the keys: see `planned`."""
         settings = None if self._settings is None else self._settings.to_json()
-        return {"settings": settings, "door": None if self._door is None else self._door.inside}
+        jail_port = None if self._jail_port is None else self._jail_port.inside
+        return {"settings": settings, "jail_port": jail_port}
 
     @classmethod
-    def planned(cls, plan: Mapping[str, Any], budget_reached: Callable[[], str]) -> Edge:
+    def planned(cls, plan: Mapping[str, Any], budget_reached: Callable[[], str]) -> Egress:
         """The way to the network of this machine that is like the one whose `plan` this is."""
         text = plan["settings"]
         settings = None if text is None else GatewaySettings.from_json(text)
-        return cls(settings, budget_reached, door=plan["door"])
+        return cls(settings, budget_reached, jail_port=plan["jail_port"])
 
     def secrets(self) -> list[str]:
         """The keys of its models, and whatever may have one."""
@@ -197,11 +197,11 @@ class Edge:
         except OSError as error:
             return f"it is not known what is left of the budget: {error}"
 
-    def _start(self, door: Door) -> None:
+    def _start(self, jail_port: JailPort) -> None:
         """Start the gateway, which has loaded its modules by the time that the jail is made."""
         assert self._settings is not None
-        self._gateway = start_gateway(door.outside.fileno())
-        given = replace(self._settings, listener=door.outside.fileno())
+        self._gateway = start_gateway(jail_port.outside.fileno())
+        given = replace(self._settings, listener=jail_port.outside.fileno())
         assert self._gateway.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._gateway.stdin.write(given.to_json().encode() + b"\n")
@@ -220,31 +220,31 @@ class Edge:
     @property
     def passed(self) -> tuple[int, ...]:
         """The descriptors that the jail inherits."""
-        return () if self._door is None else (self._door.inside,)
+        return () if self._jail_port is None else (self._jail_port.inside,)
 
     def command(self, words: list[str]) -> list[str]:
         """What to run in the jail in place of `words`, which it becomes."""
-        return words if self._door is None else self._door.command(self._python, words)
+        return words if self._jail_port is None else self._jail_port.command(self._python, words)
 
     def open(self, is_alive: Callable[[], bool]) -> None:
         """Wait until the jail that was started with `command` is served, or has ended.
 
         Raises OSError when the gateway does not start, or the jail does not open its port in time.
         """
-        if self._gateway is None or self._door is None:
+        if self._gateway is None or self._jail_port is None:
             return
         assert self._gateway.stdout is not None
-        self._door.close()
+        self._jail_port.close()
         deadline = Deadline(OPEN_SECONDS)
         while not select.select([self._gateway.stdout], [], [], LOOK_SECONDS)[0]:
             if not is_alive():
                 break
             if deadline.has_passed:
-                raise EdgeFailed(f"the sandbox opened no port within {OPEN_SECONDS:.0f} seconds")
+                raise EgressFailed(f"the sandbox opened no port within {OPEN_SECONDS:.0f} seconds")
         if not is_alive():
             self.close()  # nothing will come
         elif self._gateway.stdout.readline() != b"ready\n":
-            raise EdgeFailed("the gateway to the network does not start")
+            raise EgressFailed("the gateway to the network does not start")
         elif self._settings is not None and self._settings.budget.is_shared:
             self._answering = Thread(target=self._answer, args=(self._gateway,), daemon=True)
             self._answering.start()
@@ -266,20 +266,20 @@ class Edge:
 
     def refused(self) -> list[str]:
         """What the run was refused, a line for each host."""
-        return [] if self._settings is None else refused(Path(self._settings.record))
+        return [] if self._settings is None else refused_hosts(Path(self._settings.record))
 
     def fault(self) -> str:
         """Why the last request to a model got no answer from it, or an empty text."""
         path = None if self._settings is None else self._settings.record
-        asked = [entry for entry in record.read(path or "") if entry.id is not None]
+        asked = [entry for entry in request_record.read(path or "") if entry.id is not None]
         if not asked or asked[-1].status not in NOT_REACHED or not asked[-1].fault:
             return ""
         return f"the last request to {asked[-1].place} failed: {asked[-1].fault}"
 
     def close(self) -> None:
         """End the gateway, which writes the rest of its record."""
-        if self._door is not None:
-            self._door.close()
+        if self._jail_port is not None:
+            self._jail_port.close()
         gateway, self._gateway = self._gateway, None
         if gateway is None:
             return
@@ -297,9 +297,9 @@ class Edge:
                     stream.close()
 
 
-def refused(file: Path) -> list[str]:
+def refused_hosts(file: Path) -> list[str]:
     """What the record of a gateway says was refused, a line for each host."""
-    found = [(place, host) for place, host in record.refusals(str(file)).items() if place]
+    found = [(place, host) for place, host in request_record.refusals(str(file)).items() if place]
     lines = [_refused(*each) for each in found[:SHOWN_HOSTS]]
     left = len(found) - SHOWN_HOSTS
     return (
@@ -309,7 +309,7 @@ def refused(file: Path) -> list[str]:
     )
 
 
-def _refused(place: str, host: record.RefusedHost) -> str:
+def _refused(place: str, host: request_record.RefusedHost) -> str:
     count = f"{host.requests} request{'s' if host.requests > 1 else ''}"
     verb = "were" if host.requests > 1 else "was"
     remedy = f"; allow it with {host.option}" if host.option else f": {host.reason}"

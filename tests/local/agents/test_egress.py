@@ -1,4 +1,4 @@
-"""The edge of the jail: what a program inside reaches, and what it learns."""
+"""The egress of the jail: what a program inside reaches, and what it learns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import pytest
 
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
-from rebyte_cli.local.agents.sandbox.edge import RECORD
-from rebyte_cli.local.gateway import record
+from rebyte_cli.local.gateway import request_record
 from tests.waiting import eventually
 
 from .bench import NAP, PYTHON, Bench, gone, python, script
@@ -217,7 +216,7 @@ def test_only_hosts_on_the_list_are_connected_to(bench: Bench) -> None:
     assert set(said.values()) == {"403"}
     notes = bench.said(prompt).splitlines()
     assert "2 requests to other.invalid were refused; allow it with --allow other.invalid" in notes
-    entries = record.read(bench.run_folder(prompt) / RECORD)
+    entries = request_record.read(bench.run_folder(prompt) / request_record.FILE)
     assert [entry.method for entry in entries] == ["CONNECT"] * 4
 
 

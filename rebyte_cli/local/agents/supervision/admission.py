@@ -1,4 +1,4 @@
-"""Deciding whether a prompt starts a real agent, and everything that can be refused before."""
+"""Admission of runs: what can be refused is refused before a run is recorded and started."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..adapters import programs
 from ..adapters.adapter import Adapter, User
 from ..adapters.model_access import AgentAccess, LoginExpired
 from ..cluster import launcher
-from ..limits import run_limit
-from ..sandbox import edge, jail, user_tools
+from ..limits import usage_limit
+from ..sandbox import egress, jail, user_tools
 from ..sources import skills, source
 from . import accounts, run_budget, runs, spawn
 
@@ -38,16 +38,16 @@ def executors(config_file: Path | None) -> tuple[str, ...]:
     return tuple(_load(config_file).agents)
 
 
-class Launcher:
-    """Prepares runs for one service, with the settings of `config_file`."""
+class Admission:
+    """Admits runs to one service, with the settings of `config_file`."""
 
     def __init__(self, store: Store, config_file: Path | None) -> None:
         self._store = store
         self._config_file = config_file
 
-    def prepare(
+    def admit(
         self, executor: str, body: JsonObject, earlier: dict[str, Any] | None = None
-    ) -> Launch:
+    ) -> AdmittedRun:
         """Check everything that can be checked before a run is recorded.
 
         `earlier` are the options of the last run of the same task, whose jail the next one has.
@@ -89,7 +89,7 @@ class Launcher:
         options |= self._on_limit(executor, body, settings, options, repeated)
         options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
-        return Launch(self._store, adapter, options, login)
+        return AdmittedRun(self._store, adapter, options, login)
 
     def _account(
         self, adapter: Adapter, options: dict[str, Any]
@@ -101,7 +101,7 @@ class Launcher:
         """
         user = adapter.surroundings(User(os.environ, Path.home()))
         try:
-            access = edge.access_of(adapter, options, user)
+            access = egress.access_of(adapter, options, user)
         except LoginExpired as error:
             raise Refusal(400, "login_expired", str(error)) from None
         account = accounts.account_of(adapter, access, user, self._store.secret())
@@ -122,8 +122,8 @@ class Launcher:
         before = (earlier or {}).get("onLimit")
         wanted = http.optional_text(body, "onLimit", most=100, least=1)
         wanted = wanted or before or settings.on_limit
-        if wanted in (run_limit.WAIT, run_limit.STOP, executor):
-            return {"onLimit": run_limit.WAIT if wanted == executor else wanted}
+        if wanted in (usage_limit.WAIT, usage_limit.STOP, executor):
+            return {"onLimit": usage_limit.WAIT if wanted == executor else wanted}
         if any("cost" in limit for limit in options["budgets"]):
             http.invalid("onLimit cannot name an executor if there is a budget in dollars")
         adapter, *_ = usable_agent(
@@ -133,7 +133,7 @@ class Launcher:
             "adapter": config.describe(adapter),
             "model": None,
             "price": None,
-            "onLimit": run_limit.WAIT,
+            "onLimit": usage_limit.WAIT,
         }
         account, access = self._account(adapter, options)
         self._check_budgets(adapter, options | other, access)
@@ -164,17 +164,17 @@ class Launcher:
         `host`.
         """
         before = earlier or {}
-        wanted = http.optional_choice(body, "network", (*edge.NETWORKS, CONFINED))
+        wanted = http.optional_choice(body, "network", (*egress.NETWORKS, CONFINED))
         usual = before.get("network") or settings.network
         network = usual if wanted in (None, CONFINED) else wanted
-        if wanted == CONFINED and network == edge.HOST:
-            network = edge.LIST
+        if wanted == CONFINED and network == egress.HOST:
+            network = egress.LIST
         allow = http.strings(body, "allow")
         for host in allow:
             if not is_entry(host):
                 http.invalid(f"{host!r} is not a host such as pypi.org or *.example.com")
-        if allow and wanted is None and network != edge.LIST:
-            network = edge.LIST
+        if allow and wanted is None and network != egress.LIST:
+            network = egress.LIST
         own = list(dict.fromkeys([*before.get("allow", ()), *allow]))
         hosts = list(dict.fromkeys([*settings.allow, *own]))
         return {"network": network, "allow": own, "hosts": hosts}
@@ -212,7 +212,7 @@ class Launcher:
     ) -> None:
         """Raise Refusal for a budget that cannot be kept, and for that of a day that is used up."""
         limits = options["budgets"]
-        if limits and access.inside and edge.network_of(options) != edge.HOST:
+        if limits and access.inside and egress.network_of(options) != egress.HOST:
             raise Refusal(
                 400,
                 "budget_unknown",
@@ -221,7 +221,7 @@ class Launcher:
                 "Leave out the budget, or use a key that the gateway can keep outside"
                 " (`rebyte local agents` says which)",
             )
-        if limits and edge.network_of(options) == edge.HOST:
+        if limits and egress.network_of(options) == egress.HOST:
             raise Refusal(
                 400,
                 "budget_unknown",
@@ -280,8 +280,8 @@ class Launcher:
             raise Refusal(400, "unknown_skill", f"The skill cannot be cloned: {error}") from None
 
 
-class Launch:
-    """One run that is about to be recorded and started."""
+class AdmittedRun:
+    """A run that was admitted: it is recorded, then started."""
 
     def __init__(
         self, store: Store, adapter: Adapter, options: dict[str, Any], login: dict[str, str]
@@ -346,7 +346,7 @@ class Launch:
         name = self.adapter.title
         if not self._options["jail"]:
             announce(f"{name} runs without a sandbox: it can read and change all your files")
-        elif self._options["network"] == edge.HOST:
+        elif self._options["network"] == egress.HOST:
             announce(
                 f"{name} runs in a sandbox that shares the network: it reaches what this machine"
                 " does, and has your key or login inside"
@@ -358,7 +358,7 @@ class Launch:
                 f" {self._store.folder / 'workspaces'}: it sees that and the system read-only, but"
                 " none of your files, and reaches its model and the hosts that you allow"
             )
-        has_gateway = edge.network_of(self._options) != edge.HOST
+        has_gateway = egress.network_of(self._options) != egress.HOST
         names = self.adapter.unused_settings(Path.home(), has_gateway=has_gateway)
         unused = ", ".join(names)
         if unused and self._store.recall(f"unused {name}") != unused:
@@ -372,7 +372,7 @@ class Launch:
                 self._options["parallel"],
                 self._before,
                 self._login,
-                run_limit.waited_for(self._options),
+                usage_limit.waited_for(self._options),
             )
         except OSError as error:
             now = self._store.now()
