@@ -26,6 +26,8 @@
     ├── NeedsAnswer                   12   waited for, and it asks a question (carries the task)
     │   └── QuestionAsked             12   raised by the library (also a WaitTimeout)
     ├── BudgetReached                 13   what tasks may use is used up, and more was to be done
+    ├── LeftOut                       10   the changes of a task that are not on the branch
+    ├── PromptChanged                  6   the prompt to send again is not what was sent
     ├── WaitTimeout                  124   the time limit passed (also a TimeoutError)
     └── ReaderGone                   141   the reader of stdout went away
 
@@ -501,6 +503,31 @@ class BudgetReached(RebyteError):
 
     exit_status = 13
     code = "budget_reached"
+
+
+class LeftOut(RebyteError):
+    """A task of `rebyte land` whose changes are not on the branch; it carries its row."""
+
+    exit_status = 10
+    code = "left_out"
+    subject = ""
+
+    def __init__(self, message: str, *, row: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.row = row
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The row."""
+        return self.row
+
+
+class PromptChanged(RebyteError):
+    """The service shows another prompt than the one that was sent, so it cannot be sent again."""
+
+    exit_status = 6
+    code = "prompt_changed"
+    subject = ""
 
 
 class WaitTimeout(RebyteError, TimeoutError):

@@ -126,3 +126,16 @@ def test_what_all_words_begin_with_makes_none_nearer() -> None:
     assert did_you_mean("REBYTE_FOO", variables, prefix="REBYTE_") is None
     found = did_you_mean("rebyte_ouptut", variables, prefix="REBYTE_")
     assert found == "Did you mean 'REBYTE_OUTPUT'?"
+
+
+def test_exit_statuses_are_set_in_one_place() -> None:
+    elsewhere = [
+        f"{path.relative_to(PACKAGE)}: {kind.name}"
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "errors.py"
+        for kind in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(kind, ast.ClassDef)
+        for line in kind.body
+        if isinstance(line, ast.Assign) and "exit_status" in ast.unparse(line.targets[0])
+    ]
+    assert not elsewhere

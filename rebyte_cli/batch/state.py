@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..api.status import canonical_status
 from ..api.token_usage import TokenUsage
-from ..errors import RebyteError, TaskEnded, TaskFailed
+from ..errors import RebyteError, ResourceNotFound, TaskCanceled, TaskEnded
 from ..tasks.failure import failure_of
 from .input import InputLine
 from .journal_format import Record
@@ -51,7 +51,6 @@ _STATES = (
 _ERROR = frozenset({"code", "message", "exit"})
 _TEXTS = ("id", "at", "status", "place", "origin")  # of a record
 _NOTHING: Mapping[str, tuple[TokenUsage, str]] = {}
-_EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
 
 # What may become of a line that this run moves.
@@ -317,15 +316,21 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
         if task.get("model"):
             record["model"] = task["model"]
     if status != "completed":
-        words = {"failed": "failed", "canceled": "was canceled", GONE: "no longer exists"}
-        kind = failure_of(task)
-        is_known = status == "failed" and kind is not TaskFailed
-        how = f"task {task.get('id')} {words.get(status, f'ended as {status}')}"
+        kinds: dict[str, type[RebyteError]] = {
+            "failed": failure_of(task), "canceled": TaskCanceled, GONE: ResourceNotFound,
+        }  # fmt: skip
+        kind = kinds.get(status, RebyteError)
+        code, verb = f"task_{status}", f"ended as {status}"
+        if issubclass(kind, TaskEnded):
+            code, verb = kind.code, kind.verb
+        elif status == GONE:
+            verb = "no longer exists"
+        how = f"task {task.get('id')} {verb}"
         record["error"] = {
-            "code": kind.code if is_known else f"task_{status}",
+            "code": code,
             "message": f"{how}: {reason}" if reason else how,
             **({"reason": reason} if reason else {}),
-            "exit": kind.exit_status if is_known else _EXITS.get(status, 1),
+            "exit": kind.exit_status,
         }
     return record
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..app import App
-from ..errors import APIError, BadUsage, Interrupted, RebyteError
+from ..errors import APIError, BadUsage, Interrupted, LeftOut, RebyteError
 from ..output.records import LAND, RecordList, Records
 from ..system.deadline import NO_LIMIT
 from ._base import define
@@ -33,7 +33,7 @@ from ._wait import question_watcher
 
 if TYPE_CHECKING:
     from ..land.land_journal import LandJournal, LandLine
-    from ..land.landing import Landing, LeftOut
+    from ..land.landing import Landing
     from ..tasks.check import CheckCommand, CheckOutcome
     from ..tasks.question_watch import QuestionWatcher
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BadUsage, NotFound, RebyteError, ResourceNotFound, TaskEnded
+from ..errors import BadUsage, LeftOut, NotFound, RebyteError, ResourceNotFound, TaskEnded
 from ..system import git
 from ..tasks import commit
 from ..tasks.patch import PatchConflict, own_repository, safe_repository
@@ -26,24 +26,6 @@ from .land_journal import (
 
 if TYPE_CHECKING:
     from ..tasks.check import CheckOutcome
-
-
-class LeftOut(RebyteError):
-    """A task whose changes are not on the branch; it carries its row."""
-
-    exit_status = 10
-    code = "left_out"
-    subject = ""
-
-    def __init__(self, line: LandLine) -> None:
-        name = " ".join(filter(None, (line.task, line.title and f"({line.title})")))
-        super().__init__(f"{name}: left out: {(line.error or {}).get('message')}")
-        self.row = line.row()
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """The row."""
-        return self.row
 
 
 class CheckRed(RebyteError):
@@ -107,7 +89,7 @@ class Landing:
         for line in self.lines:
             while not line.is_over:
                 self._advance(line)
-            yield LeftOut(line) if line.status == LEFT_OUT else line.row()
+            yield _left_out(line) if line.status == LEFT_OUT else line.row()
 
     def _advance(self, line: LandLine) -> None:
         """Land the patch of a line, or else decide what becomes of it."""
@@ -194,3 +176,8 @@ def _seconds(when: Any) -> int | None:
         return int(datetime.fromisoformat(str(when)).timestamp())
     except (ValueError, OverflowError):
         return None
+
+
+def _left_out(line: LandLine) -> LeftOut:
+    name = " ".join(filter(None, (line.task, line.title and f"({line.title})")))
+    return LeftOut(f"{name}: left out: {(line.error or {}).get('message')}", row=line.row())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.failures import is_unsupported
 from ..api.views import ContentView
-from ..errors import APIError, NotFound, RebyteError
+from ..errors import APIError, NotFound, PromptChanged, RebyteError
 from ..history.prompt_digest import digest_of
 from .checkout import APPLY
 
@@ -46,20 +46,6 @@ class FirstPrompt(NamedTuple):
     follow_ups: int
     had_changes: bool
     is_certain: bool
-
-
-class PromptChanged(RebyteError):
-    """The service shows another prompt than the one that was sent, so it cannot be sent again."""
-
-    exit_status = 6
-    code = "prompt_changed"
-
-    def __init__(self, task_id: str) -> None:
-        super().__init__(
-            f"the service shows the prompt of task {task_id} differently from what was sent",
-            hint=_HINT,
-            subject="",
-        )
 
 
 def remembered(history: History, task_id: str) -> Earlier | None:
@@ -106,7 +92,10 @@ def first_prompt(client: RebyteClient, history: History, task_id: str) -> FirstP
         )
     sent = history.prompt_digest(task_id)
     if sent is not None and sent != digest_of(text):
-        raise PromptChanged(task_id)
+        raise PromptChanged(
+            f"the service shows the prompt of task {task_id} differently from what was sent",
+            hint=_HINT,
+        )
     plain = text.rstrip().removesuffix(APPLY)
     had_changes = plain != text.rstrip()
     return FirstPrompt(
