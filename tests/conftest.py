@@ -9,7 +9,6 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,16 +207,19 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def one_clock(monkeypatch: pytest.MonkeyPatch, pace: Callable[..., None]) -> None:
+def one_clock(pace: Callable[..., None]) -> None:
     """A service whose clock is ours and whose list is always right, so that no one need wait for
     seconds of skew, nor for the 20 s after which "there is no task" is believed.
 
     Only inside the test's own process.
     """
-    from rebyte_cli.once import server_clock as server_clock
+    pace(look_for=0.3, first_pause=0.1, later=30.0, skew=0.1)
 
-    monkeypatch.setattr(server_clock, "SKEW", timedelta(seconds=0.1))
-    pace(look_for=0.3, first_pause=0.1, later=30.0)
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls inside the test's own process pause as briefly between attempts as luck allows."""
+    monkeypatch.setattr("random.random", lambda: 0.02)
 
 
 @pytest.fixture

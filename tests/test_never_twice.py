@@ -101,11 +101,10 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 @pytest.fixture
 def place(
-    home: Path, clocks: Clocks, pace: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    home: Path, clocks: Clocks, pace: Callable[..., None], quick_retries: None
 ) -> Iterator[Place]:
     """The 20 s of a search are shortened, and so are its pauses; nothing else is."""
     pace(look_for=0.5, shortest_scan=60.0, first_pause=0.1, later=0.2)
-    monkeypatch.setattr("rebyte_cli.api.retry.FIRST_PAUSE", 0.01)
     with Farm() as farm:
         yield Place(home, farm, clocks)
 

@@ -132,10 +132,16 @@ def _lines(numbers: list[int]) -> str:
     return f"lines {', '.join(named)} and {last}"
 
 
-def decoded(source: Iterable[bytes], fingerprint: Fingerprint, bad: BadLines) -> Numbered:
+def decoded(
+    source: Iterable[bytes],
+    fingerprint: Fingerprint,
+    bad: BadLines,
+    *,
+    largest: int = LARGEST_INPUT,
+) -> Numbered:
     """Lines as text with their numbers; one that is not UTF-8 is bad and left out.
 
-    `fingerprint` gets every line. Raises BadUsage for more than can be handled.
+    `fingerprint` gets every line. Raises BadUsage for more than can be handled, as `largest` bytes.
     """
     size = 0
     for number, raw in enumerate(source, 1):
@@ -145,8 +151,8 @@ def decoded(source: Iterable[bytes], fingerprint: Fingerprint, bad: BadLines) ->
             bad.add(number, f"is longer than {LONGEST_LINE >> 20} MiB")
             return
         size += len(raw)
-        if number > MOST_LINES or size > LARGEST_INPUT:
-            limit = f"{MOST_LINES:,} lines" if number > MOST_LINES else f"{LARGEST_INPUT >> 30} GiB"
+        if number > MOST_LINES or size > largest:
+            limit = f"{MOST_LINES:,} lines" if number > MOST_LINES else f"{largest >> 30} GiB"
             raise BadUsage(
                 f"{bad.name} has more than {limit}; nothing was sent",
                 hint="Split it into several files, each a batch with its own journal.",

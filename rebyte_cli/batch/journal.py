@@ -25,7 +25,6 @@ from ..system.permissions import check_private
 from .journal_format import FORMAT, GROUP, MARK, Record, encode, parse, replay
 
 LINGER = 0.01  # seconds that records nothing waits for may gather; a commit mostly follows at once
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF, and stop reading at Ctrl-Z
 
 
 class JournalHeld(RebyteError):
@@ -85,6 +84,7 @@ class Journal:
         each: Callable[[Record], None] = lambda _record: None,
         begins_with: Callable[[Record], bool] = lambda _mark: False,
         loose: Collection[str] = (),
+        linger: float = LINGER,
     ) -> None:
         """Open or create the journal, lock it, and record this run.
 
@@ -93,9 +93,11 @@ class Journal:
         how this run was started; `run["input"]` is the mark of its input, and `begins_with` whether
         the input of this run begins with that of a mark. `each` is given the records of earlier
         runs, in order. Raises BadUsage for a journal of something else or a damaged one,
-        JournalHeld when another process has it, JournalFailed when it cannot be written.
+        JournalHeld when another process has it, JournalFailed when it cannot be written. What
+        nothing waits for is written within `linger` seconds.
         """
         self.path = path
+        self._linger = linger
         self._file = Path(os.path.realpath(path))
         self.name: str | None = None
         self.before_write: Callable[[], None] = lambda: None
@@ -135,7 +137,7 @@ class Journal:
         self.name = name if isinstance(name, str) else self.name
 
     def append(self, *records: Record) -> None:
-        """Write within LINGER; with the next commit at the latest. Raises JournalFailed."""
+        """Write soon; with the next commit at the latest. Raises JournalFailed."""
         data = encode(records)
         with self._wake:
             self._add(data)
@@ -186,7 +188,7 @@ class Journal:
             raise self._failure
         group = self._group
         if not group.data:
-            group.due = Deadline(LINGER)
+            group.due = Deadline(self._linger)
             self._wake.notify()
         group.data += data
         return group
@@ -275,7 +277,7 @@ class Journal:
 
     def _copy_to(self, path: Path) -> None:
         """Go on in a new file with the same records, locked as before. Raises OSError."""
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o600)
+        handle = os.open(path, _flags() | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             hold(handle, path)
             with open(os.dup(self._handle), "rb") as before:
@@ -309,6 +311,11 @@ def identity() -> Record:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
+def _flags() -> int:
+    """How the file is opened; Windows would write CR LF otherwise, and stop reading at Ctrl-Z."""
+    return os.O_RDWR | getattr(os, "O_BINARY", 0)
+
+
 def open_file(path: Path) -> int:
     """Open or create the file, for its owner alone. Raises BadUsage when that fails.
 
@@ -316,7 +323,7 @@ def open_file(path: Path) -> int:
     """
     check_private(path, shared_folder=True)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o600)
+        return os.open(path, _flags() | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         raise BadUsage(
             f"cannot write the journal {path}: {error.strerror}",
@@ -333,7 +340,7 @@ def hold(handle: int, path: Path) -> None:
 def holder(path: Path) -> str | None:
     """Who has the file now, found out by trying to lock it; None when it is free."""
     try:
-        handle = os.open(path, os.O_RDWR | _BINARY)
+        handle = os.open(path, _flags())
     except OSError:
         return None
     try:

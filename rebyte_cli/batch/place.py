@@ -164,7 +164,7 @@ class OpenPlace:
             events.put(BatchEvent(kind, index, value, self.name))
 
         client, options, throttle = self.client, self.options, self.throttle
-        self.clock = ServerClock(client)
+        self.clock = ServerClock(client, options.pace.skew)
         for entry in parts.lines.values():  # the service's clock, by the tasks that it made
             if entry.place == self.name:
                 self.clock.observe(entry.started, entry.sent)

@@ -130,14 +130,23 @@ class Ledger:
     get a copy.
     """
 
-    def __init__(self, history: History, owner: str, journaled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        history: History,
+        owner: str,
+        journaled: Callable[[], None],
+        *,
+        fresh: float = FRESH,
+    ) -> None:
         """`owner` identifies the batch: the same in each of its runs, different from others'.
 
-        `journaled` returns when the journal has all that happened so far, or raises RebyteError.
+        `journaled` returns when the journal has all that happened so far, or raises RebyteError. A
+        reservation older than `fresh` seconds is made again when its line is sent.
         """
         self.history = history
         self._owner = owner
         self._journaled = journaled
+        self._fresh = fresh
         self.due = NO_LIMIT  # when to call `flush` at the latest
         self._thread = threading.get_ident()
         self._upcoming: Iterator[tuple[int, str]] = iter(())  # of `write` alone
@@ -210,7 +219,7 @@ class Ledger:
                 self._move(number, "reserved")
         now = added[-1].sent
         added += [_reservation(number, upcoming[number], now) for number in new]
-        until = time.monotonic() + FRESH
+        until = time.monotonic() + self._fresh
         written = self.history.intents.reserve(self._owner, added)
         with self._lock:
             for number, intent in written.items():

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from .finder import Verdict
 from .search import Matches
+from .server_clock import SKEW
 
 LOOKS = 3  # scans that must agree before "there is none" is believed
 GROWTH = 0.6  # of the pauses, per second of a search: a task is mostly there at once
@@ -23,7 +24,8 @@ class Pace(NamedTuple):
     A scan may take `shortest_scan` however little is left of that. The pauses between scans grow
     from `first_pause` to `longest_pause`; `later` is that of a search which continues although it
     has brought nothing. A task may be missing in the list until `listed_after` the send: an attempt
-    that was killed has not searched for it, so the next one searches until then.
+    that was killed has not searched for it, so the next one searches until then. Clocks of the
+    machines behind one API may be `skew` apart.
     """
 
     look_for: float = 20.0
@@ -32,6 +34,7 @@ class Pace(NamedTuple):
     longest_pause: float = 4.0
     later: float = 30.0
     listed_after: float = 90.0
+    skew: float = SKEW
 
     def pause(self, since: float) -> float:
         """Seconds to the next scan of a search that began `since` seconds ago."""

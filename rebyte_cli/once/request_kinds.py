@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..history.prompt_digest import body_digest_of, digest_of
 from .search import LostRequest, Matches, Row, Search, any_of, find_prompts, newest_task
-from .server_clock import ServerClock
+from .server_clock import SKEW, ServerClock
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -57,14 +57,19 @@ class TaskRequest:
         labels: Mapping[str, str] | None = None,
         files: Sequence[str] | None = None,
         base: str | None = None,
+        *,
+        skew: float = SKEW,
     ) -> None:
-        """`labels`, `files` and `base` are for the history; see `history.rows.NewTask`."""
+        """`labels`, `files` and `base` are for the history; see `history.rows.NewTask`.
+
+        `skew` is as in `Pace`.
+        """
         self.client = client
         self._history = history
         self._labels = labels or {}
         self._files = files
         self._base = base
-        self.server_clock = ServerClock(client)
+        self.server_clock = ServerClock(client, skew)
         self.scan = Search(
             client,
             history.knows,
@@ -171,11 +176,17 @@ class PromptRequest:
     """
 
     def __init__(
-        self, client: RebyteClient, history: History, task_id: str, body: Mapping[str, Any]
+        self,
+        client: RebyteClient,
+        history: History,
+        task_id: str,
+        body: Mapping[str, Any],
+        *,
+        skew: float = SKEW,
     ) -> None:
         self.client = client
         self._history = history
-        self.server_clock = ServerClock(client)
+        self.server_clock = ServerClock(client, skew)
         self.target = task_id
         self.body = body
         self.prompt = str(body.get("prompt", ""))

@@ -9,7 +9,7 @@ provably the result of something else. A time or a prompt that looks wrong is no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -211,7 +211,7 @@ def _continues(times: list[datetime], news: list[Row]) -> bool:
         if created is None:
             continue
         oldest = min(created, times[-1] if times else created)
-        if created > oldest + SKEW:
+        if created > oldest + timedelta(seconds=SKEW):
             return False
         times.append(oldest)
     return True

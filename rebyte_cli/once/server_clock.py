@@ -25,7 +25,7 @@ from ..system.clock import boot_id, since_boot
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
-SKEW = timedelta(seconds=2)  # between the machines behind one API
+SKEW = 2.0  # seconds, between the machines behind one API
 # How long after it was sent a create can still make its task. The client gives up after ten
 # minutes.
 LIFE = timedelta(minutes=15)
@@ -97,10 +97,14 @@ class _Timestamp(NamedTuple):
 
 
 class ServerClock:
-    """The server's time, and what timestamps of this and earlier processes mean by it."""
+    """The server's time, and what timestamps of this and earlier processes mean by it.
 
-    def __init__(self, client: RebyteClient) -> None:
+    `skew` is by how many seconds the clocks of the machines behind one API may differ.
+    """
+
+    def __init__(self, client: RebyteClient, skew: float = SKEW) -> None:
         self._transport = client.transport
+        self._skew = timedelta(seconds=skew)
         self._behind = timedelta(0)  # the most by which `createdAt` was seen behind `Date`
         self._ahead = timedelta(0)
         self._is_compared = False  # whether the list has shown it of something of ours
@@ -206,7 +210,10 @@ class ServerClock:
         `room` is how far `createdAt` may be from `Date`, beyond what has been seen.
         """
         stamp, sent, now = _parse(written), self.sent(written), self.now()
-        behind, ahead = SKEW + self._behind, SKEW + max(timedelta(0), self._ahead - LIFE)
+        behind, ahead = (
+            self._skew + self._behind,
+            self._skew + max(timedelta(0), self._ahead - LIFE),
+        )
         floor, newest = self._floor(stamp, sent.latest), stamp.tags.get("after")
         if sent.latest is None:
             shifted = stamp.time or local_now()
@@ -246,7 +253,7 @@ class ServerClock:
         """
         written = stamp.tags.get("newest")
         newest = parse_time(written)
-        if newest is None or sent is None or newest > sent + SKEW + self._ahead:
+        if newest is None or sent is None or newest > sent + self._skew + self._ahead:
             return None
         # A local time is set back once a year.
         return newest - (ROOM if _has_zone(written) else 2 * ROOM)

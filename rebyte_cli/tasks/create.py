@@ -61,7 +61,7 @@ def create(
     with a hint that says whether a task exists, and what `create_from` raises if the request was
     refused or never sent; the key can then be used again.
     """
-    request = TaskRequest(client, history, body, prompt, labels, files, base)
+    request = TaskRequest(client, history, body, prompt, labels, files, base, skew=pace.skew)
 
     def repeated(earlier: Intent) -> dict[str, Any]:
         task = _task_of(history, earlier)
@@ -108,7 +108,7 @@ def follow_up(
     this text, submitted since the call began, is returned. Otherwise as `create`, with a key or
     without. What a key has sent is sent again only `send_again_after` the first attempt.
     """
-    request = PromptRequest(client, history, task_id, body)
+    request = PromptRequest(client, history, task_id, body, skew=pace.skew)
     operation = Operation(
         request,
         history,

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.batch import file_formats
+from rebyte_cli.batch.file_formats import BadLines, Fingerprint, decoded
 from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, Template, make_plan, read_input
 from rebyte_cli.batch.line_fields import LineChecker, LineFields
 from rebyte_cli.batch.session import parse_resolutions
@@ -80,7 +80,7 @@ def test_csv_has_fields_by_its_header_and_lists_by_commas() -> None:
     assert [line.number for line in batch.lines] == [2, 4]
 
 
-def test_every_bad_line_is_named_with_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_bad_line_is_named_with_its_field() -> None:
     data = b"""{"prompt": "fine"}
 {"prompt": ""}
 {"promt": "typo"}
@@ -92,10 +92,7 @@ not json
 {"prompt": "x", "model": ""}
 {"prompt": "x", "prompt": "y"}
 {"prompt": "\xff"}
-{"prompt": "x", "key": {"a": 1}}
-{"prompt": "\\ud800"}
 """
-    monkeypatch.setattr(file_formats, "MOST_SHOWN", 12)
     assert problems(data) == [
         "line 2: prompt: the prompt is empty",
         "line 3: promt: no such field. Did you mean 'prompt'?",
@@ -107,8 +104,10 @@ not json
         "line 9: model: is empty",
         "line 10: prompt: given twice",
         "line 11: not UTF-8: byte 13 is 0xff",
-        "line 12: key: must be a string or a whole number, not an object",
-        "line 13: prompt: the prompt is not valid UTF-8",
+    ]
+    assert problems('{"prompt": "x", "key": {"a": 1}}\n{"prompt": "\\ud800"}\n') == [
+        "line 1: key: must be a string or a whole number, not an object",
+        "line 2: prompt: the prompt is not valid UTF-8",
     ]
 
 
@@ -456,16 +455,13 @@ def test_standard_input_needs_a_journal_before_it_is_read(batch: Batch, home: Pa
     assert (closed.returncode, b"standard input is closed" in closed.stderr) == (2, True)
 
 
-def test_another_kind_of_file_is_not_listed_whole(
-    batch: Batch, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(file_formats, "MOST_FOUND", 50)  # of a thousand, for the test's speed
-    (home / "picture").write_bytes(b"\x89PNG\r\n" * 400)
+def test_another_kind_of_file_is_not_listed_whole(batch: Batch, home: Path) -> None:
+    (home / "picture").write_bytes(b"\x89PNG\r\n" * 4000)
     done = batch("picture", "-o", "table")
     assert done.status == 2
-    assert "picture has at least 50 bad lines; nothing was sent" in done.err
+    assert "picture has at least 1000 bad lines; nothing was sent" in done.err
     assert done.err.endswith(
-        "\n       lines 1, 2, 3, 4, 5 and 45 more: not UTF-8: byte 1 is 0x89\n"
+        "\n       lines 1, 2, 3, 4, 5 and 995 more: not UTF-8: byte 1 is 0x89\n"
     )
 
 
@@ -650,32 +646,35 @@ def test_a_template_that_has_no_end(batch: Batch, farm: Farm, home: Path) -> Non
     assert not farm.calls
 
 
-def test_lines_that_have_no_end(
-    batch: Batch, farm: Farm, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(file_formats, "MOST_LINES", 5000)  # of a million, for the test's speed
+def test_bad_lines_that_have_no_end(batch: Batch, farm: Farm, home: Path) -> None:
     os.mkfifo(home / "pipe")
 
     def write() -> None:
         with suppress(BrokenPipeError), (home / "pipe").open("wb") as pipe:
             while True:
-                pipe.write(b"y\n" * 1000)
+                pipe.write(b"\xff\n" * 1000)
 
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
     done = batch("pipe", "--text", "--journal", "j")
-    assert (done.status, "pipe has more than 5,000 lines" in done.err) == (2, True)
+    assert (done.status, "pipe has at least 1000 bad lines" in done.err) == (2, True)
     writer.join(60)
     assert not writer.is_alive()
     assert not farm.calls
 
 
-def test_an_input_that_would_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_formats, "LARGEST_INPUT", 100_000)
-    checker = LineChecker(NONE, workspace_per_line=False, find_files=lambda path: [path])
-    endless = repeat(b"x" * 1000 + b"\n")
-    with pytest.raises(BadUsage, match="tasks has more than"):
-        read_input(endless, "tasks", form="text", template=None, checker=checker)
+@pytest.mark.parametrize(
+    ("line", "options", "limit"),
+    [
+        (b"y\n", {}, "1,000,000 lines"),
+        (b"x" * (1 << 20), {"largest": 1 << 30}, "1 GiB"),
+    ],
+)
+def test_an_input_that_has_no_end(line: bytes, options: dict[str, int], limit: str) -> None:
+    bad = BadLines("tasks")
+    with pytest.raises(BadUsage, match=f"tasks has more than {limit}; nothing was sent"):
+        for _ in decoded(repeat(line), Fingerprint(""), bad, **options):
+            pass
 
 
 def duplicate_fields(count: int) -> None:

@@ -277,7 +277,7 @@ def test_the_file_is_opened_with_the_flag_for_binary_files(
     """Windows would write CR LF. Another flag, which does nothing to files, stands for it here."""
     import fcntl
 
-    monkeypatch.setattr(journal_module, "_BINARY", os.O_NONBLOCK)
+    monkeypatch.setattr(os, "O_BINARY", os.O_NONBLOCK, raising=False)
     journal, _ = opened(tmp_path / "j")
     assert fcntl.fcntl(journal._handle, fcntl.F_GETFL) & os.O_NONBLOCK
     journal.close()
@@ -525,11 +525,9 @@ def test_a_commit_returns_after_its_sync_and_not_before(journal: Journal, disk: 
     journal.close()
 
 
-def test_records_that_can_wait_share_the_next_sync(
-    journal: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_that_can_wait_share_the_next_sync(tmp_path: Path, disk: Disk) -> None:
     """A worker appends what became of one create right before it commits the next one."""
-    monkeypatch.setattr(journal_module, "LINGER", 600.0)
+    journal = Journal(tmp_path / "j", HEADER, run={}, linger=600.0)
     before = disk.syncs
     for number in range(50):
         journal.commit({"line": number, "is": "sending"})

@@ -113,15 +113,7 @@ def test_lines_of_one_workspace_take_turns_with_others(home: Path) -> None:
     assert steps == [f"Step {n}" for n in range(4)]
 
 
-@pytest.fixture
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first look for a question comes at once."""
-    monkeypatch.setattr("rebyte_cli.tasks.question_watch.FIRST_PAUSE", 0.0)
-
-
-def test_a_question_without_an_answer_makes_room(
-    inside_local: Batch, home: Path, quick_looks: None
-) -> None:
+def test_a_question_without_an_answer_makes_room(inside_local: Batch, home: Path) -> None:
     (home / "t.txt").write_text("Ask [[ask]] [[run=1ms]]\nTwo [[run=1ms]]\nThree [[run=1ms]]\n")
     done = inside_local("batch", "t.txt", "--text", "--max-running", "1")
     assert (done.status, statuses(done)) == (12, ["waiting", "completed", "completed"])

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import digest_of
 from rebyte_cli.history.rows import Reservation
-from rebyte_cli.once import server_clock as server_clock
+from rebyte_cli.once.look import Pace
 from rebyte_cli.tasks import create
 from tests.conftest import COMMAND
 from tests.farm import Farm, lines_of
@@ -82,6 +82,7 @@ class Place:
                 note=lambda _text: None,
                 deadline=at.deadline(),
                 sleep=at.sleep,
+                pace=Pace(skew=60.0),
             )
         finally:
             self.farm.hook = before
@@ -105,12 +106,9 @@ class Place:
 
 
 @pytest.fixture
-def place(
-    home: Path, monkeypatch: pytest.MonkeyPatch, pace: Callable[..., None]
-) -> Iterator[Place]:
-    pace()
+def place(home: Path, pace: Callable[..., None]) -> Iterator[Place]:
     # A busy machine takes longer from one step to the next than clocks differ.
-    monkeypatch.setattr(server_clock, "SKEW", timedelta(minutes=1))
+    pace(skew=60.0)
     with Farm() as farm:
         yield Place(home, farm)
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.api import retry
 from rebyte_cli.batch import journal as journal_module
 from rebyte_cli.batch import runner
 from rebyte_cli.batch.journal import Journal, JournalFailed
@@ -470,31 +469,26 @@ def test_a_second_signal_is_heard_wherever_it_comes(
         assert time.monotonic() - begun < runner.GRACE[signal.SIGINT] * 2 / 3
 
 
-def test_a_create_that_outlasts_the_patience_of_a_stop_is_called_unknown(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_create_that_outlasts_the_patience_of_a_stop_is_called_unknown(home: Path) -> None:
     """Not pending: it was sent, and may have made its task."""
     (home / "t.txt").write_text("One\nTwo\n")
 
     def hook(request: Request) -> Answer | None:
         if request.method != "POST":
             return None
-        os.kill(os.getpid(), signal.SIGINT)
-        return lambda line: line.wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)  # whose patience is the shortest
+        return lambda line: line.wait(60)
 
-    monkeypatch.setitem(runner.GRACE, signal.SIGINT, 0.1)
     with Farm(hook=hook) as farm:
         done = inside("batch", "t.txt", "--text", "--jobs", "1", cwd=home, env=farm.env)
-        assert done.status == 130
+        assert done.status == 143
         assert [row["status"] for row in lines_of(done.out)] == ["unknown", "pending"]
         assert "Stopping: waiting for 1 create under way; a second Ctrl-C exits at once" in done.err
 
 
 def test_a_batch_resumes_after_a_network_outage(
-    home: Path, monkeypatch: pytest.MonkeyPatch, one_clock: None
+    home: Path, one_clock: None, quick_retries: None
 ) -> None:
-    # Tries come soon, for the test's speed; how they go on is tested elsewhere.
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)
     (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
 
     lost: set[str] = set()
@@ -528,10 +522,7 @@ def test_a_batch_resumes_after_a_network_outage(
         assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
 
 
-def test_a_service_that_was_never_there_ends_it(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)  # as above
+def test_a_service_that_was_never_there_ends_it(home: Path, quick_retries: None) -> None:
     (home / "t.txt").write_text("One\nTwo\n")
     env = {"REBYTE_API_URL": f"http://127.0.0.1:{closed_port()}/v1", "REBYTE_API_KEY": "rbk_x"}
     done = inside("batch", "t.txt", "--text", cwd=home, env=env)

@@ -181,9 +181,8 @@ class Trial:
 
 
 @pytest.fixture
-def swift(monkeypatch: pytest.MonkeyPatch) -> None:
+def swift(monkeypatch: pytest.MonkeyPatch, quick_retries: None) -> None:
     monkeypatch.setattr("tests.inside.PACE", SWIFT)
-    monkeypatch.setattr("rebyte_cli.api.retry.FIRST_PAUSE", 0.01)
 
 
 @pytest.mark.slow

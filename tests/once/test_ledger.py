@@ -11,8 +11,7 @@ import pytest
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.history.history import History
 from rebyte_cli.history.rows import NewTask
-from rebyte_cli.once import ledger as ledger_module
-from rebyte_cli.once.ledger import DELAY, LARGEST_GROUP, Ledger
+from rebyte_cli.once.ledger import AHEAD, DELAY, LARGEST_GROUP, Ledger
 from rebyte_cli.system.deadline import NO_LIMIT
 
 BODY = {"prompt": "Say hi", "model": "big"}
@@ -94,8 +93,8 @@ class Desk:
         self.history = History(path, origin="o")
         self.ledger = self.of("batch")
 
-    def of(self, owner: str) -> Ledger:
-        return Ledger(self.history, owner, lambda: None)
+    def of(self, owner: str, **options: float) -> Ledger:
+        return Ledger(self.history, owner, lambda: None, **options)
 
     def reserve(self, number: int, sent: str = THEN) -> None:
         self.ledger.reserve(number, f"Line {number}", sent)
@@ -112,24 +111,20 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path / "history.db")
 
 
-def test_upcoming_lines_are_reserved_in_the_same_transaction(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger_module, "AHEAD", 2)
-    desk.ledger.expect((number, f"Line {number}") for number in range(1, 6))
+def test_upcoming_lines_are_reserved_in_the_same_transaction(desk: Desk) -> None:
+    desk.ledger.expect((number, f"Line {number}") for number in range(1, 2 * AHEAD + 2))
+    first, second = range(1, AHEAD + 1), range(AHEAD + 1, 2 * AHEAD + 1)
     desk.reserve(1)
-    assert desk.reserved() == dict.fromkeys([1, 2], THEN)
-    desk.reserve(2, NOW)  # reserved already
-    assert desk.reserved() == dict.fromkeys([1, 2], THEN)
-    desk.reserve(4, NOW)
-    assert desk.reserved() == {1: THEN, 2: THEN, 3: NOW, 4: NOW}
+    assert desk.reserved() == dict.fromkeys(first, THEN)
+    desk.reserve(AHEAD, NOW)  # reserved already
+    assert desk.reserved() == dict.fromkeys(first, THEN)
+    desk.reserve(2 * AHEAD, NOW)
+    assert desk.reserved() == dict.fromkeys(first, THEN) | dict.fromkeys(second, NOW)
 
 
-def test_a_line_that_waited_long_is_reserved_again_when_it_is_sent(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_that_waited_long_is_reserved_again_when_it_is_sent(desk: Desk) -> None:
     """A reservation says when its line may have been sent."""
-    monkeypatch.setattr(ledger_module, "FRESH", -1.0)
+    desk.ledger = desk.of("batch", fresh=-1.0)
     desk.reserve(1)
     desk.reserve(1, NOW)
     desk.ledger.flush()

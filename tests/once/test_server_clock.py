@@ -13,7 +13,6 @@ from rebyte_cli.once.search import BEFORE_ALL
 from rebyte_cli.once.server_clock import (
     LIFE,
     ROOM,
-    SKEW,
     ServerClock,
     is_past,
     parse_time,
@@ -22,6 +21,7 @@ from rebyte_cli.once.server_clock import (
 
 NOON = datetime(2026, 2, 9, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+SKEW = timedelta(seconds=server_clock.SKEW)
 NEWEST = {"id": "task/1]%5D", "createdAt": "2026-02-01T00:00:00.000Z"}
 
 
