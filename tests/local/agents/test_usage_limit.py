@@ -19,6 +19,7 @@ from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits.account_limit import AccountLimit
 from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.supervision.transcript_writer import TRANSCRIPT_CUT
 from rebyte_cli.local.local_service import Service
 from tests.waiting import eventually, kill_supervisor
 
@@ -254,6 +255,26 @@ def test_another_run_tries_if_the_first_one_is_killed(bench: Bench, model: Limit
     kill(bench, first)
     assert bench.wait(second).outcome == "succeeded"
     assert bench.wait(first).outcome == "succeeded"
+
+
+@pytest.mark.parametrize("was_cut", [False, True])
+def test_the_bound_of_a_transcript_holds_beyond_a_limit(
+    bench: Bench, model: LimitedModel, was_cut: bool
+) -> None:
+    """What the run told before counts, and that the rest is left out is said once."""
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    prompt = start(bench)
+    parked(bench, prompt)
+    with bench.store.write() as db:
+        for _ in range(65):
+            runs.append(db, prompt, 0, "text", {"content": "x" * (1 << 20)})
+        if was_cut:
+            runs.append(db, prompt, 0, "text", {"content": TRANSCRIPT_CUT})
+    come(bench)
+    kill(bench, prompt)
+    assert bench.wait(prompt).answer == "answered one"
+    assert "answered one" not in bench.said(prompt)
+    assert bench.said(prompt).count(TRANSCRIPT_CUT) == 1
 
 
 def test_a_run_that_is_not_to_wait_fails(bench: Bench, model: LimitedModel) -> None:

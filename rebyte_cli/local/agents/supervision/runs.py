@@ -178,6 +178,18 @@ def events(db: sqlite3.Connection, prompt: str, first: int = 0) -> list[Recorded
     return [RecordedEvent(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
 
 
+def told_so_far(db: sqlite3.Connection, prompt: str, note: str) -> tuple[int, int, bool]:
+    """The place of the next event of a run, the characters of all so far, and whether one is this
+    `note`.
+    """
+    next_place, size, has_note = db.execute(
+        "SELECT coalesce(max(seq) + 1, 0), coalesce(sum(length(payload)), 0),"
+        " coalesce(max(payload = ?), 0) FROM run_events WHERE prompt = ?",
+        (json.dumps({"content": note}), prompt),
+    ).fetchone()
+    return next_place, size, bool(has_note)
+
+
 def record(
     db: sqlite3.Connection, state_dir: Path, run: RunRecord, records: Iterable[outbox.Record]
 ) -> None:

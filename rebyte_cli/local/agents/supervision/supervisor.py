@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import sqlite3
 import subprocess
@@ -55,19 +54,14 @@ from .outbox import Outbox, patiently
 from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets
 from .sweep import sweep
+from .transcript_writer import TranscriptWriter
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
 STDERR_READ = 20_000
 LOOK_SECONDS = 1.0  # between two looks whether the run was canceled
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
-EVENT_BYTES = 100  # that an event takes in the database besides its payload
-LONGEST_TRANSCRIPT = 64 * 1024 * 1024  # bytes of events; the agent's output is kept beside it
-TRANSCRIPT_CUT = "The agent told more than 64 MB; the rest of it is not in the transcript"
 CONTINUE = "A usage limit interrupted you, and is reset now. Continue with what you were asked:"
-# The next run passes them as arguments, and an agent can print anything.
-SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}")
 
 
 class RunStopped(BaseException):
@@ -214,7 +208,6 @@ class Supervisor:
                 " WHERE prompt = ?",
                 (prompt_id,),
             ).fetchone()
-            events = runs.events(db, prompt_id)
         self._run = runs.RunRecord(*(row[name] for name in runs.RunRecord._fields))
         self._seq = row["seq"]
         self._prompt: str = row["text"]
@@ -222,11 +215,8 @@ class Supervisor:
         self._workspace = Workspace(self._state_dir, self._run.workspace)
         self._folder = self._workspace.run_folder(prompt_id)
         self._began = 0
-        self._next_event = events[-1].seq + 1 if events else 0
-        self._told_bytes = 0
-        self._session: dict[str, Any] = {}  # as the agent last told of it
-        self._not_found: dict[str, None] = {}  # commands
         self._outbox = Outbox(self._folder / outbox.FILE, self._write)
+        self._transcript = TranscriptWriter(store, prompt_id, self._outbox)
         self._meter = RunMeter(self._folder, ModelPrices.of_options(self._options))
         self._budgets = RunBudgets(store, self._run, self._options)
         self._limit = LimitWatch(store.folder, self._options, self._meter, probe)
@@ -259,7 +249,7 @@ class Supervisor:
             self._workspace,
             self._run.prompt,
             self._options,
-            lambda note: self._tell([note]),
+            self._transcript.tell,
         )
         self._record(_with_note(outcome, problem) if problem else outcome, found)
         self._tell_webhooks()
@@ -313,7 +303,7 @@ class Supervisor:
         else:
             message = f"{self._run.agent} waits: {REACHED}"
         event = AgentEvent("limited", {"resumesAt": stamp(resumes), "message": message})
-        self._append([event], is_ours=True)
+        self._transcript.add(event)
         worked = self._run.worked + now - self._began
         self._outbox.add([["parked", now, worked]], synced=True)
         self._outbox.finish()
@@ -358,7 +348,7 @@ class Supervisor:
                 launcher.end_job(self._state_dir, self._workspace.run_folder(run.prompt))
                 self._bury(run)
         if earlier:
-            _disarm(self._workspace, lambda note: self._tell([note]))
+            _disarm(self._workspace, self._transcript.tell)
             end_rest(self._workspace.folder)  # nothing may be left that could read a login
 
     def _is_revived(self, run: runs.RunRecord, lock: int) -> bool:
@@ -415,7 +405,7 @@ class Supervisor:
                 lacks = self._workspace.prepare(made_from, uploads, share=share)
                 if self._launcher:  # what is lent is in no folder that is shared
                     lenders.complete(self._workspace.code, self._workspace.base)
-            self._tell(lacks)
+            self._transcript.tell(*lacks)
             remember_origin(self._workspace, made_from.repository)
             self._set_up(made_from)
         except OSError as error:
@@ -459,7 +449,8 @@ class Supervisor:
             held=self._held,
             problem=partial(_full_disk, self._workspace, self._options),
         )
-        self._tell([f"Not kept, since the repository has it: {name}" for name in cache.own])
+        for name in cache.own:
+            self._transcript.tell(f"Not kept, since the repository has it: {name}")
         if not cache.names:
             yield
             return
@@ -467,44 +458,42 @@ class Supervisor:
             self._workspace.exclude(name)
         try:
             if commit := cache.take():
-                self._tell([f"From the cache of {commit[:10]}: {', '.join(cache.names)}"])
+                self._transcript.tell(f"From the cache of {commit[:10]}: {', '.join(cache.names)}")
         except (CacheFailed, GitFailed, OSError) as error:
-            self._tell([f"The cache is not used: {error}"])
+            self._transcript.tell(f"The cache is not used: {error}")
         yield
         try:
             if keep:
                 cache.keep()
         except (CacheFailed, OSError) as error:
-            self._tell([f"The cache is not kept: {error}"])
+            self._transcript.tell(f"The cache is not kept: {error}")
 
     def _asks(self, repository: str | None, wanted: Sequence[str]) -> RepositoryAsks | None:
         """What the repository asks for, if it is to be obeyed; the transcript says which it is."""
         try:
             found = repository_asks.of_workspace(self._workspace, repository, self._state_dir)
         except (RepositoryFileError, GitFailed) as error:
-            self._tell([f"Not used: {error}"])
+            self._transcript.tell(f"Not used: {error}")
             return None
         described = found.file.described(wanted) if found is not None else ""
         if found is None or not described:
             return None
         is_used = found.is_trusted and self._options["jail"]
         if is_used:
-            self._tell([f"From {found.file.name}: {described}"])
+            self._transcript.tell(f"From {found.file.name}: {described}")
         elif found.is_trusted:
-            self._tell([f"Not without a sandbox, of {found.file.name}: {described}"])
+            self._transcript.tell(f"Not without a sandbox, of {found.file.name}: {described}")
         else:
-            self._tell(
-                [
-                    f"This repository's {found.file.name} asks for: {described}\n"
-                    f"It is not obeyed until you trust it: `rebyte local trust {self._run.task}`"
-                ]
+            self._transcript.tell(
+                f"This repository's {found.file.name} asks for: {described}\n"
+                f"It is not obeyed until you trust it: `rebyte local trust {self._run.task}`"
             )
         return found if is_used else None
 
     def _run_setup(self, command: str) -> None:
         """Run the setup; the run fails with it, and says why. Raises RunFailed and OSError."""
         call = {"id": "setup", "name": "setup", "input": {"command": command}}
-        self._append([AgentEvent("tool_use", call)])
+        self._transcript.append([AgentEvent("tool_use", call)])
         end = setup.run(
             self._workspace,
             command,
@@ -515,15 +504,15 @@ class Supervisor:
         )
         output = setup.tail(self._folder)
         failed = {"is_error": True} if end.status else {}
-        self._append([AgentEvent("tool_result", {"id": "setup", "output": output, **failed})])
+        result = {"id": "setup", "output": output, **failed}
+        self._transcript.append([AgentEvent("tool_result", result)])
         refused = setup.refused(self._folder)
         if end.status == 0:
-            self._tell(refused)
+            self._transcript.tell(*refused)
             return
         why = end.reason or f"it exited with status {end.status}"
         notes = [f"The setup of the repository failed: {why}", *refused]
-        if self._not_found:
-            notes.append(user_tools.hint(self._not_found, os.environ.get("PATH", "")))
+        notes += self._transcript.hints(os.environ)
         raise RunFailed("\n".join([*notes, *filter(None, [output])]))
 
     @contextlib.contextmanager
@@ -536,7 +525,7 @@ class Supervisor:
             while not over.wait(pause):
                 pause *= 2
                 if said := self._workspace.cloning():
-                    self._tell([said[:1].upper() + said[1:]])
+                    self._transcript.tell(said[:1].upper() + said[1:])
 
         thread = Thread(target=watch, daemon=True)
         thread.start()
@@ -561,9 +550,9 @@ class Supervisor:
         stderr = _tail(self._folder / STDERR_FILE)
         if session is not None and not reason and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
-        self._append(parser.flush())
-        if self._not_found and start.program.confinement.jailed:
-            self._tell([user_tools.hint(self._not_found, user.variables.get("PATH", ""))])
+        self._transcript.append(parser.flush())
+        if start.program.confinement.jailed:
+            self._transcript.tell(*self._transcript.hints(user.variables))
         if reason:
             outcome = Outcome(False, "", reason, parser.usage)
         else:
@@ -575,7 +564,7 @@ class Supervisor:
             self._limit.raise_if_refused(parser, outcome.reason)
         refused = start.egress.refused()
         if outcome.succeeded:
-            self._tell(refused)
+            self._transcript.tell(*refused)
         else:
             fault = start.egress.fault()
             notes = [*([] if fault in outcome.reason else [fault]), *refused]
@@ -714,12 +703,12 @@ class Supervisor:
                 reason, limits = "", TimeLimits(self._time_left(), self._options["stall"])
                 if isinstance(group, LaunchedGroup):
                     watch = partial(self._watch, start.egress)
-                    reason = group.until_ready(watch, lambda note: self._tell([note]))
+                    reason = group.until_ready(watch, self._transcript.tell)
                 else:
                     watch = partial(self._watch, start.egress, group)
-                agent = group.agent
+                agent, record = group.agent, self._transcript.append
                 reason = reason or pump(
-                    agent, parser, self._append, raw, errors, limits, watch, group.has_new
+                    agent, parser, record, raw, errors, limits, watch, group.has_new
                 )
                 status = agent.poll()
                 # An agent can take what its model said until then for the whole answer.
@@ -808,38 +797,9 @@ class Supervisor:
 
     # What is recorded
 
-    def _append(self, events: list[AgentEvent], *, is_ours: bool = False) -> None:
-        """Record events, and what still waits to be recorded.
-
-        Of what is not ours, which any program in the sandbox can write, LONGEST_TRANSCRIPT bytes.
-        """
-        records: list[outbox.Record] = []
-        for event in events:
-            if event.kind == "init":
-                if event.payload == self._session:  # each turn of some agents says it
-                    continue
-                self._session = event.payload
-                records += _known_of_session(event.payload)
-            if not is_ours:
-                was_cut = self._told_bytes > LONGEST_TRANSCRIPT
-                self._told_bytes += EVENT_BYTES + len(json.dumps(event.payload))
-                if was_cut:
-                    continue
-                if self._told_bytes > LONGEST_TRANSCRIPT:
-                    event = AgentEvent("text", {"content": TRANSCRIPT_CUT})
-            records.append(["event", self._next_event, self._store.now(), *event])
-            self._next_event += 1
-            if event.kind == "tool_result":
-                self._not_found |= dict.fromkeys(user_tools.not_found(event.payload.get("output")))
-        self._outbox.add(records)
-
     def _write(self, records: list[outbox.Record]) -> None:
         with self._store.write() as db:
             runs.record(db, self._state_dir, self._run, records)
-
-    def _tell(self, notes: list[str]) -> None:
-        """Show in the transcript what the service has to say."""
-        self._append([AgentEvent("text", {"content": note}) for note in notes], is_ours=True)
 
     def _record(self, outcome: Outcome, found: bytes | None) -> None:
         """Record artifacts, the result event and the end, as soon as the database takes them."""
@@ -861,7 +821,7 @@ class Supervisor:
             payload["ended_by"] = self._ended_by
         payload |= {"cost_usd": cost} if cost is not None else {}
         patch = self._folder / PATCH_FILE
-        ends = ["end", self._next_event, now, payload]
+        ends = ["end", self._transcript.next_place, now, payload]
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
             if found is not None:
                 patch.write_bytes(found)
@@ -900,14 +860,6 @@ def _git_config() -> str:
             value = "agent" if key == "name" else "agent@localhost"
         text += f"\t{key} = {json.dumps(value)}\n"
     return text
-
-
-def _known_of_session(payload: dict[str, Any]) -> Iterator[outbox.Record]:
-    """The agent's session, known at once: it can be resumed after a cancel or a crash too."""
-    for name, pattern in (("session_id", SESSION_ID), ("model", MODEL)):
-        value = payload.get(name)
-        if isinstance(value, str) and pattern.fullmatch(value):
-            yield [name.removesuffix("_id"), value]
 
 
 def _tail(path: Path) -> str:
