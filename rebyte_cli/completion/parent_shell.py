@@ -28,7 +28,7 @@ def parent_shell(
     does not, and is passed over: an installer written in bash is started from other shells too.
     None as well where processes cannot be read, as on Windows. `read` is for tests.
     """
-    read = read or _entry
+    read = read or process_entry
     try:
         entry = read(os.getpid())
         while entry.parent > 1:
@@ -41,11 +41,11 @@ def parent_shell(
     return None
 
 
-def _entry(pid: int) -> ProcessEntry:
-    """The process `pid`, from /proc or, as on a Mac, from ps(1)."""
+def process_entry(pid: int, proc: Path = PROC) -> ProcessEntry:
+    """The process `pid`, from `proc` or, as on a Mac, from ps(1)."""
     try:
         # The name is in parentheses and may hold any character; see proc_pid_stat(5).
-        name, _, rest = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")
+        name, _, rest = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")
         _state, parent, group = rest.split()[:3]
         return ProcessEntry(int(parent), int(group), name.partition("(")[2])
     except FileNotFoundError:

@@ -10,8 +10,6 @@ import os
 import sys
 import time
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_NAMESPACE, _OFFSETS = "/proc/self/ns/time", "/proc/self/timens_offsets"
 _FIRST_NAMESPACE = "time:[4026531834]"  # that of the machine itself, on every Linux
 _made_up = f"pid{os.urandom(6).hex()}"
 
@@ -27,27 +25,27 @@ def since_boot() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def boot() -> str:
+def boot(proc: str = "/proc") -> str:
     """The kernel's own id of the current boot (Linux); empty where there is none."""
-    return kernel_text(_BOOT_ID).strip()
+    return kernel_text(f"{proc}/sys/kernel/random/boot_id").strip()
 
 
-def boot_id() -> str:
+def boot_id(proc: str = "/proc") -> str:
     """A name for the current boot: values of `since_boot` compare only under the same name.
 
     Where the system has no such name, this process makes one up, so that no later process can
     mistake another boot for this one. Each time namespace counts from another time.
     """
-    name = boot().replace("-", "")[:16]
+    name = boot(proc).replace("-", "")[:16]
     try:
-        namespace = os.readlink(_NAMESPACE)
+        namespace = os.readlink(f"{proc}/self/ns/time")
     except OSError:  # an old kernel, or another system
         namespace = _FIRST_NAMESPACE
     if name and namespace != _FIRST_NAMESPACE:
         import re
 
         # The number of a namespace is given to another one when it has ended.
-        offsets = kernel_text(_OFFSETS)
+        offsets = kernel_text(f"{proc}/self/timens_offsets")
         name = "/".join([name, *re.findall(r"-?\d+", f"{namespace} {offsets}")]) if offsets else ""
     return name or _made_up
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rebyte_cli.commands.completion import SHELLS
-from rebyte_cli.completion import parent_shell as module
-from rebyte_cli.completion.parent_shell import ProcessEntry, parent_shell
+from rebyte_cli.completion.parent_shell import ProcessEntry, parent_shell, process_entry
 from tests.conftest import COMMAND, need_tool
 from tests.shells import Shell
 
@@ -61,27 +61,23 @@ def test_a_process_is_read_from_ps_where_there_is_no_proc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a Mac, where the name of a login shell begins with a dash."""
-    here = module._entry(os.getpid())
+    here = process_entry(os.getpid())
     assert (here.parent, here.group) == (os.getppid(), os.getpgrp())
-    monkeypatch.setattr(module, "PROC", tmp_path)
     ps = tmp_path / "ps"
     ps.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho "  {here.parent} 77 -/bin/zsh"\n')
     ps.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert module._entry(os.getpid()) == ProcessEntry(here.parent, 77, "zsh")
+    assert process_entry(os.getpid(), tmp_path) == ProcessEntry(here.parent, 77, "zsh")
     assert (tmp_path / "asked").read_text() == f"-o ppid=,pgid=,comm= -p {os.getpid()}\n"
 
 
 def test_without_proc_and_ps_there_is_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PROC", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert parent_shell(SHELLS) is None
+    assert parent_shell(SHELLS, partial(process_entry, proc=tmp_path)) is None
 
 
-def test_the_real_ps_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_ps_gives_the_same(tmp_path: Path) -> None:
     need_tool("ps")
-    from_proc = module._entry(os.getpid())
-    monkeypatch.setattr(module, "PROC", tmp_path)
-    assert module._entry(os.getpid()) == from_proc
+    assert process_entry(os.getpid(), tmp_path) == process_entry(os.getpid())

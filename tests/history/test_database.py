@@ -184,22 +184,9 @@ def test_an_emptied_file_does_not_pass_for_a_new_one(tmp_path: Path) -> None:
     open_intent(History(path, origin="o"), "key")
 
 
-def test_an_older_file_is_brought_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_of_the_first_version_keeps_its_tasks_and_is_brought_up_to_date(
+    tmp_path: Path,
 ) -> None:
-    """By a version of the file that does not exist yet, so two names are patched."""
-    path = tmp_path / "history.db"
-    History(path, origin="o").add_task({"id": "a"}, prompt="x")
-    step = "CREATE TABLE one (x); CREATE TABLE two (x)"
-    monkeypatch.setattr(database, "MIGRATIONS", {**database.MIGRATIONS, VERSION + 1: step})
-    monkeypatch.setattr(database, "VERSION", VERSION + 1)
-    assert [task["id"] for task in History(path, origin="o").tasks()] == ["a"]
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
-        connection.execute("SELECT * FROM one, two")
-
-
-def test_a_file_of_the_first_version_keeps_its_tasks(tmp_path: Path) -> None:
     """As the release before wrote it: from it, deleting a task keeps the numbers of the others."""
     path = tmp_path / "history.db"
     with sqlite3.connect(path) as connection:
@@ -214,6 +201,8 @@ def test_a_file_of_the_first_version_keeps_its_tasks(tmp_path: Path) -> None:
     history.forget_task("b")
     assert (history.nth(2) or {})["id"] == "a"
     assert [task["title"] for task in History(path, origin="o").tasks()] == ["A"]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
 
 
 def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> None:
@@ -246,19 +235,17 @@ def stuck(tmp_path: Path) -> Iterator[Path]:
 def test_case_57_a_stuck_writer_is_waited_for_once(
     stuck: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "WAIT", 0.3)
     told: list[str] = []
-    pauses: list[float] = []
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
+    pauses = Pauses(lambda: None)
+    monkeypatch.setattr(sqlite, "time", pauses)
     history = History(stuck, origin="o", warn=told.append)
     for number in range(20):
         history.add_task({"id": f"t{number}"}, prompt="x")
     assert history.intents.reserve("batch", [Reservation(1, "d", "now")]) == {}
     assert history.tasks() != []  # reading needs no lock
-    with pytest.raises(HistoryUnusable, match=r"another process has kept it locked for 0\.3 s"):
+    with pytest.raises(HistoryUnusable, match="another process has kept it locked for 5 s"):
         open_intent(history, "key")
-    assert 0 < len(pauses) < 10  # one at least for each of the twenty otherwise
+    assert database.WAIT <= sum(pauses) < 2 * database.WAIT  # twenty times as long otherwise
     assert len(told) == 1
     assert "continuing without the history" in told[0]
 

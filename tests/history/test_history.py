@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.history import history as history_module
-from rebyte_cli.history.history import History
+from rebyte_cli.history.history import MOST_ANSWERED, MOST_SHOWN, History
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {
@@ -48,11 +47,10 @@ def test_an_answered_question_is_remembered_for_its_account(
     assert not off.path.exists()
 
 
-def test_answered_questions_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "MOST_ANSWERED", 3)
-    for number in range(5):
+def test_answered_questions_are_bounded(history: History) -> None:
+    for number in range(MOST_ANSWERED + 2):
         history.remember_answered(f"am_{number}")
-    assert [history.was_answered(f"am_{number}") for number in range(5)] == [False] * 2 + [True] * 3
+    assert [history.was_answered(f"am_{number}") for number in range(4)] == [False] * 2 + [True] * 2
 
 
 def contents(folder: Path) -> bytes:
@@ -211,16 +209,15 @@ def test_labels_are_kept_even_if_the_history_is_off(tmp_path: Path) -> None:
     assert history.labels.having({"run": "1"}) == []
 
 
-def test_ids_that_were_shown_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "MOST_SHOWN", 100)
-    for start in range(0, 300, 50):
-        history.remember_shown({"id": f"t{n:03d}"} for n in range(start, start + 50))
-    assert len(history.shown("t")) == 100
-    assert history.shown("t000") == []
-    assert history.shown("t299") == ["t299"]
+def test_ids_that_were_shown_are_bounded(history: History) -> None:
+    last = MOST_SHOWN - 1
+    history.remember_shown([{"id": "before"}])
     # Of one page, which comes newest first, the oldest are dropped.
-    history.remember_shown({"id": f"u{n:03d}"} for n in range(150))
-    assert (history.shown("u000"), history.shown("u149")) == (["u000"], [])
+    history.remember_shown({"id": f"t{n}"} for n in range(MOST_SHOWN + 1))
+    assert history.shown("before") == history.shown(f"t{last + 1}") == []
+    assert (history.shown(f"t{last}"), len(history.shown("t0"))) == ([f"t{last}"], 1)
+    history.remember_shown([{"id": "after"}])
+    assert (history.shown(f"t{last}"), history.shown("after")) == ([], ["after"])
 
 
 def test_text_that_no_encoding_takes_is_kept_in_words(history: History) -> None:

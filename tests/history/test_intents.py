@@ -12,8 +12,8 @@ from typing import Literal
 import pytest
 
 from rebyte_cli.history.history import History
-from rebyte_cli.history.intents import IntentHeld
-from rebyte_cli.history.rows import Intent
+from rebyte_cli.history.intents import LATEST_INTENTS, IntentHeld
+from rebyte_cli.history.rows import Intent, Reservation
 
 Ending = Literal["refused", "unsent", "unknown", "done"]
 
@@ -200,18 +200,19 @@ def test_a_key_may_be_any_text(path: Path, key: str) -> None:
         start(History(path, origin="o"), key)
 
 
-def test_attempts_without_a_key_are_dropped_after_a_month_and_others_never(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rebyte_cli.history.intents.LATEST_INTENTS", 0)
+def test_attempts_without_a_key_are_dropped_after_a_month_and_others_never(path: Path) -> None:
+    """Unless they are among the latest thousand."""
     history = History(path, origin="o")
     for key, started_at in (
         (None, "2026-01-01T00:00:00.000Z"),
         ("key", "2026-01-01T00:00:00.000Z"),
         (None, "2026-01-20T00:00:00+00:00"),
-        (None, "2026-02-10T00:00:00.000Z[boot=1][up=1.0]"),
     ):
         history.intents.open(key, digest="d", body_digest="", started_at=started_at, owner="")
+    now = "2026-02-10T00:00:00.000Z[boot=1][up=1.0]"
+    others = [Reservation(number, "other", now) for number in range(LATEST_INTENTS)]
+    history.intents.reserve("batch", others)
+    history.intents.open(None, digest="d", body_digest="", started_at=now, owner="")
     left = [(intent.key, intent.started_at[:10]) for intent in history.intents.unsettled("d")]
     assert left == [("key", "2026-01-01"), (None, "2026-01-20"), (None, "2026-02-10")]
 

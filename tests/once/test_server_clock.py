@@ -18,6 +18,7 @@ from rebyte_cli.once.server_clock import (
     parse_time,
     without_tags,
 )
+from rebyte_cli.system.clock import boot_id
 
 NOON = datetime(2026, 2, 9, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -173,28 +174,25 @@ def test_after_a_reboot_one_wrong_date_excludes_no_task(clocks: Clocks) -> None:
     assert clocks.clock.is_near(written, clocks.clock.timestamp())
 
 
-def test_a_time_namespace_has_boots_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rebyte_cli.system import clock
-
-    (tmp_path / "boot").write_text("0123abcd-4567-89ab-cdef-000000000000\n")
-    (tmp_path / "offsets").write_text("monotonic 0 0\nboottime 604800 0\n")
-    monkeypatch.setattr(clock, "_BOOT_ID", tmp_path / "boot")
-    monkeypatch.setattr(clock, "_OFFSETS", tmp_path / "offsets")
-    monkeypatch.setattr(clock, "_NAMESPACE", tmp_path / "missing")
-    assert clock.boot_id() == "0123abcd456789ab"
-    monkeypatch.setattr(clock, "_NAMESPACE", tmp_path / "ns")
-    (tmp_path / "ns").symlink_to("time:[4026531834]")
-    assert clock.boot_id() == "0123abcd456789ab"
-    (tmp_path / "ns").unlink()
-    (tmp_path / "ns").symlink_to("time:[4026532999]")
-    first = clock.boot_id()
+def test_a_time_namespace_has_boots_of_its_own(tmp_path: Path) -> None:
+    proc = str(tmp_path)
+    boot, namespace = tmp_path / "sys/kernel/random/boot_id", tmp_path / "self/ns/time"
+    offsets = tmp_path / "self/timens_offsets"
+    for file in (boot, namespace):
+        file.parent.mkdir(parents=True)
+    boot.write_text("0123abcd-4567-89ab-cdef-000000000000\n")
+    offsets.write_text("monotonic 0 0\nboottime 604800 0\n")
+    assert boot_id(proc) == "0123abcd456789ab"
+    namespace.symlink_to("time:[4026531834]")
+    assert boot_id(proc) == "0123abcd456789ab"
+    namespace.unlink()
+    namespace.symlink_to("time:[4026532999]")
+    first = boot_id(proc)
     assert first.startswith("0123abcd456789ab/")
-    (tmp_path / "offsets").write_text("monotonic 0 0\nboottime 0 0\n")
-    assert clock.boot_id() not in (first, "0123abcd456789ab")
-    (tmp_path / "offsets").unlink()
-    assert clock.boot_id().startswith("pid")
+    offsets.write_text("monotonic 0 0\nboottime 0 0\n")
+    assert boot_id(proc) not in (first, "0123abcd456789ab")
+    offsets.unlink()
+    assert boot_id(proc).startswith("pid")
 
 
 def test_a_timestamp_ages_from_the_first_search_on(clocks: Clocks) -> None:
