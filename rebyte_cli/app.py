@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .history.history import History
     from .history.known_tasks import KnownTasks
     from .local.dialer import Dialer
-    from .once.look import Pace
+    from .once.search import Pace
     from .output.console import Console
 
 
@@ -133,7 +133,7 @@ class App:
     @cached_property
     def pace(self) -> Pace:
         """How lost requests are searched for."""
-        from .once.look import PACE
+        from .once.search import PACE
 
         return PACE
 

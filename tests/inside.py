@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from rebyte_cli.app import App
 from rebyte_cli.cli import root, run
-from rebyte_cli.once.look import Pace
+from rebyte_cli.once.search import Pace
 from tests.conftest import Done
 
 PACE: Pace | None = None  # of searches, where it is not the command's own; see `conftest.pace`

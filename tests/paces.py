@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rebyte_cli.once.look import Pace
+from rebyte_cli.once.search import Pace
 from tests.conftest import COMMAND
 
 _SCRIPT = """
 import os, sys
 from rebyte_cli.app import App
 from rebyte_cli.cli import run
-from rebyte_cli.once.look import Pace
+from rebyte_cli.once.search import Pace
 app = App(os.environ, sys.argv[1:])
 app.pace = {pace!r}
 status = run(sys.argv[1:], app)

@@ -101,7 +101,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "batch.workers",
             "batch.lost_lines",
             "batch.poller",
-            "once.search",
+            "once.scan",
         ):
             module = importlib.import_module(f"rebyte_cli.{name}")
             for word, stand_in in hour.modules().items():

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import APIError, BrokenAnswer, KeyRejected, too_busy
 from ..history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
 from ..once.finder import Finder, Verdict
-from ..once.look import LOOKS, Look, Pace, SearchOutcome
-from ..once.search import LostRequest, Rival, Search
+from ..once.scan import LostRequest, Rival, Scanner
+from ..once.search import SCANS, Pace, Search, SearchOutcome
 from ..once.server_clock import ROOM, ServerClock, Window
 from ..system.deadline import NO_LIMIT, Deadline
 from .input import Input
@@ -66,7 +66,7 @@ class LostLineSearch:
         self._ledger = ledger
         self._clock = clock
         self._created = created
-        scan = Search(
+        scan = Scanner(
             client,
             ledger.named,
             created=created,
@@ -201,7 +201,7 @@ def _is_reachable(client: RebyteClient) -> bool:
     return True
 
 
-class _LineLook(Look):
+class _LineSearch(Search):
     """The search for the task of a line. `named` are the candidates that were reported."""
 
     is_told = False  # that the outcome is unknown
@@ -221,17 +221,17 @@ def search_lost(
     A line is absent when it is old enough to be sent again and there certainly is no task. It is
     unknown when a search in which no other create was under way brought nothing; this is reported
     once, and the search continues. A list that gets no answer, as on a busy machine, counts only
-    after LOOKS scans in a row. ("unsure", line, ids) comes before that, if there is something that
+    after SCANS scans in a row. ("unsure", line, ids) comes before that, if there is something that
     it could be.
     """
-    looks: dict[int, _LineLook] = {}
+    searches: dict[int, _LineSearch] = {}
     unanswered = 0
 
     def ask(lost: dict[int, LostLine]) -> None:
         nonlocal unanswered
         began = time.monotonic()
         for at in lost:
-            looks.setdefault(at, _LineLook(pace, began, is_eager=True))
+            searches.setdefault(at, _LineSearch(pace, began, is_eager=True))
         is_busy = finder.is_busy
         old = {at for at, one in lost.items() if finder.is_old(one)}
         verdicts: dict[int, Verdict] = {}
@@ -242,37 +242,37 @@ def search_lost(
             raise
         except APIError as error:
             if too_busy(error) and not _has_answered(error) and not _is_reachable(client):
-                for look in looks.values():
-                    look.add(None, began, proves=False)
+                for search in searches.values():
+                    search.add(None, began, proves=False)
                 raise
             # Without a list it is unknown, and the other lines need none.
             unanswered = 0 if _has_answered(error) else unanswered + 1
         is_busy = is_busy or finder.is_busy  # one scan may tell when those lines have tasks
         for at in lost:
-            look = looks[at]
-            look.add(verdicts.get(at), began, proves=at in old)
+            search = searches[at]
+            search.add(verdicts.get(at), began, proves=at in old)
             if is_busy:
-                look.restart(began)
-            tell(at, look, look.outcome(began))
+                search.restart(began)
+            tell(at, search, search.outcome(began))
 
-    def tell(at: int, look: _LineLook, outcome: SearchOutcome) -> None:
+    def tell(at: int, search: _LineSearch, outcome: SearchOutcome) -> None:
         if outcome in ("found", "absent"):
             rounds.drop(at)
-            del looks[at]
-            emit(outcome, at, look.verdict.task)
+            del searches[at]
+            emit(outcome, at, search.verdict.task)
             return
-        candidates = look.candidates
-        is_over = outcome == "unknown" and not 0 < unanswered < LOOKS
-        if is_over and not look.is_told and not finder.is_outdated(candidates):
-            look.is_told = True
+        candidates = search.candidates
+        is_over = outcome == "unknown" and not 0 < unanswered < SCANS
+        if is_over and not search.is_told and not finder.is_outdated(candidates):
+            search.is_told = True
             emit("unknown", at, candidates)
-        elif candidates != list(look.named):
-            look.named = candidates
+        elif candidates != list(search.named):
+            search.named = candidates
             emit("unsure", at, candidates)
 
     def pause(since: float, _count: int) -> float:
         # `since` counts from when a line was added, and the first search from its first scan.
-        is_open = any(not one.is_told or one.is_likely_absent for one in list(looks.values()))
+        is_open = any(not one.is_told or one.is_likely_absent for one in list(searches.values()))
         return pace.pause(since) if since < pace.look_for or is_open else pace.later
 
     rounds: Poller[LostLine] = Poller("search", client, throttle, emit, ask=ask, pause=pause)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import RebyteError
-from ..once.look import PACE, Pace
+from ..once.search import PACE, Pace
 from ..once.server_clock import ServerClock
 from .input import Input, InputLine, Plan
 from .lost_lines import LostLineSearch, search_lost

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..api.token_usage import TokenUsage, described
 from ..errors import RANK, BadUsage, RebyteError
-from ..once.search import any_of
+from ..once.scan import any_of
 from ..once.server_clock import without_tags
 from ..tasks.budget import Priced
 from .input import InputLine, InputSource

@@ -21,7 +21,8 @@ from ..errors import (
     Redirected,
     Unsent,
 )
-from ..once.search import Row, is_lost, newest_task
+from ..once.listing import Row, newest_task
+from ..once.scan import is_lost
 from ..once.server_clock import ServerClock
 from ..system.deadline import Deadline
 from .input import Input, InputLine

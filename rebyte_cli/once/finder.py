@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ..errors import APIError
 from ..history.prompt_digest import Shape, digest_of, shape_of
 from ..system.deadline import NO_LIMIT, Deadline
-from .search import LostRequest, Matches, Rival, Row, prompt_of
+from .listing import Row
+from .scan import LostRequest, Matches, Rival, prompt_of
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -62,7 +63,7 @@ class Finder:
     def __init__(
         self, client: RebyteClient, claims: Claims, scan: Scan, *, is_exact: bool = False
     ) -> None:
-        """`scan` looks once for many requests, with a limit; `is_exact`: see `search.Search`."""
+        """`scan` looks once for many requests, with a limit; `is_exact`: see `scan.Scanner`."""
         self._is_exact = is_exact
         self._client = client
         self._claims = claims

@@ -21,7 +21,7 @@ from ..errors import RebyteError
 from ..history.prompt_digest import digest_of, shape_of
 from ..history.rows import Reservation
 from ..system.deadline import NO_LIMIT, Deadline
-from .search import Rival
+from .scan import Rival
 
 if TYPE_CHECKING:
     from ..history.history import History

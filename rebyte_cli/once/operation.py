@@ -28,9 +28,10 @@ from ..history.prompt_digest import shape_of
 from ..system.deadline import NO_LIMIT, Deadline
 from .finder import Finder
 from .ledger import SentFromHere
-from .look import PACE, Look, Pace
+from .listing import Row
 from .request_kinds import PromptRequest, TaskRequest
-from .search import LostRequest, Row, is_lost
+from .scan import LostRequest, is_lost
+from .search import PACE, Pace, Search
 from .server_clock import LIFE, ROOM
 
 if TYPE_CHECKING:
@@ -217,10 +218,10 @@ class Operation:
     ) -> dict[str, Any]:
         """Search for the result of what was just sent; OutcomeUnknown if it is not certain."""
         self._note(f"{fault.message}; looking for the result")
-        look = self._search_own(intent, started_at)
-        if (answer := self._kept_result(look, intent)) is not None:
+        search = self._search_own(intent, started_at)
+        if (answer := self._kept_result(search, intent)) is not None:
             return answer
-        raise self._request.unknown(look.verdict.matches.candidates, key, look.failure)
+        raise self._request.unknown(search.verdict.matches.candidates, key, search.failure)
 
     # Search
 
@@ -232,7 +233,7 @@ class Operation:
         *,
         alive: bool = False,
         prove_absence: bool = False,
-    ) -> Look:
+    ) -> Search:
         """Scan until the result is certain, hopeless, or the time is over.
 
         If another attempt than `own` may have created what was found, nothing is certain; `alive`
@@ -242,26 +243,26 @@ class Operation:
         self._claims.own, self._claims.alive = own, alive
         # A search that a time limit cuts short proves nothing.
         seconds = self._deadline.cap(self._pace.look_for) if seconds is None else seconds
-        look = Look(self._pace, self._clock(), seconds)
+        search = Search(self._pace, self._clock(), seconds)
         while True:
             began, verdict = self._clock(), None
             try:
-                limit = Deadline(look.longest_scan(began), clock=self._clock)
+                limit = Deadline(search.longest_scan(began), clock=self._clock)
                 (verdict,) = self._finder.find([lost], limit)
-                look.failure = None
+                search.failure = None
             except APIError as problem:
-                look.failure = problem.message
+                search.failure = problem.message
                 if isinstance(problem, KeyRejected):
-                    return look
-            look.add(verdict, began, proves=prove_absence)
+                    return search
+            search.add(verdict, began, proves=prove_absence)
             now = self._clock()
-            if look.outcome(now, self._deadline.left()) != "again":
-                return look
-            self._sleep(look.pause(now))
+            if search.outcome(now, self._deadline.left()) != "again":
+                return search
+            self._sleep(search.pause(now))
 
     def _search_own(
         self, intent: Intent | None, started_at: str, seconds: float | None = None
-    ) -> Look:
+    ) -> Search:
         """Search for the result of what this operation has just sent."""
         request, window = self._request, self._server_clock.window
         lost = LostRequest(
@@ -276,7 +277,7 @@ class Operation:
 
     def _search_earlier(
         self, earlier: Intent, seconds: float | None = None, *, alive: bool = False
-    ) -> Look:
+    ) -> Search:
         """Search for the result of an attempt of another process; `alive` as in SentFromHere."""
         request, window = self._request, self._server_clock.window
         for answered in self._history.intents.answered():
@@ -295,11 +296,11 @@ class Operation:
         )
         return self.search(lost, earlier, seconds, alive=alive, prove_absence=seconds != 0.0)
 
-    def _kept_result(self, look: Look, intent: Intent | None) -> dict[str, Any] | None:
+    def _kept_result(self, search: Search, intent: Intent | None) -> dict[str, Any] | None:
         """The answer, if exactly one result is certain; the history and the intent then have it."""
-        if look.verdict.task is None:
+        if search.verdict.task is None:
             return None
-        answer = self._request.answer_from(look.verdict.task)
+        answer = self._request.answer_from(search.verdict.task)
         is_same = intent is None or intent.digest == self._request.digest
         self._keep(intent, answer, as_asked=is_same, is_found=True)
         self._note(f"The response was lost, but {self._request.describe(answer)} was found")
@@ -337,23 +338,23 @@ class Operation:
         self._note(f"An earlier attempt for {key!r} got no response; looking for its result")
         # Another process that had the key a moment ago has searched for long enough.
         is_searched = self._has_waited and earlier.state == "unknown"
-        look = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
-        if (answer := self._kept_result(look, earlier)) is not None:
+        search = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
+        if (answer := self._kept_result(search, earlier)) is not None:
             return answer
         age = self._server_clock.age(earlier.started_at)
-        if look.is_absent and age > self._send_again_after:
+        if search.is_absent and age > self._send_again_after:
             self._note("It created nothing; sending the request again")
             self._replaced = earlier
             return None
-        raise self._unknown(earlier, look)
+        raise self._unknown(earlier, search)
 
-    def _unknown(self, earlier: Intent, look: Look) -> OutcomeUnknown:
+    def _unknown(self, earlier: Intent, search: Search) -> OutcomeUnknown:
         """Settle an earlier attempt as unknown; the error names what any search found possible."""
-        seen = {str(row["id"]): row for row in look.verdict.matches.candidates}
+        seen = {str(row["id"]): row for row in search.verdict.matches.candidates}
         taken = self._history.knows(earlier.candidates)
         named = {each: {"id": each} for each in earlier.candidates if each not in taken} | seen
         self._settle(earlier, "unknown", candidates=named)
-        return self._request.unknown([*named.values()], earlier.key, look.failure)
+        return self._request.unknown([*named.values()], earlier.key, search.failure)
 
     def _resume_unfinished(self) -> dict[str, Any] | None:
         """Return what an attempt at the same that was cut off has created; None to send."""
@@ -402,17 +403,17 @@ class Operation:
             "An earlier identical request got no response; looking for its result for up to"
             f" {seconds:.0f} s"
         )
-        look = self._search_earlier(earlier, self._deadline.cap(seconds), alive=True)
-        if (answer := self._kept_result(look, earlier)) is not None:
+        search = self._search_earlier(earlier, self._deadline.cap(seconds), alive=True)
+        if (answer := self._kept_result(search, earlier)) is not None:
             return answer
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")
             return None
-        if len(look.verdict.matches.same) > 1 or not (look.is_absent or is_told):
-            raise self._unknown(earlier, look)
-        reason = f"Looking for it failed ({look.failure}); " if look.failure else ""
+        if len(search.verdict.matches.same) > 1 or not (search.is_absent or is_told):
+            raise self._unknown(earlier, search)
+        reason = f"Looking for it failed ({search.failure}); " if search.failure else ""
         self._note(f"{reason or 'It was not found; '}sending the request again")
-        self._settle(earlier, "unsent" if look.is_absent else "given up")
+        self._settle(earlier, "unsent" if search.is_absent else "given up")
         return None
 
     # Interrupts
@@ -424,10 +425,10 @@ class Operation:
         request, could_be, is_found = self._request, list[Row](), not answer
         try:
             if is_found:
-                look = self._search_own(intent, started_at, seconds=0)
-                could_be = look.verdict.matches.candidates
-                if look.verdict.task is not None:
-                    answer = request.answer_from(look.verdict.task)
+                search = self._search_own(intent, started_at, seconds=0)
+                could_be = search.verdict.matches.candidates
+                if search.verdict.task is not None:
+                    answer = request.answer_from(search.verdict.task)
             if answer:
                 self._keep(intent, answer, is_found=is_found)
                 made = request.describe(answer)

@@ -24,7 +24,8 @@ from ..errors import (
     Unsent,
 )
 from ..history.prompt_digest import body_digest_of, digest_of
-from .search import LostRequest, Matches, Row, Search, any_of, find_prompts, newest_task
+from .listing import Row, newest_task
+from .scan import LostRequest, Matches, Scanner, any_of, find_prompts
 from .server_clock import SKEW, ServerClock
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class TaskRequest:
         self._files = files
         self._base = base
         self.server_clock = ServerClock(client, skew)
-        self.scan = Search(
+        self.scan = Scanner(
             client,
             history.knows,
             created=partial(_answered, history),

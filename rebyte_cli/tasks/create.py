@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, Next, Term
-from ..once.look import PACE, Pace
 from ..once.operation import Operation
 from ..once.request_kinds import PromptRequest, TaskRequest
+from ..once.search import PACE, Pace
 from ..once.server_clock import LIFE
 from ..system.deadline import NO_LIMIT, Deadline
 

@@ -21,8 +21,8 @@ from rebyte_cli.history.history import History
 from rebyte_cli.local.local_service import LOCAL_KEY, Service
 from rebyte_cli.once.finder import Verdict
 from rebyte_cli.once.ledger import Ledger
-from rebyte_cli.once.look import LOOKS, PACE, Pace
-from rebyte_cli.once.search import Matches
+from rebyte_cli.once.scan import Matches
+from rebyte_cli.once.search import PACE, SCANS, Pace
 from rebyte_cli.once.server_clock import ServerClock
 from tests import farm as farm_module
 from tests.batch_worker import input_of
@@ -733,7 +733,7 @@ def test_a_list_that_gets_no_answer_is_asked_again() -> None:
     told: list[tuple[Any, ...]] = []
     tell = lambda *report: told.append(report)  # noqa: E731
     rounds = search_lost(client, Throttle(), tell, finder, Pace(look_for=0.0))
-    for _ in range(LOOKS):
+    for _ in range(SCANS):
         assert told == []
         rounds._ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
     assert told == [("unknown", 0, [])]

@@ -20,7 +20,7 @@ from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import digest_of
 from rebyte_cli.history.rows import Reservation
-from rebyte_cli.once.look import Pace
+from rebyte_cli.once.search import Pace
 from rebyte_cli.tasks import create
 from tests.conftest import COMMAND
 from tests.farm import Farm, lines_of

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch.journal import Journal
-from rebyte_cli.once.look import Pace
+from rebyte_cli.once.search import Pace
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside

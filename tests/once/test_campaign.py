@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.once.look import Pace
+from rebyte_cli.once.search import Pace
 from tests.conftest import Done
 from tests.farm import Farm
 from tests.inside import inside

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.once import server_clock as server_clock
-from rebyte_cli.once.search import BEFORE_ALL
+from rebyte_cli.once.listing import BEFORE_ALL
 from rebyte_cli.once.server_clock import (
     LIFE,
     ROOM,

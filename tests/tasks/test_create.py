@@ -40,7 +40,7 @@ from rebyte_cli.history.rows import Intent
 from rebyte_cli.local.local_service import LOCAL_KEY, Service
 from rebyte_cli.once.operation import Operation
 from rebyte_cli.once.request_kinds import TaskRequest
-from rebyte_cli.once.search import LostRequest
+from rebyte_cli.once.scan import LostRequest
 from rebyte_cli.once.server_clock import ServerClock
 from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.tasks import create
