@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -62,6 +63,15 @@ LOOK_SECONDS = 1.0  # between two looks whether the run was canceled
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
 CONTINUE = "A usage limit interrupted you, and is reset now. Continue with what you were asked:"
+
+
+class Phase(Enum):
+    """What SIGTERM does, which a cancel and a shutdown send."""
+
+    WORKING = "stop the run"
+    STARTING = "stop the run once a `with` has the jail: before, that would be left alive"
+    ENDING = "nothing: the run is ending"
+    RECORDING = "give up what the database does not take; the next look at the run records its end"
 
 
 class RunStopped(BaseException):
@@ -199,9 +209,8 @@ class Supervisor:
         self._store = store
         self._state_dir = store.folder
         self._lock = lock
-        self._ending = False
-        self._holding = False
-        self._is_recording = False
+        self._phase = Phase.WORKING
+        self._was_signaled = False
         with store.read() as db:
             row = db.execute(
                 "SELECT runs.*, prompts.text FROM runs JOIN prompts ON prompts.id = runs.prompt"
@@ -223,7 +232,6 @@ class Supervisor:
         self._ended_by = ""  # `budget` or `limit`
         self._has_ended = False  # as another process recorded it
         self._next_look = Deadline(LOOK_SECONDS)
-        self._is_limited = False
         self._parser: Parser | None = None
 
     def run(self) -> None:
@@ -238,9 +246,7 @@ class Supervisor:
 
     def _run_to_end(self) -> None:
         outcome = self._try(self._begin)
-        if self._is_limited:
-            outcome = self._try(self._wait_or_end)
-        self._ending = True
+        self._phase = Phase.ENDING
         with contextlib.suppress(launcher.JobStays):  # it is told of below
             launcher.end_job(self._state_dir, self._folder)
         runs.say(self._lock, runs.AGENT_IS_GONE)
@@ -264,7 +270,7 @@ class Supervisor:
         except RunStopped:
             reason = "The run was stopped by a signal"
         except UsageLimitReached:
-            self._is_limited, reason = True, self._stopped(usage_limit.REACHED)
+            return self._try(self._wait_or_end)
         except (RunFailed, GitFailed, config.ConfigError, LoginExpired) as error:
             reason = str(error)
         except OSError as error:
@@ -446,7 +452,7 @@ class Supervisor:
             self._state_dir,
             self._workspace,
             (asks.repository, asks.file.setup, asks.file.cache),
-            held=self._held,
+            held=self._hold_signals,
             problem=partial(_full_disk, self._workspace, self._options),
         )
         for name in cache.own:
@@ -499,7 +505,7 @@ class Supervisor:
             command,
             self._options,
             self._folder,
-            held=self._held,
+            held=self._hold_signals,
             problem=self._problem,
         )
         output = setup.tail(self._folder)
@@ -722,7 +728,7 @@ class Supervisor:
     @contextlib.contextmanager
     def _started(self, start: AgentStart, prompt: str) -> Iterator[JailGroup | LaunchedGroup]:
         """The agent at work while the block runs: here, or where the launcher starts it."""
-        self._held(True)
+        self._hold_signals(True)
         if not self._launcher:
             with (
                 prompt_file(prompt) as stdin,
@@ -733,7 +739,7 @@ class Supervisor:
                     stderr=subprocess.PIPE,
                 ) as group,
             ):
-                self._release()
+                self._hold_signals(False)
                 yield group
             return
         plan = node.plan(start.program, start.egress, start.logins, prompt)
@@ -744,7 +750,7 @@ class Supervisor:
             hidden=start.hidden,
             budget=start.egress.why_used_up,
         ) as launched:
-            self._release()
+            self._hold_signals(False)
             yield launched
 
     @property
@@ -827,26 +833,20 @@ class Supervisor:
                 patch.write_bytes(found)
         with contextlib.suppress(OSError):
             self._outbox.add([["used", used, True], ends], synced=True)
-        self._is_recording = True
+        self._phase = Phase.RECORDING
         self._outbox.finish()
-        self._is_recording = False
+        self._phase = Phase.ENDING
         patch.unlink(missing_ok=True)
 
     def _on_term(self, _number: int, _frame: object) -> None:
-        already, self._ending = self._ending, True
-        if self._is_recording or (not already and not self._holding):
+        is_first, self._was_signaled = not self._was_signaled, True
+        if self._phase is Phase.RECORDING or (self._phase is Phase.WORKING and is_first):
             raise RunStopped
 
-    def _held(self, is_held: bool) -> None:
-        """Hold signals back: one between a jail's start and its `with` would leave it alive."""
-        self._holding = True
-        if not is_held:
-            self._release()
-
-    def _release(self) -> None:
-        """Raise what a signal meant that arrived while it was held back."""
-        self._holding = False
-        if self._ending:
+    def _hold_signals(self, is_held: bool) -> None:
+        """Have signals wait while a jail starts; then raise what one meant that has arrived."""
+        self._phase = Phase.STARTING if is_held else Phase.WORKING
+        if self._was_signaled and not is_held:
             raise RunStopped
 
 
