@@ -212,9 +212,9 @@ def put(url: str, content: bytes, headers: Mapping[str, str], method: str = "PUT
 
 
 @contextlib.contextmanager
-def serving(folder: Path, clock: Clock | None = None) -> Iterator[Caller]:
-    """A service on `folder`, and a client that calls it."""
-    options: dict[str, Any] = {} if clock is None else {"clock": clock}
+def serving(folder: Path, clock: Clock | None = None, **options: Any) -> Iterator[Caller]:
+    """A service on `folder`, with these options, and a client that calls it."""
+    options |= {} if clock is None else {"clock": clock}
     with Service(folder / "state", **options) as service:
         caller = Caller(service)
         try:

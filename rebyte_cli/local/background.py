@@ -35,14 +35,15 @@ def find(store: Store) -> ServedService | None:
     return next((one for one in store.served() if is_served(store.folder, one)), None)
 
 
-def ensure(store: Store, config_file: Path | None) -> ServedService:
+def ensure(store: Store, config_file: Path | None, *, idle: float = IDLE_SECONDS) -> ServedService:
     """The service that answers for the folder, started now if there is none.
 
-    Of two commands that start one at the same moment, both get the same. Raises StateError.
+    It ends when it has had no request for `idle` seconds. Of two commands that start one at the
+    same moment, both get the same. Raises StateError.
     """
     found = find(store)
     if found is None:
-        problem = _start(store.folder, config_file)
+        problem = _start(store.folder, config_file, idle)
         found = find(store)
         if found is None:
             reason = problem or "it does not answer"
@@ -66,9 +67,9 @@ def stop(store: Store, served: ServedService) -> bool:
     return True
 
 
-def _start(state_dir: Path, config_file: Path | None) -> str:
+def _start(state_dir: Path, config_file: Path | None, idle: float) -> str:
     """Start the service, and wait until it answers or has ended; why it has, as far as it says."""
-    arguments = [state_dir.absolute(), IDLE_SECONDS]
+    arguments = [state_dir.absolute(), idle]
     arguments += [] if config_file is None else [config_file.absolute()]
     words = python_process.command(__name__, *arguments, with_libraries=True)
     if sys.platform != "win32":

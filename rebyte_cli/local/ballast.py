@@ -30,12 +30,15 @@ def full_disk(folder: Path, keep_free: int) -> str:
     return ""
 
 
-def keep(folder: Path) -> None:
-    """Make the files, unless they are there or the disk is rather full. Raises nothing."""
+def keep(folder: Path, *, plenty: int = PLENTY) -> None:
+    """Make the files, unless they are there or the disk has less than `plenty` bytes left.
+
+    Raises nothing.
+    """
     place = folder / NAME
     with suppress(OSError):
         disk = os.statvfs(folder)
-        if place.exists() or disk.f_bavail * disk.f_frsize < PLENTY:
+        if place.exists() or disk.f_bavail * disk.f_frsize < plenty:
             return
         place.mkdir(mode=0o700)
         for number in range(FILES):

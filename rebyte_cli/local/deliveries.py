@@ -67,11 +67,13 @@ class Deliverer:
     """A daemon thread that sends what is due, until it is stopped.
 
     One process at a time sends, each webhook's events in order and on a thread for that webhook. A
-    delivery is recorded when it has ended: one that ended with its process is sent again.
+    delivery is recorded when it has ended: one that ended with its process is sent again. Each may
+    take `seconds`, and so may all that is left when the thread is stopped.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, seconds: float = TIMEOUT_SECONDS) -> None:
         self._store = store
+        self._seconds = seconds
         self._wake = threading.Event()
         self._ending = False
         self._deadline = NO_LIMIT  # when to leave the rest to another process
@@ -94,11 +96,11 @@ class Deliverer:
 
     def stop(self) -> None:
         """Send what is due at this moment, then end; after a while, leave it to another process."""
-        self._deadline = Deadline(TIMEOUT_SECONDS)
+        self._deadline = Deadline(self._seconds)
         self._ending = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(TIMEOUT_SECONDS + 1)
+            self._thread.join(self._seconds + 1)
         if self._has_unsent:
             with contextlib.suppress(OSError):
                 send_aside(self._store.folder)
@@ -216,7 +218,7 @@ class Deliverer:
                     break
                 arrived = self._ended.get(due)
                 if arrived is None:
-                    arrived = _send(due, self._deadline.within(TIMEOUT_SECONDS))
+                    arrived = _send(due, self._deadline.within(self._seconds))
                     if not arrived and self._deadline.has_passed:
                         break
                 self._ended[due] = arrived

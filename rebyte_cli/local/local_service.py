@@ -25,7 +25,7 @@ from ..system.http_server import Server
 from . import repositories, visits
 from .agents import facade
 from .agents.agent_permission import AgentPermission, machine_key
-from .deliveries import Deliverer
+from .deliveries import TIMEOUT_SECONDS, Deliverer
 from .http import Context
 from .object_store import ObjectStore
 from .proof import is_served
@@ -70,7 +70,8 @@ class Service:
     `embedded`: whether it is inside the process of the command that calls it, which is so with a
     `public_url` unless it says otherwise.
     `store` is an open store of the folder, which is closed with the service. `in_background` is
-    remembered with its address. `servers` are used instead of those at `port` and a free one.
+    remembered with its address. `servers` are used instead of those at `port` and a free one. A
+    delivery to a webhook may take `delivery_seconds`.
 
     OSError: the port is taken, or the folder cannot be written.
     """
@@ -89,6 +90,7 @@ class Service:
         embedded: bool | None = None,
         in_background: bool = False,
         servers: tuple[Server, Server] | None = None,
+        delivery_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self._store = store or Store(state_dir, clock)
         self._public_url = public_url
@@ -97,7 +99,7 @@ class Service:
         self._started = False
         self._stopping = threading.Event()
         self.instance = new_id()
-        self._deliverer = Deliverer(self._store)
+        self._deliverer = Deliverer(self._store, delivery_seconds)
         self._api, self._storage = servers or (Server(port, not_yet), Server(0, not_yet))
         self.origin = self._api.origin
         self.base_url = f"{self.origin}/v1"

@@ -161,9 +161,7 @@ def test_two_opens_at_once_start_one_service(local: Run, store: Store, opened: P
 
 
 def test_it_ends_when_it_is_idle(home: Path, store: Store) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(background, "IDLE_SECONDS", 0.3)
-        served = background.ensure(store, None)
+    served = background.ensure(store, None, idle=0.3)
     eventually(lambda: not is_running(served.pid))
     assert store.served() == []
 

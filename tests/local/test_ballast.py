@@ -17,12 +17,11 @@ from pathlib import Path
 from rebyte_cli.local import ballast
 from rebyte_cli.local.store import StateError, Store
 
-ballast.PLENTY = 0
 folder = Path(sys.argv[1])
 folder.chmod(0o700)
 Store(folder).close()
 if sys.argv[2] == "kept":
-    ballast.keep(folder)
+    ballast.keep(folder, plenty=0)
 number = 0
 try:
     while True:

@@ -23,8 +23,6 @@ from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import APIError
 from rebyte_cli.local import dialer as dialer_module
-from rebyte_cli.local import proof
-from rebyte_cli.local.agents import agent_permission
 from rebyte_cli.local.agents.agent_permission import AgentPermission, machine_key
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.local_service import Service
@@ -98,11 +96,6 @@ def calling(state: Path) -> Iterator[tuple[RebyteClient, Dialer]]:
 def is_embedded(dialer: Dialer) -> bool:
     """Whether the client has a service inside this process."""
     return dialer._service is not None
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "CHALLENGE_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -180,10 +173,8 @@ def test_a_body_does_not_wait_for_the_acknowledgement_of_its_head(
     ],
 )
 def test_a_stranger_on_the_port_gets_no_key_and_is_not_believed(
-    state: Path, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+    state: Path, answer: bytes | None
 ) -> None:
-    if answer is None or b"status" in answer:  # shorter than a proof, so the rest is waited for
-        monkeypatch.setattr(proof, "CHALLENGE_SECONDS", 0.3)
     with Stranger(lambda _: answer) as stranger:
         record(state, stranger.origin)
         with calling(state) as (client, dialer):
@@ -272,8 +263,7 @@ def test_a_proof_holds_for_one_challenge_instance_address_and_format(
     made = AgentPermission(state, simulate=False)
     proofs = [made.proof(*words) for words in ("cib", "xib", "cxb", "cix")]
     proofs.append(AgentPermission(state, simulate=True).proof(*"cib"))
-    monkeypatch.setattr(agent_permission, "SCHEMA_VERSION", 1)
-    proofs.append(made.proof(*"cib"))
+    proofs.append(AgentPermission(state, simulate=False, version=1).proof(*"cib"))
     assert len(set(proofs)) == len(proofs)
 
 

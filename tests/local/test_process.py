@@ -19,7 +19,6 @@ from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.commands import batch
 from rebyte_cli.errors import APIError
-from rebyte_cli.local import process, proof
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.process import ServiceProcess
 from rebyte_cli.local.store import Store
@@ -32,13 +31,6 @@ from tests.waiting import eventually
 def state(home: Path) -> Path:
     """The folder of the local service of the commands that a test runs."""
     return home / ".local" / "state" / "rebyte" / "local"
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "CHALLENGE_SECONDS", 60.0)
-    monkeypatch.setattr(process, "START_SECONDS", 60.0)
-    monkeypatch.setattr(process, "END_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -125,7 +117,6 @@ def test_real_agents_are_started_by_the_parent(
 def test_it_ends_when_its_parent_is_killed(state: Path) -> None:
     code = (
         "import sys, time, pathlib; from rebyte_cli.local import process;"
-        "process.START_SECONDS = 60;"
         "one = process.ServiceProcess(pathlib.Path(sys.argv[1]), 'http://127.0.0.1:8787', None);"
         "print(*one.address(), flush=True); time.sleep(60)"
     )
@@ -149,11 +140,9 @@ def test_a_batch_whose_service_is_killed_creates_each_task_once(
     state: Path,
     home: Path,
     inside: Callable[..., Done],
-    monkeypatch: pytest.MonkeyPatch,
     children: list[subprocess.Popen[bytes]],
 ) -> None:
-    monkeypatch.setattr(batch, "MANY", 1)
-    lines = [f"Line {number} [[run=0s]] [[slow-create=50ms]]" for number in range(60)]
+    lines = [f"Line {number} [[run=0s]]" for number in range(batch.MANY)]
     (home / "p.txt").write_text("\n".join(lines))
 
     def kill() -> None:

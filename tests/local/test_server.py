@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rebyte_cli.local import local_service
 from rebyte_cli.local.local_service import LOCAL_KEY, Service, reset, status
 from rebyte_cli.local.store import StateError
 from tests.conftest import COMMAND, need_tool
@@ -212,8 +211,7 @@ def test_links_of_an_embedded_service_point_at_the_served_one(tmp_path: Path) ->
     assert "<b>bold" not in page
 
 
-def test_status_and_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_service, "ANSWER_SECONDS", 60)
+def test_status_and_reset(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         caller = Caller(service)
         caller.create("[[run=1h]]")

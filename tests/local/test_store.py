@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local import local_service
 from rebyte_cli.local.agents.supervision.sweep import sweep
 from rebyte_cli.local.local_service import Service, reset, status
 from rebyte_cli.local.store import StateError, Store
@@ -82,12 +81,6 @@ def test_a_group_that_has_only_this_user_is_no_other_user(tmp_path: Path) -> Non
     Store(tmp_path / "local").close()
 
 
-@pytest.fixture
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_service, "ANSWER_SECONDS", 60)
-
-
-@pytest.mark.usefixtures("_patient")
 def test_status_after_two_services_on_one_folder(tmp_path: Path) -> None:
     """Each counts as long as it runs, whichever ends first; one that was killed does not."""
     first, second = Service(tmp_path).start(), Service(tmp_path).start()
@@ -105,7 +98,6 @@ def test_status_after_two_services_on_one_folder(tmp_path: Path) -> None:
     assert status(tmp_path)["serving"] is None
 
 
-@pytest.mark.usefixtures("_patient")
 def test_reset_leaves_a_served_folder_served(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         Caller(service).create()

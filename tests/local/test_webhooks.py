@@ -24,11 +24,6 @@ from tests.witness import Caller, Clock, serving
 ALL_EVENTS = ["task.created", "task.running", "task.completed", "task.failed", "task.canceled"]
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliveries, "TIMEOUT_SECONDS", 60.0)
-
-
 class Delivery:
     """What one delivery carried."""
 
@@ -100,22 +95,6 @@ def test_embedded_service_delivers_before_it_ends(tmp_path: Path) -> None:
         assert arrived[0].secret is None
 
 
-def test_tasks_cost_no_poll_while_there_is_no_webhook(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A poll for each of ten thousand tasks would find the same nothing."""
-    polls: list[int] = []
-    poll = Deliverer._poll
-    monkeypatch.setattr(Deliverer, "_poll", lambda self, db: (poll(self, db), polls.append(1))[0])
-    monkeypatch.setattr(deliveries, "POLL_SECONDS", 60.0)
-    with serving(tmp_path, Clock()) as caller:
-        caller.create()
-        eventually(lambda: polls)
-        for _ in range(20):
-            caller.create()
-    assert len(polls) <= 3  # one was perhaps asked for during the first; ... and one at the end
-
-
 def test_failed_deliveries_are_counted_and_nothing_leaves_the_machine(tmp_path: Path) -> None:
     with receiving(500) as (url, arrived), serving(tmp_path) as caller:
         for target in (url, "https://hooks.example.com/x", "http://127.0.0.1:1/closed"):
@@ -160,7 +139,7 @@ def dripping() -> Iterator[tuple[str, list[str]]]:
 
 def test_a_slow_receiver_delays_no_other(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        caller = stack.enter_context(serving(tmp_path))
+        caller = stack.enter_context(serving(tmp_path, delivery_seconds=60.0))
         url, arrived = stack.enter_context(receiving())
         slow, heard = stack.enter_context(dripping())
         for target in (slow, url):
@@ -172,11 +151,8 @@ def test_a_slow_receiver_delays_no_other(tmp_path: Path) -> None:
         assert heard == tasks[:1]
 
 
-def test_a_delivery_has_a_time_limit_for_all_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deliveries, "TIMEOUT_SECONDS", 0.5)
-    with dripping() as (url, heard), serving(tmp_path) as caller:
+def test_a_delivery_has_a_time_limit_for_all_of_it(tmp_path: Path) -> None:
+    with dripping() as (url, heard), serving(tmp_path, delivery_seconds=0.5) as caller:
         caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
         tasks = [caller.create("[[run=1h]]")["id"] for _ in range(2)]
 
@@ -213,18 +189,16 @@ def test_what_a_killed_process_was_sending_is_sent_again(tmp_path: Path) -> None
     assert [one.document["taskId"] for one in arrived] == tasks
 
 
-def test_what_a_command_has_no_time_to_send_is_sent_when_it_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_command_has_no_time_to_send_is_sent_when_it_has_ended(tmp_path: Path) -> None:
+    """The command has half a second for it, and the process that follows five for each."""
+    address = "http://127.0.0.1:8787"
     with dripping() as (url, heard):
-        with Service(tmp_path, public_url="http://127.0.0.1:8787") as service:
+        with Service(tmp_path, public_url=address, delivery_seconds=0.5) as service:
             caller = Caller(service)
             caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
-            tasks = [caller.create("[[run=1h]]")["id"] for _ in range(2)]
+            tasks = [caller.create("[[run=1h]]")["id"] for _ in range(3)]
             eventually(lambda: heard)
-            # What is under way has its own, longer limit.
-            monkeypatch.setattr(deliveries, "TIMEOUT_SECONDS", 0.1)
-        eventually(lambda: tasks[1] in heard)
+        eventually(lambda: tasks[2] in heard)
 
 
 def test_webhook_registration(tmp_path: Path) -> None:

@@ -25,10 +25,19 @@ SWITCH = "REBYTE_LOCAL_AGENTS"
 class AgentPermission:
     """Whether a request may start real agents. With `simulate` none may.
 
-    `embedded` says that the service is inside the process of the command that calls it.
+    `embedded` says that the service is inside the process of the command that calls it, and
+    `version` which format the state is stored in.
     """
 
-    def __init__(self, state_dir: Path, *, simulate: bool, embedded: bool = False) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        simulate: bool,
+        embedded: bool = False,
+        version: int = SCHEMA_VERSION,
+    ) -> None:
+        self._version = version
         self._state_dir = state_dir
         self._simulate = simulate or os.environ.get(SWITCH) == "0"
         self._embedded = embedded
@@ -79,7 +88,7 @@ class AgentPermission:
         of a service that it asked; for one format of the stored state; and for one answer to the
         question whether agents run at all.
         """
-        kind = f"{SCHEMA_VERSION} {'simulate' if self._simulate else 'agents'}"
+        kind = f"{self._version} {'simulate' if self._simulate else 'agents'}"
         return self._derive("proof", kind, instance, base_url, challenge)
 
     def _derive(self, *words: str) -> str:
