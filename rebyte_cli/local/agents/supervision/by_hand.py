@@ -74,7 +74,8 @@ def bring_commits(
         with _alone(store, last, "after"):
             heads = applied(os.path.realpath(place))
             known = {run: heads[run] for run in order if run in heads}
-            found = bring(workspace, place, made_from.branch, last.prompt, known)
+            full = partial(full_disk, workspace.folder, options.get("keep_free", 0))
+            found = bring(workspace, place, made_from.branch, last.prompt, known, full)
         return place if found else None
 
 

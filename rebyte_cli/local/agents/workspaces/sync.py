@@ -7,7 +7,7 @@ of the task are those to the new commit.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -67,13 +67,19 @@ fi
 
 
 def bring(
-    workspace: Workspace, place: Path, branch: str | None, run: str, applied: Mapping[str, str]
+    workspace: Workspace,
+    place: Path,
+    branch: str | None,
+    run: str,
+    applied: Mapping[str, str],
+    watch: Callable[[], str],
 ) -> bool:
     """Merge the commits of `branch`, or HEAD, of the repository at `place`; False if none is new.
 
     `run` is the last one of the workspace, whose lock is held, and `applied` has those that were
     applied at `place`, each with the commit there at that time. What is not committed in the
-    workspace is kept. Raises GitFailed, for example for a conflict, and has changed nothing then.
+    workspace is kept. Raises GitFailed, for a conflict or the reason that `watch` gives to stop,
+    and has changed nothing then.
     """
     git.check_repository(str(place))
     ref, base = branch or "HEAD", ["--git-dir", str(workspace.base)]
@@ -83,19 +89,21 @@ def bring(
     # Of what it holds, others borrow more than its own references reach: nothing is thrown away.
     words = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--depth=1"]
     words += ["--upload-pack", UPLOAD_PACK, str(place)]
-    git.run([*base, *words, f"+{ref}:refs/sync"], timeout=changes.GIT_SECONDS)
+    with git.watched(watch):
+        git.run([*base, *words, f"+{ref}:refs/sync"], timeout=changes.GIT_SECONDS)
     new = git.line([*base, "rev-parse", "refs/sync"])
     with changes.scratch_of(workspace) as scratch:
         since = [f"^{old}"] if _is_after(place, old, new) else []
         bundle = ["bundle", "create", "--quiet", str(scratch / BUNDLE), *since, ref]
-        git.run(bundle, place, timeout=changes.GIT_SECONDS)
+        with git.watched(watch):
+            git.run(bundle, place, timeout=changes.GIT_SECONDS)
         confinement = jail.confine(workspace.folder, jailed=True)
         words = changes.git_of(confinement, workspace, confinement.code.inside)
         taken = (f"refs/runs/{each}" for each in applied if _is_after(place, applied[each], new))
         kept = [*filter(partial(git.has, workspace.base), taken)]
         head = f'g() {{ {shlex.join(words)} "$@"; }}\ntaken={kept[-1] if kept else ""}\n'
         script = ["sh", "-c", head + changes.ADD + MERGE, "sh", *words]
-        changes.output(confinement, script, workspace, scratch)
+        changes.output(confinement, script, workspace, scratch, watch)
     names = [] if git.has(workspace.base, SYNCED) else [(SYNCED, old)]
     for name, commit in (*names, (f"refs/base/{run}", new), ("refs/heads/base", new)):
         git.run([*base, "update-ref", name, commit])
