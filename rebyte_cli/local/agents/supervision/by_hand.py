@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ....system import process_identity
-from ...ballast import full_disk
 from ...gateway import request_record
 from ...http import Refusal
 from ...store import Store
@@ -23,7 +22,7 @@ from ..sandbox.jailed_program import prepare
 from ..sources.source import local_path
 from ..workspaces.sync import bring
 from ..workspaces.workspace_folder import Workspace, WorkspaceSource
-from . import runs, supervisor
+from . import run_results, runs
 from .admission import JAIL_CACHE
 
 
@@ -74,7 +73,7 @@ def bring_commits(
         with _alone(store, last, "after"):
             heads = applied(os.path.realpath(place))
             known = {run: heads[run] for run in order if run in heads}
-            full = partial(full_disk, workspace.folder, options.get("keep_free", 0))
+            full = partial(workspace.full_disk, options)
             found = bring(workspace, place, made_from.branch, last.prompt, known, full)
         return place if found else None
 
@@ -112,7 +111,7 @@ def _in_jail(
             variables={},
             terminal=relay.on_terminal(),
         )
-        full = partial(full_disk, workspace.folder, options.get("keep_free", 0))
+        full = partial(workspace.full_disk, options)
         status, reason = relay.lend(program, lambda: egress.problem() or full())
     for note in egress.refused():
         announce(note)
@@ -150,7 +149,7 @@ def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[N
             yield
         finally:
             runs.say(lock, runs.AGENT_IS_GONE)
-            supervisor.finish(str(store.folder), last.prompt, kind)
+            run_results.finish(str(store.folder), last.prompt, kind)
 
 
 def busy(workspace: str) -> Refusal:

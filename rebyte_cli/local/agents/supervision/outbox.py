@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from ...store import StateError
+from ...store import StateError, Store
 
 FILE = "unrecorded"
 # How long one attempt may hold up the agent's output, and the time between attempts.
@@ -84,6 +84,11 @@ def left_behind(folder: Path) -> list[Record]:
         with suppress(ValueError):
             records.append(json.loads(line))
     return records
+
+
+def patient_store(state_dir: str) -> Store:
+    """The store for a process that can wait: it asks again until the database can be used."""
+    return patiently(lambda: Store(Path(state_dir), busy_seconds=ATTEMPT_SECONDS))
 
 
 def patiently(action: Callable[[], Result]) -> Result:

@@ -27,7 +27,7 @@ def main() -> None:
     """
     state_dir, prompt_id, lock, slots, account, *before = sys.argv[1:]
     if slots == "0":
-        from .supervisor import finish
+        from .run_results import finish
 
         finish(state_dir, prompt_id)
         return

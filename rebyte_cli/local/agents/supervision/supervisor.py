@@ -12,7 +12,7 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,7 @@ from ....system import git
 from ....system.deadline import Deadline
 from ....system.git import GitFailed
 from ....system.repository_file import RepositoryFileError
-from ...artifact_store import PATCH_FILE, put_result
-from ...ballast import full_disk
+from ...artifact_store import PATCH_FILE
 from ...gateway.model_prices import ModelPrices
 from ...http import stamp
 from ...store import StateError, Store, new_id
@@ -37,7 +36,7 @@ from ..cluster import launcher, node
 from ..cluster.launched_group import LaunchedGroup
 from ..exposed import Mount
 from ..limits import usage_limit
-from ..limits.run_meter import NOTHING, RunMeter, left_behind
+from ..limits.run_meter import NOTHING, RunMeter
 from ..limits.usage_limit import REACHED, LimitWatch, UsageLimitReached
 from ..sandbox import jail, user_tools
 from ..sandbox.egress import LIST, Egress, access_of, egress_for, network_of
@@ -46,14 +45,15 @@ from ..sandbox.jailed_program import JailedProgram, prepare
 from ..sandbox.login_copies import LoginCopies
 from ..sandbox.prompt_file import prompt_file
 from ..sources import lenders, skills
-from ..workspaces import changes, setup
-from ..workspaces.disarm import disarm, remember_origin
+from ..workspaces import setup
+from ..workspaces.disarm import remember_origin
 from ..workspaces.setup_cache import CacheFailed, SetupCache
 from ..workspaces.workspace_folder import UploadedFile, Workspace, WorkspaceSource
 from . import outbox, repository_asks, runs, spawn
-from .outbox import Outbox, patiently
+from .outbox import Outbox, patient_store, patiently
 from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets
+from .run_results import bury, collect, make_git_safe
 from .sweep import sweep
 from .transcript_writer import TranscriptWriter
 
@@ -102,101 +102,7 @@ def look_after(state_dir: str, prompt_id: str, lock: int, probe: int | None = No
     # A shell's background process ignores these, and so would the agent and its tools.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    Supervisor(_store(state_dir), prompt_id, lock, probe).run()
-
-
-def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
-    """Keep what a run has changed whose supervisor was killed. Its lock is held by this process.
-
-    `kind` is that of `changes.patch`.
-    """
-    os.umask(0o077)
-    store = _store(state_dir)
-    with store.read() as db:
-        (run,) = runs.find(db, "prompt = ?", prompt_id)
-        options = runs.options_of(db, run)
-    workspace = Workspace(store.folder, run.workspace)
-    notes = list[str]()
-    patch, problem = _left(store, workspace, prompt_id, options, notes.append, kind)
-    notes += filter(None, [problem])
-    used = left_behind(workspace.run_folder(prompt_id), options)
-    patiently(lambda: _keep(store, run, patch, notes, used))
-
-
-def _left(
-    store: Store,
-    workspace: Workspace,
-    prompt_id: str,
-    options: dict[str, Any],
-    tell: Callable[[str], object],
-    kind: str = "runs",
-) -> tuple[bytes | None, str]:
-    """What a run leaves, once its job has ended: as `_patch`. Git is safe there then.
-
-    Why it is not is for the transcript, and told.
-    """
-    try:
-        launcher.end_job(store.folder, workspace.run_folder(prompt_id))
-    except OSError as error:
-        return None, f"changes.patch was not created: {error}"
-    found = _patch(workspace, prompt_id, options, kind)
-    if unsafe := _disarm(workspace, tell):
-        tell(unsafe)
-    return found
-
-
-def _keep(
-    store: Store,
-    run: runs.RunRecord,
-    patch: bytes | None,
-    notes: list[str],
-    used: dict[str, Any],
-) -> None:
-    with store.write() as db:
-        runs.record_used(db, run.prompt, used, is_all=True)
-        if patch is not None:
-            put_result(store.objects, db, run.workspace, PATCH_FILE, patch, store.now())
-        for note in notes:
-            runs.append(db, run.prompt, store.now(), "text", {"content": note})
-
-
-def _disarm(workspace: Workspace, tell: Callable[[str], object]) -> str:
-    """Make git safe in the workspace; why it is not, for the transcript, or an empty text."""
-    try:
-        disarm(workspace, tell)
-    except (GitFailed, OSError) as error:  # `workspace path` tries again
-        return f"git is not safe in the folder of the workspace: {error}"
-    return ""
-
-
-def _store(state_dir: str) -> Store:
-    busy = outbox.ATTEMPT_SECONDS
-    return patiently(lambda: Store(Path(state_dir), busy_seconds=busy))
-
-
-def _patch(
-    workspace: Workspace, prompt_id: str, options: Mapping[str, Any], kind: str = "runs"
-) -> tuple[bytes | None, str]:
-    """The patch of a run whose agent is gone, and what it lacks, or why there is none.
-
-    There is neither when the workspace was not even made.
-    """
-    if not workspace.base.exists():
-        return None, ""
-    jailed, watch = options["jail"], partial(_full_disk, workspace, options)
-    notes: list[str] = []
-    try:
-        patch = changes.patch(
-            workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append, kind=kind
-        )
-        return patch, "".join(notes)
-    except (GitFailed, OSError) as error:
-        return None, f"changes.patch was not created: {error}"
-
-
-def _full_disk(workspace: Workspace, options: Mapping[str, Any]) -> str:
-    """What is wrong with the disk, or an empty text."""
-    return full_disk(workspace.folder, options.get("keep_free", 0))
+    Supervisor(patient_store(state_dir), prompt_id, lock, probe).run()
 
 
 class Supervisor:
@@ -250,12 +156,9 @@ class Supervisor:
         with contextlib.suppress(launcher.JobStays):  # it is told of below
             launcher.end_job(self._state_dir, self._folder)
         runs.say(self._lock, runs.AGENT_IS_GONE)
-        found, problem = _left(
-            self._store,
-            self._workspace,
-            self._run.prompt,
-            self._options,
-            self._transcript.tell,
+        tell = self._transcript.tell
+        found, problem = collect(
+            self._state_dir, self._workspace, self._run.prompt, self._options, tell
         )
         self._record(_with_note(outcome, problem) if problem else outcome, found)
         self._tell_webhooks()
@@ -352,9 +255,9 @@ class Supervisor:
                         before = runs.locks_before(db, self._state_dir, self._run.prompt)
                     self._begin_again(before)
                 launcher.end_job(self._state_dir, self._workspace.run_folder(run.prompt))
-                self._bury(run)
+                bury(self._store, run, self._options)
         if earlier:
-            _disarm(self._workspace, self._transcript.tell)
+            make_git_safe(self._workspace, self._transcript.tell)
             end_rest(self._workspace.folder)  # nothing may be left that could read a login
 
     def _is_revived(self, run: runs.RunRecord, lock: int) -> bool:
@@ -362,33 +265,6 @@ class Supervisor:
         with self._store.read() as db:
             has_ended = runs.has_ended(db, run.prompt)
         return not has_ended and runs.revive(self._store, run, lock)
-
-    def _bury(self, run: runs.RunRecord) -> None:
-        """Record the end of an earlier run whose supervisor was killed, and what it changed."""
-        with self._store.read() as db:
-            is_left = run.prompt in [each.prompt for each in runs.left(db)]
-            has_ended = runs.has_ended(db, run.prompt)
-        if is_left:
-            finish(str(self._state_dir), run.prompt)
-        if has_ended:
-            return
-        with self._store.read() as db:
-            options = runs.options_of(db, run)
-        patch = None
-        if run.started is not None:
-            patch, _ = _patch(self._workspace, run.prompt, self._options)
-        used = left_behind(self._workspace.run_folder(run.prompt), options)
-
-        def record() -> None:
-            with self._store.write() as db:
-                vanished = runs.record_vanished(db, self._state_dir, run, used)
-                # Nothing is left to do: it would be done beside the agent of this run.
-                runs.record_used(db, run.prompt, {}, is_all=True)
-                if vanished and patch is not None:
-                    objects, now = self._store.objects, self._store.now()
-                    put_result(objects, db, run.workspace, PATCH_FILE, patch, now)
-
-        patiently(record)
 
     # The work
 
@@ -405,7 +281,7 @@ class Supervisor:
             made_from = WorkspaceSource(*(source or options["source"]))
             if self._run.parked is not None:
                 uploads = []  # they were there, and may have been changed
-            full = partial(_full_disk, self._workspace, options)
+            full = partial(self._workspace.full_disk, options)
             with self._telling_of_the_clone(), git.watched(full):
                 share = options["jail"] and not self._launcher
                 lacks = self._workspace.prepare(made_from, uploads, share=share)
@@ -453,7 +329,7 @@ class Supervisor:
             self._workspace,
             (asks.repository, asks.file.setup, asks.file.cache),
             held=self._hold_signals,
-            problem=partial(_full_disk, self._workspace, self._options),
+            problem=partial(self._workspace.full_disk, self._options),
         )
         for name in cache.own:
             self._transcript.tell(f"Not kept, since the repository has it: {name}")
@@ -773,7 +649,7 @@ class Supervisor:
 
     def _problem(self) -> str:
         """Why the agent, or the setup, has to be stopped whatever it does, or an empty text."""
-        return _full_disk(self._workspace, self._options) or self._ended_elsewhere()
+        return self._workspace.full_disk(self._options) or self._ended_elsewhere()
 
     def _ended_elsewhere(self) -> str:
         """That the end is recorded, or an empty text; asked once a second.

@@ -10,15 +10,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ....system import git
 from ....system.files import replacing
 from ....system.git import GitFailed
 from ....system.permissions import make_folder
+from ...ballast import full_disk
 from .. import agent_files
 from ..sandbox.jail import CODE, HOME
 from ..sandbox.jail_group import end_rest
@@ -167,6 +168,13 @@ class Workspace:
         """The bytes on disk at the end of the last run, if they were noted."""
         noted = agent_files.read(self.folder, SIZE, 100) or b""
         return int(noted) if noted.isdigit() else None
+
+    def full_disk(self, options: Mapping[str, Any]) -> str:
+        """Why a run with these options has to stop for want of space, or an empty text.
+
+        Raises OSError.
+        """
+        return full_disk(self.folder, options.get("keep_free", 0))
 
     def _can_share(self) -> bool:
         """Whether the jail can show what is borrowed where it is, and git name it."""

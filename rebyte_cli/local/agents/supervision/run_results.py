@@ -1,0 +1,139 @@
+"""What a run leaves once its agent is gone: its patch, and a folder in which git is safe."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ....system.git import GitFailed
+from ...artifact_store import PATCH_FILE, put_result
+from ...store import Store
+from ..cluster import launcher
+from ..limits.run_meter import left_behind
+from ..workspaces import changes
+from ..workspaces.disarm import disarm
+from ..workspaces.workspace_folder import Workspace
+from . import runs
+from .outbox import patient_store, patiently
+
+
+def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
+    """Keep what a run has changed whose supervisor was killed. Its lock is held by this process.
+
+    `kind` is that of `changes.patch`.
+    """
+    os.umask(0o077)
+    store = patient_store(state_dir)
+    with store.read() as db:
+        (run,) = runs.find(db, "prompt = ?", prompt_id)
+        options = runs.options_of(db, run)
+    workspace = Workspace(store.folder, run.workspace)
+    notes = list[str]()
+    patch, problem = collect(store.folder, workspace, prompt_id, options, notes.append, kind)
+    notes += filter(None, [problem])
+    used = left_behind(workspace.run_folder(prompt_id), options)
+
+    def keep() -> None:
+        with store.write() as db:
+            runs.record_used(db, prompt_id, used, is_all=True)
+            _put_patch(store, db, run, patch)
+            for note in notes:
+                runs.append(db, prompt_id, store.now(), "text", {"content": note})
+
+    patiently(keep)
+
+
+def bury(store: Store, run: runs.RunRecord, options: Mapping[str, Any]) -> None:
+    """Record the end of a run whose supervisor was killed, and what it changed.
+
+    Its lock is held here; `options` are those of the run that cleans up after it, and begins next.
+    """
+    with store.read() as db:
+        is_left = run.prompt in [each.prompt for each in runs.left(db)]
+        has_ended = runs.has_ended(db, run.prompt)
+        its_options = runs.options_of(db, run)
+    if is_left:
+        finish(str(store.folder), run.prompt)
+    if has_ended:
+        return
+    workspace = Workspace(store.folder, run.workspace)
+    patch = None
+    if run.started is not None:
+        patch, _ = patch_of(workspace, run.prompt, options)
+    used = left_behind(workspace.run_folder(run.prompt), its_options)
+
+    def record() -> None:
+        with store.write() as db:
+            vanished = runs.record_vanished(db, store.folder, run, used)
+            # Nothing is left to do: it would be done beside the agent of the next run.
+            runs.record_used(db, run.prompt, {}, is_all=True)
+            if vanished:
+                _put_patch(store, db, run, patch)
+
+    patiently(record)
+
+
+def collect(
+    state_dir: Path,
+    workspace: Workspace,
+    prompt_id: str,
+    options: Mapping[str, Any],
+    tell: Callable[[str], object],
+    kind: str = "runs",
+) -> tuple[bytes | None, str]:
+    """As `patch_of`, once the job of the run has ended; then, git is safe in its workspace.
+
+    Why it is not is for the transcript, and told.
+    """
+    try:
+        launcher.end_job(state_dir, workspace.run_folder(prompt_id))
+    except OSError as error:
+        return None, _no_patch(error)
+    found = patch_of(workspace, prompt_id, options, kind)
+    if unsafe := make_git_safe(workspace, tell):
+        tell(unsafe)
+    return found
+
+
+def patch_of(
+    workspace: Workspace, prompt_id: str, options: Mapping[str, Any], kind: str = "runs"
+) -> tuple[bytes | None, str]:
+    """The patch of a run whose agent is gone, and what it lacks, or why there is none.
+
+    There is neither when the workspace was not even made. `kind` is that of `changes.patch`.
+    """
+    if not workspace.base.exists():
+        return None, ""
+    jailed, watch = options["jail"], partial(workspace.full_disk, options)
+    notes: list[str] = []
+    try:
+        patch = changes.patch(
+            workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append, kind=kind
+        )
+        return patch, "".join(notes)
+    except (GitFailed, OSError) as error:
+        return None, _no_patch(error)
+
+
+def make_git_safe(workspace: Workspace, tell: Callable[[str], object]) -> str:
+    """Disarm a workspace; why git is not safe there, for the transcript, or an empty text."""
+    try:
+        disarm(workspace, tell)
+    except (GitFailed, OSError) as error:  # `workspace path` tries again
+        return f"git is not safe in the folder of the workspace: {error}"
+    return ""
+
+
+def _put_patch(
+    store: Store, db: sqlite3.Connection, run: runs.RunRecord, patch: bytes | None
+) -> None:
+    if patch is not None:
+        put_result(store.objects, db, run.workspace, PATCH_FILE, patch, store.now())
+
+
+def _no_patch(error: Exception) -> str:
+    return f"changes.patch was not created: {error}"
