@@ -240,7 +240,7 @@ class _WatchedConnection(HTTPConnection):
         if (
             attempt is not None
             and attempt.careful
-            and _monotonic() - self._last_used > FRESH_SECONDS
+            and attempt.deadline.clock() - self._last_used > FRESH_SECONDS
         ):
             return False
         return super().is_connected
@@ -278,7 +278,8 @@ class _WatchedConnection(HTTPConnection):
         if attempt is not None:
             attempt.await_response()
         response = super().getresponse()
-        self._last_used = _monotonic()
+        if attempt is not None:
+            self._last_used = attempt.deadline.clock()
         return response
 
 
@@ -461,9 +462,3 @@ def _proxies_for(url: str, scheme: str) -> dict[str, str]:
             # Not repeated: it may hold a password.
             raise BadUsage(f"the {name.upper()}_PROXY of the environment is not an address")
     return found
-
-
-def _monotonic() -> float:
-    import time
-
-    return time.monotonic()

@@ -38,11 +38,14 @@ class Examination:
     """The checks of one run of `rebyte doctor`.
 
     Settings are resolved once and before the checks, which run on several threads; what is wrong
-    with them is a finding like any other.
+    with them is a finding like any other. What asks a service may take `seconds`.
     """
 
-    def __init__(self, app: App, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, app: App, variables: Mapping[str, str], *, seconds: float = API_SECONDS
+    ) -> None:
         self._app = app
+        self._seconds = seconds
         self._known_variables = variables
         self._environment = app.environment
         self._config_error = _error_of(lambda: app.config)
@@ -59,8 +62,8 @@ class Examination:
             Check("config", self.config),
             Check("profile", self._with_settings(self.profile)),
             Check("variables", self.variables, needed=False),
-            Check("key", self._with_settings(self.key), seconds=API_SECONDS),
-            Check("api", self._with_settings(self.api), seconds=API_SECONDS + 2),
+            Check("key", self._with_settings(self.key), seconds=self._seconds),
+            Check("api", self._with_settings(self.api), seconds=self._seconds + 2),
             Check("proxy", self._with_settings(self.proxy)),
             Check("tls", self.tls),
             Check("keyring", self.keyring, needed=False),
@@ -68,7 +71,7 @@ class Examination:
             Check("editor", self.editor, needed=False),
             Check("git", self.git, needed=False),
             Check("repository", self.repository, needed=False),
-            Check("agents", self.agents, seconds=API_SECONDS, needed=False),
+            Check("agents", self.agents, seconds=self._seconds, needed=False),
         ]
 
     # This command
@@ -202,7 +205,7 @@ class Examination:
         try:
             # Without a key of ours, the API says that it does not know this one.
             client = self._app.client_for(key=key or FoundKey("rbk_none"))
-            client.list_tasks(limit=1, timeout=API_SECONDS)
+            client.list_tasks(limit=1, timeout=self._seconds)
         except KeyRejected as error:
             if key is None:
                 return Finding("ok", f"{settings.origin} answers; no key to try")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api import calls, connection
+from rebyte_cli.api import calls
 from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.errors import (
     APIError,
@@ -250,15 +250,16 @@ def test_a_get_over_a_connection_that_the_server_has_closed_goes_again() -> None
         assert client.get_task("a") == {"a": 2}
 
 
-def test_a_create_does_not_use_a_connection_that_was_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Waiting until a connection counts as idle takes 2 s; the limit is lowered instead.
+def test_a_create_does_not_use_a_connection_that_was_idle() -> None:
+    passed = 0.0
     with RawServer(json_reply(CREATED)) as server:
-        client = RebyteClient(transport=transport_to(server))
+        wire = transport_to(server, clock=lambda: time.monotonic() + passed)
+        client = RebyteClient(transport=wire)
         client.get_task("t1")
         client.get_task("t1")
         client.create_task("x")
         assert server.connections == 1, "a fresh one is shared"
-        monkeypatch.setattr(connection, "FRESH_SECONDS", 0.0)
+        passed = 3.0
         client.create_task("x")
         assert server.connections == 2
         client.get_task("t1")
