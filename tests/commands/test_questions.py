@@ -26,12 +26,6 @@ ASK = "Deploy it [[ask]] [[run=200ms]]"
 PROMPT = "Number, or your own words:"
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first look comes after two seconds of waiting, which few tests need to spend."""
-    monkeypatch.setattr("rebyte_cli.tasks.question_watch.FIRST_PAUSE", 0.0)
-
-
 @pytest.fixture
 def terminal(home: Path, service: Any) -> Iterator[Terminal]:
     """The command on a pseudo-terminal, against a local service."""
@@ -109,10 +103,8 @@ def test_without_a_terminal_a_question_ends_the_wait(inside_local: Run, words: l
         assert "How should the simulation continue?" in done.out
 
 
-def test_a_question_shortly_before_the_time_limit_is_named(
-    inside_local: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rebyte_cli.tasks.question_watch.FIRST_PAUSE", 60.0)
+def test_a_question_shortly_before_the_time_limit_is_named(inside_local: Run) -> None:
+    """Also where the limit passes before the first look, which comes after two seconds."""
 
     def check(limit: float) -> None:
         done = inside_local("create", ASK, "--wait", "--timeout", str(limit))
@@ -433,11 +425,10 @@ def test_the_time_limit_holds_while_a_question_is_open(
 
 @pytest.mark.parametrize("policy", ["ask", "wait"])
 def test_a_question_at_the_time_limit_is_named_on_a_terminal(
-    terminal: Terminal, inside_local: Run, monkeypatch: pytest.MonkeyPatch, policy: str
+    terminal: Terminal, inside_local: Run, policy: str
 ) -> None:
     """Also where the limit passes before the first look."""
     task = asking(inside_local)
-    monkeypatch.setattr("rebyte_cli.tasks.question_watch.FIRST_PAUSE", 3600.0)
 
     def check(limit: float) -> None:
         for words in (["wait", task], ["create", ASK, "--wait"]):

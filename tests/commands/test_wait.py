@@ -139,11 +139,8 @@ def test_an_interrupt_while_the_command_is_being_started_ends_it(tmp_path: Path)
     eventually(lambda: not pid.exists() or not is_running(int(pid.read_text())), what="its end")
 
 
-def test_what_ignores_the_request_to_end_is_ended_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_ignores_the_request_to_end_is_ended_too(tmp_path: Path) -> None:
     """Its shell obeys, and is gone long before."""
-    monkeypatch.setattr("rebyte_cli.tasks.hook.GRACE_SECONDS", 0.2)
     script = f"trap '' TERM; echo $$ > {tmp_path}/made; mv {tmp_path}/made {tmp_path}/pid; sleep 60"
     (tmp_path / "stubborn").write_text(f"{script}; true\n")
     hook = HookCommand(f"sh {tmp_path}/stubborn & wait")
