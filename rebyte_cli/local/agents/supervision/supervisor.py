@@ -27,14 +27,13 @@ from ...artifact_store import PATCH_FILE
 from ...gateway.model_prices import ModelPrices
 from ...http import stamp
 from ...store import StateError, Store, new_id
-from .. import agent_files, config
+from .. import config
 from ..adapters import programs
 from ..adapters.adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User
 from ..adapters.lines import TimeLimits, pump
-from ..adapters.model_access import AgentAccess, LoginExpired
+from ..adapters.model_access import LoginExpired
 from ..cluster import launcher, node
 from ..cluster.launched_group import LaunchedGroup
-from ..exposed import Mount
 from ..limits import usage_limit
 from ..limits.run_meter import NOTHING, RunMeter
 from ..limits.usage_limit import REACHED, LimitWatch, UsageLimitReached
@@ -44,8 +43,9 @@ from ..sandbox.jail_group import JailGroup, end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare
 from ..sandbox.login_copies import LoginCopies
 from ..sandbox.prompt_file import prompt_file
-from ..sources import lenders, skills
+from ..sources import lenders
 from ..workspaces import setup
+from ..workspaces.agent_home import AgentHome, LinkInTheWay
 from ..workspaces.disarm import remember_origin
 from ..workspaces.setup_cache import CacheFailed, SetupCache
 from ..workspaces.workspace_folder import UploadedFile, Workspace, WorkspaceSource
@@ -174,7 +174,7 @@ class Supervisor:
             reason = "The run was stopped by a signal"
         except UsageLimitReached:
             return self._try(self._wait_or_end)
-        except (RunFailed, GitFailed, config.ConfigError, LoginExpired) as error:
+        except (RunFailed, LinkInTheWay, GitFailed, config.ConfigError, LoginExpired) as error:
             reason = str(error)
         except OSError as error:
             reason = f"The run was stopped by an error: {error}"
@@ -486,8 +486,9 @@ class Supervisor:
             )
         )
         seen = user._replace(variables=access.seen(outside, adapter.keys(user)))
+        home = AgentHome(self._workspace, adapter, on_screen=self.on_screen)
         try:
-            self._furnish(adapter, confinement.code, seen, access)
+            home.furnish(confinement.code, seen, access, options["skills"])
             logins = LoginCopies(adapter, access, user.home, confinement)
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
@@ -507,8 +508,8 @@ class Supervisor:
             program=program,
             variables={**adapter.let_through(seen), **adapter.environment()},
             more=logins.arguments,
-            hidden=self._hidden(adapter),
-            blank=self._blank(adapter),
+            hidden=home.hidden_folders(),
+            blank=home.hidden_files(self._folder),
             terminal=self.on_screen,
         )
         keys = config.secret_variables(adapter, user.home)
@@ -526,52 +527,6 @@ class Supervisor:
                 if more >= 0:  # otherwise the session began again at zero
                     used[name] = more + 0  # not -0.0
         return used
-
-    def _furnish(self, adapter: Adapter, code: Mount, user: User, access: AgentAccess) -> None:
-        """Make HOME a new one but for the agents' sessions.
-
-        An earlier run, even of another agent, may have left what this one would obey.
-        """
-        home = self._workspace.home
-        agent_files.keep_only(home, config.SESSIONS)
-        adapter.clean_sessions(home, code.inside)
-        own = self._workspace.skills(adapter.finds_skills)
-        skills.install(home, [*own, *self._options["skills"]])
-        for pattern in adapter.memory(user.home):
-            for path in filter(Path.is_file, user.home.glob(pattern)):
-                name = path.relative_to(user.home).as_posix()
-                agent_files.write(home, name, path.read_bytes())
-        files = adapter.screen_files if self.on_screen else adapter.files
-        written = {**files(user, code, access), **access.files}
-        for name, text in written.items():
-            agent_files.write(home, name, text.encode())
-        agent_files.write(home, ".gitconfig", _git_config().encode())
-
-    def _hidden(self, adapter: Adapter) -> list[str]:
-        """The folders to hide, made where they are missing: git keeps no empty folder."""
-        for name in adapter.hidden:
-            with contextlib.suppress(FileExistsError):
-                self._no_link(adapter, name).mkdir(mode=0o700)
-        return [name for name in adapter.hidden if (self._workspace.code / name).is_dir()]
-
-    def _blank(self, adapter: Adapter) -> dict[str, Path]:
-        """The files to hide, with the one to show instead: settings that do no harm."""
-        shown = dict.fromkeys(adapter.hidden_files, "{}\n")
-        shown |= adapter.hidden_on_screen if self.on_screen else {}
-        found = {}
-        for number, (name, text) in enumerate(shown.items()):
-            if not os.path.isabs(name) and not self._no_link(adapter, name).is_file():
-                continue
-            found[name] = self._folder / f"shown-{number}.json"
-            found[name].write_text(text, encoding="ascii")
-        return found
-
-    def _no_link(self, adapter: Adapter, name: str) -> Path:
-        """A place in the code that is to be hidden. Raises RunFailed for a link."""
-        place = self._workspace.code / name
-        if place.is_symlink():
-            raise RunFailed(f"{name} is a link: {adapter.title} would obey settings through it")
-        return place
 
     def _execute(self, start: AgentStart, prompt: str, parser: Parser) -> tuple[int, str]:
         """Start the agent and read it to its end: its exit status, and why it was stopped."""
@@ -724,18 +679,6 @@ class Supervisor:
         self._phase = Phase.STARTING if is_held else Phase.WORKING
         if self._was_signaled and not is_held:
             raise RunStopped
-
-
-def _git_config() -> str:
-    """So that the agent can commit, in the user's name, and git takes /code for its own."""
-    text = "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n[user]\n"
-    for key in ("name", "email"):
-        try:
-            value = git.run(["config", "--global", "--get", f"user.{key}"]).decode().strip()
-        except (GitFailed, ValueError):
-            value = "agent" if key == "name" else "agent@localhost"
-        text += f"\t{key} = {json.dumps(value)}\n"
-    return text
 
 
 def _tail(path: Path) -> str:
