@@ -225,7 +225,8 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A local service on a free port; REBYTE_API_URL and REBYTE_API_KEY point the command at it."""
-    from rebyte_cli.local.local_service import LOCAL_KEY, Service
+    from rebyte_cli.config.credentials import LOCAL_KEY
+    from rebyte_cli.local.local_service import Service
 
     with Service(home / "served") as running:
         monkeypatch.setenv("REBYTE_API_URL", running.base_url)

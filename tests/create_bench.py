@@ -11,9 +11,10 @@ from typing import Any
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
+from rebyte_cli.config.credentials import LOCAL_KEY
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import digest_of
-from rebyte_cli.local.local_service import LOCAL_KEY, Service
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.request_kinds import TaskRequest
 from rebyte_cli.once.search import PACE
 from rebyte_cli.system.clock import boot_id, since_boot

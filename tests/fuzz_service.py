@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rebyte_cli.local.local_service import LOCAL_KEY, Service
+from rebyte_cli.config.credentials import LOCAL_KEY
+from rebyte_cli.local.local_service import Service
 
 HERE = Path(__file__).parent
 # Only partners have these, and the service has none of them.

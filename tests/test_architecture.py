@@ -461,7 +461,6 @@ RENAMES = {
     "local.agents.sources.lenders": "folders",
     "local.agents.workspaces.setup_cache": "folders",
     "local.agents.sources.skills": "folders",
-    "local.agents.supervision.sweep": "folders",
     "local.agents.workspaces.workspace_folder": "folders",
     "tasks.check_tree": "moves what was unpacked into its place",
 }

@@ -57,7 +57,7 @@ def serve(app: App, port: int, simulate: bool) -> None:
       rebyte local serve --port 8787
       REBYTE_API_URL=http://127.0.0.1:8787/v1 REBYTE_API_KEY=rbk_local rebyte list
     """
-    from ..local.local_service import LOCAL_KEY
+    from ..config.credentials import LOCAL_KEY
     from ..system.signals import StopSignal
 
     service = _service(app, port, simulate)

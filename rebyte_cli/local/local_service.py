@@ -42,7 +42,6 @@ from .store import (
 )
 from .task_store import load_tasks
 
-LOCAL_KEY = "rbk_local"
 REVIVE_SECONDS = 2.0
 ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 

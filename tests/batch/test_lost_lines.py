@@ -16,9 +16,10 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.batch.input import Input
 from rebyte_cli.batch.lost_lines import LostLine, LostLineSearch, search_lost
 from rebyte_cli.batch.throttle import Throttle
+from rebyte_cli.config.credentials import LOCAL_KEY
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.history.history import History
-from rebyte_cli.local.local_service import LOCAL_KEY, Service
+from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.finder import Verdict
 from rebyte_cli.once.ledger import Ledger
 from rebyte_cli.once.scan import Matches

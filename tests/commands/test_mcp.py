@@ -23,8 +23,8 @@ from jsonschema import Draft202012Validator
 import rebyte_cli
 from rebyte_cli.api.failures import refusal
 from rebyte_cli.app import App
+from rebyte_cli.config.credentials import LOCAL_KEY
 from rebyte_cli.errors import BadUsage, Next, RebyteError, Term
-from rebyte_cli.local.local_service import LOCAL_KEY
 from tests.conftest import COMMAND, Done
 from tests.fork_server import commands
 from tests.node_tools import install as node_tools

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rebyte_cli.local.local_service import LOCAL_KEY, Service, reset, status
+from rebyte_cli.config.credentials import LOCAL_KEY
+from rebyte_cli.local.local_service import Service, reset, status
 from rebyte_cli.local.store import StateError
 from tests.conftest import COMMAND, need_tool
 from tests.forks import run_forks

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.local_service import LOCAL_KEY, Service
+from rebyte_cli.config.credentials import LOCAL_KEY
+from rebyte_cli.local.local_service import Service
 from tests.conftest import need_tool
 from tests.fork_server import commands
 

@@ -30,6 +30,12 @@ class ModelBudget:
     reason: str = ""
     is_shared: bool = False
 
+    def is_used_up(self, tokens: int, cost: float) -> bool:
+        """Whether nothing is left once so much was used. Sums of dollars are not exact."""
+        if self.tokens is not None and tokens >= self.tokens:
+            return True
+        return self.cost is not None and cost >= self.cost - 1e-9
+
 
 class BudgetMeter:
     """Counts what the answers of models used. For several threads."""
@@ -59,12 +65,9 @@ class BudgetMeter:
 
     def reached(self) -> str:
         """Why no request may pass any more, or an empty text. Raises OSError if none can tell."""
-        budget = self._budget
-        if budget.tokens is not None and self._tokens >= budget.tokens:
-            return budget.reason
-        if budget.cost is not None and self._cost >= budget.cost - 1e-9:
-            return budget.reason
-        if not budget.is_shared:
+        if self._budget.is_used_up(self._tokens, self._cost):
+            return self._budget.reason
+        if not self._budget.is_shared:
             return ""
         with self._asking:
             return self._ask()

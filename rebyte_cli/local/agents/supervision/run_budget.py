@@ -109,9 +109,7 @@ def _used(store: Store, of: str, value: object, meters: dict[str, RunMeter]) -> 
 
 
 def _is_reached(limit: Mapping[str, Any], tokens: int, cost: float) -> bool:
-    if limit.get("tokens") is not None and tokens >= limit["tokens"]:
-        return True
-    return limit.get("cost") is not None and cost >= limit["cost"] - 1e-9
+    return ModelBudget(limit.get("tokens"), limit.get("cost")).is_used_up(tokens, cost)
 
 
 def _today() -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import subprocess
 from typing import NamedTuple
 
-from ....system.permissions import make_folder
 from ...store import Store
 from .. import agent_files
 from ..sources import lenders
@@ -113,11 +111,10 @@ def sweep(store: Store) -> None:
             with store.write() as db:
                 db.executemany("DELETE FROM run_events WHERE prompt = ?", map(tuple, forgotten))
         store.shrink()
-        for folder in (root / row[0] for row in rows):
-            if folder.exists():
-                runs.count_use(store, folder.name)
-                make_folder(trash)
-                folder.rename(trash / f"{folder.name}.{os.getpid()}")
+        for workspace in (Workspace(store.folder, row[0]) for row in rows):
+            if workspace.folder.exists():
+                runs.count_use(store, workspace.folder.name)
+                workspace.set_aside()
         lenders.sweep(store.folder, trash)
         if trash.exists() and any(trash.iterdir()):
             # An agent may have left folders that even their owner cannot write to.
