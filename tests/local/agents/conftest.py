@@ -7,22 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.adapters import programs
-from rebyte_cli.local.agents.sandbox import jail
-from rebyte_cli.local.agents.supervision import runs
 from tests.repositories import with_answer
 
 from .bench import Bench, need_jail
 from .shop import Shop
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up later than the user would want: a process may take seconds to start or to end."""
-    monkeypatch.setattr(jail, "PROBE_SECONDS", 60)
-    monkeypatch.setattr(programs, "VERSION_SECONDS", 60)
-    monkeypatch.setattr(runs, "STOP_SECONDS", 45.0)
-    monkeypatch.setattr(runs, "COLLECT_SECONDS", 45.0)
 
 
 @pytest.fixture

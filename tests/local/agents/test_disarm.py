@@ -485,10 +485,9 @@ def test_settings_that_cannot_be_written_again_are_removed(trap: Trap) -> None:
     trap.look(trap.code)
 
 
-def test_a_walk_that_takes_too_long_is_ended(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disarming, "WALK_SECONDS", -1.0)
+def test_a_walk_that_takes_too_long_is_ended(trap: Trap) -> None:
     with pytest.raises(OSError, match="too many folders or repositories"):
-        disarm(trap.workspace)
+        disarm(trap.workspace, seconds=-1.0)
 
 
 def test_a_long_list_of_what_failed_is_cut(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from rebyte_cli.local.agents import overview
 from rebyte_cli.local.agents.workspaces import disarm as disarming
-from rebyte_cli.local.agents.workspaces import sharing
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import FORGE, git
 from tests.waiting import eventually
@@ -356,11 +355,8 @@ def hanging(hostile: Hostile) -> Iterator[HangingGit]:
 
 
 @pytest.mark.slow
-def test_git_that_hangs_in_its_jail_is_ended_when_the_run_ends(
-    hanging: HangingGit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_git_that_hangs_in_its_jail_is_ended_when_the_run_ends(hanging: HangingGit) -> None:
     """Otherwise it could arm the repository when that has just been made safe."""
-    monkeypatch.setattr(sharing, "PATIENCE_SECONDS", 0.1)
     bench = hanging.hostile.bench
     hanging.touch("leave")
     assert bench.wait(hanging.run).outcome == "succeeded"
@@ -373,10 +369,7 @@ def test_git_that_hangs_in_its_jail_is_ended_when_the_run_ends(
 
 
 @pytest.mark.slow
-def test_git_that_ends_soon_is_waited_for(
-    hanging: HangingGit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sharing, "PATIENCE_SECONDS", PATIENCE)
+def test_git_that_ends_soon_is_waited_for(hanging: HangingGit) -> None:
     bench, waits = hanging.hostile.bench, Event()
     bench.cancel(hanging.run)
     path = hanging.pool.submit(disarming.disarm, bench.workspace(), lambda _: waits.set())
@@ -396,11 +389,8 @@ def test_git_sees_nothing_of_the_agents_home(hanging: HangingGit) -> None:
 
 
 @pytest.mark.slow
-def test_git_whose_reader_pauses_is_ended_too(
-    hostile: Hostile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_git_whose_reader_pauses_is_ended_too(hostile: Hostile) -> None:
     """A pager does, for hours."""
-    monkeypatch.setattr(sharing, "PATIENCE_SECONDS", 0.1)
     hostile.agent("true")
     shown = overview.git_inside(hostile.bench.folder, "ws", ["-c", "alias.x=!yes", "x"])
     assert next(shown) == b"y\n"

@@ -610,9 +610,8 @@ def test_the_patch_has_the_files_of_repositories_that_the_agent_began(
 
 @pytest.mark.parametrize("jailed", [True, False])
 def test_pipes_where_git_reads_do_not_stop_the_patch(
-    bench: Bench, tmp_path: Path, jailed: bool, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, jailed: bool
 ) -> None:
-    monkeypatch.setattr(changes, "GIT_SECONDS", 30)
     workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
     (workspace.code / "below").mkdir()
     (workspace.home / ".config/git").mkdir(parents=True)
@@ -683,10 +682,7 @@ def test_the_patch_does_not_look_where_git_cannot(bench: Bench, tmp_path: Path) 
         workspace.remove()  # pytest itself cannot remove it
 
 
-def test_a_list_of_patterns_without_end_is_not_read(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(changes, "GIT_SECONDS", 30)
+def test_a_list_of_patterns_without_end_is_not_read(bench: Bench, tmp_path: Path) -> None:
     workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
     for name in (".gitignore", ".gitattributes"):
         with (workspace.code / name).open("wb") as file:

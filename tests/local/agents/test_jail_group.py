@@ -19,10 +19,9 @@ import pytest
 
 from rebyte_cli.local.agents import overview
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
-from rebyte_cli.local.agents.sandbox import jail, jail_group
+from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
 from rebyte_cli.local.agents.supervision import runs
-from rebyte_cli.local.agents.workspaces import sharing
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, processes, python
@@ -169,13 +168,10 @@ def test_a_run_ends_whose_sandbox_is_stopped_from_inside(bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("then", ["pass", "time.sleep(600)"])
-def test_nothing_outlives_git_in_the_jail(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, then: str
-) -> None:
+def test_nothing_outlives_git_in_the_jail(bench: Bench, then: str) -> None:
     """Nor git that hangs, until another command ends it."""
     if not PYTHON:
         pytest.skip("no Python of the system")
-    monkeypatch.setattr(sharing, "PATIENCE_SECONDS", 0.1)
     assert bench.run(["true"]).outcome == "succeeded"
     code = bench.workspace().code
     assert not list(overview.git_inside(bench.folder, "ws", ["init", "-q", "/code"]))
@@ -243,13 +239,9 @@ def held(bench: Bench) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("held")
-def test_a_jail_that_cannot_be_emptied_is_not_safe_and_gets_no_other_run(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(jail_group, "END_SECONDS", 0.1)
-        with pytest.raises(OSError, match="a program in the sandbox of a run cannot be ended"):
-            overview.disarmed(bench.folder, "ws")
+def test_a_jail_that_cannot_be_emptied_is_not_safe_and_gets_no_other_run(bench: Bench) -> None:
+    with pytest.raises(OSError, match="a program in the sandbox of a run cannot be ended"):
+        overview.disarmed(bench.folder, "ws")
     prompt = bench.start(["sh", "-c", "touch /code/begun; echo never"])
     run = bench.wait(prompt)
     assert run.outcome == "failed"

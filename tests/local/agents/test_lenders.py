@@ -18,7 +18,7 @@ from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, disk_
 from rebyte_cli.system.git import GitFailed, watched
 from tests.repositories import git
 
-from .bench import NAP, Bench, gone
+from .bench import Bench, gone
 
 LARGE = 4_000_000
 ALTERNATES = ".git/objects/info/alternates"
@@ -233,14 +233,16 @@ def test_a_lender_is_removed_when_none_needs_it(source: Source) -> None:
     assert "a" in source.agent("git log --format=%s", "one")
 
 
-def test_a_lender_that_would_fill_the_disk_is_not_made(
-    source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lenders, "UPLOAD_PACK", f"sleep {NAP}151; {lenders.UPLOAD_PACK}")
+def test_a_lender_that_would_fill_the_disk_is_not_made(source: Source) -> None:
+    """Git is ended that reads what never comes."""
+    blob = git(source.folder, "rev-parse", "HEAD:large").strip()
+    slow = source.folder / ".git/objects" / blob[:2] / blob[2:]
+    slow.unlink()
+    os.mkfifo(slow)
     with watched(lambda: "the disk is full"), pytest.raises(GitFailed, match="the disk is full"):
         lenders.find(source.bench.folder, source.folder, None)
     assert source.lenders() == []
-    assert gone(f"{NAP}151")
+    assert gone(str(source.folder))
 
 
 @pytest.mark.slow

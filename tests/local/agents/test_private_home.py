@@ -147,12 +147,11 @@ COSTLY = "instr(zeroblob(200000000), zeroblob(100000000) || x'01' || directory)"
     ],
 )
 def test_an_opencode_database_that_takes_long_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: list[str]
+    tmp_path: Path, statements: list[str]
 ) -> None:
     """SQLite itself cannot be interrupted in a function: these would take it hours."""
-    monkeypatch.setattr(opencode_database, "CPU_SECONDS", 2)
     path = database(tmp_path, *statements)
-    opencode_database.clean(tmp_path, "/code")
+    opencode_database.clean(tmp_path, "/code", cpu_seconds=2)
     assert list(tmp_path.iterdir()) == []
     assert not path.exists()
 

@@ -33,10 +33,10 @@ TABLE = re.compile(r"CREATE TABLE [`\"]?(\w+)[`\"]?\s*\(")
 INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX ")
 
 
-def clean(folder: Path, code: str) -> None:
+def clean(folder: Path, code: str, *, cpu_seconds: int = CPU_SECONDS) -> None:
     """Empty all tables but those of sessions, which are then in `code`, the agent's folder.
 
-    A database in which that is impossible, or takes long, is removed.
+    A database in which that is impossible, or takes more than `cpu_seconds`, is removed.
     No agent may be at work: its files are those of `FILES`, and none is a link.
     """
     database = folder / NAME
@@ -44,7 +44,7 @@ def clean(folder: Path, code: str) -> None:
         return
     try:
         subprocess.run(
-            python_process.command(__name__, database, code, CPU_SECONDS),
+            python_process.command(__name__, database, code, cpu_seconds),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -166,29 +166,34 @@ def remember_origin(workspace: Workspace, repository: str | None) -> None:
     agent_files.write(workspace.folder, ORIGIN_FILE, os.fsencode(found))
 
 
-def disarm(workspace: Workspace, tell: Callable[[str], object] = lambda _: None) -> None:
+def disarm(
+    workspace: Workspace,
+    tell: Callable[[str], object] = lambda _: None,
+    *,
+    seconds: float = WALK_SECONDS,
+) -> None:
     """Leave only what is harmless in every repository of the workspace; no run may be at work.
 
     Two that do so at the same time take turns, and `workspace git` is waited for, which `tell` is
-    told. Raises OSError when something could not be made so, after all the rest was, and when a
-    program in a jail there cannot be ended.
+    told. Raises OSError when something could not be made so in so many seconds, after all the rest
+    was, and when a program in a jail there cannot be ended.
     """
     with sharing.alone(workspace.folder, lambda: tell(WAITS)):
         end_rest(workspace.folder, wait=True)
-        _disarm_all(workspace)
+        _disarm_all(workspace, seconds)
 
 
-def _disarm_all(workspace: Workspace) -> None:
+def _disarm_all(workspace: Workspace, seconds: float) -> None:
     known = cache(lambda: _base_files(workspace))
     origin = os.fsdecode(agent_files.read(workspace.folder, ORIGIN_FILE, LONGEST_CONFIG) or b"")
     lender = os.fsencode(workspace.base / "objects")
     errors = _Failures()
     unchecked = []
-    deadline = Deadline(WALK_SECONDS)
+    deadline = Deadline(seconds)
     for top in (workspace.code, workspace.home):
         for folder in _walk(top, errors):
             if deadline.has_passed:
-                folder.fail(f"too many folders or repositories for {WALK_SECONDS:g} s")
+                folder.fail(f"too many folders or repositories for {seconds:g} s")
                 break
             try:
                 _disarm(folder, top == workspace.code, known, origin, lender)
