@@ -42,9 +42,9 @@ def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, JsonObject] 
     """Agent and options of the task's last real run; None when all of it is simulated."""
     if all(isinstance(run, SimulatedRun) for run in task.runs):
         return None
-    from .supervision.admission import earlier_options
+    from .supervision import runs
 
-    return earlier_options(db, task.id)
+    return runs.last_options(db, task.id)
 
 
 def admit(
@@ -87,10 +87,10 @@ def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[
 def stop_runs(context: Context, canceled: list[RunRecord]) -> None:
     """Kill the agents of runs whose end is recorded."""
     if canceled:
-        from .supervision import runs
+        from .supervision import recovery
 
         for run in canceled:
-            runs.stop(context.store.folder, run)
+            recovery.stop(context.store.folder, run)
 
 
 def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:
@@ -108,11 +108,11 @@ def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:
         ).fetchone()
         if row is None or row["outcome"] == "succeeded" or not caller.sees(db, workspace):
             return
-        from .supervision import runs
+        from .supervision import run_lock, runs
 
         (last,) = runs.load(db, [row["prompt"]]).values()
     if last.ended is not None:
-        runs.wait_for_results(context.store.folder, last)
+        run_lock.wait_for_results(context.store.folder, last)
 
 
 def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> bytes | None:
@@ -201,16 +201,16 @@ def revive(store: Store) -> None:
 
 
 def recover(store: Store, task: str | None = None) -> None:
-    """See `runs.recover`: before each answer that depends on what real agents do."""
+    """See `recovery.recover`: before each answer that depends on what real agents do."""
     with store.read() as db:
         row = db.execute(
             "SELECT EXISTS (SELECT 1 FROM runs WHERE ended IS NULL) OR EXISTS (SELECT 1 FROM runs"
             " WHERE started IS NOT NULL AND ended IS NOT NULL AND counted = 0)"
         ).fetchone()
     if row[0]:
-        from .supervision import runs
+        from .supervision import recovery
 
-        runs.recover(store, task)
+        recovery.recover(store, task)
 
 
 def sweep_hourly(context: Context) -> None:

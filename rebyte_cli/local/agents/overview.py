@@ -28,7 +28,7 @@ from .limits import account_limit
 from .sandbox import egress, jail
 from .sandbox.jail_group import JailGroup
 from .sources import lenders, skills
-from .supervision import runs, sweep
+from .supervision import recovery, run_lock, runs, sweep
 from .supervision.admission import JAIL_CACHE
 from .workspaces import setup_cache, sharing
 from .workspaces.disarm import disarm
@@ -168,7 +168,7 @@ def folder_of(
     if "/" in workspace:
         return None
     for _ in range(200):
-        if place.code.is_dir() or not runs.at_work(state_dir, workspace, sleep):
+        if place.code.is_dir() or not run_lock.at_work(state_dir, workspace, sleep):
             break
         sleep(0.05)
     return place.code if place.code.is_dir() else None
@@ -180,7 +180,7 @@ def why_no_folder(state_dir: Path, workspace: str) -> tuple[str, tuple[str, ...]
     There may be no such command. Raises StateError.
     """
     with Store(state_dir) as store:
-        runs.recover(store)
+        recovery.recover(store)
         with store.read() as db:
             last = runs.newest(db, workspace)
     if last is None:
@@ -206,7 +206,7 @@ def disarmed(
     so that it can be copied and outlive the workspace. Raises OSError or GitFailed when that
     cannot be done.
     """
-    if runs.at_work(state_dir, workspace):
+    if run_lock.at_work(state_dir, workspace):
         return False
     place = Workspace(state_dir, workspace)
     disarm(place, tell)
@@ -272,13 +272,13 @@ def known_skills(config_dir: Path, here: Path | None) -> list[dict[str, str]]:
 
 def stop_all(store: Store) -> None:
     """Cancel every active run and delete the folder of every workspace."""
-    runs.recover(store)
+    recovery.recover(store)
     with store.write() as db:
         found = runs.unended(db)
         now = store.now()
         found = [run for run in found if runs.end(db, run.prompt, now, "canceled", "")]
     for run in found:
-        runs.stop(store.folder, run)
+        recovery.stop(store.folder, run)
     for folder in (store.folder / "workspaces").glob("*"):
         Workspace(store.folder, folder.name).remove()
     for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):

@@ -14,7 +14,7 @@ from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.adapter import Adapter
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits import usage_limit
-from rebyte_cli.local.agents.supervision import runs, spawn
+from rebyte_cli.local.agents.supervision import recovery, run_lock, runs, spawn
 from rebyte_cli.local.agents.supervision.runs import RecordedEvent, RunRecord
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.store import Store, new_id
@@ -53,7 +53,7 @@ class Bench:
             "source": [None, None, False], "skills": [], "model": None, "jail": True, "limit": 600,
             "stall": 600, **options,
         }  # fmt: skip
-        lock = runs.lock_new(self.folder, workspace, prompt_id)
+        lock = run_lock.take_new(self.folder, workspace, prompt_id)
         with self.store.write() as db:
             db.execute(
                 "INSERT OR IGNORE INTO tasks (id, workspace, created, executor, model, title)"
@@ -66,14 +66,14 @@ class Bench:
                 (prompt_id, task, prompt, adapter.title, now),
             )
             runs.add(db, (task, workspace, prompt_id), adapter.title, now, chosen)
-            before = runs.locks_before(db, self.folder, prompt_id)
+            before = run_lock.locks_before(db, self.folder, prompt_id)
         account = usage_limit.waited_for(chosen)
         spawn.start(self.folder, prompt_id, lock, chosen["parallel"], before, {}, account)
         return prompt_id
 
     def look(self, prompt: str) -> RunRecord:
         """The run as it is now."""
-        runs.recover(self.store)
+        recovery.recover(self.store)
         with self.store.read() as db:
             return runs.load(db, [prompt])[prompt]
 
@@ -90,7 +90,7 @@ class Bench:
 
         def over() -> RunRecord | None:
             run = self.look(prompt)
-            return None if run.ended is None or runs.is_held(self.folder, run) else run
+            return None if run.ended is None or run_lock.is_held(self.folder, run) else run
 
         def state() -> object:
             return self.look(prompt), self.log()
@@ -113,7 +113,7 @@ class Bench:
         """Record the cancel first and kill then, as the service does."""
         with self.store.write() as db:
             runs.end(db, prompt, self.store.now(), "canceled", "")
-        runs.stop(self.folder, self.look(prompt))
+        recovery.stop(self.folder, self.look(prompt))
 
     def run(
         self, agent: Adapter | list[str], prompt: str = "Say hello", **options: Any

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents import overview
-from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.supervision import run_lock
 from rebyte_cli.local.agents.workspaces import disarm as disarming
 from rebyte_cli.local.agents.workspaces.disarm import disarm
 from rebyte_cli.local.agents.workspaces.workspace_folder import (
@@ -624,7 +624,7 @@ def test_a_run_that_was_killed_is_disarmed_by_the_next_look(bench: Bench, tmp_pa
     bench.until_started(prompt)
     assert not overview.disarmed(bench.folder, "ws"), "an agent works there"
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
-    eventually(lambda: not runs.at_work(bench.folder, "ws"))
+    eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
     assert overview.disarmed(bench.folder, "ws")
     subprocess.run(["git", "status"], cwd=bench.workspace().code, check=True, capture_output=True)
     assert not mark.exists()
@@ -643,7 +643,7 @@ def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, ki
     if killed:
         bench.until_started(prompt)
         os.kill(bench.supervisor(prompt), signal.SIGKILL)
-        eventually(lambda: not runs.at_work(bench.folder, "ws"))
+        eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
     bench.wait(prompt)
     told = "git is not safe in the folder of the workspace: code: Not a directory"
     assert told in bench.said(prompt)

@@ -21,7 +21,7 @@ from rebyte_cli.local.agents import overview
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
-from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.supervision import run_lock
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, processes, python
@@ -231,7 +231,7 @@ def held(bench: Bench) -> Iterator[None]:
     if libc.ptrace(0x4206, first, None, 0x40) != 0:  # SEIZE, TRACEEXIT
         pytest.skip("this kernel lets no program trace another that it did not start")
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
-    eventually(lambda: not runs.at_work(bench.folder, "ws"))
+    eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
     yield
     os.waitpid(first, 0x40000000)  # __WALL: it stops on its way to die
     libc.ptrace(17, first, None, None)  # DETACH

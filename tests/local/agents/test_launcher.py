@@ -15,7 +15,7 @@ import pytest
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
-from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
 from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, processes, python, script
@@ -171,11 +171,11 @@ def test_the_job_of_a_killed_supervisor_is_ended_by_the_next_look(
     prompt = bench.start(["sh", "-c", code], **scheduler.options)
     eventually(lambda: bench.said(prompt) == "x")
     kill_supervisor(bench.run_folder(prompt) / "lock")
-    eventually(lambda: not runs.is_held(bench.folder, _unlooked(bench, prompt)))
+    eventually(lambda: not run_lock.is_held(bench.folder, _unlooked(bench, prompt)))
     assert scheduler.is_at_work(prompt)
     assert scheduler.names("stopped") == []
     run = bench.wait(prompt)
-    assert (run.outcome, run.answer) == ("failed", runs.VANISHED)
+    assert (run.outcome, run.answer) == ("failed", recovery.VANISHED)
     eventually(lambda: not scheduler.is_at_work(prompt))
     assert scheduler.names("stopped") == [prompt]
     assert gone(f"{NAP}503")
@@ -198,7 +198,7 @@ def test_a_cancel_after_the_supervisor_was_killed_ends_the_job(
     with bench.store.write() as db:
         runs.end(db, prompt, bench.store.now(), "canceled", "")
     kill_supervisor(bench.run_folder(prompt) / "lock")
-    runs.stop(bench.folder, run)
+    recovery.stop(bench.folder, run)
     assert scheduler.names("stopped")[:1] == [prompt]
     assert gone(f"{NAP}504")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents.cluster import launcher
-from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.supervision import recovery
 from tests.slurm import SlurmCluster
 from tests.user_manager import UserManager
 from tests.waiting import eventually, kill_supervisor
@@ -78,7 +78,7 @@ def test_the_ends_of_jobs(bench: Bench, cluster: SlurmCluster) -> None:
     bench.cancel(canceled)
     kill_supervisor(bench.run_folder(killed) / "lock")
     assert bench.wait(canceled).outcome == "canceled"
-    assert bench.wait(killed).answer == runs.VANISHED
+    assert bench.wait(killed).answer == recovery.VANISHED
     eventually(lambda: not jobs(cluster))
     assert gone(f"{NAP}601")
     assert gone(f"{NAP}602")
@@ -173,7 +173,7 @@ def test_runs_in_other_places_of_this_machine(
         canceled, done = map(bench.wait, prompts)
         assert canceled.outcome == "canceled"
         assert (done.outcome, done.answer) == ("succeeded", "go")
-        assert bench.wait(killed).answer == runs.VANISHED
+        assert bench.wait(killed).answer == recovery.VANISHED
         assert gone(f"{NAP}62")
         for workspace in ("stay", "go", "killed"):
             assert "+work" in (bench.artifact("changes.patch", workspace) or "")

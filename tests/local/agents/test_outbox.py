@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents.supervision import outbox, runs, spawn
+from rebyte_cli.local.agents.supervision import outbox, recovery, spawn
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, gone, kinds
@@ -109,7 +109,7 @@ def test_what_a_killed_run_printed_is_there(bench: Bench) -> None:
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     assert gone(prompt)
     lock.release()
-    assert bench.wait(prompt).answer == runs.VANISHED
+    assert bench.wait(prompt).answer == recovery.VANISHED
     assert bench.said(prompt) == "one\ntwo"
     assert gone(f"{NAP}161")
 

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from rebyte_cli.local.agents import overview
-from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.supervision import run_lock
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 
 
 def test_a_folder_that_is_still_being_made_is_waited_for(tmp_path: Path) -> None:
     place = Workspace(tmp_path, "w")
-    lock = runs.lock_new(tmp_path, "w", "p")
+    lock = run_lock.take_new(tmp_path, "w", "p")
     pauses: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -29,7 +29,7 @@ def test_a_folder_that_is_never_made_is_not_waited_for_long(tmp_path: Path) -> N
     pauses: list[float] = []
     assert overview.folder_of(tmp_path, "w", pauses.append) is None
     assert pauses == []
-    lock = runs.lock_new(tmp_path, "w", "p")
+    lock = run_lock.take_new(tmp_path, "w", "p")
     assert overview.folder_of(tmp_path, "w", pauses.append) is None
     assert 5 < sum(pauses) <= 10.1
     os.close(lock)

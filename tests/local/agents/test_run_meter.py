@@ -19,7 +19,7 @@ from rebyte_cli.local.agents import facade
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits.run_meter import RunMeter, left_behind
-from rebyte_cli.local.agents.supervision import by_hand, runs
+from rebyte_cli.local.agents.supervision import by_hand, recovery, run_lock, runs
 from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.model_prices import ModelPrices
 from rebyte_cli.local.gateway.uncounted import LARGEST
@@ -356,7 +356,7 @@ def test_what_is_left_of_a_run_is_done_whatever_of_its_cancel_was_killed(
 
     def is_done() -> bool:
         if then == "look":
-            runs.recover(bench.store)
+            recovery.recover(bench.store)
         with bench.store.read() as db:
             (found,) = runs.load(db, [prompt]).values()
         return found.used is not None and json.loads(found.used) == TWO
@@ -449,7 +449,7 @@ def test_a_run_that_is_canceled_at_work_gives_nothing_back(
     else:
         os.kill(bench.supervisor(prompt), signal.SIGKILL)
         bench.cancel(prompt)
-        eventually(lambda: not runs.is_held(bench.folder, bench.look(prompt)))
+        eventually(lambda: not run_lock.is_held(bench.folder, bench.look(prompt)))
         with bench.store.write() as db:  # nothing is left that would record it
             db.execute("UPDATE runs SET used = NULL, counted = 0, ended = 1")
     model.may_answer.set()

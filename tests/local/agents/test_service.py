@@ -20,7 +20,7 @@ from rebyte_cli.local.agents import overview
 from rebyte_cli.local.agents.agent_permission import machine_key
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.sources import skills
-from rebyte_cli.local.agents.supervision.admission import earlier_options
+from rebyte_cli.local.agents.supervision.runs import last_options
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.request_record import RequestEntry
@@ -367,7 +367,7 @@ def test_what_repeats_a_task_has_its_sandbox_whatever_the_settings_are_now(
         asked = machine.own.create("x", executor="mine", networkOf=task["id"], jail="off")
         for made, is_jailed in ((task, True), (again, True), (other, False), (asked, False)):
             with Store(machine.state).read() as db:
-                found = earlier_options(db, made["id"])
+                found = last_options(db, made["id"])
             assert found is not None
             assert found[1]["jail"] is is_jailed
 
@@ -375,7 +375,7 @@ def test_what_repeats_a_task_has_its_sandbox_whatever_the_settings_are_now(
 def network_of(machine: Machine, task: dict[str, Any]) -> tuple[str, list[str]]:
     """What the last run of a task may reach: the network, and the hosts."""
     with Store(machine.state).read() as db:
-        found = earlier_options(db, task["id"])
+        found = last_options(db, task["id"])
     assert found is not None
     return found[1]["network"], found[1]["hosts"]
 

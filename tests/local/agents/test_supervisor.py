@@ -19,7 +19,7 @@ from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.codex import Codex
 from rebyte_cli.local.agents.adapters.gemini import Gemini
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
-from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
 from rebyte_cli.local.agents.workspaces import changes
 from rebyte_cli.system import process_identity
 from rebyte_cli.system.git import GitFailed
@@ -216,7 +216,7 @@ def test_a_killed_supervisor_leaves_its_patch_to_the_next_reader(
     prompt = bench.start(["sh", "-c", work], jail=jailed)
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
-    assert bench.wait(prompt).answer == runs.VANISHED
+    assert bench.wait(prompt).answer == recovery.VANISHED
     assert "+2" in (bench.artifact("changes.patch") or "")
     workspace = bench.workspace()
     alone = changes.of_runs(workspace, [prompt], [prompt], jailed=jailed) or b""
@@ -231,7 +231,7 @@ def test_the_next_run_keeps_the_patch_of_one_whose_supervisor_was_killed(bench: 
     bench.until_started(killed)
     os.kill(bench.supervisor(killed), signal.SIGKILL)
     assert bench.wait(following).outcome == "succeeded"
-    assert bench.look(killed).answer == runs.VANISHED
+    assert bench.look(killed).answer == recovery.VANISHED
     for prompt, name in ((killed, b"first"), (following, b"second")):
         alone = changes.of_runs(bench.workspace(), [killed, following], [prompt], jailed=True)
         assert (b"first" in (alone or b""), b"second" in (alone or b"")) == (
@@ -249,7 +249,7 @@ def test_a_run_that_cleans_up_after_another_leaves_nothing_of_it_to_do(bench: Be
     eventually(lambda: _has_started(bench, following), what="the second agent")
     with bench.store.read() as db:
         assert runs.has_ended(db, killed)
-        assert runs.left(db) == []
+        assert runs.unfinished(db) == []
     bench.cancel(following)
 
 
@@ -262,7 +262,7 @@ def _has_started(bench: Bench, prompt: str) -> bool:
 def test_a_hanging_supervisor_that_is_canceled_leaves_its_patch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.5)
     prompt = bench.start(["sh", "-c", f"echo 1 > first; echo on; sleep {NAP}059"])
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGSTOP)
@@ -332,7 +332,7 @@ def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a reboot, numbers are given again, and the next look holds the lock for a moment."""
-    monkeypatch.setattr(runs, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.1)
     prompt = bench.run(["true"]).prompt
     lock = bench.run_folder(prompt) / "lock"
     with subprocess.Popen(["sleep", f"{NAP}037"]) as stranger:
@@ -341,7 +341,7 @@ def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
             lock.write_text(late)
             with lock.open("rb") as held:
                 fcntl.flock(held, fcntl.LOCK_EX)
-                runs.stop(bench.folder, bench.look(prompt))
+                recovery.stop(bench.folder, bench.look(prompt))
             assert stranger.poll() is None
         stranger.kill()
 
@@ -353,7 +353,7 @@ def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> No
     bench.until_started(prompt)
     began = time.monotonic()
     bench.cancel(prompt)
-    assert time.monotonic() - began < runs.STOP_SECONDS  # no kill was needed
+    assert time.monotonic() - began < recovery.STOP_SECONDS  # no kill was needed
     assert gone(f"{NAP}04")
     run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("canceled", "")
@@ -376,7 +376,7 @@ def test_an_agent_ends_whose_cancel_was_killed_before_it_told_anyone(bench: Benc
 def test_cancel_of_a_run_whose_supervisor_hangs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.2)
     prompt = bench.start(["sh", "-c", f"echo x; (setsid sleep {NAP}045 &); sleep {NAP}046"])
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGSTOP)
@@ -408,7 +408,7 @@ def test_case_85_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Ben
     run = bench.until_started(prompt)
     assert run.ended is None
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
-    eventually(lambda: not runs.is_held(bench.folder, run))
+    eventually(lambda: not run_lock.is_held(bench.folder, run))
     with bench.store.read() as db:  # reading alone changes nothing
         assert runs.load(db, [prompt])[prompt].ended is None
     run = bench.wait(prompt)

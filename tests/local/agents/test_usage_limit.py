@@ -18,7 +18,7 @@ from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits.account_limit import AccountLimit
-from rebyte_cli.local.agents.supervision import runs
+from rebyte_cli.local.agents.supervision import recovery, runs
 from rebyte_cli.local.agents.supervision.transcript_writer import TRANSCRIPT_CUT
 from rebyte_cli.local.local_service import Service
 from tests.waiting import eventually, kill_supervisor
@@ -229,7 +229,7 @@ def test_one_run_tries_for_all_of_its_account(bench: Bench, model: LimitedModel)
     assert bench.wait(other).outcome == "succeeded"
     assert all(bench.look(prompt).started is None for prompt in more)
     for prompt in (*first, *more):
-        assert runs.waits_for_limit(bench.store, bench.look(prompt)) is not None
+        assert recovery.waits_for_limit(bench.store, bench.look(prompt)) is not None
     model.refuses = 1
     come(bench)
     eventually(lambda: len(model.asked) == 4)  # refused again, and all wait on

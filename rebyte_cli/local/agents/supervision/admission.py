@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import sys
@@ -25,7 +24,7 @@ from ..cluster import launcher
 from ..limits import usage_limit
 from ..sandbox import egress, jail, user_tools
 from ..sources import skills, source
-from . import accounts, run_budget, runs, spawn
+from . import accounts, run_budget, run_lock, runs, spawn
 
 JAIL_CACHE = "jail.json"
 # The cheapest tier of the cloud, and the default there: an agent's own default here.
@@ -145,7 +144,7 @@ class Admission:
         if like is None:
             return None
         with self._store.read() as db:
-            found = earlier_options(db, like)
+            found = runs.last_options(db, like)
         return found[1] if found else None
 
     def _setup(self, body: JsonObject, earlier: dict[str, Any] | None) -> bool:
@@ -325,11 +324,11 @@ class AdmittedRun:
             for name, file_id in uploads
         ]
         keep(self._store.folder)
-        self._lock = runs.lock_new(self._store.folder, workspace, prompt)
+        self._lock = run_lock.take_new(self._store.folder, workspace, prompt)
         self._prompt = prompt
         options = self._options | {"uploads": files}
         runs.add(db, place, self.adapter.title, now, options)
-        self._before = runs.locks_before(db, self._store.folder, prompt)
+        self._before = run_lock.locks_before(db, self._store.folder, prompt)
 
     def lock(self) -> int | None:
         """The lock of the recorded run, for a supervisor here; None if it would have to wait."""
@@ -378,14 +377,6 @@ class AdmittedRun:
             now = self._store.now()
             with self._store.write() as db:
                 runs.end(db, self._prompt, now, "failed", f"The run cannot be started: {error}")
-
-
-def earlier_options(db: sqlite3.Connection, task: str) -> tuple[str, dict[str, Any]] | None:
-    """The agent and the options of the last real run of a task; None when it has none."""
-    row = db.execute(
-        "SELECT agent, options FROM runs WHERE task = ? ORDER BY seq DESC LIMIT 1", (task,)
-    ).fetchone()
-    return None if row is None else (str(row[0]), json.loads(row[1]))
 
 
 def _load(config_file: Path | None, state_dir: Path | None = None) -> config.LocalConfig:

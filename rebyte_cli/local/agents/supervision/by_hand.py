@@ -22,7 +22,7 @@ from ..sandbox.jailed_program import prepare
 from ..sources.source import local_path
 from ..workspaces.sync import bring
 from ..workspaces.workspace_folder import Workspace, WorkspaceSource
-from . import run_results, runs
+from . import recovery, run_lock, run_results, runs
 from .admission import JAIL_CACHE
 
 
@@ -122,11 +122,11 @@ def _in_jail(
 
 def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, Any]]:
     """The last run of a workspace that began, and its options. None may wait or be at work."""
-    runs.recover(store)
+    recovery.recover(store)
     with store.read() as db:
         unended = runs.unended(db, "workspace", workspace)
         begun = runs.find(db, "workspace = ? AND started IS NOT NULL", workspace)
-    if unended or not begun or runs.at_work(store.folder, workspace):
+    if unended or not begun or run_lock.at_work(store.folder, workspace):
         raise busy(workspace)
     with store.read() as db:
         return begun[-1], runs.options_of(db, begun[-1])
@@ -138,17 +138,17 @@ def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[N
 
     `kind` is that of `changes.patch`.
     """
-    with runs.claimed(store.folder, last) as lock:
+    with run_lock.claimed(store.folder, last) as lock:
         with store.write() as db:  # whatever is queued after this sees the lock
             sql = "SELECT 1 FROM runs WHERE workspace = ? AND ended IS NULL"
             unended = db.execute(sql, (last.workspace,)).fetchone()
         if lock is None or unended is not None:
             raise busy(last.workspace)
-        runs.say(lock, process_identity.identity(os.getpid()))
+        run_lock.say(lock, process_identity.identity(os.getpid()))
         try:
             yield
         finally:
-            runs.say(lock, runs.AGENT_IS_GONE)
+            run_lock.say(lock, run_lock.AGENT_IS_GONE)
             run_results.finish(str(store.folder), last.prompt, kind)
 
 

@@ -10,7 +10,7 @@ from ... import schedule
 from ...schedule import NEVER, RunUsage, ScheduledEvent, prompt_of, usage_of
 from ...store import Store
 from ..workspaces.workspace_folder import Workspace
-from . import runs
+from . import recovery, run_lock, runs
 
 
 class RecordedRun(schedule.Run):
@@ -51,13 +51,13 @@ class RecordedRun(schedule.Run):
 
     def resumes_at(self, store: Store, now: int) -> int | None:
         """When the limit is reset that it waits for."""
-        limit = runs.waits_for_limit(store, self._record)
+        limit = recovery.waits_for_limit(store, self._record)
         return None if limit is None else limit.resumes_at()
 
     def queue(self, store: Store) -> dict[str, Any] | None:
         """Its place in the queue; None once it has begun, or has ended."""
         if self._record.started is None and self._record.ended is None:
-            return runs.queue_place(store, self._record)
+            return _queue_place(store, self._record.prompt)
         return None
 
     def preparing(self, store: Store) -> str:
@@ -69,3 +69,26 @@ class RecordedRun(schedule.Run):
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record that the run was canceled, unless it has an end already."""
         runs.end(db, self.prompt.id, now, "canceled", "")
+
+
+def _queue_place(store: Store, prompt: str) -> dict[str, Any] | None:
+    """`position` (1 is the next) and `message` of a run that waits; None if it begins just now."""
+    with store.read() as db:
+        seq, slots = db.execute(
+            "SELECT seq, json_extract(options, '$.parallel') FROM runs WHERE prompt = ?",
+            (prompt,),
+        ).fetchone()
+        others = db.execute(
+            "SELECT started IS NULL AS waits, seq < ? AS is_before FROM runs"
+            " WHERE ended IS NULL AND parked IS NULL AND prompt != ?",
+            (seq, prompt),
+        ).fetchall()
+        before = run_lock.locks_before(db, store.folder, prompt)
+    position = 1 + sum(waits and is_before for waits, is_before in others)
+    if before:
+        what = "until its workspace is free"
+    elif sum(not waits for waits, _ in others) + position > slots:
+        what = f"until fewer than {slots} runs work ([local] parallel)"
+    else:
+        return None
+    return {"position": position, "message": f"number {position} in the queue, waits {what}"}

@@ -17,7 +17,7 @@ from ..limits.run_meter import left_behind
 from ..workspaces import changes
 from ..workspaces.disarm import disarm
 from ..workspaces.workspace_folder import Workspace
-from . import runs
+from . import recovery, runs
 from .outbox import patient_store, patiently
 
 
@@ -53,7 +53,7 @@ def bury(store: Store, run: runs.RunRecord, options: Mapping[str, Any]) -> None:
     Its lock is held here; `options` are those of the run that cleans up after it, and begins next.
     """
     with store.read() as db:
-        is_left = run.prompt in [each.prompt for each in runs.left(db)]
+        is_left = run.prompt in [each.prompt for each in runs.unfinished(db)]
         has_ended = runs.has_ended(db, run.prompt)
         its_options = runs.options_of(db, run)
     if is_left:
@@ -68,7 +68,7 @@ def bury(store: Store, run: runs.RunRecord, options: Mapping[str, Any]) -> None:
 
     def record() -> None:
         with store.write() as db:
-            vanished = runs.record_vanished(db, store.folder, run, used)
+            vanished = recovery.record_vanished(db, store.folder, run, used)
             # Nothing is left to do: it would be done beside the agent of the next run.
             runs.record_used(db, run.prompt, {}, is_all=True)
             if vanished:

@@ -13,8 +13,8 @@ from ...store import Store
 from ...task_store import add_prompt
 from ..adapters.adapter import Adapter, Invocation, Outcome, Parser, end_of_process
 from ..sandbox import relay
-from . import runs, supervisor
-from .admission import Admission, earlier_options
+from . import run_lock, runs, supervisor
+from .admission import Admission
 from .by_hand import busy, last_run
 
 PROMPT = "(attached: the agent's own screen)"
@@ -29,7 +29,7 @@ def attach(state_dir: Path, config_file: Path | None, task: str) -> tuple[int, s
     """
     with Store(state_dir) as store:
         with store.read() as db:
-            found = earlier_options(db, task)
+            found = runs.last_options(db, task)
             if found is None:
                 raise Refusal(409, "no_screen", f"task {task} is simulated: no agent works on it")
             agent, options = found
@@ -61,7 +61,7 @@ class _Screen(supervisor.Supervisor):
 
     def __init__(self, store: Store, prompt: str, lock: int) -> None:
         super().__init__(store, prompt, lock)
-        runs.say(lock, process_identity.identity(os.getpid()))
+        run_lock.say(lock, process_identity.identity(os.getpid()))
         self._status: int | None = None
         self._reason = ""
         signal.signal(signal.SIGINT, self._on_term)  # from elsewhere: Ctrl-C is the agent's

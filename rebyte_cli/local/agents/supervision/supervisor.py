@@ -49,7 +49,7 @@ from ..workspaces.agent_home import AgentHome, LinkInTheWay
 from ..workspaces.disarm import remember_origin
 from ..workspaces.setup_cache import CacheFailed, SetupCache
 from ..workspaces.workspace_folder import UploadedFile, Workspace, WorkspaceSource
-from . import outbox, repository_asks, runs, spawn
+from . import outbox, recovery, repository_asks, run_lock, runs, spawn
 from .outbox import Outbox, patient_store, patiently
 from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets
@@ -155,7 +155,7 @@ class Supervisor:
         self._phase = Phase.ENDING
         with contextlib.suppress(launcher.JobStays):  # it is told of below
             launcher.end_job(self._state_dir, self._folder)
-        runs.say(self._lock, runs.AGENT_IS_GONE)
+        run_lock.say(self._lock, run_lock.AGENT_IS_GONE)
         tell = self._transcript.tell
         found, problem = collect(
             self._state_dir, self._workspace, self._run.prompt, self._options, tell
@@ -249,10 +249,10 @@ class Supervisor:
         with self._store.read() as db:
             earlier = runs.find(db, "workspace = ? AND seq < ?", self._run.workspace, self._seq)
         for run in earlier:
-            with runs.held(self._state_dir, run) as lock:
+            with run_lock.held(self._state_dir, run) as lock:
                 if self._is_revived(run, lock):
                     with self._store.read() as db:
-                        before = runs.locks_before(db, self._state_dir, self._run.prompt)
+                        before = run_lock.locks_before(db, self._state_dir, self._run.prompt)
                     self._begin_again(before)
                 launcher.end_job(self._state_dir, self._workspace.run_folder(run.prompt))
                 bury(self._store, run, self._options)
@@ -264,7 +264,7 @@ class Supervisor:
         """Whether an earlier run waits for a usage limit, so that this one has to wait for it."""
         with self._store.read() as db:
             has_ended = runs.has_ended(db, run.prompt)
-        return not has_ended and runs.revive(self._store, run, lock)
+        return not has_ended and recovery.revive(self._store, run, lock)
 
     # The work
 

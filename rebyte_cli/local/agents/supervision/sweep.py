@@ -11,7 +11,7 @@ from ...store import Store
 from .. import agent_files
 from ..sources import lenders
 from ..workspaces.workspace_folder import TRASH, Workspace, disk_usage
-from . import runs
+from . import run_lock, runs
 
 # Time to think again: a deleted task's files can be saved with `workspace path` until then.
 GRACE_MS = 3_600_000
@@ -64,7 +64,7 @@ def prune(store: Store, seconds: float, *, dry_run: bool) -> tuple[list[Pruned],
         with store.read() as db:
             last = runs.newest(db, row["workspace"])
             made_from = runs.source(db, row["workspace"]) or [None]
-        if last is None or runs.is_held(store.folder, last):
+        if last is None or run_lock.is_held(store.folder, last):
             continue
         size = disk_usage(place.folder)
         if not dry_run and not _removed(store, place, last):
@@ -84,7 +84,7 @@ def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
     """Remove a workspace unless something is at work there, or about to be."""
     runs.count_use(store, last.workspace)
     # Later runs wait for this lock, and are recorded in a transaction that makes their folder.
-    with runs.claimed(store.folder, last) as lock, store.write() as db:
+    with run_lock.claimed(store.folder, last) as lock, store.write() as db:
         newest = runs.newest(db, last.workspace)
         if lock is None or newest is None or newest.prompt != last.prompt:
             return False
