@@ -307,15 +307,6 @@ def test_a_writer_that_waits_for_long_asks_less_and_less_often(
     assert len(pauses) < 20
 
 
-# The command, but for how long it waits for another writer.
-PATIENT = """
-from rebyte_cli.history import database
-database.WAIT = database.LONGEST_WAIT = 600
-from rebyte_cli.__main__ import main
-main()
-"""
-
-
 def test_case_58_sigterm_ends_a_create_that_waits_for_the_history(
     rebyte: Callable[..., Done], home: Path
 ) -> None:
@@ -332,8 +323,7 @@ def test_case_58_sigterm_ends_a_create_that_waits_for_the_history(
         History(path, origin=server.base_url.removesuffix("/v1")).add_task({"id": "a"}, prompt="x")
         writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("BEGIN IMMEDIATE")
-        program = [sys.executable, "-c", PATIENT, "create", "Say hello"]
-        process = subprocess.Popen(program, env=env)
+        process = subprocess.Popen([*COMMAND, "create", "Say hello"], env=env)
         held = path.parent / "once"
         eventually(lambda: held.is_dir() and any(held.iterdir()), what="its intent")
         process.send_signal(signal.SIGTERM)

@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import h11
@@ -21,7 +22,7 @@ from ...system.addresses import ANYWHERE, reach
 from ...system.deadline import Deadline
 from .allowed_hosts import HostPort
 from .gateway_settings import GatewaySettings
-from .near_networks import is_near, read_routes
+from .near_networks import TABLES, is_near, read_routes
 from .refusal import GatewayRefusal
 from .user_proxy import Proxy, ProxyUnusable, proxy_for
 
@@ -140,9 +141,15 @@ def _check_if_known(target: HostPort) -> None:
         check_address(family, address[0], target)
 
 
-def check_address(family: socket.AddressFamily, address: str, target: HostPort) -> None:
-    """Raise GatewayRefusal (403) for an address of this machine, its networks or a private one."""
-    if reach(address) < ANYWHERE or _is_own(family, address) or is_near(address, read_routes()):
+def check_address(
+    family: socket.AddressFamily, address: str, target: HostPort, *, tables: Path = TABLES
+) -> None:
+    """Raise GatewayRefusal (403) for an address of this machine, its networks or a private one.
+
+    `tables` is the folder of the kernel's routes.
+    """
+    is_local = reach(address) < ANYWHERE or _is_own(family, address)
+    if is_local or is_near(address, read_routes(tables)):
         reason = f"{target.host} has the address {address}, which is in no public network"
         raise GatewayRefusal(403, reason)
 

@@ -259,10 +259,7 @@ def _has_started(bench: Bench, prompt: str) -> bool:
         return runs.find(db, "prompt = ?", prompt)[0].started is not None
 
 
-def test_a_hanging_supervisor_that_is_canceled_leaves_its_patch(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.5)
+def test_a_hanging_supervisor_that_is_canceled_leaves_its_patch(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", f"echo 1 > first; echo on; sleep {NAP}059"])
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGSTOP)
@@ -328,11 +325,8 @@ def test_the_patch_is_created_after_one_that_was_cut_off(bench: Bench) -> None:
     assert not scratch.exists()
 
 
-def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(bench: Bench) -> None:
     """After a reboot, numbers are given again, and the next look holds the lock for a moment."""
-    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.1)
     prompt = bench.run(["true"]).prompt
     lock = bench.run_folder(prompt) / "lock"
     with subprocess.Popen(["sleep", f"{NAP}037"]) as stranger:
@@ -341,7 +335,7 @@ def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
             lock.write_text(late)
             with lock.open("rb") as held:
                 fcntl.flock(held, fcntl.LOCK_EX)
-                recovery.stop(bench.folder, bench.look(prompt))
+                recovery.stop(bench.folder, bench.look(prompt), seconds=0.1)
             assert stranger.poll() is None
         stranger.kill()
 
@@ -373,10 +367,7 @@ def test_an_agent_ends_whose_cancel_was_killed_before_it_told_anyone(bench: Benc
 
 
 @pytest.mark.usefixtures("real_supervisors")
-def test_cancel_of_a_run_whose_supervisor_hangs(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.2)
+def test_cancel_of_a_run_whose_supervisor_hangs(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", f"echo x; (setsid sleep {NAP}045 &); sleep {NAP}046"])
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGSTOP)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.gateway import near_networks, upstream
+from rebyte_cli.local.gateway import upstream
 from rebyte_cli.local.gateway.allowed_hosts import HostPort
 from rebyte_cli.local.gateway.near_networks import is_near, read_routes
 from rebyte_cli.local.gateway.refusal import GatewayRefusal
@@ -82,17 +82,14 @@ def test_a_machine_without_such_a_table_is_in_no_network(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("address", ["8.8.4.4", "2600:1:2:3::9"])
-def test_a_neighbour_with_a_public_address_is_refused(
-    monkeypatch: pytest.MonkeyPatch, home: Path, address: str
-) -> None:
+def test_a_neighbour_with_a_public_address_is_refused(home: Path, address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     place = HostPort("nas.example", 443)
     upstream.check_address(family, address, place)
     with (home / "route").open("a") as table:
         table.write(ipv4("8.8.4.0", "255.255.255.0", UP) + "\n")
-    monkeypatch.setattr(near_networks.read_routes, "__defaults__", (home,))
     with pytest.raises(GatewayRefusal, match="in no public network"):
-        upstream.check_address(family, address, place)
+        upstream.check_address(family, address, place, tables=home)
 
 
 @pytest.mark.skipif(not Path("/proc/net/route").exists(), reason="no table of the kernel")

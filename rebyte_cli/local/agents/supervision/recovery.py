@@ -101,10 +101,12 @@ def revive(store: Store, run: RunRecord, lock: int) -> bool:
     return True
 
 
-def stop(state_dir: Path, run: RunRecord) -> None:
-    """Kill the agent of a run whose end is recorded, and return when it is dead."""
-    folder = _folder_of(state_dir, run)
-    seconds, asked = STOP_SECONDS, False
+def stop(state_dir: Path, run: RunRecord, *, seconds: float = STOP_SECONDS) -> None:
+    """Kill the agent of a run whose end is recorded, and return when it is dead.
+
+    Its supervisor has so many seconds, and that of a job longer.
+    """
+    folder, asked = _folder_of(state_dir, run), False
     if launcher.has_job(folder):
         seconds += launcher.STOP_SECONDS + launcher.END_SECONDS
     deadline = Deadline(seconds)
