@@ -50,9 +50,9 @@ class Admission:
         """Check everything that can be checked before a run is recorded.
 
         `earlier` are the options of the last run of the same task, whose jail the next one has.
-        `networkOf` in `body` is a task that this one repeats: what that could reach and use, this
-        one may. It is this service's own extension. Raises Refusal when the agent is not installed,
-        no jail can be made, or a skill is unknown.
+        `networkOf` in `body`, this service's own extension, is a task that this one repeats: what
+        that could reach and use, this one may (`repeated`, in both cases). Raises Refusal when the
+        agent is not installed, no jail can be made, or a skill is unknown.
         """
         repeated = earlier if earlier is not None else self._repeated(body)
         wanted = http.optional_choice(body, "jail", ("on", "off"))
@@ -113,12 +113,12 @@ class Admission:
         body: JsonObject,
         settings: config.LocalConfig,
         options: dict[str, Any],
-        earlier: dict[str, Any] | None,
+        repeated: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """What the run does at a usage limit: `onLimit`, and `elsewhere`, what changes of its
         options if another agent continues. `onLimit` is this service's own extension.
         """
-        before = (earlier or {}).get("onLimit")
+        before = (repeated or {}).get("onLimit")
         wanted = http.optional_text(body, "onLimit", most=100, least=1)
         wanted = wanted or before or settings.on_limit
         if wanted in (usage_limit.WAIT, usage_limit.STOP, executor):
@@ -147,22 +147,22 @@ class Admission:
             found = runs.last_options(db, like)
         return found[1] if found else None
 
-    def _setup(self, body: JsonObject, earlier: dict[str, Any] | None) -> bool:
+    def _setup(self, body: JsonObject, repeated: dict[str, Any] | None) -> bool:
         """Whether the `setup` of the repository may run; `setup` is this service's extension."""
         wanted = http.optional_choice(body, "setup", ("on", "off"))
-        if wanted is None and earlier is not None:
-            return bool(earlier.get("setup", True))
+        if wanted is None and repeated is not None:
+            return bool(repeated.get("setup", True))
         return wanted != "off"
 
     def _network(
-        self, body: JsonObject, settings: config.LocalConfig, earlier: dict[str, Any] | None
+        self, body: JsonObject, settings: config.LocalConfig, repeated: dict[str, Any] | None
     ) -> dict[str, Any]:
         """What the run may reach: `network`, the hosts that it names itself, and all `hosts`.
 
         `network` and `allow` are this service's own extension. `confined` stands for anything but
         `host`.
         """
-        before = earlier or {}
+        before = repeated or {}
         wanted = http.optional_choice(body, "network", (*egress.NETWORKS, CONFINED))
         usual = before.get("network") or settings.network
         network = usual if wanted in (None, CONFINED) else wanted
@@ -183,7 +183,7 @@ class Admission:
         body: JsonObject,
         settings: config.LocalConfig,
         model: str | None,
-        earlier: dict[str, Any] | None,
+        repeated: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """What the run may use of its models: see `run_budget`.
 
@@ -193,9 +193,9 @@ class Admission:
         """
         group = http.optional_text(body, "budgetOf", most=200, least=1)
         limits = [{"of": group or run_budget.TASK, **amount} for amount in http.budgets(body)]
-        if not limits and earlier is not None:
-            group = earlier.get("budgetOf")
-            before = earlier.get("budgets") or []
+        if not limits and repeated is not None:
+            group = repeated.get("budgetOf")
+            before = repeated.get("budgets") or []
             limits = [limit for limit in before if limit["of"] != run_budget.DAY]
         if settings.budget_per_day:
             limits.append({"of": run_budget.DAY, **settings.budget_per_day})
@@ -337,11 +337,29 @@ class AdmittedRun:
     def start(self, announce: Callable[[str], None]) -> None:
         """Start the supervisor, after the transaction of `record` is committed.
 
-        `announce` reports what runs where: once for each agent, and always without a jail or with
-        the network of this machine. It also
-        reports which of the user's settings the agent does not get, once for each such list.
+        `announce` tells the user what runs where, and which settings it does not get.
         """
         assert self._lock is not None
+        self._tell_user(announce)
+        try:
+            spawn.start(
+                self._store.folder,
+                self._prompt,
+                self._lock,
+                self._options["parallel"],
+                self._before,
+                self._login,
+                usage_limit.waited_for(self._options),
+            )
+        except OSError as error:
+            now = self._store.now()
+            with self._store.write() as db:
+                runs.end(db, self._prompt, now, "failed", f"The run cannot be started: {error}")
+
+    def _tell_user(self, announce: Callable[[str], None]) -> None:
+        """Announce a jail once for each agent, and settings that it does not get once for each
+        such list; always that there is no jail, or that it has the network of this machine.
+        """
         name = self.adapter.title
         if not self._options["jail"]:
             announce(f"{name} runs without a sandbox: it can read and change all your files")
@@ -363,20 +381,6 @@ class AdmittedRun:
         if unused and self._store.recall(f"unused {name}") != unused:
             self._store.remember(f"unused {name}", unused)
             announce(f"{name} runs without {unused} of your settings")
-        try:
-            spawn.start(
-                self._store.folder,
-                self._prompt,
-                self._lock,
-                self._options["parallel"],
-                self._before,
-                self._login,
-                usage_limit.waited_for(self._options),
-            )
-        except OSError as error:
-            now = self._store.now()
-            with self._store.write() as db:
-                runs.end(db, self._prompt, now, "failed", f"The run cannot be started: {error}")
 
 
 def _load(config_file: Path | None, state_dir: Path | None = None) -> config.LocalConfig:

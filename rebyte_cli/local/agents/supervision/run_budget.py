@@ -65,7 +65,7 @@ class RunBudgets:
     def _used(self, limit: Mapping[str, Any]) -> tuple[int, float]:
         of = limit["of"]
         value = {TASK: self._run.task, DAY: self._day()}.get(of, of)
-        return _used(self._store, of, value, self._meters)
+        return _used_together(self._store, of, value, self._meters)
 
     def _day(self) -> str:
         """The day on which the run began, or begins: at midnight, it gets no new budget."""
@@ -77,7 +77,9 @@ class RunBudgets:
         return row[0] or _today()
 
 
-def _used(store: Store, of: str, value: object, meters: dict[str, RunMeter]) -> tuple[int, float]:
+def _used_together(
+    store: Store, of: str, value: object, meters: dict[str, RunMeter]
+) -> tuple[int, float]:
     """The tokens and the dollars that the runs of a budget have used so far.
 
     `meters` keeps what was read of the records of those whose use is not recorded in full.
@@ -135,7 +137,7 @@ def used_up_today(store: Store, limits: Iterable[Mapping[str, Any]]) -> str:
     """Why no further run may begin today, or an empty text."""
     for limit in limits:
         if limit["of"] == DAY:
-            tokens, cost = _used(store, DAY, _today(), {})
+            tokens, cost = _used_together(store, DAY, _today(), {})
             if _is_reached(limit, tokens, cost):
                 return _reason(limit)
     return ""

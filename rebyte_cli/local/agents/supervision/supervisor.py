@@ -188,7 +188,7 @@ class Supervisor:
     def _begin(self) -> Outcome:
         self._clean_up_before()
         self._began = self._store.now()
-        if not patiently(self._start):
+        if not patiently(self._record_start):
             raise RunStopped
         self._tell_webhooks()
         if reason := self._budgets.reached():
@@ -223,7 +223,7 @@ class Supervisor:
         account, slots = usage_limit.waited_for(self._options), self._options["parallel"]
         spawn.begin_again(self._state_dir, self._run.prompt, self._lock, slots, before, account)
 
-    def _start(self) -> bool:
+    def _record_start(self) -> bool:
         """Record that the run works now; false when it was canceled."""
         with self._store.write() as db:
             changed = db.execute(
@@ -269,27 +269,9 @@ class Supervisor:
     # The work
 
     def _work(self) -> Outcome:
-        options = self._options
-        adapter = config.adapter_of(options["adapter"])
-        uploads = [
-            UploadedFile(name, Path(path), *more) for name, path, *more in options["uploads"]
-        ]
+        adapter = config.adapter_of(self._options["adapter"])
         try:
-            with self._store.read() as db:
-                # The first run's, which may have failed before it had made the workspace.
-                source = runs.source(db, self._run.workspace)
-            made_from = WorkspaceSource(*(source or options["source"]))
-            if self._run.parked is not None:
-                uploads = []  # they were there, and may have been changed
-            full = partial(self._workspace.full_disk, options)
-            with self._telling_of_the_clone(), git.watched(full):
-                share = options["jail"] and not self._launcher
-                lacks = self._workspace.prepare(made_from, uploads, share=share)
-                if self._launcher:  # what is lent is in no folder that is shared
-                    lenders.complete(self._workspace.code, self._workspace.base)
-            self._transcript.tell(*lacks)
-            remember_origin(self._workspace, made_from.repository)
-            self._set_up(made_from)
+            self._prepare_workspace()
         except OSError as error:
             raise RunFailed(f"The workspace cannot be prepared: {error}") from None
         with self._store.read() as db:
@@ -299,6 +281,25 @@ class Supervisor:
             # The session went with a crash or an older HOME; the files are all there.
             outcome, _ = self._agent(adapter, None)
         return outcome
+
+    def _prepare_workspace(self) -> None:
+        """Make the folder, if no run has, put the uploads in it and set it up."""
+        options = self._options
+        with self._store.read() as db:
+            # The first run's, which may have failed before it had made the workspace.
+            source = runs.source(db, self._run.workspace)
+        made_from = WorkspaceSource(*(source or options["source"]))
+        # After a usage limit they were there before, and may have been changed.
+        new = options["uploads"] if self._run.parked is None else []
+        uploads = [UploadedFile(name, Path(path), *more) for name, path, *more in new]
+        with self._telling_of_the_clone(), git.watched(self._full_disk):
+            share = options["jail"] and not self._launcher
+            lacks = self._workspace.prepare(made_from, uploads, share=share)
+            if self._launcher:  # what is lent is in no folder that is shared
+                lenders.complete(self._workspace.code, self._workspace.base)
+        self._transcript.tell(*lacks)
+        remember_origin(self._workspace, made_from.repository)
+        self._set_up(made_from)
 
     def _set_up(self, made_from: WorkspaceSource) -> None:
         """Do what the repository asks for, if the user trusts it and no agent has worked yet."""
@@ -329,7 +330,7 @@ class Supervisor:
             self._workspace,
             (asks.repository, asks.file.setup, asks.file.cache),
             held=self._hold_signals,
-            problem=partial(self._workspace.full_disk, self._options),
+            problem=self._full_disk,
         )
         for name in cache.own:
             self._transcript.tell(f"Not kept, since the repository has it: {name}")
@@ -424,7 +425,7 @@ class Supervisor:
         if program is None:
             raise RunFailed(f"{adapter.program} is no longer on PATH")
         with contextlib.ExitStack() as stack:
-            start = self._prepare(adapter, program, session, user, stack)
+            start = self._prepare_agent(adapter, program, session, user, stack)
             self._parser = parser = adapter.parser()
             self._limit.believes_agent = not start.egress.sees_models
             stdin = adapter.stdin(self._words_for(session))
@@ -461,7 +462,7 @@ class Supervisor:
             return f"{other} has begun with this, and you find its changes:\n\n{self._prompt}"
         return self._prompt
 
-    def _prepare(
+    def _prepare_agent(
         self,
         adapter: Adapter,
         program: programs.AgentProgram,
@@ -604,7 +605,10 @@ class Supervisor:
 
     def _problem(self) -> str:
         """Why the agent, or the setup, has to be stopped whatever it does, or an empty text."""
-        return self._workspace.full_disk(self._options) or self._ended_elsewhere()
+        return self._full_disk() or self._ended_elsewhere()
+
+    def _full_disk(self) -> str:
+        return self._workspace.full_disk(self._options)
 
     def _ended_elsewhere(self) -> str:
         """That the end is recorded, or an empty text; asked once a second.
@@ -622,6 +626,7 @@ class Supervisor:
         return self._meter.spent or self._meter.login_expired
 
     def _note_spent(self) -> None:
+        """Note that it is a budget that ends the run, if it fails now."""
         self._ended_by = "budget" if self._meter.spent else ""
 
     def _time_left(self) -> float:
@@ -640,34 +645,45 @@ class Supervisor:
 
     def _record(self, outcome: Outcome, found: bytes | None) -> None:
         """Record artifacts, the result event and the end, as soon as the database takes them."""
-        word = "succeeded" if outcome.succeeded else "failed"
-        answer = _storable(outcome.answer if outcome.succeeded else outcome.reason)
-        payload: dict[str, Any] = {"status": word, "result": answer}
         now = self._store.now()
-        if self._began:
-            payload["duration_ms"] = self._run.worked + now - self._began
-        self._meter.look()
-        told = outcome.usage or (self._used(self._parser) if self._parser else {})
-        used = self._meter.used(told, has_ended=True)
-        if not used and self._options.get("budgets"):  # which need a gateway: it saw no request
-            used = dict(NOTHING)
-        usage = dict(outcome.usage)
-        cost = usage.pop("cost_usd", None)
-        payload |= {"usage": usage} if usage else {}
-        if self._ended_by and not outcome.succeeded:
-            payload["ended_by"] = self._ended_by
-        payload |= {"cost_usd": cost} if cost is not None else {}
+        used = ["used", self._used_in_all(outcome), True]
+        ends = ["end", self._transcript.next_place, now, self._result(outcome, now)]
         patch = self._folder / PATCH_FILE
-        ends = ["end", self._transcript.next_place, now, payload]
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
             if found is not None:
                 patch.write_bytes(found)
         with contextlib.suppress(OSError):
-            self._outbox.add([["used", used, True], ends], synced=True)
+            self._outbox.add([used, ends], synced=True)
         self._phase = Phase.RECORDING
         self._outbox.finish()
         self._phase = Phase.ENDING
         patch.unlink(missing_ok=True)
+
+    def _used_in_all(self, outcome: Outcome) -> dict[str, Any]:
+        """What budgets count of the run, once its gateway has ended."""
+        self._meter.look()
+        told = outcome.usage or (self._used(self._parser) if self._parser else {})
+        used = self._meter.used(told, has_ended=True)
+        if not used and self._options.get("budgets"):  # which need a gateway: it saw no request
+            return dict(NOTHING)
+        return used
+
+    def _result(self, outcome: Outcome, now: int) -> dict[str, Any]:
+        """The payload of the result event."""
+        word = "succeeded" if outcome.succeeded else "failed"
+        answer = _storable(outcome.answer if outcome.succeeded else outcome.reason)
+        payload: dict[str, Any] = {"status": word, "result": answer}
+        if self._began:
+            payload["duration_ms"] = self._run.worked + now - self._began
+        usage = dict(outcome.usage)
+        cost = usage.pop("cost_usd", None)
+        if usage:
+            payload["usage"] = usage
+        if self._ended_by and not outcome.succeeded:
+            payload["ended_by"] = self._ended_by
+        if cost is not None:
+            payload["cost_usd"] = cost
+        return payload
 
     def _on_term(self, _number: int, _frame: object) -> None:
         is_first, self._was_signaled = not self._was_signaled, True
