@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # The suite starts the command a thousand times; without bytecode files each start compiles it.
-unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 
 .PHONY: bare fuzz help demo test slow lowest agents browser audit check docs site bench pyz clean
 .DEFAULT_GOAL := help
