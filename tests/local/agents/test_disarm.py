@@ -233,6 +233,27 @@ def test_a_bare_repository_among_the_users_files_stays_as_it_is(tmp_path: Path) 
     assert git(workspace.code, "status", "--porcelain") == ""
 
 
+def test_a_very_deep_bare_repository_among_the_users_files_stays_too(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    git(source, "init", "-q")
+    deep = source / "deep.git/refs" / "/".join("a" * 1200)  # more than Python takes calls
+    for folder in (source / "deep.git/objects", deep):
+        subprocess.run(["mkdir", "-p", folder], check=True)
+        (folder / "keep").touch()
+    (source / "deep.git/HEAD").write_text("ref: refs/heads/main\n")
+    git(source, "add", "-A")
+    git(source, "commit", "-q", "-m", "Start")
+    workspace = Workspace(tmp_path / "state", "ws")
+    try:
+        workspace.prepare(WorkspaceSource(str(source), None, False), ())
+        disarm(workspace)
+        assert git(workspace.code, "status", "--porcelain") == ""
+        assert (workspace.code / "deep.git/objects/keep").exists()
+    finally:  # pytest itself cannot remove what is left of it
+        subprocess.run(["rm", "-rf", source, workspace.folder], check=True)
+
+
 @pytest.mark.slow
 def test_a_bare_repository_of_the_users_in_which_anything_has_changed(tmp_path: Path) -> None:
     """Its settings alone say nothing: git also takes them from where `commondir` leads."""

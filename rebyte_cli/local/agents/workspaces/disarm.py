@@ -103,12 +103,12 @@ Files = dict[str, tuple[str, str]]
 class _Failures(list[str]):
     """What could not be made harmless, and why."""
 
-    def add(self, place: Iterable[str], problem: OSError | str) -> None:
+    def add(self, place: Iterable[str], problem: Exception | str) -> None:
         """Note a problem at a place, whose names an agent may have chosen."""
         name = os.fsencode("/".join(place)).decode("utf-8", "backslashreplace")
         if len(name) > LONGEST_PLACE:
             name = f"…{name[-LONGEST_PLACE:]}"
-        reason = problem if isinstance(problem, str) else problem.strerror or str(problem)
+        reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
         self.append(f"{name}: {reason}")
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ class _Folder:
         self.path = path  # from the top; changes as the walk proceeds
         self.inside = inside  # a repository's own folder, or below one
 
-    def fail(self, problem: OSError | str, *below: str) -> None:
+    def fail(self, problem: Exception | str, *below: str) -> None:
         """Note that the folder, or what is `below` in it, is not harmless."""
         self.errors.add((self.top, *self.path, *below), problem)
 
@@ -200,28 +200,30 @@ def _disarm_all(workspace: Workspace, seconds: float) -> None:
                 is_short = len(folder.path) < LONGEST_PATH / 2  # or nothing is to be remembered
                 if folder.inside and is_short and folder.has(UNCHECKED):
                     unchecked.append([top.name, *folder.path])
-            except OSError as error:
+            except Exception as error:  # whatever it is, the rest is still to be done
                 folder.fail(error)
     try:
         _rebuild(workspace, unchecked)
-    except OSError as error:
+    except Exception as error:
         errors.add(["code", ".git", "index"], error)
     try:
         workspace.share_exclude()
-    except OSError as error:
+    except Exception as error:
         errors.add(["code", ".git", "info", "exclude"], error)
     if errors:
         raise OSError(str(errors))
 
 
-def _walk(top: Path, errors: _Failures) -> Iterator[_Folder]:
-    """Every folder from `top` down, `.git` before its neighbours. Follows no links.
+def _walk(top: Path, errors: _Failures, start: int | None = None) -> Iterator[_Folder]:
+    """Every folder from `top`, in the folder `start`, down, `.git` before its neighbours.
+
+    Follows no links.
 
     One descriptor is open at a time: a tree can be deeper than a path is long, than the
     interpreter's stack, and than descriptors can be open.
     """
     path: list[str] = []
-    here = _opened(top, None, [top.name], errors)
+    here = _opened(top, start, [top.name], errors)
     levels: list[_Level] = []  # of each folder on the way
     inside, is_new = False, True
     try:
@@ -244,7 +246,7 @@ def _walk(top: Path, errors: _Failures) -> Iterator[_Folder]:
                 path.pop()
                 below = _above(here, levels[-1].status)
                 if below is None:
-                    below = _again(top, path, errors)
+                    below = _again(top, start, path, errors)
                     del levels[len(path) + 1 :]
             else:
                 return
@@ -296,9 +298,9 @@ def _above(here: int, status: os.stat_result) -> int | None:
     return None
 
 
-def _again(top: Path, path: list[str], errors: _Failures) -> int | None:
+def _again(top: Path, start: int | None, path: list[str], errors: _Failures) -> int | None:
     """The folder at `path`, from the top; `path` loses what cannot be reached any more."""
-    here, depth = _opened(top, None, [top.name], errors), 0
+    here, depth = _opened(top, start, [top.name], errors), 0
     while here is not None and depth < len(path):
         place = chain([top.name], islice(path, depth + 1))
         below = _opened(path[depth], here, place, errors)
@@ -508,11 +510,12 @@ def _is_of_base(folder: _Folder, known: Files) -> bool:
     }
     if "commondir" in base or "objects/info/alternates" in base:
         return False  # parts of it are elsewhere
-    parents = {str(parent) for path in base for parent in PurePosixPath(path).parents}
+    allowed = {str(parent) for path in base for parent in PurePosixPath(path).parents} | base.keys()
     found = set()
-    for place, folders, files, _ in os.fwalk(".", dir_fd=folder.descriptor):
-        paths = {os.path.normpath(os.path.join(place, name)) for name in (*folders, *files)}
-        if not paths <= parents | base.keys():
+    for below in _walk(Path("."), _Failures(), folder.descriptor):
+        here = "".join(f"{name}/" for name in below.path)
+        paths = {here + entry.name for entry in below.entries()}
+        if not paths <= allowed:
             return False
         found |= paths
     return base.keys() <= found and all(
