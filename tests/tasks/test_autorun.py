@@ -37,6 +37,9 @@ LIST = Path(autorun.__file__).parent / "autorun.txt"
         ".vim/coc-settings.json", ".vimspector.json", ".prototools", ".fleet/run.json", ".gdbinit",
         ".dir-locals.el", ".lldbinit", ".project", ".externalToolBuilders/x.launch", "bb.edn",
         "helmfile.yaml", "helmfile.d/a.yaml", "Tupfile.lua", "doc/HEAD", "a/commondir",
+        "captainhook.json", "grumphp.yml", ".rusty-hook.toml", "hk.pkl", ".trunk/trunk.yaml",
+        ".simple-git-hooks.json", ".cargo-husky/hooks/pre-commit", "lean-toolchain", ".dvc/config",
+        "requirements/dev.txt", "dev-requirements.txt", "lakefile.lean", "foundry.toml", ".gitlint",
     ],
 )  # fmt: skip
 def test_known_files_are_named(path: str) -> None:
