@@ -186,6 +186,9 @@ def _variables() -> dict[str, str]:
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",  # which is before `core.askPass` and that of ssh
+        "SSH_ASKPASS": "false",
+        "SSH_ASKPASS_REQUIRE": "never",  # since OpenSSH 8.4; earlier ones start the program above
         "GIT_LFS_SKIP_SMUDGE": "1",
         "LC_ALL": "C",
     }

@@ -15,6 +15,7 @@ from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, Works
 from rebyte_cli.system.git import GitFailed, filters_off, run, top_level
 from rebyte_cli.tasks import checkout
 from tests.repositories import FORGE, Repository, git
+from tests.servers import RawServer, reply
 
 
 @pytest.fixture
@@ -213,3 +214,31 @@ def test_an_index_that_leads_out_of_the_repository_is_refused(
     subprocess.run(words, cwd=private.path, check=True)
     with pytest.raises(GitFailed, match="a file that it cannot have"):
         checkout.write_patch(str(private.path), tmp_path / "patch")
+
+
+@pytest.mark.parametrize("setting", ["GIT_ASKPASS", "SSH_ASKPASS", "core.askPass"])
+def test_no_dialog_asks_for_a_password(
+    home: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    mark, program = home / "asked", home / "ask"
+    program.write_text(f"#!/bin/sh\ntouch '{mark}'\necho x\n")
+    program.chmod(0o755)
+    if setting == "core.askPass":
+        git(home, "config", "--global", setting, str(program))
+    else:
+        monkeypatch.setenv(setting, str(program))
+    refusal = reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    with RawServer(refusal) as server, pytest.raises(GitFailed, match="could not read Username"):
+        run(["clone", "--quiet", f"{server.origin}/a/b.git", str(home / "clone")])
+    assert not mark.exists()
+
+
+def test_no_dialog_of_ssh_asks_either(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a command of the user's own for ssh, which may lack `BatchMode`."""
+    monkeypatch.setenv("SSH_ASKPASS", "dialog")
+    monkeypatch.setenv("GIT_SSH_COMMAND", f"env > '{home}/seen'; false")
+    with pytest.raises(GitFailed):
+        run(["ls-remote", "git@example.com:a/b.git"])
+    seen = (home / "seen").read_text().splitlines()
+    assert "SSH_ASKPASS=false" in seen
+    assert "SSH_ASKPASS_REQUIRE=never" in seen
