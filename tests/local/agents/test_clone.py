@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.workspaces.workspace_folder import disk_usage
+from rebyte_cli.local.agents.workspaces.workspace_folder import (
+    Workspace,
+    WorkspaceSource,
+    disk_usage,
+)
 from tests.repositories import git
 
 from .bench import Bench
@@ -51,6 +56,71 @@ def test_the_users_line_ends_do_not_change_the_files(
     assert run.outcome == "succeeded", run
     assert changed(bench) == ["__pycache__/a.pyc", "a.txt"]
     assert b"\r" not in b"".join(path.read_bytes() for path in bench.workspace().code.glob("*.txt"))
+
+
+def put_skill(folder: Path, size: int = 0) -> None:
+    """A folder with a skill; git keeps its large file in few bytes."""
+    folder.mkdir(parents=True)
+    (folder / "SKILL.md").write_text("skill")
+    (folder / "zeros").write_bytes(bytes(size))
+
+
+def linked(repository: Path, links: int) -> None:
+    """Commit so many skills that are links to one folder."""
+    (repository / ".agents/skills").mkdir(parents=True, exist_ok=True)
+    for number in range(links):
+        (repository / f".agents/skills/s{number:02}").symlink_to("../../big")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Skills")
+
+
+def test_skills_that_are_links_to_one_folder_do_not_fill_the_disk(
+    bench: Bench, repository: Path
+) -> None:
+    put_skill(repository / "big", 10_000_000)
+    put_skill(repository / ".agents/skills/first")
+    linked(repository, 30)
+    run = bench.run(["sh", "-c", "ls ~/.agents/skills"], source=[str(repository), None, False])
+    assert run.answer.split() == ["first", *(f"s{number:02}" for number in range(9))]
+    assert "from s09 on: those of a run may have 100 MB in 10,000 files" in bench.said(run.prompt)
+    assert disk_usage(bench.workspace().folder) < 400e6
+    assert not list(bench.workspace().folder.glob("skills/*/*/s09"))
+
+
+def test_a_very_deep_skill_is_left_out(bench: Bench, repository: Path) -> None:
+    put_skill(repository / "big")
+    deep = repository / "big" / "/".join("a" * 1200)
+    subprocess.run(["mkdir", "-p", deep], check=True)
+    (deep / "file").touch()
+    linked(repository, 1)
+    put_skill(repository / "user/deep")
+    subprocess.run(["mv", repository / "big/a", repository / "user/deep/a"], check=True)
+    try:
+        source = [str(repository), None, False]
+        run = bench.run(["sh", "-c", "ls -d ~/.agents*; ls big"], source=source)
+        assert (run.outcome, run.answer.split()) == ("succeeded", ["SKILL.md", "a", "zeros"])
+        assert "from s00 on" in bench.said(run.prompt)
+        chosen = bench.run(["true"], skills=[str(repository / "user/deep")])
+        assert "from deep on" in (chosen.answer or "")
+    finally:  # pytest itself cannot remove what is left of it
+        subprocess.run(["rm", "-rf", repository, bench.workspace().folder], check=True)
+
+
+def test_nothing_is_left_of_a_workspace_that_could_not_be_made(
+    tmp_path: Path, user_home: Path, repository: Path
+) -> None:
+    put_skill(repository / "big")
+    linked(repository, 1)
+    workspace = Workspace(tmp_path / "state", "ws")
+    workspace.folder.mkdir(parents=True)
+    workspace.base.symlink_to("missing")  # the last step fails: no folder takes its place
+    with pytest.raises(NotADirectoryError):
+        workspace.prepare(WorkspaceSource(str(repository), None, False), ())
+    left = {path.name for path in workspace.folder.iterdir()}
+    assert left == {"home", "base.git", "fresh"}
+    workspace.base.unlink()
+    workspace.prepare(WorkspaceSource(str(repository), None, False), ())
+    assert [Path(skill).name for skill in workspace.skills(())] == ["s00"]
 
 
 def test_a_repository_that_borrows_objects_is_refused(

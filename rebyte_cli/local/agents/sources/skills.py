@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -13,6 +15,10 @@ GITHUB = "github:"
 PLACES = (".agents/skills", ".claude/skills")
 # With a manifest a skill is a plugin, whose hooks claude runs before the model says a word.
 NOT_COPIED = (".git", ".claude-plugin")
+# Of all skills of a run together: a repository can link to one folder as often as it likes, and
+# a run has three copies of what it begins with, for which `keep_free` has room by default.
+LARGEST, MOST_FILES = 100_000_000, 10_000  # bytes, and files, folders and links
+DEEPEST = 100  # folders; Python copies a folder by calls within calls
 # What a run copies: a folder, whose name is the slug, or a skill of a repository with its slug, its
 # folder and the top of the repository.
 Source: TypeAlias = str | list[str]
@@ -43,6 +49,30 @@ class UnknownSkill(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class SkillsTooLarge(OSError):
+    """Skills that are more than a run may have; the text names the first that was not copied."""
+
+
+class Room:
+    """What skills that are copied may still take."""
+
+    def __init__(self) -> None:
+        self._bytes, self._files = LARGEST, MOST_FILES
+        self.is_over = False
+
+    def take(self, folder: str, names: Iterable[str], depth: int) -> bool:
+        """Whether there is room for these of a folder, so deep in its skill. Raises OSError."""
+        for name in names:
+            status = os.lstat(os.path.join(folder, name))
+            self._files -= 1
+            # That of a folder depends on what was in it before, and on the disk.
+            self._bytes -= 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+            if self._files < 0 or self._bytes < 0:
+                break
+        self.is_over |= self._files < 0 or self._bytes < 0 or depth > DEEPEST
+        return not self.is_over
 
 
 def folders(config_dir: Path | None, here: Path | None) -> list[SkillFolder]:
@@ -131,28 +161,48 @@ def _tracked(folder: Path, top: Path) -> set[Path]:
     return {path for file in files for path in (file, *file.parents)}
 
 
-def install(home: Path, sources: Iterable[Source], places: Iterable[str] = PLACES) -> None:
-    """Copy skills into the private HOME; of two with one name, the last. Raises GitFailed."""
+def install(
+    home: Path, sources: Iterable[Source], places: Iterable[str] = PLACES, room: Room | None = None
+) -> None:
+    """Copy skills into the private HOME; of two with one name, the last.
+
+    There is so much `room` for those of all places, or as much as a run may have in each. Raises
+    GitFailed, SkillsTooLarge and other OSErrors.
+    """
+    copies = {place: room or Room() for place in places}
+    for source in sources:
+        slug, folder, *top = [Path(source).name, source] if isinstance(source, str) else source
+        tracked = _tracked(Path(folder), Path(top[0])) if top else None
+        for place, left in copies.items():
+            _copy(Path(folder), tracked, home, f"{place}/{slug}", left)
+
+
+def _copy(source: Path, tracked: set[Path] | None, home: Path, name: str, room: Room) -> None:
+    """Copy a folder, or what is `tracked` of it, to `name` in the private HOME."""
     import shutil
 
     from .. import agent_files
 
-    for source in sources:
-        slug, folder, *top = [Path(source).name, source] if isinstance(source, str) else source
-        tracked = _tracked(Path(folder), Path(top[0])) if top else None
+    def left_out(here: str, names: list[str]) -> Iterable[str]:
+        kept = {
+            each
+            for each in names
+            if each not in NOT_COPIED and (tracked is None or Path(here, each) in tracked)
+        }
+        depth = len(Path(here).relative_to(source).parts)
+        return set(names) - kept if room.take(here, kept, depth) else names
 
-        def left_out(here: str, names: list[str], kept: set[Path] | None = tracked) -> set[str]:
-            return {
-                name
-                for name in names
-                if name in NOT_COPIED or (kept is not None and Path(here, name) not in kept)
-            }
-
-        for place in places:
-            target = agent_files.folder(home, place) / slug
-            agent_files.remove(home, f"{place}/{slug}")
-            # Links stay links: what they lead to outside the skill is not for the agent.
-            shutil.copytree(folder, target, symlinks=True, ignore=left_out)
+    agent_files.folder(home, str(PurePosixPath(name).parent))
+    agent_files.remove(home, name)
+    if not room.is_over:
+        # Links stay links: what they lead to outside the skill is not for the agent.
+        shutil.copytree(source, home / name, symlinks=True, ignore=left_out)
+    if room.is_over:
+        agent_files.remove(home, name)
+        raise SkillsTooLarge(
+            f"skills were not copied from {PurePosixPath(name).name} on: those of a run may have"
+            f" {LARGEST // 10**6} MB in {MOST_FILES:,} files, {DEEPEST} folders deep"
+        )
 
 
 def _from_github(name: str, cache: Path) -> Path:

@@ -93,7 +93,7 @@ class Workspace:
             make_folder(folder)
         lacks: list[str] = []
         if not self.base.exists():
-            self._start(source, share=share and self._can_share())
+            lacks += self._start(source, share=share and self._can_share())
             lacks += git.left_out(self.code) if source.repository is not None else ()
         for upload in uploads:
             name = self._stage(upload)
@@ -183,21 +183,29 @@ class Workspace:
             Path(os.path.realpath(place)).is_relative_to(inside) for inside in (CODE, HOME)
         )
 
-    def _start(self, source: WorkspaceSource, *, share: bool) -> None:
-        """Make `code/` from its source; `base.git` comes last and says that it is complete."""
+    def _start(self, source: WorkspaceSource, *, share: bool) -> list[str]:
+        """Make `code/` from its source; `base.git` comes last and says that it is complete.
+
+        Returns what it lacks.
+        """
         with ExitStack() as stack:
             if share:
                 stack.enter_context(lenders.in_use(self._state_dir))
             making = self.folder / f"{BASE}.new"
             try:
-                self._make(source, making, share=share)
+                self._clear(making)
+                return self._make(source, making, share=share)
             except BaseException:  # the disk may be full of it
-                agent_files.remove_tree(self.code)
-                shutil.rmtree(making, ignore_errors=True)
+                self._clear(making)
                 raise
 
-    def _make(self, source: WorkspaceSource, making: Path, *, share: bool) -> None:
-        agent_files.remove_tree(self.code)
+    def _clear(self, making: Path) -> None:
+        """Remove what there is of a workspace that is not complete."""
+        for path in (self.code, self.folder / SKILLS, making):
+            agent_files.remove(self.folder, path.name)
+
+    def _make(self, source: WorkspaceSource, making: Path, *, share: bool) -> list[str]:
+        lacks: list[str] = []
         made_as: list[str] = []
         theirs = ""
         if source.repository is None:
@@ -206,13 +214,8 @@ class Workspace:
             theirs = self._clone(source, share=share)
             hashes = git.line(["rev-parse", "--show-object-format"], self.code)
             made_as = [f"--object-format={hashes}"] if hashes != "sha1" else []
-            (self.folder / SKILLS).mkdir(exist_ok=True)
-            for place in skills.PLACES:
-                found = skills.known([skills.SkillFolder(self.code / place, self.code)]).values()
-                skills.install(
-                    self.folder / SKILLS, [str(skill.folder) for skill in found], [place]
-                )
-        shutil.rmtree(making, ignore_errors=True)
+            (self.folder / SKILLS).mkdir()
+            lacks += self._keep_skills()
         git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(making)])
         base, commit = ["--git-dir", str(making)], ""
         if source.repository is not None and git.has(self.code, "HEAD"):
@@ -233,6 +236,19 @@ class Workspace:
         (self.folder / FRESH).touch(mode=0o600)
         os.replace(making, self.base)
         self.share_exclude()
+        return lacks
+
+    def _keep_skills(self) -> list[str]:
+        """Copy the repository's skills to where no agent writes; says which are too large."""
+        room = skills.Room()
+        try:
+            for place in skills.PLACES:
+                found = skills.known([skills.SkillFolder(self.code / place, self.code)]).values()
+                folders = [str(skill.folder) for skill in found]
+                skills.install(self.folder / SKILLS, folders, [place], room)
+        except skills.SkillsTooLarge as error:
+            return [f"Of the repository, {error}"]
+        return []
 
     def _borrow(self, making: Path) -> None:
         """Move the objects of the clone to what will be `base.git`."""
