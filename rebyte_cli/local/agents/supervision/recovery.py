@@ -175,7 +175,7 @@ def _start_finishing(state_dir: Path, run: RunRecord, lock: int) -> None:
         return
     run_lock.say(lock, AGENT_IS_GONE)
     with contextlib.suppress(OSError):  # the patch is missing then, and `workspace path` disarms
-        spawn.start(state_dir, run.prompt, os.dup(lock), 0)
+        spawn.start(state_dir, run.prompt, os.dup(lock), spawn.ONLY_FINISH)
 
 
 def _folder_of(state_dir: Path, run: RunRecord) -> Path:

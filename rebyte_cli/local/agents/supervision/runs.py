@@ -243,6 +243,16 @@ def had_jail(db: sqlite3.Connection, workspace: str) -> bool:
     return row is not None
 
 
+def begin(db: sqlite3.Connection, prompt: str, at: int) -> bool:
+    """Record that a run works, since `at` unless it did before; false if an end is recorded."""
+    changed = db.execute(
+        "UPDATE runs SET started = coalesce(started, ?), parked = NULL"
+        " WHERE prompt = ? AND ended IS NULL",
+        (at, prompt),
+    )
+    return bool(changed.rowcount)
+
+
 def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str) -> bool:
     """Record the end, unless one is recorded already: the first one counts."""
     changed = db.execute(

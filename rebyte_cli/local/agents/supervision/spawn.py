@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from ....system import python_process
 
+ONLY_FINISH = 0  # slots, for what a supervisor left undone
+
 
 def start(
     state_dir: Path,
@@ -22,7 +24,7 @@ def start(
 ) -> None:
     """Start the supervisor of a recorded run, detached, and hand it the run's lock.
 
-    It waits for one of the `slots` (see run_queue.py); without any, the run has lost its
+    It waits for one of the `slots` (see run_queue.py); with ONLY_FINISH, the run has lost its
     supervisor, and only what that left undone is done. `before` are the lock files of earlier runs
     to wait for, `login` the variables that have the login of the clone, `account` that whose usage
     limit it waits for. The lock's descriptor is closed here.

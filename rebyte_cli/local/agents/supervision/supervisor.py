@@ -226,12 +226,7 @@ class Supervisor:
     def _record_start(self) -> bool:
         """Record that the run works now; false when it was canceled."""
         with self._store.write() as db:
-            changed = db.execute(
-                "UPDATE runs SET started = coalesce(started, ?), parked = NULL"
-                " WHERE prompt = ? AND ended IS NULL",
-                (self._began, self._run.prompt),
-            )
-        return bool(changed.rowcount)
+            return runs.begin(db, self._run.prompt, self._began)
 
     def _tell_webhooks(self) -> None:
         """Let webhooks know what has happened: the command that would may be days away."""
@@ -685,7 +680,10 @@ class Supervisor:
             payload["cost_usd"] = cost
         return payload
 
+    # Signals
+
     def _on_term(self, _number: int, _frame: object) -> None:
+        """Stop the run, as its phase says. This alone notes the signal, and sets no phase."""
         is_first, self._was_signaled = not self._was_signaled, True
         if self._phase is Phase.RECORDING or (self._phase is Phase.WORKING and is_first):
             raise RunStopped
