@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import IO, Self
 
 # The shell's input is a pipe whose other end only this process has. When that end is closed, by
 # hand or by a death of any kind, the shell in the background kills the group that it belongs to.
 # (PR_SET_PDEATHSIG reaches no grandchildren, such as the helpers of `git clone`.)
 _GUARD = (
-    "exec 3<&0; (read -r _ <&3; kill -s KILL 0) </dev/null >/dev/null 2>&1 &"
+    "exec 3<&0; (read -r _ <&3; {last}) </dev/null >/dev/null 2>&1 &"
     ' if [ "$0" ]; then exec "$@" <"$0" 3<&-; else exec "$@" <&1 3<&-; fi'
 )
+_KILL_ALL = "kill -s KILL 0"
+# The program alone, whose number is not given again while the shell is in its group; the shell
+# needs no further process to become the next program, which the group may have used up.
+_KILL_AND_BECOME = "kill -s KILL $$; exec {words}"
 
 
 class ProcessGroup:
@@ -37,11 +43,13 @@ class ProcessGroup:
         stderr: int | IO[bytes],
         stdin: str | os.PathLike[str] | None = os.devnull,
         passed: tuple[int, ...] = (),
+        after_us: Sequence[str] = (),
     ) -> None:
         """Start it with the file `stdin` as its input, or for None with what `stdout` is.
 
         A terminal opened by its name would control the whole group. The descriptors `passed`, from
-        10 up, stay open in it. Raises OSError, as Popen does.
+        10 up, stay open in it. `after_us` is a command that ends the group when this process has
+        died, and with it the program. Raises OSError, as Popen does.
         """
         self._ours = -1
         if sys.platform == "win32":  # only the client is there, and its programs are short
@@ -54,10 +62,11 @@ class ProcessGroup:
                 stderr=stderr,
             )
             return
+        last = _KILL_AND_BECOME.format(words=shlex.join(after_us)) if after_us else _KILL_ALL
         theirs, self._ours = os.pipe()
         try:
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARD, os.fspath(stdin or ""), *words],
+                ["/bin/sh", "-c", _GUARD.format(last=last), os.fspath(stdin or ""), *words],
                 cwd=folder,
                 env=variables,
                 stdin=theirs,

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Done
+from tests import outliving
+from tests.conftest import COMMAND, Done
 from tests.local.gateway.upstream import ScriptedServer, tunnelling_proxy
 from tests.repositories import Repository, git
 from tests.tools import need_jail
@@ -316,6 +317,20 @@ def test_an_interrupt_ends_every_process(agents: Local, repository: Path, home: 
     os.utime(left, (1, 1))
     assert check(agents, "true").status == 0
     assert not left.exists()
+
+
+@pytest.mark.slow
+def test_nothing_outlives_a_check_that_is_killed(agents: Local, repository: Path) -> None:
+    work(agents, repository, RIGHT)
+    mark = f"96{os.getpid()}"
+    words = [*COMMAND, "-P", "local", "check", "@last", outliving.command(mark)]
+    process = subprocess.Popen(words, cwd=repository, stderr=subprocess.DEVNULL)
+    eventually(lambda: outliving.is_at_work(mark) or process.poll() is not None)
+    if process.poll() is not None:
+        pytest.skip("this kernel lets no program trace another that it did not start")
+    process.kill()
+    process.wait()
+    eventually(lambda: not outliving.is_at_work(mark), seconds=30)
 
 
 def test_without_a_jail_it_must_be_asked_for(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import outliving
 from tests.conftest import COMMAND
 from tests.repositories import small_repository
 from tests.terminals import Session
@@ -303,3 +306,16 @@ def test_where_there_is_no_sandbox(run: Run) -> None:
     done = run("workspace", "run", "@last", "--", "true")
     assert done.status == 4
     assert "a run without -x is simulated" in done.err
+
+
+@pytest.mark.slow
+def test_nothing_outlives_a_command_that_is_killed(run: Run) -> None:
+    mark = f"95{os.getpid()}"
+    words = [*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", outliving.command(mark)]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    eventually(lambda: outliving.is_at_work(mark) or process.poll() is not None)
+    if process.poll() is not None:
+        pytest.skip("this kernel lets no program trace another that it did not start")
+    process.kill()
+    process.wait()
+    eventually(lambda: not outliving.is_at_work(mark), seconds=30)

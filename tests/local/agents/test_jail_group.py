@@ -24,7 +24,7 @@ from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
 from rebyte_cli.local.agents.supervision import run_lock
 from tests.waiting import eventually
 
-from .bench import NAP, Bench, processes, python
+from .bench import NAP, Bench, gone, processes, python
 from .test_seccomp import PYTHON
 
 MARK = f"{NAP}15"
@@ -138,6 +138,17 @@ def test_nothing_outlives_a_run(bench: Bench, hold: str, end: str) -> None:
     assert not processes(MARK)
     assert overview.disarmed(bench.folder, "ws")
     assert "fsmonitor" not in (bench.workspace().code / ".git/config").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hold", ATTACKS)
+def test_nothing_outlives_a_supervisor_that_is_killed(bench: Bench, hold: str) -> None:
+    """Nor waits for another command to end it."""
+    need(hold)
+    prompt = bench.start(attack(hold, "time.sleep(600)"))
+    check_held(bench, prompt)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    assert gone(MARK)
 
 
 # A child stops the first process, which then cannot tell that the program has ended.

@@ -3,8 +3,9 @@
 The first process of a jail's PID namespace is bubblewrap's, but has the agent's user. A program in
 the jail can trace it or change its memory, and so keep the namespace alive when bubblewrap outside
 is dead. So the end is forced and awaited from outside: a namespace is empty when its first process
-is dead. A file of the workspace names that process, for those who come after a supervisor that was
-killed; its lock is held for as long as the program is looked after.
+is dead. A file of the workspace names that process, for what comes after a supervisor that was
+killed: a guard that then does the same at once, and the next command, should the guard be dead too.
+The file's lock is held for as long as the program is looked after.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ....system import process_identity
+from ....system import process_identity, python_process
 from ....system.deadline import Deadline
 from ....system.locks import flock, is_locked
 from ....system.process_group import ProcessGroup
@@ -66,15 +68,22 @@ class JailGroup(ProcessGroup):
         folder.mkdir(mode=0o700, exist_ok=True)
         told, gate = _channel(), _channel()
         try:
+            # Before there is anything to end, so that the guard knows where it will be named.
+            descriptor, name = tempfile.mkstemp(dir=folder)
+            self._lock, self._record = os.fdopen(descriptor, "wb", buffering=0), Path(name)
             # bubblewrap tells its first process, which begins nothing before that is recorded.
             words = ["--info-fd", str(told), "--block-fd", str(gate)]
             place = line.index("--")
             words = [*line[:place], *words, *line[place:]]
-            super().__init__(words, passed=(told, gate, *passed), **options)
+            guard = python_process.command(__name__, name)
             try:
-                descriptor, name = tempfile.mkstemp(dir=folder)
-                self._lock, self._record = os.fdopen(descriptor, "wb", buffering=0), Path(name)
                 flock(descriptor)
+                super().__init__(words, passed=(told, gate, *passed), after_us=guard, **options)
+            except BaseException:
+                self._record.unlink()
+                self._lock.close()
+                raise
+            try:
                 self._known = self._first(told)
                 self._lock.write(self._known.encode())
                 os.write(gate, b".")
@@ -141,19 +150,17 @@ def end_rest(workspace: Path, *, wait: bool = False) -> None:
     """
     stuck = None
     for record in (workspace / FOLDER).glob("*"):
-        with suppress(FileNotFoundError), record.open() as file:
-            try:
-                # Shared, so that two who look at the same moment do not wait for each other.
-                flock(file.fileno(), shared=True, wait=wait)
-            except BlockingIOError:
-                continue
-            if first := file.read():  # otherwise the jail is only being made
-                try:
-                    _end(record, first)
-                except OSError as error:  # the others are still to be ended
-                    stuck = error
+        try:
+            _end_recorded(record, wait=wait)
+        except OSError as error:  # the others are still to be ended
+            stuck = error
     if stuck is not None:
         raise stuck
+
+
+def main() -> None:
+    """End the jail of a RECORD whose supervisor has died, or is just dying. Raises OSError."""
+    _end_recorded(Path(sys.argv[1]), wait=True)
 
 
 def wait_for_rest(workspace: Path, seconds: float) -> None:
@@ -165,6 +172,15 @@ def wait_for_rest(workspace: Path, seconds: float) -> None:
     for record in (workspace / FOLDER).glob("*"):
         while is_locked(record) and not deadline.has_passed:
             time.sleep(LOOK_SECONDS)
+
+
+def _end_recorded(record: Path, *, wait: bool) -> None:
+    """End the jail of a record that no process looks after. Raises OSError if it stays."""
+    with suppress(FileNotFoundError, BlockingIOError), record.open() as file:
+        # Shared, so that two who look at the same moment do not wait for each other.
+        flock(file.fileno(), shared=True, wait=wait)
+        if first := file.read():  # otherwise the jail is only being made
+            _end(record, first)
 
 
 def _end(record: Path, first: str) -> None:
