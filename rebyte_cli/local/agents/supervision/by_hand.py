@@ -140,9 +140,8 @@ def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[N
     """
     with run_lock.claimed(store.folder, last) as lock:
         with store.write() as db:  # whatever is queued after this sees the lock
-            sql = "SELECT 1 FROM runs WHERE workspace = ? AND ended IS NULL"
-            unended = db.execute(sql, (last.workspace,)).fetchone()
-        if lock is None or unended is not None:
+            unended = runs.unended(db, "workspace", last.workspace)
+        if lock is None or unended:
             raise busy(last.workspace)
         run_lock.say(lock, process_identity.identity(os.getpid()))
         try:

@@ -106,9 +106,12 @@ def look_after(state_dir: str, prompt_id: str, lock: int, probe: int | None = No
 
 
 class Supervisor:
-    """One run, from its turn to its recorded end."""
+    """One run, from its turn to its recorded end.
 
-    # Whether the agent has a terminal instead of a prompt.
+    Where the agent is `on_screen`, with a terminal instead of a prompt, screen_run.py replaces
+    `_agent`, `_execute` and `_record`.
+    """
+
     on_screen = False
 
     def __init__(self, store: Store, prompt_id: str, lock: int, probe: int | None = None) -> None:
