@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+
+from tests.servers import Request, reply
 
 # Writes an index with entries that git itself would refuse: PATH|MODE|CONTENT as arguments.
 FORGE = r"""
@@ -116,3 +121,33 @@ def snapshot(folder: Path) -> tuple[str, ...]:
         str((folder / ".git/index").read_bytes()),
         *(f"{path} {path.lstat().st_mtime_ns} {path.lstat().st_mode}" for path in files),
     )
+
+
+def git_server(root: Path, login: str = "") -> Callable[[Request], bytes]:
+    """What a `RawServer` answers for the bare repositories below `root`: git's own program does.
+
+    With a `login`, `user:password`, only to those who send it.
+    """
+    wanted = "Basic " + base64.b64encode(login.encode()).decode()
+
+    def answer(request: Request) -> bytes:
+        if login and request.headers.get("authorization") != wanted:
+            return reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        path, _, query = request.path.partition("?")
+        about = {
+            "GIT_PROJECT_ROOT": str(root), "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path,
+            "QUERY_STRING": query, "REQUEST_METHOD": request.method,
+            "CONTENT_TYPE": request.headers.get("content-type", ""),
+            "CONTENT_LENGTH": str(len(request.body)),
+            "HTTP_CONTENT_ENCODING": request.headers.get("content-encoding", ""),
+            "GIT_PROTOCOL": request.headers.get("git-protocol", ""),
+        }  # fmt: skip
+        words, variables = ["git", "http-backend"], os.environ | about
+        done = subprocess.run(
+            words, input=request.body, env=variables, capture_output=True, check=True
+        )
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+        return reply(int(headers.pop("Status", "200").split()[0]), body, headers)
+
+    return answer

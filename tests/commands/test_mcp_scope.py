@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.certificates import certificate
 from tests.conftest import Done
 from tests.local.agents.bench import need_jail
-from tests.servers import RawServer, json_reply
+from tests.servers import RawServer, Request, json_reply, reply
 
 from .test_mcp import called, refused, served, served_by_a_process
 
@@ -96,6 +97,28 @@ def test_a_root_allows_the_repositories_below_it(home: Path, agent: None) -> Non
         assert "made" in await called(client, "diff", task=created["id"])
 
     served_by_a_process("-P", "local", after=("--root", str(home / "src")), story=story)
+
+
+def test_a_server_does_not_lead_a_clone_to_this_machine(
+    home: Path, agent: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor to plain http, by a redirect."""
+    trusted = certificate(home)
+    monkeypatch.setenv("GIT_SSL_CAINFO", trusted.ca_file)
+
+    def redirected(request: Request) -> bytes:
+        return reply(302, headers={"Location": f"{private.origin}{request.path}"})
+
+    async def story(client: Client) -> None:
+        sent = {"prompt": "x", "executor": "mine", "repository": f"{server.origin}/o/any.git"}
+        created = await called(client, "create", **sent)
+        failed = await refused(client, "wait", task=created["id"])
+        assert f"redirects to {private.origin}/o/any.git" in str(failed)
+
+    with RawServer(reply(404)) as private, RawServer(redirected, tls=trusted.server) as server:
+        served_by_a_process("-P", "local", story=story)
+        assert server.requests
+        assert private.requests == []
 
 
 def test_an_agent_runs_in_a_sandbox_whatever_the_settings_are(

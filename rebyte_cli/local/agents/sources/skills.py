@@ -229,10 +229,10 @@ def _clone(owner: str, repository: str, cache: Path) -> Path:
     """The clone of a repository of GitHub in `cache`, made by the first who asks for it."""
     import shutil
 
-    from ....system import git
     from ....system.files import flocked
     from ....system.permissions import make_folder
-    from .source import CLONE_SECONDS, clone_url
+    from .clone import clone as make_clone
+    from .source import clone_url
 
     clone = cache / f"{owner}+{repository}"
     if clone.exists():
@@ -243,8 +243,7 @@ def _clone(owner: str, repository: str, cache: Path) -> Path:
             partial = cache / f".{clone.name}.new"
             shutil.rmtree(partial, ignore_errors=True)
             url = clone_url(f"{owner}/{repository}")
-            words = ["clone", "--quiet", "--depth=1", "--template="]
-            git.run([*words, "--", url, str(partial)], timeout=CLONE_SECONDS)
+            make_clone(url, partial, ["--quiet", "--depth=1", "--template="])
             partial.rename(clone)
     return clone
 

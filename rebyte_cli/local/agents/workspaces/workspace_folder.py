@@ -24,8 +24,8 @@ from .. import agent_files
 from ..sandbox.jail import CODE, HOME
 from ..sandbox.jail_group import end_rest
 from ..sources import lenders, skills
-from ..sources.source import CLONE_SECONDS, clone_url, local_path, without_password
-from ..sources.source import login as source_login
+from ..sources.clone import clone
+from ..sources.source import clone_url, local_path, without_password
 
 BASE = "base.git"
 SIZE = "size"
@@ -279,19 +279,17 @@ class Workspace:
         assert source.repository is not None
         url = clone_url(source.repository)
         place = local_path(url)
-        words = ["clone", "--quiet", "--template=", "--origin", "origin", *AS_THEY_ARE]
+        options = ["--quiet", "--template=", "--origin", "origin", *AS_THEY_ARE]
         if source.branch:
-            words += ["--branch", source.branch]
+            options += ["--branch", source.branch]
         try:
             if place is not None:
                 git.check_repository(str(place))
                 # Only what the branch reaches: no other branch, no stash, nothing thrown away.
-                words += ["--no-local", "--single-branch", "--upload-pack", lenders.UPLOAD_PACK]
+                options += ["--no-local", "--single-branch", "--upload-pack", lenders.UPLOAD_PACK]
                 lender = lenders.find(self._state_dir, place, source.branch) if share else None
-                words += ["--reference", str(lender)] if lender is not None else []
-            login = source_login(url, os.environ)
-            words += ["--", str(place or url), str(self.code)]
-            git.run(words, extra=login, timeout=CLONE_SECONDS)
+                options += ["--reference", str(lender)] if lender is not None else []
+            clone(str(place or url), self.code, options)
         except GitFailed as error:
             text = f"cannot clone {without_password(url)}: {error}"
             raise GitFailed(text, hint=error.hint) from None
