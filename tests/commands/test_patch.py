@@ -6,10 +6,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rebyte_cli.app import App
 from rebyte_cli.local.agents import overview
 from rebyte_cli.tasks import patch as patch_module
 from tests.conftest import Done, need_tool
+from tests.patch_farm import PatchFarm
 from tests.repositories import git, introduce
 from tests.waiting import eventually
 
@@ -56,6 +58,31 @@ def work(agents: Local, repository: Path, script: str = WORK, *more: str) -> Don
     return done
 
 
+@pytest.fixture
+def farmed(
+    inside: Local, home: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Local]:
+    """The command for a service whose tasks do what their prompts say, without an agent of ours."""
+
+    def changed(body: dict[str, Any]) -> bytes:
+        place = shutil.copytree(repository, home / f"of {len(farm.tasks)}", symlinks=True)
+        subprocess.run(["sh", "-ec", body["prompt"]], cwd=place, check=True)
+        git(place, "add", "-A")
+        words = ["git", "diff", "--cached", "--binary", "--full-index", "HEAD"]
+        return subprocess.run(words, cwd=place, capture_output=True, check=True).stdout
+
+    with PatchFarm(changed) as farm:
+        for name, value in farm.env.items():
+            monkeypatch.setenv(name, value)
+        yield inside
+
+
+def left(farmed: Local, script: str = WORK) -> None:
+    """Have a task, which is @last then, leave what a script changes."""
+    done = farmed("create", script, "--wait", "-o", "json")
+    assert done.status == 0, done
+
+
 def test_from_a_prompt_to_an_applied_patch_in_two_commands(agents: Local, repository: Path) -> None:
     created = work(agents, repository)
     assert created.json["finalResult"] == "Done."
@@ -87,9 +114,9 @@ def test_diff_in_a_pipe_is_the_patch_itself(agents: Local, repository: Path) -> 
     git(repository, "apply", "--check", str(patch))
 
 
-def test_diff_in_colour_shows_no_control_characters(agents: Local, repository: Path) -> None:
-    work(agents, repository, r"printf 'a\033[31mb\n' > code.txt")
-    done = agents("diff", "@last", "--color", "always", env={"NO_COLOR": ""})
+def test_diff_in_colour_shows_no_control_characters(farmed: Local, repository: Path) -> None:
+    left(farmed, r"printf 'a\033[31mb\n' > code.txt")
+    done = farmed("diff", "@last", "--color", "always", env={"NO_COLOR": ""})
     assert "\x1b[32m+a\\x1b[31mb\x1b[m\n" in done.out
 
 
@@ -122,24 +149,24 @@ def on_terminal(words: list[str], folder: Path, answer: str) -> str:
     return done.stdout
 
 
-def test_the_repository_moved_on(agents: Local, repository: Path) -> None:
-    work(agents, repository)
+def test_the_repository_moved_on(farmed: Local, repository: Path) -> None:
+    left(farmed)
     text = (repository / "code.txt").read_text()
     (repository / "code.txt").write_text("first\n" + text.replace("line 15", "LINE 15"))
     git(repository, "commit", "-q", "-a", "-m", "Meanwhile")
-    assert agents("apply", "@last", "--yes", cwd=repository).status == 0
+    assert farmed("apply", "@last", "--yes", cwd=repository).status == 0
     merged = (repository / "code.txt").read_text()
     assert merged.startswith("first\n")
     assert "LINE 3" in merged
     assert "LINE 15" in merged
 
 
-def test_a_conflict_is_named(agents: Local, repository: Path) -> None:
-    work(agents, repository)
+def test_a_conflict_is_named(farmed: Local, repository: Path) -> None:
+    left(farmed)
     text = (repository / "code.txt").read_text().replace("line 3\n", "other 3\n")
     (repository / "code.txt").write_text(text)
     git(repository, "commit", "-q", "-a", "-m", "Meanwhile")
-    done = agents("apply", "@last", "--yes", "-o", "table", cwd=repository)
+    done = farmed("apply", "@last", "--yes", "-o", "table", cwd=repository)
     assert done.status == 1
     assert "1 file has conflicts: code.txt" in done.err
     assert "<<<<<<<" in (repository / "code.txt").read_text()
@@ -150,60 +177,60 @@ def test_a_conflict_is_named(agents: Local, repository: Path) -> None:
 
 
 def test_after_a_conflict_in_a_dirty_tree_no_hint_loses_what_is_not_committed(
-    agents: Local, repository: Path
+    farmed: Local, repository: Path
 ) -> None:
-    work(agents, repository)
+    left(farmed)
     text = (repository / "code.txt").read_text().replace("line 3\n", "other 3\n")
     (repository / "code.txt").write_text(text)
     (repository / "mine.txt").write_text("mine\n")
     git(repository, "add", "-A")
     git(repository, "commit", "-q", "-m", "Meanwhile")
     (repository / "mine.txt").write_text("not committed\n")
-    done = agents("apply", "@last", "--yes", "--force", "-o", "table", cwd=repository)
+    done = farmed("apply", "@last", "--yes", "--force", "-o", "table", cwd=repository)
     assert done.status == 1
     assert "1 file has conflicts: code.txt" in done.err
     assert "undoes" not in done.err
 
 
-def test_a_patch_that_does_not_apply_changes_nothing(agents: Local, repository: Path) -> None:
-    work(agents, repository)
+def test_a_patch_that_does_not_apply_changes_nothing(farmed: Local, repository: Path) -> None:
+    left(farmed)
     git(repository, "rm", "-q", "code.txt")
     git(repository, "commit", "-q", "-m", "Gone")
     other = repository.parent / "other"
     other.mkdir()
     git(other, "init", "-q")
-    done = agents("apply", "@last", "--yes", cwd=other)
+    done = farmed("apply", "@last", "--yes", cwd=other)
     assert done.status == 1
     assert "does not apply" in done.err
     assert sorted(path.name for path in other.iterdir()) == [".git"]
 
 
-def test_a_file_in_the_way_is_named(agents: Local, repository: Path) -> None:
-    work(agents, repository)
+def test_a_file_in_the_way_is_named(farmed: Local, repository: Path) -> None:
+    left(farmed)
     (repository / "data.bin").write_text("mine")
-    done = agents("apply", "@last", "--yes", "-o", "table", cwd=repository)
+    done = farmed("apply", "@last", "--yes", "-o", "table", cwd=repository)
     assert done.status == 1
     assert "does not apply: data.bin: already exists in working directory" in done.err
     assert git(repository, "status", "--porcelain") == "?? data.bin\n"
 
 
-def test_a_dirty_tree_is_refused(agents: Local, repository: Path) -> None:
-    work(agents, repository)
+def test_a_dirty_tree_is_refused(farmed: Local, repository: Path) -> None:
+    left(farmed)
     (repository / "run.sh").write_text("#!/bin/sh\necho mine\n")
-    done = agents("apply", "@last", "--yes", "-o", "table", cwd=repository)
+    done = farmed("apply", "@last", "--yes", "-o", "table", cwd=repository)
     assert done.status == 2
     assert "there are uncommitted changes: run.sh" in done.err
     assert "--force" in done.err
-    done = agents("apply", "@last", "--yes", "--force", cwd=repository)
+    done = farmed("apply", "@last", "--yes", "--force", cwd=repository)
     assert done.status == 0, done
     assert (repository / "run.sh").read_text() == "#!/bin/sh\necho mine\n"
     assert "LINE 3" in (repository / "code.txt").read_text()
 
 
-def test_files_that_tools_run_by_themselves_are_named(agents: Local, repository: Path) -> None:
+def test_files_that_tools_run_by_themselves_are_named(farmed: Local, repository: Path) -> None:
     script = "mkdir -p .github/workflows; echo x > .github/workflows/ci.yml; echo x > Makefile"
-    work(agents, repository, f"{script}; chmod +x run.sh; echo x > harmless.txt")
-    done = agents("apply", "@last", cwd=repository)
+    left(farmed, f"{script}; chmod +x run.sh; echo x > harmless.txt")
+    done = farmed("apply", "@last", cwd=repository)
     assert done.status == 0
     for name in (".github/workflows/ci.yml", "Makefile", "run.sh (executable)"):
         assert name in done.err
@@ -211,25 +238,25 @@ def test_files_that_tools_run_by_themselves_are_named(agents: Local, repository:
 
 
 def test_apply_in_a_folder_below_the_root_applies_everything(
-    agents: Local, repository: Path
+    farmed: Local, repository: Path
 ) -> None:
-    work(agents, repository, "echo new > code.txt; echo x > Makefile; mkdir src; echo x > src/a")
+    left(farmed, "echo new > code.txt; echo x > Makefile; mkdir src; echo x > src/a")
     below = repository / "src"
     below.mkdir()
-    done = agents("apply", "@last", cwd=below)
+    done = farmed("apply", "@last", cwd=below)
     assert [row["path"] for row in done.json["data"]] == ["Makefile", "code.txt", "src/a"]
     assert "by themselves:\n  Makefile" in done.err
     assert (repository / "code.txt").read_text() == "new\n"
 
 
-def test_odd_names_hide_no_executable_file(agents: Local, repository: Path) -> None:
+def test_odd_names_hide_no_executable_file(farmed: Local, repository: Path) -> None:
     script = """
     mv old.txt moved.txt; chmod +x moved.txt
     for name in 'two
 lines' '"quoted"' 'back\\slash'; do printf x > "$name"; chmod +x "$name"; done
     """
-    work(agents, repository, script)
-    done = agents("apply", "@last", cwd=repository)
+    left(farmed, script)
+    done = farmed("apply", "@last", cwd=repository)
     rows = {row["path"]: row for row in done.json["data"]}
     added = {"two\nlines", '"quoted"', "back\\slash"}
     assert {path: row["status"] for path, row in rows.items()} == {
@@ -382,18 +409,18 @@ def test_a_branch_is_made_at_the_commit_that_the_run_started_from(
     assert "\ntwo\n" in git(repository, "diff", "--name-only", "main", "synced")
 
 
-def test_only_some_paths(agents: Local, repository: Path) -> None:
-    work(agents, repository, WORK + "ln -s code.txt link; mv run.sh src/'a b.sh'")
+def test_only_some_paths(farmed: Local, repository: Path) -> None:
+    left(farmed, WORK + "ln -s code.txt link; mv run.sh src/'a b.sh'")
     below = repository / "src"
     below.mkdir()
-    nothing = agents("apply", "@last", "--", "../code.txt", "none", "-o", cwd=below)
+    nothing = farmed("apply", "@last", "--", "../code.txt", "none", "-o", cwd=below)
     assert (nothing.status, nothing.out) == (2, "")
     assert "the changes have nothing at none, -o" in nothing.err
-    done = agents("apply", "@last", "--yes", "-o", "json", "--", ".", "../link", cwd=below)
+    done = farmed("apply", "@last", "--yes", "-o", "json", "--", ".", "../link", cwd=below)
     assert [row["path"] for row in done.json["data"]] == ["link", "src/a b.sh", "src/né w.txt"]
     assert not (repository / "run.sh").exists()
     git(repository, "commit", "-q", "-m", "Some")
-    rest = agents("apply", "@last", "--yes", "-o", "json", cwd=repository)
+    rest = farmed("apply", "@last", "--yes", "-o", "json", cwd=repository)
     assert [row["path"] for row in rest.json["data"]] == ["code.txt", "data.bin", "old.txt"]
 
 
@@ -440,18 +467,18 @@ def test_a_repository_with_sha256_knows_what_it_has(
     assert (done.status, "Nothing to apply" in done.err) == (0, True)
 
 
-def test_a_dirty_tree_is_named_by_its_new_names(agents: Local, repository: Path) -> None:
-    work(agents, repository, "echo x > new")
+def test_a_dirty_tree_is_named_by_its_new_names(farmed: Local, repository: Path) -> None:
+    left(farmed, "echo x > new")
     git(repository, "mv", "old.txt", "README.txt")
-    done = agents("apply", "@last", "-o", "table", cwd=repository)
+    done = farmed("apply", "@last", "-o", "table", cwd=repository)
     assert "there are uncommitted changes: README.txt, old.txt" in done.err
 
 
-def test_no_name_hides_an_executable_file(agents: Local, repository: Path) -> None:
+def test_no_name_hides_an_executable_file(farmed: Local, repository: Path) -> None:
     """One with the line of another in it, as git's own summary prints it."""
     name = "evil\n delete mode 100644 y"
-    work(agents, repository, f"printf x > '{name}'; chmod +x '{name}'")
-    (row,) = agents("apply", "@last", cwd=repository).json["data"]
+    left(farmed, f"printf x > '{name}'; chmod +x '{name}'")
+    (row,) = farmed("apply", "@last", cwd=repository).json["data"]
     assert (row["path"], row["status"], row["executable"]) == (name, "added", True)
 
 
@@ -475,7 +502,7 @@ def test_no_name_writes_lines_of_a_list(agents: Local, repository: Path) -> None
     assert f"there are uncommitted changes: {shown}" in " ".join(done.err.split())
 
 
-def test_links_and_submodules_are_named_by_their_mode(agents: Local, repository: Path) -> None:
+def test_links_and_submodules_are_named_by_their_mode(repository: Path) -> None:
     head = git(repository, "rev-parse", "HEAD").strip()
     git(repository, "update-index", "--add", "--cacheinfo", f"160000,{head},module")
     patch = git(repository, "diff", "--cached", "--binary", "--full-index")
@@ -492,13 +519,13 @@ def test_links_and_submodules_are_named_by_their_mode(agents: Local, repository:
 
 
 def test_apply_runs_no_hook_and_no_monitor_but_the_filters_that_it_needs(
-    agents: Local, repository: Path, home: Path
+    farmed: Local, repository: Path, home: Path
 ) -> None:
     ran = home / "ran"
     (repository / ".gitattributes").write_text("*.txt filter=upper\n")
     git(repository, "add", "-A")
     git(repository, "commit", "-q", "-m", "Attributes")
-    work(agents, repository, "echo made > made.txt; sed -i 's/line 3$/LINE 3/' code.txt")
+    left(farmed, "echo made > made.txt; sed -i 's/line 3$/LINE 3/' code.txt")
     for name, value in (
         ("core.fsmonitor", f"touch {ran}; false"), ("core.hooksPath", str(home / "hooks")),
         ("filter.upper.smudge", "tr m M"), ("filter.upper.clean", "tr M m"),
@@ -508,7 +535,7 @@ def test_apply_runs_no_hook_and_no_monitor_but_the_filters_that_it_needs(
     for name in ("post-index-change", "reference-transaction", "post-checkout"):
         (home / "hooks" / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
         (home / "hooks" / name).chmod(0o755)
-    done = agents("apply", "@last", cwd=repository)
+    done = farmed("apply", "@last", cwd=repository)
     assert done.status == 0, done
     assert not ran.exists()
     assert (repository / "made.txt").read_text() == "Made\n", "as a checkout would write it"
@@ -624,13 +651,13 @@ def test_a_simulated_task_has_no_patch(local_inside: Local, repository: Path) ->
         assert "No agent was started: a run without -x is simulated" in said
 
 
-def test_outside_of_a_repository(agents: Local, repository: Path, home: Path) -> None:
-    work(agents, repository)
-    done = agents("apply", "@last", "-o", "table", cwd=home)
+def test_outside_of_a_repository(farmed: Local, repository: Path, home: Path) -> None:
+    left(farmed)
+    done = farmed("apply", "@last", "-o", "table", cwd=home)
     assert done.status == 2
     assert "not inside a git repository" in done.err
     git(home, "clone", "-q", "--bare", str(repository), "bare.git")
-    done = agents("apply", "@last", "-o", "table", cwd=home / "bare.git")
+    done = farmed("apply", "@last", "-o", "table", cwd=home / "bare.git")
     assert done.status == 2
     assert "not inside a work tree" in done.err
 
