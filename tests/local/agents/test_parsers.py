@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.adapter import AgentEvent, Outcome, Parser, parse
-from rebyte_cli.local.agents.adapters.lines import ErrorReader, LineSplitter
+from rebyte_cli.local.agents.adapters.lines import ErrorReader, LineSplitter, TimeLimits, pump
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter, ProgramParser
 
 # How each agent says which session it is.
@@ -365,6 +368,62 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     assert sum(map(len, splitter._parts)) < 10_000_000
     (event,) = splitter.feed(b'\n{"type":"thread.started","thread_id":"t"}\n')
     assert event.kind == "init"
+
+
+def printed(*pieces: str) -> str:
+    """A Python expression for a line with the type of Claude Code's lines."""
+    return "+".join([repr(b'{"type":"assistant","x":['), *pieces, repr(b"1]}\n")])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        printed("b'[],' * 2_700_000"),
+        printed("b'1,' * 4_000_000"),
+        printed("b'{\"a\":' * 1_000_000"),
+        printed("b'\"' + rb'\\n' * 4_000_000 + b'\",'"),
+        "b'{}\\n' * 500_000",
+        "b'\\n' * 1_000_000",
+    ],
+)
+def test_a_run_is_looked_after_whatever_the_agent_prints(text: str, tmp_path: Path) -> None:
+    code = f"import sys\nwhile True: sys.stdout.buffer.write({text})"
+    looks = [time.monotonic()]
+
+    def watch() -> str:
+        looks.append(time.monotonic())
+        return "enough" if len(looks) > 20 else ""
+
+    pipe = subprocess.PIPE
+    with (
+        (tmp_path / "raw").open("wb", buffering=0) as raw,
+        (tmp_path / "errors").open("wb", buffering=0) as errors,
+        subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe) as agent,
+    ):
+        limits = TimeLimits(0, 0)
+        parser = parser_of("claude")
+        why = pump(agent, parser, lambda _: None, raw, errors, limits, watch, lambda _: False)
+        agent.kill()
+    assert why == "enough"
+    # It takes longer than the fifth of a second where other tests run.
+    assert max(after - before for before, after in pairwise(looks)) < 1
+
+
+def test_a_line_with_a_picture_is_read() -> None:
+    parser = parser_of("claude")
+    picture = {"type": "image", "source": {"data": "iVBOR" * 1_000_000}}
+    content = [picture, *({"type": "text", "text": f'"{n}",'} for n in range(5_000))]
+    block = {"type": "tool_result", "tool_use_id": "t", "content": content}
+    (event,) = parser.feed(json.dumps({"type": "user", "message": {"content": [block]}}))
+    assert event.payload["output"].endswith('"4999",')
+
+
+def test_a_line_of_opencode_is_searched_once_whatever_it_repeats() -> None:
+    parser = parser_of("opencode")
+    line = "level=ERROR " * 100 + 'message="stream error"' * 125 + ' error.error="'
+    began = time.process_time()
+    assert not any(parser.complain(line) for _ in range(100))
+    assert time.process_time() - began < 1
 
 
 def test_an_answer_says_how_much_of_it_is_left_out() -> None:

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,6 +26,9 @@ LONGEST_ANSWER = 999_900  # characters, with room for a note below the million t
 LARGEST_NUMBER = 10**15  # far below what a sum of numbers could not be written with
 LONGEST_NUMBER = 100
 DEEPEST = 100  # each level takes a few of the thousand calls that Python allows
+MOST_VALUES = 50_000  # of one line, with keys; while they are read, nothing looks after the run
+# What begins a value, or comes before one. A string counts as one, whatever is in it.
+_VALUE = re.compile(r'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 STDERR_TAIL = 2_000
 # The name of a variable that counts as a login; `…_MAX_OUTPUT_TOKENS` is none.
 KEY = re.compile(r"(KEY|TOKEN|CREDENTIALS)(_[A-Z]+)?$")
@@ -109,6 +113,8 @@ class Parser(ABC):
 
     def feed(self, line: str) -> list[AgentEvent]:
         """The events of one line. A line that is not understood gives none."""
+        if not line.lstrip().startswith("{"):  # what is wrong with it takes long to find out
+            return []
         try:
             document = parse(line)
         except ValueError:
@@ -369,15 +375,13 @@ def parse(text: str) -> Any:
     """A JSON value that an agent wrote, which can be added up, nested and written without errors.
 
     Numbers that are very large or not finite are text, half a surrogate pair, which no database
-    takes, is `?`, and what is nested very deeply is left out. Raises ValueError.
+    takes, is `?`, and what is nested very deeply is left out. Raises ValueError, also for more than
+    50,000 values.
     """
+    if any(islice(_VALUE.finditer(text), MOST_VALUES, None)):
+        raise ValueError("too many values")
     try:
-        value = json.loads(
-            text,
-            parse_int=partial(_number, int),
-            parse_float=partial(_number, float),
-            parse_constant=str,
-        )
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return _flattened(value, DEEPEST)
@@ -387,6 +391,11 @@ def _number(read: Callable[[str], Any], text: str) -> Any:
     if len(text) <= LONGEST_NUMBER and abs(number := read(text)) <= LARGEST_NUMBER:
         return number
     return text
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=partial(_number, int), parse_float=partial(_number, float), parse_constant=str
+)
 
 
 def _flattened(value: Any, room: int) -> Any:

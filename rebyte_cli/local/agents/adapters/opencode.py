@@ -16,9 +16,10 @@ from .model_access import AgentAccess, ModelAccess
 from .tokens import token_counts
 from .user_config import read_json
 
-# A log line about a request that failed, which is sent again if nothing else follows.
+# A log line about a request that failed, which is sent again if nothing else follows. Whatever a
+# line repeats, each part is sought once.
 STREAM_ERROR = re.compile(
-    r'level=ERROR .*message="stream error".* error\.error="((?:[^"\\]|\\.)*)"'
+    r'(?>.*?level=ERROR )(?>.*?message="stream error").*? error\.error="((?:[^"\\]|\\.)*)"'
 )
 # An answer that breaks off is asked for again without end and, after a moment, without a pause.
 MOST_CUT = 5
@@ -230,7 +231,7 @@ class OpenCodeParser(Parser):
         return self.unfinished(status, stderr)
 
     def complain(self, line: str) -> list[AgentEvent]:
-        found = STREAM_ERROR.search(line)
+        found = STREAM_ERROR.match(line)
         if found is None:
             return []
         self._attempts += 1
