@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.config import BUILT_IN
+from rebyte_cli.local.agents.adapters.built_in import BUILT_IN
 
 from ..conftest import COMMAND, Done
 from ..terminals import Session

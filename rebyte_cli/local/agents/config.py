@@ -14,19 +14,13 @@ from ...system.budgets import parse_budget
 from ...system.durations import parse_duration
 from ..gateway.allowed_hosts import is_entry
 from .adapters.adapter import Adapter
-from .adapters.claude import Claude
-from .adapters.codex import Codex
-from .adapters.gemini import Gemini
+from .adapters.built_in import BUILT_IN
 from .adapters.model_access import VENDORS
-from .adapters.opencode import OpenCode
 from .adapters.program import ProgramAdapter
 from .cluster import launcher
 from .limits import usage_limit
 from .sandbox import egress, user_tools
 
-BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
-# What stays in a private HOME between runs, whichever agents work in the workspace.
-SESSIONS = tuple(name for agent in BUILT_IN for name in agent.sessions)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -216,10 +210,9 @@ def _folders(
     table: Mapping[str, Any], name: str, config_file: Path | None, state_dir: Path | None
 ) -> tuple[str, ...]:
     paths = _strings(table, name, "[local]")
-    own = [place for place in (config_file and config_file.parent, state_dir) if place]
-    logins = [file for agent in BUILT_IN for file in agent.logins]
+    own = user_tools.own_folders(config_file and config_file.parent, state_dir)
     for path in paths:
-        if problem := user_tools.why_not(path, [*logins, *own]):
+        if problem := user_tools.why_not(path, own):
             raise ConfigError(f"[local] {name}: {path} cannot be shown to agents: {problem}")
     return paths
 

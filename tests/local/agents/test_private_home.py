@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import agent_files, config
-from rebyte_cli.local.agents.adapters import opencode_database
+from rebyte_cli.local.agents import agent_files
+from rebyte_cli.local.agents.adapters import built_in, opencode_database
 
 from .bench import Bench
 
@@ -62,7 +62,7 @@ def test_nothing_outside_is_removed_through_a_link(tmp_path: Path) -> None:
     (home / ".gemini/tmp/code/chats").mkdir()
     (home / ".gemini/tmp/code/chats/a.json").symlink_to(outside / "precious")
     os.mkfifo(home / ".gemini/tmp/code/chats/b.json")
-    agent_files.keep_only(home, config.SESSIONS)
+    agent_files.keep_only(home, built_in.SESSIONS)
     assert found(home) == {".gemini/tmp/code/.project_root"}
     assert found(outside) == {"-code/a.jsonl", "precious"}
 
@@ -73,7 +73,7 @@ def test_modes_keep_nothing_in_the_home(tmp_path: Path) -> None:
     fill(tmp_path, session, ".claude/projects/-code/x", ".codex/sessions/x", ".x/y")
     for name in (".x", ".codex/sessions", ".claude/projects/-code", ".claude", "."):
         (tmp_path / name).chmod(0o500 if name.startswith(".c") else 0)
-    agent_files.keep_only(tmp_path, config.SESSIONS)
+    agent_files.keep_only(tmp_path, built_in.SESSIONS)
     assert found(tmp_path) == {session}
 
 

@@ -109,7 +109,7 @@ def test_a_virtual_environment_may_be_home_or_a_project(
     assert str(environment / "lib") in found(path).needs
     (environment / "lib/module").mkdir()
     settings = {"tools": [str(environment / "bin")]}
-    shown = user_tools.find_shown(settings, os.environ, (), user_home / "private")
+    shown = user_tools.find_shown(settings, os.environ, (), user_home / "private", ())
     assert str(environment / "lib") in shown.arguments
     assert not {str(environment), str(environment / ".ssh")} & {*shown.arguments}
 
@@ -128,6 +128,31 @@ def test_home_is_not_shown_through_a_link(
     assert found(path).needs == [path, str(folder / "bin/interpreter")]
     assert user_tools.why_not(str(user_home), ()) != ""
     assert user_tools.why_not(str(user_home / ".ssh/x"), ()) != ""
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        (".codex", "it needs ~/.codex, but it holds ~/.codex/auth.json"),
+        (".config/rebyte", "it needs ~/.config/rebyte, but it holds ~/.config/rebyte"),
+    ],
+)
+def test_an_interpreter_beside_a_login_is_refused(
+    bench: Bench, user_home: Path, place: str, reason: str
+) -> None:
+    """Of whichever agent, and beside the keys of rebyte."""
+    prefix = user_home / place
+    (prefix / "lib").mkdir(parents=True)
+    (prefix / "auth.json").write_text("SECRET")
+    script(prefix / "bin", "interpreter", 'shift; exec sh "$@"')
+    path = script(user_home, "agent", f"cat {prefix}/auth.json", str(prefix / "bin/interpreter"))
+    config = user_home / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(f'[local.agents.mine]\ncommand = ["{path}"]\n')
+    run = bench.run([path], configDir=str(config.parent))
+    assert (run.outcome, run.answer) == ("failed", f"mine cannot be sandboxed: {reason}")
+    with pytest.raises(Refusal, match=f"cannot be sandboxed: {reason}"):
+        admission.usable_agent("mine", config, bench.folder, None)
 
 
 def test_an_agent_beside_keys_is_refused(

@@ -104,7 +104,8 @@ def start(tmp_path: Path, user_home: Path) -> Starter:
 
     @contextlib.contextmanager
     def started(config: str = CONFIG, **options: Any) -> Iterator[Machine]:
-        file = tmp_path / "config.toml"
+        file = tmp_path / "config/config.toml"
+        file.parent.mkdir(exist_ok=True)
         file.write_text(config.replace("{nap}", nap(tmp_path)))
         said: list[str] = []
         with Service(
@@ -360,7 +361,7 @@ def test_what_repeats_a_task_has_its_sandbox_whatever_the_settings_are_now(
 ) -> None:
     with start() as machine:
         task = machine.own.create("x", executor="mine")
-        config = tmp_path / "config.toml"
+        config = tmp_path / "config/config.toml"
         config.write_text(config.read_text().replace("[local]", '[local]\njail = "off"'))
         again = machine.own.create("x", executor="mine", networkOf=task["id"])
         other = machine.own.create("x", executor="mine")
@@ -416,7 +417,10 @@ def test_the_network_of_the_settings(start: Starter, tmp_path: Path) -> None:
     with start('[local]\nnetwork = "host"\n[local.agents.mine]\ncommand = ["cat"]') as machine:
         task = machine.own.create("x", executor="mine")
         assert network_of(machine, task)[0] == "host"
-        assert overview.every_agent(machine.state, tmp_path / "config.toml")[0]["network"] == "host"
+        assert (
+            overview.every_agent(machine.state, tmp_path / "config/config.toml")[0]["network"]
+            == "host"
+        )
 
 
 def test_the_requests_of_a_task(machine: Machine) -> None:
@@ -500,7 +504,8 @@ def test_a_configuration_that_cannot_be_meant(start: Starter, config: str, reaso
 def test_skills_are_put_into_the_private_home(
     start: Starter, tmp_path: Path, user_home: Path
 ) -> None:
-    for folder, name in ((tmp_path / "skills", "audit"), (user_home / ".claude/skills", "pdf")):
+    places = (tmp_path / "config/skills", "audit"), (user_home / ".claude/skills", "pdf")
+    for folder, name in places:
         script(folder / name, "SKILL.md", f"---\nname: {name}\ndescription: Does {name}\n---\n")
     config = '[local.agents.mine]\ncommand = ["sh", "-c", "ls ~/.agents/skills ~/.claude/skills"]'
     with start(config) as machine:
@@ -518,7 +523,10 @@ def test_skills_are_put_into_the_private_home(
         )
     assert refused.code == "unknown_skill"
     assert refused.document["error"]["hint"] == "Known skills: audit, pdf"
-    assert [one["name"] for one in overview.known_skills(tmp_path, None)] == ["audit", "pdf"]
+    assert [one["name"] for one in overview.known_skills(tmp_path / "config", None)] == [
+        "audit",
+        "pdf",
+    ]
 
 
 def test_a_hint_says_where_skills_go_if_there_are_none(tmp_path: Path) -> None:
@@ -914,7 +922,7 @@ def test_agents_that_are_found(
     script(folder, "gemini", "echo 'Error: binary not installed' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     with start() as machine:
-        rows = overview.every_agent(machine.state, tmp_path / "config.toml")
+        rows = overview.every_agent(machine.state, tmp_path / "config/config.toml")
     found = {row["name"]: row for row in rows}
     assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
     assert found["claude"] == {
@@ -943,7 +951,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert machine.wait(created["id"])["finalResult"] == "Say hello"
         prompt = machine.content(created["id"])["id"]
         assert Path(f"{program}.jobs").read_text() == f"job {prompt}\n"
-        rows = overview.every_agent(machine.state, tmp_path / "config.toml")
+        rows = overview.every_agent(machine.state, tmp_path / "config/config.toml")
         assert {row["launcher"] for row in rows} == {f"{program} 'job {{prompt}}'"}
     with start(config.replace(program, "no-such-launcher")) as machine:
         answer = machine.own.call(
@@ -953,7 +961,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert (answer.status, answer.document["error"]["message"]) == (
             400, f"mine cannot be started: {problem}",
         )  # fmt: skip
-        rows = overview.every_agent(machine.state, tmp_path / "config.toml")
+        rows = overview.every_agent(machine.state, tmp_path / "config/config.toml")
         assert next(row for row in rows if row["name"] == "mine")["problem"] == problem
 
 
@@ -969,7 +977,7 @@ def test_settings_that_are_not_used_are_named(
     with start() as machine:
         for _ in range(2):
             machine.wait(machine.own.create("x", executor="claude")["id"])
-        rows = overview.every_agent(machine.state, tmp_path / "config.toml")
+        rows = overview.every_agent(machine.state, tmp_path / "config/config.toml")
     said = [line for line in machine.said if "without" in line]
     assert said == ["claude runs without apiKeyHelper, MINE of your settings"]
     row = next(row for row in rows if row["name"] == "claude")

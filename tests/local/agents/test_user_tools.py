@@ -239,7 +239,7 @@ def test_what_is_shown_in_home_has_a_real_place_there(user_home: Path, tmp_path:
     (private / ".cache").symlink_to(elsewhere)
     (private / ".tool-versions").symlink_to(elsewhere / "file")
     options = {"tools": ["~/.asdf/shims"], "caches": ["~/.cache/pip"]}
-    user_tools.find_shown(options, os.environ, [], private)
+    user_tools.find_shown(options, os.environ, [], private, ())
     assert not (private / ".cache").is_symlink()
     assert (private / ".cache/pip").is_dir()
     assert not (private / ".tool-versions").is_symlink()
@@ -285,6 +285,40 @@ def test_a_folder_with_secrets_is_refused(
     with pytest.raises(config.ConfigError) as problem:
         config.load(file, state)
     assert f"[local] {setting}: {path} cannot be shown to agents: {reason}" in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "~/.codex/auth.json",
+        "~/.config/rebyte/credentials.json",
+        "STATE/workspaces/other/code/secret",
+        "~/dotfiles/ssh/id",
+    ],
+)
+def test_what_a_tool_leads_to_is_not_shown_beside_secrets(
+    bench: Bench, user_home: Path, secret: str
+) -> None:
+    """Neither the installation around the folder that is named, nor what a link in it leads to."""
+    file = Path(secret.replace("STATE", str(bench.folder)).replace("~", str(user_home)))
+    for name in ("bin", "lib"):
+        (file.parent / name).mkdir(parents=True)
+    file.write_text("SECRET")
+    (user_home / ".ssh").symlink_to("dotfiles/ssh")
+    script(file.parent / "bin", "helper", "echo helper")
+    (user_home / "bin").mkdir()
+    (user_home / "bin/helper").symlink_to(file.parent / "bin/helper")
+    (user_home / "bin/secret").symlink_to(file)
+    (user_home / ".tool-versions").symlink_to(file)
+    (user_home / ".asdf/shims").mkdir(parents=True)
+    script(user_home / "bin", "mine", "echo mine")
+    command = f"mine; cat {file} {user_home}/bin/secret ~/.tool-versions; helper"
+    folders = ("~/bin", f"{file.parent}/bin", "~/.asdf/shims")
+    options = {"configDir": str(user_home / ".config/rebyte")}
+    shown = said(bench, f"({command}) 2>&1; true", *folders, **options)
+    assert shown.startswith("mine\n")
+    assert "SECRET" not in shown
+    assert shown.endswith("\nhelper") is (".codex" in secret), "what holds no secret is shown"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..exposed import CERTIFICATE_VARIABLES
 from . import jail
@@ -18,21 +18,21 @@ MOST_BYTES = 10_000_000  # of one file; that of the Mozilla authorities has 250,
 MOST_FILES = 2000  # in a folder
 
 
-def shown(outside: Mapping[str, str]) -> list[str]:
+def shown(outside: Mapping[str, str], own: Sequence[str]) -> list[str]:
     """The paths among the values of the environment's variables that the jail shows.
 
-    Absolute ones, of certificates without private keys, in no place that is private. The rest is
-    left out; a program in the jail does not find it.
+    Absolute ones, of certificates without private keys, in no place that is private, such as
+    rebyte's `own` folders. The rest is left out; a program in the jail does not find it.
     """
     named = dict.fromkeys(outside.get(name, "") for name in CERTIFICATE_VARIABLES)
-    return [path for path in named if path.startswith("/") and _may_be_shown(path)]
+    return [path for path in named if path.startswith("/") and _may_be_shown(path, own)]
 
 
-def _may_be_shown(path: str) -> bool:
+def _may_be_shown(path: str, own: Sequence[str]) -> bool:
     real = os.path.realpath(path)
     if any(f"{real}/".startswith(f"/etc/{name}/") for name in jail.ETC):
         return False  # it is shown anyway
-    if why_not(path, ()):
+    if why_not(path, own):
         return False
     try:
         files = list(_files(real))

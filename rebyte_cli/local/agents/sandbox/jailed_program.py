@@ -5,7 +5,7 @@ Whatever runs there, an agent, a setup, a check or a command of the user, is pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..adapters.programs import AgentProgram
@@ -41,6 +41,7 @@ def prepare(
     options: Mapping[str, Any],
     outside: Mapping[str, str],
     *,
+    own: Sequence[str],
     variables: Mapping[str, str],
     program: AgentProgram | None = None,
     more: list[str] | None = None,
@@ -48,13 +49,14 @@ def prepare(
 ) -> JailedProgram:
     """How to run `words`, with the `tools` and `caches` of a run's options, and `program`.
 
-    `outside` is the user's environment, and `variables` are set besides what the jail lets
-    through. `more` are arguments of bubblewrap, and `jail_options` further ones of `jail.command`.
+    `own` are rebyte's own folders, `outside` is the user's environment, and `variables` are set
+    besides what the jail lets through. `more` are arguments of bubblewrap, and `jail_options`
+    further ones of `jail.command`.
     """
-    needs = [*(program.own if program else ()), *certificates.shown(outside)]
+    needs = [*(program.own if program else ()), *certificates.shown(outside, own)]
     needs += egress.needs if egress else ()
     shown = user_tools.find_shown(
-        options, outside, needs, confinement.home.outside, program.named if program else ()
+        options, outside, needs, confinement.home.outside, own, program.named if program else ()
     )
     line = jail.command(
         confinement,

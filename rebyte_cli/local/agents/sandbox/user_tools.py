@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 from .. import agent_files
 from ..adapters import programs
+from ..adapters.built_in import LOGINS
 from . import jail
 
-# What a folder that is shown must neither hold nor be a part of, below HOME unless absolute.
+# What nothing that is shown may hold or be a part of, besides the agents' logins and rebyte's own
+# folders; below HOME unless absolute.
 PRIVATE = (
     ".aws", ".azure", ".cache/huggingface/token", ".cargo/credentials.toml", ".claude.json",
     ".config/gcloud", ".config/gh", ".docker", ".git-credentials", ".gnupg",
@@ -53,15 +55,26 @@ class ShownTools(NamedTuple):
     variables: dict[str, str]
 
 
-def why_not(path: str, private: Iterable[str | os.PathLike[str]]) -> str:
-    """Why a folder, which may begin with `~`, must not be shown; empty for nothing.
+def own_folders(*folders: str | os.PathLike[str] | None) -> list[str]:
+    """rebyte's own folders, of which a jail shows only what belongs to its run.
 
-    `private` are further places that it must be apart from.
+    Takes that with config.toml and the keys, and that with the runs; None for one that is not
+    known.
+    """
+    return [str(folder) for folder in folders if folder is not None]
+
+
+def why_not(path: str, own: Iterable[str]) -> str:
+    """Why a path, which may begin with `~`, must not be shown; empty for nothing.
+
+    `own` are rebyte's own folders.
     """
     if not path.startswith(("/", "~/")):
         return "it begins with neither / nor ~/"
     homes, expanded = {str(Path.home()), str(Path.home().resolve())}, os.path.expanduser(path)
-    secrets = [os.path.join(home, each) for each in (*PRIVATE, *private) for home in homes]
+    named = [os.path.join(home, each) for each in (*PRIVATE, *LOGINS, *own) for home in homes]
+    # A link can lead to a secret from elsewhere, and to elsewhere from the place of one.
+    secrets = dict.fromkeys([*named, *map(os.path.realpath, named)])
     for place in dict.fromkeys((os.path.normpath(expanded), os.path.realpath(expanded))):
         for secret in secrets:
             if _is_in(secret, place):
@@ -76,13 +89,15 @@ def find_shown(
     outside: Mapping[str, str],
     seen: Sequence[str],
     private_home: Path,
+    own: Sequence[str],
     named: Sequence[str] = (),
 ) -> ShownTools:
     """What a jail needs for the `tools` and `caches` of a run's options; missing ones are left out.
 
-    `seen` are the paths that it shows anyway, `named` further ones that the user lets it read. What
-    it shows in HOME gets a real place in the private one: through a link that an agent left there,
-    bubblewrap may make folders anywhere.
+    `seen` are the paths that it shows anyway, `named` further ones that the user lets it read, and
+    `own` rebyte's own folders. What is private is left out. What it shows in HOME gets a real place
+    in the private one: through a link that an agent left there, bubblewrap may make folders
+    anywhere.
     """
     search, home = outside.get("PATH", os.defpath), Path.home()
     needs: dict[str, None] = {}
@@ -93,7 +108,7 @@ def find_shown(
     def show(path: str) -> str:
         real = os.path.realpath(path)
         is_new = not any(_is_in(real, one) for one in needs)
-        if not programs.in_system(real) and not (is_new and why_not(real, ())):
+        if not programs.in_system(real) and not (is_new and why_not(real, own)):
             needs.update({real: None} if is_new else {})
             links.update(links_to(path))
         return real
@@ -118,7 +133,7 @@ def find_shown(
                 variables |= {variable: place} if variable else {}
         if variable == "ASDF_DATA_DIR":
             versions = home / DEFAULT_VERSIONS
-            if versions.is_file():
+            if versions.is_file() and not why_not(str(versions), own):
                 agent_files.write(private_home, DEFAULT_VERSIONS, b"")
                 more += ["--ro-bind", str(versions), _inside(str(versions))]
         for path in _files_of(folder, search):
@@ -132,7 +147,7 @@ def find_shown(
         if not any(_is_in(link, path) for path in (*seen, *named, *shown, *LINKS_THERE)):
             arguments += ["--symlink", target, link]
     folders = [folder for folder in found if not programs.in_system(folder)]
-    caches = options.get("caches", ())
+    caches = [each for each in options.get("caches", ()) if not why_not(each, own)]
     return ShownTools([*arguments, *more, *_cached(caches, private_home)], folders, variables)
 
 
@@ -155,10 +170,13 @@ def _around(folder: Path) -> list[str]:
     return [root] if root else programs.environment_files(folder)
 
 
-def why_not_all(paths: Iterable[str], state_dir: Path) -> str:
-    """Why one of the paths that a program needs must not be shown; empty for nothing."""
+def why_not_all(paths: Iterable[str], own: Sequence[str]) -> str:
+    """Why one of the paths that a program needs must not be shown; empty for nothing.
+
+    `own` are rebyte's own folders.
+    """
     for path in paths:
-        if problem := why_not(path, [state_dir]):
+        if problem := why_not(path, own):
             return f"it needs {_short(path)}, but {problem}"
     return ""
 

@@ -74,6 +74,7 @@ class Admission:
             "keep_free": settings.keep_free,
             "tools": settings.tools,
             "caches": settings.caches,
+            "configDir": self._config_file and str(self._config_file.parent),
             "launcher": settings.launcher,
             "launcherStop": settings.launcher_stop,
             "setup": self._setup(body, repeated),
@@ -424,7 +425,8 @@ def usable_agent(
                 ". ".join(filter(None, (check.fix, jail.NO_SANDBOX))),
                 check.fix or None,
             )
-        if problem := user_tools.why_not_all(program.own, state_dir):
+        own = user_tools.own_folders(config_file and config_file.parent, state_dir)
+        if problem := user_tools.why_not_all(program.own, own):
             raise Refusal(
                 400,
                 "jail_unavailable",

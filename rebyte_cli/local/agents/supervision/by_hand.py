@@ -99,7 +99,8 @@ def _in_jail(
     (workspace.folder / request_record.FILE).unlink(missing_ok=True)
     with egress_for(options, AgentAccess(), os.environ, workspace.folder) as egress:
         needs = [*(agent.own if agent else ()), *egress.needs]
-        if problem := user_tools.why_not_all(needs, workspace.folder.parents[1]):
+        own = user_tools.own_folders(options.get("configDir"), workspace.state_dir)
+        if problem := user_tools.why_not_all(needs, own):
             raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
         program = prepare(
             confinement,
@@ -108,6 +109,7 @@ def _in_jail(
             options,
             os.environ,
             program=agent,
+            own=own,
             variables={},
             terminal=relay.on_terminal(),
         )

@@ -495,7 +495,8 @@ class Supervisor:
         folder = confinement.code.inside
         invocation = Invocation(options["model"], session, new_id(), folder)
         words = adapter.screen if self.on_screen else adapter.arguments
-        problem = user_tools.why_not_all([*program.own, *egress.needs], self._store.folder)
+        own = user_tools.own_folders(options.get("configDir"), self._state_dir)
+        problem = user_tools.why_not_all([*program.own, *egress.needs], own)
         if problem and confinement.jailed:
             raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
         prepared = prepare(
@@ -505,6 +506,7 @@ class Supervisor:
             options,
             seen.variables,
             program=program,
+            own=own,
             variables={**adapter.let_through(seen), **adapter.environment()},
             more=logins.arguments,
             hidden=home.hidden_folders(),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ....system import git
 from ....system.git import GitFailed
-from .. import agent_files, config
+from .. import agent_files
 from ..adapters.adapter import Adapter, User
+from ..adapters.built_in import SESSIONS
 from ..adapters.model_access import AgentAccess
 from ..exposed import Mount
 from ..sources import skills
@@ -38,7 +39,7 @@ class AgentHome:
         the skills that it gets besides those of the repository.
         """
         home, adapter = self._workspace.home, self._adapter
-        agent_files.keep_only(home, config.SESSIONS)
+        agent_files.keep_only(home, SESSIONS)
         adapter.clean_sessions(home, code.inside)
         skills.install(home, [*self._workspace.skills(adapter.finds_skills), *chosen])
         for pattern in adapter.memory(user.home):

@@ -17,7 +17,7 @@ from ...gateway import request_record
 from .. import agent_files
 from ..adapters.model_access import AgentAccess
 from ..exposed import Mount
-from ..sandbox import jail
+from ..sandbox import jail, user_tools
 from ..sandbox.egress import egress_for, refused_hosts
 from ..sandbox.jailed_program import prepare
 from . import tryout
@@ -55,7 +55,10 @@ def run(
         confinement = jail.confine(workspace.folder, jailed=True)
         confinement = confinement._replace(home=Mount(home, jail.HOME))
         words = ["sh", "-c", command]
-        program = prepare(confinement, words, egress, options, os.environ, variables={"CI": "true"})
+        own = user_tools.own_folders(options.get("configDir"), workspace.state_dir)
+        program = prepare(
+            confinement, words, egress, options, os.environ, own=own, variables={"CI": "true"}
+        )
         return tryout.until_end(program, log, limit, lambda: egress.problem() or problem(), held)
 
 

@@ -28,7 +28,7 @@ from ...gateway import request_record
 from .. import agent_files, config
 from ..adapters.adapter import without_sequences
 from ..adapters.model_access import AgentAccess
-from ..sandbox import jail
+from ..sandbox import jail, user_tools
 from ..sandbox.egress import LIST, Egress, EgressFailed, egress_for
 from ..sandbox.jail_group import end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare
@@ -135,7 +135,10 @@ def run(
     reached = hosts if jailed else ()
     with log.open("wb", buffering=0) as output, _egress_to(place, reached) as egress:
         words = ["sh", "-c", command]
-        program = prepare(confinement, words, egress, options, outside, variables={"CI": "true"})
+        own = user_tools.own_folders(settings and settings.parent, place.parents[1])
+        program = prepare(
+            confinement, words, egress, options, outside, own=own, variables={"CI": "true"}
+        )
         problem = partial(_problem, egress, stopped, full(place, settings))
         end = until_end(program, output, seconds, problem)
     if egress is not None:

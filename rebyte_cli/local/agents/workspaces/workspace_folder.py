@@ -70,7 +70,7 @@ class Workspace:
     """The folder of one workspace below `state_dir`. Nothing is made until `prepare`."""
 
     def __init__(self, state_dir: Path, workspace_id: str) -> None:
-        self._state_dir = state_dir
+        self.state_dir = state_dir
         self.folder = state_dir / "workspaces" / workspace_id
         self.code = self.folder / "code"
         self.home = self.folder / "home"
@@ -125,7 +125,7 @@ class Workspace:
         with suppress(OSError):
             end_rest(self.folder)
         # A supervisor that still collects results finds no folder to put more into.
-        trash = self._state_dir / TRASH
+        trash = self.state_dir / TRASH
         aside = trash / f"{self.folder.name}.{os.getpid()}"
         with suppress(OSError):  # a full disk has no place for a new folder
             make_folder(trash)
@@ -136,7 +136,7 @@ class Workspace:
         """How far a clone is, for people; empty when there is none, or it is complete."""
         if self.base.exists() or not (self.folder / "home").exists():
             return ""
-        places = [self.code / ".git/objects", *self._state_dir.glob(lenders.MAKING)]
+        places = [self.code / ".git/objects", *self.state_dir.glob(lenders.MAKING)]
         size = sum(map(disk_usage, places))
         return f"cloning, {size / 1e6:.0f} MB" if size >= 1e6 else ""
 
@@ -190,7 +190,7 @@ class Workspace:
         """
         with ExitStack() as stack:
             if share:
-                stack.enter_context(lenders.in_use(self._state_dir))
+                stack.enter_context(lenders.in_use(self.state_dir))
             making = self.folder / f"{BASE}.new"
             try:
                 self._clear(making)
@@ -287,7 +287,7 @@ class Workspace:
                 git.check_repository(str(place))
                 # Only what the branch reaches: no other branch, no stash, nothing thrown away.
                 options += ["--no-local", "--single-branch", "--upload-pack", lenders.UPLOAD_PACK]
-                lender = lenders.find(self._state_dir, place, source.branch) if share else None
+                lender = lenders.find(self.state_dir, place, source.branch) if share else None
                 options += ["--reference", str(lender)] if lender is not None else []
             clone(str(place or url), self.code, options)
         except GitFailed as error:
