@@ -625,6 +625,25 @@ def test_pipes_where_git_reads_do_not_stop_the_patch(
     assert "+++ b/below/a" in changes.patch(workspace, jailed=jailed).decode()
 
 
+def test_the_patch_has_what_the_agent_may_not_read(bench: Bench, repository: Path) -> None:
+    """As root too: without its capabilities, it may not in the jail."""
+    (repository / "run.sh").chmod(0o755)
+    git(repository, "add", "run.sh")
+    git(repository, "commit", "-q", "-m", "Executable")
+    work = """
+        mkdir -p x/y lists odd; echo f > x/f; echo g > x/y/g; echo h > h; mkfifo lists/.gitignore
+        echo l > lists/l; mkdir z; ln -s ../z odd/link; chmod 100 run.sh; chmod 000 a h x/y z
+        chmod 300 lists; chmod 000 x
+    """
+    run = bench.run(["sh", "-c", work], source=[str(repository), None, False])
+    assert run.outcome == "succeeded", run
+    patch = bench.artifact("changes.patch") or ""
+    found = re.findall("^diff --git a/(.*) b/", patch, re.MULTILINE)
+    assert found == ["h", "lists/l", "odd/link", "x/f", "x/y/g"]
+    assert "old mode" not in patch
+    assert set(re.findall("^new file mode (.*)", patch, re.MULTILINE)) == {"100644", "120000"}
+
+
 @pytest.mark.slow
 def test_the_patch_names_what_became_no_file_and_has_the_rest(
     bench: Bench, repository: Path

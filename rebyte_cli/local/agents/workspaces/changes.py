@@ -62,7 +62,11 @@ OPTIONS = (
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
 # `tree` is written last: there is a pack if there is a tree.
+# What git may not read would be missing, often without a word. Of a file's mode, git keeps only
+# whether its owner may execute it, and that stays.
 ADD = r"""set -e
+find . -maxdepth 2048 -name .git -prune -o -type d ! -perm -700 -exec chmod u+rwx {} \; \
+    -o -type f ! -perm -400 -exec chmod u+r {} + 2>/dev/null || :
 patterns() { find . -maxdepth 2048 -name ".git[aim]*" ! -type d ! -type l "$@" 2>/dev/null || :; }
 patterns ! -type f -exec rm -f {} +
 large=$(patterns -size +1024k)
