@@ -159,9 +159,11 @@ class App:
     @cached_property
     def service(self) -> Dialer:
         """The way to the local service: a running `local serve`, or one that ends with this run."""
+        from .local import left_sandboxes
         from .local.dialer import Dialer
 
         folder = self.local_folder()
+        left_sandboxes.end(self.state_dir)
         if not (self.environment.get("REBYTE_LOCAL_QUIET") or self.console.quiet):
             from .local.shell_session import is_first_use
 

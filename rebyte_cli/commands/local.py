@@ -196,9 +196,10 @@ def status(app: App) -> Records:
 
       rebyte local status -o json | jq .tasks
     """
-    from ..local import background, local_service, visits
+    from ..local import background, left_sandboxes, local_service, visits
     from ..local.store import Store
 
+    left_sandboxes.end(app.state_dir)
     found = local_service.status(app.state_dir / "local")
     with Store(app.state_dir / "local") as store:
         served = background.find(store) if found["serving"] else None
@@ -328,9 +329,10 @@ def reset(app: App, only_cache: bool, yes: bool) -> Any:
         return
     from ..config.fields import LOCAL as ORIGIN
     from ..history.history import History
-    from ..local import local_service
+    from ..local import left_sandboxes, local_service
 
     confirm(app, "Delete everything in the local service?", yes=yes)
+    left_sandboxes.end(app.state_dir)
     local_service.reset(app.state_dir / "local")
     History(app.history_file, origin=ORIGIN, warn=app.note).clear()
     app.note("Deleted everything that the local service stored")

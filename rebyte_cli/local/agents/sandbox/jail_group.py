@@ -27,11 +27,10 @@ from ....system import process_identity, python_process
 from ....system.deadline import Deadline
 from ....system.locks import flock, is_locked
 from ....system.process_group import ProcessGroup
-from . import children
+from . import RECORDS, children
 from .egress import Egress
 from .jail import Confinement
 
-FOLDER = "jails"
 END_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 LOWEST = 10  # the shell of a process group uses lower descriptors
@@ -64,7 +63,7 @@ class JailGroup(ProcessGroup):
             return
         passed += () if egress is None else egress.passed
 
-        folder = confinement.code.outside.parent / FOLDER
+        folder = confinement.code.outside.parent / RECORDS
         folder.mkdir(mode=0o700, exist_ok=True)
         told, gate = _channel(), _channel()
         try:
@@ -142,16 +141,16 @@ class JailGroup(ProcessGroup):
                     _end(self._record, self._known)
 
 
-def end_rest(workspace: Path, *, wait: bool = False) -> None:
+def end_rest(workspace: Path, *, wait: bool = False, seconds: float = END_SECONDS) -> None:
     """Kill what is left in jails of a workspace's folder that no process looks after any more.
 
     With `wait`, wait for those that one does: it may be dying. Raises OSError when something cannot
-    be killed.
+    be killed in so many seconds.
     """
     stuck = None
-    for record in (workspace / FOLDER).glob("*"):
+    for record in (workspace / RECORDS).glob("*"):
         try:
-            _end_recorded(record, wait=wait)
+            _end_recorded(record, wait=wait, seconds=seconds)
         except OSError as error:  # the others are still to be ended
             stuck = error
     if stuck is not None:
@@ -169,23 +168,23 @@ def wait_for_rest(workspace: Path, seconds: float) -> None:
     A process on another machine may; what it has started is dead when it lets the lock go.
     """
     deadline = Deadline(seconds)
-    for record in (workspace / FOLDER).glob("*"):
+    for record in (workspace / RECORDS).glob("*"):
         while is_locked(record) and not deadline.has_passed:
             time.sleep(LOOK_SECONDS)
 
 
-def _end_recorded(record: Path, *, wait: bool) -> None:
+def _end_recorded(record: Path, *, wait: bool, seconds: float = END_SECONDS) -> None:
     """End the jail of a record that no process looks after. Raises OSError if it stays."""
     with suppress(FileNotFoundError, BlockingIOError), record.open() as file:
         # Shared, so that two who look at the same moment do not wait for each other.
         flock(file.fileno(), shared=True, wait=wait)
         if first := file.read():  # otherwise the jail is only being made
-            _end(record, first)
+            _end(record, first, seconds)
 
 
-def _end(record: Path, first: str) -> None:
+def _end(record: Path, first: str, seconds: float = END_SECONDS) -> None:
     """Empty the jail of this first process, and remove its record. Raises OSError if it stays."""
-    deadline, pause = Deadline(END_SECONDS), 0.0005
+    deadline, pause = Deadline(seconds), 0.0005
     while (pid := process_identity.find(first)) is not None:
         if deadline.has_passed:
             raise OSError(f"a program in the sandbox of a run cannot be ended (process {pid})")
