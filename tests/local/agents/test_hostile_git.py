@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
 from rebyte_cli.local.agents import overview
 from rebyte_cli.local.agents.workspaces import disarm as disarming
+from rebyte_cli.local.agents.workspaces.disarm import disarm
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import FORGE, git
 from tests.waiting import eventually
 
 from .bench import PATIENCE, Bench, need_jail, script
+from .test_disarm import begin
 from .test_seccomp import PYTHON
 
 pytestmark = pytest.mark.skipif(not PYTHON, reason="no Python of the system")
@@ -186,6 +190,45 @@ def test_a_forged_index_leads_nowhere(hostile: Hostile, tmp_path: Path) -> None:
     assert hostile.user("status", "--porcelain") == ""
     hostile.user("rm", "-r", "-f", ".")
     assert mine.read_text() == "mine"
+
+
+def test_an_index_that_stands_for_much_does_not_fill_the_disk(
+    tmp_path: Path, user_home: Path
+) -> None:
+    need_jail()
+    small, source = tmp_path / "small", begin(tmp_path / "source").parent
+    small.mkdir()
+    options = ["-o", "size=200m", "-t", "tmpfs"]
+    if subprocess.run(["mount", *options, "x", small], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        workspace = Workspace(small / "state", "ws")
+        workspace.prepare(WorkspaceSource(str(source), None, False), ())
+        blob = git(workspace.code, "rev-parse", "HEAD:a").strip()
+        folder = "/".join(["x" * 200] * 18)  # in version 4, what names have in common counts once
+        listed = tmp_path / "listed"
+        listed.write_text("".join(f"100644 {blob}\t{folder}/{n:06}\n" for n in range(100_000)))
+        words = ["git", "-c", "index.version=4", "update-index", "--index-info"]
+        with listed.open() as lines:
+            (workspace.code / ".git/index").unlink()
+            subprocess.run(words, cwd=workspace.code, stdin=lines, check=True)
+        lowest, done = shutil.disk_usage(small).free, Event()
+
+        def look() -> None:
+            nonlocal lowest
+            while not done.wait(0.01):
+                lowest = min(lowest, shutil.disk_usage(small).free)
+
+        thread = Thread(target=look)
+        thread.start()
+        disarm(workspace)
+        done.set()
+        thread.join()
+        assert lowest > 10e6
+        left = {path.name for path in (workspace.code / ".git").glob("index*")}
+        assert left == {"index.unchecked"}
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_what_is_staged_stays_staged(hostile: Hostile) -> None:

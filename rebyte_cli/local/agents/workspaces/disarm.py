@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import chain, islice
@@ -85,6 +86,7 @@ _REBUILD = r"""for place; do
 done
 """
 REBUILD_SECONDS = 120.0
+LOOK_SECONDS = 0.05
 WALK_SECONDS = 120.0  # for some hundred thousand folders
 LONGEST_PATH = 4000  # bytes; git works in no deeper folder
 # Of submodules and linked work trees, which have their repositories in `.git` of the top folder.
@@ -456,10 +458,11 @@ def _settings(
     return result
 
 
-def _rebuild(workspace: Workspace, unchecked: Iterable[list[str]]) -> None:
+def _rebuild(workspace: Workspace, unchecked: Sequence[list[str]]) -> None:
     """Write the index of each of these repositories again, in a jail where there is one.
 
-    Without an index, when that fails, git takes every file for a new one.
+    Without an index, when that fails, git takes every file for a new one. An index can stand for a
+    hundred times its size: for all, there is half of what the disk has left.
     """
     confinement = jail.confine(workspace.folder, jailed=True)
     if unchecked and not jail.probe(None).works:
@@ -474,21 +477,29 @@ def _rebuild(workspace: Workspace, unchecked: Iterable[list[str]]) -> None:
     with tempfile.NamedTemporaryFile() as listed:
         listed.write(b"\0".join(places))
         listed.flush()
-        with (
-            JailGroup(
-                confinement,
-                jail.command(
-                    confinement, ["xargs", "-0", "sh", "-c", _REBUILD, "sh"], network=False
-                ),
-                folder="/",
-                variables=variables,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                stdin=listed.name,
-            ) as group,
-            suppress(subprocess.TimeoutExpired),
-        ):
-            group.process.wait(REBUILD_SECONDS)
+        with JailGroup(
+            confinement,
+            jail.command(confinement, ["xargs", "-0", "sh", "-c", _REBUILD, "sh"], network=False),
+            folder="/",
+            variables=variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=listed.name,
+        ) as group:
+            deadline, least = Deadline(REBUILD_SECONDS), _left(workspace) // 2
+            while group.process.poll() is None:
+                if deadline.has_passed or _left(workspace) < least:
+                    break
+                with suppress(subprocess.TimeoutExpired):
+                    group.process.wait(LOOK_SECONDS)
+    for place in unchecked:
+        for name in ("index.list", "index.lock"):
+            agent_files.remove(workspace.folder, "/".join([*place, name]))
+
+
+def _left(workspace: Workspace) -> int:
+    """The bytes that the disk has left."""
+    return shutil.disk_usage(workspace.folder).free
 
 
 def _base_files(workspace: Workspace) -> Files:
