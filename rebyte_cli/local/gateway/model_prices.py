@@ -33,13 +33,20 @@ class ModelPrices:
     def cost(self, usage: Mapping[str, Any], model: str | None) -> float | None:
         """What a usage (the words of `token_counts`) of a model cost in dollars, if known.
 
-        A cost in it counts: the service that has the model told it.
+        A cost in it counts: the service that has the model told it. What of it `others` did costs
+        what those models do.
         """
         told = usage.get("cost_usd")
         if isinstance(told, int | float) and 0 <= told < float("inf"):
             return float(told)
-        price = self._price(model)
-        return None if price is None else cost_of(usage, price)
+        others = usage.get("others", ())
+        names = ("input_tokens", "cached_input_tokens", "output_tokens")
+        own = {
+            name: max(usage.get(name, 0) - sum(o.get(name, 0) for o in others), 0) for name in names
+        }
+        priced = [(own, self._price(model)), *((o, self._price(o.get("model"))) for o in others)]
+        costs = [cost_of(part, price) for part, price in priced if price is not None]
+        return sum(costs) if len(costs) == len(priced) else None
 
     def _price(self, model: str | None) -> TokenPrices | None:
         """The price of a model: under its name, one without version, or an alias such as `opus`.

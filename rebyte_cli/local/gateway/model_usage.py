@@ -3,8 +3,8 @@
 Where the three wires say it (the vendors' API references):
 
 - anthropic, POST /v1/messages: `usage` of the message; streamed, that of `message_start` and, with
-  the final counts, of each `message_delta`. What a compaction on the server used is not in its
-  counts, but in `usage.iterations`.
+  the final counts, of each `message_delta`. What a compaction on the server used, and another
+  model that was asked for advice, is not in its counts, but in `usage.iterations`.
 - openai, POST /v1/responses: `usage` of the response; streamed, of the one in `response.completed`.
   POST /v1/chat/completions: `usage` of the answer; streamed, of the last chunk. Of other vendors
   with this wire, such as xAI, the thoughts are in the total alone. What OpenAI's own tools used
@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..agents.adapters.tokens import token_counts
@@ -31,7 +31,7 @@ from .json_scanner import JsonScanner, Path
 AT_ONCE, AT_END, NEVER = "at once", "at the end", "never"
 LONGEST_MODEL = 200
 LARGEST_NUMBER = 10**15
-OF_TOOLS = ("input_tokens", "output_tokens")
+OF_TOOLS = "tools"
 PIECE = 65_536  # bytes that are looked at in one step
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -49,6 +49,7 @@ class Wire(NamedTuple):
     counts: Sequence[dict[str, list[str]]]
     cost: str = ""
     parts: str = ""  # a list in the usage, whose sums count where they are larger
+    own_parts: Collection[object] = ()  # the types of those that are of the model that answered
     total: str = ""  # what of it was not read was written, whatever else the usage says
     tools: Sequence[Path] = ()  # objects of usages that are not in the usage, by the tool
 
@@ -69,6 +70,7 @@ WIRES = {
             }
         ],
         parts="iterations",
+        own_parts=(None, "message", "compaction"),
     ),
     "openai": Wire(
         usage={(b"usage",): AT_END, (b"response", b"usage"): AT_ONCE},
@@ -123,7 +125,7 @@ class UsageReader:
         self._counts: dict[str, int] = {}
         self._cost: float | None = None
         self._total = 0
-        self._of_tools = dict.fromkeys(OF_TOOLS, 0)
+        self._others: dict[str, dict[str | None, dict[str, int]]] = {}  # by where it says them
         wanted = [*self._wire.usage, *self._wire.model, *self._wire.tools]
         self._scanner = JsonScanner(wanted, self._found)
         self._is_last = NEVER
@@ -146,17 +148,19 @@ class UsageReader:
     def usage(self) -> dict[str, Any]:
         """What was used, as far as the answer has said it: `token_counts`, and `cost_usd`.
 
-        Empty before that, and for an answer that does not say it.
+        `others` are the counts of it that are of other models than the one that answered, each with
+        the `model`, or None if that is not named. Empty before the answer says it, and for one that
+        does not.
         """
-        used: dict[str, Any] = {}
-        for names in self._wire.counts:
-            used |= token_counts(self._counts, **names)
+        used = self._in_words(self._counts)
         written = self._total - used.get("input_tokens", 0)
         if used and written > used.get("output_tokens", 0):
             used["output_tokens"] = written
-        for name, number in self._of_tools.items():
-            if used and number:
-                used[name] = used.get(name, 0) + number
+        others = [{"model": m, **n} for found in self._others.values() for m, n in found.items()]
+        for counts in self._others.get(OF_TOOLS, {}).values() if used else ():
+            used |= {name: used.get(name, 0) + number for name, number in counts.items()}
+        if used and others:
+            used["others"] = others
         return used if self._cost is None else used | {"cost_usd": self._cost}
 
     def is_final(self, *, has_ended: bool) -> bool:
@@ -172,13 +176,9 @@ class UsageReader:
         except (ValueError, RecursionError):
             return
         if path in self._wire.model:
-            if isinstance(value, str) and 0 < len(value) <= LONGEST_MODEL and value.isprintable():
-                self.model = value
+            self.model = _model(value) or self.model
         elif isinstance(value, dict) and path in self._wire.tools:
-            for name in OF_TOOLS:
-                number = sum(_count(tool, name) or 0 for tool in value.values())
-                self.changes += number > self._of_tools[name]
-                self._of_tools[name] = max(number, self._of_tools[name])
+            self._note_others(OF_TOOLS, [tool for tool in value.values() if isinstance(tool, dict)])
         elif isinstance(value, dict):
             self._is_last = self._wire.usage[path]
             self._read_usage(value)
@@ -187,6 +187,10 @@ class UsageReader:
         ways = self._wire.counts
         parts = usage.get(self._wire.parts)
         parts = parts if isinstance(parts, list) else []
+        own = self._wire.own_parts
+        known = [part for part in parts if isinstance(part, dict)]
+        others = [part for part in known if part.get("model") or part.get("type") not in own]
+        self._note_others(self._wire.parts, others)
         for name in {name for way in ways for names in way.values() for name in names}:
             counts = [each for part in parts if (each := _count(part, name)) is not None]
             number = max(_count(usage, name) or 0, sum(counts))
@@ -199,6 +203,37 @@ class UsageReader:
             self._total = total
             self.changes += 1
         self._cost = _cost(usage, self._wire.cost, self._cost)
+
+    def _note_others(self, where: str, parts: Iterable[dict[str, Any]]) -> None:
+        """Keep what parts of the use are of other models, unless more was known already."""
+        found: dict[str | None, dict[str, int]] = {}
+        names = {name for way in self._wire.counts for each in way.values() for name in each}
+        for part in parts:
+            counts = self._in_words({n: c for n in names if (c := _count(part, n)) is not None})
+            if counts:
+                sums = found.setdefault(_model(part.get("model")), {})
+                sums |= {name: sums.get(name, 0) + number for name, number in counts.items()}
+        if _tokens(found) > _tokens(self._others.get(where, {})):
+            self._others[where] = found
+            self.changes += 1
+
+    def _in_words(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        """Counts of the wire in the words of `token_counts`."""
+        used: dict[str, Any] = {}
+        for names in self._wire.counts:
+            used |= token_counts(counts, **names)
+        return used
+
+
+def _tokens(others: Mapping[str | None, Mapping[str, int]]) -> int:
+    return sum(sum(counts.values()) for counts in others.values())
+
+
+def _model(value: object) -> str | None:
+    """The name of a model; None for what is none."""
+    if isinstance(value, str) and 0 < len(value) <= LONGEST_MODEL and value.isprintable():
+        return value
+    return None
 
 
 def _cost(usage: dict[str, Any], name: str, before: float | None) -> float | None:

@@ -32,6 +32,16 @@ USAGE = {"input_tokens": 600, "cache_read_input_tokens": 300, "output_tokens": 1
 ONE = {"requests": 1, "input_tokens": 900, "cached_input_tokens": 300, "output_tokens": 100}
 TWO = {"requests": 2, "input_tokens": 1800, "cached_input_tokens": 600, "output_tokens": 200}
 
+# A model that asked two others: Anthropic's top-level counts leave them out.
+ADVISED = {
+    **USAGE,
+    "iterations": [
+        {"type": "message", **USAGE},
+        {"type": "advisor_message", "model": "dear", "input_tokens": 1000, "output_tokens": 50},
+        {"type": "advisor_message", "input_tokens": 100, "output_tokens": 0},
+    ],
+}
+
 
 class CountingModel(ThreadingHTTPServer):
     """A model with Anthropic's API, whose every answer used the same."""
@@ -60,6 +70,8 @@ class _Answers(BaseHTTPRequestHandler):
             assert self.server.may_answer.wait(60)
         self.server.served += 1
         document = {"model": "dear" if b"dear" in asked else "m", "usage": USAGE}
+        if b"advised" in asked:
+            document = {"model": "m", "usage": ADVISED}
         body = json.dumps({} if b"silent" in asked else document).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -168,11 +180,15 @@ def test_the_numbers_of_the_gateway_win(tmp_path: Path) -> None:
     assert meter.used({}) == seen
 
 
-@pytest.mark.parametrize("usage", ['"x"', "[]", '{"input_tokens": "9"}', '{"input_tokens": -1}'])
+@pytest.mark.parametrize(
+    "usage",
+    ['"x"', "[]", '{"input_tokens": "9"}', '{"input_tokens": -1}', '{"others": 7}',
+     '{"others": [{"model": [7], "input_tokens": "x"}, {"model": "x"}, 7]}'],
+)  # fmt: skip
 def test_a_record_of_any_kind_does_no_harm(tmp_path: Path, usage: str) -> None:
     head = '{"time": 1, "host": "h", "port": 1, "method": "", "path": "", "usage": '
     (tmp_path / "network.jsonl").write_text(f"{head}{usage}}}\nx\n[]\n")
-    meter = RunMeter(tmp_path)
+    meter = RunMeter(tmp_path, ModelPrices((1.0, 1.0, 1.0), {"m": (1.0, 1.0, 1.0)}))
     meter.look()
     assert meter.used({}).get("input_tokens", 0) == 0
 
@@ -279,6 +295,26 @@ def test_each_request_costs_what_the_model_costs_that_answered(
     assert (run.outcome, run.answer) == (
         "failed", "mine was stopped: the budget of $0.50 is used up",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", [None, 2.0])
+def test_what_another_model_did_for_a_request_costs_what_that_model_costs(
+    bench: Bench, model: CountingModel, budget: float | None
+) -> None:
+    """One that the answer does not name, as much as the dearest."""
+    prices: dict[str, Any] = {
+        "price": [1.0, 0.0, 1.0],
+        "prices": {"m": [1.0, 0.0, 1.0], "dear": [1e3, 1e3, 4e3], "dearest": [1e4, 1e4, 1e4]},
+    }
+    limits = limit("task", cost=budget) if budget else {}
+    run = bench.run(agent("ask(b'advised')\nask()\ntime.sleep(0.1)"), **prices, **limits)
+    own, named, unnamed = 0.0007, 1.2, 1.0  # dollars
+    found = used(bench, run.prompt)
+    requests = model.served
+    assert (run.outcome, requests) == (("failed", 1) if budget else ("succeeded", 2))
+    assert found["cost_usd"] == pytest.approx(requests * own + named + unnamed)
+    assert found["input_tokens"] == requests * 900 + 1100
+    assert found["output_tokens"] == requests * 100 + 50
 
 
 def test_the_price_of_a_model_is_found_by_the_name_that_answers() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.local.gateway.model_prices import ModelPrices
 from rebyte_cli.local.gateway.model_usage import UsageReader
 from tests.agents.scripted_model import Call, Chat, Gemini, Messages, Responses, Turn
 
@@ -232,6 +233,35 @@ def test_what_compaction_used_counts() -> None:
     assert read("anthropic", whole).usage() == {"input_tokens": 23_000, "output_tokens": 1_000}
 
 
+def test_a_model_that_another_one_asked_is_told_apart() -> None:
+    """As Anthropic's advisor: its counts come again, and grow, with each event of a stream."""
+    own = {"type": "message", "input_tokens": 400, "output_tokens": 30}
+    other = {"type": "advisor_message", "model": "dear", "output_tokens": 200}
+    asked = [{**other, "input_tokens": 9, "cache_read_input_tokens": 1000}, {**other, "x": 1}]
+    compaction = {"type": "compaction", "input_tokens": 50, "output_tokens": 1}
+    usage = {"input_tokens": 400, "output_tokens": 30}
+    events = stream(
+        ("message_start", {"message": {"model": "m", "usage": {"input_tokens": 400}}}),
+        ("message_delta", {"usage": {**usage, "iterations": [own, asked[0]]}}),
+        ("message_delta", {"usage": {**usage, "iterations": [own, compaction, *asked, "x"]}}),
+    )
+    reader = read("anthropic", events)
+    dear = {"input_tokens": 1009, "cached_input_tokens": 1000, "output_tokens": 400}
+    assert reader.usage() == {
+        "input_tokens": 1459, "cached_input_tokens": 1000, "output_tokens": 431,
+        "others": [{"model": "dear", **dear}],
+    }  # fmt: skip
+    assert (reader.model, reader.is_final(has_ended=False)) == ("m", True)
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "x" * 201, "a\nb"])
+def test_a_model_that_another_one_asked_may_have_no_name(name: object) -> None:
+    iterations = [{"type": "advisor_message", "model": name, "input_tokens": 7}]
+    answer = json.dumps({"model": "m", "usage": {"input_tokens": 1, "iterations": iterations}})
+    used = read("anthropic", answer.encode()).usage()
+    assert used == {"input_tokens": 7, "others": [{"model": None, "input_tokens": 7}]}
+
+
 def test_counts_under_both_names_are_not_added_up() -> None:
     both = {"input_tokens": 7, "prompt_tokens": 7, "completion_tokens": 2, "output_tokens": 2}
     answer = json.dumps({"usage": both}).encode()
@@ -298,7 +328,10 @@ def test_what_tools_of_the_vendor_used_counts(order: int, is_stream: bool) -> No
     answer = dict(fields[::order])
     events = stream((None, {"response": {"usage": None}}), (None, {"response": answer}))
     used = read("openai", events if is_stream else json.dumps(answer).encode()).usage()
-    assert used == {"input_tokens": 52, "output_tokens": 6245}
+    others = [{"model": None, "input_tokens": 40, "output_tokens": 6240}]
+    assert used == {"input_tokens": 52, "output_tokens": 6245, "others": others}
+    prices = ModelPrices((1.0, 1.0, 1.0), {"m": (1.0, 1.0, 1.0), "dear": (10.0, 1.0, 100.0)})
+    assert prices.cost(used, "m") == pytest.approx(17e-6 + 400e-6 + 624_000e-6)
     alone = json.dumps({"tool_usage": {"image_gen": image}}).encode()
     assert not read("openai", alone).is_final(has_ended=True)
 

@@ -125,7 +125,14 @@ def _counts(entry: request_record.RequestEntry) -> object:
 def _numbers(usage: object) -> dict[str, Any]:
     """What of a usage is one: a record may be of any version."""
     known = usage if isinstance(usage, dict) else {}
-    found = {n: known[n] for n in COUNTS if type(known.get(n)) is int and known[n] >= 0}
+    found: dict[str, Any] = {
+        n: known[n] for n in COUNTS if type(known.get(n)) is int and known[n] >= 0
+    }
+    others = known.get("others")
+    for other in others if isinstance(others, list) else ():
+        name = other.get("model") if isinstance(other, dict) else None
+        one = _numbers(other) | {"model": name if isinstance(name, str) else None}
+        found.setdefault("others", []).append(one)
     return found | ({"cost_usd": known["cost_usd"]} if "cost_usd" in known else {})
 
 
