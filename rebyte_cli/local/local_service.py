@@ -206,16 +206,26 @@ def reset(state_dir: Path) -> None:
     from .agents import overview
 
     try:
-        with Store(state_dir) as store:
-            store.secret()
-            with store.readable():
-                overview.stop_all(store)
-            store.empty()
-            repositories.remove_all(state_dir)
+        _empty(state_dir)
     except StateError as error:
-        if not error.damaged:
+        if error.damaged:
+            discard(state_dir)
+        elif error.full:
+            overview.make_room(state_dir)
+            _empty(state_dir)
+        else:
             raise
-        discard(state_dir)
+
+
+def _empty(state_dir: Path) -> None:
+    from .agents import overview
+
+    with Store(state_dir) as store:
+        store.secret()
+        with store.readable():
+            overview.stop_all(store)
+        store.empty()
+        repositories.remove_all(state_dir)
 
 
 def status(state_dir: Path) -> dict[str, Any]:

@@ -94,6 +94,7 @@ _UNUSABLE = {
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written, or is full",
     sqlite3.SQLITE_FULL: "the disk is full",
 }
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 Result = TypeVar("Result")
 
@@ -120,14 +121,18 @@ class ServedService(NamedTuple):
 
 
 class StateError(OSError):
-    """The state folder cannot be used. `damaged` when only `rebyte local reset` helps.
+    """The state folder cannot be used. `damaged` when only `rebyte local reset` helps, `full` when
+    that may be for want of room on the disk.
 
     An OSError with the file's name, so that code that reports those needs no other case.
     """
 
-    def __init__(self, path: Path, problem: str, *, damaged: bool = False) -> None:
+    def __init__(
+        self, path: Path, problem: str, *, damaged: bool = False, full: bool = False
+    ) -> None:
         super().__init__(errno.EIO, problem, str(path))
         self.damaged = damaged
+        self.full = full
 
 
 class Store:
@@ -300,7 +305,7 @@ class Store:
             if code in _UNUSABLE or sqlite.is_busy(error):
                 waited = f"another process has been writing for {self._busy_seconds:g} s"
                 problem = _UNUSABLE.get(code, waited)
-                raise StateError(self.file, f"{problem} ({error})") from error
+                raise StateError(self.file, f"{problem} ({error})", full=code in _FULL) from error
             raise
 
     def _take(self) -> sqlite3.Connection:

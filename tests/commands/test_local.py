@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,3 +175,45 @@ def test_case_66_a_disk_that_is_full_is_named(home: Path) -> None:
         assert "internal error in rebyte" not in done.stderr
         assert "Traceback" not in done.stderr
         assert "service.db: " in done.stderr
+
+
+# On a disk of 16 MiB that an agent has filled. "agent": it is still at work there.
+FULL = """
+import os, subprocess, sys
+from pathlib import Path
+from rebyte_cli.local.store import Store
+from rebyte_cli.system.locks import flock
+
+state, agent = Path(sys.argv[1]), sys.argv[2]
+state.chmod(0o700)
+Store(state / "local").close()
+code, run = state / "local/workspaces/ws/code", state / "local/workspaces/ws/runs/1"
+code.mkdir(parents=True)
+run.mkdir(parents=True)
+lock = os.open(run / "lock", os.O_RDWR | os.O_CREAT)
+flock(lock)
+os.write(lock, b"1" if agent == "agent" else b"gone")
+with open(code / "fill", "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+command = [sys.executable, "-m", "rebyte_cli", "local", "reset", "--yes"]
+done = subprocess.run(command, capture_output=True, text=True)
+print(done.returncode, (code / "fill").exists(), "is full" in done.stderr)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces of Linux")
+@pytest.mark.parametrize(("who", "then"), [("none", "0 False False"), ("agent", "1 True True")])
+def test_reset_makes_room_on_a_full_disk(home: Path, who: str, then: str) -> None:
+    state = home / ".local/state/rebyte"
+    state.mkdir(parents=True)
+    mount = 'mount -t tmpfs -o size=16m,mode=700 tmpfs "$1" && shift && exec "$@"'
+    words = ["unshare", "-rm", "sh", "-c", mount, "sh", str(state)]
+    words += [COMMAND[0], "-c", FULL, str(state), who]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"no namespaces here: {done.stderr}")
+    assert done.stdout.strip() == then, done

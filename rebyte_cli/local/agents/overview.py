@@ -283,3 +283,10 @@ def stop_all(store: Store) -> None:
         Workspace(store.folder, folder.name).remove()
     for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):
         agent_files.remove_tree(store.folder / name)
+
+
+def make_room(state_dir: Path) -> None:
+    """Delete the folders of workspaces without an agent at work, which no database has to allow."""
+    for folder in (state_dir / "workspaces").glob("*"):
+        if not run_lock.has_agent(state_dir, folder.name):
+            Workspace(state_dir, folder.name).remove()

@@ -114,6 +114,12 @@ def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = ti
     return False
 
 
+def has_agent(state_dir: Path, workspace: str) -> bool:
+    """As `at_work`, but results that are still collected neither count nor are waited for."""
+    locks = Workspace(state_dir, workspace).folder.glob(f"runs/*/{LOCK}")
+    return any(is_locked(lock) and _text(lock) != AGENT_IS_GONE for lock in locks)
+
+
 def _lock_file(state_dir: Path, run: RunRecord) -> Path:
     # As `Workspace.run_folder`, in one step: a thousand runs may wait, and each is asked about.
     return state_dir.joinpath("workspaces", run.workspace, "runs", run.prompt, LOCK)
