@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api import whole_file
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import (
     APIError,
@@ -232,7 +231,7 @@ client.get_artifact("w1", "a", Path(sys.argv[2]), overwrite=True, progress=advan
 def test_a_file_system_without_nameless_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
 ) -> None:
-    monkeypatch.setattr(whole_file, "_open_nameless", lambda folder: None)
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     (tmp_path / "a").mkdir()
     with RawServer([reply(200, b"whole"), then_close(reply(200, b"ha", length=9))]) as server:
         download(server, tmp_path / "a" / "x", overwrite=overwrite)
