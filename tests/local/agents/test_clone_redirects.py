@@ -1,4 +1,4 @@
-"""Where a server may send a clone: to another path of its own, and to https."""
+"""Where a server may send a clone: to another of its paths, and to https."""
 
 from __future__ import annotations
 
