@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,9 +42,12 @@ PROGRAMS = {
     r"core\.askpass": "",
     r"core\.alternaterefscommand": "true",
 }
-# Maps little of a large repository at a time, for a process whose memory is bounded.
-SMALL = ("-c", "core.packedGitWindowSize=32m", "-c", "core.packedGitLimit=256m")
-PATCH_MEMORY = 4 * 1024**3  # for git that reads a patch
+MEMORY = 4 * 1024**3  # for git that reads a patch, or what a server or another repository sends
+NO_MEMORY = re.compile(  # here, not on the server
+    "^(?!remote:).*(out of memory|cannot allocate memory|unable to create .*thread)", re.I | re.M
+)
+LAST_SECONDS = 2.0  # for the end of what git says, when it has ended
+LONGEST_STDERR = 1 << 16  # bytes, of which the last are kept
 # A patch that `git apply` takes, whatever the user's configuration says of diffs.
 DIFF = (
     "diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
@@ -106,8 +110,9 @@ def run(
     `extra` are more variables. git and its helpers end with this process, even if that is killed:
     they would write into the next run's files. With `to_end`, for what changes the user's own
     repository, git is left to finish instead: it would leave its lock, and half of the work.
-    `memory` bounds its address space (bytes, Linux only; not with `to_end`), for what comes from
-    elsewhere: a few bytes of a patch may stand for gigabytes. Raises GitFailed with git's reason.
+    `memory` bounds what each of its processes takes, but for files that it maps (bytes, Linux only;
+    not with `to_end`), for what comes from elsewhere: a few bytes of a patch may stand for
+    gigabytes. Raises GitFailed with git's reason.
     """
     variables = _variables() | dict(extra or {})
     if variables["GIT_NO_LAZY_FETCH"] == "0":
@@ -118,33 +123,74 @@ def run(
     if program is None:
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
-    line = [program, *there, *SAFE, *(SMALL if memory else ()), *words]
+    line = [program, *there, *SAFE, *words]
     if memory and sys.platform == "linux" and not to_end:
-        line = ["/bin/sh", "-c", 'ulimit -v "$0" && exec "$@"', str(memory // 1024), *line]
+        line = ["/bin/sh", "-c", 'ulimit -d "$0" && exec "$@"', str(memory // 1024), *line]
+    printed: bytes | None
     if to_end:
         printed, errors, status = _to_end(line, variables)
     else:
-        pipe = subprocess.PIPE
-        with ProcessGroup(
-            line, folder=None, variables=variables, stdout=output, stderr=pipe
-        ) as group:
-            printed, errors = _printed(group.process, words[0], timeout)
+        with (
+            _Tail() as tail,
+            ProcessGroup(
+                line, folder=None, variables=variables, stdout=output, stderr=tail.into
+            ) as group,
+        ):
+            tail.start()
+            printed = _printed(group.process, words[0], timeout)
             status = group.process.returncode
+        errors = tail.kept
     if status:
         said = errors.decode("utf-8", "replace")
         failure = GitFailed(_reason(said, words[0], status))
+        if memory and NO_MEMORY.search(said):
+            failure = GitFailed(f"git needed more than {memory / 1024**3:.2g} GiB of memory")
         failure.said = said
         raise failure
     return printed or b""
 
 
-def _printed(process: subprocess.Popen[bytes], word: str, timeout: float) -> tuple[bytes, bytes]:
-    """What git prints on both streams until it ends."""
+class _Tail:
+    """The end of what git, which may never stop, writes into the descriptor `into`.
+
+    `kept` has it after the block.
+    """
+
+    def __init__(self) -> None:
+        self._source, self.into = os.pipe()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self.kept = b""
+
+    def __enter__(self) -> _Tail:
+        return self
+
+    def start(self) -> None:
+        """Read from now on: git has its own copy of the descriptor."""
+        os.close(self.into)
+        self.into = -1
+        self._thread.start()
+
+    def __exit__(self, *_error: object) -> None:
+        if self.into >= 0:  # git was not started
+            os.close(self.into)
+            os.close(self._source)
+            return
+        # What left the group of git, such as a daemon that keeps passwords, may hold the other end.
+        self._thread.join(LAST_SECONDS)
+
+    def _read(self) -> None:
+        with open(self._source, "rb", buffering=0) as source:
+            while data := source.read(LONGEST_STDERR):
+                self.kept = (self.kept + data)[-LONGEST_STDERR:]
+
+
+def _printed(process: subprocess.Popen[bytes], word: str, timeout: float) -> bytes | None:
+    """What git prints on its standard output until it ends."""
     watch, deadline = _watch.get(), Deadline(timeout)
     longest = timeout if watch is None else LOOK_SECONDS
     while True:
         try:
-            return process.communicate(timeout=min(deadline.left(), longest))
+            return process.communicate(timeout=min(deadline.left(), longest))[0]
         except subprocess.TimeoutExpired:
             if deadline.has_passed:
                 raise GitUnusable(f"git {word} took longer than {timeout:g} s") from None
@@ -233,7 +279,8 @@ def _reason(stderr: str, word: str, status: int) -> str:
     """git's own explanation: its last `fatal:` or `error:` line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    reason = (told or lines or [f"git {word} exited with status {status}"])[-1]
+    ended = f"exited with status {status}" if status > 0 else f"was ended by signal {-status}"
+    reason = (told or (lines if status > 0 else []) or [f"git {word} {ended}"])[-1]
     return reason.removeprefix("fatal: ").removeprefix("error: ")
 
 

@@ -64,7 +64,7 @@ def make(
         file = folder / ".git" / "check.patch"
         file.write_bytes(patch)
         words = [*_AS_THEY_ARE, "apply", "--cached", "--whitespace=nowarn", str(file)]
-        git.run(words, folder, memory=git.PATCH_MEMORY)
+        git.run(words, folder, memory=git.MEMORY)
         file.unlink()
     restored = _put_back(folder, before, protected)
     git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder)
@@ -86,7 +86,7 @@ def _fetched(folder: Path, base: Base) -> str:
     git.run(["init", "--quiet", "--template=", f"--object-format={hashes}", str(folder)])
     words = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--no-tags"]
     words += ["--update-shallow", "--upload-pack", UPLOAD_PACK, "--", os.path.abspath(place)]
-    git.run([*words, commit], folder, timeout=FETCH_SECONDS)
+    git.run([*words, commit], folder, timeout=FETCH_SECONDS, memory=git.MEMORY)
     git.run(["update-ref", "HEAD", commit], folder)
     return commit
 

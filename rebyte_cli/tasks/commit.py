@@ -75,7 +75,7 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
         file.write_bytes(patch)
         try:
             words = ["apply", "--cached", "--3way", "--whitespace=nowarn", str(file)]
-            git.run(words, root, variables, memory=git.PATCH_MEMORY)
+            git.run(words, root, variables, memory=git.MEMORY)
         except git.GitFailed as error:
             raise conflict(unmerged(root, variables), error.message) from None
         return git.run(["write-tree"], root, variables).decode().strip()

@@ -447,4 +447,4 @@ def _git_apply(words: Sequence[str], patch: bytes, root: Path, *, to_end: bool =
         file = Path(folder) / PATCH_FILE
         file.write_bytes(patch)
         line = ["apply", *words, str(file)]
-        return git.run(line, root, safe_repository(root), to_end=to_end, memory=git.PATCH_MEMORY)
+        return git.run(line, root, safe_repository(root), to_end=to_end, memory=git.MEMORY)

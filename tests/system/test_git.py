@@ -15,7 +15,7 @@ from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, Works
 from rebyte_cli.system.git import GitFailed, filters_off, run, top_level
 from rebyte_cli.tasks import checkout
 from tests.repositories import FORGE, Repository, git
-from tests.servers import RawServer, reply
+from tests.servers import Line, RawServer, Request, reply
 
 
 @pytest.fixture
@@ -242,3 +242,32 @@ def test_no_dialog_of_ssh_asks_either(home: Path, monkeypatch: pytest.MonkeyPatc
     seen = (home / "seen").read_text().splitlines()
     assert "SSH_ASKPASS=false" in seen
     assert "SSH_ASKPASS_REQUIRE=never" in seen
+
+
+def test_of_what_git_says_the_end_is_kept(home: Path) -> None:
+    """A server may never stop to say things, which git passes on."""
+    say = "head -c 30000000 /dev/zero | tr '\\0' 'x' >&2; printf '\\nfatal: the end' >&2; exit 3"
+    with pytest.raises(GitFailed, match=r"^the end$") as error:
+        run(["-c", f"alias.x=!{say}", "x"])
+    assert len(error.value.said) <= 1 << 16
+
+
+def test_a_server_that_never_ends_ends_git_not_the_machine(home: Path) -> None:
+    def packet(text: str) -> bytes:
+        return f"{len(text) + 4:04x}{text}".encode()
+
+    def script(request: Request) -> Callable[[Line], None]:
+        kind = "application/x-git-upload-pack-advertisement"
+        head = reply(200, headers={"Content-Type": kind, "Content-Length": str(1 << 50)})
+        first = packet("# service=git-upload-pack\n") + b"0000"
+        names = b"".join(packet(f"{1:040x} refs/heads/{'x' * 900}{n}\n") for n in range(1000))
+
+        def answer(line: Line) -> None:
+            line.send(head + first)
+            while True:
+                line.send(names)
+
+        return answer
+
+    with RawServer(script) as server, pytest.raises(GitFailed, match=r"0\.2 GiB of memory"):
+        run(["ls-remote", f"{server.origin}/a.git"], memory=200 * 1024**2)

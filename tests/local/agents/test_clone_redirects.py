@@ -172,6 +172,14 @@ def test_a_skill_is_cloned_by_the_same_rules(home: Path) -> None:
         assert private.requests == []
 
 
+def test_the_memory_of_a_clone_is_bounded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever starts for it: here, what stands for ssh."""
+    monkeypatch.setenv("GIT_SSH_COMMAND", f"ulimit -d > '{home}/bound'; false")
+    with pytest.raises(GitFailed):
+        cloned(home, "git@forge.example:o/new.git")
+    assert (home / "bound").read_text() == f"{4 * 1024**2}\n"
+
+
 SUFFIX = "/info/refs?service=git-upload-pack"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Sequence
 from urllib.parse import urljoin, urlsplit
 
@@ -41,7 +42,8 @@ def clone(url: str, folder: str | os.PathLike[str], options: Sequence[str]) -> N
         words = [*STAY, "clone", *options, "--", place, os.fspath(folder)]
         extra = login(place, os.environ) | WITH_HEADERS
         try:
-            git.run(words, extra=extra, timeout=CLONE_SECONDS)
+            nowhere = subprocess.DEVNULL
+            git.run(words, None, extra, nowhere, timeout=CLONE_SECONDS, memory=git.MEMORY)
             return
         except GitFailed as error:
             locations = LOCATION.findall(error.said)

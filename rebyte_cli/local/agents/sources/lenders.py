@@ -82,7 +82,8 @@ def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
     words = ["--git-dir", str(making), "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
     words += ["-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags", "--upload-pack"]
     try:
-        git.run([*words, UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"], timeout=CLONE_SECONDS)
+        words += [UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"]
+        git.run(words, timeout=CLONE_SECONDS, memory=git.MEMORY)
     except BaseException:  # the disk may be full of it
         shutil.rmtree(making, ignore_errors=True)
         raise

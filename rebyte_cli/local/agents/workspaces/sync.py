@@ -90,7 +90,8 @@ def bring(
     words = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--depth=1"]
     words += ["--upload-pack", UPLOAD_PACK, str(place)]
     with git.watched(watch):
-        git.run([*base, *words, f"+{ref}:refs/sync"], timeout=changes.GIT_SECONDS)
+        words += [f"+{ref}:refs/sync"]
+        git.run([*base, *words], timeout=changes.GIT_SECONDS, memory=git.MEMORY)
     new = git.line([*base, "rev-parse", "refs/sync"])
     with changes.scratch_of(workspace) as scratch:
         since = [f"^{old}"] if _is_after(place, old, new) else []

@@ -221,7 +221,8 @@ class Workspace:
         if source.repository is not None and git.has(self.code, "HEAD"):
             commit = git.line(["rev-parse", "HEAD"], self.code)
             if not share:  # of the history only what the changes are compared with
-                git.run([*base, "fetch", "--quiet", "--depth=1", str(self.code), "HEAD"])
+                words = ["fetch", "--quiet", "--depth=1", str(self.code), "HEAD"]
+                git.run([*base, *words], memory=git.MEMORY)
         if source.repository is not None and share:
             self._borrow(making)
         if not commit:
