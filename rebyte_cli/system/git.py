@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
@@ -348,8 +348,13 @@ def _parts(repositories: Iterable[Path]) -> Iterator[str]:
     for repository in repositories:
         for name in PARTS:
             yield str(repository / name)
-            for folder, folders, files in os.walk(repository / name):
-                yield from (os.path.join(folder, each) for each in (*folders, *files))
+            waiting = [str(repository / name)]
+            while waiting:
+                with suppress(OSError), os.scandir(waiting.pop()) as entries:
+                    for entry in entries:
+                        yield entry.path
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
 
 
 def _leads_to(file: Path, place: Path) -> bool:

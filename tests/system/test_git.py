@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
-from rebyte_cli.system.git import GitFailed, filters_off, run, top_level
+from rebyte_cli.system.git import GitFailed, check_repository, filters_off, run, top_level
 from rebyte_cli.tasks import checkout
 from tests.repositories import FORGE, Repository, git
 from tests.servers import Line, RawServer, Request, reply
@@ -138,6 +138,19 @@ def test_a_link_inside_the_repository_is_followed(private: Repository) -> None:
     (private.path / ".git/HEAD").unlink()
     (private.path / ".git/HEAD").symlink_to("refs/heads/main")
     assert top_level(str(private.path)) == str(private.path)
+
+
+def test_a_very_deep_repository_is_read(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    deep = tmp_path / ".git/refs" / "/".join("a" * 1200)  # more than Python takes calls
+    subprocess.run(["mkdir", "-p", deep], check=True)
+    try:
+        check_repository(str(tmp_path))
+        (tmp_path / ".git/refs/a/a/link").symlink_to("/etc")
+        with pytest.raises(GitFailed, match="a part of the repository is elsewhere"):
+            check_repository(str(tmp_path))
+    finally:  # pytest itself cannot remove it
+        subprocess.run(["rm", "-rf", tmp_path / ".git"], check=True)
 
 
 def test_a_repository_that_borrows_objects_can_be_made_whole(

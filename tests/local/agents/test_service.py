@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -533,6 +534,20 @@ def test_a_hint_says_where_skills_go_if_there_are_none(tmp_path: Path) -> None:
     with pytest.raises(skills.UnknownSkill) as problem:
         skills.resolve(["pdf"], [skills.SkillFolder(tmp_path)], tmp_path)
     assert "~/.agents/skills/NAME/SKILL.md" in str(problem.value.hint)
+
+
+def test_a_hint_names_the_skills_of_a_very_deep_repository(tmp_path: Path) -> None:
+    clone = tmp_path / "acme+deep"
+    script(clone / "tools/audit", "SKILL.md", "")
+    git(clone, "init", "-q")
+    git(clone, "add", "-A")
+    subprocess.run(["mkdir", "-p", clone / "/".join("a" * 1200)], check=True)
+    try:
+        with pytest.raises(skills.UnknownSkill) as problem:
+            skills.resolve(["github:acme/deep"], [], tmp_path)
+        assert problem.value.hint == "Folders that have one: tools/audit"
+    finally:  # pytest itself cannot remove it
+        subprocess.run(["rm", "-rf", clone], check=True)
 
 
 def test_a_skill_of_a_repository_does_not_lead_out_of_it(

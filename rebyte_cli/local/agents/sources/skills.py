@@ -207,6 +207,8 @@ def _copy(source: Path, tracked: set[Path] | None, home: Path, name: str, room: 
 
 def _from_github(name: str, cache: Path) -> Path:
     """The folder of `OWNER/REPO[/PATH]` (or the repository's URL), cloned once."""
+    from ....system import git
+
     parts = name.removeprefix("https://github.com/").removesuffix("/").split("/")
     # Anything else git could take for a folder, or for a command of its `ext::` protocol.
     is_github = all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", part) for part in parts[:2])
@@ -215,9 +217,8 @@ def _from_github(name: str, cache: Path) -> Path:
     clone = _clone(parts[0], parts[1].removesuffix(".git"), cache)
     folder = clone.joinpath(*parts[2:])
     if not (folder / "SKILL.md").is_file():
-        folders_with_one = sorted(
-            path.parent.relative_to(clone).as_posix() for path in clone.rglob("SKILL.md")
-        )
+        found = git.paths(["ls-files", "-z", "--", ":(glob)**/SKILL.md"], clone)
+        folders_with_one = sorted(str(PurePosixPath(path).parent) for path in found)
         names = ", ".join(folders_with_one) or "none"
         raise UnknownSkill(f"github:{name} has no SKILL.md", f"Folders that have one: {names}")
     if not folder.resolve().is_relative_to(clone.resolve()):
