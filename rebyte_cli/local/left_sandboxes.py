@@ -13,21 +13,30 @@ from pathlib import Path
 from .agents.sandbox import RECORDS
 
 # Below the state folder: where the folders are that each have sandboxes.
-ABOVE = ("local/workspaces", "checks")
+WORKSPACES, CHECKS = "local/workspaces", "checks"
 SECONDS = 1.0  # for one to end, so that none that cannot be ended holds up each command for long
 
 
 def end(state: Path) -> None:
-    """Kill what is left in sandboxes of a state folder that no process looks after any more.
+    """Kill what is left in sandboxes of a state folder that no process looks after any more, and
+    remove the trees of checks that these were for.
 
     Raises nothing: what stays keeps its record, and no run starts beside it.
     """
-    for above in ABOVE:
+    for above in (WORKSPACES, CHECKS):
         with suppress(OSError):
             for place in os.scandir(state / above):
                 with suppress(OSError):
-                    if os.listdir(os.path.join(place.path, RECORDS)):
-                        # Only now, since it takes long to import.
-                        from .agents.sandbox.jail_group import end_rest
+                    _end_in(Path(place.path), is_check=above == CHECKS)
 
-                        end_rest(Path(place.path), seconds=SECONDS)
+
+def _end_in(place: Path, *, is_check: bool) -> None:
+    if not os.listdir(place / RECORDS):
+        return
+    from .agents.sandbox.jail_group import end_rest  # only now, since it takes long to import
+
+    end_rest(place, seconds=SECONDS)
+    if is_check and not os.listdir(place / RECORDS):
+        from .agents.workspaces.tryout import remove_unused
+
+        remove_unused(place)

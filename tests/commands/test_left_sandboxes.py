@@ -80,3 +80,4 @@ def test_a_command_ends_what_one_by_hand_has_left(
     done: Done = run(*words)
     assert done.status == 0, done
     assert not outliving.is_at_work(MARK)
+    assert not list(home.glob(".local/state/rebyte/checks/tree-*"))

@@ -28,7 +28,7 @@ from ...gateway import request_record
 from .. import agent_files, config
 from ..adapters.adapter import without_sequences
 from ..adapters.model_access import AgentAccess
-from ..sandbox import jail, user_tools
+from ..sandbox import RECORDS, jail, user_tools
 from ..sandbox.egress import LIST, Egress, EgressFailed, egress_for
 from ..sandbox.jail_group import end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare
@@ -39,7 +39,7 @@ LOOK_SECONDS = 0.1
 PIECE, LARGEST_PIPE = 65_536, 1 << 20
 TIMED_OUT = 124  # as `timeout` of coreutils says it
 CODE, HOME, LOCK = "code", "home", "lock"
-YOUNG_SECONDS = 60.0  # the age of a folder that may not be locked yet
+YOUNG_SECONDS = 60.0  # the age of a folder without a sandbox that may not be locked yet
 
 
 class TryoutEnd(NamedTuple):
@@ -82,8 +82,9 @@ def folder(above: Path) -> Iterator[Path]:
     make_folder(above)
     for left in above.glob("tree-*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > YOUNG_SECONDS:
-                _remove_unused(left)
+            is_young = time.time() - left.stat().st_mtime <= YOUNG_SECONDS
+            if not is_young or (left / RECORDS).exists():
+                remove_unused(left)
     made = Path(tempfile.mkdtemp(prefix="tree-", dir=above))
     release = take_lock(made / LOCK) or (lambda: None)  # no one else has one that young
     try:
@@ -95,7 +96,8 @@ def folder(above: Path) -> Iterator[Path]:
         release()
 
 
-def _remove_unused(place: Path) -> None:
+def remove_unused(place: Path) -> None:
+    """Remove a tryout's folder in which a sandbox was made, unless a process still uses it."""
     release = take_lock(place / LOCK)
     if release is not None:
         _remove(place)
