@@ -16,6 +16,10 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+SET_IDS = stat.S_ISUID | stat.S_ISGID
+# Linux alone can name a file or a folder that it may not read.
+_UNREAD = getattr(os, "O_PATH", 0)
+
 
 def folder(root: Path, relative: str) -> Path:
     """Make `relative` below `root` a real folder, in place of any link or file on the way."""
@@ -184,8 +188,7 @@ def open_folder(name: str | Path, here: int | None = None) -> int:
     try:
         descriptor = os.open(name, flags, dir_fd=here)
     except PermissionError:
-        # Linux alone can name a folder that it may not read; elsewhere this fails again.
-        unread = os.open(name, flags | getattr(os, "O_PATH", 0), dir_fd=here)
+        unread = os.open(name, flags | _UNREAD, dir_fd=here)  # elsewhere, this fails again
         try:
             os.chmod(f"/proc/self/fd/{unread}", 0o700)
         finally:
@@ -199,6 +202,19 @@ def open_folder(name: str | Path, here: int | None = None) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def clear_set_ids(name: str, here: int) -> None:
+    """Clear the setuid and setgid bits of a regular file in the folder `here`. Raises OSError."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | _UNREAD
+    descriptor = os.open(name, flags, dir_fd=here)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            place = f"/proc/self/fd/{descriptor}" if _UNREAD else descriptor
+            os.chmod(place, stat.S_IMODE(mode) & ~SET_IDS)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -172,6 +172,47 @@ def test_repositories_below_obey_nothing(trap: Trap) -> None:
     trap.look(*folders)
 
 
+def set_ids(top: Path) -> list[str]:
+    """What below a folder, itself included, is setuid or setgid."""
+    paths = (top, *top.rglob("*"))
+    return [str(path.relative_to(top)) for path in paths if path.lstat().st_mode & 0o6000]
+
+
+SET_IDS = """
+cp /bin/sh tool; mkdir -p folder/below .git/hooks; cp tool folder/unreadable
+cp tool other; chmod 6755 tool other; ln tool folder/again; ln other .git/hooks/pre-commit
+chmod 6000 folder/unreadable; chmod 2555 folder folder/below; chmod g+s .
+test -u tool && test -u folder/again && test -g folder && echo made
+"""
+
+
+def test_nothing_that_an_agent_made_gives_its_rights_to_others(bench: Bench) -> None:
+    """A program that is setuid, once it is moved to where others can start it."""
+    run = bench.run(["sh", "-c", SET_IDS])
+    assert (run.outcome, run.answer) == ("succeeded", "made")
+    code = bench.workspace().code
+    assert set_ids(code) == []
+    assert [(code / name).stat().st_mode & 0o7777 for name in ("tool", "other")] == [0o755] * 2
+
+
+def test_what_is_elsewhere_keeps_its_rights(trap: Trap, tmp_path: Path) -> None:
+    """A run without a jail can link to it; then not all links of the file are in the workspace."""
+    (tmp_path / "other").mkdir()
+    for name in ("linked", "named"):
+        (tmp_path / "other" / name).touch()
+        (tmp_path / "other" / name).chmod(0o6755)
+    (tmp_path / "other").chmod(0o2755)
+    os.link(tmp_path / "other/linked", trap.code / "linked")
+    (trap.code / "named").symlink_to(tmp_path / "other/named")
+    (trap.code / "folder").symlink_to(tmp_path / "other")
+    (trap.workspace.home / "mine").touch()
+    (trap.workspace.home / "mine").chmod(0o4711)
+    os.link(trap.workspace.home / "mine", trap.code / "mine")
+    disarm(trap.workspace)
+    assert sorted(set_ids(tmp_path / "other")) == [".", "linked", "named"]
+    assert set_ids(trap.workspace.home) == []
+
+
 @pytest.mark.slow
 def test_repositories_elsewhere_are_not_reached(trap: Trap) -> None:
     """By a `.git` that is a file or a link, a folder shared between work trees, or a submodule."""

@@ -3,7 +3,8 @@
 An agent can write anything below `code/`, settings of git included, and git obeys them in whatever
 folder it is started. A user who changes into the folder starts it with `git log`, or with a prompt
 that shows the branch. So between runs the repositories there have only harmless settings. What an
-agent put into the work tree or committed is left as it is.
+agent put into the work tree or committed is left as it is, but no file is setuid or setgid: moved
+to where others can start it, it would give them the user's rights.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -118,6 +121,43 @@ class _Failures(list[str]):
         return "; ".join([*self[:TOLD], *more])
 
 
+class _SetIds:
+    """Clears the setuid and setgid bits of the folders of a walk, and of the files in them.
+
+    A file with several names has them until all were seen: without a jail, an agent can link to one
+    elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._seen = Counter[tuple[int, int]]()  # names of each file, by device and inode
+
+    @property
+    def are_left(self) -> bool:
+        """Whether a file has kept them so far."""
+        return bool(self._seen)
+
+    def clear(self, folder: _Folder) -> None:
+        """Clear those of the folder itself and of the files in it. Raises OSError."""
+        mode = os.fstat(folder.descriptor).st_mode
+        if mode & agent_files.SET_IDS:
+            os.fchmod(folder.descriptor, stat.S_IMODE(mode) & ~agent_files.SET_IDS)
+        for entry in folder.entries():
+            if not entry.is_file(follow_symlinks=False):
+                continue
+            status = entry.stat(follow_symlinks=False)
+            if not status.st_mode & agent_files.SET_IDS:
+                continue
+            file = status.st_dev, status.st_ino
+            self._seen[file] += 1
+            if self._seen[file] < status.st_nlink:
+                continue
+            del self._seen[file]
+            try:
+                agent_files.clear_set_ids(entry.name, folder.descriptor)
+            except OSError as error:
+                folder.fail(error, entry.name)
+
+
 class _Folder:
     """A folder of a tree that is walked."""
 
@@ -176,9 +216,10 @@ def disarm(
 ) -> None:
     """Leave only what is harmless in every repository of the workspace; no run may be at work.
 
-    Two that do so at the same time take turns, and `workspace git` is waited for, which `tell` is
-    told. Raises OSError when something could not be made so in so many seconds, after all the rest
-    was, and when a program in a jail there cannot be ended.
+    In the workspace, nothing is setuid or setgid then. Two that do so at the same time take turns,
+    and `workspace git` is waited for, which `tell` is told. Raises OSError when something could not
+    be made so in so many seconds, after all the rest was, and when a program in a jail there cannot
+    be ended.
     """
     with sharing.alone(workspace.folder, lambda: tell(WAITS)):
         end_rest(workspace.folder, wait=True)
@@ -192,17 +233,31 @@ def _disarm_all(workspace: Workspace, seconds: float) -> None:
     errors = _Failures()
     unchecked = []
     deadline = Deadline(seconds)
-    for top in (workspace.code, workspace.home):
+    set_ids = _SetIds()
+    tops = (workspace.code, workspace.home)
+    for top in tops:
         for folder in _walk(top, errors):
             if deadline.has_passed:
                 folder.fail(f"too many folders or repositories for {seconds:g} s")
                 break
             try:
                 _disarm(folder, top == workspace.code, known, origin, lender)
+                set_ids.clear(folder)
                 is_short = len(folder.path) < LONGEST_PATH / 2  # or nothing is to be remembered
                 if folder.inside and is_short and folder.has(UNCHECKED):
                     unchecked.append([top.name, *folder.path])
             except Exception as error:  # whatever it is, the rest is still to be done
+                folder.fail(error)
+    # Some of the names that are missing may have been removed above.
+    if set_ids.are_left and not deadline.has_passed:
+        set_ids = _SetIds()
+        for folder in chain.from_iterable(_walk(top, errors) for top in tops):
+            if deadline.has_passed:
+                folder.fail(f"too many folders for {seconds:g} s")
+                break
+            try:
+                set_ids.clear(folder)
+            except Exception as error:
                 folder.fail(error)
     try:
         _rebuild(workspace, unchecked)
