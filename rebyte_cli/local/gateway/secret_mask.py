@@ -63,11 +63,12 @@ def _forms(secret: str) -> Iterator[str]:
     inner = json.dumps(secret)[1:-1]
     yield from (inner, inner.replace("/", "\\/"))
     for before in range(3):  # bytes, of a group of three that is encoded as four characters
-        encoded = b64encode(bytes(before) + secret.encode()).decode()
-        # Not the characters with bits of what is before and after it.
+        encoded = b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
+        # Without the characters that have bits of what is before it, and of what is after it, if
+        # that is not the end.
         start, end = -(-before * 8 // 6), (before + len(secret.encode())) * 8 // 6
-        whole = encoded[start:end]
-        yield from (whole, whole.translate(str.maketrans("+/", "-_")))
+        for form in (encoded[start:], encoded[start:end]):
+            yield from (form, form.translate(str.maketrans("+/", "-_")))
 
 
 def _begun(data: bytes, secret: bytes) -> int:
