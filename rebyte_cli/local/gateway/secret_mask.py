@@ -25,6 +25,12 @@ class SecretMask:
         forms = {form.encode() for one in found for form in _forms(one)}
         # The longest first: of a form that has another one in it, nothing is to be left.
         self._secrets = sorted(forms, key=lambda form: (-len(form), form))
+        # Of one at the end of a piece, the next piece may have the last character.
+        self._cut = [
+            one
+            for one in forms
+            if any(other.startswith(one) for other in forms if len(other) > len(one))
+        ]
         self._held = b""
 
     def replace(self, data: bytes) -> bytes:
@@ -37,15 +43,17 @@ class SecretMask:
         """The next piece of a stream, as far as it can be passed on."""
         if not self._secrets:
             return data
-        data = self.replace(self._held + data)
-        begun = max(_begun(data, secret) for secret in self._secrets)
+        data = self._held + data
+        masked = self.replace(data)
+        begun = max(_begun(masked, secret) for secret in self._secrets)
+        begun = max(begun, *(len(form) for form in self._cut if data.endswith(form)), 0)
         self._held = data[len(data) - begun :]
-        return data[: len(data) - begun]
+        return masked[: len(data) - begun]
 
     def flush(self) -> bytes:
         """What was held back at the end."""
         held, self._held = self._held, b""
-        return held
+        return self.replace(held)
 
 
 def _is_short_key(text: str) -> bool:
