@@ -21,6 +21,7 @@ from rebyte_cli.local.agents import overview
 from rebyte_cli.local.agents.agent_permission import machine_key
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.sources import skills
+from rebyte_cli.local.agents.supervision import run_lock, runs
 from rebyte_cli.local.agents.supervision.runs import last_options
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.gateway import request_record
@@ -879,6 +880,12 @@ def test_a_workspace_is_removed_an_hour_after_its_last_task(machine: Machine) ->
     machine.own.call("DELETE", f"/tasks/{second['id']}")
     swept(59)
     assert folder.exists()
+    with contextlib.closing(Store(machine.state)) as store, store.read() as db:
+        last = runs.newest(db, first["workspaceId"])
+    assert last
+    with run_lock.claimed(machine.state, last):  # as `workspace run` does
+        swept(61)
+        assert folder.exists()
     swept(61)
     assert not folder.exists()
     eventually(lambda: not list((machine.state / "trash").iterdir()))

@@ -111,9 +111,12 @@ def sweep(store: Store) -> None:
             with store.write() as db:
                 db.executemany("DELETE FROM run_events WHERE prompt = ?", map(tuple, forgotten))
         store.shrink()
-        for workspace in (Workspace(store.folder, row[0]) for row in rows):
-            if workspace.folder.exists():
-                runs.count_use(store, workspace.folder.name)
+        for (name,) in rows:
+            workspace = Workspace(store.folder, name)
+            with store.read() as db:
+                last = runs.newest(db, name)
+            if workspace.folder.exists() and last and not run_lock.is_held(store.folder, last):
+                runs.count_use(store, name)
                 workspace.set_aside()
         lenders.sweep(store.folder, trash)
         if trash.exists() and any(trash.iterdir()):
