@@ -322,7 +322,9 @@ class Transport:
         per_attempt: bool = False,
     ) -> Request:
         url, shown = address(self.base_url, path, query)
-        headers = self.keyed(url, {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers})
+        headers = self.with_key(
+            url, {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers}
+        )
         return Request(
             method,
             shown,
@@ -338,10 +340,10 @@ class Transport:
     def _route(self, url: str, headers: dict[str, str]) -> tuple[Calls, dict[str, str]]:
         """The connections for a URL, and the headers for it: the key to its own origin alone."""
         if origin_of(url) == self.origin:
-            return self._own, self.keyed(url, headers)
+            return self._own, self.with_key(url, headers)
         return self._signed, headers
 
-    def keyed(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+    def with_key(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:
         """The headers with the key, for a URL of the key's own origin; BadUsage for any other."""
         if origin_of(url) != self.origin:
             raise BadUsage(f"the key belongs to {self.origin} and is not sent elsewhere")

@@ -25,7 +25,7 @@ from ..system.addresses import is_loopback
 from ..system.deadline import NO_LIMIT, Deadline
 from .access import is_private
 from .agents import facade
-from .schedule import NEVER, TASK_STATUS
+from .run_interface import NEVER, TASK_STATUS
 from .store import Store
 from .task_store import TaskRecord, load_tasks
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from .access import Caller, caller_of
 from .agents import facade
 from .http import Context, Refusal
-from .schedule import Run
+from .run_interface import Run
 from .task_content import event_documents
 from .task_store import load_task
 from .wsgi import HttpRequest, HttpResponse

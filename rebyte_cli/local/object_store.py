@@ -15,8 +15,8 @@ from ..system.http_server import Environ
 from .access import Caller
 from .artifact_store import put
 from .blobs import pieces, save
+from .browser_guard import check_caller
 from .http import Context, Refusal
-from .origin import check_caller
 from .signed_urls import Place, path_of, signature
 from .store import Store, new_id
 from .wsgi import HttpRequest, HttpResponse, http_date

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..system.durations import duration
-from .schedule import RunUsage, sum_of
+from .run_interface import RunUsage, sum_of
 from .store import Store
 from .task_store import TaskRecord
 

@@ -22,9 +22,9 @@ from . import (
 )
 from . import uploads as files
 from .agents import facade
+from .browser_guard import check_caller
 from .faults import HTMLRefusal
 from .http import Context, Refusal
-from .origin import check_caller
 from .store import StateError
 from .wsgi import HttpRequest, HttpResponse, http_date
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 from .http import stamp
-from .schedule import NEVER, PendingQuestion, Run, RunUsage, ScheduledEvent, prompt_of
+from .run_interface import NEVER, PendingQuestion, Run, RunUsage, ScheduledEvent, prompt_of
 from .simulated_changes import parse
 from .steering import Words, plain
 from .store import Store

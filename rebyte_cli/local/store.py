@@ -1,7 +1,7 @@
 """The state of the local service: one SQLite file that any number of processes share.
 
 Nothing runs between two commands. What happened is recorded with its time; what is the case now
-follows from that and from the clock (see `schedule.py`). The clock is injected, so that tests
+follows from that and from the clock (see `run_interface.py`). The clock is injected, so that tests
 decide what time it is. Times are integers: milliseconds since 1970, UTC.
 """
 

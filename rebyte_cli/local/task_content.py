@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from . import http
 from .access import caller_of
 from .http import Context, JsonObject
-from .schedule import Run, ScheduledEvent
+from .run_interface import Run, ScheduledEvent
 from .task_store import load_task
 from .wsgi import HttpRequest, HttpResponse
 

@@ -13,7 +13,7 @@ from .agents import facade
 from .artifact_store import PATCH_FILE
 from .http import Context, JsonObject
 from .page_parts import status_of, took, used
-from .schedule import Run, ScheduledEvent
+from .run_interface import Run, ScheduledEvent
 from .simulation import SimulatedRun
 from .store import Store
 from .task_store import TaskRecord

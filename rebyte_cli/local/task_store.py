@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .access import Caller
 from .http import missing, stamp
-from .schedule import TASK_STATUS, Run, RunUsage, sum_of
+from .run_interface import TASK_STATUS, Run, RunUsage, sum_of
 from .simulation import SimulatedRun
 from .store import Store, new_id
 

@@ -17,7 +17,7 @@ from .access import Caller, caller_of, is_open, is_private
 from .agents import facade
 from .artifact_store import PATCH_FILE, RESULTS
 from .http import Context, JsonObject
-from .schedule import RunUsage
+from .run_interface import RunUsage
 from .store import new_id
 from .task_store import TaskRecord, add_prompt, load_task, load_tasks
 from .wsgi import HttpRequest, HttpResponse

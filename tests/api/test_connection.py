@@ -175,7 +175,7 @@ def test_the_key_is_refused_to_another_origin() -> None:
         wire = transport_to(server)
         for url in ("https://evil.example/v1", f"http://127.0.0.1:{server.port + 1}/v1"):
             with pytest.raises(BadUsage, match="belongs to"):
-                wire.keyed(url, {})
+                wire.with_key(url, {})
 
 
 def test_case_22_a_signed_put_goes_without_the_key(tmp_path: Path) -> None:

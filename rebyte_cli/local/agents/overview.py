@@ -1,4 +1,4 @@
-"""Reports about real agents: programs, sandbox, active runs, disk space."""
+"""What commands ask of real agents beside runs: programs, sandbox, workspaces, disk space."""
 
 from __future__ import annotations
 
@@ -226,18 +226,18 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
     if not check.works:
         raise GitFailed(f"{check.reason}. {check.fix}")
     folder = Workspace(state_dir, workspace).folder
-    confinement = jail.confine(folder, jailed=True)
+    layout = jail.layout_of(folder, jailed=True)
     # Of the folders, only the code. The home has the login of a run that may be at work.
-    confinement = confinement._replace(home=confinement.code)
-    variables = jail.environment(confinement, os.environ)
+    layout = layout._replace(home=layout.code)
+    variables = jail.environment(layout, os.environ)
     variables |= git.IN_JAIL | {"HOME": "/tmp"}  # noqa: S108 - the jail's own
     try:
         with (
             tempfile.TemporaryFile() as errors,
             sharing.Visit(folder) as visit,
             JailGroup(
-                confinement,
-                jail.command(confinement, ["git", *words], network=False),
+                layout,
+                jail.command(layout, ["git", *words], network=False),
                 folder="/",
                 variables=variables,
                 stdout=subprocess.PIPE,

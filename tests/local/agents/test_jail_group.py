@@ -204,13 +204,13 @@ def test_a_jail_begins_nothing_before_it_is_recorded(
 ) -> None:
     (bench.folder / "code").mkdir()
     (bench.folder / "home").mkdir()
-    confinement = jail.confine(bench.folder, jailed=True)
-    line = jail.command(confinement, ["touch", "/code/begun"])
+    layout = jail.layout_of(bench.folder, jailed=True)
+    line = jail.command(layout, ["touch", "/code/begun"])
 
     def start() -> None:
-        null, variables = subprocess.DEVNULL, jail.environment(confinement, os.environ)
+        null, variables = subprocess.DEVNULL, jail.environment(layout, os.environ)
         with JailGroup(
-            confinement, line, folder="/", variables=variables, stdout=null, stderr=null
+            layout, line, folder="/", variables=variables, stdout=null, stderr=null
         ) as group:
             group.process.wait()
         assert not list((bench.folder / "jails").iterdir())

@@ -206,9 +206,9 @@ def test_an_agent_in_home_runs_in_the_jail(bench: Bench, user_home: Path) -> Non
         folder.mkdir(parents=True)
 
     def inside(words: list[str]) -> str:
-        confinement = jail.confine(workspace.folder, jailed=True)
-        line = jail.command(confinement, words, needs=program.needs)
-        variables = jail.environment(confinement, os.environ, program.folders)
+        layout = jail.layout_of(workspace.folder, jailed=True)
+        line = jail.command(layout, words, needs=program.needs)
+        variables = jail.environment(layout, os.environ, program.folders)
         done = subprocess.run(line, env=variables, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 

@@ -63,7 +63,7 @@ def test_modes_and_times_of_the_machine_stay(tmp_path: Path) -> None:
     files = [entry.path for entry in os.scandir("/proc") if entry.is_file(follow_symlinks=False)]
     assert "/proc/meminfo" in files
     words = [PYTHON, "-I", "-c", CHANGE, *sorted(DEVICES), *sorted(files)]
-    line = jail.command(jail.confine(tmp_path, jailed=True), words, needs=[sys.base_prefix])
+    line = jail.command(jail.layout_of(tmp_path, jailed=True), words, needs=[sys.base_prefix])
     done = subprocess.run(
         line,
         env={"PATH": jail.SYSTEM_PATH},
@@ -161,7 +161,7 @@ def test_the_keys_of_a_login_cannot_be_read(bench: Bench, tmp_path: Path) -> Non
     (tmp_path / "code").mkdir()
     (tmp_path / "home").mkdir()
     read = [PYTHON, "-I", "-c", READ]
-    line = jail.command(jail.confine(tmp_path, jailed=True), read, needs=[sys.base_prefix])
+    line = jail.command(jail.layout_of(tmp_path, jailed=True), read, needs=[sys.base_prefix])
 
     def answer(words: list[str]) -> str:
         add = [sys.executable, "-c", ADD, *words]
@@ -208,7 +208,7 @@ import subprocess, sys
 from pathlib import Path
 from rebyte_cli.local.agents.sandbox import jail
 here = Path(sys.argv[1])
-line = jail.command(jail.confine(here, jailed=True), ["echo", "hello"])
+line = jail.command(jail.layout_of(here, jailed=True), ["echo", "hello"])
 sys.exit(subprocess.run(line).returncode)
 """
 

@@ -139,7 +139,7 @@ def test_the_keys_of_the_user_cannot_be_reached(
     for path in (workspace, workspace / "code", workspace / "home"):
         os.chown(path, user or -1, -1)
     steal = python(STEAL, planted := perform(python(PLANT), user)[0])
-    line = jail.command(jail.confine(workspace, jailed=True), steal)
+    line = jail.command(jail.layout_of(workspace, jailed=True), steal)
     try:
         assert "READ the secret" in perform(steal, user)  # the attack is one
         # The Python of the tests may be one that the other user cannot run.
@@ -158,7 +158,7 @@ print(native(39 if x86 else 172) > 0)  # getpid
 def test_what_attacks_on_the_kernel_begin_with_is_refused(bench: Bench, workspace: Path) -> None:
     memory = seccomp.WRITE_MEMORY[seccomp.MACHINES[platform.machine()]][0]
     program = python(OTHERS, json.dumps(memory))
-    line = jail.command(jail.confine(workspace, jailed=True), program)
+    line = jail.command(jail.layout_of(workspace, jailed=True), program)
     assert perform(line, None) == ["ENOSYS"] * 6 + ["True"]
 
 
@@ -190,7 +190,7 @@ def test_no_file_that_is_shown_can_be_leased(bench: Bench, workspace: Path) -> N
     words = [json.dumps(each) for each in (numbers, seccomp.LEASES)]
     outside = perform(python(LEASE, str(workspace / "code/file"), *words), None)
     assert outside[0].split()[0] == "leased", "the attack is one"
-    line = jail.command(jail.confine(workspace, jailed=True), python(LEASE, "file", *words))
+    line = jail.command(jail.layout_of(workspace, jailed=True), python(LEASE, "file", *words))
     inside = perform(line, None)
     assert set(inside[0].split()) <= {"EINVAL", "ENOSYS"}  # x32 and i386 may be missing
     assert inside[0].split()[0] == "EINVAL"
@@ -239,7 +239,7 @@ def test_only_sockets_that_programs_need_can_be_made(bench: Bench, workspace: Pa
     program = python(SOCKETS, json.dumps(numbers[:2]))
     outside = [json.loads(line) for line in perform(program, None)]
     assert [16, 15] in outside[0], "netlink that announces devices: the attack is one"
-    line = jail.command(jail.confine(workspace, jailed=True), program)
+    line = jail.command(jail.layout_of(workspace, jailed=True), program)
     inside = [json.loads(line) for line in perform(line, None)]
     allowed = [[socket.AF_UNIX, 0], [socket.AF_INET, 0], [socket.AF_INET6, 0], [16, 0]]
     assert inside[:5] == [[one for one in found if one in allowed] for found in outside[:5]]

@@ -42,7 +42,7 @@ from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 adapter = ProgramAdapter(command=("/opt/agent/bin/agent",), label="x")
 program = programs.find(adapter, {"PATH": jail.SYSTEM_PATH})
-place = jail.confine(Path(sys.argv[1]), jailed=True)
+place = jail.layout_of(Path(sys.argv[1]), jailed=True)
 line = jail.command(place, program.command, needs=program.needs)
 sys.exit(subprocess.run(line, env=jail.environment(place, {})).returncode)
 """

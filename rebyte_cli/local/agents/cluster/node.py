@@ -36,7 +36,7 @@ from ..adapters.lines import DRAIN_SECONDS, LOOK_SECONDS
 from ..exposed import Mount
 from ..sandbox import children
 from ..sandbox.egress import Egress
-from ..sandbox.jail import Confinement
+from ..sandbox.jail import JailLayout
 from ..sandbox.jail_group import JailGroup
 from ..sandbox.jailed_program import JailedProgram
 from ..sandbox.login_copies import LoginCopies, in_memory
@@ -56,10 +56,10 @@ def plan(
     program: JailedProgram, egress: Egress, logins: LoginCopies, prompt: str
 ) -> dict[str, Any]:
     """What a node is told, as JSON. Its line has the numbers of descriptors: it uses the same."""
-    folders = (program.confinement.code, program.confinement.home)
+    folders = (program.layout.code, program.layout.home)
     return {
         "folders": [(str(mount.outside), mount.inside) for mount in folders],
-        "jailed": program.confinement.jailed,
+        "jailed": program.layout.jailed,
         "line": program.line,
         "variables": program.variables,
         "egress": egress.plan(),
@@ -111,8 +111,8 @@ class NodeRun:
             in_memory(base64.b64decode(content), int(number))
         code, home = (Mount(Path(outside), inside) for outside, inside in plan["folders"])
         egress = Egress.planned(plan["egress"], self._ask)
-        confinement = Confinement(code, home, plan["jailed"])
-        program = JailedProgram(confinement, plan["line"], plan["variables"], egress)
+        layout = JailLayout(code, home, plan["jailed"])
+        program = JailedProgram(layout, plan["line"], plan["variables"], egress)
         with (
             prompt_file(plan["prompt"]) as stdin,
             egress,

@@ -59,7 +59,7 @@ CONTROLLED = (
 )
 
 
-class Confinement(NamedTuple):
+class JailLayout(NamedTuple):
     """Where an agent works: its folders, and whether a jail holds it."""
 
     code: Mount
@@ -76,17 +76,17 @@ class JailCheck(NamedTuple):
     fix: str = ""
 
 
-def confine(workspace: Path, *, jailed: bool) -> Confinement:
+def layout_of(workspace: Path, *, jailed: bool) -> JailLayout:
     """The folders of a workspace as its agent sees them."""
     code, home = workspace / "code", workspace / "home"
     if jailed:
         borrowed = lenders.shown(workspace / "base.git")
-        return Confinement(Mount(code, CODE), Mount(home, HOME), True, tuple(borrowed))
-    return Confinement(Mount(code, str(code)), Mount(home, str(home)), False)
+        return JailLayout(Mount(code, CODE), Mount(home, HOME), True, tuple(borrowed))
+    return JailLayout(Mount(code, str(code)), Mount(home, str(home)), False)
 
 
 def command(
-    confinement: Confinement,
+    layout: JailLayout,
     words: list[str],
     *,
     needs: Iterable[str] = (),
@@ -106,7 +106,7 @@ def command(
     be. Without `network` there is only loopback. With `terminal`, standard input, a terminal of no
     other session, controls `words` alone: Ctrl-C must not reach bubblewrap.
     """
-    if not confinement.jailed:
+    if not layout.jailed:
         return [sys.executable, "-I", "-S", "-c", CONTROLLED, *words] if terminal else words
     line = [*_base(), "--dir", "/home", "--dir", HOME]
     if not network:
@@ -115,29 +115,29 @@ def command(
         line += ["--ro-bind-try", path, path]
     for place in readable:
         line += ["--ro-bind", str(place.outside), place.inside]
-    for place in (confinement.home, confinement.code, *writable):
+    for place in (layout.home, layout.code, *writable):
         line += ["--bind", str(place.outside), place.inside]
-    for folder in confinement.borrowed:
+    for folder in layout.borrowed:
         line += ["--ro-bind-try", str(folder), str(folder)]
     line += more
     for name in hidden:
-        inside = f"{confinement.code.inside}/{name}"
+        inside = f"{layout.code.inside}/{name}"
         line += ["--tmpfs", inside, "--remount-ro", inside]
     for name, file in (blank or {}).items():
-        line += ["--ro-bind", str(file), os.path.join(confinement.code.inside, name)]
-    line += ["--chdir", confinement.code.inside, "--"]
+        line += ["--ro-bind", str(file), os.path.join(layout.code.inside, name)]
+    line += ["--chdir", layout.code.inside, "--"]
     session = ["setsid", "-c"] if terminal else []
     return [*line, "sh", "-c", LIMITS, "sh", *session, *words]
 
 
 def environment(
-    confinement: Confinement, outside: Mapping[str, str], folders: Iterable[str] = ()
+    layout: JailLayout, outside: Mapping[str, str], folders: Iterable[str] = ()
 ) -> dict[str, str]:
     """The environment of every program in the jail: an allow-list of `outside`."""
     result = {name: outside[name] for name in SHARED_VARIABLES if name in outside}
-    path = SYSTEM_PATH if confinement.jailed else outside.get("PATH", SYSTEM_PATH)
+    path = SYSTEM_PATH if layout.jailed else outside.get("PATH", SYSTEM_PATH)
     result["PATH"] = ":".join([*folders, path])
-    result["HOME"] = confinement.home.inside
+    result["HOME"] = layout.home.inside
     return result
 
 

@@ -16,7 +16,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import nullcontext, suppress
@@ -29,7 +28,7 @@ from ....system.locks import flock, is_locked
 from ....system.process_group import ProcessGroup
 from . import RECORDS, children
 from .egress import Egress
-from .jail import Confinement
+from .jail import JailLayout
 
 END_SECONDS = 5.0
 LOOK_SECONDS = 0.05
@@ -37,14 +36,14 @@ LOWEST = 10  # the shell of a process group uses lower descriptors
 
 
 class JailGroup(ProcessGroup):
-    """A process group whose program is in the jail, if `confinement` has one.
+    """A process group whose program is in the jail, if `layout` has one.
 
     The end of the block kills everything in the jail. What that cannot kill, `end_rest` tells.
     """
 
     def __init__(
         self,
-        confinement: Confinement,
+        layout: JailLayout,
         line: list[str],
         *,
         egress: Egress | None = None,
@@ -58,12 +57,12 @@ class JailGroup(ProcessGroup):
         self._record, self._known, self._alone_since = Path(), "", math.inf
         # A file, which is closed with the group even where a signal keeps `end` from it.
         self._lock: IO[bytes] | None = None
-        if not confinement.jailed:
+        if not layout.jailed:
             super().__init__(line, passed=passed, **options)
             return
         passed += () if egress is None else egress.passed
 
-        folder = confinement.code.outside.parent / RECORDS
+        folder = layout.code.outside.parent / RECORDS
         folder.mkdir(mode=0o700, exist_ok=True)
         told, gate = _channel(), _channel()
         try:
@@ -74,7 +73,7 @@ class JailGroup(ProcessGroup):
             words = ["--info-fd", str(told), "--block-fd", str(gate)]
             place = line.index("--")
             words = [*line[:place], *words, *line[place:]]
-            guard = python_process.command(__name__, name)
+            guard = python_process.command(f"{__package__}.jail_guard", name)
             try:
                 flock(descriptor)
                 super().__init__(words, passed=(told, gate, *passed), after_us=guard, **options)
@@ -150,16 +149,11 @@ def end_rest(workspace: Path, *, wait: bool = False, seconds: float = END_SECOND
     stuck = None
     for record in (workspace / RECORDS).glob("*"):
         try:
-            _end_recorded(record, wait=wait, seconds=seconds)
+            end_recorded(record, wait=wait, seconds=seconds)
         except OSError as error:  # the others are still to be ended
             stuck = error
     if stuck is not None:
         raise stuck
-
-
-def main() -> None:
-    """End the jail of a RECORD whose supervisor has died, or is just dying. Raises OSError."""
-    _end_recorded(Path(sys.argv[1]), wait=True)
 
 
 def wait_for_rest(workspace: Path, seconds: float) -> None:
@@ -173,7 +167,7 @@ def wait_for_rest(workspace: Path, seconds: float) -> None:
             time.sleep(LOOK_SECONDS)
 
 
-def _end_recorded(record: Path, *, wait: bool, seconds: float = END_SECONDS) -> None:
+def end_recorded(record: Path, *, wait: bool, seconds: float = END_SECONDS) -> None:
     """End the jail of a record that no process looks after. Raises OSError if it stays."""
     with suppress(FileNotFoundError, BlockingIOError), record.open() as file:
         # Shared, so that two who look at the same moment do not wait for each other.

@@ -17,7 +17,7 @@ from .jail_group import JailGroup
 class JailedProgram(NamedTuple):
     """A command line and its environment; `way` is its way to the network, None for none at all."""
 
-    confinement: jail.Confinement
+    layout: jail.JailLayout
     line: list[str]
     variables: dict[str, str]
     egress: Egress | None = None
@@ -25,17 +25,17 @@ class JailedProgram(NamedTuple):
     def start(self, **options: Any) -> JailGroup:
         """Start it in the folder of the code. `options` are for JailGroup. Raises OSError."""
         return JailGroup(
-            self.confinement,
+            self.layout,
             self.line,
             egress=self.egress,
-            folder=self.confinement.code.outside,
+            folder=self.layout.code.outside,
             variables=self.variables,
             **options,
         )
 
 
 def prepare(
-    confinement: jail.Confinement,
+    layout: jail.JailLayout,
     words: list[str],
     egress: Egress | None,
     options: Mapping[str, Any],
@@ -56,10 +56,10 @@ def prepare(
     needs = [*(program.own if program else ()), *certificates.shown(outside, own)]
     needs += egress.needs if egress else ()
     shown = user_tools.find_shown(
-        options, outside, needs, confinement.home.outside, own, program.named if program else ()
+        options, outside, needs, layout.home.outside, own, program.named if program else ()
     )
     line = jail.command(
-        confinement,
+        layout,
         egress.command(words) if egress else words,
         needs=needs,
         more=[*shown.arguments, *(more or ())],
@@ -67,6 +67,6 @@ def prepare(
         **jail_options,
     )
     folders = [*shown.folders, *(program.folders if program else ())]
-    environment = jail.environment(confinement, outside, folders)
+    environment = jail.environment(layout, outside, folders)
     environment |= {**shown.variables, **variables, **(egress.variables if egress else {})}
-    return JailedProgram(confinement, line, environment, egress)
+    return JailedProgram(layout, line, environment, egress)

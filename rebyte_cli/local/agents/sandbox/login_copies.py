@@ -14,7 +14,7 @@ from pathlib import Path
 from .. import agent_files
 from ..adapters.adapter import Adapter
 from ..adapters.model_access import AgentAccess
-from .jail import Confinement
+from .jail import JailLayout
 
 LOWEST = 10  # the shell of a process group uses lower descriptors
 
@@ -27,7 +27,7 @@ class LoginCopies:
     """
 
     def __init__(
-        self, adapter: Adapter, access: AgentAccess, user_home: Path, confinement: Confinement
+        self, adapter: Adapter, access: AgentAccess, user_home: Path, layout: JailLayout
     ) -> None:
         """Copy the login files of `access` that the user's HOME has.
 
@@ -36,13 +36,13 @@ class LoginCopies:
         self.arguments: list[str] = []
         self.passed: tuple[int, ...] = ()
         self.contents: dict[int, bytes] = {}
-        home = confinement.home
+        home = layout.home
         for name in access.logins:
             try:
                 text = (user_home / name).read_text(encoding="utf-8")
             except FileNotFoundError:
                 continue
-            if not confinement.jailed:
+            if not layout.jailed:
                 agent_files.write(home.outside, name, b"")
                 (home.outside / name).unlink()
                 (home.outside / name).symlink_to(user_home / name)

@@ -94,7 +94,7 @@ def _in_jail(
     announce: Callable[[str], None],
 ) -> int:
     agent = programs.find(config.adapter_of(options["adapter"]), os.environ)
-    confinement = jail.confine(workspace.folder, jailed=True)
+    layout = jail.layout_of(workspace.folder, jailed=True)
     workspace.begin()
     (workspace.folder / request_record.FILE).unlink(missing_ok=True)
     with egress_for(options, AgentAccess(), os.environ, workspace.folder) as egress:
@@ -103,7 +103,7 @@ def _in_jail(
         if problem := user_tools.why_not_all(needs, own):
             raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
         program = prepare(
-            confinement,
+            layout,
             [*words],
             egress,
             options,

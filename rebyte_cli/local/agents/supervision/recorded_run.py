@@ -6,14 +6,14 @@ import json
 import sqlite3
 from typing import Any
 
-from ... import schedule
-from ...schedule import NEVER, RunUsage, ScheduledEvent, prompt_of, usage_of
+from ... import run_interface
+from ...run_interface import NEVER, RunUsage, ScheduledEvent, prompt_of, usage_of
 from ...store import Store
 from ..workspaces.workspace_folder import Workspace
 from . import recovery, run_lock, runs
 
 
-class RecordedRun(schedule.Run):
+class RecordedRun(run_interface.Run):
     """What was recorded of the run (`record`) of a prompt (`row` of the table `prompts`)."""
 
     def __init__(self, row: sqlite3.Row, record: runs.RunRecord) -> None:

@@ -432,7 +432,7 @@ class Supervisor:
         if session is not None and not reason and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
         self._transcript.append(parser.flush())
-        if start.program.confinement.jailed:
+        if start.program.layout.jailed:
             self._transcript.tell(*self._transcript.hints(user.variables))
         if reason:
             outcome = Outcome(False, "", reason, parser.usage)
@@ -470,7 +470,7 @@ class Supervisor:
     ) -> AgentStart:
         """Furnish the jail. What has to be closed after the run is closed with the `stack`."""
         options, outside = self._options, user.variables
-        confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
+        layout = jail.layout_of(self._workspace.folder, jailed=options["jail"])
         access = access_of(adapter, options, user)
         # At once: the gateway loads its modules while the rest is prepared.
         egress = stack.enter_context(
@@ -487,20 +487,20 @@ class Supervisor:
         seen = user._replace(variables=access.seen(outside, adapter.keys(user)))
         home = AgentHome(self._workspace, adapter, on_screen=self.on_screen)
         try:
-            home.furnish(confinement.code, seen, access, options["skills"])
-            logins = LoginCopies(adapter, access, user.home, confinement)
+            home.furnish(layout.code, seen, access, options["skills"])
+            logins = LoginCopies(adapter, access, user.home, layout)
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
         stack.enter_context(logins)
-        folder = confinement.code.inside
+        folder = layout.code.inside
         invocation = Invocation(options["model"], session, new_id(), folder)
         words = adapter.screen if self.on_screen else adapter.arguments
         own = user_tools.own_folders(options.get("configDir"), self._state_dir)
         problem = user_tools.why_not_all([*program.own, *egress.needs], own)
-        if problem and confinement.jailed:
+        if problem and layout.jailed:
             raise RunFailed(f"{adapter.title} cannot be sandboxed: {problem}")
         prepared = prepare(
-            confinement,
+            layout,
             adapter.started([*program.command, *words(invocation)]),
             egress,
             options,

@@ -153,10 +153,10 @@ def patch(
     to stop: git copies what is new. What the patch does not cover is said to `tell`.
     """
     with scratch_of(workspace) as scratch:
-        confinement = jail.confine(workspace.folder, jailed=jailed)
-        words = ["sh", "-c", SCRIPT, "sh", *git_of(confinement, workspace, confinement.code.inside)]
+        layout = jail.layout_of(workspace.folder, jailed=jailed)
+        words = ["sh", "-c", SCRIPT, "sh", *git_of(layout, workspace, layout.code.inside)]
         try:
-            found = output(confinement, words, workspace, scratch, watch)
+            found = output(layout, words, workspace, scratch, watch)
             if odd := agent_files.read(scratch, "odd", LARGEST_LIST):
                 tell(_left_out(odd.decode("ascii", "replace").splitlines()))
             return found
@@ -226,25 +226,25 @@ def of_runs(
     """
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         (Path(folder) / "objects").mkdir()
-        confinement = jail.confine(workspace.folder, jailed=jailed)
+        layout = jail.layout_of(workspace.folder, jailed=jailed)
         scratch = SCRATCH if jailed else folder
-        words = shlex.join(git_of(confinement, workspace, scratch))
+        words = shlex.join(git_of(layout, workspace, scratch))
         script = f'cd "$SCRATCH"\ng() {{ {words} "$@"; }}\n{RUNS_SCRIPT}'
         marked = (f"+{run}" if run in wanted else run for run in runs)
         try:
-            return output(confinement, ["sh", "-c", script, "sh", *marked], workspace, Path(folder))
+            return output(layout, ["sh", "-c", script, "sh", *marked], workspace, Path(folder))
         except NoTree:
             return None
 
 
-def git_of(confinement: jail.Confinement, workspace: Workspace, tree: str) -> list[str]:
+def git_of(layout: jail.JailLayout, workspace: Workspace, tree: str) -> list[str]:
     """git with its options, for the working tree at `tree`."""
-    base = BASE if confinement.jailed else workspace.base
+    base = BASE if layout.jailed else workspace.base
     return ["git", *OPTIONS, f"--git-dir={base}", f"--work-tree={tree}"]
 
 
 def output(
-    confinement: jail.Confinement,
+    layout: jail.JailLayout,
     words: list[str],
     workspace: Workspace,
     folder: Path,
@@ -254,16 +254,16 @@ def output(
 
     The index, new objects, and all else that git writes is there.
     """
-    jailed = confinement.jailed
+    jailed = layout.jailed
     base, scratch = (BASE, SCRATCH) if jailed else (str(workspace.base), str(folder))
     command = jail.command(
-        confinement,
+        layout,
         words,
         readable=[Mount(workspace.base, BASE)],
         writable=[Mount(folder, SCRATCH)],
         network=False,
     )
-    variables = jail.environment(confinement, os.environ) | SETTINGS
+    variables = jail.environment(layout, os.environ) | SETTINGS
     variables |= {
         "SCRATCH": scratch,
         "GIT_INDEX_FILE": f"{scratch}/{INDEX}",
@@ -271,7 +271,7 @@ def output(
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": git.quoted(f"{base}/objects"),
     }
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        program = JailedProgram(confinement, command, variables)
+        program = JailedProgram(layout, command, variables)
         with program.start(stdout=output, stderr=errors) as group:
             deadline, status = Deadline(GIT_SECONDS), None
             while status is None:

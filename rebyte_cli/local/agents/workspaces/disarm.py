@@ -519,22 +519,22 @@ def _rebuild(workspace: Workspace, unchecked: Sequence[list[str]]) -> None:
     Without an index, when that fails, git takes every file for a new one. An index can stand for a
     hundred times its size: for all, there is half of what the disk has left.
     """
-    confinement = jail.confine(workspace.folder, jailed=True)
+    layout = jail.layout_of(workspace.folder, jailed=True)
     if unchecked and not jail.probe(None).works:
-        confinement = jail.confine(workspace.folder, jailed=False)
-    tops = {"code": confinement.code.inside, "home": confinement.home.inside}
+        layout = jail.layout_of(workspace.folder, jailed=False)
+    tops = {"code": layout.code.inside, "home": layout.home.inside}
     places = [os.fsencode("/".join([tops[top], *path])) for top, *path in unchecked]
     places = [place for place in places if len(place) < LONGEST_PATH]
     if not places:
         return
-    variables = jail.environment(confinement, os.environ)
+    variables = jail.environment(layout, os.environ)
     variables |= git.IN_JAIL
     with tempfile.NamedTemporaryFile() as listed:
         listed.write(b"\0".join(places))
         listed.flush()
         with JailGroup(
-            confinement,
-            jail.command(confinement, ["xargs", "-0", "sh", "-c", _REBUILD, "sh"], network=False),
+            layout,
+            jail.command(layout, ["xargs", "-0", "sh", "-c", _REBUILD, "sh"], network=False),
             folder="/",
             variables=variables,
             stdout=subprocess.DEVNULL,

@@ -52,12 +52,12 @@ def run(
         egress_for(options, AgentAccess(), os.environ, record) as egress,
         (folder / LOG).open("wb", buffering=0) as log,
     ):
-        confinement = jail.confine(workspace.folder, jailed=True)
-        confinement = confinement._replace(home=Mount(home, jail.HOME))
+        layout = jail.layout_of(workspace.folder, jailed=True)
+        layout = layout._replace(home=Mount(home, jail.HOME))
         words = ["sh", "-c", command]
         own = user_tools.own_folders(options.get("configDir"), workspace.state_dir)
         program = prepare(
-            confinement, words, egress, options, os.environ, own=own, variables={"CI": "true"}
+            layout, words, egress, options, os.environ, own=own, variables={"CI": "true"}
         )
         return tryout.until_end(program, log, limit, lambda: egress.problem() or problem(), held)
 

@@ -199,10 +199,10 @@ class SetupCache:
         readable: Sequence[Mount] = (),
         writable: Sequence[Mount] = (),
     ) -> None:
-        confinement = jail.confine(self._workspace.folder, jailed=True)
+        layout = jail.layout_of(self._workspace.folder, jailed=True)
         words = ["sh", "-c", script, "sh", *names]
-        line = jail.command(confinement, words, readable=readable, writable=writable)
-        program = JailedProgram(confinement, line, jail.environment(confinement, os.environ))
+        line = jail.command(layout, words, readable=readable, writable=writable)
+        program = JailedProgram(layout, line, jail.environment(layout, os.environ))
         with tempfile.NamedTemporaryFile(buffering=0) as log:
             end = tryout.until_end(program, log, COPY_SECONDS, self._problem, self._held)
             if end.status:

@@ -98,13 +98,13 @@ def bring(
         bundle = ["bundle", "create", "--quiet", str(scratch / BUNDLE), *since, ref]
         with git.watched(watch):
             git.run(bundle, place, timeout=changes.GIT_SECONDS)
-        confinement = jail.confine(workspace.folder, jailed=True)
-        words = changes.git_of(confinement, workspace, confinement.code.inside)
+        layout = jail.layout_of(workspace.folder, jailed=True)
+        words = changes.git_of(layout, workspace, layout.code.inside)
         taken = (f"refs/runs/{each}" for each in applied if _is_after(place, applied[each], new))
         kept = [*filter(partial(git.has, workspace.base), taken)]
         head = f'g() {{ {shlex.join(words)} "$@"; }}\ntaken={kept[-1] if kept else ""}\n'
         script = ["sh", "-c", head + changes.ADD + MERGE, "sh", *words]
-        changes.output(confinement, script, workspace, scratch, watch)
+        changes.output(layout, script, workspace, scratch, watch)
     names = [] if git.has(workspace.base, SYNCED) else [(SYNCED, old)]
     for name, commit in (*names, (f"refs/base/{run}", new), ("refs/heads/base", new)):
         git.run([*base, "update-ref", name, commit])

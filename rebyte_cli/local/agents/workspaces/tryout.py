@@ -128,7 +128,7 @@ def run(
     else. `settings` is config.toml, which names the tools and caches that a jail shows. It is ended
     soon after `stopped` says so. Raises OSError, and config.ConfigError.
     """
-    confinement = jail.confine(place, jailed=jailed)
+    layout = jail.layout_of(place, jailed=jailed)
     outside = {
         name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
     }
@@ -139,7 +139,7 @@ def run(
         words = ["sh", "-c", command]
         own = user_tools.own_folders(settings and settings.parent, place.parents[1])
         program = prepare(
-            confinement, words, egress, options, outside, own=own, variables={"CI": "true"}
+            layout, words, egress, options, outside, own=own, variables={"CI": "true"}
         )
         problem = partial(_problem, egress, stopped, full(place, settings))
         end = until_end(program, output, seconds, problem)
