@@ -87,7 +87,7 @@ def test_what_a_setup_that_failed_leaves_is_not_kept_after_a_sync(shop: Shop, be
     first = shop.run("cat lib/one", workspace="one")
     assert first.outcome == "failed"
     git(shop.path, "checkout", "-q", "main")
-    assert sync.bring(bench.workspace("one"), shop.path, None, first.prompt, {})
+    assert sync.bring(bench.workspace("one"), shop.path, None, first.prompt, {}, str)
     assert shop.run("cat lib/one", workspace="one").answer == "evil"
     assert entries(bench) == []
     assert shop.run("cat lib/one", workspace="two").answer == "one"
