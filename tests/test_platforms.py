@@ -31,6 +31,7 @@ from rebyte_cli.errors import ReaderGone
 from rebyte_cli.local import background, shell_session, store, visits
 from rebyte_cli.local.agents.cluster import launcher
 from rebyte_cli.local.agents.sandbox import jail
+from rebyte_cli.local.gateway.request_record import RequestEntry, RequestRecord, read
 from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.system import clock, files, http_server, permissions
 from rebyte_cli.system.process_group import ProcessGroup
@@ -66,6 +67,7 @@ BRANCHES = {
     "local/agents/workspaces/workspace_folder.py": 1,
     "local/background.py": 3,
     "local/ballast.py": 1,
+    "local/gateway/request_record.py": 1,
     "local/shell_session.py": 1,
     "local/visits.py": 1,
     "output/console.py": 3,
@@ -529,3 +531,12 @@ def test_a_launcher_needs_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert launcher.why_missing(["sh"]) == "[local] launcher needs Linux"
     assert launcher.why_missing([]) == ""
+
+
+def test_a_record_of_requests_keeps_no_room(tmp_path: Path, windows: Msvcrt) -> None:
+    file = tmp_path / "record"
+    record = RequestRecord(str(file))
+    assert record.keep_room()
+    assert file.stat().st_size == 0
+    assert record.add(RequestEntry(1, "h", 443, "GET", "/", 200), was_kept=True)
+    assert read(file)

@@ -35,6 +35,8 @@ from .tunnel import Tunnel
 from .uncounted import estimate
 from .upstream import LARGEST_HEAD, UpstreamConnection, UpstreamConnector
 
+NO_ROOM = "the disk has no room to record the request"
+
 
 class GatewayParts(NamedTuple):
     """What all connections of a gateway have in common. `port` is the gateway's own.
@@ -163,7 +165,8 @@ class ClientConnection:
         finally:
             seconds = round(time.monotonic() - started, 3)
             if not handling.is_relayed:
-                self._shared.record.add(handling.entry._replace(seconds=seconds))
+                entry = handling.entry._replace(seconds=seconds)
+                self._shared.record.add(entry, was_kept=handling.has_room)
             if self._upstream is not None:
                 self._upstream.close()
         if refusal is not None:
@@ -216,6 +219,7 @@ class RequestHandling:
         self._attach = attach
         self.entry = RequestEntry(now(), "", 0, "", "")
         self.is_relayed = False
+        self.has_room = False  # for the entry
         self._passing: Exchange | None = None
 
     def note(self, **fields: object) -> None:
@@ -258,12 +262,13 @@ class RequestHandling:
         may_send = self._limit(self._limits.model_body, is_counted=False)
         _check_length(body, self._limits.model_body)
         passed = asked.headers(headers) + body
+        self._keep_room()
         self.note(id=os.urandom(6).hex())
         asked.answer.on_news = partial(self._record_use, asked)
-        if asked.generates:
-            self._record_use(asked)
         is_cut = False
         try:
+            if asked.generates and not self._record_use(asked):
+                raise GatewayRefusal(503, NO_ROOM)
             connection = self._shared.upstream.to_model(asked.scheme, asked.place)
             self._exchange(
                 connection, asked.scheme, asked.place, method, asked.target, passed, may_send,
@@ -275,16 +280,23 @@ class RequestHandling:
         finally:
             self._count(asked, is_open=False, is_cut=is_cut or self._shared.ending.is_set())
 
-    def _record_use(self, asked: ModelRequest) -> None:
+    def _keep_room(self) -> None:
+        """Raise GatewayRefusal if what would go out could not be recorded."""
+        self.has_room = self._shared.record.keep_room()
+        if not self.has_room:
+            raise GatewayRefusal(503, NO_ROOM)
+
+    def _record_use(self, asked: ModelRequest) -> bool:
         """Record what an answer has used so far: most say it twice at most, some with each piece.
         Also, for how long it refuses requests, and before it comes, that nothing is known.
 
-        Whatever the agent knows is in the record then, should this process be killed.
+        Whatever the agent knows is in the record then, should this process be killed. False if the
+        disk is full: then what was recorded before is more than most requests use.
         """
         self._count(asked, is_open=True)
-        self._shared.record.add(self.entry, synced=False)
+        return self._shared.record.add(self.entry, synced=False)
 
-    def _count(self, asked: ModelRequest, *, is_open: bool, is_cut: bool = True) -> None:
+    def _count(self, asked: ModelRequest, *, is_open: bool, is_cut: bool = False) -> None:
         answer, passing = asked.answer, self._passing
         uncounted = None
         if asked.generates and not answer.is_accounted and (is_open or self._has_worked()):
@@ -316,6 +328,7 @@ class RequestHandling:
         _check_length(body, self._limits.sent_by_tunnel)
         may_send = self._limit(self._limits.sent_by_tunnel, is_counted=True)
         kept = [(n, v) for n, v in end_to_end(headers) if n not in (b"host", b"expect")]
+        self._keep_room()
         connection = self._shared.upstream.to_allowed("http", place)
         answer = PlainAnswer(SecretMask((), self._shared.passwords))
         self._exchange(
@@ -370,6 +383,7 @@ class RequestHandling:
             self._client.send(self._inside.send(established) or b"")
             return True
         self._check_allowed(place)
+        self._keep_room()
         connection = self._shared.upstream.to_allowed("https", place)
         self._attach(connection.sock, asks_model=False)
         upstream = Channel(connection.sock)

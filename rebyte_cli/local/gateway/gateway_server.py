@@ -71,6 +71,7 @@ class Gateway:
             deadline = Deadline(seconds)
             for thread in under_way.values():
                 thread.join(deadline.left())
+        self._shared.record.end()
 
     def _accept(self) -> None:
         try:

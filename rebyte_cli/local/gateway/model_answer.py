@@ -75,7 +75,7 @@ class ModelAnswer(AnswerFilter):
         # The seconds for which the model refuses requests, if it refused this one for that long.
         self.refused_for: float | None = None
         # Called when more was used or refused, before what says so is passed on.
-        self.on_news: Callable[[], None] = lambda: None
+        self.on_news: Callable[[], object] = lambda: None
 
     @property
     def usage(self) -> Mapping[str, Any] | None:

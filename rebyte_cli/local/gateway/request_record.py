@@ -4,13 +4,18 @@ A line is written when its request has ended. A request to a model has earlier o
 `id`, each time that its answer says what it used: a gateway that is killed has recorded all that
 the agent was told. The last line counts. What a request said is in it as far as it is harmless:
 host, port, method and path, but no query, header or body. What has its default is left out.
+
+A program in the sandbox can fill the disk. So the file is longer than its lines while a gateway
+writes it: zeros at its end keep room for the last line of each request that went out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -29,7 +34,9 @@ LOGIN = "login"  # instead of an option: the user's own login has to be renewed
 # if they were refused then, and of each kind of the others so many.
 MOST_LINES = 10_000
 LONGEST_TEXT = 300  # characters of a path or a reason
-PIECE = 1024 * 1024  # bytes that are read of a record at a time; a line is far shorter
+PIECE = 1024 * 1024  # bytes that are read of a record at a time; more than there are zeros
+LONGEST_LINE = 4096  # bytes that are kept for one
+STEP = 16 * 1024  # bytes by which the file grows
 
 
 class RequestEntry(NamedTuple):
@@ -89,21 +96,36 @@ class RequestRecord:
 
         A shared lock on it tells those who wait for its end that this process lives.
         """
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         with contextlib.suppress(ImportError, OSError):
             flock(self._file, shared=True)
         self._lock = threading.Lock()
         self._refusals = Counter[str]()  # by kind
+        self._end = self._allocated = os.fstat(self._file).st_size
+        self._kept = 0  # lines that there has to be room for
 
-    def add(self, entry: RequestEntry, *, synced: bool = True) -> None:
-        """Write one line. A disk that is full is no reason to end a request."""
+    def keep_room(self) -> bool:
+        """Keep room for the last line of a request, for `add`; False if the disk has none."""
         with self._lock:
+            if not self._has_room(LONGEST_LINE):
+                return False
+            self._kept += 1
+            return True
+
+    def add(self, entry: RequestEntry, *, synced: bool = True, was_kept: bool = False) -> bool:
+        """Write one line; whether it is in the record now.
+
+        `was_kept` for the one that room was kept for. A disk that is full is no reason to end a
+        request that went out.
+        """
+        with self._lock:
+            self._kept -= was_kept
             if entry.refused is not None and entry.id is None and not entry.sent:
                 # By option: those of one kind must not use up the lines of another.
                 kind = (entry.option or "").partition(" ")[0]
                 self._refusals[kind] += 1
                 if self._refusals[kind] > MOST_LINES:
-                    return
+                    return False
                 if self._refusals[kind] == MOST_LINES:
                     reason = "no further refusals of this kind are recorded"
                     entry = RequestEntry(now(), "", 0, "", "", refused=reason)
@@ -112,11 +134,43 @@ class RequestRecord:
                 for name, value in entry._asdict().items()
                 if name not in _DEFAULTS or value != _DEFAULTS[name]
             }
-            with contextlib.suppress(OSError):
-                # The empty line ends one that a full disk or a kill cut off.
-                os.write(self._file, b"\n%b\n" % json.dumps(document).encode())
-                if synced and (entry.usage is not None or entry.uncounted is not None):
-                    os.fsync(self._file)  # what was paid for is known after a power cut, too
+            is_paid = entry.usage is not None or entry.uncounted is not None
+            # The empty line ends one that a kill cut off, and zeros of an earlier gateway.
+            return self._write(b"\n%b\n" % json.dumps(document).encode(), synced and is_paid)
+
+    def _write(self, line: bytes, synced: bool) -> bool:
+        if not self._has_room(len(line)):
+            return False
+        try:
+            os.lseek(self._file, self._end, os.SEEK_SET)
+            if os.write(self._file, line) < len(line):
+                return False  # the next one is written over it
+            self._end += len(line)
+            if synced:
+                os.fsync(self._file)  # what was paid for is known after a power cut, too
+        except OSError:
+            return False
+        return True
+
+    def _has_room(self, size: int) -> bool:
+        """Whether the file has, or gets, so many bytes more than those that are kept."""
+        needed = self._end + size + self._kept * LONGEST_LINE
+        if needed <= self._allocated or sys.platform != "linux":
+            return True
+        needed += -needed % STEP
+        try:
+            os.posix_fallocate(self._file, self._allocated, needed - self._allocated)
+        except OSError as error:
+            # Not every file system can.
+            return error.errno in (errno.EINVAL, errno.EOPNOTSUPP)
+        self._allocated = needed
+        return True
+
+    def end(self) -> None:
+        """Give back the room that no line needed."""
+        with self._lock, contextlib.suppress(OSError):
+            os.ftruncate(self._file, self._end)
+            self._allocated = self._end
 
 
 def read(path: Path | str) -> list[RequestEntry]:

@@ -113,8 +113,9 @@ def test_a_gateway_that_is_killed_has_recorded_all_that_the_agent_was_told(tmp_p
     assert entry.usage == {"input_tokens": 10, "output_tokens": count}
 
 
-def test_a_line_that_a_full_disk_or_a_kill_cut_spoils_no_other(tmp_path: Path) -> None:
-    (tmp_path / "requests.jsonl").write_bytes(b'{"time": 1, "host": "h", "po')
+@pytest.mark.parametrize("left", [b'{"time": 1, "host": "h", "po', bytes(500_000)])
+def test_what_a_killed_gateway_left_spoils_no_line(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "requests.jsonl").write_bytes(left)
     with GatewayProcess(tmp_path) as gateway:
         gateway.ask("/elsewhere")
         (entry,) = gateway.entries(1)

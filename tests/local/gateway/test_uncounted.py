@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import signal
 import socket
 import threading
@@ -182,7 +183,8 @@ def test_what_is_under_way_at_the_end_of_the_run(tmp_path: Path, wire: str, sign
         told.set()
     (entry,) = request_record.read(gateway.record)
     assert entry.is_open == (sign == signal.SIGKILL)
-    read = 0 if wire == "anthropic" else USUAL[0]
+    most = LARGEST if sign == signal.SIGKILL else USUAL
+    read = 0 if wire == "anthropic" else most[0]
     assert entry.uncounted is not None
     assert entry.uncounted["input_tokens"] == read
     meter = RunMeter(tmp_path)
@@ -334,3 +336,43 @@ def test_a_server_that_takes_nothing_of_a_request(tmp_path: Path) -> None:
         ended.set()
     assert entry.status == 504
     assert "took nothing" in str(entry.fault)
+
+
+def limit_files(gateway: GatewayProcess, size: int) -> None:
+    """As a disk is that has no room for more than so many bytes of the record."""
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("spare", [0, 10, 200])
+def test_no_request_goes_out_that_cannot_be_recorded(tmp_path: Path, spare: int) -> None:
+    with RawServer([json_reply({"usage": USED})] * 2) as server:
+        with GatewayProcess(tmp_path, [model(f"http://127.0.0.1:{server.port}")]) as gateway:
+            limit_files(gateway, gateway.record.stat().st_size + spare)
+            refused = gateway.ask()
+            limit_files(gateway, resource.RLIM_INFINITY)
+            answered = gateway.ask()
+        (entry,) = [each for each in request_record.read(gateway.record) if each.status == 200]
+    assert (refused.status, answered.status) == (503, 200)
+    assert "no room" in refused.message
+    assert entry.usage == USED
+    assert len(server.requests) == 1
+
+
+def test_what_went_out_is_counted_though_the_disk_is_full_by_then(tmp_path: Path) -> None:
+    full = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, 2)
+        assert full.wait(SECONDS)
+        sock.sendall(json_reply({"usage": USED}))
+
+    with ScriptedServer(serve) as server, GatewayProcess(tmp_path, [model(server.url)]) as gateway:
+        with gateway.connect() as sock:
+            sock.sendall(request("/anthropic/v1/messages"))
+            eventually(lambda: request_record.read(gateway.record))
+            limit_files(gateway, gateway.record.stat().st_size)
+            full.set()
+            read_head(sock)
+        (entry,) = gateway.entries(1)
+    assert (entry.usage, entry.uncounted) == (USED, None)
