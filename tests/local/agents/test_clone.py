@@ -123,6 +123,17 @@ def test_nothing_is_left_of_a_workspace_that_could_not_be_made(
     assert [Path(skill).name for skill in workspace.skills(())] == ["s00"]
 
 
+def test_an_agent_commits_in_the_name_of_the_user_whatever_it_is(
+    bench: Bench, repository: Path, user_home: Path
+) -> None:
+    (user_home / ".gitconfig").write_text(
+        '[user]\n\tname = "André \\"A\\" \\\\ \u200bSmith\\t"\n\temail = a@example.com\n'
+    )
+    script = "git commit -q --allow-empty -m x && git log -1 --format='%an <%ae>'"
+    run = bench.run(["sh", "-c", script], source=[str(repository), None, False])
+    assert run.answer == 'André "A" \\ Smith <a@example.com>'
+
+
 def test_a_repository_that_borrows_objects_is_refused(
     bench: Bench, repository: Path, tmp_path: Path
 ) -> None:

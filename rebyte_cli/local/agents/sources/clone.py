@@ -34,8 +34,8 @@ PORTS = {"http": ":80", "https": ":443"}
 def clone(url: str, folder: str | os.PathLike[str], options: Sequence[str]) -> None:
     """Run `git clone` with these options, and the login of the environment if that has one.
 
-    A redirect is followed on the same host and port, or from http to https there; `origin` is then
-    where it led to. Raises GitFailed, with the address of any other redirect.
+    A redirect is followed on the same host and port, or from http to https there. Raises GitFailed,
+    with the address of any other redirect.
     """
     place = url
     for _ in range(MOST_REDIRECTS):

@@ -92,5 +92,7 @@ def _git_config() -> str:
             value = git.run(["config", "--global", "--get", f"user.{key}"]).decode().strip()
         except (GitFailed, ValueError):
             value = "agent" if key == "name" else "agent@localhost"
-        text += f"\t{key} = {json.dumps(value)}\n"
+        # git's quotes have none of JSON's escapes but these of a quote and a backslash.
+        plain = "".join(filter(str.isprintable, value))
+        text += f"\t{key} = {json.dumps(plain, ensure_ascii=False)}\n"
     return text
