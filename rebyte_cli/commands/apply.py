@@ -185,7 +185,7 @@ def _warn(app: App, changes: list[FileChange], encodings: Mapping[str, str], *, 
     from ..tasks import patch
 
     if risks := patch.risks(changes, encodings):
-        app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))
+        app.note("\n  ".join([patch.RISKS, *risks]))
         if asks and app.interactive:
             confirm(app, "Apply these changes?", yes=False)
 

@@ -119,6 +119,9 @@ def command(
     a sandbox. Protected paths are those of --onto for every task: what a task on the branch has
     changed there decides about none. Its row and the report name them; the commit has the change.
 
+    Files that tools run or read by themselves are named, as `rebyte apply` does, also in the row
+    ("risks") and the report: look at them before you merge the branch.
+
     If changes conflict or the check fails, the prompt of the task runs again, in a new workspace
     that begins at the tip, and the result is landed instead. After --rerun attempts the task is
     left out and named, and the status is 10; so is a task that failed or left no patch. The order
@@ -286,7 +289,7 @@ def _landed(
             )
             try:
                 with land_board(app.console, partial(_board, landing)):
-                    yield from _told(app, root, landing)
+                    yield from _told(app, landing)
             except (KeyboardInterrupt, Interrupted) as stop:
                 hint = f"Resume with `{join(['rebyte', *app.argv])}`"
                 raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
@@ -317,19 +320,17 @@ def _opened(
     return LandJournal(path, header, lines, onto)
 
 
-def _told(app: App, root: Path, landing: Landing) -> Iterator[Mapping[str, Any] | LeftOut]:
+def _told(app: App, landing: Landing) -> Iterator[Mapping[str, Any] | LeftOut]:
     """The rows, with a note for each that has just landed where nothing else shows it.
 
-    Another one names the files of which a checkout writes other bytes than those shown.
+    Another one names the files that tools run or read by themselves.
     """
-    from ..tasks.commit import encoded
-    from ..tasks.patch import listed
+    from ..tasks.patch import RISKS
 
     over = {line.number for line in landing.lines if line.is_over}
     for row in landing.run():
-        if not isinstance(row, RebyteError) and row["commit"] and row["line"] not in over:
-            for path, encoding in encoded(root, f"{row['commit']}^", row["commit"]).items():
-                app.note(f"{listed(path)}: its bytes are not those shown: {encoding}")
+        if not isinstance(row, RebyteError) and row["risks"] and row["line"] not in over:
+            app.note("\n  ".join([f"{row['title']}: {RISKS[0].lower()}{RISKS[1:]}", *row["risks"]]))
         if isinstance(row, RebyteError) or app.console.live:
             yield row
             continue

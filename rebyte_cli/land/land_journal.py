@@ -26,7 +26,7 @@ class LandLine:
     `task` is its id, `current` that of the rerun whose patch counts, `reruns` their number.
     `picked` is the time of its commit in seconds since 1970, once that is decided. `sends`: a rerun
     was decided, and its task is not known yet. `check` is as in JSON. A line with a `problem` is
-    left out for it.
+    left out for it. `risks` are as `patch.risks` names them.
     """
 
     def __init__(self, number: int, task: str, title: str = "") -> None:
@@ -42,6 +42,7 @@ class LandLine:
         self.sends = False
         self.error: Mapping[str, Any] | None = None
         self.check: Mapping[str, Any] | None = None
+        self.risks: Sequence[str] = ()
 
     @property
     def is_over(self) -> bool:
@@ -61,6 +62,7 @@ class LandLine:
             "url": self.url,
             "error": self.error,
             "check": self.check,
+            "risks": list(self.risks),
         }
 
     def take(self, record: Mapping[str, Any]) -> None:
@@ -72,6 +74,7 @@ class LandLine:
             self.picked = int(record["at"])
         elif kind == LANDED:
             self.status, self.commit, self.error = LANDED, str(record["commit"]), None
+            self.risks = record.get("risks", ())
         elif kind == EMPTY:
             self.status = EMPTY
         elif kind == "left":

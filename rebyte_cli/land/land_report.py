@@ -51,6 +51,9 @@ def _parts(branch: str, onto: str, rows: Sequence[Row]) -> Iterator[str]:
     ):
         yield f"\n## Protected paths with changes\n\nChecked as they are in {onto[:10]}, and not as"
         yield " the tasks made them:\n\n" + "".join(f"- {escaped(path)}\n" for path in restored)
+    if risks := [(row["line"], risk) for row in rows for risk in row["risks"]]:
+        yield "\n## Files that tools run or read by themselves\n\n"
+        yield "".join(f"- {line}: {escaped(risk)}\n" for line, risk in risks)
     for row in rows:
         if row["status"] == LEFT_OUT:
             yield f"\n## {escaped(row['title'] or row['id'])}\n\n{block(_reason(row))}"

@@ -133,7 +133,8 @@ class Landing:
         dates = {"GIT_COMMITTER_DATE": f"@{line.picked} +0000"}
         dates["GIT_AUTHOR_DATE"] = f"@{_seconds(task.get('completedAt')) or line.picked} +0000"
         made = commit.commit_tree(self._root, tree, [tip], commit.message(None, task), dates)
-        self._journal.record(line, LANDED, commit=made, check=check, **about)
+        risks = commit.risks_between(self._root, tip, tree)
+        self._journal.record(line, LANDED, commit=made, check=check, risks=risks, **about)
         self._set_branch()
 
     def _checked(self, line: LandLine, tip: str, tree: str) -> Mapping[str, Any] | None:

@@ -340,7 +340,7 @@ CHECKED = _kind(
 LAND = _kind(
     "land", "tasks", "id",
     "id? line:integer title:text? status commit? landedTask? reruns:integer url? error:any?"
-    " check:any?",
+    " check:any? risks:text[]?",
     "line title status commit reruns error",
 )  # fmt: skip
 # What `rebyte doctor` found.

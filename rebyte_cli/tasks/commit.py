@@ -15,9 +15,20 @@ from typing import Any
 
 from ..errors import BadUsage, NotFound
 from ..system import git
-from .patch import PATCH_FILE, conflict, own_repository, safe_repository, shown, unmerged
+from .patch import (
+    EXECUTABLE,
+    PATCH_FILE,
+    FileChange,
+    conflict,
+    own_repository,
+    risks,
+    safe_repository,
+    shown,
+    unmerged,
+)
 
 LONGEST_SUBJECT = 72
+NO_FILE = "000000"  # git's mode of what is not there
 PUSH_SECONDS = 600.0
 TRAILERS = {"Rebyte-Task": "id", "Rebyte-Executor": "executor"}  # each with the task's field
 _TRAILER = re.compile(r"[A-Za-z0-9-]+: \S.*")
@@ -97,6 +108,19 @@ def encoded(root: Path, before: str, after: str) -> dict[str, str]:
     now = _encodings(root, every, after)
     earlier = _encodings(root, list(now), before) if before else {}
     return {path: now[path] for path in now if path in changed or now[path] != earlier.get(path)}
+
+
+def risks_between(root: Path, before: str, after: str) -> list[str]:
+    """As `patch.risks`, for what differs between two commits or trees. Raises GitFailed."""
+    words = ["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after]
+    fields = git.run(words, root, own_repository()).split(b"\0")[:-1]
+    changes = []
+    for about, path in zip(fields[::2], fields[1::2], strict=True):
+        old, new, *_ = about.decode().removeprefix(":").split(" ")
+        status = "deleted" if new == NO_FILE else "added" if old == NO_FILE else "modified"
+        mode = old if new == NO_FILE else new
+        changes.append(FileChange(shown(path), status, None, None, mode == EXECUTABLE, None, mode))
+    return risks(changes, encoded(root, before, after))
 
 
 def _encodings(root: Path, paths: Sequence[str], tree: str) -> dict[str, str]:

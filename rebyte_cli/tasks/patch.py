@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PATCH_FILE = "changes.patch"
 NOTHING = "Nothing was applied"
 LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
+RISKS = "Files that tools run or read by themselves:"
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
 
 

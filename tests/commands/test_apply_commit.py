@@ -403,7 +403,31 @@ def test_the_encoding_of_one_task_and_the_file_of_another_are_named(
             "land", *tasks, "--branch", branch, "--no-check", "-o", "table", cwd=repository
         )
         assert done.status == 0, done
-        assert f"run.sh: {NAMED}" in " ".join(done.err.split())
+        assert f"run.sh ({NAMED})" in " ".join(done.err.split())
+
+
+def test_land_names_what_tools_run_in_notes_rows_and_the_report(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path
+) -> None:
+    def all_of_it() -> None:
+        (repository / ".envrc").write_text("id\n")
+        (repository / "ordinary.txt").write_text("x\n")
+        (repository / "tool").write_text("#!/bin/sh\n")
+        (repository / "tool").chmod(0o755)
+        (repository / "passwords").symlink_to("/etc/passwd")
+
+    task = farm.add("Work", patch_of(repository, all_of_it))
+    words = ("land", task, "--branch", "x", "--no-check", "--report", str(home / "report.md"))
+    named = [".envrc (direnv)", "passwords (symbolic link)", "tool (executable)"]
+    done = inside(*words, "-o", "json", cwd=repository)
+    assert [row["risks"] for row in done.documents] == [named]
+    assert "Work: files that tools run or read by themselves:\n  .envrc (direnv)\n" in done.err
+    again = inside(*words, "-o", "json", cwd=repository)
+    assert again.documents == done.documents
+    assert "direnv" not in again.err  # it has been said
+    report = (home / "report.md").read_text()
+    assert "## Files that tools run or read by themselves" in report
+    assert all(f"- 1: {one}\n".replace("_", "\\_") in report for one in named)
 
 
 def patch_of_new(repository: Path, name: str) -> bytes:
