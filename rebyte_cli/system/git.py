@@ -42,7 +42,7 @@ PROGRAMS = {
     r"core\.askpass": "",
     r"core\.alternaterefscommand": "true",
 }
-MEMORY = 4 * 1024**3  # for git that reads a patch, or what a server or another repository sends
+MEMORY = 4 * 1024**3  # for git on a patch, or on what a server or another repository sends
 NO_MEMORY = re.compile(  # here, not on the server
     "^(?!remote:).*(out of memory|cannot allocate memory|unable to create .*thread)", re.I | re.M
 )
@@ -571,7 +571,7 @@ def new_files(root: str, index: Mapping[str, str]) -> list[str]:
 def add_all(root: str, index: Mapping[str, str], new: Iterable[str]) -> None:
     """Bring `index`, which is `own_index`, up to date with the working tree and its `new` files."""
     words = ["-c", "advice.addEmbeddedRepo=false", "add", "--all", "."]
-    run([*words, *_without_repositories(root, index, new)], root, index)
+    run([*words, *_without_repositories(root, index, new)], root, index, memory=MEMORY)
 
 
 def _without_repositories(root: str, index: Mapping[str, str], new: Iterable[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from rebyte_cli.local.agents.workspaces.workspace_folder import (
     WorkspaceSource,
     disk_usage,
 )
+from rebyte_cli.system import git as safe_git
 from tests.repositories import git
 
 from .bench import Bench
@@ -56,6 +57,18 @@ def test_the_users_line_ends_do_not_change_the_files(
     assert run.outcome == "succeeded", run
     assert changed(bench) == ["__pycache__/a.pyc", "a.txt"]
     assert b"\r" not in b"".join(path.read_bytes() for path in bench.workspace().code.glob("*.txt"))
+
+
+def test_uncommitted_changes_that_are_large_end_git_not_the_machine(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse file takes no room on the disk."""
+    monkeypatch.setattr(safe_git, "MEMORY", 96 * 1024**2)
+    with (repository / "large").open("wb") as file:
+        file.truncate(128 * 1024**2)
+    workspace = Workspace(tmp_path / "state", "ws")
+    with pytest.raises(safe_git.GitFailed, match=r"uncommitted changes: .* GiB of memory"):
+        workspace.prepare(WorkspaceSource(str(repository), None, True), ())
 
 
 def put_skill(folder: Path, size: int = 0) -> None:

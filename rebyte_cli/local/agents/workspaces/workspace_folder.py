@@ -316,10 +316,10 @@ class Workspace:
                 git.add_all(root, index, git.new_files(root, index))
                 words = [*git.DIFF, "--binary", "--full-index", git.last_commit(root)]
                 with patch.open("wb") as file:
-                    git.run(words, root, index, file.fileno())
+                    git.run(words, root, index, file.fileno(), memory=git.MEMORY)
                 if patch.stat().st_size:
                     words = ["apply", "--index", "--whitespace=nowarn"]
-                    git.run([*words, str(patch)], self.code)
+                    git.run([*words, str(patch)], self.code, memory=git.MEMORY)
                     words = [*AUTHOR, "commit", "--quiet", "-m"]
                     git.run([*words, "Uncommitted changes"], self.code)
             except GitFailed as error:
