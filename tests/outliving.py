@@ -44,9 +44,14 @@ def kill(seconds: str) -> None:
 
 def kill_guards(state: Path) -> None:
     """Kill what would end sandboxes of a state folder when the rebyte around them is killed."""
-    begin, inside = b"/bin/sh\0-c\0exec 3<&0", b"%b/" % os.fsencode(state)
-    for pid in _found(lambda line: line.startswith(begin) and inside in line):
+    for pid in guards(state):
         os.kill(pid, signal.SIGKILL)
+
+
+def guards(state: Path) -> list[int]:
+    """The guards of sandboxes of a state folder, which wait for the rebyte around them to die."""
+    begin, inside = b"/bin/sh\0-c\0exec 3<&0", b"%b/" % os.fsencode(state)
+    return _found(lambda line: line.startswith(begin) and inside in line)
 
 
 def _found(wanted: Callable[[bytes], bool]) -> list[int]:

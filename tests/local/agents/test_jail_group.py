@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
 from rebyte_cli.local.agents.supervision import run_lock
+from rebyte_cli.system import process_identity
+from tests import outliving
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, gone, processes, python
@@ -57,8 +60,8 @@ def trace_in_a_row():
     return trace()
 
 def change_memory():
-    # prctl(PR_SET_PDEATHSIG, 0); setsid(); for (;;) pause();
-    code = bytes.fromhex("bf01000000 31f6 b89d000000 0f05 b870000000 0f05 b822000000 0f05 ebf7")
+    # prctl(PR_SET_PDEATHSIG, 0); for (;;) pause();
+    code = bytes.fromhex("bf01000000 31f6 b89d000000 0f05 b822000000 0f05 ebf7")
     try:
         place = int(open("/proc/1/syscall").read().split()[-1], 16)
         with open("/proc/1/mem", "r+b", buffering=0) as memory:
@@ -70,7 +73,7 @@ def change_memory():
         os.fork()  # an orphan, whose end the first process hears of
         os._exit(0)
     os.wait()
-    while os.getsid(1) != 1:
+    while open("/proc/1/syscall").read().split()[0] != "34":  # pause
         time.sleep(0.01)
     return True
 
@@ -149,6 +152,70 @@ def test_nothing_outlives_a_supervisor_that_is_killed(bench: Bench, hold: str) -
     check_held(bench, prompt)
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     assert gone(MARK)
+
+
+# A supervisor of a jail as it is where Landlock has no scope for signals, as before Linux 6.12.
+UNSCOPED = """
+import os, subprocess, sys, time
+from pathlib import Path
+from rebyte_cli.local.agents.sandbox import jail, seal
+from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
+from rebyte_cli.system import python_process
+layout = jail.layout_of(Path(sys.argv[1]), jailed=True)
+line = jail.command(layout, sys.argv[2:])
+unscoped = f"from {seal.__package__} import seal\\nseal.has_scopes = lambda program: False\\n"
+line[:6] = python_process.command(seal.__name__, first=unscoped)
+variables = jail.environment(layout, os.environ)
+with JailGroup(layout, line, folder="/", variables=variables, stdout=None, stderr=None):
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_nothing_outlives_a_supervisor_whose_jail_has_stopped_its_own_group(bench: Bench) -> None:
+    """A signal to the process group of its sender crosses the borders of PID namespaces."""
+    if not PYTHON:
+        pytest.skip("no Python of the system")
+    for name in ("code", "home"):
+        (bench.folder / name).mkdir()
+    stop = "import signal; os.kill(0, signal.SIGSTOP)"
+    program = f"# {MARK}{ATTACK.replace('HOLD', 'trace')}{stop}"
+    words = [sys.executable, "-c", UNSCOPED, bench.folder, PYTHON, "-I", "-c", program]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as supervisor:
+        try:
+            assert supervisor.stdout is not None
+            if supervisor.stdout.readline() == b"refused\n":
+                pytest.skip("this kernel lets no program trace another that it did not start")
+            eventually(lambda: "T" in states(PYTHON))
+        finally:
+            supervisor.kill()
+    assert gone(MARK)
+
+
+def states(program: str) -> list[str]:
+    """The states of the processes of this program that have the mark."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (folder / "cmdline").read_bytes()
+            if line.startswith(program.encode()) and MARK.encode() in line:
+                found.append((folder / "stat").read_text().rpartition(")")[2].split()[0])
+    return found
+
+
+@pytest.mark.slow
+def test_a_guard_that_is_stopped_ends_with_its_jail(bench: Bench) -> None:
+    prompt = bench.start(attack("trace", "time.sleep(600)"))
+    check_held(bench, prompt)
+    guards = outliving.guards(bench.folder)
+    (known,) = map(process_identity.identity, guards)
+    os.kill(guards[0], signal.SIGSTOP)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
+    assert processes(MARK)
+    assert overview.disarmed(bench.folder, "ws")
+    assert not processes(MARK)
+    eventually(lambda: process_identity.find(known) is None)
 
 
 # A child stops the first process, which then cannot tell that the program has ended.

@@ -249,8 +249,10 @@ def _base() -> list[str]:
     """bubblewrap with the system's folders, private /tmp, /proc and /dev, and no capabilities."""
     program = bubblewrap() or "bwrap"
     line = python_process.command(seal.__name__, program)
-    line += ["--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
-    line += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
+    # A signal to a process group crosses the border of PID namespaces: that of bubblewrap outside,
+    # to which the guard belongs, is to be another one than that of any process inside.
+    line += ["--new-session", "--die-with-parent", "--unshare-user", "--unshare-pid"]
+    line += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
     if no_nested_namespaces(program):
         line.append("--disable-userns")
     line += ["--ro-bind", "/usr", "/usr"]

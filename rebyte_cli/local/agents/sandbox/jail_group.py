@@ -5,7 +5,8 @@ the jail can trace it or change its memory, and so keep the namespace alive when
 is dead. So the end is forced and awaited from outside: a namespace is empty when its first process
 is dead. A file of the workspace names that process, for what comes after a supervisor that was
 killed: a guard that then does the same at once, and the next command, should the guard be dead too.
-The file's lock is held for as long as the program is looked after.
+It names the guard as well, which ends with the jail even if it was stopped. The file's lock is held
+for as long as the program is looked after.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class JailGroup(ProcessGroup):
                 raise
             try:
                 self._known = self._first(told)
-                self._lock.write(self._known.encode())
+                if self._known:
+                    self._lock.write("\n".join([self._known, *self._guards()]).encode())
                 os.write(gate, b".")
                 if egress is not None:
                     egress.open(lambda: self.process.poll() is None)
@@ -104,6 +106,13 @@ class JailGroup(ProcessGroup):
                 return ""
         first = process_identity.identity(int(found[1]))
         return first if first.count(" ") == 2 else ""  # it is dead already
+
+    def _guards(self) -> list[str]:
+        """The identity of its guard, the other child of the program outside; none if not known."""
+        with suppress(OSError):
+            each = map(process_identity.identity, map(int, _children(self.process.pid)))
+            return [known for known in each if known != self._known]
+        return []
 
     @property
     def agent(self) -> subprocess.Popen[bytes]:
@@ -137,7 +146,7 @@ class JailGroup(ProcessGroup):
             super().end()
             if lock is not None:
                 with suppress(OSError):
-                    _end(self._record, self._known)
+                    _end(self._record, [self._known])
 
 
 def end_rest(workspace: Path, *, wait: bool = False, seconds: float = END_SECONDS) -> None:
@@ -172,12 +181,14 @@ def end_recorded(record: Path, *, wait: bool, seconds: float = END_SECONDS) -> N
     with suppress(FileNotFoundError, BlockingIOError), record.open() as file:
         # Shared, so that two who look at the same moment do not wait for each other.
         flock(file.fileno(), shared=True, wait=wait)
-        if first := file.read():  # otherwise the jail is only being made
-            _end(record, first, seconds)
+        if known := file.read().splitlines():  # otherwise the jail is only being made
+            _end(record, known, seconds)
 
 
-def _end(record: Path, first: str, seconds: float = END_SECONDS) -> None:
-    """Empty the jail of this first process, and remove its record. Raises OSError if it stays."""
+def _end(record: Path, known: list[str], seconds: float = END_SECONDS) -> None:
+    """Empty the jail of the first process that is known, end the guards, the others, and remove the
+    record. Raises OSError if the jail stays."""
+    first, *guards = known
     deadline, pause = Deadline(seconds), 0.0005
     while (pid := process_identity.find(first)) is not None:
         if deadline.has_passed:
@@ -187,20 +198,29 @@ def _end(record: Path, first: str, seconds: float = END_SECONDS) -> None:
                 os.kill(each, signal.SIGKILL)
         time.sleep(pause)
         pause = min(2 * pause, LOOK_SECONDS)
+    for guard in map(process_identity.find, guards):
+        if guard is not None and guard != os.getpid():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(guard, signal.SIGKILL)
     record.unlink(missing_ok=True)
 
 
 def _has_program(first: int) -> bool:
     """Whether the second process of a jail, whose first one started it, is alive; or not known."""
     try:
-        with open(f"/proc/{first}/task/{first}/children") as file:
-            children = file.read().split()
+        below = _children(first)
     except OSError:
         return True
     return any(
         _status(child, "NSpid")[-1:] == ["2"] and _status(child, "State")[:1] != ["Z"]
-        for child in children
+        for child in below
     )
+
+
+def _children(pid: int) -> list[str]:
+    """The children of a process. Raises OSError if it is dead, or the kernel does not tell them."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return file.read().split()
 
 
 def _with_tracers(first: int) -> list[int]:
