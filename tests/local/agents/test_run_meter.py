@@ -280,6 +280,22 @@ def test_what_an_agent_says_does_not_change_what_a_priced_model_cost(
     assert used(bench, run.prompt)["cost_usd"] == 0.0  # without a price, it is all that is known
 
 
+def test_what_an_agent_says_is_no_use_where_the_gateway_saw_none(
+    bench: Bench, model: CountingModel
+) -> None:
+    """It would use up the budgets of others."""
+    told = {"input_tokens": 2_000_000_000, "output_tokens": 1}
+    line = {"type": "result", "subtype": "success", "result": "Done", "usage": told}
+    claude = Claude(
+        command=(PYTHON, "-I", "-c", f"print({json.dumps(json.dumps(line))})"),
+        extra_paths=(os.path.dirname(os.path.dirname(PYTHON)),),
+    )
+    run = bench.run(claude)
+    assert (run.outcome, used(bench, run.prompt)) == ("succeeded", None)
+    run = bench.run(agent("ask()"), **limit("day", tokens=2000))
+    assert (run.outcome, used(bench, run.prompt)) == ("succeeded", ONE)
+
+
 @pytest.mark.slow
 def test_each_request_costs_what_the_model_costs_that_answered(
     bench: Bench, model: CountingModel

@@ -31,6 +31,7 @@ class RunMeter:
         self._prices = prices
         self._at = 0  # bytes that were read
         self._requests: dict[object, request_record.RequestEntry] = {}  # that used something
+        self.sees_models = False  # whether every request to a model passes the gateway
         # Why the gateway let a request to a model not pass any more, or empty texts.
         self.spent = ""
         self.login_expired = ""
@@ -77,9 +78,9 @@ class RunMeter:
     def used(self, told: Mapping[str, Any], *, has_ended: bool = False) -> dict[str, Any]:
         """What was used, in the words of `token_counts`, with `requests` and `cost_usd`.
 
-        `told` is what the agent says. It counts only if the gateway has seen nothing: both count
-        the same requests. Its cost counts only if a model has no price and told none: any program
-        in the sandbox can write what the agent is taken to say.
+        `told` is what the agent says, and any program in the sandbox can write that. It counts only
+        if the gateway sees no models, and has seen nothing; its cost also if a model has no price
+        and told none.
 
         `uncounted` are the `requests` of which the models did not say all that they used, and the
         `tokens` and `cost_usd` for which they count beyond that (see `gateway/uncounted.py`); those
@@ -91,7 +92,7 @@ class RunMeter:
             if has_ended or not entry.is_open or isinstance(entry.usage, dict)
         ]
         if not entries:
-            return dict(told)
+            return {} if self.sees_models else dict(told)
         used: dict[str, Any] = {"requests": len(entries), "input_tokens": 0, "output_tokens": 0}
         costs: list[float | None] = []
         for entry in entries:
