@@ -64,6 +64,8 @@ def command(
     links, submodules), or that git writes in an encoding other than the patch shows, a terminal
     shows them and asks first; --yes skips this.
 
+    Binary files of more than 1 GiB in all are refused; with PATH, only those there count.
+
     Hooks of the repository do not run, not even for --commit: the patch may have changed them.
     Nor do programs that its own configuration names, but filters: commits are signed and merged as
     your configuration says (`git config --global`).

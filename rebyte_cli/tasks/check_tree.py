@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..system import git
+from .git_apply import git_apply
 from .protection import Protection, protection
 
 FETCH_SECONDS = 1800.0
@@ -61,11 +62,8 @@ def make(
     protected = protection(command, protect, before, _links(folder, before))
     git.run(["read-tree", commit], folder)
     if patch.strip():
-        file = folder / ".git" / "check.patch"
-        file.write_bytes(patch)
-        words = [*_AS_THEY_ARE, "apply", "--cached", "--whitespace=nowarn", str(file)]
-        git.run(words, folder, memory=git.MEMORY)
-        file.unlink()
+        words = ["--cached", "--whitespace=nowarn"]
+        git_apply(words, patch, folder, options=_AS_THEY_ARE)
     restored = _put_back(folder, before, protected)
     git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder)
     kept = [path for path in before if protected.covers(path)]

@@ -15,9 +15,9 @@ from typing import Any
 
 from ..errors import BadUsage, NotFound
 from ..system import git
+from .git_apply import git_apply
 from .patch import (
     EXECUTABLE,
-    PATCH_FILE,
     FileChange,
     conflict,
     own_repository,
@@ -82,11 +82,8 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
         }
         root = scratch
         git.run(["read-tree", base or "--empty"], root, variables)
-        file = Path(folder) / PATCH_FILE
-        file.write_bytes(patch)
         try:
-            words = ["apply", "--cached", "--3way", "--whitespace=nowarn", str(file)]
-            git.run(words, root, variables, memory=git.MEMORY)
+            git_apply(["--cached", "--3way", "--whitespace=nowarn"], patch, root, variables)
         except git.GitFailed as error:
             raise conflict(unmerged(root, variables), error.message) from None
         return git.run(["write-tree"], root, variables).decode().strip()

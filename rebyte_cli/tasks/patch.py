@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Interrupted, Next, NotFound, RebyteError, ResourceNotFound
 from ..system import git
+from .git_apply import git_apply
 from .patch_headers import PatchedFile, check_form, sections
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
     if not patch.strip():
         return []
     check_form(patch)
-    counts = _git_apply(["--numstat", "-z"], patch, root).split(b"\0")[:-1]
+    counts = git_apply(["--numstat", "-z"], patch, root, safe_repository(root)).split(b"\0")[:-1]
     entries = [entry.split(b"\t", 2) for entry in counts]
     files = list(sections(patch)) or [PatchedFile(path, path, "", "", "") for *_, path in entries]
     # What git finds between the files that are told apart here, it applies as well.
@@ -371,9 +372,9 @@ def _done(root: Path, before: dict[bytes, tuple[int, bytes]]) -> str:
 
 def _apply(patch: bytes, root: Path) -> None:
     undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
-    words = ["--whitespace=nowarn"]
+    words, variables = ["--whitespace=nowarn"], safe_repository(root)
     try:
-        _git_apply(["--3way", *words], patch, root, to_end=True)
+        git_apply(["--3way", *words], patch, root, variables, to_end=True)
     except git.GitFailed as error:
         if conflicts := unmerged(root):
             hint = f"Edit them, then `git add` them{undo}"
@@ -383,7 +384,8 @@ def _apply(patch: bytes, root: Path) -> None:
         # Otherwise only the reason is wanted: a failed merge often gives none.
         is_dirty = "does not match index" in error.said
         try:
-            _git_apply(words if is_dirty else ["--check"], patch, root, to_end=is_dirty)
+            again = words if is_dirty else ["--check"]
+            git_apply(again, patch, root, variables, to_end=is_dirty)
         except git.GitFailed as failure:
             reason = failure.message
         else:
@@ -440,12 +442,3 @@ def _states(root: Path, names: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]
 def _changed(root: Path, before: dict[bytes, tuple[int, bytes]]) -> list[str]:
     after = _states(root, before)
     return sorted(shown(name) for name in before if before[name] != after[name])
-
-
-def _git_apply(words: Sequence[str], patch: bytes, root: Path, *, to_end: bool = False) -> bytes:
-    # In a folder below the root, git would leave out every file that is not in that folder.
-    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        file = Path(folder) / PATCH_FILE
-        file.write_bytes(patch)
-        line = ["apply", *words, str(file)]
-        return git.run(line, root, safe_repository(root), to_end=to_end, memory=git.MEMORY)

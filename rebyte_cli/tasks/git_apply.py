@@ -1,0 +1,105 @@
+"""`git apply` for a patch from elsewhere, within bounds: a few bytes of one may mean gigabytes."""
+
+from __future__ import annotations
+
+import base64
+import re
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..system import git
+
+LARGEST_UNPACKED = 1 << 30  # bytes of the binary files in a patch
+_CONTENT = re.compile(rb"(literal|delta) (\d{1,19})\n")
+_LINE = re.compile(rb".+")
+_LONGEST_NUMBER = 9  # bytes, of a size in a delta
+
+
+def git_apply(
+    words: Sequence[str],
+    patch: bytes,
+    root: Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    options: Sequence[str] = (),
+    to_end: bool = False,
+    memory: int = git.MEMORY,
+) -> bytes:
+    """Run `git OPTIONS apply WORDS` on the patch in `root` and return what it prints.
+
+    `variables`, `to_end` and `memory` are those of `git.run`. With `to_end`, git has no limit, as
+    one could end it half-way; so it first makes the files with that limit, without writing them.
+    Raises GitFailed, also for binary files of more than `LARGEST_UNPACKED` bytes, before git reads
+    the patch.
+    """
+    size = unpacked(patch)
+    if size > LARGEST_UNPACKED:
+        raise git.GitFailed(
+            f"the binary files in the patch unpack to {size / 1024**3:.1f} GiB, and"
+            f" {LARGEST_UNPACKED >> 30} GiB is the most",
+            hint="`apply` takes the files that are named behind --",
+        )
+    # In a folder below the root, git would leave out every file that is not in that folder.
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        file = Path(folder) / "changes.patch"
+        file.write_bytes(patch)
+        line = [*options, "apply", *words, str(file)]
+        if to_end:
+            tried = [*options, "apply", "--check", *words, str(file)]
+            git.run(tried, root, variables, memory=memory)
+        return git.run(line, root, variables, to_end=to_end, memory=memory)
+
+
+def unpacked(patch: bytes) -> int:
+    """The bytes that git makes of the binary files in a patch, which says so before each of them.
+
+    Raises GitFailed for a form that git does not write: it would read other numbers.
+    """
+    total = 0
+    for heading in re.finditer(rb"^GIT binary patch\n", patch, re.MULTILINE):
+        start = heading.end()
+        for is_new in (True, False):  # the old content need not be there
+            found = _CONTENT.match(patch, start)
+            if found is None:
+                if is_new or patch.startswith((b"literal", b"delta"), start):
+                    raise _not_readable()
+                break
+            end = patch.find(b"\n\n", found.end() - 1)
+            end = len(patch) if end < 0 else end
+            total += int(found[2])
+            if is_new and found[1] == b"delta":
+                total += _result_size(patch, found.end(), end)
+            start = end + 2
+    return total
+
+
+def _result_size(patch: bytes, start: int, end: int) -> int:
+    """The size of the file that a delta makes: the second of the two numbers that it begins with.
+
+    It has no bound in that of the delta, which copies parts of the old file as often as it likes.
+    """
+    unpack, head = zlib.decompressobj(), b""
+    try:
+        for line in _LINE.finditer(patch, start, end):
+            head += unpack.decompress(_decoded(line[0]), 2 * _LONGEST_NUMBER - len(head))
+            if len(head) == 2 * _LONGEST_NUMBER or unpack.eof:
+                break
+    except (zlib.error, ValueError):
+        raise _not_readable() from None
+    numbers = re.match(rb"[\x80-\xff]{0,8}[\0-\x7f]([\x80-\xff]{0,8}[\0-\x7f])", head)
+    if numbers is None:
+        raise _not_readable()
+    return sum((byte & 127) << 7 * place for place, byte in enumerate(numbers[1]))
+
+
+def _decoded(line: bytes) -> bytes:
+    """The bytes in a line, which begins with their number, as a letter: A-Z, then a-z."""
+    letter = line[0]
+    number = letter - ord("A") + 1 if letter <= ord("Z") else letter - ord("a") + 27
+    return base64.b85decode(line[1:])[: max(number, 0)]
+
+
+def _not_readable() -> git.GitFailed:
+    return git.GitFailed("the patch has binary files that are not in git's format")
