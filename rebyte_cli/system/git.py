@@ -568,10 +568,12 @@ def new_files(root: str, index: Mapping[str, str]) -> list[str]:
     return paths(["ls-files", "--others", "--exclude-standard", "-z"], root, index)
 
 
-def add_all(root: str, index: Mapping[str, str], new: Iterable[str]) -> None:
+def add_all(
+    root: str, index: Mapping[str, str], new: Iterable[str], *, memory: int = MEMORY
+) -> None:
     """Bring `index`, which is `own_index`, up to date with the working tree and its `new` files."""
     words = ["-c", "advice.addEmbeddedRepo=false", "add", "--all", "."]
-    run([*words, *_without_repositories(root, index, new)], root, index, memory=MEMORY)
+    run([*words, *_without_repositories(root, index, new)], root, index, memory=memory)
 
 
 def _without_repositories(root: str, index: Mapping[str, str], new: Iterable[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pytest
 from rebyte_cli.local.agents.workspaces.workspace_folder import (
     Workspace,
     WorkspaceSource,
+    copy_uncommitted,
     disk_usage,
 )
 from rebyte_cli.system import git as safe_git
@@ -60,15 +61,18 @@ def test_the_users_line_ends_do_not_change_the_files(
 
 
 def test_uncommitted_changes_that_are_large_end_git_not_the_machine(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, repository: Path
 ) -> None:
     """A sparse file takes no room on the disk."""
-    monkeypatch.setattr(safe_git, "MEMORY", 96 * 1024**2)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(repository), str(clone))
     with (repository / "large").open("wb") as file:
         file.truncate(128 * 1024**2)
-    workspace = Workspace(tmp_path / "state", "ws")
     with pytest.raises(safe_git.GitFailed, match=r"uncommitted changes: .* GiB of memory"):
-        workspace.prepare(WorkspaceSource(str(repository), None, True), ())
+        copy_uncommitted(repository, clone, memory=96 * 1024**2)
+    assert git(clone, "status", "--porcelain") == ""
+    copy_uncommitted(repository, clone)
+    assert (clone / "large").stat().st_size == 128 * 1024**2
 
 
 def put_skill(folder: Path, size: int = 0) -> None:

@@ -300,30 +300,8 @@ class Workspace:
         git.run(["remote", "set-url", "origin", origin], self.code)
         cloned = git.line(["rev-parse", "HEAD"], self.code) if git.has(self.code, "HEAD") else ""
         if place is not None and source.with_changes:
-            self._bring_changes(place)
+            copy_uncommitted(place, self.code)
         return cloned
-
-    def _bring_changes(self, place: Path) -> None:
-        """Commit what is uncommitted in the repository at `place` on top of the clone.
-
-        This is outside the jail, so nothing that its configuration names is run.
-        """
-        with tempfile.TemporaryDirectory(prefix="uncommitted.", dir=self.folder) as folder:
-            patch = Path(folder) / "patch"
-            try:
-                root = git.top_level(str(place))
-                index = git.own_index(root, Path(folder))
-                git.add_all(root, index, git.new_files(root, index))
-                words = [*git.DIFF, "--binary", "--full-index", git.last_commit(root)]
-                with patch.open("wb") as file:
-                    git.run(words, root, index, file.fileno(), memory=git.MEMORY)
-                if patch.stat().st_size:
-                    words = ["apply", "--index", "--whitespace=nowarn"]
-                    git.run([*words, str(patch)], self.code, memory=git.MEMORY)
-                    words = [*AUTHOR, "commit", "--quiet", "-m"]
-                    git.run([*words, "Uncommitted changes"], self.code)
-            except GitFailed as error:
-                raise GitFailed(f"cannot copy the uncommitted changes: {error}") from None
 
     def _stage(self, upload: UploadedFile) -> str:
         """Copy an uploaded file to `/code/NAME`, never through a link that an agent left there."""
@@ -375,6 +353,30 @@ def disk_usage(folder: Path) -> int:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
     return total
+
+
+def copy_uncommitted(place: Path, code: Path, *, memory: int = git.MEMORY) -> None:
+    """Commit what is uncommitted in the repository at `place` on top of its clone in `code`.
+
+    This is outside the jail, so nothing that its configuration names is run. `memory` bounds what
+    git takes (bytes): a file may be sparse. Raises GitFailed.
+    """
+    with tempfile.TemporaryDirectory(prefix="uncommitted.", dir=code.parent) as folder:
+        patch = Path(folder) / "patch"
+        try:
+            root = git.top_level(str(place))
+            index = git.own_index(root, Path(folder))
+            git.add_all(root, index, git.new_files(root, index), memory=memory)
+            words = [*git.DIFF, "--binary", "--full-index", git.last_commit(root)]
+            with patch.open("wb") as file:
+                git.run(words, root, index, file.fileno(), memory=memory)
+            if patch.stat().st_size:
+                words = ["apply", "--index", "--whitespace=nowarn"]
+                git.run([*words, str(patch)], code, memory=memory)
+                words = [*AUTHOR, "commit", "--quiet", "-m"]
+                git.run([*words, "Uncommitted changes"], code)
+        except GitFailed as error:
+            raise GitFailed(f"cannot copy the uncommitted changes: {error}") from None
 
 
 def _origin_of(place: Path) -> str | None:
