@@ -41,7 +41,8 @@ NO_ROOM = "the disk has no room to record the request"
 class GatewayParts(NamedTuple):
     """What all connections of a gateway have in common. `port` is the gateway's own.
 
-    `passwords` are those of the user's proxies.
+    `passwords` are those of the user's proxies. `ending` is set when the run ends; before that
+    `stopped`, if it was the user who ended it.
     """
 
     settings: GatewaySettings
@@ -52,6 +53,7 @@ class GatewayParts(NamedTuple):
     quota: TrafficQuota
     budget: BudgetMeter
     ending: threading.Event
+    stopped: threading.Event
     port: int
     passwords: Sequence[str]
 
@@ -166,6 +168,9 @@ class ClientConnection:
             seconds = round(time.monotonic() - started, 3)
             if not handling.is_relayed:
                 entry = handling.entry._replace(seconds=seconds)
+                if entry.fault and self._shared.ending.is_set():
+                    status = entry.status if refusal is None else 0
+                    entry = entry._replace(fault="the run ended", status=status)
                 self._shared.record.add(entry, was_kept=handling.has_room)
             if self._upstream is not None:
                 self._upstream.close()
@@ -278,7 +283,9 @@ class RequestHandling:
             is_cut = True
             raise
         finally:
-            self._count(asked, is_open=False, is_cut=is_cut or self._shared.ending.is_set())
+            if self._shared.ending.is_set():  # and broke the connections
+                is_cut = self._shared.stopped.is_set()
+            self._count(asked, is_open=False, is_cut=is_cut)
 
     def _keep_room(self) -> None:
         """Raise GatewayRefusal if what would go out could not be recorded."""

@@ -45,6 +45,7 @@ class Gateway:
             TrafficQuota(settings.limits),
             BudgetMeter(settings.budget, ask_supervisor),
             threading.Event(),
+            threading.Event(),
             self._listener.getsockname()[1],
             passwords(settings.user_proxy),
         )
@@ -56,9 +57,14 @@ class Gateway:
         while _is_ready(self._listener, wake):
             self._accept()
 
-    def end(self) -> None:
-        """Close everything, and give the connections time to record what they were doing."""
+    def end(self, *, is_stopped: bool) -> None:
+        """Close everything, and give the connections time to record what they were doing.
+
+        `is_stopped` if it was the user who ended the run.
+        """
         self._listener.close()
+        if is_stopped:
+            self._shared.stopped.set()
         self._shared.ending.set()
         with self._lock:
             under_way = dict(self._connections)
@@ -107,7 +113,7 @@ def main() -> None:
     wake, at_signal = os.pipe()
     os.set_blocking(at_signal, False)
     signal.set_wakeup_fd(at_signal, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)
     threading.stack_size(STACK)
     threading.excepthook = _log_fault
@@ -123,7 +129,11 @@ def main() -> None:
     with contextlib.suppress(OSError):
         os.write(1, b"ready\n")
         gateway.serve(wake)
-    gateway.end()
+    os.set_blocking(wake, False)
+    signals = b""
+    with contextlib.suppress(BlockingIOError):  # the supervisor is gone
+        signals = os.read(wake, 1)
+    gateway.end(is_stopped=signals == bytes([signal.SIGTERM]))
     os._exit(0)
 
 

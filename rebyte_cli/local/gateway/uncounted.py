@@ -5,8 +5,8 @@ A program in the sandbox can ask so that the answer does not say it: streamed wi
 counts as much as the largest requests of the usual models. No number of bytes would be a limit: a
 request can refer to an earlier response, to files and to pages, and a model thinks without a word.
 
-What was cut off by the end of the run, or by the model's side, was not chosen in this way, and
-counts as a large request of an agent.
+What was cut off by the user, who canceled the run, or by the model's side, was not chosen in this
+way, and counts as a large request of an agent. How else a run ends, a program in it can choose.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from rebyte_cli.local.agents.limits.run_meter import RunMeter, left_behind
 from rebyte_cli.local.agents.supervision import by_hand, recovery, run_lock, runs
 from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.model_prices import ModelPrices
-from rebyte_cli.local.gateway.uncounted import LARGEST
+from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
 from rebyte_cli.local.http import Context
 from tests.waiting import eventually
 
@@ -294,6 +294,23 @@ def test_what_an_agent_says_is_no_use_where_the_gateway_saw_none(
     assert (run.outcome, used(bench, run.prompt)) == ("succeeded", None)
     run = bench.run(agent("ask()"), **limit("day", tokens=2000))
     assert (run.outcome, used(bench, run.prompt)) == ("succeeded", ONE)
+
+
+@pytest.mark.parametrize("is_canceled", [False, True])
+def test_a_request_that_an_agent_leaves_at_its_end_is_not_cheap(
+    bench: Bench, model: CountingModel, is_canceled: bool
+) -> None:
+    model.may_answer.clear()
+    code = "import threading\nthreading.Thread(target=ask, args=(b'wait',), daemon=True).start()\n"
+    code += f"print('x', flush=True)\ntime.sleep({f'{NAP}1' if is_canceled else 1.5})"
+    prompt = bench.start(agent(code))
+    assert model.waits.wait(60)
+    if is_canceled:
+        bench.cancel(prompt)
+    bench.wait(prompt)
+    model.may_answer.set()
+    eventually(lambda: used(bench, prompt))
+    assert used(bench, prompt)["uncounted"]["tokens"] == sum(USUAL if is_canceled else LARGEST)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -165,8 +166,9 @@ class Egress:
             self._start(self._jail_port)
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # An agent can end, and fill the disk; it cannot have itself canceled.
+        self.close(is_stopped=kind is not None and not issubclass(kind, OSError))
 
     def plan(self) -> dict[str, Any]:
         """What makes the same way elsewhere, as JSON, with the keys: see `planned`."""
@@ -276,14 +278,17 @@ class Egress:
             return ""
         return f"the last request to {asked[-1].place} failed: {asked[-1].fault}"
 
-    def close(self) -> None:
-        """End the gateway, which writes the rest of its record."""
+    def close(self, *, is_stopped: bool = False) -> None:
+        """End the gateway, which writes the rest of its record.
+
+        `is_stopped` if it was the user who ended the run: see `gateway/uncounted.py`.
+        """
         if self._jail_port is not None:
             self._jail_port.close()
         gateway, self._gateway = self._gateway, None
         if gateway is None:
             return
-        gateway.terminate()
+        gateway.send_signal(signal.SIGTERM if is_stopped else signal.SIGUSR1)
         try:
             gateway.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
