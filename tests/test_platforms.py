@@ -28,7 +28,7 @@ from rebyte_cli.commands import _prompts
 from rebyte_cli.config import credentials_file, key_command, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
 from rebyte_cli.errors import ReaderGone
-from rebyte_cli.local import background, shell_session, store, visits
+from rebyte_cli.local import background, left_sandboxes, shell_session, store, visits
 from rebyte_cli.local.agents.cluster import launcher
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.gateway.request_record import RequestEntry, RequestRecord, read
@@ -68,6 +68,7 @@ BRANCHES = {
     "local/background.py": 3,
     "local/ballast.py": 1,
     "local/gateway/request_record.py": 1,
+    "local/left_sandboxes.py": 1,
     "local/shell_session.py": 1,
     "local/visits.py": 1,
     "output/console.py": 3,
@@ -491,6 +492,15 @@ def test_a_service_in_the_background_needs_no_shell_on_windows(tmp_path: Path) -
         assert os.waitpid(served.pid, 0)[1] == 0
     finally:
         made.close()
+
+
+@pytest.mark.usefixtures("windows")
+def test_nothing_is_left_of_sandboxes_on_windows(tmp_path: Path) -> None:
+    tree = tmp_path / "checks/tree-old"
+    tree.mkdir(parents=True)
+    os.utime(tree, (0, 0))
+    left_sandboxes.end(tmp_path)
+    assert tree.exists()
 
 
 def test_a_program_is_killed_without_a_group_on_windows(

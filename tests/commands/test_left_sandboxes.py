@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,3 +82,35 @@ def test_a_command_ends_what_one_by_hand_has_left(
     assert done.status == 0, done
     assert not outliving.is_at_work(MARK)
     assert not list(home.glob(".local/state/rebyte/checks/tree-*"))
+
+
+@pytest.mark.parametrize("words", [NEXT[0], NEXT[3]], ids=lambda words: words[-1])
+def test_a_command_removes_the_tree_of_a_check_that_its_guard_has_ended(
+    run: Run, home: Path, words: list[str]
+) -> None:
+    state = home / ".local/state/rebyte"
+    process = subprocess.Popen([*COMMAND, "check", "@last", f"sleep {MARK}"])
+    eventually(lambda: outliving.is_at_work(MARK))
+    (tree,) = state.glob("checks/tree-*")
+    assert run(*words).status == 0
+    assert outliving.is_at_work(MARK)
+    process.kill()
+    process.wait()
+    eventually(lambda: not list((tree / "jails").iterdir()))
+    assert tree.exists()
+    assert run(*words).status == 0
+    assert not tree.exists()
+
+
+def test_a_command_removes_the_tree_of_a_check_that_was_killed_before_its_sandbox(
+    run: Run, home: Path
+) -> None:
+    """But none that may be just now being made."""
+    old, new = (home / f".local/state/rebyte/checks/tree-{name}" for name in ("old", "new"))
+    for tree in (old, new):
+        (tree / "code/src").mkdir(parents=True)
+    an_hour_ago = time.time() - 3600
+    os.utime(old, (an_hour_ago, an_hour_ago))
+    assert run("list").status == 0
+    assert not old.exists()
+    assert (new / "code/src").exists()

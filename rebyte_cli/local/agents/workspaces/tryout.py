@@ -21,6 +21,7 @@ from typing import IO, NamedTuple
 
 from ....system.deadline import Deadline
 from ....system.files import take_lock
+from ....system.locks import flock
 from ....system.permissions import make_folder
 from ....system.process_group import ProcessGroup
 from ...ballast import full_disk
@@ -82,9 +83,7 @@ def folder(above: Path) -> Iterator[Path]:
     make_folder(above)
     for left in above.glob("tree-*"):
         with contextlib.suppress(OSError):
-            is_young = time.time() - left.stat().st_mtime <= YOUNG_SECONDS
-            if not is_young or (left / RECORDS).exists():
-                remove_unused(left)
+            remove_unused(left)
     made = Path(tempfile.mkdtemp(prefix="tree-", dir=above))
     release = take_lock(made / LOCK) or (lambda: None)  # no one else has one that young
     try:
@@ -97,11 +96,16 @@ def folder(above: Path) -> Iterator[Path]:
 
 
 def remove_unused(place: Path) -> None:
-    """Remove a tryout's folder in which a sandbox was made, unless a process still uses it."""
-    release = take_lock(place / LOCK)
-    if release is not None:
+    """Remove a tryout's folder, unless a process still uses it, or may have just made it.
+
+    Raises OSError where it is gone, as another process removes it, too.
+    """
+    is_young = time.time() - place.stat().st_mtime <= YOUNG_SECONDS
+    if is_young and not (place / RECORDS).exists():
+        return
+    with contextlib.suppress(BlockingIOError), (place / LOCK).open("ab") as lock:
+        flock(lock.fileno(), wait=False)
         _remove(place)
-        release()
 
 
 def _remove(place: Path) -> None:
