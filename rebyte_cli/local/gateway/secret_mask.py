@@ -9,6 +9,9 @@ from urllib.parse import quote, quote_plus
 
 SHORTEST = 12  # characters; `none` and `ollama`, which some servers have as a key, are words
 SHORTEST_KEY = 7  # of a key that is no word: `sk-1234`
+# What encoders of JSON write as `\uXXXX` though they need not: Python's, those that make it fit
+# for HTML (Go's, PHP's), .NET's, and one that spares letters and digits only.
+ESCAPED = r"(?!)", "[<>&]", "[<>&']", r"[\"&'+<>`]", "[^0-9A-Za-z]"
 
 
 class SecretMask:
@@ -68,8 +71,10 @@ def _forms(secret: str) -> Iterator[str]:
     for quoted in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
         yield quoted
         yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
-    inner = json.dumps(secret)[1:-1]
-    yield from (inner, inner.replace("/", "\\/"))
+    for escaped in ESCAPED:
+        inner = "".join(_in_json(char, escaped) for char in secret)
+        for form in (inner, re.sub(r"(?<=\\u)[0-9a-f]{4}", lambda found: found[0].upper(), inner)):
+            yield from (form, form.replace("/", "\\/"))
     for before in range(3):  # bytes, of a group of three that is encoded as four characters
         encoded = b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
         # Without the characters that have bits of what is before it, and of what is after it, if
@@ -77,6 +82,12 @@ def _forms(secret: str) -> Iterator[str]:
         start, end = -(-before * 8 // 6), (before + len(secret.encode())) * 8 // 6
         for form in (encoded[start:], encoded[start:end]):
             yield from (form, form.translate(str.maketrans("+/", "-_")))
+
+
+def _in_json(char: str, escaped: str) -> str:
+    if re.fullmatch(escaped, char) and char.isascii():
+        return f"\\u{ord(char):04x}"
+    return json.dumps(char)[1:-1]
 
 
 def _begun(data: bytes, secret: bytes) -> int:

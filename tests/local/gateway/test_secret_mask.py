@@ -55,5 +55,27 @@ def test_a_secret_inside_text_that_is_encoded(before: int) -> None:
         assert not any(secret.encode()[i : i + 3] in shown for i in range(len(secret) - 2))
 
 
+@pytest.mark.parametrize("escaped", ["", "<>&", "<>&'", "\"&'+<>`", "-_+/.\"?~<>&'=` "])
+@pytest.mark.parametrize("digits", ["04x", "04X"])
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+def test_a_secret_whose_special_characters_json_escapes(
+    escaped: str, digits: str, slash: str
+) -> None:
+    """As the encoders of Python, Go, PHP and .NET do, and some other."""
+    secret = "sk-ant_1+/second.\"3?~<>&'=` é"
+    short = {'"': '\\"', "/": slash}
+
+    def spelled(char: str) -> str:
+        if char in escaped or not char.isascii():
+            return f"\\u{ord(char):{digits}}"
+        return short.get(char, char)
+
+    text = "".join(map(spelled, secret)).encode()
+    for cut in range(len(text)):
+        mask = SecretMask([secret])
+        pieces = [mask.feed(b"x" + text[:cut]), mask.feed(text[cut:] + b"y"), mask.flush()]
+        assert b"".join(pieces) == b"x" + b"*" * len(text) + b"y"
+
+
 def test_words_are_no_secrets() -> None:
     assert SecretMask(["none", "", "ollama"]).feed(b"none ollama") == b"none ollama"
