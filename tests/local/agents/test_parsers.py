@@ -385,10 +385,10 @@ def printed(*pieces: str) -> str:
 )
 def test_a_run_is_looked_after_whatever_the_agent_prints(text: str, tmp_path: Path) -> None:
     code = f"import sys\nwhile True: sys.stdout.buffer.write({text})"
-    looks = [time.monotonic()]
+    looks = [time.process_time()]
 
     def watch() -> str:
-        looks.append(time.monotonic())
+        looks.append(time.process_time())
         return "enough" if len(looks) > 20 else ""
 
     pipe = subprocess.PIPE
@@ -402,7 +402,7 @@ def test_a_run_is_looked_after_whatever_the_agent_prints(text: str, tmp_path: Pa
         why = pump(agent, parser, lambda _: None, raw, errors, limits, watch, lambda _: False)
         agent.kill()
     assert why == "enough"
-    # It takes longer than the fifth of a second where other tests run.
+    # In time of this process alone: other tests run beside it.
     assert max(after - before for before, after in pairwise(looks)) < 1
 
 
