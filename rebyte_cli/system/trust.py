@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from . import git
 from .files import write_private
@@ -86,7 +86,8 @@ def key_of(repository: str | os.PathLike[str], extra: Mapping[str, str] | None =
     """What stands for a repository on this machine, or for the one that a URL names.
 
     All working trees of a repository are one; so are the ways to write an address that proves who
-    answers (https, ssh). Raises GitFailed for a folder without a repository.
+    answers (https, and ssh as `git`, as forges have it: for any other login, a path may begin in a
+    home). Raises GitFailed for a folder without a repository.
     """
     text = os.fspath(repository)
     if text.startswith("file://"):
@@ -95,9 +96,14 @@ def key_of(repository: str | os.PathLike[str], extra: Mapping[str, str] | None =
         return os.path.realpath(git.common_folder(text, extra))
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text):
         text = f"https://github.com/{text}"
-    elif found := re.fullmatch(r"(?:[^@/\s]+@)?([^:/\s]+):(?!//)(.+)", text):
-        text = f"ssh://{found[1]}/{found[2]}"
+    elif found := re.fullmatch(r"((?:[^@/\s]+@)?[^:/\s]+):(?!//)(.+)", text):
+        text = f"ssh://{found[1]}{'' if found[2].startswith('/') else '/~/'}{found[2]}"
     parts = urlsplit(text)
-    place = f"{parts.netloc.rpartition('@')[2].lower()}/{parts.path.strip('/')}"
-    place = place.removesuffix(".git")
+    login, _, host = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    path = urlunsplit(parts._replace(scheme="", netloc=""))
+    if parts.scheme == "ssh" and user != "git":
+        return f"ssh://{user}@{host.lower()}{path}"
+    path = path.removeprefix("/~/") if parts.scheme == "ssh" else path
+    place = f"{host.lower()}/{path.strip('/')}".removesuffix(".git")
     return place if parts.scheme in ("https", "ssh") else f"{parts.scheme}://{place}"

@@ -66,9 +66,20 @@ OTHERS = [
     "http://github.com/acme/shop",
     "git://github.com/acme/shop",
     "https://github.com:8/acme/shop",
+    "https://github.com/acme/shop?of=another",
+    "https://github.com/acme/shop#another",
+    "https://github.com/~/acme/shop",
+    "me@github.com:acme/shop",  # in a home
+    "github.com:acme/shop",
 ]
 
 
 @pytest.mark.parametrize("url", OTHERS)
 def test_an_address_that_proves_less_is_another(url: str) -> None:
     assert key_of(url) != "github.com/acme/shop"
+
+
+def test_a_path_over_ssh_begins_in_the_home_of_who_logs_in() -> None:
+    urls = ("ann@h:a/b", "bob@h:a/b", "ann@h:/a/b", "ssh://bob@h/a/b", "h:a/b", "ann@h:a/c")
+    assert len({key_of(url) for url in urls}) == len(urls)
+    assert key_of("ann@H:/a/b") == key_of("ssh://ann@h/a/b")
