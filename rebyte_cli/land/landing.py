@@ -144,7 +144,7 @@ class Landing:
         line.status = CHECKING
         words = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", tip, tree]
         words += ["--no-ext-diff", "--no-textconv"]
-        exact = git.run(words, self._root, safe_repository(self._root), memory=git.MEMORY)
+        exact = git.run(words, self._root, safe_repository(self._root))
         outcome = self._steps.check(tip, exact, f"{self._branch}-{line.current}")
         if outcome.exit is None:
             raise RebyteError(outcome.reason, code="check_unusable")

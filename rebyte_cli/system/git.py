@@ -42,7 +42,7 @@ PROGRAMS = {
     r"core\.askpass": "",
     r"core\.alternaterefscommand": "true",
 }
-MEMORY = 4 * 1024**3  # for git on a patch, or on what a server or another repository sends
+MEMORY = 4 * 1024**3  # bytes
 NO_MEMORY = re.compile(  # here, not on the server
     "^(?!remote:).*(out of memory|cannot allocate memory|unable to create .*thread)", re.I | re.M
 )
@@ -103,7 +103,7 @@ def run(
     *,
     timeout: float = SECONDS,
     to_end: bool = False,
-    memory: int | None = None,
+    memory: int = MEMORY,
 ) -> bytes:
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
@@ -111,8 +111,8 @@ def run(
     they would write into the next run's files. With `to_end`, for what changes the user's own
     repository, git is left to finish instead: it would leave its lock, and half of the work.
     `memory` bounds what each of its processes takes, but for files that it maps (bytes, Linux only;
-    not with `to_end`), for what comes from elsewhere: a few bytes of a patch may stand for
-    gigabytes. Raises GitFailed with git's reason.
+    not with `to_end`): a few bytes of a patch or a repository may stand for gigabytes. Raises
+    GitFailed with git's reason.
     """
     variables = _variables() | dict(extra or {})
     if variables["GIT_NO_LAZY_FETCH"] == "0":
@@ -124,8 +124,10 @@ def run(
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
     line = [program, *there, *SAFE, *words]
-    if memory and sys.platform == "linux" and not to_end:
-        line = ["/bin/sh", "-c", 'ulimit -d "$0" && exec "$@"', str(memory // 1024), *line]
+    if sys.platform == "linux" and not to_end:
+        # A limit that may not be raised is a lower one.
+        limited = 'ulimit -d "$0" 2>/dev/null; exec "$@"'
+        line = ["/bin/sh", "-c", limited, str(memory // 1024), *line]
     printed: bytes | None
     if to_end:
         printed, errors, status = _to_end(line, variables)
@@ -143,7 +145,7 @@ def run(
     if status:
         said = errors.decode("utf-8", "replace")
         failure = GitFailed(_reason(said, words[0], status))
-        if memory and NO_MEMORY.search(said):
+        if not to_end and NO_MEMORY.search(said):
             failure = GitFailed(f"git needed more than {memory / 1024**3:.2g} GiB of memory")
         failure.said = said
         raise failure

@@ -154,7 +154,7 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
         listed = git.run([*git.DIFF, "--name-status", "-z", before], root, index)
         with open(target, "wb") as file:
             words = [*git.DIFF, "--binary", "--full-index", before]
-            git.run(words, root, index, file.fileno(), memory=git.MEMORY)
+            git.run(words, root, index, file.fileno())
     size = target.stat().st_size
     if size > LARGEST_PATCH:
         raise _too_large(size)

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
-from rebyte_cli.system.git import GitFailed, check_repository, filters_off, run, top_level
+from rebyte_cli.system.git import (
+    MEMORY,
+    GitFailed,
+    check_repository,
+    filters_off,
+    run,
+    top_level,
+)
 from rebyte_cli.tasks import checkout
 from tests.repositories import FORGE, Repository, git
 from tests.servers import Line, RawServer, Request, reply
@@ -284,3 +291,22 @@ def test_a_server_that_never_ends_ends_git_not_the_machine(home: Path) -> None:
 
     with RawServer(script) as server, pytest.raises(GitFailed, match=r"0\.2 GiB of memory"):
         run(["ls-remote", f"{server.origin}/a.git"], memory=200 * 1024**2)
+
+
+LIMIT = ("-c", "alias.limit=!ulimit -d", "limit")  # in KiB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a limit")
+def test_each_git_that_may_be_ended_has_a_limit_of_memory() -> None:
+    """A few bytes of a repository, such as `core.attributesFile=/dev/zero`, can ask for all."""
+    assert run(LIMIT) == b"%d\n" % (MEMORY // 1024)
+    assert run(LIMIT, to_end=True) == subprocess.check_output(["sh", "-c", "ulimit -d"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a limit")
+def test_a_lower_limit_of_memory_stays() -> None:
+    """One that may not be raised; a user other than root has to keep to it."""
+    words = ["/usr/bin/setpriv", "--bounding-set=-sys_resource"] if os.getuid() == 0 else []
+    script = f"from rebyte_cli.system.git import run; print(run({LIMIT!r}))"
+    limited = ["sh", "-c", 'ulimit -d 2000000 && exec "$@"', "sh", *words, sys.executable]
+    assert subprocess.check_output([*limited, "-c", script]) == b"b'2000000\\n'\n"

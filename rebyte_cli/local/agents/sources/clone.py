@@ -43,7 +43,7 @@ def clone(url: str, folder: str | os.PathLike[str], options: Sequence[str]) -> N
         extra = login(place, os.environ) | WITH_HEADERS
         try:
             nowhere = subprocess.DEVNULL
-            git.run(words, None, extra, nowhere, timeout=CLONE_SECONDS, memory=git.MEMORY)
+            git.run(words, None, extra, nowhere, timeout=CLONE_SECONDS)
             return
         except GitFailed as error:
             locations = LOCATION.findall(error.said)

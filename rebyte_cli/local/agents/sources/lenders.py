@@ -83,7 +83,7 @@ def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
     words += ["-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags", "--upload-pack"]
     try:
         words += [UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"]
-        git.run(words, timeout=CLONE_SECONDS, memory=git.MEMORY)
+        git.run(words, timeout=CLONE_SECONDS)
     except BaseException:  # the disk may be full of it
         shutil.rmtree(making, ignore_errors=True)
         raise

@@ -91,7 +91,7 @@ def bring(
     words += ["--upload-pack", UPLOAD_PACK, str(place)]
     with git.watched(watch):
         words += [f"+{ref}:refs/sync"]
-        git.run([*base, *words], timeout=changes.GIT_SECONDS, memory=git.MEMORY)
+        git.run([*base, *words], timeout=changes.GIT_SECONDS)
     new = git.line([*base, "rev-parse", "refs/sync"])
     with changes.scratch_of(workspace) as scratch:
         since = [f"^{old}"] if _is_after(place, old, new) else []

@@ -222,7 +222,7 @@ class Workspace:
             commit = git.line(["rev-parse", "HEAD"], self.code)
             if not share:  # of the history only what the changes are compared with
                 words = ["fetch", "--quiet", "--depth=1", str(self.code), "HEAD"]
-                git.run([*base, *words], memory=git.MEMORY)
+                git.run([*base, *words])
         if source.repository is not None and share:
             self._borrow(making)
         if not commit:
