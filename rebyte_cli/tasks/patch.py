@@ -26,6 +26,8 @@ PATCH_FILE = "changes.patch"
 NOTHING = "Nothing was applied"
 LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
 RISKS = "Files that tools run or read by themselves:"
+SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
+_CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
 
 
@@ -296,7 +298,11 @@ def missing(patch: bytes, root: Path) -> bytes:
     hashes = "sha256" if any(len(each.blob) > 40 for each in files) else "sha1"
     blobs = _blobs(root, names, hashes)
     return b"".join(
-        part for part, each in parts if not _is_in_place(root, each, blobs.get(each.new, ""))
+        part
+        for part, each in parts
+        # Without the id of a content, nothing says that the content here is it.
+        if (len(each.blob) < SHORTEST_ID and each.new and _CONTENT.search(part))
+        or not _is_in_place(root, each, blobs.get(each.new, ""))
     )
 
 

@@ -450,6 +450,25 @@ def test_a_user_without_a_name_changes_nothing(
     assert not (repository / "new").exists()
 
 
+BARE = "diff --git a/old.txt b/old.txt\n"
+HUNK = "--- a/old.txt\n+++ b/old.txt\n@@ -1,3 +1,3 @@\n-old\n+new\n old\n old\n"
+
+
+@pytest.mark.parametrize("index", ["", "index 1..{}\n"])
+def test_a_patch_that_does_not_name_contents_is_applied(
+    farm: PatchFarm, inside: Run, repository: Path, index: str
+) -> None:
+    """As Mercurial writes it, or people; an id of one character says as little."""
+    now = git(repository, "rev-parse", "HEAD:old.txt")
+    task = farm.add("Work", (BARE + index.format(now[0]) + HUNK).encode())
+    done = inside("apply", task, "--yes", "-o", "table", cwd=repository)
+    assert done.status == 0, done
+    assert "Nothing to apply" not in done.err
+    assert (repository / "old.txt").read_text() == "new\n" + "old\n" * 8
+    again = inside("apply", task, "--yes", "--force", "-o", "table", cwd=repository)
+    assert (again.status, "does not apply" in again.err) == (1, True)
+
+
 def test_only_some_paths_and_options_that_do_not_go_together(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
