@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rebyte_cli.local.agents.workspaces.workspace_folder import (
     Workspace,
     WorkspaceSource,
 )
+from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import git
 from tests.waiting import eventually
@@ -508,7 +510,7 @@ def test_a_folder_that_is_moved_away_on_the_way_misleads_nothing(tmp_path: Path)
         (tmp_path / name).mkdir(parents=True)
     seen = []
     errors = disarming._Failures()
-    for folder in disarming._walk(tmp_path / "top", errors):
+    for folder in disarming._walk(tmp_path / "top", errors, Deadline(60)):
         seen.append(os.fstat(folder.descriptor).st_ino)
         if folder.path == [".git", ".git"]:  # the first of the folders beside it
             (tmp_path / "top/.git/.git").rename(tmp_path / "other/.git")
@@ -523,7 +525,7 @@ def test_what_can_no_longer_be_reached_is_told_and_passed(tmp_path: Path) -> Non
         (tmp_path / name).mkdir(parents=True)
     seen = []
     errors = disarming._Failures()
-    for folder in disarming._walk(tmp_path / "top", errors):
+    for folder in disarming._walk(tmp_path / "top", errors, Deadline(60)):
         seen.append("/".join(folder.path))
         if folder.path == [".git", ".git", "down"]:
             (tmp_path / "top/.git/.git").rename(tmp_path / "moved")
@@ -550,6 +552,33 @@ def test_settings_that_cannot_be_written_again_are_removed(trap: Trap) -> None:
 def test_a_walk_that_takes_too_long_is_ended(trap: Trap) -> None:
     with pytest.raises(OSError, match="too many folders or repositories"):
         disarm(trap.workspace, seconds=-1.0)
+
+
+def test_many_names_in_one_folder_take_no_memory(trap: Trap) -> None:
+    """Names of one file cost an agent next to nothing."""
+    places = (trap.workspace.home, trap.code / ".git")
+    for place in places:
+        (place / "d").mkdir(parents=True)
+        (place / "d/x").touch()
+        for number in range(20_000):
+            os.link(place / "d/x", place / f"d/{number}")
+    tracemalloc.start()
+    try:
+        disarm(trap.workspace)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_names_in_one_folder_take_no_longer_than_the_walk_may(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    walk = disarming._walk(tmp_path, disarming._Failures(), Deadline(0.05))
+    folder = next(walk)
+    assert [entry.name for entry in folder.entries()] == ["x"]
+    time.sleep(0.05)
+    with pytest.raises(TimeoutError, match="too many names"):
+        list(folder.entries())
+    walk.close()
 
 
 def test_a_long_list_of_what_failed_is_cut(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ done
 REBUILD_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 WALK_SECONDS = 120.0  # for some hundred thousand folders
+SOME_NAMES = 1000  # of a folder, which can have millions, so many are held at a time
 LONGEST_PATH = 4000  # bytes; git works in no deeper folder
 # Of submodules and linked work trees, which have their repositories in `.git` of the top folder.
 _INNER = re.compile(
@@ -162,11 +163,19 @@ class _Folder:
     """A folder of a tree that is walked."""
 
     def __init__(
-        self, descriptor: int, top: str, path: list[str], errors: _Failures, *, inside: bool
+        self,
+        descriptor: int,
+        top: str,
+        path: list[str],
+        errors: _Failures,
+        deadline: Deadline,
+        *,
+        inside: bool,
     ) -> None:
         self.descriptor = descriptor
         self.top = top
         self.errors = errors
+        self.deadline = deadline
         self.path = path  # from the top; changes as the walk proceeds
         self.inside = inside  # a repository's own folder, or below one
 
@@ -182,9 +191,13 @@ class _Folder:
             return False
         return True
 
-    def entries(self) -> list[os.DirEntry[str]]:
+    def entries(self) -> Iterator[os.DirEntry[str]]:
+        """What is in it, where each may be removed. Raises OSError, also when the time is over."""
         with os.scandir(self.descriptor) as found:
-            return list(found)
+            while some := list(islice(found, SOME_NAMES)):
+                if self.deadline.has_passed:
+                    raise TimeoutError("too many names in one folder")
+                yield from some
 
     def drop(self, name: str) -> None:
         """Remove what has this name; if that fails, the rest is still to be done."""
@@ -236,7 +249,7 @@ def _disarm_all(workspace: Workspace, seconds: float) -> None:
     set_ids = _SetIds()
     tops = (workspace.code, workspace.home)
     for top in tops:
-        for folder in _walk(top, errors):
+        for folder in _walk(top, errors, deadline):
             if deadline.has_passed:
                 folder.fail(f"too many folders or repositories for {seconds:g} s")
                 break
@@ -251,7 +264,7 @@ def _disarm_all(workspace: Workspace, seconds: float) -> None:
     # Some of the names that are missing may have been removed above.
     if set_ids.are_left and not deadline.has_passed:
         set_ids = _SetIds()
-        for folder in chain.from_iterable(_walk(top, errors) for top in tops):
+        for folder in chain.from_iterable(_walk(top, errors, deadline) for top in tops):
             if deadline.has_passed:
                 folder.fail(f"too many folders for {seconds:g} s")
                 break
@@ -271,7 +284,9 @@ def _disarm_all(workspace: Workspace, seconds: float) -> None:
         raise OSError(str(errors))
 
 
-def _walk(top: Path, errors: _Failures, start: int | None = None) -> Iterator[_Folder]:
+def _walk(
+    top: Path, errors: _Failures, deadline: Deadline, start: int | None = None
+) -> Iterator[_Folder]:
     """Every folder from `top`, in the folder `start`, down, `.git` before its neighbours.
 
     Follows no links.
@@ -286,7 +301,7 @@ def _walk(top: Path, errors: _Failures, start: int | None = None) -> Iterator[_F
     try:
         while here is not None:
             if is_new:
-                folder = _Folder(here, top.name, path, errors, inside=inside)
+                folder = _Folder(here, top.name, path, errors, deadline, inside=inside)
                 yield folder
                 levels.append(_Level(os.fstat(here), folder.inside, _folders(folder)))
             _, inside, names = levels[-1]
@@ -373,9 +388,9 @@ def _disarm(
     folder: _Folder, is_code: bool, known: Callable[[], Files], origin: str, lender: bytes
 ) -> None:
     """Make a folder harmless, not those below it."""
-    names = {entry.name: entry for entry in folder.entries()}
     if folder.has(".git"):
-        found = names.get(".git")  # missing: this file system takes another name for it, too
+        # Missing: this file system takes another name for it, too.
+        found = next((entry for entry in folder.entries() if entry.name == ".git"), None)
         is_kept = found is not None and (
             found.is_dir(follow_symlinks=False) or (is_code and _leads_inside(folder))
         )
@@ -387,7 +402,7 @@ def _disarm(
         is_repository = not (is_code and _is_of_base(folder, known()))
     folder.inside = folder.inside or is_repository
     if folder.inside:
-        for entry in names.values():
+        for entry in folder.entries():
             # A link can lead a write anywhere, and a pipe stops every reader.
             if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
                 folder.drop(entry.name)
@@ -578,12 +593,12 @@ def _is_of_base(folder: _Folder, known: Files) -> bool:
         return False  # parts of it are elsewhere
     allowed = {str(parent) for path in base for parent in PurePosixPath(path).parents} | base.keys()
     found = set()
-    for below in _walk(Path("."), _Failures(), folder.descriptor):
+    for below in _walk(Path("."), _Failures(), folder.deadline, folder.descriptor):
         here = "".join(f"{name}/" for name in below.path)
-        paths = {here + entry.name for entry in below.entries()}
-        if not paths <= allowed:
-            return False
-        found |= paths
+        for entry in below.entries():
+            if here + entry.name not in allowed:
+                return False
+            found.add(here + entry.name)
     return base.keys() <= found and all(
         _state(folder.descriptor, path, len(file[1])) == file for path, file in base.items()
     )
