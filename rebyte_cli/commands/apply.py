@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,7 +107,7 @@ def _to_tree(
 ) -> RecordList:
     """Apply what is new, and commit it if that is wanted."""
     from ..tasks import patch
-    from ..tasks.commit import advance_head, encoded
+    from ..tasks.commit import advance_head, risks_between
 
     before = {} if flags["everything"] else app.history.applied(source.task, str(root))
     still_here = _still_here(before, root)
@@ -138,8 +138,12 @@ def _to_tree(
     if flags["commits"] or not flags["yes"]:
         tree = _tree(root, head, found)
         if not flags["yes"]:
-            known = encoded(root, head, tree) if isinstance(tree, str) else {}
-            _warn(app, changes, known, asks=True)
+            # With --force, files here may have other modes than those of the commit.
+            if isinstance(tree, str):
+                risks = risks_between(root, head, tree, changes)
+            else:
+                risks = patch.risks(changes, {})
+            _warn(app, risks, asks=True)
         if flags["commits"]:
             commit = _prepared(source, root, tree, head, message)
     changed = set(patch.apply(found, root, remember))
@@ -183,10 +187,10 @@ def _tree(root: Path, head: str, found: bytes) -> str | PatchConflict:
         return conflict
 
 
-def _warn(app: App, changes: list[FileChange], encodings: Mapping[str, str], *, asks: bool) -> None:
+def _warn(app: App, risks: Sequence[str], *, asks: bool) -> None:
     from ..tasks import patch
 
-    if risks := patch.risks(changes, encodings):
+    if risks:
         app.note("\n  ".join([patch.RISKS, *risks]))
         if asks and app.interactive:
             confirm(app, "Apply these changes?", yes=False)
@@ -237,7 +241,7 @@ def _to_branch(
     changes = patch.changes(found, root)
     tree = commit.tree_with(root, base, found)
     # Nothing runs them before they are checked out.
-    _warn(app, changes, commit.encoded(root, base, tree), asks=False)
+    _warn(app, commit.risks_between(root, base, tree), asks=False)
     made = commit.commit_tree(root, tree, [base], commit.message(message, task))
     commit.set_branch(root, branch, made, old, f"rebyte apply: {source.task}")
     app.note(f"Branch {branch} is at {made[:SHORT]}, with {_files(changes)} changed")

@@ -107,11 +107,18 @@ def encoded(root: Path, before: str, after: str) -> dict[str, str]:
     return {path: now[path] for path in now if path in changed or now[path] != earlier.get(path)}
 
 
-def risks_between(root: Path, before: str, after: str) -> list[str]:
-    """As `patch.risks`, for what differs between two commits or trees. Raises GitFailed."""
-    words = ["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after]
-    fields = git.run(words, root, own_repository()).split(b"\0")[:-1]
-    changes = []
+def risks_between(
+    root: Path, before: str, after: str, also: Sequence[FileChange] = ()
+) -> list[str]:
+    """As `patch.risks`, for what differs between two commits or trees, and `also` for these.
+
+    `before` may be empty. Raises GitFailed.
+    """
+    known = own_repository()
+    words = ["diff-tree", "-r", "-z", "--raw", "--no-renames"]
+    words += [before or git.empty_tree(root, known), after]
+    fields = git.run(words, root, known).split(b"\0")[:-1]
+    changes = list(also)
     for about, path in zip(fields[::2], fields[1::2], strict=True):
         old, new, *_ = about.decode().removeprefix(":").split(" ")
         status = "deleted" if new == NO_FILE else "added" if old == NO_FILE else "modified"

@@ -35,7 +35,7 @@ class FileChange(NamedTuple):
     """What a patch does to one file; without line counts for a binary one.
 
     `status` is added, deleted, modified or renamed (from `old_path`); `executable` says that it
-    gains the bit; `mode` is git's, that of the file here when the patch does not say it.
+    gains the bit; `mode` is git's, that of the file here when the patch does not change it.
     """
 
     path: str
@@ -173,7 +173,9 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
     check_form(patch)
     counts = git_apply(["--numstat", "-z"], patch, root, safe_repository(root)).split(b"\0")[:-1]
     entries = [entry.split(b"\t", 2) for entry in counts]
-    files = list(sections(patch)) or [PatchedFile(path, path, "", "", "") for *_, path in entries]
+    files = list(sections(patch)) or [
+        PatchedFile(path, path, "", "", "", keeps=path) for *_, path in entries
+    ]
     # What git finds between the files that are told apart here, it applies as well.
     if [each.new or each.old for each in files] != [path for *_, path in entries]:
         raise RebyteError("the patch has changes that are not in git's format", code="bad_patch")
@@ -187,10 +189,16 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
                 None if minus == b"-" else int(minus),
                 section.mode == EXECUTABLE != section.old_mode,
                 shown(section.old) if _status(section) == "renamed" else None,
-                section.mode or _mode_here(root, section.old),
+                _mode_after(root, section),
             )
         )
     return result
+
+
+def _mode_after(root: Path, section: PatchedFile) -> str:
+    """The mode that git gives a file: the one in an `index` line only warns of another one here."""
+    kept = section.keeps and section.mode in ("", "100644")
+    return (_mode_here(root, section.keeps) if kept else "") or section.mode
 
 
 def _mode_here(root: Path, name: bytes) -> str:
@@ -233,14 +241,15 @@ def risks(found: Sequence[FileChange], encodings: Mapping[str, str]) -> list[str
     """
     from .autorun import reader_of
 
-    result = []
+    named: dict[str, dict[str, None]] = {}
     for change in found:
         kinds = {LINK: "symbolic link", SUBMODULE: "submodule"}
         reasons = [reader_of(change.path), kinds.get(change.mode, "")]
         runs = change.mode == EXECUTABLE and change.status != "deleted"
         reasons.append("executable" if runs else "")
         if any(reasons):
-            result.append(f"{listed(change.path)} ({', '.join(filter(None, reasons))})")
+            named.setdefault(change.path, {}).update(dict.fromkeys(filter(None, reasons)))
+    result = [f"{listed(path)} ({', '.join(reasons)})" for path, reasons in named.items()]
     for path, encoding in encodings.items():
         result.append(f"{listed(path)} (its bytes are not those shown: {encoding})")
     return result

@@ -25,6 +25,7 @@ class PatchedFile(NamedTuple):
     """The part of a patch about one file: names, modes and the ids of its content, as written.
 
     A name is empty where there is no such file, a mode and an id where the patch does not say it.
+    `keeps` is the file whose mode git keeps, whatever `mode` says; empty if the patch sets one.
     """
 
     old: bytes
@@ -33,6 +34,7 @@ class PatchedFile(NamedTuple):
     mode: str
     blob: str
     old_blob: str = ""
+    keeps: bytes = b""
 
 
 _MODE = rb"(?:100644|100755|120000|160000)"
@@ -101,6 +103,7 @@ def _section(fields: dict[bytes, bytes]) -> PatchedFile:
     both = _name_of_both(fields[b"diff"])
     old = _name(fields, b"rename from ", b"copy from ") or _side(fields, b"--- ") or both
     new = _name(fields, b"rename to ", b"copy to ") or _side(fields, b"+++ ") or both
+    keeps = b"" if b"new mode " in fields or b"new file mode " in fields else old
     ids, _, mode = fields.get(b"index ", b"").partition(b" ")
     if b"copy to " in fields or b"new file mode " in fields:
         old = b""
@@ -117,6 +120,7 @@ def _section(fields: dict[bytes, bytes]) -> PatchedFile:
         after.decode("ascii", "replace"),
         blob.decode("ascii", "replace"),
         old_blob.decode("ascii", "replace"),
+        keeps,
     )
 
 

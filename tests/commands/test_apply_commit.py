@@ -469,6 +469,34 @@ def test_a_patch_that_does_not_name_contents_is_applied(
     assert (again.status, "does not apply" in again.err) == (1, True)
 
 
+@pytest.mark.parametrize("command", ["apply", "branch", "conflict"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_what_is_executable_here_is_named_whatever_the_patch_says(
+    farm: PatchFarm, inside: Run, repository: Path, command: str, *, copied: bool
+) -> None:
+    """git keeps the mode of the file here, also of one that is copied."""
+    script = patch_of(repository, lambda: (repository / "run.sh").write_text("evil\n"))
+    assert b" 100644\n" in script
+    if copied:
+        copy = b"diff --git a/run.sh b/more.sh\nsimilarity index 50%\n"
+        copy += b"copy from run.sh\ncopy to more.sh\nindex "
+        script = copy + script.partition(b"\nindex ")[2].replace(b"+++ b/run.sh", b"+++ b/more.sh")
+    code = patch_of(repository, lambda: (repository / "code.txt").write_text("theirs\n"))
+    (repository / "run.sh").chmod(0o755)
+    if command == "conflict":
+        (repository / "code.txt").write_text("ours\n")
+    git(repository, "commit", "-q", "-a", "-m", "Executable")
+    task = farm.add("Work", script + code)
+    words = ("--branch", "x") if command == "branch" else ()
+    if words:  # what counts is the commit that the branch has, whatever is checked out here
+        base = git(repository, "rev-parse", "HEAD").strip()
+        farm.fields[task]["baseCommit"] = base
+        git(repository, "checkout", "-q", "HEAD~")
+    done = inside("apply", task, *words, "-o", "table", cwd=repository)
+    assert done.status == (1 if command == "conflict" else 0), done
+    assert f"  {'more' if copied else 'run'}.sh (executable)\n" in done.err
+
+
 def test_only_some_paths_and_options_that_do_not_go_together(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
