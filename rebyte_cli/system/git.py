@@ -46,6 +46,8 @@ MEMORY = 4 * 1024**3  # bytes
 NO_MEMORY = re.compile(  # here, not on the server
     "^(?!remote:).*(out of memory|cannot allocate memory|unable to create .*thread)", re.I | re.M
 )
+LARGEST_INDEX = 1 << 30  # bytes, for some million files
+LOOK_BYTES = 1 << 24
 LAST_SECONDS = 2.0  # for the end of what git says, when it has ended
 LONGEST_STDERR = 1 << 16  # bytes, of which the last are kept
 # A patch that `git apply` takes, whatever the user's configuration says of diffs.
@@ -86,7 +88,7 @@ _watch: ContextVar[Callable[[], str] | None] = ContextVar("_watch", default=None
 @contextmanager
 def watched(watch: Callable[[], str]) -> Iterator[None]:
     """End every git that `run` starts in the block as soon as `watch`, asked five times a second,
-    gives a reason, which is the GitFailed then. Not those with `to_end`.
+    gives a reason, which is the GitFailed then. Not those with `to_end`. `own_index` asks it, too.
     """
     token = _watch.set(watch)
     try:
@@ -520,13 +522,14 @@ def portions(paths: Sequence[T]) -> Iterator[Sequence[T]]:
 def own_index(root: str, scratch: Path) -> dict[str, str]:
     """Variables for an index and objects of our own: the user's repository stays as it is.
 
-    Raises GitFailed if git cannot read the index, or if it leads out of the repository.
+    Raises GitFailed if git cannot read the index, if it leads out of the repository, or is too
+    large.
     """
     names = ["--git-path", "index", "--git-path", "objects"]
     found = os.fsdecode(run(["rev-parse", *names], root)).split("\n")
     index, objects = (os.path.join(root, name) for name in found[:2])
-    if os.path.exists(index):  # what git knows of unchanged files saves reading them all
-        shutil.copyfile(index, scratch / "index")
+    if os.path.isfile(index):  # what git knows of unchanged files saves reading them all
+        _copy_index(index, scratch / "index")
     (scratch / "objects").mkdir()
     variables = filters_off(root) | {
         "GIT_INDEX_FILE": str(scratch / "index"),
@@ -535,6 +538,19 @@ def own_index(root: str, scratch: Path) -> dict[str, str]:
     }
     _check_names(paths(["ls-files", "-z"], root, variables))
     return variables
+
+
+def _copy_index(index: str, copy: Path) -> None:
+    """Copy an index, which may be sparse: gigabytes that take no room until they are copied."""
+    if os.path.getsize(index) > LARGEST_INDEX:
+        most = f"{LARGEST_INDEX >> 30} GiB"
+        raise GitFailed(f"the index of the repository is larger than {most}: {index}")
+    watch = _watch.get()
+    with open(index, "rb") as source, copy.open("wb") as target:
+        while portion := source.read(LOOK_BYTES):
+            target.write(portion)
+            if watch is not None and (reason := watch()):
+                raise GitFailed(reason)
 
 
 def _check_names(names: Iterable[str]) -> None:

@@ -17,8 +17,10 @@ from rebyte_cli.system.git import (
     GitFailed,
     check_repository,
     filters_off,
+    own_index,
     run,
     top_level,
+    watched,
 )
 from rebyte_cli.tasks import checkout
 from tests.repositories import FORGE, Repository, git
@@ -310,3 +312,20 @@ def test_a_lower_limit_of_memory_stays() -> None:
     script = f"from rebyte_cli.system.git import run; print(run({LIMIT!r}))"
     limited = ["sh", "-c", 'ulimit -d 2000000 && exec "$@"', "sh", *words, sys.executable]
     assert subprocess.check_output([*limited, "-c", script]) == b"b'2000000\\n'\n"
+
+
+def test_an_index_that_is_large_only_in_a_copy_is_refused(
+    private: Repository, tmp_path: Path
+) -> None:
+    """A sparse file takes no room on the disk."""
+    os.truncate(private.path / ".git/index", (1 << 30) + 1)
+    with pytest.raises(GitFailed, match="the index of the repository is larger than 1 GiB"):
+        own_index(str(private.path), tmp_path)
+    assert not (tmp_path / "index").exists()
+
+
+def test_the_copy_of_an_index_does_not_fill_the_disk(private: Repository, tmp_path: Path) -> None:
+    os.truncate(private.path / ".git/index", 48 << 20)
+    with watched(lambda: "the disk is full"), pytest.raises(GitFailed, match="the disk is full"):
+        own_index(str(private.path), tmp_path)
+    assert (tmp_path / "index").stat().st_size < 48 << 20
