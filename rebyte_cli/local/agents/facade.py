@@ -102,11 +102,12 @@ def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:
     with context.store.read() as db:
         # Of those that had begun: runs of a workspace take turns, so no other can be at work.
         row = db.execute(
-            "SELECT prompt, outcome FROM runs WHERE workspace = ? AND started IS NOT NULL"
+            "SELECT prompt, outcome, counted FROM runs WHERE workspace = ? AND started IS NOT NULL"
             " ORDER BY seq DESC LIMIT 1",
             (workspace,),
         ).fetchone()
-        if row is None or row["outcome"] == "succeeded" or not caller.sees(db, workspace):
+        is_whole = row is None or (row["outcome"] == "succeeded" and row["counted"])
+        if is_whole or not caller.sees(db, workspace):
             return
         from .supervision import run_lock, runs
 

@@ -138,13 +138,16 @@ def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, An
 def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[None]:
     """Hold the lock of the last run, for which later ones wait; end as a run does.
 
-    `kind` is that of `changes.patch`.
+    `kind` is that of `changes.patch`. If this process is killed, the next command does what is left
+    to do of the run; not for commits that were brought, which may be there only in part.
     """
     with run_lock.claimed(store.folder, last) as lock:
         with store.write() as db:  # whatever is queued after this sees the lock
             unended = runs.unended(db, "workspace", last.workspace)
-        if lock is None or unended:
-            raise busy(last.workspace)
+            if lock is None or unended:
+                raise busy(last.workspace)
+            if kind == "runs":
+                runs.leave_unfinished(db, last.prompt)
         run_lock.say(lock, process_identity.identity(os.getpid()))
         try:
             yield

@@ -86,6 +86,13 @@ def unfinished(db: sqlite3.Connection) -> list[RunRecord]:
     return find(db, UNFINISHED)
 
 
+def leave_unfinished(db: sqlite3.Connection, prompt: str) -> None:
+    """Record that something is to be done of a run that has ended, until all that it used is
+    recorded once more.
+    """
+    db.execute("UPDATE runs SET counted = 0 WHERE prompt = ?", (prompt,))
+
+
 def events(db: sqlite3.Connection, prompt: str, first: int = 0) -> list[RecordedEvent]:
     """The events of a run from number `first` on."""
     rows = db.execute(
