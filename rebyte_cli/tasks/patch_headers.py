@@ -58,11 +58,13 @@ def check_form(patch: bytes) -> None:
     for line in patch.split(b"\n"):
         if line.startswith(b"diff --git "):
             header, in_header = {}, True
-        elif line.startswith((b"@@ ", b"GIT binary patch")):
+        elif in_header and not line:
+            header[line] = line  # git's header ends here, so only another one may follow
+        elif line.startswith((b"@@ ", b"GIT binary patch")) and b"" not in header:
             in_header = False
-        elif in_header and line:
+        elif in_header:
             name = next((each for each in _FORMS if line.startswith(each)), b"")
-            if name in header or not _fits(name, line, header):
+            if b"" in header or name in header or not _fits(name, line, header):
                 text = line.decode("utf-8", "backslashreplace")
                 raise RebyteError(f"not a patch as git writes it: {text!r}", code="bad_patch")
             header[name] = line

@@ -70,6 +70,31 @@ def test_what_git_does_not_write_is_refused(root: Path, odd: bytes) -> None:
         patch.changes(odd, root)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        modified("", "old mode 100755", "new mode 100644").replace(b"/f", b"/run"),
+        modified("", "index 7898192..6178079 100644"),
+        modified("old mode 100644", "new mode 100755", ""),
+        added("new file mode 100644", "", "index 0000000..6178079"),
+        modified("") + MORE,
+        b"diff --git a/f b/f\nold mode 100644\nnew mode 100755\n\n"
+        + CHANGED.partition(b"+++ b/f\n")[2],
+    ],
+)
+def test_an_empty_line_ends_a_header_and_nothing_follows_it(root: Path, odd: bytes) -> None:
+    """git takes what does for the text around a patch, or for one in another format."""
+    with pytest.raises(RebyteError, match="as git writes it"):
+        patch.changes(odd, root)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n" + modified().replace(b"/f", b"/run")])
+def test_empty_lines_after_a_change_of_the_mode_are_fine(root: Path, end: bytes) -> None:
+    mode = b"diff --git a/f b/f\nold mode 100644\nnew mode 100755\n"
+    first, *_ = patch.changes(mode + end, root)
+    assert (first.path, first.executable) == ("f", True)
+
+
 def test_a_part_brings_no_other_file_along(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     with pytest.raises(RebyteError, match="not in git's format"):
