@@ -29,5 +29,6 @@ def test_a_full_disk_ends_the_merge_and_changes_nothing(tmp_path: Path) -> None:
         bring(workspace, source, None, "run", {}, lambda: "the disk is full")
     assert git(workspace.code, "log", "--format=%s") == "Start\n"
     assert not (workspace.code / "new").exists()
+    (workspace.base / "shallow.lock").touch()  # of a fetch that was killed
     assert bring(workspace, source, None, "run", {}, str)
     assert (workspace.code / "new").read_text() == "new\n"
