@@ -309,17 +309,15 @@ def test_where_there_is_no_sandbox(run: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
-def test_what_a_command_changed_before_it_was_killed_is_in_the_patch(
-    run: Run, number: signal.Signals
-) -> None:
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGHUP"])
+def test_what_a_command_changed_before_it_was_killed_is_in_the_patch(run: Run, name: str) -> None:
     script = "echo new > new.txt; echo done; sleep 60"
     words = [*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", script]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout
     with process, process.stdout:
         assert process.stdout.readline() == b"done\n"
-        process.send_signal(number)
+        process.send_signal(signal.Signals[name])
     patch = run("diff", "@last").out
     assert "+++ b/new.txt" in patch
     assert "+two" in patch
