@@ -551,6 +551,7 @@ def _copy_index(index: str, copy: Path) -> None:
             target.write(portion)
             if watch is not None and (reason := watch()):
                 raise GitFailed(reason)
+    shutil.copystat(index, copy)  # git looks into files that are as new as its index
 
 
 def _check_names(names: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -329,3 +330,20 @@ def test_the_copy_of_an_index_does_not_fill_the_disk(private: Repository, tmp_pa
     with watched(lambda: "the disk is full"), pytest.raises(GitFailed, match="the disk is full"):
         own_index(str(private.path), tmp_path)
     assert (tmp_path / "index").stat().st_size < 48 << 20
+
+
+def test_a_change_in_the_second_of_an_index_is_seen(private: Repository, tmp_path: Path) -> None:
+    """git knows files by size and second, and looks into those that are as new as its index."""
+    file = private.path / "file"
+    for _ in range(50):  # of a busy machine
+        time.sleep(1 - time.time() % 1)
+        file.write_text("a\n")
+        git(private.path, "add", "file")
+        before = file.stat()
+        file.write_text("b\n")
+        if int(file.stat().st_ctime) == int(before.st_ctime):
+            break
+    time.sleep(1 - time.time() % 1)
+    variables = own_index(str(private.path), tmp_path)
+    run(["add", "-A"], private.path, variables)
+    assert run(["show", ":file"], private.path, variables) == b"b\n"

@@ -172,8 +172,9 @@ def scratch_of(workspace: Workspace) -> Iterator[Path]:
     scratch.mkdir(mode=0o700)
     (scratch / "objects").mkdir(mode=0o700)
     try:
-        if (workspace.base / INDEX).exists():  # what git knows of unchanged files
-            shutil.copyfile(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
+        if (workspace.base / INDEX).exists():
+            # What git knows of unchanged files, with its time: git looks into files as new as that.
+            shutil.copy2(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
         yield scratch
     finally:
         agent_files.remove_tree(scratch)
