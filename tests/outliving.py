@@ -8,9 +8,14 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
+
+from tests.waiting import eventually
 
 SEIZE, TRACE_EXIT = 0x4206, 0x40
 TRACE = f"""
@@ -34,6 +39,17 @@ def command(seconds: str) -> str:
 def is_at_work(seconds: str) -> bool:
     """Whether the program sleeps."""
     return bool(_found(lambda line: line == b"sleep\0%b\0" % seconds.encode()))
+
+
+def must_die_with(words: Sequence[str], seconds: str, folder: Path | None = None) -> None:
+    """Kill the command of these words once it has the program at work; fails if that lives on."""
+    process = subprocess.Popen(words, cwd=folder, stderr=subprocess.DEVNULL)
+    eventually(lambda: is_at_work(seconds) or process.poll() is not None)
+    if process.poll() is not None:
+        pytest.skip("this kernel lets no program trace another that it did not start")
+    process.kill()
+    process.wait()
+    eventually(lambda: not is_at_work(seconds), seconds=30)
 
 
 def kill(seconds: str) -> None:

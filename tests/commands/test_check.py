@@ -323,13 +323,7 @@ def test_nothing_outlives_a_check_that_is_killed(agents: Local, repository: Path
     work(agents, repository, RIGHT)
     mark = f"96{os.getpid()}"
     words = [*COMMAND, "-P", "local", "check", "@last", outliving.command(mark)]
-    process = subprocess.Popen(words, cwd=repository, stderr=subprocess.DEVNULL)
-    eventually(lambda: outliving.is_at_work(mark) or process.poll() is not None)
-    if process.poll() is not None:
-        pytest.skip("this kernel lets no program trace another that it did not start")
-    process.kill()
-    process.wait()
-    eventually(lambda: not outliving.is_at_work(mark), seconds=30)
+    outliving.must_die_with(words, mark, repository)
 
 
 def test_without_a_jail_it_must_be_asked_for(

@@ -326,10 +326,4 @@ def test_what_a_command_changed_before_it_was_killed_is_in_the_patch(run: Run, n
 def test_nothing_outlives_a_command_that_is_killed(run: Run) -> None:
     mark = f"95{os.getpid()}"
     words = [*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", outliving.command(mark)]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-    eventually(lambda: outliving.is_at_work(mark) or process.poll() is not None)
-    if process.poll() is not None:
-        pytest.skip("this kernel lets no program trace another that it did not start")
-    process.kill()
-    process.wait()
-    eventually(lambda: not outliving.is_at_work(mark), seconds=30)
+    outliving.must_die_with(words, mark)
