@@ -10,14 +10,12 @@ from typing import Any
 
 from ..adapters.adapter import Parser
 from . import limit_words
-from .account_limit import AccountLimit
+from .account_limit import LONGEST_UNTRIED, AccountLimit
 from .run_meter import RunMeter
 
 # What to do then: `on_limit` in the options of a run; anything else is the name of an executor.
 WAIT, STOP = "wait", "stop"
 REACHED = "its usage limit is reached"
-# What an agent says counts for so long where a gateway sees its model. Then one run tries again.
-LONGEST_BELIEVED = 3600.0
 
 
 def waited_for(options: Mapping[str, Any]) -> str:
@@ -63,7 +61,8 @@ class LimitWatch:
         """What of the seconds counts that an agent has told."""
         if told is None or self.believes_agent:
             return told
-        return min(told, LONGEST_BELIEVED) if self._meter.was_refused else None
+        # Where a gateway sees the model, for no longer than until one run tries again anyway.
+        return min(told, LONGEST_UNTRIED) if self._meter.was_refused else None
 
     def pass_on(self) -> None:
         """Let the other runs of the account follow, if they waited for this one."""
