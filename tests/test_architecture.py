@@ -212,7 +212,7 @@ def test_the_folders_of_the_agents_have_an_order() -> None:
         "config",
         "workspaces",
         "supervision",
-        "facade agent_permission overview",
+        "facade agent_permission agent_list workspace_access disk_space",
     ]
     place = {name: level for level, names in enumerate(order) for name in names.split()}
     inner = "local.agents."

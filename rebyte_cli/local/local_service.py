@@ -203,7 +203,7 @@ def reset(state_dir: Path) -> None:
 
     Raises StateError when the folder cannot be written, or a newer version uses it.
     """
-    from .agents import overview
+    from .agents import disk_space
 
     try:
         _empty(state_dir)
@@ -211,19 +211,19 @@ def reset(state_dir: Path) -> None:
         if error.damaged:
             discard(state_dir)
         elif error.full:
-            overview.make_room(state_dir)
+            disk_space.make_room(state_dir)
             _empty(state_dir)
         else:
             raise
 
 
 def _empty(state_dir: Path) -> None:
-    from .agents import overview
+    from .agents import disk_space
 
     with Store(state_dir) as store:
         store.secret()
         with store.readable():
-            overview.stop_all(store)
+            disk_space.stop_all(store)
         store.empty()
         repositories.remove_all(state_dir)
 
@@ -234,7 +234,8 @@ def status(state_dir: Path) -> dict[str, Any]:
     `disk` and `setupCaches` (bytes) of real agents, and `serving`: the base URL where a served
     service answers for this folder at the moment, or None. Raises StateError.
     """
-    from .agents import overview
+    from .agents import disk_space
+    from .agents.supervision import runs
     from .agents.supervision.sweep import sweep
     from .agents.workspaces import setup_cache
 
@@ -247,7 +248,7 @@ def status(state_dir: Path) -> dict[str, Any]:
             db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals
             for table in ("workspaces", "webhooks", "leaks")
         )
-        agents = overview.going(store)
+        agents = runs.counts(db)
         now = store.now()
         running = sum(task.status(now) == "running" for task in tasks)
     served = next((one for one in store.served() if _answers(one.origin, one.instance)), None)
@@ -261,7 +262,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         "keyLeaks": leaks,
         "agentsRunning": agents["running"],
         "agentsQueued": agents["queued"],
-        "disk": overview.disk(state_dir),
+        "disk": disk_space.disk(state_dir),
         "setupCaches": setup_cache.size(state_dir),
         "serving": f"{served.origin}/v1" if served else None,
     }

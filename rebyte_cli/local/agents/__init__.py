@@ -10,22 +10,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .agent_list import every_agent as every_agent
+    from .agent_list import known_skills as known_skills
     from .agent_permission import machine_key as machine_key
     from .config import ConfigError as ConfigError
-    from .overview import disarmed as disarmed
-    from .overview import every_agent as every_agent
-    from .overview import folder_of as folder_of
-    from .overview import git_inside as git_inside
-    from .overview import known_skills as known_skills
-    from .overview import prune as prune
-    from .overview import sizes_of_workspaces as sizes_of_workspaces
-    from .overview import why_no_folder as why_no_folder
+    from .disk_space import prune as prune
+    from .disk_space import sizes_of_workspaces as sizes_of_workspaces
     from .sandbox.relay import on_terminal as on_terminal
     from .supervision.admission import usable_agent as usable_agent
     from .supervision.by_hand import bring_commits as bring_commits
     from .supervision.by_hand import run_by_hand as run_by_hand
     from .supervision.repository_asks import of_workspace_id as of_workspace_id
     from .supervision.screen_run import attach as attach
+    from .workspace_access import disarmed as disarmed
+    from .workspace_access import folder_of as folder_of
+    from .workspace_access import git_inside as git_inside
+    from .workspace_access import why_no_folder as why_no_folder
     from .workspaces.setup_cache import empty_cache as empty_cache
 
 _NAMES = {
@@ -33,8 +33,9 @@ _NAMES = {
     "config": "ConfigError",
     "agent_permission": "machine_key",
     "supervision.admission": "usable_agent",
-    "overview": "disarmed every_agent folder_of git_inside known_skills prune sizes_of_workspaces"
-    " why_no_folder",
+    "agent_list": "every_agent known_skills",
+    "disk_space": "prune sizes_of_workspaces",
+    "workspace_access": "disarmed folder_of git_inside why_no_folder",
     "sandbox.relay": "on_terminal",
     "supervision.repository_asks": "of_workspace_id",
     "supervision.screen_run": "attach",

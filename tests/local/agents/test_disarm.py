@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import workspace_access
 from rebyte_cli.local.agents.supervision import run_lock
 from rebyte_cli.local.agents.workspaces import disarm as disarming
 from rebyte_cli.local.agents.workspaces.disarm import disarm
@@ -713,10 +713,10 @@ def test_a_run_that_was_killed_is_disarmed_by_the_next_look(bench: Bench, tmp_pa
     mark = tmp_path / "mark"
     prompt = bench.start(["sh", "-c", ARM.format(mark=mark, then="sleep 600")])
     bench.until_started(prompt)
-    assert not overview.disarmed(bench.folder, "ws"), "an agent works there"
+    assert not workspace_access.disarmed(bench.folder, "ws"), "an agent works there"
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
-    assert overview.disarmed(bench.folder, "ws")
+    assert workspace_access.disarmed(bench.folder, "ws")
     subprocess.run(["git", "status"], cwd=bench.workspace().code, check=True, capture_output=True)
     assert not mark.exists()
 
@@ -741,7 +741,7 @@ def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, ki
     subprocess.run(["git", "status"], cwd=workspace.home / "mine", check=True, capture_output=True)
     assert not mark.exists()
     with pytest.raises(OSError, match=r"^code: "):
-        overview.disarmed(bench.folder, "ws")
+        workspace_access.disarmed(bench.folder, "ws")
 
 
 @pytest.mark.slow
@@ -752,15 +752,15 @@ def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> No
     (trap.code / ".git/config").write_text("")
     for name in ("core.fsmonitor", "core.pager"):
         git(trap.code, "config", name, inside)
-    output = b"".join(overview.git_inside(state, "ws", ["status", "--porcelain"]))
+    output = b"".join(workspace_access.git_inside(state, "ws", ["status", "--porcelain"]))
     assert (trap.code / "ran-inside").exists(), output
     assert not trap.mark.exists()
-    assert b"Start" in b"".join(overview.git_inside(state, "ws", ["log", "--format=%s"]))
+    assert b"Start" in b"".join(workspace_access.git_inside(state, "ws", ["log", "--format=%s"]))
     git(trap.code, "config", "alias.network", "!readlink /proc/self/ns/net")
-    (network,) = overview.git_inside(state, "ws", ["network"])
+    (network,) = workspace_access.git_inside(state, "ws", ["network"])
     assert network.decode().strip() not in ("", os.readlink("/proc/self/ns/net"))
     with pytest.raises(GitFailed, match="ambiguous argument"):
-        list(overview.git_inside(state, "ws", ["log", "nothing"]))
+        list(workspace_access.git_inside(state, "ws", ["log", "nothing"]))
 
 
 def test_a_walk_does_not_build_the_path_of_each_folder(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import disk_space, workspace_access
 from rebyte_cli.local.agents.sources import lenders
 from rebyte_cli.local.agents.supervision.sweep import sweep
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, disk_usage
@@ -68,7 +68,7 @@ def test_the_second_workspace_is_little_more_than_its_files(source: Source) -> N
         assert size(source.bench.workspace(name).folder) < 1.2 * LARGE
         assert "+more" in (source.bench.artifact("changes.patch", name) or "")
     assert size(source.bench.folder / "lenders") < 1.2 * LARGE
-    assert overview.disk(source.bench.folder) > 2.9 * LARGE
+    assert disk_space.disk(source.bench.folder) > 2.9 * LARGE
     second = source.commit("b")
     assert "content of b" in source.agent("git show", "three")
     assert second in source.lenders()
@@ -200,7 +200,7 @@ def test_a_folder_whose_place_is_told_needs_no_lender(source: Source, tmp_path: 
     """Its user may clone it, or copy it, and delete the task."""
     source.agent("echo more >> a; git -c user.name=x -c user.email=x commit -qam more", "ws")
     workspace = source.bench.workspace()
-    assert overview.disarmed(source.bench.folder, "ws", complete=True)
+    assert workspace_access.disarmed(source.bench.folder, "ws", complete=True)
     git(tmp_path, "clone", "-q", str(workspace.code), "cloned")
     shutil.copytree(workspace.code, tmp_path / "copied")
     assert "more" in source.agent("git log --format=%s", "ws").split()

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from rebyte_cli.local import local_service
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import agent_list
 from rebyte_cli.local.agents.agent_permission import machine_key
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.sources import skills
@@ -420,7 +420,7 @@ def test_the_network_of_the_settings(start: Starter, tmp_path: Path) -> None:
         task = machine.own.create("x", executor="mine")
         assert network_of(machine, task)[0] == "host"
         assert (
-            overview.every_agent(machine.state, tmp_path / "config/config.toml")[0]["network"]
+            agent_list.every_agent(machine.state, tmp_path / "config/config.toml")[0]["network"]
             == "host"
         )
 
@@ -525,7 +525,7 @@ def test_skills_are_put_into_the_private_home(
         )
     assert refused.code == "unknown_skill"
     assert refused.document["error"]["hint"] == "Known skills: audit, pdf"
-    assert [one["name"] for one in overview.known_skills(tmp_path / "config", None)] == [
+    assert [one["name"] for one in agent_list.known_skills(tmp_path / "config", None)] == [
         "audit",
         "pdf",
     ]
@@ -568,7 +568,7 @@ def test_a_skill_of_a_repository_does_not_lead_out_of_it(
         (repository / name).symlink_to(there)
     (user_home / ".agents/skills").mkdir(parents=True)
     (user_home / ".agents/skills/own").symlink_to(private)
-    assert [one["name"] for one in overview.known_skills(tmp_path, repository)] == ["kept", "own"]
+    assert [one["name"] for one in agent_list.known_skills(tmp_path, repository)] == ["kept", "own"]
     git(repository, "init", "-q")
     git(repository, "add", "kept")
     config = '[local.agents.mine]\ncommand = ["sh", "-c", "ls ~/.agents/skills"]'
@@ -944,7 +944,7 @@ def test_agents_that_are_found(
     script(folder, "gemini", "echo 'Error: binary not installed' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     with start() as machine:
-        rows = overview.every_agent(machine.state, tmp_path / "config/config.toml")
+        rows = agent_list.every_agent(machine.state, tmp_path / "config/config.toml")
     found = {row["name"]: row for row in rows}
     assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
     assert found["claude"] == {
@@ -973,7 +973,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert machine.wait(created["id"])["finalResult"] == "Say hello"
         prompt = machine.content(created["id"])["id"]
         assert Path(f"{program}.jobs").read_text() == f"job {prompt}\n"
-        rows = overview.every_agent(machine.state, tmp_path / "config/config.toml")
+        rows = agent_list.every_agent(machine.state, tmp_path / "config/config.toml")
         assert {row["launcher"] for row in rows} == {f"{program} 'job {{prompt}}'"}
     with start(config.replace(program, "no-such-launcher")) as machine:
         answer = machine.own.call(
@@ -983,7 +983,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert (answer.status, answer.document["error"]["message"]) == (
             400, f"mine cannot be started: {problem}",
         )  # fmt: skip
-        rows = overview.every_agent(machine.state, tmp_path / "config/config.toml")
+        rows = agent_list.every_agent(machine.state, tmp_path / "config/config.toml")
         assert next(row for row in rows if row["name"] == "mine")["problem"] == problem
 
 
@@ -999,7 +999,7 @@ def test_settings_that_are_not_used_are_named(
     with start() as machine:
         for _ in range(2):
             machine.wait(machine.own.create("x", executor="claude")["id"])
-        rows = overview.every_agent(machine.state, tmp_path / "config/config.toml")
+        rows = agent_list.every_agent(machine.state, tmp_path / "config/config.toml")
     said = [line for line in machine.said if "without" in line]
     assert said == ["claude runs without apiKeyHelper, MINE of your settings"]
     row = next(row for row in rows if row["name"] == "claude")
@@ -1012,7 +1012,7 @@ def test_a_path_to_no_program_is_not_looked_up_on_path(tmp_path: Path) -> None:
     file.touch()
     for path, why in ((file, "is not executable"), (tmp_path / "gone", "does not exist")):
         config.write_text(f'[local.agents.mine]\ncommand = ["{path}"]\n')
-        (row,) = (row for row in overview.every_agent(None, config) if row["name"] == "mine")
+        (row,) = (row for row in agent_list.every_agent(None, config) if row["name"] == "mine")
         assert row["problem"] == f"{path} {why}"
 
 
@@ -1024,6 +1024,6 @@ def test_an_agent_that_is_slow_to_start_is_usable(
     script(tmp_path / "bin", "claude", "exec sleep 60")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
-    rows = overview.every_agent(tmp_path / "state", tmp_path / "config.toml")
+    rows = agent_list.every_agent(tmp_path / "state", tmp_path / "config.toml")
     claude = next(row for row in rows if row["name"] == "claude")
     assert (claude["version"], claude["tested"], claude["problem"]) == (None, None, None)

@@ -81,6 +81,13 @@ def unended(db: sqlite3.Connection, column: str = "", value: str = "") -> list[R
     return find(db, "ended IS NULL")
 
 
+def counts(db: sqlite3.Connection) -> dict[str, int]:
+    """How many runs work (`running`), and how many wait for a slot or a usage limit (`queued`)."""
+    found = unended(db)
+    running = sum(run.started is not None and run.parked is None for run in found)
+    return {"running": running, "queued": len(found) - running}
+
+
 def unfinished(db: sqlite3.Connection) -> list[RunRecord]:
     """The runs that have ended, and of which something is left to do."""
     return find(db, UNFINISHED)

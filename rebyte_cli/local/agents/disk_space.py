@@ -1,0 +1,73 @@
+"""The disk space that workspaces take, and how it is given back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .. import http
+from ..store import Store
+from . import agent_files
+from .limits import account_limit
+from .sources import lenders
+from .supervision import recovery, run_lock, runs, sweep
+from .workspaces import setup_cache
+from .workspaces.workspace_folder import Workspace, disk_usage
+
+
+def disk(state_dir: Path) -> int:
+    """The bytes on disk that all workspaces take, with what they share."""
+    return sum(disk_usage(state_dir / name) for name in ("workspaces", lenders.FOLDER))
+
+
+def sizes_of_workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
+    """What the table of workspaces shows of those here: `repository` and `size`, by id.
+
+    The size was measured when the last run ended; None until then. Raises StateError.
+    """
+    names = [path.name for path in (state_dir / "workspaces").glob("*")]
+    if not names:
+        return {}
+    with Store(state_dir) as store, store.read() as db:
+        made_from = {name: runs.source(db, name) or [None] for name in names}
+    return {
+        name: {"repository": source[0], "size": Workspace(state_dir, name).size()}
+        for name, source in made_from.items()
+    }
+
+
+def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[str, Any]], int]:
+    """As `sweep.prune`: rows with `id`, `repository`, `size`, `lastUsedAt`, and all bytes freed.
+
+    Raises StateError and OSError.
+    """
+    with Store(state_dir) as store:
+        found, shared = sweep.prune(store, seconds, dry_run=dry_run)
+    rows = [
+        {"id": one.workspace, "repository": one.repository, "size": one.size,
+         "lastUsedAt": http.stamp(one.ended)}
+        for one in found
+    ]  # fmt: skip
+    return rows, shared + sum(one.size for one in found)
+
+
+def stop_all(store: Store) -> None:
+    """Cancel every active run and delete the folder of every workspace."""
+    recovery.recover(store)
+    with store.write() as db:
+        found = runs.unended(db)
+        now = store.now()
+        found = [run for run in found if runs.end(db, run.prompt, now, "canceled", "")]
+    for run in found:
+        recovery.stop(store.folder, run)
+    for folder in (store.folder / "workspaces").glob("*"):
+        Workspace(store.folder, folder.name).remove()
+    for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):
+        agent_files.remove_tree(store.folder / name)
+
+
+def make_room(state_dir: Path) -> None:
+    """Delete the folders of workspaces without an agent at work, which no database has to allow."""
+    for folder in (state_dir / "workspaces").glob("*"):
+        if not run_lock.has_agent(state_dir, folder.name):
+            Workspace(state_dir, folder.name).remove()
