@@ -129,7 +129,7 @@ def command(
 
     An agent on this machine clones the branch from here. A service elsewhere has to clone it from
     the repository's remote: --push REMOTE pushes the branch there before a rerun. Without it,
-    nothing runs again there.
+    nothing runs again there. In a remote that is a folder on this machine, its hooks do not run.
 
     What was decided is in a journal in the state folder, on disk before anything follows from it.
     After an interrupt or a crash, the same command resumes: no prompt runs twice, and the branch is

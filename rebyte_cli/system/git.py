@@ -31,8 +31,19 @@ T = TypeVar("T", str, bytes)
 SECONDS = 120.0
 LOOK_SECONDS = 0.2
 MOST_WORDS = 500  # paths in one command line
-SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
-# Settings that name a program, and what git does without them.
+# What git does by itself after a command goes into the background, where it outlives us, and reads
+# the settings of a repository in which an agent may be at work by then.
+SAFE = (
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null",
+    "-c", "gc.auto=0", "-c", "maintenance.auto=false",
+)  # fmt: skip
+# What receives a push in a repository on this disk, without the programs that its own settings
+# name: `receive.denyCurrentBranch` can ask for the filters of its working tree.
+RECEIVE_PACK = shlex.join((
+    "git", *SAFE, "-c", "core.alternateRefsCommand=true", "-c", "receive.denyCurrentBranch=refuse",
+    "receive-pack",
+))  # fmt: skip
+# Settings that name a program, or let git write a file, and what git does without them.
 PROGRAMS = {
     r"gpg\.(?:openpgp\.)?program": "gpg",
     r"gpg\.x509\.program": "gpgsm",
@@ -41,6 +52,7 @@ PROGRAMS = {
     r"merge\..*\.driver": "git merge-file --marker-size=%L %A %O %B",
     r"core\.askpass": "",
     r"core\.alternaterefscommand": "true",
+    r"http\.(?:.*\.)?savecookies": "false",  # into the file that `http.cookieFile` names
 }
 MEMORY = 4 * 1024**3  # bytes
 NO_MEMORY = re.compile(  # here, not on the server
@@ -329,8 +341,9 @@ def check_place(root: str) -> tuple[Path, Path]:
 
     Raises GitFailed for one that is elsewhere, and does not name the folder `root` in turn.
     """
-    found = os.fsdecode(run(["rev-parse", "--git-dir", "--git-common-dir"], root)).split("\n")
-    own, common = (Path(os.path.realpath(os.path.join(root, name))) for name in found[:2])
+    # One at a time: a name can have a line break, and so pass for two others.
+    own = Path(os.path.realpath(line(["rev-parse", "--absolute-git-dir"], root)))
+    common = Path(os.path.realpath(common_folder(root)))
     here = Path(os.path.realpath(root))
     if common != own:
         is_here = own.parent == common / "worktrees" and _leads_to(own / "gitdir", here / ".git")
@@ -405,10 +418,10 @@ def programs_off(
 ) -> dict[str, str]:
     """Variables with which git runs no program that the repository's own configuration names.
 
-    Filters excepted (see `filters_off`), and `remote.*.receivepack`. What the user's configuration
-    says instead is obeyed: how to sign, merge drivers, helpers for credentials; or else git's own
-    programs run. git fetches what a partial clone lacks, unless with a program that the repository
-    names. Raises GitFailed.
+    Nor does it save cookies where that says. Filters excepted (see `filters_off`), and
+    `remote.*.receivepack`. What the user's configuration says instead is obeyed: how to sign, merge
+    drivers, helpers for credentials; or else git's own programs run. git fetches what a partial
+    clone lacks, unless with a program that the repository names. Raises GitFailed.
     """
     users, repositorys = _settings(folder, extra)
     settings = []
@@ -525,9 +538,10 @@ def own_index(root: str, scratch: Path) -> dict[str, str]:
     Raises GitFailed if git cannot read the index, if it leads out of the repository, or is too
     large.
     """
-    names = ["--git-path", "index", "--git-path", "objects"]
-    found = os.fsdecode(run(["rev-parse", *names], root)).split("\n")
-    index, objects = (os.path.join(root, name) for name in found[:2])
+    index, objects = (
+        os.path.join(root, line(["rev-parse", "--git-path", name], root))
+        for name in ("index", "objects")
+    )
     if os.path.isfile(index):  # what git knows of unchanged files saves reading them all
         _copy_index(index, scratch / "index")
     (scratch / "objects").mkdir()

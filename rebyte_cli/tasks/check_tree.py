@@ -82,7 +82,7 @@ def _fetched(folder: Path, base: Base) -> str:
     )
     hashes = git.line(["rev-parse", "--show-object-format"], place)
     git.run(["init", "--quiet", "--template=", f"--object-format={hashes}", str(folder)])
-    words = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--no-tags"]
+    words = ["fetch", "--quiet", "--no-tags"]
     words += ["--update-shallow", "--upload-pack", UPLOAD_PACK, "--", os.path.abspath(place)]
     git.run([*words, commit], folder, timeout=FETCH_SECONDS)
     git.run(["update-ref", "HEAD", commit], folder)

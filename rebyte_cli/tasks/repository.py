@@ -170,8 +170,8 @@ def places(folder: str) -> list[str]:
     """
     problem = f"{folder} is not inside a git repository"
     top = "--absolute-git-dir" if _is_bare(folder) else "--show-toplevel"
-    words = ("rev-parse", "--path-format=absolute", top, "--git-common-dir")
-    return _git("-C", folder, *words, problem=problem).splitlines()
+    words = ("-C", folder, "rev-parse", "--path-format=absolute")
+    return [_git(*words, place, problem=problem) for place in (top, "--git-common-dir")]
 
 
 def _owner_repo(given: str, note: Callable[[str], None]) -> str:
@@ -202,7 +202,7 @@ def _owner_repo(given: str, note: Callable[[str], None]) -> str:
 
 def _git(*arguments: str, problem: str, hint: str | None = None) -> str:
     try:
-        return git.run(arguments, ".").decode("utf-8", "replace").strip()
+        return git.run(arguments, ".").decode("utf-8", "replace").removesuffix("\n")
     except git.GitUnusable as error:
         raise BadUsage(error.message, hint=_REPOSITORY + " works without git") from None
     except git.GitFailed as error:

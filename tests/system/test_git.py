@@ -68,6 +68,20 @@ def forged_worktree(folder: Path, there: Path) -> None:
     (folder / ".git").write_text("gitdir: forged\n")
 
 
+def two_names(folder: Path, there: Path) -> None:
+    """A repository whose name, over two lines, looks like the names of two others."""
+    innocent = folder / "d/worktrees/a"
+    for path in (innocent, folder / "d/objects", folder / "d/refs"):
+        path.mkdir(parents=True)
+    (folder / "d/HEAD").write_text("ref: refs/heads/main\n")
+    (innocent / "gitdir").write_text("../../../.git\n")
+    forged = folder / "d/worktrees/a\nd"
+    forged.mkdir()
+    (forged / "HEAD").write_text("ref: refs/heads/main\n")
+    (forged / "commondir").write_text(f"{there}\n")
+    (folder / ".git").write_text("gitdir: d/worktrees/a\nd\n")
+
+
 def borrowed_objects(folder: Path, there: Path) -> None:
     """With a commit that it knows of."""
     git(folder, "init", "-q", "-b", "main")
@@ -99,8 +113,8 @@ def linked_folders(folder: Path, there: Path) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        dot_git_file, dot_git_link, common_folder, linked_parts, forged_worktree, borrowed_objects,
-        linked_branch, linked_folders,
+        dot_git_file, dot_git_link, common_folder, linked_parts, forged_worktree, two_names,
+        borrowed_objects, linked_branch, linked_folders,
     ],
 )  # fmt: skip
 def test_a_download_cannot_name_a_repository_of_the_user(

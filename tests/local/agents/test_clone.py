@@ -75,6 +75,19 @@ def test_uncommitted_changes_that_are_large_end_git_not_the_machine(
     assert (clone / "large").stat().st_size == 128 * 1024**2
 
 
+def test_no_git_stays_behind_in_a_clone_that_an_agent_gets(
+    tmp_path: Path, repository: Path, user_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the background, it would run what the agent writes into the clone's settings."""
+    git(tmp_path, "config", "--global", "gc.auto", "1")
+    clone, trace = tmp_path / "clone", tmp_path / "trace"
+    git(tmp_path, "clone", "-q", str(repository), str(clone))
+    monkeypatch.setenv("GIT_TRACE", str(trace))
+    copy_uncommitted(repository, clone)
+    assert "Uncommitted changes" in git(clone, "log", "--format=%s")
+    assert not [line for line in trace.read_text().splitlines() if "git maintenance" in line]
+
+
 def put_skill(folder: Path, size: int = 0) -> None:
     """A folder with a skill; git keeps its large file in few bytes."""
     folder.mkdir(parents=True)

@@ -79,10 +79,9 @@ def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
     git.run(words)
     if known := _ancestor(folder, place, commit):
         lend(making, [known, *lent(known)])
-    words = ["--git-dir", str(making), "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
-    words += ["-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags", "--upload-pack"]
+    words = ["--git-dir", str(making), "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags"]
     try:
-        words += [UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"]
+        words += ["--upload-pack", UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"]
         git.run(words, timeout=CLONE_SECONDS)
     except BaseException:  # the disk may be full of it
         shutil.rmtree(making, ignore_errors=True)

@@ -88,8 +88,7 @@ def bring(
         return False
     for left in workspace.base.glob("*.lock"):  # of a git that was killed: none is at work there
         left.unlink(missing_ok=True)
-    # Of what it holds, others borrow more than its own references reach: nothing is thrown away.
-    words = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--depth=1"]
+    words = ["fetch", "--quiet", "--depth=1"]
     words += ["--upload-pack", UPLOAD_PACK, str(place)]
     with git.watched(watch):
         words += [f"+{ref}:refs/sync"]
