@@ -324,8 +324,7 @@ def check_repository(root: str) -> None:
     """
     own, common = check_place(root)
     for path in _parts(dict.fromkeys((own, common))):
-        inside = Path(os.path.realpath(path)).is_relative_to(common)
-        if os.path.islink(path) and not (inside and os.path.isfile(path)):
+        if os.path.islink(path) and not _is_file_in(common, path):
             raise GitFailed(f"a part of the repository is elsewhere: {path} is a link")
     lenders = common / "objects/info/alternates"
     if lenders.exists():
@@ -372,6 +371,11 @@ def _parts(repositories: Iterable[Path]) -> Iterator[str]:
                         yield entry.path
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
+
+
+def _is_file_in(folder: Path, link: str) -> bool:
+    """Whether a link leads to a file below the folder."""
+    return Path(os.path.realpath(link)).is_relative_to(folder) and os.path.isfile(link)
 
 
 def _leads_to(file: Path, place: Path) -> bool:
