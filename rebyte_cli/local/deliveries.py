@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -128,8 +129,8 @@ class Deliverer:
 
     def _poll(self, db: sqlite3.Connection) -> list[DueDelivery]:
         """What is due now and was not sent, in order of time."""
-        now = self._store.now()
         version = db.execute("PRAGMA data_version").fetchone()[0]
+        now = self._store.now()  # after that: what is seen already has happened by now
         if version == self._seen and now < self._next:
             return self._due
         hooks = db.execute("SELECT * FROM webhooks ORDER BY seq").fetchall()
@@ -139,25 +140,26 @@ class Deliverer:
         over: list[tuple[str, int]] = []
         if hooks:
             facade.recover(self._store)
-        rows = db.execute("SELECT * FROM tasks WHERE unsettled = 1").fetchall() if hooks else []
+        query = "SELECT * FROM tasks WHERE unsettled = 1 ORDER BY seq"
+        rows = db.execute(query).fetchall() if hooks else []
         for task in load_tasks(db, rows):
             until = now if task.deleted is None else min(now, task.deleted)
             private = is_private(db, task.workspace)
             told = [hook for hook in hooks if hook["own"] or not private]
-            its = {
+            its = [
                 DueDelivery(at, hook["id"], hook["url"], hook["secret"], event, task.id)
                 for at, event in occurrences(task, until)
                 for hook in told
                 if at >= hook["created"] and event in json.loads(hook["events"])
-            }
-            found |= its
+            ]
+            found.update(its)
             unsent = [due for due in its if not self._is_recorded(db, due)]
             self._due += unsent
             coming = [at for run in task.runs for at in (run.start, run.end) if at > now]
             if not unsent and (task.deleted is not None or not coming):
                 over.append((task.id, len(task.runs)))
             self._next = min([self._next, *coming])
-        self._due.sort()
+        self._due.sort(key=attrgetter("at"))
         self._recorded &= found
         self._mark_over(over)
         self._seen = version
@@ -191,10 +193,11 @@ class Deliverer:
         with _turn(self._store.folder) as is_mine:
             while is_mine:
                 began = time.monotonic()
+                # Before the poll: what a sender records during it would still count as due.
+                senders = {name: one for name, one in senders.items() if one.is_alive()}
                 waiting: dict[str, list[DueDelivery]] = {}
                 for due in self._poll(db):
                     waiting.setdefault(due.webhook, []).append(due)
-                senders = {name: one for name, one in senders.items() if one.is_alive()}
                 if not waiting and not senders:
                     return True
                 if self._deadline.has_passed:

@@ -163,6 +163,16 @@ def test_a_delivery_has_a_time_limit_for_all_of_it(tmp_path: Path) -> None:
         assert heard == tasks
 
 
+def test_what_arrives_while_the_tasks_are_read_is_sent_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller, receiving() as (url, arrived):
+        for _ in range(150):  # so that reading them takes longer than a delivery
+            caller.create("[[run=1h]]")
+        caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
+        tasks = [caller.create("[[run=1h]]")["id"] for _ in range(40)]
+        eventually(lambda: arrived and arrived[-1].document["taskId"] == tasks[-1])
+    assert [one.document["taskId"] for one in arrived] == tasks
+
+
 def test_what_a_killed_process_was_sending_is_sent_again(tmp_path: Path) -> None:
     with dripping() as (slow, heard), receiving() as (url, arrived):
         store = Store(tmp_path)
