@@ -1,11 +1,11 @@
-"""`local/agents/overview.py`: where the agents of a workspace work."""
+"""`local/agents/workspace_access.py`: where the agents of a workspace work."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import workspace_access
 from rebyte_cli.local.agents.supervision import run_lock
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 
@@ -20,19 +20,19 @@ def test_a_folder_that_is_still_being_made_is_waited_for(tmp_path: Path) -> None
         if len(pauses) == 3:
             place.code.mkdir()
 
-    assert overview.folder_of(tmp_path, "w", sleep) == place.code
+    assert workspace_access.folder_of(tmp_path, "w", sleep) == place.code
     assert len(pauses) == 3
     os.close(lock)
 
 
 def test_a_folder_that_is_never_made_is_not_waited_for_long(tmp_path: Path) -> None:
     pauses: list[float] = []
-    assert overview.folder_of(tmp_path, "w", pauses.append) is None
+    assert workspace_access.folder_of(tmp_path, "w", pauses.append) is None
     assert pauses == []
     lock = run_lock.take_new(tmp_path, "w", "p")
-    assert overview.folder_of(tmp_path, "w", pauses.append) is None
+    assert workspace_access.folder_of(tmp_path, "w", pauses.append) is None
     assert 5 < sum(pauses) <= 10.1
     os.close(lock)
     pauses.clear()
-    assert overview.folder_of(tmp_path, "w", pauses.append) is None
+    assert workspace_access.folder_of(tmp_path, "w", pauses.append) is None
     assert pauses == [], "its run has ended"
