@@ -17,7 +17,8 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import RebyteError
-from . import git, jsonc
+from . import git
+from .untrusted import read_settings, read_toml
 
 FILE = ".rebyte.toml"
 DEVCONTAINERS = (".devcontainer/devcontainer.json", ".devcontainer.json")
@@ -115,11 +116,9 @@ def parse(data: bytes) -> RepositoryFile:
         text = data.decode()
     except UnicodeDecodeError as problem:
         raise _error("not UTF-8 text", data[: problem.start].count(b"\n") + 1) from None
-    import tomllib  # most commands read no such file
-
     try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as problem:
+        document = read_toml(text)
+    except ValueError as problem:
         found = re.search(r"line (\d+)", str(problem))
         raise _error("no valid TOML", int(found[1]) if found else None) from None
     values: dict[str, Any] = {}
@@ -155,7 +154,7 @@ def _created_by(data: bytes) -> str:
     One that is a list or a table, for several commands at once, is none.
     """
     try:
-        command = jsonc.loads(data.decode()).get("postCreateCommand")
+        command = read_settings(data.decode()).get("postCreateCommand")
     except UnicodeDecodeError:
         return ""
     return "" if not isinstance(command, str) or _problem("setup", command) else command

@@ -16,6 +16,8 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from ...system.untrusted import read_file
+
 SET_IDS = stat.S_ISUID | stat.S_ISGID
 # Linux alone can name a file or a folder that it may not read.
 _UNREAD = getattr(os, "O_PATH", 0)
@@ -59,21 +61,6 @@ def read(root: Path | int, relative: str, most: int) -> bytes | None:
     with suppress(OSError), _opened(root, path.parent) as here:
         return read_file(path.name, most, here)
     return None
-
-
-def read_file(name: str, most: int, here: int | None = None) -> bytes | None:
-    """As `read`, for a name in the folder `here`, or for a path that the user has chosen."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = os.open(name, flags, dir_fd=here)
-    except OSError:
-        return None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    with open(descriptor, "rb") as file:
-        content = file.read(most + 1)
-    return content if len(content) <= most else None
 
 
 def remove(root: Path | int, relative: str) -> None:

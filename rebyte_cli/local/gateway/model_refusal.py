@@ -18,11 +18,13 @@ Where each fact is from, and how sure it is:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+
+from ...system.untrusted import read_json
+from .json_scanner import JsonScanner
 
 STATUSES = (429, 529)
 # An agent itself asks again after so many seconds.
@@ -41,13 +43,16 @@ class ModelRefusal:
         """The names of `headers` are in lower case."""
         self._headers = headers
         self._body = b""
+        self._scanner = JsonScanner()
         # Times are by the clock of the service: the one of this machine may be wrong.
         self._now = _date(headers.get("date", "")) or now
 
     def feed(self, data: bytes) -> bool:
-        """Keep the next piece of the body; whether that is complete now."""
-        self._body += data[: LARGEST_BODY - len(self._body)]
-        return self._body.rstrip().endswith((b"}", b"]")) and self._document() is not None
+        """Keep the next piece of the body; whether that completes it."""
+        kept, had_ended = data[: LARGEST_BODY - len(self._body)], self._scanner.has_ended
+        self._body += kept
+        self._scanner.feed(kept)
+        return self._scanner.has_ended and not had_ended
 
     def seconds(self) -> float | None:
         """For how long it refuses, if that is long enough to stop for it."""
@@ -62,8 +67,8 @@ class ModelRefusal:
 
     def _document(self) -> Any:
         try:
-            document = json.loads(self._body)
-        except (ValueError, RecursionError):
+            document = read_json(self._body.decode("utf-8", "replace"))
+        except ValueError:
             return None
         # Gemini's streams refuse with a list of one error.
         return document[0] if isinstance(document, list) and document else document

@@ -18,12 +18,12 @@ kept, whatever its size.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...system.untrusted import read_json
 from ..agents.adapters.tokens import token_counts
 from .json_scanner import JsonScanner, Path
 
@@ -172,8 +172,8 @@ class UsageReader:
 
     def _found(self, path: Path, text: bytes) -> None:
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = read_json(text.decode("utf-8", "replace"))
+        except ValueError:
             return
         if path in self._wire.model:
             self.model = _model(value) or self.model

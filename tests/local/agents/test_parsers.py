@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents import config
-from rebyte_cli.local.agents.adapters.adapter import AgentEvent, Outcome, Parser, parse
+from rebyte_cli.local.agents.adapters.adapter import AgentEvent, Outcome, Parser
 from rebyte_cli.local.agents.adapters.lines import ErrorReader, LineSplitter, TimeLimits, pump
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter, ProgramParser
+from rebyte_cli.system.untrusted import read_json
 
 # How each agent says which session it is.
 SESSIONS = {
@@ -365,7 +367,7 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     for _ in range(40):
         assert splitter.feed(b"x" * 1_000_000) == []
     # Parsed, a line of empty JSON objects takes thirty times its size.
-    assert sum(map(len, splitter._parts)) < 10_000_000
+    assert len(splitter._begun) < 10_000_000
     (event,) = splitter.feed(b'\n{"type":"thread.started","thread_id":"t"}\n')
     assert event.kind == "init"
 
@@ -528,4 +530,45 @@ def test_half_a_surrogate_pair_is_text_that_can_be_stored(agent: str) -> None:
     parser.feed(json.dumps(SESSIONS[agent]))
     assert (parser.session or "").encode() == b"?"
     assert (parser.model or "").encode() in (b"?", b"")
-    assert parse('{"\\ud800": ["\\ud83d\\ude00", "\\udfff"]}') == {"?": ["😀", "?"]}
+    assert read_json('{"\\ud800": ["\\ud83d\\ude00", "\\udfff"]}') == {"?": ["😀", "?"]}
+
+
+@pytest.mark.parametrize("agent", ["claude", "codex", "gemini"])  # which tell of both ends
+def test_tools_without_end_do_not_fill_the_memory(agent: str) -> None:
+    parser = parser_of(agent)
+    for number in range(3000):
+        parser.feed(line_with_tool(agent, f"{number}{'x' * 60_000}"))
+    assert 0 < sum(map(len, parser.tools)) < 1_000_000
+
+
+def line_with_tool(agent: str, call: str) -> str:
+    """A line of an agent that begins a tool call with this id."""
+    block = {"type": "tool_use", "id": call, "name": "x", "input": {}}
+    lines: dict[str, Any] = {
+        "claude": {"type": "assistant", "message": {"content": [block]}},
+        "gemini": {"type": "tool_use", "tool_id": call, "tool_name": "x"},
+        "codex": {"type": "item.started", "item": {"type": "command_execution", "id": call}},
+    }
+    return json.dumps(lines[agent])
+
+
+@pytest.mark.parametrize("text", [{"a": 1}, ["a"], 1, None])
+def test_an_answer_of_codex_that_is_no_text(text: object) -> None:
+    parser = parser_of("codex")
+    item = {"type": "agent_message", "id": "1", "text": text}
+    parser.feed(json.dumps({"type": "item.completed", "item": item}))
+    parser.feed(json.dumps({"type": "turn.completed", "usage": {}}))
+    outcome = parser.finish(0, "")
+    assert (outcome.succeeded, type(outcome.answer)) == (True, str)
+
+
+def test_a_line_that_comes_in_tiny_pieces_does_not_fill_the_memory() -> None:
+    splitter = LineSplitter(parser_of("claude"))
+    tracemalloc.start()
+    try:
+        for _ in range(500_000):
+            splitter.feed(bytes((97, 98)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 10_000_000

@@ -11,25 +11,19 @@ import json
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from ....system.untrusted import read_json, read_number
 from ..exposed import SHARED_VARIABLES, Mount
 from .model_access import AgentAccess
 
 LONGEST_STRING = 65_536
 LONGEST_ANSWER = 999_900  # characters, with room for a note below the million that is stored
-LARGEST_NUMBER = 10**15  # far below what a sum of numbers could not be written with
-LONGEST_NUMBER = 100
-DEEPEST = 100  # each level takes a few of the thousand calls that Python allows
-MOST_VALUES = 50_000  # of one line, with keys; while they are read, nothing looks after the run
-# What begins a value, or comes before one. A string counts as one, whatever is in it.
-_VALUE = re.compile(r'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 STDERR_TAIL = 2_000
+MOST_TOOLS, LONGEST_ID = 1_000, 200  # that are at work at once; any program can print more
 # The name of a variable that counts as a login; `…_MAX_OUTPUT_TOKENS` is none.
 KEY = re.compile(r"(KEY|TOKEN|CREDENTIALS)(_[A-Z]+)?$")
 
@@ -116,7 +110,7 @@ class Parser(ABC):
         if not line.lstrip().startswith("{"):  # what is wrong with it takes long to find out
             return []
         try:
-            document = parse(line)
+            document = read_json(line)
         except ValueError:
             return []
         if not isinstance(document, dict):
@@ -129,8 +123,11 @@ class Parser(ABC):
                 events.append(AgentEvent(kind, shorten(payload)))
         for event in events:
             if event.kind in ("tool_use", "tool_result"):
-                change = self.tools.add if event.kind == "tool_use" else self.tools.discard
-                change(str(event.payload.get("id")))
+                call = str(event.payload.get("id"))[:LONGEST_ID]
+                if event.kind == "tool_result":
+                    self.tools.discard(call)
+                elif len(self.tools) < MOST_TOOLS:
+                    self.tools.add(call)
         return events
 
     def complain(self, line: str) -> list[AgentEvent]:
@@ -146,7 +143,7 @@ class Parser(ABC):
         """
         self.trouble = trouble or error
         self.waits_until = time.monotonic() + pause
-        count = _number(int, attempt) if isinstance(attempt, str) else attempt
+        count = read_number(int, attempt) if isinstance(attempt, str) else attempt
         return AgentEvent("retry", shorten({"attempt": count, "error": error}))
 
     def longer(self, answer: str, text: str) -> str:
@@ -371,45 +368,6 @@ class Adapter(ABC):
         return name in SHARED_VARIABLES or bool(self.let_through(User({name: ""}, user_home)))
 
 
-def parse(text: str) -> Any:
-    """A JSON value that an agent wrote, which can be added up, nested and written without errors.
-
-    Numbers that are very large or not finite are text, half a surrogate pair, which no database
-    takes, is `?`, and what is nested very deeply is left out. Raises ValueError, also for more than
-    50,000 values.
-    """
-    if any(islice(_VALUE.finditer(text), MOST_VALUES, None)):
-        raise ValueError("too many values")
-    try:
-        value = _DECODER.decode(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    return _flattened(value, DEEPEST)
-
-
-def _number(read: Callable[[str], Any], text: str) -> Any:
-    if len(text) <= LONGEST_NUMBER and abs(number := read(text)) <= LARGEST_NUMBER:
-        return number
-    return text
-
-
-_DECODER = json.JSONDecoder(
-    parse_int=partial(_number, int), parse_float=partial(_number, float), parse_constant=str
-)
-
-
-def _flattened(value: Any, room: int) -> Any:
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if not isinstance(value, dict | list):
-        return value
-    if not room:
-        return "[nested too deeply]"
-    if isinstance(value, dict):
-        return {_flattened(key, 1): _flattened(item, room - 1) for key, item in value.items()}
-    return [_flattened(item, room - 1) for item in value]
-
-
 def shorten(value: Any) -> Any:
     """The value with very long strings cut; the raw stream keeps them whole."""
     if isinstance(value, str):
@@ -455,7 +413,7 @@ def readable(reason: str) -> str:
     if start < 0 or end < start:
         return reason
     try:
-        document = parse(reason[start : end + 1])
+        document = read_json(reason[start : end + 1])
     except ValueError:
         return reason
     inner = document.get("error") if isinstance(document, dict) else None

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....system import jsonc
+from ....system.untrusted import read_settings
 from ...gateway.gateway_settings import BEARER, OPENAI, LoginFile
 from ..exposed import Mount
-from .adapter import Adapter, Invocation, Outcome, Parser, User, readable
+from .adapter import Adapter, Invocation, Outcome, Parser, User, joined, readable
 from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
 from .tokens import token_counts
 from .user_config import only, read_json, strings
@@ -184,8 +184,8 @@ class CodexParser(Parser):
     def _item(self, item: dict[str, Any], *, done: bool) -> Iterable[tuple[str, dict[str, Any]]]:
         kind, call = item["type"], item["id"]
         if kind == "agent_message" and done:
-            self._answer = item["text"]
-            yield "text", {"content": item["text"]}
+            self._answer = joined(item["text"])
+            yield "text", {"content": self._answer}
         elif kind == "reasoning" and done:
             yield "thinking", {"content": item["text"]}
         elif kind == "command_execution":
@@ -240,7 +240,7 @@ def _claims(token: str) -> dict[str, Any]:
         return {}
     try:
         padded = parts[1] + "=" * (-len(parts[1]) % 4)
-        return jsonc.loads(base64.urlsafe_b64decode(padded).decode())
+        return read_settings(base64.urlsafe_b64decode(padded).decode())
     except ValueError:
         return {}
 

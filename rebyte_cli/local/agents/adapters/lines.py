@@ -153,7 +153,7 @@ class LineSplitter:
 
     def __init__(self, parser: Parser) -> None:
         self._parser = parser
-        self._parts: list[bytes] = []
+        self._begun = bytearray()  # one piece: an agent can print a byte at a time
         self._size = 0
 
     def feed(self, piece: bytes) -> list[AgentEvent]:
@@ -167,17 +167,17 @@ class LineSplitter:
 
     def end(self) -> list[AgentEvent]:
         """The events of a last line without a newline."""
-        return self._line(b"") if self._parts else []
+        return self._line(b"") if self._size else []
 
     def _add(self, part: bytes) -> None:
-        if part and self._size <= LONGEST_LINE:
-            self._parts.append(part)
+        if self._size <= LONGEST_LINE:
+            self._begun += part
         self._size += len(part)
 
     def _line(self, last: bytes) -> list[AgentEvent]:
         self._add(last)
-        line, size = b"".join(self._parts), self._size
-        self._parts, self._size = [], 0
+        line, size = self._begun, self._size
+        self._begun, self._size = bytearray(), 0
         if size > LONGEST_LINE:
             self._parser.skip(size)
             return []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....system import jsonc
+from ....system.untrusted import read_settings
 from ..exposed import Mount
 from . import opencode_database, opencode_providers
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User, joined, readable
@@ -278,7 +278,7 @@ def _settings(user_home: Path) -> dict[str, Any]:
 
 
 def _inline(outside: Mapping[str, str]) -> dict[str, Any]:
-    return jsonc.loads(outside.get(INLINE, ""))
+    return read_settings(outside.get(INLINE, ""))
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ....system import jsonc
+from ....system.untrusted import read_settings
 
 # A line of `.env`: the name, and the value in quotes or up to a comment.
 _VARIABLE = re.compile(
@@ -20,7 +20,7 @@ _VARIABLE = re.compile(
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, with the comments and trailing commas that agents allow."""
-    return jsonc.loads(_text(path))
+    return read_settings(_text(path))
 
 
 def read_env(path: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ from ....system import git
 from ....system.files import replacing
 from ....system.git import GitFailed
 from ....system.permissions import make_folder
+from ....system.untrusted import read_file
 from ...ballast import full_disk
 from .. import agent_files
 from ..sandbox.jail import CODE, HOME
@@ -266,7 +267,7 @@ class Workspace:
         """The patterns of what the user's git ignores, everywhere or in the repository here."""
         place = None if source.repository is None else local_path(source.repository)
         users = os.path.realpath(git.users_patterns(str(place or self.folder)))
-        found = [agent_files.read_file(users, LARGEST_PATTERNS) or b""]
+        found = [read_file(users, LARGEST_PATTERNS) or b""]
         if place is not None:
             # Not as git gives the path of the file: it would follow a link to any file of the user.
             repository = Path(git.common_folder(place))
