@@ -95,9 +95,10 @@ class ProcessGroup:
             for stream in (self.process.stdout, self.process.stderr):
                 if stream is not None:
                     stream.close()
+        self.end()
+        if sys.platform != "win32":  # the shell in the background was killed before it noticed
             os.close(self._ours)
             self._ours = -1
-        self.end()
 
     def end(self) -> None:
         """Kill the whole group, and return when its first process is dead."""

@@ -86,12 +86,14 @@ class AgentHome:
 
 def _git_config() -> str:
     """So that the agent can commit, in the user's name, and git takes /code for its own."""
+    found = {"name": "agent", "email": "agent@localhost"}
+    with suppress(GitFailed, ValueError):
+        listed = git.run(["config", "--global", "-z", "--get-regexp", r"^user\.(name|email)$"])
+        for entry in listed.decode().split("\0")[:-1]:
+            key, _, value = entry.partition("\n")
+            found[key.removeprefix("user.")] = value.strip()
     text = "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n[user]\n"
-    for key in ("name", "email"):
-        try:
-            value = git.run(["config", "--global", "--get", f"user.{key}"]).decode().strip()
-        except (GitFailed, ValueError):
-            value = "agent" if key == "name" else "agent@localhost"
+    for key, value in found.items():
         # git's quotes have none of JSON's escapes but these of a quote and a backslash.
         plain = "".join(filter(str.isprintable, value))
         text += f"\t{key} = {json.dumps(plain, ensure_ascii=False)}\n"
