@@ -96,7 +96,7 @@ class ProcessGroup:
                 if stream is not None:
                     stream.close()
         self.end()
-        if sys.platform != "win32":  # the shell in the background was killed before it noticed
+        if self._ours >= 0:  # the shell in the background was killed before it noticed
             os.close(self._ours)
             self._ours = -1
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.app import App
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import workspace_access
 from rebyte_cli.tasks import patch as patch_module
 from tests.conftest import Done, need_tool
 from tests.patch_farm import PatchFarm
@@ -709,7 +709,7 @@ def test_why_there_is_no_patch_or_folder(
     second = agents("create", "true", "-x", "mine", "-g", ".", "-o", "json", cwd=repository).json
     eventually(lambda: "begun" in agents("logs", first["id"]).out)
     (state,) = home.glob(".local/state/*/local")
-    hint = overview.why_no_folder(state, second["workspaceId"])
+    hint = workspace_access.why_no_folder(state, second["workspaceId"])
     assert hint == ("Its run waits for its turn; wait with ", ("wait", second["id"]))
     for command in ("diff", "apply"):
         unfinished = agents(command, first["id"], "-o", "table", cwd=repository)

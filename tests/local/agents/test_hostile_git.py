@@ -12,7 +12,7 @@ from threading import Event, Thread
 
 import pytest
 
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import workspace_access
 from rebyte_cli.local.agents.workspaces import disarm as disarming
 from rebyte_cli.local.agents.workspaces.disarm import disarm
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
@@ -240,7 +240,7 @@ def test_what_is_staged_stays_staged(hostile: Hostile) -> None:
     shown = 'A  "n\\n\\303\\274"\nAM a\nD  b\n?? b\n'
     expected = sorted(shown.replace("AM a", "MM a").splitlines())
     assert sorted(hostile.user("status", "--porcelain").splitlines()) == expected
-    assert overview.disarmed(hostile.bench.folder, "ws")
+    assert workspace_access.disarmed(hostile.bench.folder, "ws")
     assert sorted(hostile.user("status", "--porcelain").splitlines()) == expected
     assert "mine" in hostile.user("-c", "user.name=x", "-c", "user.email=x", "commit", "-m", "mine")
 
@@ -249,7 +249,9 @@ def test_what_is_staged_stays_staged(hostile: Hostile) -> None:
 def test_two_that_look_at_once_lose_nothing(hostile: Hostile) -> None:
     hostile.agent("echo 2 > a; git add a; git rm -q --cached b")
     with ThreadPoolExecutor(4) as pool:
-        looks = [pool.submit(overview.disarmed, hostile.bench.folder, "ws") for _ in range(8)]
+        looks = [
+            pool.submit(workspace_access.disarmed, hostile.bench.folder, "ws") for _ in range(8)
+        ]
     assert all(look.result() for look in looks)
     assert hostile.user("status", "--porcelain") == "M  a\nD  b\n?? b\n"
 
@@ -303,7 +305,7 @@ def test_of_a_forged_index_the_rest_stays(hostile: Hostile) -> None:
     hostile.forge(".git/hooks/post-checkout|100755|x", "c|100644|c")
     assert hostile.user("status", "--porcelain") == "AD c\n"
     (hostile.code / ".git" / disarming.UNCHECKED).write_text("x")
-    assert overview.disarmed(hostile.bench.folder, "ws")
+    assert workspace_access.disarmed(hostile.bench.folder, "ws")
     assert hostile.user("status", "--porcelain") == "AD c\n"
     assert list(hostile.code.glob(".git/index*")) == [hostile.code / ".git/index"]
 
@@ -323,7 +325,7 @@ def test_git_in_the_jail_arms_nothing(hostile: Hostile, name: str) -> None:
     word = {"alias.st": "st", "gpg.program": "log"}.get(name, "status")
     words = ["-c", "core.fsmonitor=/code/helper", word] if name == "repository" else [word]
     try:
-        output = b"".join(overview.git_inside(hostile.bench.folder, "ws", words))
+        output = b"".join(workspace_access.git_inside(hostile.bench.folder, "ws", words))
         assert b"helper" in output or word == "log"
     except GitFailed:
         assert word == "st"
@@ -339,7 +341,7 @@ def test_git_in_the_jail_that_is_not_read_to_its_end_arms_nothing(hostile: Hosti
         f"alias.x=!git config core.fsmonitor '{hostile.program}'; echo 1; sleep 600",
         "x",
     ]
-    lines = overview.git_inside(hostile.bench.folder, "ws", words)
+    lines = workspace_access.git_inside(hostile.bench.folder, "ws", words)
     assert next(lines) == b"1\n"
     lines.close()  # type: ignore[attr-defined]
     hostile.user("status")
@@ -372,7 +374,7 @@ class HangingGit:
         self.until("hanging")
 
     def look(self) -> list[bytes]:
-        return list(overview.git_inside(self.hostile.bench.folder, "ws", ["status"]))
+        return list(workspace_access.git_inside(self.hostile.bench.folder, "ws", ["status"]))
 
     def until(self, name: str) -> None:
         """Wait for a file in the folder of the agent, or for the end of git."""
@@ -435,7 +437,7 @@ def test_git_sees_nothing_of_the_agents_home(hanging: HangingGit) -> None:
 def test_git_whose_reader_pauses_is_ended_too(hostile: Hostile) -> None:
     """A pager does, for hours."""
     hostile.agent("true")
-    shown = overview.git_inside(hostile.bench.folder, "ws", ["-c", "alias.x=!yes", "x"])
+    shown = workspace_access.git_inside(hostile.bench.folder, "ws", ["-c", "alias.x=!yes", "x"])
     assert next(shown) == b"y\n"
     disarming.disarm(hostile.bench.workspace())
     with pytest.raises(GitFailed, match="was ended"):

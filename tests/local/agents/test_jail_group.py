@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import workspace_access
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
@@ -139,7 +139,7 @@ def test_nothing_outlives_a_run(bench: Bench, hold: str, end: str) -> None:
     alone = "failed" if hold == "change_memory" else "succeeded"
     assert run.outcome == {"itself": alone, "cancel": "canceled", "killed": "failed"}[end]
     assert not processes(MARK)
-    assert overview.disarmed(bench.folder, "ws")
+    assert workspace_access.disarmed(bench.folder, "ws")
     assert "fsmonitor" not in (bench.workspace().code / ".git/config").read_text()
 
 
@@ -213,7 +213,7 @@ def test_a_guard_that_is_stopped_ends_with_its_jail(bench: Bench) -> None:
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
     assert processes(MARK)
-    assert overview.disarmed(bench.folder, "ws")
+    assert workspace_access.disarmed(bench.folder, "ws")
     assert not processes(MARK)
     eventually(lambda: process_identity.find(known) is None)
 
@@ -252,15 +252,15 @@ def test_nothing_outlives_git_in_the_jail(bench: Bench, then: str) -> None:
         pytest.skip("no Python of the system")
     assert bench.run(["true"]).outcome == "succeeded"
     code = bench.workspace().code
-    assert not list(overview.git_inside(bench.folder, "ws", ["init", "-q", "/code"]))
+    assert not list(workspace_access.git_inside(bench.folder, "ws", ["init", "-q", "/code"]))
     (code / "attack.py").write_text(ATTACK.replace("HOLD", "trace") + then)
     words = ["-c", f"alias.x=!{PYTHON} -I /code/attack.py {MARK}", "x"]
-    lines = overview.git_inside(bench.folder, "ws", words)
+    lines = workspace_access.git_inside(bench.folder, "ws", words)
     assert next(lines) in (b"held\n", b"refused\n")
     if then == "pass":
         lines.close()  # type: ignore[attr-defined]
     else:
-        assert overview.disarmed(bench.folder, "ws")
+        assert workspace_access.disarmed(bench.folder, "ws")
     assert not processes(MARK)
     assert "fsmonitor" not in (code / ".git/config").read_text()
     lines.close()  # type: ignore[attr-defined]
@@ -319,7 +319,7 @@ def held(bench: Bench) -> Iterator[None]:
 @pytest.mark.usefixtures("held")
 def test_a_jail_that_cannot_be_emptied_is_not_safe_and_gets_no_other_run(bench: Bench) -> None:
     with pytest.raises(OSError, match="a program in the sandbox of a run cannot be ended"):
-        overview.disarmed(bench.folder, "ws")
+        workspace_access.disarmed(bench.folder, "ws")
     prompt = bench.start(["sh", "-c", "touch /code/begun; echo never"])
     run = bench.wait(prompt)
     assert run.outcome == "failed"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import agent_list
 from rebyte_cli.local.agents.adapters.adapter import Adapter
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.codex import Codex
@@ -308,6 +308,6 @@ def test_logins_of_opencode_without_an_address(
     assert '"access": "inside"' in seen
     script(tmp_path / "bin", "opencode", "echo 1.0")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    row = next(row for row in overview.every_agent(None, None) if row["name"] == "opencode")
+    row = next(row for row in agent_list.every_agent(None, None) if row["name"] == "opencode")
     assert row["credential"] == "login inside"
     assert row["unused"] == "provider.azure, provider.https://example.com, provider.togetherai"

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from rebyte_cli.local.agents import overview
+from rebyte_cli.local.agents import agent_list
 from rebyte_cli.local.agents.sandbox import jail, seal, seccomp
 
 from .bench import PYTHON, Bench, need_jail, python, script
@@ -188,7 +188,7 @@ def test_what_this_machine_cannot_close_is_told(
     monkeypatch.setattr(seal, "has_scopes", lambda _program: False)
     monkeypatch.setattr(seccomp, "is_available", lambda: False)
     monkeypatch.setattr(jail, "no_nested_namespaces", lambda _program: False)
-    row = overview.every_agent(bench.folder, None)[0]
+    row = agent_list.every_agent(bench.folder, None)[0]
     assert row["jail"] == "on"
     abstract, _, others = str(jail.gaps(network=True)).partition("; ")
     assert abstract == (
