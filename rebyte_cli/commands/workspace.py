@@ -191,19 +191,21 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
       rebyte -P local workspace git @last -- log --oneline
       rebyte -P local workspace git @last -- diff HEAD~1 --stat
     """
+    from codecs import iterdecode
+
     from ..local import agents
     from ..system.git import GitFailed
 
     workspace_id, _ = _folder(app, workspace)
 
-    def lines() -> Iterator[str]:
+    def text() -> Iterator[str]:
+        printed = agents.git_inside(app.state_dir / "local", workspace_id, words)
         try:
-            for line in agents.git_inside(app.state_dir / "local", workspace_id, words):
-                yield line.decode("utf-8", "replace")
+            yield from iterdecode(printed, "utf-8", "replace")
         except GitFailed as error:
             raise RebyteError(str(error)) from None
 
-    return Text(lines())
+    return Text(text())
 
 
 @define_in(command, "run", statuses=(4,))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NEWEST = 200  # tasks offered at most
 NUMBERED = 9  # of them as @1, @2, …
+_PATIENCE = 2.0  # seconds that git may take while a shell waits for TAB
 _BRANCHES = {"refs/heads/": "", "refs/remotes/origin/": "of origin"}
 
 
@@ -93,7 +94,7 @@ def branches(_app: App) -> Pairs:
 
     words = ["for-each-ref", "--format=%(refname)"]
     try:
-        said = git.run([*words, *_BRANCHES], os.curdir)
+        said = git.run([*words, *_BRANCHES], os.curdir, timeout=_PATIENCE)
     except RebyteError:  # no repository here, or no git
         return
     for name in said.decode("utf-8", "replace").splitlines():

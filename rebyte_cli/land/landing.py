@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BadUsage, LeftOut, NotFound, RebyteError, ResourceNotFound, TaskEnded
 from ..system import git
 from ..tasks import commit
-from ..tasks.patch import PatchConflict, own_repository, safe_repository
+from ..tasks.patch import PatchConflict, conflict, own_repository, safe_repository
 from .land_journal import (
     APPLIED,
     CHECKING,
@@ -144,7 +144,10 @@ class Landing:
         line.status = CHECKING
         words = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", tip, tree]
         words += ["--no-ext-diff", "--no-textconv"]
-        exact = git.run(words, self._root, safe_repository(self._root))
+        try:
+            exact = git.run(words, self._root, safe_repository(self._root))
+        except git.GitFailed as error:  # a few bytes of a patch may copy large files
+            raise conflict([], error.message) from None
         outcome = self._steps.check(tip, exact, f"{self._branch}-{line.current}")
         if outcome.exit is None:
             raise RebyteError(outcome.reason, code="check_unusable")

@@ -20,17 +20,18 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from ..errors import RebyteError
 from .deadline import Deadline
-from .process_group import ProcessGroup
+from .process_group import ProcessGroup, end_group
 from .signals import handled
+from .untrusted import read_file
 
 T = TypeVar("T", str, bytes)
 SECONDS = 120.0
 LOOK_SECONDS = 0.2
-MOST_WORDS = 500  # paths in one command line
+MOST_WORDS, MOST_BYTES = 500, 100_000  # of paths in one command line
 # What git does by itself after a command goes into the background, where it outlives us, and reads
 # the settings of a repository in which an agent may be at work by then.
 SAFE = (
@@ -58,19 +59,29 @@ MEMORY = 4 * 1024**3  # bytes
 NO_MEMORY = re.compile(  # here, not on the server
     "^(?!remote:).*(out of memory|cannot allocate memory|unable to create .*thread)", re.I | re.M
 )
+LONGEST_PATH = 4096  # bytes
 LARGEST_INDEX = 1 << 30  # bytes, for some million files
 LOOK_BYTES = 1 << 24
+PORTION = 1 << 16  # bytes
+LONGEST_PAUSE = 3600.0
 LAST_SECONDS = 2.0  # for the end of what git says, when it has ended
 LONGEST_STDERR = 1 << 16  # bytes, of which the last are kept
+LARGEST_OUTPUT = 1 << 28  # bytes, for a list of some million files
 # A patch that `git apply` takes, whatever the user's configuration says of diffs.
 DIFF = (
     "diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
-    "--ignore-submodules=all", "--src-prefix=a/", "--dst-prefix=b/",
+    "--ignore-submodules=all", "--src-prefix=a/", "--dst-prefix=b/", "--unified=3",
+    "--inter-hunk-context=0", "-O/dev/null",
 )  # fmt: skip
 # Inside a git hook these name the repository of the hook, which may be another one.
 LOCATIONS = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR",
     "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE",
+)  # fmt: skip
+# These let options mean other things, show other objects or attributes, or change what is printed.
+MEANINGS = (
+    "GIT_ATTR_SOURCE", "GIT_DIFF_OPTS", "GIT_EXTERNAL_DIFF", "GIT_GLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS", "GIT_LITERAL_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_SHALLOW_FILE",
 )  # fmt: skip
 # For git in a sandbox, where what a repository names may run: nothing of this machine's settings.
 IN_JAIL = {
@@ -115,18 +126,22 @@ def run(
     extra: Mapping[str, str] | None = None,
     output: int = subprocess.PIPE,
     *,
-    timeout: float = SECONDS,
+    timeout: float | None = SECONDS,
     to_end: bool = False,
     memory: int = MEMORY,
+    most: int = LARGEST_OUTPUT,
 ) -> bytes:
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
     `extra` are more variables. git and its helpers end with this process, even if that is killed:
     they would write into the next run's files. With `to_end`, for what changes the user's own
     repository, git is left to finish instead: it would leave its lock, and half of the work.
-    `memory` bounds what each of its processes takes, but for files that it maps (bytes, Linux only;
-    not with `to_end`): a few bytes of a patch or a repository may stand for gigabytes. Raises
-    GitFailed with git's reason.
+
+    A few bytes of a patch or a repository may stand for gigabytes, or make git wait for ever. So it
+    is ended after `timeout` (seconds; None for no limit), and when it has printed more than `most`
+    bytes, to us or into the file `output`. `memory` bounds what each of its processes takes, but
+    for files that it maps (bytes, Linux only; not with `to_end`). Raises GitFailed with git's
+    reason.
     """
     variables = _variables() | dict(extra or {})
     if variables["GIT_NO_LAZY_FETCH"] == "0":
@@ -142,52 +157,64 @@ def run(
         # A limit that may not be raised is a lower one.
         limited = 'ulimit -d "$0" 2>/dev/null; exec "$@"'
         line = ["/bin/sh", "-c", limited, str(memory // 1024), *line]
-    printed: bytes | None
     if to_end:
-        printed, errors, status = _to_end(line, variables)
+        printed, errors, status = _to_end(line, variables, words[0], timeout, most)
     else:
-        with (
-            _Tail() as tail,
-            ProcessGroup(
-                line, folder=None, variables=variables, stdout=output, stderr=tail.into
-            ) as group,
-        ):
-            tail.start()
-            printed = _printed(group.process, words[0], timeout)
-            status = group.process.returncode
-        errors = tail.kept
+        file = output if output >= 0 else None
+        with Pipe(LONGEST_STDERR) as said, Pipe(most) as out:
+            into = out.into if output == subprocess.PIPE else output
+            try:
+                group = ProcessGroup(
+                    line, folder=None, variables=variables, stdout=into, stderr=said.into
+                )
+            except OSError as error:  # a name can be too long for a command line
+                raise GitFailed(f"git cannot be started: {error.strerror}") from None
+            with group:
+                said.start()
+                out.start()
+                status = _status(group.process, words[0], timeout, out, file)
+        printed, errors = out.kept, said.kept
     if status:
-        said = errors.decode("utf-8", "replace")
-        failure = GitFailed(_reason(said, words[0], status))
-        if not to_end and NO_MEMORY.search(said):
+        text = errors.decode("utf-8", "replace")
+        failure = GitFailed(_reason(text, words[0], status))
+        if not to_end and NO_MEMORY.search(text):
             failure = GitFailed(f"git needed more than {memory / 1024**3:.2g} GiB of memory")
-        failure.said = said
+        failure.said = text
         raise failure
-    return printed or b""
+    return printed
 
 
-class _Tail:
-    """The end of what git, which may never stop, writes into the descriptor `into`.
+class Pipe:
+    """What a program, which may never stop, writes into the descriptor `into`: the last of it.
 
-    `kept` has it after the block.
+    `size` is how many bytes there were. `is_over` is set at the end, or when they are more than
+    `most`, which are kept: `kept` has them after the block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.size = 0
+        self.is_over = threading.Event()
         self._source, self.into = os.pipe()
         self._thread = threading.Thread(target=self._read, daemon=True)
-        self.kept = b""
+        self._data = bytearray()
 
-    def __enter__(self) -> _Tail:
+    @property
+    def kept(self) -> bytes:
+        """The last bytes so far."""
+        return bytes(self._data[-self.most :])
+
+    def __enter__(self) -> Self:
         return self
 
     def start(self) -> None:
-        """Read from now on: git has its own copy of the descriptor."""
+        """Read from now on: the program has its own copy of the descriptor."""
         os.close(self.into)
         self.into = -1
         self._thread.start()
 
     def __exit__(self, *_error: object) -> None:
-        if self.into >= 0:  # git was not started
+        if self.into >= 0:  # nothing was started
             os.close(self.into)
             os.close(self._source)
             return
@@ -196,22 +223,43 @@ class _Tail:
 
     def _read(self) -> None:
         with open(self._source, "rb", buffering=0) as source:
-            while data := source.read(LONGEST_STDERR):
-                self.kept = (self.kept + data)[-LONGEST_STDERR:]
+            while data := source.read(PORTION):
+                self.size += len(data)
+                self._data += data
+                if self.size > self.most:
+                    self.is_over.set()
+                if len(self._data) > self.most + (1 << 20):
+                    del self._data[: -self.most]
+        self.is_over.set()
 
 
-def _printed(process: subprocess.Popen[bytes], word: str, timeout: float) -> bytes | None:
-    """What git prints on its standard output until it ends."""
+def _status(
+    process: subprocess.Popen[bytes], word: str, timeout: float | None, out: Pipe, file: int | None
+) -> int:
+    """The status with which git ends, having printed into `out`, or into a file."""
     watch, deadline = _watch.get(), Deadline(timeout)
-    longest = timeout if watch is None else LOOK_SECONDS
-    while True:
-        try:
-            return process.communicate(timeout=min(deadline.left(), longest))[0]
-        except subprocess.TimeoutExpired:
-            if deadline.has_passed:
-                raise GitUnusable(f"git {word} took longer than {timeout:g} s") from None
-        if watch is not None and (reason := watch()):
+    longest = LONGEST_PAUSE if watch is None and file is None else LOOK_SECONDS
+    status = None
+    while status is None:
+        has_printed = out.is_over.wait(deadline.cap(longest))
+        _check_size(word, out.size if file is None else os.fstat(file).st_size, out.most)
+        if has_printed:
+            with suppress(subprocess.TimeoutExpired):
+                status = process.wait(deadline.cap(longest))
+        if status is None and deadline.has_passed:
+            raise _too_long(word, timeout)
+        if status is None and watch is not None and (reason := watch()):
             raise GitFailed(reason)
+    return status
+
+
+def _check_size(word: str, size: int, most: int) -> None:
+    if size > most:
+        raise GitFailed(f"git {word} printed more than {most / (1 << 20):.3g} MiB")
+
+
+def _too_long(word: str, timeout: float | None) -> GitUnusable:
+    return GitUnusable(f"git {word} took longer than {timeout:g} s")
 
 
 def line(
@@ -242,11 +290,14 @@ def _variables() -> dict[str, str]:
     variables = {
         name: value
         for name, value in os.environ.items()
-        if name not in LOCATIONS and not name.startswith("REBYTE_")
+        if name not in LOCATIONS + MEANINGS and not name.startswith("REBYTE_")
     }
     variables |= {
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_LAZY_FETCH": "1",
+        # What a clone and a push have: `git replace` shows others here, with other parents.
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": os.devnull,
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "",  # which is before `core.askPass` and that of ssh
         "SSH_ASKPASS": "false",
@@ -258,8 +309,13 @@ def _variables() -> dict[str, str]:
     return variables
 
 
-def _to_end(line: list[str], variables: dict[str, str]) -> tuple[bytes, bytes, int]:
-    """What a program prints that signals to this process, its group and its terminal do not end."""
+def _to_end(
+    line: list[str], variables: dict[str, str], word: str, timeout: float | None, most: int
+) -> tuple[bytes, bytes, int]:
+    """What a program prints that signals to this process, its group and its terminal do not end.
+
+    And its status. It prints into files, which are there even if this process is killed.
+    """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         with _signals_later():
             process = subprocess.Popen(
@@ -270,9 +326,14 @@ def _to_end(line: list[str], variables: dict[str, str]) -> tuple[bytes, bytes, i
                 stderr=errors,
                 start_new_session=True,
             )
-            process.wait()
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                end_group(process)
+                raise _too_long(word, timeout) from None
+        _check_size(word, output.seek(0, os.SEEK_END), most)
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - LONGEST_STDERR))
         output.seek(0)
-        errors.seek(0)
         return output.read(), errors.read(), process.returncode
 
 
@@ -380,12 +441,8 @@ def _is_file_in(folder: Path, link: str) -> bool:
 
 def _leads_to(file: Path, place: Path) -> bool:
     """Whether the path in a file, which may be relative to it, is `place`."""
-    try:
-        with file.open("rb") as content:
-            path = os.fsdecode(content.read(4096).rstrip(b"\n"))
-    except OSError:
-        return False
-    return os.path.realpath(file.parent / path) == os.path.realpath(place)
+    path = os.fsdecode((read_file(str(file), LONGEST_PATH) or b"").rstrip(b"\n"))
+    return path != "" and os.path.realpath(file.parent / path) == os.path.realpath(place)
 
 
 def _work_tree(repository: Path) -> str:
@@ -529,8 +586,16 @@ def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 def portions(paths: Sequence[T]) -> Iterator[Sequence[T]]:
     """The paths in parts that fit into one command line each."""
-    for first in range(0, len(paths), MOST_WORDS):
-        yield paths[first : first + MOST_WORDS]
+    some: list[T] = []
+    size = 0
+    for path in paths:
+        size += len(os.fsencode(path))
+        if some and (len(some) == MOST_WORDS or size > MOST_BYTES):
+            yield some
+            some, size = [], len(os.fsencode(path))
+        some.append(path)
+    if some:
+        yield some
 
 
 # What is not committed in someone's working tree

@@ -102,9 +102,14 @@ class ProcessGroup:
 
     def end(self) -> None:
         """Kill the whole group, and return when its first process is dead."""
-        if sys.platform == "win32":
-            self.process.kill()
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        end_group(self.process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that is the first of its group, with the group, and wait for its death."""
+    if sys.platform == "win32":
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -49,7 +49,8 @@ def git_apply(
         if to_end:
             tried = [*options, "apply", "--check", *words, str(file)]
             git.run(tried, root, variables, memory=memory)
-        return git.run(line, root, variables, to_end=to_end, memory=memory)
+        limit = None if to_end else git.SECONDS
+        return git.run(line, root, variables, to_end=to_end, memory=memory, timeout=limit)
 
 
 def unpacked(patch: bytes) -> int:
@@ -57,7 +58,7 @@ def unpacked(patch: bytes) -> int:
 
     Raises GitFailed for a form that git does not write: it would read other numbers.
     """
-    total = 0
+    total = end = 0
     for heading in re.finditer(rb"^GIT binary patch\n", patch, re.MULTILINE):
         start = heading.end()
         for is_new in (True, False):  # the old content need not be there
@@ -66,8 +67,9 @@ def unpacked(patch: bytes) -> int:
                 if is_new or patch.startswith((b"literal", b"delta"), start):
                     raise _not_readable()
                 break
-            end = patch.find(b"\n\n", found.end() - 1)
-            end = len(patch) if end < 0 else end
+            if end < found.end() - 1:  # or it is the end of many: a patch is searched once
+                end = patch.find(b"\n\n", found.end() - 1)
+                end = len(patch) if end < 0 else end
             total += int(found[2])
             if is_new and found[1] == b"delta":
                 total += _result_size(patch, found.end(), end)

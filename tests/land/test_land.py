@@ -219,3 +219,22 @@ def test_random_patches_in_random_order(bench: LandBench, land: Run, seed: int) 
     )
     assert {key: value for key, value in keys.items() if value != "0"} == values
     assert all(bench.builds("b"))
+
+
+def test_a_patch_whose_copies_fill_the_memory_is_left_out(bench: LandBench, land: Run) -> None:
+    """A thousand lines of a patch that stand for a gigabyte are one task's problem."""
+    large = bench.repository / "large.txt"
+    large.write_text(f"{'x' * 99}\n" * 10_000)
+    git(bench.repository, "add", "large.txt")
+    git(bench.repository, "commit", "-q", "-m", "Large")
+    git(bench.repository, "push", "-q", "origin", "HEAD:main")
+    copies = "".join(
+        f"diff --git a/large.txt b/c{number}\nsimilarity index 100%\n"
+        f"copy from large.txt\ncopy to c{number}\n"
+        for number in range(300)
+    )
+    hostile, good = bench.create("add evil", "add good")
+    bench.farm.patches[bench.farm.tasks[hostile]["workspaceId"]] = copies.encode()
+    done = land(hostile, good, "--branch", "b", "--check", "true", "--rerun", "0", "-o", "jsonl")
+    assert [row["status"] for row in done.documents] == ["left out", "landed"], done
+    assert "printed more than 256 MiB" in done.documents[0]["error"]["message"]

@@ -19,6 +19,7 @@ from rebyte_cli.system.git import (
     check_repository,
     filters_off,
     own_index,
+    portions,
     run,
     top_level,
     watched,
@@ -361,3 +362,78 @@ def test_a_change_in_the_second_of_an_index_is_seen(private: Repository, tmp_pat
     variables = own_index(str(private.path), tmp_path)
     run(["add", "-A"], private.path, variables)
     assert run(["show", ":file"], private.path, variables) == b"b\n"
+
+
+def test_what_git_prints_ends_git_not_the_machine(private: Repository, tmp_path: Path) -> None:
+    """Folders in folders: a few objects stand for any number of names."""
+    endless = ["-c", "alias.x=!exec yes", "x"]
+    with pytest.raises(GitFailed, match="printed more than 4 MiB"):
+        run(endless, most=4 << 20)
+    file = (tmp_path / "patch").open("wb")
+    with file, pytest.raises(GitFailed, match="printed more than 4 MiB"):
+        run(endless, output=file.fileno(), most=4 << 20)
+    assert run(["ls-files"], private.path, most=100)
+    with pytest.raises(GitFailed, match="git ls-files printed more"):
+        run(["ls-files"], private.path, most=5)
+
+
+def test_a_pipe_in_a_repository_is_not_waited_for_for_ever(
+    private: Repository, tmp_path: Path
+) -> None:
+    (private.path / ".git/logs/refs/heads").mkdir(parents=True, exist_ok=True)
+    os.mkfifo(private.path / ".git/logs/refs/heads/new")
+    head = private("rev-parse", "HEAD").strip()
+    with pytest.raises(GitFailed, match="git update-ref took longer than 1 s"):
+        run(["update-ref", "refs/heads/new", head], private.path, to_end=True, timeout=1)
+    linked = tmp_path / "linked"
+    private("worktree", "add", "-q", str(linked))
+    place = private.path / ".git/worktrees/linked/gitdir"
+    place.unlink()
+    os.mkfifo(place)
+    with pytest.raises(GitFailed, match="elsewhere"):
+        top_level(str(linked))
+
+
+def test_long_names_fill_no_command_line(private: Repository) -> None:
+    names = ["/".join(["x" * 200] * 20) + str(number) for number in range(1000)]
+    assert [name for some in portions(names) for name in some] == names
+    for some in portions(names):
+        assert run(["check-attr", "text", "--", *some], private.path)
+    with pytest.raises(GitFailed, match="Argument list too long"):
+        run(["check-attr", "text", "--", "x" * 200_000], private.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("diff.context", "0"), ("diff.interHunkContext", "100"), ("diff.orderFile", "/dev/zero"),
+        ("GIT_DIFF_OPTS", "-u0"), ("GIT_LITERAL_PATHSPECS", "1"), ("GIT_EXTERNAL_DIFF", "false"),
+    ],
+)  # fmt: skip
+def test_a_patch_is_the_same_with_any_settings(
+    private: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    private.write("lines", "".join(f"{number}\n" for number in range(40)))
+    private.commit("Lines")
+    text = (private.path / "lines").read_text()
+    private.write("lines", text.replace("20\n", "20\nnew\n"))
+    git(private.path, "init", "-q", "inner")  # which is left out by a pathspec
+    checkout.write_patch(str(private.path), tmp_path / "before")
+    if name.startswith("GIT_"):
+        monkeypatch.setenv(name, value)
+    else:
+        private("config", name, value)
+    checkout.write_patch(str(private.path), tmp_path / "after")
+    assert (tmp_path / "after").read_bytes() == (tmp_path / "before").read_bytes()
+    assert b"+new" in (tmp_path / "after").read_bytes()
+
+
+def test_changes_are_those_to_what_a_clone_has(private: Repository, tmp_path: Path) -> None:
+    """`git replace` shows another commit in the place of one, which no clone gets."""
+    real = private("rev-parse", "HEAD").strip()
+    private.write("secret", "changed\n")
+    private.commit("Other")
+    private("replace", real, private("rev-parse", "HEAD").strip())
+    private("reset", "-q", "--soft", real)
+    checkout.write_patch(str(private.path), tmp_path / "patch")
+    assert b"+changed" in (tmp_path / "patch").read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import time
 import zlib
 from pathlib import Path
 
@@ -115,3 +116,11 @@ def test_nothing_is_written_if_git_needs_more_than_its_memory(root: Path) -> Non
     assert git(root, "status", "--porcelain") == ""
     git_apply.git_apply(["--3way"], found, root, to_end=True, memory=256 * MIB)
     assert (root / "zeros1").stat().st_size == 60 * MIB
+
+
+def test_many_headings_take_no_hours() -> None:
+    """Each could be the begin of all that follows."""
+    text = b"GIT binary patch\nliteral 1\n" * 1_000_000
+    started = time.monotonic()
+    assert git_apply.unpacked(text) == 1_000_000
+    assert time.monotonic() - started < 60

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from .workspaces import sharing
 from .workspaces.disarm import disarm
 from .workspaces.workspace_folder import Workspace
 
-STDERR_READ = 20_000
+PORTION = 1 << 16  # bytes
 
 
 def folder_of(
@@ -85,7 +84,7 @@ def disarmed(
 
 
 def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterator[bytes]:
-    """What `git WORDS` prints, line by line, when it runs in a jail around the workspace.
+    """What `git WORDS` prints, portion by portion, when it runs in a jail around the workspace.
 
     Nothing that the agent wrote can have an effect outside: what git runs in the jail may arm the
     repository again, and the agent's home is not there. A run that ends meanwhile waits for git, or
@@ -102,7 +101,7 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
     variables |= git.IN_JAIL | {"HOME": "/tmp"}  # noqa: S108 - the jail's own
     try:
         with (
-            tempfile.TemporaryFile() as errors,
+            git.Pipe(git.LONGEST_STDERR) as errors,
             sharing.Visit(folder) as visit,
             JailGroup(
                 layout,
@@ -110,19 +109,20 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
                 folder="/",
                 variables=variables,
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=errors.into,
             ) as group,
             visit.by(group),
         ):
+            errors.start()
             assert group.process.stdout is not None
-            yield from group.process.stdout
+            while portion := os.read(group.process.stdout.fileno(), PORTION):
+                yield portion
             status = group.process.wait()
-            if visit.was_ended:
-                raise GitFailed("git was ended: the folder is needed by another command or a run")
-            if status:
-                errors.seek(0)
-                said = errors.read(STDERR_READ).decode("utf-8", "replace").strip()
-                raise GitFailed(said or f"git exited with status {status}")
+        if visit.was_ended:
+            raise GitFailed("git was ended: the folder is needed by another command or a run")
+        if status:
+            said = errors.kept.decode("utf-8", "replace").strip()
+            raise GitFailed(said or f"git exited with status {status}")
     finally:
         try:
             disarmed(state_dir, workspace)

@@ -438,7 +438,28 @@ def test_git_whose_reader_pauses_is_ended_too(hostile: Hostile) -> None:
     """A pager does, for hours."""
     hostile.agent("true")
     shown = workspace_access.git_inside(hostile.bench.folder, "ws", ["-c", "alias.x=!yes", "x"])
-    assert next(shown) == b"y\n"
+    assert next(shown).startswith(b"y\n")
     disarming.disarm(hostile.bench.workspace())
     with pytest.raises(GitFailed, match="was ended"):
         list(shown)
+
+
+@pytest.mark.slow
+def test_what_git_in_the_jail_prints_and_says_takes_little_memory(hostile: Hostile) -> None:
+    """A line may have no end, and a file with attributes thousands of mistakes."""
+    hostile.agent("true")
+    say = "head -c 30000000 /dev/zero; head -c 30000000 /dev/zero >&2; exit 3"
+    words = ["-c", f"alias.x=!{say}", "x"]
+    shown = workspace_access.git_inside(hostile.bench.folder, "ws", words)
+    size = 0
+
+    def read() -> None:
+        nonlocal size
+        for portion in shown:
+            size += len(portion)
+            assert len(portion) <= 1 << 16
+
+    with pytest.raises(GitFailed) as error:
+        read()
+    assert size == 30_000_000
+    assert len(error.value.message) <= 1 << 16

@@ -36,8 +36,6 @@ UPLOAD_PACK = "git -c pack.window=0 upload-pack"
 GRACE_SECONDS = 3600
 MAKING = f"{FOLDER}/*/new"  # what is not yet a lender
 REF = "refs/tags/base"
-# `git replace` can give a commit other parents, of which what is fetched knows nothing.
-AS_COMMITTED = {"GIT_NO_REPLACE_OBJECTS": "1"}
 
 
 @contextmanager
@@ -97,7 +95,7 @@ def _ancestor(folder: Path, place: Path, commit: str) -> Path | None:
     found = [path for path in folder.iterdir() if path.name != "new"]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for lender in found[:LOOKED_AT]:
-        is_above = git.is_ancestor(place, lender.name, commit, AS_COMMITTED)
+        is_above = git.is_ancestor(place, lender.name, commit)
         if is_above and len(lent(lender)) < LONGEST_CHAIN:
             return lender
     return None

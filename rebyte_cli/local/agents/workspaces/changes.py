@@ -271,9 +271,13 @@ def output(
         "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": git.quoted(f"{base}/objects"),
     }
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        program = JailedProgram(layout, command, variables)
-        with program.start(stdout=output, stderr=errors) as group:
+    program = JailedProgram(layout, command, variables)
+    with tempfile.TemporaryFile() as output:
+        with (
+            git.Pipe(git.LONGEST_STDERR) as errors,
+            program.start(stdout=output, stderr=errors.into) as group,
+        ):
+            errors.start()
             deadline, status = Deadline(GIT_SECONDS), None
             while status is None:
                 _check(deadline, output, watch)
@@ -282,8 +286,7 @@ def output(
         if status == NO_TREE:
             raise NoTree
         if status:
-            errors.seek(0)
-            lines = errors.read(100_000).decode("utf-8", "replace").strip().splitlines()
+            lines = errors.kept.decode("utf-8", "replace").strip().splitlines()
             raise GitFailed(lines[-1] if lines else f"git exited with status {status}")
         _check(deadline, output, lambda: "")
         output.seek(0)

@@ -370,7 +370,8 @@ def copy_uncommitted(place: Path, code: Path, *, memory: int = git.MEMORY) -> No
             git.add_all(root, index, git.new_files(root, index), memory=memory)
             words = [*git.DIFF, "--binary", "--full-index", git.last_commit(root)]
             with patch.open("wb") as file:
-                git.run(words, root, index, file.fileno(), memory=memory)
+                # It is all in git's memory when it is applied.
+                git.run(words, root, index, file.fileno(), memory=memory, most=memory)
             if patch.stat().st_size:
                 words = ["apply", "--index", "--whitespace=nowarn"]
                 git.run([*words, str(patch)], code, memory=memory)
