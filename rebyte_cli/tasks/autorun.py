@@ -7,17 +7,28 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
+LONGEST_PATH = 4096  # characters that are looked at: no system takes longer paths
+LONGEST_END = 1024  # of those, for the files; the expression takes the square of that
+DEEPEST = 3  # names in the deepest line for a file
+
 
 def reader_of(path: str) -> str:
     """The tool that runs or obeys a file with this path by itself; an empty string for none."""
-    pattern, readers = _table("")
-    found = pattern.search(normalized(path))
-    return readers[found.lastindex - 1] if found and found.lastindex else ""
+    return _reader(path, "")
 
 
 def is_read_by_place(path: str) -> bool:
     """Whether programs that were started for something else read such a file, too."""
-    return _table("!")[0].search(normalized(path)) is not None
+    return bool(_reader(path, "!"))
+
+
+def _reader(path: str, mark: str) -> str:
+    text = normalized(path[-LONGEST_PATH:])
+    end = "/".join(text.split("/")[-DEEPEST:])[-LONGEST_END:]
+    for (pattern, readers), part in zip(_tables(mark), (text, end), strict=True):
+        if (found := pattern.search(part)) and found.lastindex:
+            return readers[found.lastindex - 1]
+    return ""
 
 
 def normalized(path: str) -> str:
@@ -32,14 +43,23 @@ def normalized(path: str) -> str:
 
 
 @cache
-def _table(mark: str) -> tuple[re.Pattern[str], list[str]]:
-    """One expression with a group for each line with the mark, and what reads such a file."""
-    expressions, readers = [], []
+def _tables(mark: str) -> list[tuple[re.Pattern[str], list[str]]]:
+    """For folders, and for files: one expression with a group for each line with the mark, and what
+    reads such a file.
+
+    There are many lines for files, and only the end of a path can be one.
+    """
     text = (Path(__file__).parent / "autorun.txt").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line and line.startswith(mark) and not line.startswith("#"):
-            pattern, reader, _source = line.removeprefix("!").split("|")
-            words = re.escape(pattern).replace(r"\*", "[^/]*")
-            expressions.append(f"({words})" if pattern.endswith("/") else f"({words})$")
-            readers.append(reader)
-    return re.compile(f"(?:^|/)(?:{'|'.join(expressions)})", re.DOTALL), readers
+    lines = [
+        line.removeprefix("!").split("|")
+        for line in text.splitlines()
+        if line and line.startswith(mark) and not line.startswith("#")
+    ]
+    tables = []
+    for end, is_folder in (("", True), ("$", False)):
+        kept = [each for each in lines if each[0].endswith("/") == is_folder]
+        words = (re.escape(pattern).replace(r"\*", "[^/]*") for pattern, *_ in kept)
+        names = "|".join(f"({each}){end}" for each in words)
+        pattern = re.compile(f"(?:^|/)(?:{names})", re.DOTALL)
+        tables.append((pattern, [reader for _, reader, _ in kept]))
+    return tables

@@ -49,8 +49,7 @@ def git_apply(
         if to_end:
             tried = [*options, "apply", "--check", *words, str(file)]
             git.run(tried, root, variables, memory=memory)
-        limit = None if to_end else git.SECONDS
-        return git.run(line, root, variables, to_end=to_end, memory=memory, timeout=limit)
+        return git.run(line, root, variables, to_end=to_end, memory=memory)
 
 
 def unpacked(patch: bytes) -> int:
@@ -58,7 +57,7 @@ def unpacked(patch: bytes) -> int:
 
     Raises GitFailed for a form that git does not write: it would read other numbers.
     """
-    total = end = 0
+    total, ends = 0, [0, 0]  # of headings without an end, each would be searched to the last byte
     for heading in re.finditer(rb"^GIT binary patch\n", patch, re.MULTILINE):
         start = heading.end()
         for is_new in (True, False):  # the old content need not be there
@@ -67,9 +66,9 @@ def unpacked(patch: bytes) -> int:
                 if is_new or patch.startswith((b"literal", b"delta"), start):
                     raise _not_readable()
                 break
-            if end < found.end() - 1:  # or it is the end of many: a patch is searched once
+            if (end := ends[is_new]) < found.end() - 1:
                 end = patch.find(b"\n\n", found.end() - 1)
-                end = len(patch) if end < 0 else end
+                end = ends[is_new] = len(patch) if end < 0 else end
             total += int(found[2])
             if is_new and found[1] == b"delta":
                 total += _result_size(patch, found.end(), end)

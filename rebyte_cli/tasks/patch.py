@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import os
 import re
@@ -159,7 +160,10 @@ def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
     """The patch line by line for a terminal."""
     from ..output.console import clean
 
-    for line in patch.decode("utf-8", "replace").split("\n")[:-1]:
+    for row in io.BytesIO(patch):  # which may be millions
+        if not row.endswith(b"\n"):
+            return
+        line = row[:-1].decode("utf-8", "replace")
         text = clean(line)
         heading = line.startswith(("diff ", "index ", "+++ ", "--- "))
         code = "1" if heading else _COLOURS.get(line[:1])

@@ -18,6 +18,7 @@ _HEADERS = (
     b"old mode ", b"new mode ", b"new file mode ", b"deleted file mode ", b"rename from ",
     b"rename to ", b"copy from ", b"copy to ", b"index ", b"--- ", b"+++ ",
 )  # fmt: skip
+_BEGIN, _CONTENT = b"diff --git ", (b"@@ ", b"GIT binary patch")
 _ESCAPES = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
 
 
@@ -54,15 +55,12 @@ _MODES = (b"new mode ", b"new file mode ", b"deleted file mode ")  # one of them
 def check_form(patch: bytes) -> None:
     """Raise RebyteError for a header that git does not write, and so could read differently."""
     header: dict[bytes, bytes] = {}
-    in_header = False
-    for line in patch.split(b"\n"):
-        if line.startswith(b"diff --git "):
-            header, in_header = {}, True
-        elif in_header and not line:
+    for line in _header_lines(patch):
+        if line.startswith(_BEGIN):
+            header = {}
+        elif not line:
             header[line] = line  # git's header ends here, so only another one may follow
-        elif line.startswith((b"@@ ", b"GIT binary patch")) and b"" not in header:
-            in_header = False
-        elif in_header:
+        elif not line.startswith(_CONTENT) or b"" in header:
             name = next((each for each in _FORMS if line.startswith(each)), b"")
             if b"" in header or name in header or not _fits(name, line, header):
                 text = line.decode("utf-8", "backslashreplace")
@@ -85,20 +83,27 @@ def _fits(name: bytes, line: bytes, header: Mapping[bytes, bytes]) -> bool:
 def sections(patch: bytes) -> Iterator[PatchedFile]:
     """The files of a patch in git's format; those of other formats have no modes and no renames."""
     fields: dict[bytes, bytes] = {}
-    in_header = False
-    for line in patch.split(b"\n"):
-        if line.startswith(b"diff --git "):
+    for line in _header_lines(patch):
+        if line.startswith(_BEGIN):
             if fields:
                 yield _section(fields)
-            fields, in_header = {b"diff": line.removeprefix(b"diff --git ")}, True
-        elif line.startswith((b"@@ ", b"GIT binary patch")):
-            in_header = False
-        elif in_header:
-            found = next((name for name in _HEADERS if line.startswith(name)), None)
-            if found:
-                fields[found] = line.removeprefix(found)
+            fields = {b"diff": line.removeprefix(_BEGIN)}
+        elif found := next((name for name in _HEADERS if line.startswith(name)), None):
+            fields[found] = line.removeprefix(found)
     if fields:
         yield _section(fields)
+
+
+def _header_lines(patch: bytes) -> Iterator[bytes]:
+    """The lines of each header, and the one after it: what follows may be millions."""
+    at = 0 if patch.startswith(_BEGIN) else patch.find(b"\n" + _BEGIN) + 1 or len(patch)
+    while at < len(patch):
+        end = patch.find(b"\n", at)
+        end = len(patch) if end < 0 else end
+        line = patch[at:end]
+        yield line
+        is_over = line.startswith(_CONTENT)
+        at = (patch.find(b"\n" + _BEGIN, end) + 1 or len(patch)) if is_over else end + 1
 
 
 def _section(fields: dict[bytes, bytes]) -> PatchedFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,25 @@ def test_ordinary_files_are_not(path: str) -> None:
     assert autorun.reader_of(path) == ""
 
 
+@pytest.mark.parametrize("piece", [".", "/.", "/a", ".x", "/\uff41", "a/.github/"])
+def test_no_path_takes_long(piece: str) -> None:
+    """Git takes names of any length in a patch, which can have thousands of them."""
+    began = time.process_time()
+    for length in (4_000, 30_000):
+        autorun.reader_of(piece * (length // len(piece)))
+    assert time.process_time() - began < 0.5
+
+
+def test_a_file_is_known_at_the_end_of_a_long_path() -> None:
+    above = "folder/" * 500
+    assert autorun.reader_of(f"{above}Makefile") == autorun.reader_of("Makefile")
+    assert autorun.reader_of(f".github/{above}x") == autorun.reader_of(".github/x")
+
+
 def test_each_line_has_a_pattern_a_reader_and_a_source() -> None:
     lines = [line for line in LIST.read_text().splitlines() if not line.startswith("#")]
     for line in lines:
+        assert line.split("|")[0].rstrip("/").count("/") < autorun.DEEPEST
         pattern, reader, source = line.removeprefix("!").split("|")
         assert pattern == pattern.lower()
         example = pattern.replace("*", "x") + ("x" * pattern.endswith("/"))

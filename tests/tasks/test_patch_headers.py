@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
-from rebyte_cli.tasks import patch
+from rebyte_cli.tasks import patch, patch_headers
 from tests.repositories import git
 
 NEW = b"""--- /dev/null
@@ -157,3 +158,17 @@ def test_a_patch_that_unpacks_to_gigabytes_ends_git_not_the_machine(root: Path) 
     assert safe_git.run(["apply", "--numstat", str(file)], root, memory=2 * 1024**3)
     with pytest.raises(safe_git.GitFailed, match=r"more than 0.2 GiB of memory"):
         safe_git.run(["apply", "--numstat", str(file)], root, memory=200 * 1024**2)
+
+
+def test_a_patch_of_millions_of_lines_takes_no_memory() -> None:
+    start = added("new file mode 100644").partition(b"@@")[0]
+    text = start + b"@@ -0,0 +1,1 @@\n" + b"+a\n" * 1_000_000
+    tracemalloc.start()
+    try:
+        patch_headers.check_form(text)
+        assert [each.new for each in patch_headers.sections(text + start)] == [b"x", b"x"]
+        assert sum(1 for _ in patch.coloured(text, color=True)) == 1_000_005
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * len(text)
