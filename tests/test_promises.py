@@ -15,6 +15,7 @@ Run = Callable[..., Done]
 PROMPT = "Rename the secret project Heron"
 
 
+@pytest.mark.slow
 def test_commands_connect_to_nothing_but_the_api(
     inside_local: Run, service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_tasks_live_on_the_other_machine(on_box: Run, box: SshHost, rebyte: Run)
     assert one == two
 
 
+@pytest.mark.slow
 def test_files_travel_both_ways(on_box: Run, home: Path) -> None:
     (home / "a.txt").write_text("first")
     done = on_box("create", "Read it", "-f", "a.txt", "--wait", "-o", "id")
@@ -76,6 +77,7 @@ def test_files_travel_both_ways(on_box: Run, home: Path) -> None:
     assert (home / "out/b.bin").read_bytes() == (home / "b.bin").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_question_is_answered_from_here(on_box: Run) -> None:
     done = on_box("create", "Say hello [[ask]]", "--wait")
     assert done.status == 12, done.err

@@ -340,6 +340,7 @@ def test_case_42_no_bytes_are_sent_with_a_length(tmp_path: Path) -> None:
     assert put.body == b""
 
 
+@pytest.mark.slow
 def test_case_42_a_large_upload_is_flat_in_memory(tmp_path: Path) -> None:
     # 256 MiB, sparse, so that the test is quick; a client that reads it whole would show that.
     large = tmp_path / "large"

@@ -78,6 +78,7 @@ def places(tmp_path: Path, home: Path) -> Iterator[tuple[SshHost, Served]]:
     box.stop()
 
 
+@pytest.mark.slow
 def test_whatever_is_killed_no_line_is_doubled_and_none_is_lost(
     places: tuple[SshHost, Served], home: Path, rebyte: Callable[..., Done]
 ) -> None:

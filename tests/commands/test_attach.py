@@ -83,6 +83,7 @@ def test_the_screen_is_that_of_the_session_and_what_it_changes_is_in_the_patch(
     assert "fsmonitor" not in config.read_text()
 
 
+@pytest.mark.slow
 def test_its_status_is_that_of_the_agent(run: Run) -> None:
     session = attached()
     session.child.sendline("exit 7")
@@ -107,6 +108,7 @@ def test_the_task_is_at_work_meanwhile(run: Run) -> None:
     assert "+four\n" in run("diff", "@last", "--run").out
 
 
+@pytest.mark.slow
 def test_it_can_be_canceled_from_elsewhere(run: Run) -> None:
     session = attached()
     session.child.sendline("echo three >> code.txt")
@@ -119,6 +121,7 @@ def test_it_can_be_canceled_from_elsewhere(run: Run) -> None:
     assert "+three\n" in run("diff", "@last", "--run").out
 
 
+@pytest.mark.slow
 def test_when_it_is_killed_the_work_is_kept(run: Run) -> None:
     session = attached()
     session.child.sendline("echo three >> code.txt")

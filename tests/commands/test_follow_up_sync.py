@@ -133,6 +133,7 @@ def test_a_conflict_is_named_and_changes_nothing(run: Run, repository: Path, tas
     assert run("result", task).out == "mine\n"
 
 
+@pytest.mark.slow
 def test_an_ignored_file_in_the_way_is_kept(run: Run, repository: Path) -> None:
     create(run, repository, "echo new.txt > .gitignore; echo theirs > new.txt")
     (repository / "new.txt").write_text("new\n")
@@ -144,6 +145,7 @@ def test_an_ignored_file_in_the_way_is_kept(run: Run, repository: Path) -> None:
     assert run("result", "@last").out == "theirs\n"
 
 
+@pytest.mark.slow
 def test_commits_of_the_agent_are_merged(run: Run, repository: Path) -> None:
     task = create(run, repository, "sed -i 's/line 3$/LINE 3/' code.txt; git commit -qam Mine")
     change(repository, "line 15\n", "LINE 15\n")
@@ -157,6 +159,7 @@ def test_commits_of_the_agent_are_merged(run: Run, repository: Path) -> None:
     assert "+LINE 15" not in patch
 
 
+@pytest.mark.slow
 def test_rewritten_commits(run: Run, repository: Path, task: str) -> None:
     (repository / "code.txt").write_text(LINES.replace("line 18\n", "LINE 18\n"))
     git(repository, "add", "-A")

@@ -29,6 +29,7 @@ def limited(local: Run) -> Any:
     return local("create", PROMPT).json
 
 
+@pytest.mark.slow
 def test_a_task_that_waits_for_a_limit_is_shown_as_limited(local: Run, limited: Any) -> None:
     task = local("get", limited["id"]).json
     assert task["status"] == "running"  # as the API has it
@@ -48,6 +49,7 @@ def test_a_task_that_waits_for_a_limit_is_shown_as_limited(local: Run, limited: 
     assert event["payload"]["resumesAt"] == task["resumesAt"]
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_when_it_resumes(local: Run, limited: Any) -> None:
     resumes_at = local("get", limited["id"]).json["resumesAt"]
     session = Session([*COMMAND, "-P", "local", "get", limited["id"]])
@@ -104,6 +106,7 @@ def test_a_word_without_a_duration_is_refused(local: Run) -> None:
 # Real agents
 
 
+@pytest.mark.slow
 def test_any_command_with_the_key_resumes_a_run_that_lost_its_process(
     asking: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

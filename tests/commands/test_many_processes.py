@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from rebyte_cli import cli
 from tests.conftest import Done
 from tests.forks import run_forks
@@ -20,6 +22,7 @@ def create(number: int) -> None:
     assert status == 0, status
 
 
+@pytest.mark.slow
 def test_many_creates_at_once(home: Path, local: Callable[..., Done]) -> None:
     done = run_forks(create, COUNT)
     assert (done.returncode, done.stderr) == (0, "")

@@ -78,6 +78,7 @@ def test_a_repository_is_the_folder_of_the_server_or_from_the_network(home: Path
         ]
 
 
+@pytest.mark.slow
 def test_a_root_allows_the_repositories_below_it(home: Path, agent: None) -> None:
     inside = repository(home / "src" / "shop")
     private = repository(home / "private")
@@ -99,6 +100,7 @@ def test_a_root_allows_the_repositories_below_it(home: Path, agent: None) -> Non
     served_by_a_process("-P", "local", after=("--root", str(home / "src")), story=story)
 
 
+@pytest.mark.slow
 def test_a_server_does_not_lead_a_clone_to_this_machine(
     home: Path, agent: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_server_does_not_lead_a_clone_to_this_machine(
         assert private.requests == []
 
 
+@pytest.mark.slow
 def test_an_agent_runs_in_a_sandbox_whatever_the_settings_are(
     home: Path, agent: None, rebyte: Run
 ) -> None:
@@ -156,6 +159,7 @@ def test_an_agent_without_a_sandbox_is_refused(
     served_by_a_process("-P", "local", story=story)
 
 
+@pytest.mark.slow
 def test_the_patch_of_the_users_task_is_out_of_reach(home: Path, agent: None, rebyte: Run) -> None:
     source = repository(home / "shop")
     own = rebyte(

@@ -62,6 +62,7 @@ def test_the_task_mends_what_the_check_says(local: Local) -> None:
     assert "right" in local("diff", "@last").out
 
 
+@pytest.mark.slow
 def test_one_that_never_passes(local: Local) -> None:
     words = ("--check", NEVER, "--tries", "2")
     done = create(local, WRONG, *words)
@@ -81,6 +82,7 @@ def test_a_run_that_fails_is_not_checked(local: Local) -> None:
     assert (done.status, "check" in done.json) == (10, False)
 
 
+@pytest.mark.slow
 def test_a_stream_shows_every_run(local: Local) -> None:
     words = ("create", WRONG, "-g", ".", "--stream", "--check")
     done = local(*words, CHECK)

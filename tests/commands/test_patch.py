@@ -120,6 +120,7 @@ def test_diff_in_colour_shows_no_control_characters(farmed: Local, repository: P
     assert "\x1b[32m+a\\x1b[31mb\x1b[m\n" in done.out
 
 
+@pytest.mark.slow
 def test_on_a_terminal(agents: Local, repository: Path) -> None:
     """The patch in colour; apply lists what tools run, and asks."""
     work(agents, repository, "echo x > Makefile; printf 'a\\033[31mb\\n' > code.txt")
@@ -272,6 +273,7 @@ git -c core.fsmonitor= rm -q --cached run.sh
 """
 
 
+@pytest.mark.slow
 def test_applied_twice_is_applied_once(agents: Local, repository: Path) -> None:
     """Deleted, renamed and odd names included; also when it was committed meanwhile."""
     work(agents, repository, MOVES + "printf '\\0\\1' > data.bin; mkdir -p e; : > e/empty")
@@ -301,6 +303,7 @@ def text(repository: Path) -> str:
     return (repository / "code.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_review_loop_does_not_conflict_with_itself(agents: Local, repository: Path) -> None:
     """Applied, reviewed, committed, followed up in the same lines, applied again."""
     work(agents, repository, "sed -i 's/line 3$/first/' code.txt; echo x > new.txt")
@@ -452,6 +455,7 @@ def test_two_tasks_in_one_workspace_have_their_own_changes(agents: Local, reposi
     assert "-x\n+y\n" in agents("diff", first["id"], "--run").out
 
 
+@pytest.mark.slow
 def test_a_repository_with_sha256_knows_what_it_has(
     agents: Local, repository: Path, home: Path
 ) -> None:
@@ -630,6 +634,7 @@ def test_a_signal_says_that_there_are_conflicts(
     assert "The changes were applied, with conflicts in code.txt" in errors
 
 
+@pytest.mark.slow
 def test_nothing_to_apply(agents: Local, repository: Path) -> None:
     work(agents, repository, "true")
     done = agents("apply", "@last", cwd=repository)
@@ -724,6 +729,7 @@ def test_why_there_is_no_patch_or_folder(
     assert "-P local has those here" in other.err
 
 
+@pytest.mark.slow
 def test_git_of_a_workspace_runs_in_a_jail(agents: Local, repository: Path, home: Path) -> None:
     commit = "git commit -q -a -m Work; git config alias.log2 '!touch %s/ran /code/ran'"
     work(agents, repository, "echo x > code.txt; " + commit % home)
@@ -789,6 +795,7 @@ def test_what_is_sent_about_the_network(agents: Local, home: Path) -> None:
     assert sent["network"] == "none"
 
 
+@pytest.mark.slow
 def test_what_a_run_was_refused_is_shown(agents: Local, home: Path) -> None:
     ask = (
         "exec 3<>/dev/tcp/127.0.0.1/29170\n"
@@ -852,6 +859,7 @@ def test_skills_are_listed_and_completed(agents: Local, home: Path) -> None:
     assert ("mine", "a program of config.toml") in list(values.executors(app))
 
 
+@pytest.mark.slow
 def test_a_line_of_a_batch_with_its_own_repository(
     agents: Local, repository: Path, home: Path
 ) -> None:
@@ -875,6 +883,7 @@ def test_a_line_of_a_batch_with_its_own_repository(
     assert answers["none"] == ["Done."]
 
 
+@pytest.mark.slow
 def test_a_batch_over_one_repository(agents: Local, repository: Path) -> None:
     lines = [
         {"key": str(n), "prompt": f"echo {n} > file{n}; echo {n}", "executor": "mine"}

@@ -66,6 +66,7 @@ def test_what_was_not_used_for_long_is_removed(
     assert run("result", old["id"]).out.split() == ["one"]
 
 
+@pytest.mark.slow
 def test_the_list_shows_repository_and_size(run: Run, home: Path) -> None:
     create(run, home, "head -c 300000 /dev/zero > large", "--wait")
 

@@ -121,6 +121,7 @@ def test_an_agent_that_edits_it_changes_nothing(agents: Local, repository: Path)
     assert (done.status, done.json["check"]["command"]) == (0, "sh tests/run.sh"), done
 
 
+@pytest.mark.slow
 def test_check_without_a_command(agents: Local, repository: Path) -> None:
     create(agents, repository, RIGHT)
     done = agents("check", "@last", cwd=repository)
@@ -177,6 +178,7 @@ def test_without_a_file(agents: Local, repository: Path) -> None:
     assert (done.status, "has no .rebyte.toml at HEAD" in done.err) == (4, True), done
 
 
+@pytest.mark.slow
 def test_a_batch_checks_each_line(agents: Local, repository: Path, home: Path) -> None:
     trust(agents, repository)
     (home / "lines.jsonl").write_text(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jsonschema import Draft202012Validator
 
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
@@ -245,6 +246,7 @@ def names(commands: Any, path: str) -> set[str]:
     return {re.sub(".*/", "", each["$ref"]) for each in commands[path]["anyOf"]}
 
 
+@pytest.mark.slow
 def test_every_command_prints_what_its_schema_says(inside_local: Run, home: Path) -> None:
     """Each document meets one of the definitions of its command, with no key besides; and of
     each definition there is a document, so that none promises what never comes."""

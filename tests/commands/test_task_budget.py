@@ -53,6 +53,7 @@ def created(run: Run) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_tasks_of_a_batch_end_when_they_have_used_its_budget_together(
     asking: Run, home: Path, model: CountingModel
 ) -> None:
@@ -96,6 +97,7 @@ def test_the_tasks_of_a_killed_batch_share_its_budget_with_those_created_later(
     assert model.served == 6  # of which one was under way when the fifth answer used it up
 
 
+@pytest.mark.slow
 def test_nothing_more_begins_on_a_day_whose_budget_is_used_up(
     asking: Run, home: Path, model: CountingModel
 ) -> None:

@@ -157,6 +157,7 @@ def on_a_terminal(*words: str, **environment: str) -> tuple[int, str]:
     return session.finish(), session.raw
 
 
+@pytest.mark.slow
 def test_a_notice_says_how_the_wait_ended(inside_local: Run) -> None:
     good, bad = created(inside_local, "Say \x1b]0;hello"), created(inside_local, "Bad [[fail]]")
     slow = created(inside_local, "Slow [[run=1h]]")

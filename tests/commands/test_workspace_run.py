@@ -323,6 +323,7 @@ def test_what_a_command_changed_before_it_was_killed_is_in_the_patch(run: Run, n
     assert "+two" in patch
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_command_that_is_killed(run: Run) -> None:
     mark = f"95{os.getpid()}"
     words = [*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", outliving.command(mark)]

@@ -426,6 +426,7 @@ def test_case_6_a_plaintext_backend_is_not_taken_for_want_of_another(
     assert not list(home.rglob("*_pass.cfg"))
 
 
+@pytest.mark.slow
 def test_case_8_login_use_logout(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
     done = login(rebyte, key=f"{KEY}\n")
     assert done.status == 0
@@ -460,6 +461,7 @@ def test_case_10_the_daemon_dies_between_two_calls(
     assert ways_out(rebyte("list"))
 
 
+@pytest.mark.slow
 def test_case_11_two_profiles_two_keys(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
     for name in ("one", "two"):
         rebyte("profile", "create", name, f"base_url={url}")

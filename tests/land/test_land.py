@@ -146,6 +146,7 @@ def test_what_merges_but_does_not_pass_the_check(bench: LandBench, land: Run, ho
     assert bench.builds("b") == [True] * 4
 
 
+@pytest.mark.slow
 def test_a_task_cannot_weaken_the_check_of_the_next(
     bench: LandBench, land: Run, home: Path
 ) -> None:

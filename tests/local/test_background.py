@@ -82,6 +82,7 @@ def real_task(local: Run, store: Store) -> Any:
     return task
 
 
+@pytest.mark.slow
 def test_open_starts_a_service_and_lets_a_new_browser_in(
     local: Run, store: Store, opened: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_the_background_service_is_on_its_own(local: Run, store: Store, opened: 
     assert store.served() == []
 
 
+@pytest.mark.slow
 def test_two_opens_at_once_start_one_service(local: Run, store: Store, opened: Path) -> None:
     local("create", "Say hello [[run=1ms]]")
     with ThreadPoolExecutor(4) as pool:

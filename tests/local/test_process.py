@@ -136,6 +136,7 @@ def test_it_ends_when_its_parent_is_killed(state: Path) -> None:
         eventually(lambda: not answers())
 
 
+@pytest.mark.slow
 def test_a_batch_whose_service_is_killed_creates_each_task_once(
     state: Path,
     home: Path,

@@ -151,6 +151,7 @@ def test_a_slow_receiver_delays_no_other(tmp_path: Path) -> None:
         assert heard == tasks[:1]
 
 
+@pytest.mark.slow
 def test_a_delivery_has_a_time_limit_for_all_of_it(tmp_path: Path) -> None:
     with dripping() as (url, heard), serving(tmp_path, delivery_seconds=0.5) as caller:
         caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
@@ -199,6 +200,7 @@ def test_what_a_killed_process_was_sending_is_sent_again(tmp_path: Path) -> None
     assert [one.document["taskId"] for one in arrived] == tasks
 
 
+@pytest.mark.slow
 def test_what_a_command_has_no_time_to_send_is_sent_when_it_has_ended(tmp_path: Path) -> None:
     """The command has half a second for it, and the process that follows five for each."""
     address = "http://127.0.0.1:8787"

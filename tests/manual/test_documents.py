@@ -80,6 +80,7 @@ def test_curl_and_rebyte_print_the_same(migration: Migration) -> None:
         assert shape(theirs) == shape(ours)
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_vendors_command(migration: Migration) -> None:
     """Each has its counterpart, in the order and with the options of the first."""
     (vendors,) = blocks(migration.text, "text")

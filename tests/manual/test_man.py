@@ -94,6 +94,7 @@ def test_markup_in_a_text_stays_text(tmp_path: Path) -> None:
         assert expected in plain
 
 
+@pytest.mark.slow
 def test_the_pages_read_well(shown: subprocess.CompletedProcess[str]) -> None:
     """As man shows them: what Markdown, Python and roff do with a line's end leaves no trace."""
     pages = re.split(r"^(?=REBYTE\S*\(\d\) .* REBYTE\S*\(\d\)$)", shown.stdout, flags=re.M)
@@ -178,6 +179,7 @@ def test_man_without_man(home: Path, rebyte: Callable[..., Done], man: str) -> N
     assert "rebyte create" in done.out
 
 
+@pytest.mark.slow
 def test_man_install(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
     """Every page, in the folder of its section, found by man(1) itself."""
     done = rebyte("man", "--install", str(tmp_path), "-o", "json")
@@ -224,6 +226,7 @@ def test_man_installs_at_home(home: Path, rebyte: Callable[..., Done]) -> None:
     assert "MANPATH" not in rebyte("man", "--install", env={"PATH": path}).err
 
 
+@pytest.mark.slow
 def test_man_uninstall_takes_the_pages_away_again(home: Path, rebyte: Callable[..., Done]) -> None:
     """Those of an older version too, and the folders that are empty then; nothing else."""
     for words in ((), (str(home / "pages"),)):

@@ -123,6 +123,7 @@ def test_two_runs_that_start_together_send_no_line_twice(
     assert any(done.status for done in ends) or len(farm.made) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_one_key_in_many_processes_whose_locks_do_not_lock(start: Start, run: int) -> None:
     """They share the database, whose key is unique."""

@@ -178,6 +178,7 @@ def test_a_very_deep_repository_is_read(tmp_path: Path) -> None:
         subprocess.run(["rm", "-rf", tmp_path / ".git"], check=True)
 
 
+@pytest.mark.slow
 def test_a_repository_that_borrows_objects_can_be_made_whole(
     home: Path, private: Repository
 ) -> None:
@@ -347,6 +348,7 @@ def test_the_copy_of_an_index_does_not_fill_the_disk(private: Repository, tmp_pa
     assert (tmp_path / "index").stat().st_size < 48 << 20
 
 
+@pytest.mark.slow
 def test_a_change_in_the_second_of_an_index_is_seen(private: Repository, tmp_path: Path) -> None:
     """git knows files by size and second, and looks into those that are as new as its index."""
     file = private.path / "file"

@@ -319,6 +319,7 @@ class Counted(Time):
         super().sleep(seconds)
 
 
+@pytest.mark.slow
 def test_a_thousand_tasks_take_at_most_twelve_requests_a_round(board: Board) -> None:
     ids = [f"task-{number}" for number in range(1000)]
     board.add(*ids)

@@ -60,6 +60,7 @@ def test_the_users_line_ends_do_not_change_the_files(
     assert b"\r" not in b"".join(path.read_bytes() for path in bench.workspace().code.glob("*.txt"))
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_that_are_large_end_git_not_the_machine(
     tmp_path: Path, repository: Path
 ) -> None:
@@ -104,6 +105,7 @@ def linked(repository: Path, links: int) -> None:
     git(repository, "commit", "-q", "-m", "Skills")
 
 
+@pytest.mark.slow
 def test_skills_that_are_links_to_one_folder_do_not_fill_the_disk(
     bench: Bench, repository: Path
 ) -> None:
@@ -117,6 +119,7 @@ def test_skills_that_are_links_to_one_folder_do_not_fill_the_disk(
     assert not list(bench.workspace().folder.glob("skills/*/*/s09"))
 
 
+@pytest.mark.slow
 def test_a_very_deep_skill_is_left_out(bench: Bench, repository: Path) -> None:
     put_skill(repository / "big")
     deep = repository / "big" / "/".join("a" * 1200)
@@ -173,6 +176,7 @@ def test_a_repository_that_borrows_objects_is_refused(
     assert "objects/info/alternates" in (run.answer or "")
 
 
+@pytest.mark.slow
 def test_what_the_user_ignores_is_in_no_patch(
     bench: Bench, repository: Path, user_home: Path
 ) -> None:
@@ -197,6 +201,7 @@ def test_what_the_user_ignores_is_in_no_patch(
     assert "pycache" not in (bench.artifact("changes.patch", "other") or "")
 
 
+@pytest.mark.slow
 def test_a_repository_cannot_name_a_file_of_the_user_as_patterns(
     bench: Bench, repository: Path, user_home: Path
 ) -> None:
@@ -299,6 +304,7 @@ def bomb(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jailed", [True, False])
 def test_a_clone_that_fills_the_disk_is_ended_and_removed(
     bench: Bench, tmp_path: Path, jailed: bool

@@ -276,6 +276,7 @@ def test_a_bare_repository_among_the_users_files_stays_as_it_is(tmp_path: Path) 
     assert git(workspace.code, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_very_deep_bare_repository_among_the_users_files_stays_too(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -554,6 +555,7 @@ def test_a_walk_that_takes_too_long_is_ended(trap: Trap) -> None:
         disarm(trap.workspace, seconds=-1.0)
 
 
+@pytest.mark.slow
 def test_many_names_in_one_folder_take_no_memory(trap: Trap) -> None:
     """Names of one file cost an agent next to nothing."""
     places = (trap.workspace.home, trap.code / ".git")

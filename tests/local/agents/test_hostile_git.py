@@ -192,6 +192,7 @@ def test_a_forged_index_leads_nowhere(hostile: Hostile, tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_index_that_stands_for_much_does_not_fill_the_disk(
     tmp_path: Path, user_home: Path
 ) -> None:

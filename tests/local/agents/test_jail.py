@@ -291,6 +291,7 @@ def fake_gemini(folder: Path, text: str) -> Gemini:
     return Gemini(command=(script(folder, "gemini", f"cat >/dev/null; exec >&2; {text}"),))
 
 
+@pytest.mark.slow
 def test_settings_that_name_another_server_are_not_there(bench: Bench, tmp_path: Path) -> None:
     """Those of the repository, and those that an earlier run left in the workspace's HOME."""
     repository = tmp_path / "repository"

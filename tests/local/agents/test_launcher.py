@@ -59,6 +59,7 @@ def test_an_agent_works_where_the_launcher_starts_it(bench: Bench, scheduler: Sc
     assert (bench.run_folder(run.prompt) / "launcher").read_text() == "job queued\n"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_no_process_on_the_way_shows_the_key(
     bench: Bench, scheduler: Scheduler, model: ModelServer, monkeypatch: pytest.MonkeyPatch
@@ -107,6 +108,7 @@ def _environments(*, below: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_two_work_at_a_time_and_what_they_print_is_theirs(
     bench: Bench, scheduler: Scheduler
 ) -> None:
@@ -203,6 +205,7 @@ def test_a_cancel_after_the_supervisor_was_killed_ends_the_job(
     assert gone(f"{NAP}504")
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_ended_keeps_the_next_run_out(
     bench: Bench, scheduler: Scheduler
 ) -> None:
@@ -250,6 +253,7 @@ def test_a_launcher_that_does_not_start(bench: Bench) -> None:
     assert "not found" in str(run.answer)
 
 
+@pytest.mark.slow
 def test_what_a_run_used_is_known_here(
     bench: Bench, scheduler: Scheduler, counting: CountingModel
 ) -> None:
@@ -284,6 +288,7 @@ def test_a_run_without_a_gateway(bench: Bench, scheduler: Scheduler, options: An
     assert gone(f"{NAP}507")
 
 
+@pytest.mark.slow
 def test_a_tool_that_the_agent_does_not_tell_of_is_seen_at_work(
     bench: Bench, scheduler: Scheduler, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_a_run_is_a_job(bench: Bench, cluster: SlurmCluster, model: ModelServer)
     eventually(lambda: not jobs(cluster))
 
 
+@pytest.mark.slow
 def test_the_ends_of_jobs(bench: Bench, cluster: SlurmCluster) -> None:
     """By cancel, after a kill of the supervisor, and by the death of a node."""
     options = recipe("srun")

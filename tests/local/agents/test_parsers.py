@@ -377,6 +377,7 @@ def printed(*pieces: str) -> str:
     return "+".join([repr(b'{"type":"assistant","x":['), *pieces, repr(b"1]}\n")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

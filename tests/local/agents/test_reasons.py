@@ -55,6 +55,7 @@ def test_each_command_that_waits_says_why(check: Run) -> None:
         assert f"Error: {failed}" in done.err.splitlines(), words
 
 
+@pytest.mark.slow
 def test_a_batch_says_it_for_each_line_and_once_for_all(check: Run, home: Path) -> None:
     """In a table of 80 columns too, which has no room for the id twice."""
     (home / "t.txt").write_text("One\nTwo\n")

@@ -452,6 +452,7 @@ def test_a_run_keeps_to_the_budget_of_the_day_on_which_it_began(
     assert bench.run(agent("ask(); ask()"), workspace="c", **options).outcome == "succeeded"
 
 
+@pytest.mark.slow
 def test_runs_share_a_budget_while_they_work(bench: Bench, model: CountingModel) -> None:
     """Neither would use it up alone."""
     code = agent("\nwhile True:\n    ask()\n    print('x', flush=True)\n    time.sleep(0.2)")
@@ -476,6 +477,7 @@ def test_no_crash_resets_a_budget(bench: Bench, model: CountingModel, of: str) -
     assert (run.outcome, model.served) == ("failed", 3)
 
 
+@pytest.mark.slow
 def test_a_record_of_any_length_is_read_to_its_end(tmp_path: Path) -> None:
     """A program in the sandbox could make it long before it spends anything."""
     line = {"time": 1, "host": "x", "port": 443, "method": "POST", "path": "/" + "x" * 1000}

@@ -171,6 +171,7 @@ def test_the_page_shows_what_a_program_prints_as_it_comes_and_then_once(start: S
         assert page(machine, created["id"]).count("two") == 1
 
 
+@pytest.mark.slow
 def test_a_page_sends_a_follow_up_to_the_agent_of_the_task(machine: Machine) -> None:
     created = machine.own.create("Say hello", executor="mine")["id"]
     machine.wait(created)
@@ -196,6 +197,7 @@ def test_the_patch_of_a_canceled_run_is_waited_for(start: Starter, where: str) -
         assert shown.count("new file mode") > 500  # the page shows the beginning
 
 
+@pytest.mark.slow
 def test_the_patch_of_a_killed_run_is_waited_for(start: Starter) -> None:
     with start(CONFIG + MANY) as machine:
         created = machine.own.create("x", executor="many")
@@ -211,6 +213,7 @@ def test_the_patch_of_a_killed_run_is_waited_for(start: Starter) -> None:
         assert counts == (1500, 1500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", ["task", "list", "content", "page", "stream", "status"])
 def test_whatever_is_asked_first_ends_a_run_whose_supervisor_was_killed(
     machine: Machine, look: str
@@ -238,6 +241,7 @@ def test_whatever_is_asked_first_ends_a_run_whose_supervisor_was_killed(
         assert [row["outcome"] for row in db.execute("SELECT outcome FROM runs")] == ["failed"]
 
 
+@pytest.mark.slow
 def test_a_follow_up_runs_in_the_same_workspace(machine: Machine) -> None:
     created = machine.own.create("One", executor="mine")
     machine.wait(created["id"])
@@ -339,6 +343,7 @@ def test_an_agent_that_is_not_installed(
     assert machine.own.call("GET", "/tasks").document["total"] == 0
 
 
+@pytest.mark.slow
 def test_no_run_without_a_jail_follows_one_with(machine: Machine) -> None:
     """It would use the HOME, and the repository, that a jailed agent wrote."""
 
@@ -383,6 +388,7 @@ def network_of(machine: Machine, task: dict[str, Any]) -> tuple[str, list[str]]:
     return found[1]["network"], found[1]["hosts"]
 
 
+@pytest.mark.slow
 def test_what_a_run_may_reach_stays_with_its_task(start: Starter) -> None:
     with start('[local]\nallow = ["pypi.org"]\n[local.agents.mine]\ncommand = ["cat"]') as machine:
 
@@ -425,6 +431,7 @@ def test_the_network_of_the_settings(start: Starter, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_requests_of_a_task(machine: Machine) -> None:
     task = machine.own.create("x", executor="mine")
     machine.wait(task["id"])
@@ -447,6 +454,7 @@ def test_an_executor_that_nothing_defines(machine: Machine) -> None:
     assert "mine, slow, missing" in answer.message
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_jail_refuses_and_obeys_who_insists(
     start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,6 +476,7 @@ def test_a_machine_without_a_jail_refuses_and_obeys_who_insists(
         assert machine.said == [note] * 2
 
 
+@pytest.mark.slow
 def test_the_first_use_says_what_runs_where(machine: Machine) -> None:
     for _ in range(2):
         machine.wait(machine.own.create("x", executor="mine")["id"])
@@ -503,6 +512,7 @@ def test_a_configuration_that_cannot_be_meant(start: Starter, config: str, reaso
 # Skills and files
 
 
+@pytest.mark.slow
 def test_skills_are_put_into_the_private_home(
     start: Starter, tmp_path: Path, user_home: Path
 ) -> None:
@@ -588,6 +598,7 @@ def test_a_skill_of_a_repository_does_not_lead_out_of_it(
         assert machine.wait(created["id"])["finalResult"].split() == ["kept", "own"]
 
 
+@pytest.mark.slow
 def test_of_a_skill_of_a_repository_only_what_git_tracks_is_copied(
     start: Starter, tmp_path: Path, user_home: Path
 ) -> None:
@@ -709,6 +720,7 @@ def test_a_skill_that_is_not_on_github(tmp_path: Path, name: str) -> None:
         skills.resolve([f"github:{name}"], [], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_workspace_has_one_repository(start: Starter, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     with start('[local.agents.mine]\ncommand = ["sh", "-c", "ls"]') as machine:
@@ -728,6 +740,7 @@ def test_a_workspace_has_one_repository(start: Starter, tmp_path: Path) -> None:
         assert other.message.endswith(f"was created with {repository}")
 
 
+@pytest.mark.slow
 def test_uploaded_files_are_staged(start: Starter) -> None:
     with start('[local.agents.mine]\ncommand = ["sh", "-c", "cat /code/in*"]') as machine:
         uploaded = machine.own.upload(b"the input", "input.txt")
@@ -737,6 +750,7 @@ def test_uploaded_files_are_staged(start: Starter) -> None:
         assert machine.artifact(created["workspaceId"], "changes.patch") == ""
 
 
+@pytest.mark.slow
 def test_an_uploaded_file_keeps_its_name_if_that_is_free(start: Starter) -> None:
     with start('[local.agents.mine]\ncommand = ["sh", "-c", "ls -A; cat *.txt"]') as machine:
 
@@ -816,6 +830,7 @@ def begun(machine: Machine, executor: str = "slow") -> dict[str, Any]:
     return created
 
 
+@pytest.mark.slow
 def test_cancel(machine: Machine, tmp_path: Path) -> None:
     created = begun(machine)
     answer = machine.own.call("POST", f"/tasks/{created['id']}/cancel")
@@ -848,6 +863,7 @@ def test_delete_stops_the_follow_ups_that_wait(machine: Machine, tmp_path: Path)
     assert not (folder / "code/made").exists()
 
 
+@pytest.mark.slow
 def test_two_quick_follow_ups_run_in_order(machine: Machine) -> None:
     created = machine.own.create("one", executor="mine")
     for text in ("two", "three"):
@@ -860,6 +876,7 @@ def test_two_quick_follow_ups_run_in_order(machine: Machine) -> None:
     assert ends == sorted(ends)
 
 
+@pytest.mark.slow
 def test_a_workspace_is_removed_an_hour_after_its_last_task(machine: Machine) -> None:
     def swept(minutes: int) -> None:
         """Sweep, with every task that is deleted deleted so long ago."""
@@ -987,6 +1004,7 @@ def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: 
         assert next(row for row in rows if row["name"] == "mine")["problem"] == problem
 
 
+@pytest.mark.slow
 def test_settings_that_are_not_used_are_named(
     start: Starter, tmp_path: Path, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

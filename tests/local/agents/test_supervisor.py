@@ -137,6 +137,7 @@ def test_a_tool_that_opencode_does_not_tell_of_is_no_stall(bench: Bench, tmp_pat
     assert bench.run(agent, stall=0.5).answer == "opencode printed nothing for 0.5s"
 
 
+@pytest.mark.slow
 def test_retries_are_no_sign_of_life(bench: Bench, tmp_path: Path) -> None:
     """Codex repeated them for 37 minutes without a network."""
     again = {"type": "error", "message": "Reconnecting... 1/5 (no route to host)"}
@@ -198,6 +199,7 @@ def test_the_patch_of_an_earlier_run_goes_when_there_is_none_of_this_one(bench: 
     assert bench.artifact("changes.patch") is None
 
 
+@pytest.mark.slow
 def test_the_patch_of_an_earlier_run_goes_with_a_killed_supervisor(bench: Bench) -> None:
     bench.run(["sh", "-c", "echo x > first"])
     prompt = bench.start(["sh", "-c", f"rm first; echo on; sleep {NAP}055"])
@@ -207,6 +209,7 @@ def test_the_patch_of_an_earlier_run_goes_with_a_killed_supervisor(bench: Bench)
     assert bench.artifact("changes.patch") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jailed", [True, False])
 def test_a_killed_supervisor_leaves_its_patch_to_the_next_reader(
     bench: Bench, jailed: bool
@@ -225,6 +228,7 @@ def test_a_killed_supervisor_leaves_its_patch_to_the_next_reader(
     assert bench.log() == ""
 
 
+@pytest.mark.slow
 def test_the_next_run_keeps_the_patch_of_one_whose_supervisor_was_killed(bench: Bench) -> None:
     killed = bench.start(["sh", "-c", f"echo 1 > first; echo on; sleep {NAP}058"])
     following = bench.start(["sh", "-c", "echo 2 > second"])
@@ -259,6 +263,7 @@ def _has_started(bench: Bench, prompt: str) -> bool:
         return runs.find(db, "prompt = ?", prompt)[0].started is not None
 
 
+@pytest.mark.slow
 def test_a_hanging_supervisor_that_is_canceled_leaves_its_patch(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", f"echo 1 > first; echo on; sleep {NAP}059"])
     bench.until_started(prompt)
@@ -314,6 +319,7 @@ def test_case_86_a_clone_ends_with_a_cancel(bench: Bench) -> None:
         assert gone(url)
 
 
+@pytest.mark.slow
 def test_the_patch_is_created_after_one_that_was_cut_off(bench: Bench) -> None:
     """A killed supervisor leaves git's own lock and new objects behind."""
     bench.run(["true"])
@@ -420,6 +426,7 @@ def test_a_reboot_is_a_failed_run(bench: Bench) -> None:
     assert bench.look(prompt).outcome == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_sigterm_from_outside_is_a_failed_run(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}091"])
@@ -451,6 +458,7 @@ def test_sigterm_ends_a_supervisor_that_cannot_record_the_end(bench: Bench) -> N
     assert (run.outcome, run.answer) == ("succeeded", "done")
 
 
+@pytest.mark.slow
 def test_runs_in_one_workspace_go_one_after_another_in_order(bench: Bench) -> None:
     words = ["sh", "-c", "cat >> log; sleep 0.15; cat log"]
     prompts = [bench.start(words, f"{number} ", parallel=8) for number in range(4)]
@@ -462,6 +470,7 @@ def test_runs_in_one_workspace_go_one_after_another_in_order(bench: Bench) -> No
         assert after.started >= before.ended
 
 
+@pytest.mark.slow
 def test_no_more_agents_than_slots_run_at_once(bench: Bench) -> None:
     words = ["sh", "-c", "echo x; until [ -e go ]; do sleep 0.05; done"]
     prompts = [bench.start(words, workspace=f"ws{number}", parallel=2) for number in range(5)]
@@ -485,6 +494,7 @@ def test_no_more_agents_than_slots_run_at_once(bench: Bench) -> None:
     assert peak == 2
 
 
+@pytest.mark.slow
 def test_the_environment_is_an_allow_list(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REBYTE_API_KEY", "AWS_SECRET_ACCESS_KEY", "ANTHROPIC_API_KEY", "MY_KEY"):
         monkeypatch.setenv(name, f"value of {name}")
@@ -555,6 +565,7 @@ def test_an_answer_without_end(bench: Bench) -> None:
     assert answer.endswith(" more characters]")
 
 
+@pytest.mark.slow
 def test_a_follow_up_resumes_the_session(bench: Bench, tmp_path: Path) -> None:
     agent = fake_claude(tmp_path / "bin", "claude-write")
     bench.run(agent, task="t")
@@ -566,6 +577,7 @@ def test_a_follow_up_resumes_the_session(bench: Bench, tmp_path: Path) -> None:
     assert "--resume 107dce9a-f250-4a65-b15e-8ec1ea297048" in second
 
 
+@pytest.mark.slow
 def test_a_session_that_the_agent_has_lost_is_begun_again(bench: Bench, tmp_path: Path) -> None:
     lost = "echo 'No conversation found with session ID' >&2; exit 1"
     agent = fake_claude(tmp_path / "bin", "claude-write", resume=lost)
@@ -614,6 +626,7 @@ printf '{"type":"turn.completed","usage":{"input_tokens":%d,"output_tokens":%d}}
 """
 
 
+@pytest.mark.slow
 def test_a_run_counts_what_it_used_itself(bench: Bench, tmp_path: Path) -> None:
     """Codex reports the totals of the session."""
     agent = Codex(command=(script(tmp_path / "bin", "codex", TOTALS),))
@@ -628,6 +641,7 @@ def test_a_run_counts_what_it_used_itself(bench: Bench, tmp_path: Path) -> None:
     assert bench.events(prompt)[-1].payload["usage"] == {"input_tokens": 10, "output_tokens": 5}
 
 
+@pytest.mark.slow
 def test_a_run_costs_what_it_cost_itself(bench: Bench, tmp_path: Path) -> None:
     """Claude Code reports the tokens of the run, and the cost of the session."""
     for total, own in ((0.1, 0.1), (0.3, 0.2), (0.3, 0)):

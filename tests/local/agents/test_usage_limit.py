@@ -178,6 +178,7 @@ def test_a_run_that_waits_is_canceled_at_once(bench: Bench, model: LimitedModel)
     assert len(model.asked) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_has_no_slot(bench: Bench, model: LimitedModel) -> None:
     model.refuses, model.refusal = 1, lambda: after(3600)
     prompt = start(bench, parallel=1)
@@ -257,6 +258,7 @@ def test_another_run_tries_if_the_first_one_is_killed(bench: Bench, model: Limit
     assert bench.wait(first).outcome == "succeeded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("was_cut", [False, True])
 def test_the_bound_of_a_transcript_holds_beyond_a_limit(
     bench: Bench, model: LimitedModel, was_cut: bool

@@ -165,6 +165,7 @@ def test_a_compressed_answer_is_counted_and_masked(tmp_path: Path, name: str) ->
     assert (entry.usage["input_tokens"], entry.usage["output_tokens"]) == (1000, 2000)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_an_answer_that_unpacks_to_much_takes_little_memory(tmp_path: Path) -> None:
     body = gzip.compress(b" " * (200 << 20) + BODY)
