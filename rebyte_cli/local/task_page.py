@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..system.web_page import badge, folded, h, markdown, moment, preformatted
@@ -22,6 +22,29 @@ SIMULATED = "A simulation: no agent ran."
 SPEECH = ("text", "assistant", "message", "response")  # events in which an agent says something
 SPOKEN = ("content", "text", "thinking")  # the names under which they hold it
 LONGEST_PATCH = 256 * 1024  # shown; the rest is in the file
+LONGEST_TRANSCRIPT = 32 * 1024 * 1024  # characters of HTML, of all prompts together
+MOST_MARKDOWN = 1_000_000  # characters that are read as Markdown; the worst take ten seconds
+
+
+class _Room:
+    """What a page may still take, whatever the agents of a task have told."""
+
+    def __init__(self) -> None:
+        self.html, self._markdown = LONGEST_TRANSCRIPT, MOST_MARKDOWN
+
+    def speech(self, text: str) -> str:
+        """Markdown as HTML, or as it is where there was much of it before."""
+        self._markdown -= len(text)
+        return markdown(text) if self._markdown >= 0 else preformatted(text)
+
+    def filled(self, events: Sequence[ScheduledEvent], elsewhere: list[Any]) -> Iterator[str]:
+        """The HTML of each event for which there is room."""
+        for event in events:
+            if self.html <= 0:
+                return
+            html = _event(event, elsewhere, self)
+            self.html -= len(html)
+            yield html
 
 
 def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_act: bool) -> str:
@@ -38,14 +61,14 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
         SIMULATED if simulated else "",
     ]
     cancel = _form(task, "cancel", "Cancel", ' data-confirm="Cancel this task?"')
-    is_over = task.completed(now) is not None
+    is_over, room = task.completed(now) is not None, _Room()
     return (
         f'<h1 id="title" data-changes>{h(task.shown_title(now) or "New task")}</h1>'
         f'<div class="top"><p class="about">{" · ".join(part for part in about if part)}</p>'
         f'<div id="cancel" data-changes>{"" if is_over or not may_act else cancel}</div></div>'
         '<div id="prompts" data-items>'
         + "".join(
-            _prompt(context.store, n, run, now, may_act) for n, run in enumerate(task.runs, 1)
+            _prompt(context.store, n, run, now, may_act, room) for n, run in enumerate(task.runs, 1)
         )
         + "</div>"
         + _changes(context, db, task)
@@ -68,7 +91,7 @@ def _follow_up(task: TaskRecord) -> str:
     return f"<section>{_form(task, 'prompts', 'Send', fields=f'{box}</textarea>')}</section>"
 
 
-def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool) -> str:
+def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool, room: _Room) -> str:
     """What was asked, what the agent did, and what it answered."""
     prompt, answer, name = run.prompt, run.answer(now), run.prompt.id
     with store.read() as db:
@@ -78,9 +101,12 @@ def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool) -> str
     elsewhere = said if "\n".join(map(_text, said)) == answer else [answer]
     items = [
         f'<li id="e-{name}-{one.order}">{html}</li>\n'
-        for one in events
-        if (html := _event(one, elsewhere))
+        for one, html in zip(events, room.filled(events, elsewhere), strict=False)
+        if html
     ]
+    if room.html <= 0:
+        all_of_it = f"<code>rebyte logs {prompt.task}</code>"
+        items.append(f'<li id="e-{name}-rest">Only the beginning is shown: see {all_of_it}.</li>')
     calls = sum(one.kind == "tool_use" for one in events)
     steps = f"{_number(len(items), 'step')}, {_number(calls, 'tool call')}"
     status, note = _state(store, run, now)
@@ -96,7 +122,7 @@ def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool) -> str
         )
         + f'<div id="q-{name}" data-changes>{note}{_question(run, events, now, may_act)}</div>'
         f'<div id="a-{name}" aria-live="polite" data-changes>'
-        + (f"<h3>Answer</h3>{markdown(answer)}" if answer else "")
+        + (f"<h3>Answer</h3>{room.speech(answer)}" if answer else "")
         + f'</div><p class="about" id="u-{name}" data-changes>{spent}</p></section>\n'
     )
 
@@ -160,7 +186,7 @@ def _part(name: str, part: JsonObject) -> str:
 # The transcript
 
 
-def _event(event: ScheduledEvent, elsewhere: list[Any]) -> str:
+def _event(event: ScheduledEvent, elsewhere: list[Any], room: _Room) -> str:
     """One event as HTML; empty for texts that are shown elsewhere, and what has no text.
 
     The names of a payload's fields vary by executor.
@@ -173,8 +199,8 @@ def _event(event: ScheduledEvent, elsewhere: list[Any]) -> str:
         if text in elsewhere:
             return ""
         if event.kind == "thinking":
-            return f'<div class="thinking">{markdown(_text(text))}</div>'
-        return markdown(_text(text))
+            return f'<div class="thinking">{room.speech(_text(text))}</div>'
+        return room.speech(_text(text))
     if event.kind == "tool_use":
         name, given = _first(payload, "name", "tool_name"), _first(payload, "input", "params")
         return _opened(f"<b>{h(name)}</b> <code>{h(_gist(given))}</code>", given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -27,6 +28,12 @@ diff --git a/a.txt b/a.txt
 -<old>
 +new
 """
+
+
+def nested(levels: int, value: object) -> object:
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 @pytest.fixture
@@ -480,6 +487,32 @@ def test_a_cookie_that_a_server_of_another_user_was_sent_is_of_no_use(
     assert "Real" not in shown
     shown = caller.call("GET", f"//run/{real['id']}", headers={"Cookie": given}, check=False)
     assert shown.status == 200
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        ("tool_use", {"name": "x", "input": nested(98, [1] * 20_000)}),  # each on 196 blanks
+        ("text", {"content": "*a* b " * 10_000}),  # of which some are not read as Markdown
+    ],
+)
+def test_a_page_takes_no_more_than_its_bounds(
+    caller: Caller, tmp_path: Path, payload: tuple[str, object]
+) -> None:
+    task = caller.create("Real [[run=0]]")
+    pretend_real(tmp_path / "state", task)
+    kind, content = payload
+    with sqlite3.connect(tmp_path / "state/service.db") as db:
+        (prompt,) = db.execute("SELECT prompt FROM runs").fetchone()
+        rows = [(prompt, seq, 2, kind, json.dumps(content)) for seq in range(50)]
+        rows += [(prompt, 50, 2, "text", '{"content": "the *end*"}')]
+        db.executemany("INSERT INTO run_events VALUES (?, ?, ?, ?, ?)", rows)
+    db.close()
+    shown = browse(caller, f"/run/{task['id']}")
+    assert shown.count("<em>a</em>") < 200_000
+    assert 1_000_000 < len(shown) < 45_000_000
+    assert ("the *end*" in shown) == (kind == "text")
+    assert ("rebyte logs" in shown) == (kind != "text")
 
 
 def test_tasks_of_real_agents_need_the_cookie(caller: Caller, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -317,3 +318,19 @@ def test_a_clone_that_fills_the_disk_is_ended_and_removed(
     workspace = bench.workspace()
     assert not workspace.code.exists()
     assert disk_usage(workspace.folder) < 1 << 22
+
+
+def test_many_files_are_counted_in_little_memory(tmp_path: Path) -> None:
+    for folder in ("a", "b/c"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(4_000):
+            (tmp_path / folder / f"{number}").touch()
+    (tmp_path / "a/large").write_bytes(b"x" * 100_000)
+    os.link(tmp_path / "a/large", tmp_path / "b/again")
+    tracemalloc.start()
+    try:
+        assert 100_000 <= disk_usage(tmp_path) < 200_000 + 3 * 2**18
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 500_000

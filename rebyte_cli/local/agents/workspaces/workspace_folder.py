@@ -335,24 +335,31 @@ class Workspace:
 
 
 def disk_usage(folder: Path) -> int:
-    """Bytes on disk below `folder`, hard links counted once; what cannot be read counts nothing."""
-    total, seen, waiting = 0, set(), [str(folder)]
-    while waiting:
-        try:
-            entries = list(os.scandir(waiting.pop()))
-        except OSError:
+    """Bytes on disk below `folder`, hard links counted once; what cannot be read counts nothing.
+
+    An agent can leave millions of names, and long ones.
+    """
+    total, seen = 0, set[tuple[int, int]]()
+    levels = [("", [str(folder)])]  # of the folders on the way, what is still to be seen
+    while levels:
+        above, names = levels[-1]
+        if not names:
+            levels.pop()
             continue
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                # Windows does not count in blocks.
-                total += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
+        here, below = os.path.join(above, names.pop()), list[str]()
+        with suppress(OSError), os.scandir(here) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    file = status.st_dev, status.st_ino
+                    if file not in seen:
+                        # Windows does not count in blocks.
+                        total += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry.name)
+                    elif status.st_nlink > 1:
+                        seen.add(file)
+        levels.append((here, below))
     return total
 
 
