@@ -293,6 +293,21 @@ def test_no_module_requires_a_unix_only_module() -> None:
     assert done.stderr == ""
 
 
+# Where a command line of git is made for a sandbox; `git_inside` and `git_of` start none outside.
+GIT_IN_JAIL = {"local.agents.workspace_access", "local.agents.workspaces.changes"}
+
+
+def test_git_is_started_in_one_place() -> None:
+    """Its limits, and what a repository may not name, are there."""
+    found = set()
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
+            is_line = isinstance(node, ast.List | ast.Tuple) and node.elts
+            if is_line and getattr(node.elts[0], "value", None) == "git":
+                found.add(module)
+    assert found == {"system.git", *GIT_IN_JAIL}
+
+
 def test_functions_fit_on_a_screen() -> None:
     """60 lines of statements: signatures and help texts may be longer."""
     long = []

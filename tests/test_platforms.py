@@ -77,7 +77,7 @@ BRANCHES = {
     "output/prompt_line.py": 4,
     "system/clock.py": 1,
     "system/files.py": 6,
-    "system/git.py": 1,
+    "system/git.py": 2,
     "system/http_server.py": 2,
     "system/permissions.py": 6,
     "system/process_group.py": 3,

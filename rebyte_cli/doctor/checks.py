@@ -312,23 +312,15 @@ class Examination:
 
     def git(self) -> Finding:
         """Whether git is there, for `-g .`, `diff` and `apply`."""
-        import subprocess
+        from ..system import git
 
         try:
-            done = subprocess.run(
-                ["git", "--version"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                env=dict(self._environment),
-                timeout=8,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError):
+            path = {"PATH": self._environment.get("PATH", "")}
+            said = git.run(["--version"], extra=path, timeout=8)
+        except git.GitFailed:
             hint = "Install git: `-g .` and " + Next("apply") + " use it"
             return Finding("warning", "git is not on PATH", hint)
-        return Finding("ok", done.stdout.strip())
+        return Finding("ok", said.decode("utf-8", "replace").strip())
 
     def agents(self) -> Finding:
         """Which coding agents `-P local create -x` can run, and in which sandbox."""

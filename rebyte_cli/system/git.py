@@ -148,14 +148,14 @@ def run(
         # If it is set, git-upload-pack, which reads the settings of a repository on this disk
         # without those given here, believes it, and fetches what that one lacks.
         del variables["GIT_NO_LAZY_FETCH"]
-    program = shutil.which("git", path=variables.get("PATH"))
+    program = _program(variables.get("PATH", os.defpath))
     if program is None:
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
     line = [program, *there, *SAFE, *words]
     if sys.platform == "linux" and not to_end:
         # A limit that may not be raised is a lower one.
-        limited = 'ulimit -d "$0" 2>/dev/null; exec "$@"'
+        limited = 'ulimit -c 0; ulimit -d "$0" 2>/dev/null; exec "$@"'
         line = ["/bin/sh", "-c", limited, str(memory // 1024), *line]
     if to_end:
         printed, errors, status = _to_end(line, variables, words[0], timeout, most)
@@ -182,6 +182,16 @@ def run(
         failure.said = text
         raise failure
     return printed
+
+
+def _program(path: str) -> str | None:
+    """git on a PATH, but in no folder that depends on where we are: that can be a stranger's.
+
+    Windows itself, and Python there, would look into the folder here before all others.
+    """
+    name = "git.exe" if sys.platform == "win32" else "git"
+    places = (os.path.join(each, name) for each in path.split(os.pathsep) if os.path.isabs(each))
+    return next(filter(None, map(shutil.which, places)), None)
 
 
 class Pipe:
@@ -544,7 +554,7 @@ def users_patterns(folder: str) -> str:
 
 def has(folder: str | os.PathLike[str], name: str) -> bool:
     """Whether a repository has a reference or revision of this name."""
-    return _succeeds(["rev-parse", "--quiet", "--verify", name], folder)
+    return _succeeds(["rev-parse", "--quiet", "--verify", "--end-of-options", name], folder)
 
 
 def commit_of(
@@ -552,7 +562,7 @@ def commit_of(
 ) -> str:
     """The id of the commit that a reference or revision names; empty if there is none."""
     try:
-        words = ["rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}"]
+        words = ["rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
         return run(words, folder, extra).decode().strip()
     except GitFailed:
         return ""
@@ -693,10 +703,8 @@ def submodules(
 ) -> Iterator[str]:
     """The folders of the submodules in a working tree's index, or in `index`."""
     listed = run(["ls-files", "--stage", "-z"], root, index)
-    for entry in os.fsdecode(listed).split("\0"):
-        state, _, name = entry.partition("\t")
-        if state.startswith("160000 "):
-            yield name
+    for found in re.finditer(rb"(?:^|\0)160000 [^\t]*+\t([^\0]*+)", listed):
+        yield os.fsdecode(found[1])
 
 
 def left_out(root: str | os.PathLike[str]) -> Iterator[str]:

@@ -77,6 +77,19 @@ def test_uncommitted_changes_that_are_large_end_git_not_the_machine(
     assert (clone / "large").stat().st_size == 128 * 1024**2
 
 
+@pytest.mark.parametrize("hashes", ["sha1", "sha256"])
+@pytest.mark.parametrize("default", ["sha1", "sha256"])
+@pytest.mark.parametrize("share", [False, True])
+def test_the_hashes_of_a_clone_are_those_of_its_repository(
+    tmp_path: Path, user_home: Path, hashes: str, default: str, share: bool
+) -> None:
+    place = begun(tmp_path / "there", f"--object-format={hashes}")
+    git(tmp_path, "config", "--global", "init.defaultObjectFormat", default)
+    workspace = Workspace(tmp_path / "state", "w")
+    workspace.prepare(WorkspaceSource(str(place), None, False), (), share=share)
+    assert workspace.started_from() == git(place, "rev-parse", "HEAD").strip()
+
+
 def test_no_git_stays_behind_in_a_clone_that_an_agent_gets(
     tmp_path: Path, repository: Path, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -657,6 +657,22 @@ def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_
         )
 
 
+def test_a_skill_of_github_does_not_fill_the_disk(
+    start: Starter, tmp_path: Path, user_home: Path
+) -> None:
+    """A few bytes of its repository may be any number of files."""
+    with RawServer(lambda _: Line.wait) as server:
+        (user_home / ".gitconfig").write_text(
+            f'[url "{server.origin}/"]\n\tinsteadOf = https://github.com/\n'
+        )
+        settings = '[local]\nkeep_free = "900000G"\n[local.agents.mine]\ncommand = ["true"]\n'
+        with start(settings) as machine:
+            wanted = {"prompt": "x", "executor": "mine", "skills": ["github:acme/large"]}
+            refused = machine.own.call("POST", "/tasks", wanted)
+    assert "MB left" in refused.document["error"]["message"]
+    assert not list(tmp_path.rglob(".acme+large.new"))
+
+
 def test_a_password_in_a_url_reaches_the_server_alone(start: Starter, tmp_path: Path) -> None:
     """Neither the database nor `ps`, nor an unconfined agent's environment, has it."""
     secret = "gehe1m;$x"

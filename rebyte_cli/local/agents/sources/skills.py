@@ -244,7 +244,11 @@ def _clone(owner: str, repository: str, cache: Path) -> Path:
             partial = cache / f".{clone.name}.new"
             shutil.rmtree(partial, ignore_errors=True)
             url = clone_url(f"{owner}/{repository}")
-            make_clone(url, partial, ["--quiet", "--depth=1", "--template="])
+            try:
+                make_clone(url, partial, ["--quiet", "--depth=1", "--template="])
+            except BaseException:  # the disk may be full of it
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             partial.rename(clone)
     return clone
 

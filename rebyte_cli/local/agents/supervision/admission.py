@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ....system.git import GitFailed
+from ....system.git import GitFailed, watched
 from ... import http
-from ...ballast import keep
+from ...ballast import full_disk, keep
 from ...gateway.allowed_hosts import is_entry
 from ...http import JsonObject, Refusal
 from ...store import Store
@@ -87,7 +87,9 @@ class Admission:
         self._check_budgets(adapter, options, access)
         options |= account
         options |= self._on_limit(executor, body, settings, options, repeated)
-        options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
+        options["skills"] += [
+            one for one in self._skills(body, settings) if one not in options["skills"]
+        ]
         options["source"], login = self._source(body)
         return AdmittedRun(self._store, adapter, options, login)
 
@@ -266,14 +268,15 @@ class Admission:
         branch = http.optional_text(body, "branchName", most=2000, least=1)
         return [repository, branch, changes], login
 
-    def _skills(self, body: JsonObject) -> list[skills.Source]:
+    def _skills(self, body: JsonObject, settings: config.LocalConfig) -> list[skills.Source]:
         path = http.optional_text(body, "localRepository", most=4096, least=1)
         here = None if path is None else source.local_path(path)
         config_dir = None if self._config_file is None else self._config_file.parent
         places = skills.folders(config_dir, here)
         try:
             slugs = http.strings(body, "skills")
-            return skills.resolve(slugs, places, self._store.folder / "skills")
+            with watched(lambda: full_disk(self._store.folder, settings.keep_free)):
+                return skills.resolve(slugs, places, self._store.folder / "skills")
         except skills.UnknownSkill as error:
             raise Refusal(400, "unknown_skill", str(error), error.hint, error.hint) from None
         except GitFailed as error:

@@ -214,7 +214,7 @@ class Workspace:
         else:
             theirs = self._clone(source, share=share)
             hashes = git.line(["rev-parse", "--show-object-format"], self.code)
-            made_as = [f"--object-format={hashes}"] if hashes != "sha1" else []
+            made_as = [f"--object-format={hashes}"]  # whatever the user's git makes by default
             (self.folder / SKILLS).mkdir()
             lacks += self._keep_skills()
         git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(making)])
