@@ -91,6 +91,7 @@ class Exchange:
         self._drain_seconds = drain_seconds
         self._question = question
         self._drain: Deadline | None = None  # once the client has left
+        self._pieces: Iterator[bytes] = iter(())  # of the answer, each unpacked when it can be sent
         self._informational = 0
         self._is_uploading = True
         self._has_answered = False
@@ -199,6 +200,10 @@ class Exchange:
         self._deliver(b"")
         while not self._client.is_full and not self._has_answered:
             self._check_drain()
+            if (piece := next(self._pieces, None)) is not None:
+                if piece:
+                    self._to_client(h11.Data(data=piece))
+                continue
             try:
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA:
@@ -228,8 +233,7 @@ class Exchange:
             self._begin(event)
         elif isinstance(event, h11.Data):
             self.received += len(event.data)
-            for data in filter(None, self._answer.feed(bytes(event.data))):
-                self._to_client(h11.Data(data=data))
+            self._pieces = self._answer.feed(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
             if data := self._answer.flush():
                 self._to_client(h11.Data(data=data))

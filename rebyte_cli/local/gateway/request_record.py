@@ -179,10 +179,24 @@ def read(path: Path | str) -> list[RequestEntry]:
     A line that is torn, or not of this form, is left out.
     """
     found: dict[object, RequestEntry] = {}
-    for entries, at in read_from(path, 0):
-        for number, entry in enumerate(entries):
-            found[entry.id or (at, number)] = entry
+    for number, entry in enumerate(_lines(path)):
+        found[entry.id or number] = entry
     return list(found.values())
+
+
+def last_asked(path: Path | str) -> RequestEntry | None:
+    """The request to a model that began last; None if there was none."""
+    known = set[str]()
+    last: RequestEntry | None = None
+    for entry in _lines(path):
+        if entry.id is not None and (entry.id not in known or (last and last.id == entry.id)):
+            known.add(entry.id)
+            last = entry
+    return last
+
+
+def _lines(path: Path | str) -> Iterator[RequestEntry]:
+    return (entry for entries, _ in read_from(path, 0) for entry in entries)
 
 
 def read_from(path: Path | str, at: int) -> Iterator[tuple[list[RequestEntry], int]]:
@@ -229,7 +243,7 @@ def refusals(path: Path | str) -> dict[str, RefusedHost]:
     The key is `host`, or `host:port` for an unusual port; empty where a request named no host.
     """
     found: dict[str, RefusedHost] = {}
-    for entry in read(path):
+    for entry in _lines(path):  # which a program in the sandbox can make millions
         if entry.refused is not None and entry.option not in (BUDGET, LOGIN):  # said once
             count = found[entry.place].requests if entry.place in found else 0
             found[entry.place] = RefusedHost(count + 1, entry.refused, entry.option)

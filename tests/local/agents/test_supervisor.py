@@ -736,6 +736,19 @@ def test_a_transcript_of_any_length_leaves_room_on_the_disk(
     assert any("more than 64 MB" in each for each in payloads)
 
 
+@pytest.mark.slow
+def test_a_transcript_of_tiny_values_takes_no_more_memory(bench: Bench, tmp_path: Path) -> None:
+    """A reader has each value in memory, where it takes sixteen times its text."""
+    call = {"type": "web_search", "id": "a", "query": [[]] * 20_000}
+    (tmp_path / "told").write_text(f"{json.dumps({'type': 'item.started', 'item': call})}\n" * 100)
+    program = script(tmp_path / "bin", "codex", f"cat {tmp_path / 'told'}")
+    prompt = bench.start(Codex(command=(program,), extra_paths=(str(tmp_path / "told"),)))
+    bench.wait(prompt)
+    calls = [event for event in bench.events(prompt) if event.kind == "tool_use"]
+    assert 50 < len(calls) < 70
+    assert "more than 64 MB" in bench.said(prompt)
+
+
 def test_a_session_is_told_of_once(bench: Bench, tmp_path: Path) -> None:
     """Each turn of some agents says it, and any program in the sandbox can."""
     lines = "\n".join(f'{{"type": "thread.started", "thread_id": "{name}"}}' for name in "aaabbc")

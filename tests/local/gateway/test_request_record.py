@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from rebyte_cli.local.gateway.request_record import (
     RefusedHost,
     RequestEntry,
     RequestRecord,
+    last_asked,
     read,
     refusals,
 )
@@ -103,3 +105,28 @@ def test_a_record_that_is_missing_or_torn(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(lines))
     assert refusals(path) == {"evil.example": RefusedHost(1, "no", None)}
+
+
+def test_a_record_of_any_length_is_searched_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    lines = [entry(host=f"{number}.example")._asdict() for number in range(1000)]
+    text = "".join(f"{json.dumps(each)}\n" for each in lines)
+    asked = [entry(id=each, status=number) for number, each in enumerate("abab")]
+    path.write_text(text * 40 + "".join(f"{json.dumps(each._asdict())}\n" for each in asked))
+    tracemalloc.start()
+    try:
+        assert refusals(path) == {}
+        assert last_asked(path) == asked[3]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 12_000_000  # a piece of the file, and what it says
+
+
+def test_the_last_request_is_the_one_that_began_last(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    assert last_asked(path) is None
+    record = RequestRecord(str(path))
+    for each, status in (("a", 0), ("b", 0), ("b", 1), ("a", 2), (None, 3)):
+        record.add(entry(id=each, status=status))
+    assert last_asked(path) == entry(id="b", status=1)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
@@ -21,6 +22,7 @@ from . import launcher, node
 LOG = "launcher"  # of the folder of a run: the stderr of the launcher
 WAIT_SECONDS = 5.0  # before the transcript says that the launcher takes time
 LOOK_SECONDS = 0.2
+LONGEST_LINE = 1 << 20  # bytes; ten times what a node sends at once
 BUSY_SECONDS = 5.0  # for a node to say what its agent does
 
 
@@ -195,7 +197,7 @@ class LaunchedGroup(ProcessGroup):
     def _read(self, descriptor: int) -> None:
         """Take the lines of the node until the launcher and what it has started are gone."""
         with open(descriptor, "rb") as lines:
-            for line in lines:
+            for line in iter(partial(lines.readline, LONGEST_LINE), b""):
                 if line.startswith(node.MARK):  # others are the launcher's
                     kind, _, content = line.removeprefix(node.MARK).partition(b" ")
                     with suppress(ValueError, LookupError, TypeError):

@@ -273,10 +273,10 @@ class Egress:
     def fault(self) -> str:
         """Why the last request to a model got no answer from it, or an empty text."""
         path = None if self._settings is None else self._settings.record
-        asked = [entry for entry in request_record.read(path or "") if entry.id is not None]
-        if not asked or asked[-1].status not in NOT_REACHED or not asked[-1].fault:
+        asked = request_record.last_asked(path or "")
+        if asked is None or asked.status not in NOT_REACHED or not asked.fault:
             return ""
-        return f"the last request to {asked[-1].place} failed: {asked[-1].fault}"
+        return f"the last request to {asked.place} failed: {asked.fault}"
 
     def close(self, *, is_stopped: bool = False) -> None:
         """End the gateway, which writes the rest of its record.

@@ -14,6 +14,7 @@ from . import outbox, runs
 from .outbox import Outbox
 
 EVENT_BYTES = 100  # that an event takes in the database besides its payload
+VALUE_BYTES = 50  # that a value takes in memory besides its text, for all who read the transcript
 LONGEST_TRANSCRIPT = 64 * 1024 * 1024  # bytes of events; the agent's output is kept beside it
 TRANSCRIPT_CUT = "The agent told more than 64 MB; the rest of it is not in the transcript"
 # The next run passes them as arguments, and an agent can print anything.
@@ -80,8 +81,15 @@ class TranscriptWriter:
         if self._is_cut:
             return None
         self._bytes += EVENT_BYTES + len(json.dumps(event.payload))
+        self._bytes += VALUE_BYTES * _values(event.payload)
         self._is_cut = self._bytes > LONGEST_TRANSCRIPT
         return AgentEvent("text", {"content": TRANSCRIPT_CUT}) if self._is_cut else event
+
+
+def _values(payload: object) -> int:
+    """How many values, without keys, are in a payload."""
+    inner = list(payload.values()) if isinstance(payload, dict) else payload
+    return 1 + sum(map(_values, inner)) if isinstance(inner, list) else 1
 
 
 def _known_of_session(payload: dict[str, Any]) -> Iterator[outbox.Record]:
