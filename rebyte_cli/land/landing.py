@@ -127,27 +127,31 @@ class Landing:
         if tree in ("", self._git("rev-parse", f"{tip}^{{tree}}")):
             self._journal.record(line, EMPTY, **about)
             return
-        check = self._checked(line, tip, tree)
+        try:
+            exact = self._exact(tip, tree) if self._steps.check is not None else b""
+            risks = commit.risks_between(self._root, tip, tree)
+        except git.GitFailed as error:  # a few bytes of a patch may copy large files
+            raise conflict([], error.message) from None
+        check = self._checked(line, tip, exact)
         if line.picked is None:
             self._journal.record(line, "picked", at=int(self._now()))
         dates = {"GIT_COMMITTER_DATE": f"@{line.picked} +0000"}
         dates["GIT_AUTHOR_DATE"] = f"@{_seconds(task.get('completedAt')) or line.picked} +0000"
         made = commit.commit_tree(self._root, tree, [tip], commit.message(None, task), dates)
-        risks = commit.risks_between(self._root, tip, tree)
         self._journal.record(line, LANDED, commit=made, check=check, risks=risks, **about)
         self._set_branch()
 
-    def _checked(self, line: LandLine, tip: str, tree: str) -> Mapping[str, Any] | None:
+    def _exact(self, tip: str, tree: str) -> bytes:
+        """What makes the tree of the tip, as a patch."""
+        words = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", tip, tree]
+        words += ["--no-ext-diff", "--no-textconv"]
+        return git.run(words, self._root, safe_repository(self._root))
+
+    def _checked(self, line: LandLine, tip: str, exact: bytes) -> Mapping[str, Any] | None:
         """Check the tip with the changes. Raises CheckRed, or what the check cannot run for."""
         if self._steps.check is None:
             return None
         line.status = CHECKING
-        words = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", tip, tree]
-        words += ["--no-ext-diff", "--no-textconv"]
-        try:
-            exact = git.run(words, self._root, safe_repository(self._root))
-        except git.GitFailed as error:  # a few bytes of a patch may copy large files
-            raise conflict([], error.message) from None
         outcome = self._steps.check(tip, exact, f"{self._branch}-{line.current}")
         if outcome.exit is None:
             raise RebyteError(outcome.reason, code="check_unusable")
@@ -175,9 +179,9 @@ class Landing:
 
 
 def _seconds(when: Any) -> int | None:
-    """A time of the API in seconds since 1970; None if it is none."""
+    """A time of the API in seconds since 1970; None if it is none that a commit can have."""
     try:
-        return int(datetime.fromisoformat(str(when)).timestamp())
+        return max(0, int(datetime.fromisoformat(str(when)).timestamp())) or None
     except (ValueError, OverflowError):
         return None
 

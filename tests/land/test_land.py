@@ -222,6 +222,21 @@ def test_random_patches_in_random_order(bench: LandBench, land: Run, seed: int) 
     assert all(bench.builds("b"))
 
 
+def test_a_task_whose_names_or_time_no_commit_can_have_stops_no_other(
+    bench: LandBench, land: Run
+) -> None:
+    deep = "/".join(["x" * 200] * 1000)
+    head = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n"
+    tasks = bench.create("add deep", "add early", "add good")
+    names = (deep, ".gitattributes")
+    patch = "".join(f"{head.format(name)}@@ -0,0 +1 @@\n+x\n" for name in names).encode()
+    bench.farm.patches[bench.farm.tasks[tasks[0]]["workspaceId"]] = patch
+    bench.farm.tasks[tasks[1]]["ends"] = -60_000_000_000.0
+    done = land(*tasks, "--branch", "b", "--rerun", "0", "-o", "jsonl")
+    assert [row["status"] for row in done.documents] == ["left out", "landed", "landed"], done
+    assert "Argument list too long" in done.documents[0]["error"]["message"]
+
+
 def test_a_patch_whose_copies_fill_the_memory_is_left_out(bench: LandBench, land: Run) -> None:
     """A thousand lines of a patch that stand for a gigabyte are one task's problem."""
     large = bench.repository / "large.txt"
