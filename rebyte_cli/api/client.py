@@ -503,14 +503,21 @@ class RebyteClient:
             path, Path(target), overwrite=overwrite, progress=progress, folder=folder
         )
 
-    def get_changes(self, task_id: str, runs: Iterable[str], target: str | Path) -> None:
+    def get_changes(
+        self,
+        task_id: str,
+        runs: Iterable[str],
+        target: str | Path,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         """Download the patch of these runs of a task into `target`, which must not exist.
 
         `runs` are ids of prompts with `hasChanges`, which only the local service has.
         """
         ids = ",".join(path_id(run, "prompt id") for run in runs)
         path = f"/tasks/{path_id(task_id, 'task id')}/changes.patch?runs={ids}"
-        self.transport.download(path, Path(target))
+        self.transport.download(path, Path(target), progress=progress)
 
     def artifact_size(self, workspace_id: str, name: str) -> int | None:
         """The size of one in bytes, without its body; None where the service does not tell."""

@@ -8,7 +8,6 @@ the hosts that the user names.
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -201,10 +200,8 @@ def fetch_changes(client: RebyteClient, task_id: str, workspace: str | None) -> 
 
     found = patch.source(client, task_id, workspace)
     if found.workspace is None:  # of a create whose answer was lost; a service here knows it
-        with suppress(ResourceNotFound), tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-            target = Path(folder) / patch.PATCH_FILE
-            client.get_changes(task_id, [], target)
-            return target.read_bytes()
+        with suppress(ResourceNotFound):
+            return patch.downloaded(client.get_changes, task_id, [])
     return patch.fetch(client, found._replace(runs=[]))
 
 

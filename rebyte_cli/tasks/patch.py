@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 PATCH_FILE = "changes.patch"
+LARGEST = 256 << 20  # bytes; the service on this machine makes none of more than 64 MiB
 NOTHING = "Nothing was applied"
 LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
 RISKS = "Files that tools run or read by themselves:"
@@ -86,27 +87,45 @@ def source(client: RebyteClient, task_id: str, workspace_id: str | None) -> Patc
 def fetch(client: RebyteClient, found: PatchSource, runs: Sequence[str] = ()) -> bytes:
     """What these `runs` changed, or else all of the task's; NotFound if there is no such patch.
 
-    Where runs are not told apart, it is what changed in the workspace since its creation.
+    Where runs are not told apart, it is what changed in the workspace since its creation. Raises
+    RebyteError as `downloaded` does.
     """
+    with contextlib.suppress(ResourceNotFound):
+        if found.runs:
+            return downloaded(client.get_changes, found.task, runs or found.runs)
+    if runs and list(runs) != found.runs:
+        raise NotFound(f"the changes of single runs of task {found.task} were not kept")
+    if not isinstance(found.workspace, str):
+        raise NotFound(
+            f"the workspace of task {found.task} is unknown on this machine",
+            hint="Tasks created from this machine have one; see " + Next("workspace", "list"),
+        )
+    try:
+        return downloaded(client.get_artifact, found.workspace, PATCH_FILE)
+    except ResourceNotFound as error:
+        told = error.hint if error.code == "no_patch" else None
+        why = _why_there_is_none(found, told)
+        raise NotFound(f"task {found.task} has no {PATCH_FILE}", hint=why) from None
+
+
+def downloaded(get: Callable[..., None], *what: object) -> bytes:
+    """The patch that a method of the client saves, which takes `what` it is of.
+
+    Raises RebyteError as soon as it is larger than `LARGEST` bytes, since an agent can have made it
+    of any size.
+    """
+    size = 0
+
+    def count(more: int) -> None:
+        nonlocal size
+        size += more
+        if size > LARGEST:
+            most = f"{LARGEST >> 20} MiB"
+            raise RebyteError(f"the patch is larger than {most}", code="too_large")
+
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         target = Path(folder) / PATCH_FILE
-        with contextlib.suppress(ResourceNotFound):
-            if found.runs:
-                client.get_changes(found.task, runs or found.runs, target)
-                return target.read_bytes()
-        if runs and list(runs) != found.runs:
-            raise NotFound(f"the changes of single runs of task {found.task} were not kept")
-        if not isinstance(found.workspace, str):
-            raise NotFound(
-                f"the workspace of task {found.task} is unknown on this machine",
-                hint="Tasks created from this machine have one; see " + Next("workspace", "list"),
-            )
-        try:
-            client.get_artifact(found.workspace, PATCH_FILE, target)
-        except ResourceNotFound as error:
-            told = error.hint if error.code == "no_patch" else None
-            why = _why_there_is_none(found, told)
-            raise NotFound(f"task {found.task} has no {PATCH_FILE}", hint=why) from None
+        get(*what, target, progress=count)
         return target.read_bytes()
 
 

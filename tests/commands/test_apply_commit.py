@@ -539,3 +539,14 @@ def test_a_push_runs_no_program_that_the_repository_names(
     assert not mark.exists()
     if "remote.origin.url" not in settings:
         assert git(home / "remote.git", "rev-parse", "main") == git(repository, "rev-parse", "main")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["apply", "diff"])
+def test_a_patch_that_is_too_large_is_not_kept(
+    farm: PatchFarm, inside: Run, home: Path, command: str
+) -> None:
+    """An agent elsewhere can leave any file of that name."""
+    done = inside(command, farm.add("Add much", bytes(257 << 20)), cwd=make(home / "repository"))
+    assert done.status == 1
+    assert "the patch is larger than 256 MiB" in done.err
