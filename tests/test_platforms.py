@@ -64,6 +64,7 @@ BRANCHES = {
     "local/agents/sandbox/login_copies.py": 1,
     "local/agents/adapters/opencode_database.py": 1,
     "local/agents/sandbox/prompt_file.py": 1,
+    "local/agents/sandbox/stand_in.py": 1,
     "local/agents/workspaces/workspace_folder.py": 1,
     "local/background.py": 3,
     "local/ballast.py": 1,

@@ -29,6 +29,7 @@ def command(app: App, task: str) -> None:
     """
     from ..local import agents
 
+    agents.leave_stand_in()
     task_id = chosen_task(app, task)
     go_on = "Continue with " + Next("follow-up", task_id)
     if not app.settings.is_local:

@@ -227,6 +227,7 @@ def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
     """
     from ..local import agents
 
+    agents.leave_stand_in()
     workspace_id, folder = _folder(app, workspace)
     at_work = "Wait for it; " + Next("list", "--status", "running") + " shows the tasks"
     with local_refusals(run_at_work=at_work, no_jail=f"Run it in {folder}"):

@@ -55,6 +55,17 @@ def users_shell() -> Session:
     return shell
 
 
+def below(pid: int) -> set[int]:
+    """The processes that a process started, and those that these did."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    started = {int(each) for each in children.read_text().split()}
+    return started.union(*map(below, started))
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def code(run: Run) -> Path:
     return Path(run("workspace", "path", "@last", "--running").out.strip())
 
@@ -265,6 +276,45 @@ def test_a_program_that_suspends_itself_suspends_rebyte(run: Run) -> None:
     outer.until(lambda lines: any("Stopped" in line for line in lines) and lines[-1].endswith(">"))
     outer.child.sendline("fg")
     outer.until(lambda lines: "continued" in lines and lines[-1].endswith(">"))
+    outer.kill()
+
+
+@pytest.mark.slow
+def test_what_runs_in_the_background_is_watched_while_a_program_is_suspended(run: Run) -> None:
+    """The program decides when it is suspended, so it may have started anything before."""
+    outer = users_shell()
+    script = "'(sleep 4324; echo) & sleep 4325 & kill -STOP $$; wait; echo continued'"
+    outer.child.sendline(
+        " ".join([*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", script])
+    )
+    outer.until(lambda lines: any("Stopped" in line for line in lines) and lines[-1].endswith(">"))
+    assert outliving.is_at_work("4325")
+    (gateway,) = (each for each in below(outer.child.pid) if b"local.gateway" in command_line(each))
+    os.kill(gateway, signal.SIGKILL)
+    eventually(lambda: not outliving.is_at_work("4325"), seconds=30)
+    outer.child.sendline("fg; echo status $?")
+    outer.until(lambda lines: "status 1" in lines and lines[-1].endswith(">"))
+    assert "the gateway to the network was killed by signal 9" in outer.raw
+    outer.child.sendline("stty -a")
+    outer.until(lambda lines: any(" icanon" in line for line in lines))
+    outer.kill()
+    assert run("workspace", "run", "@last", "--", "true").status == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "seconds"), [("TERM", "4326"), ("KILL", "4327")])
+def test_a_suspended_command_ends_with_its_process(run: Run, name: str, seconds: str) -> None:
+    outer = users_shell()
+    script = f"'sleep {seconds} & kill -STOP $$'"
+    outer.child.sendline(
+        " ".join([*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", script])
+    )
+    outer.until(lambda lines: any("Stopped" in line for line in lines) and lines[-1].endswith(">"))
+    assert outliving.is_at_work(seconds)
+    outer.child.sendline(f"kill -{name} %%; wait %%; echo it has ended")
+    eventually(lambda: not outliving.is_at_work(seconds), seconds=30)
+    outer.until(lambda lines: "it has ended" in lines)
+    eventually(lambda: run("workspace", "run", "@last", "--", "true").status == 0)
     outer.kill()
 
 

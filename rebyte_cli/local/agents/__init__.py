@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .config import ConfigError as ConfigError
     from .disk_space import prune as prune
     from .disk_space import sizes_of_workspaces as sizes_of_workspaces
-    from .sandbox.relay import on_terminal as on_terminal
+    from .sandbox.stand_in import leave_stand_in as leave_stand_in
+    from .sandbox.stand_in import on_terminal as on_terminal
     from .supervision.admission import usable_agent as usable_agent
     from .supervision.by_hand import bring_commits as bring_commits
     from .supervision.by_hand import run_by_hand as run_by_hand
@@ -36,7 +37,7 @@ _NAMES = {
     "agent_list": "every_agent known_skills",
     "disk_space": "prune sizes_of_workspaces",
     "workspace_access": "disarmed folder_of git_inside why_no_folder",
-    "sandbox.relay": "on_terminal",
+    "sandbox.stand_in": "leave_stand_in on_terminal",
     "supervision.repository_asks": "of_workspace_id",
     "supervision.screen_run": "attach",
     "workspaces.setup_cache": "empty_cache",

@@ -23,6 +23,7 @@ from functools import partial
 from ....system.deadline import Deadline
 from ....system.safe_text import clean
 from ....system.signals import handled
+from . import stand_in
 from .jail_group import JailGroup
 from .jailed_program import JailedProgram
 
@@ -61,11 +62,6 @@ SCREENS = (47, 1047, 1049)
 TYPING = (9, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2031, 2048, 9001)
 
 
-def on_terminal() -> bool:
-    """Whether a user is at both ends: a program can then draw a screen."""
-    return os.isatty(0) and os.isatty(1)
-
-
 def lend(
     program: JailedProgram, watch: Callable[[], str], passed: tuple[int, ...] = ()
 ) -> tuple[int, str]:
@@ -78,7 +74,7 @@ def lend(
     """
     sys.stdout.flush()
     with contextlib.ExitStack() as stack:
-        relay = _Terminal(stack) if on_terminal() else _Pipes(stack)
+        relay = _Terminal(stack) if stand_in.on_terminal() else _Pipes(stack)
         group = stack.enter_context(relay.start(partial(program.start, passed=passed)))
         reason = relay.pass_on(group.process, watch)
         if reason:
@@ -90,6 +86,8 @@ def lend(
 class _Pipes:
     """Three pipes: the program gets no descriptor of the user's, through which it could read back a
     file that its output is added to."""
+
+    is_shown = True  # while the user's terminal is that of the shell, nothing is passed on
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._theirs, self.into = os.pipe()
@@ -115,7 +113,8 @@ class _Pipes:
         while self.out_of:
             given = [] if waiting else source
             into = [self.into] if waiting else []
-            ready, free, _ = select.select([*self.out_of, *given], into, [], TICK)
+            wanted = [*self.out_of, *given] if self.is_shown else []
+            ready, free, _ = select.select(wanted, into, [], TICK)
             for each in ready:
                 data = _read(each)
                 if each == 0:
@@ -135,10 +134,9 @@ class _Pipes:
                     waiting, source = b"", []
             if time.monotonic() >= look:
                 look = time.monotonic() + TICK
-                self.tick()
-                if reason := watch():
+                if reason := self.tick() or watch():
                     return reason
-            if not ready and process.poll() is not None:
+            if not ready and self.is_shown and process.poll() is not None:
                 break  # a child that it left behind has the other end
         return ""
 
@@ -153,8 +151,9 @@ class _Pipes:
             data = clean(decoder.decode(data)).encode("utf-8", "replace")
         _write(where, data)
 
-    def tick(self) -> None:
-        """What is to be done a few times a second."""
+    def tick(self) -> str:
+        """Do what is to be done a few times a second; why the program is to be stopped."""
+        return ""
 
     def _close_input(self) -> None:
         if self.into >= 0:
@@ -174,6 +173,7 @@ class _Terminal(_Pipes):
         self._usual = termios.tcgetattr(0)
         self._modes = _Modes()
         self._stopped = 0  # ticks in a row
+        self._parent = os.getppid()
         termios.tcsetattr(self._theirs, termios.TCSANOW, self._usual)
         self._resize()
         stack.callback(self._close)
@@ -197,7 +197,8 @@ class _Terminal(_Pipes):
                 self._be_raw()
                 return super().pass_on(process, watch)
             finally:
-                self._leave()
+                if self.is_shown:
+                    self._leave()
 
     def show(self, where: int, data: bytes) -> None:
         _write(where, self._modes.seen(data))
@@ -205,11 +206,18 @@ class _Terminal(_Pipes):
     def at_end_of_input(self) -> bool:
         return True
 
-    def tick(self) -> None:
+    def tick(self) -> str:
+        if os.getppid() != self._parent:
+            return "the terminal is gone"
+        if not self.is_shown:
+            if stand_in.has_terminal():
+                self._continue()
+            return ""
         # A moment later a shell inside may have taken its terminal back.
         self._stopped = self._stopped + 1 if self._is_stopped() else 0
         if self._stopped > 1:
             self._suspend()
+        return ""
 
     def _is_stopped(self) -> bool:
         """Whether the program has stopped itself, as at Ctrl-Z: there is no shell to resume it."""
@@ -220,11 +228,14 @@ class _Terminal(_Pipes):
             return False
 
     def _suspend(self) -> None:
-        """Stop as the program did, for the user's shell; then continue both."""
+        """Have the user's shell see what the program did. What it left running is still watched."""
         self._stopped = 0
         self._leave()
-        with handled({signal.SIGTSTP: signal.SIG_DFL}):
-            os.kill(0, signal.SIGTSTP)
+        self.is_shown = False
+        stand_in.step_back()
+
+    def _continue(self) -> None:
+        self.is_shown = True
         self._be_raw()
         self._resize()
         with contextlib.suppress(OSError):

@@ -16,7 +16,7 @@ from ...store import Store
 from .. import config
 from ..adapters import programs
 from ..adapters.model_access import AgentAccess
-from ..sandbox import jail, relay, user_tools
+from ..sandbox import jail, relay, stand_in, user_tools
 from ..sandbox.egress import egress_for
 from ..sandbox.jailed_program import prepare
 from ..sources.source import local_path
@@ -111,7 +111,7 @@ def _in_jail(
             program=agent,
             own=own,
             variables={},
-            terminal=relay.on_terminal(),
+            terminal=stand_in.on_terminal(),
         )
         full = partial(workspace.full_disk, options)
         status, reason = relay.lend(program, lambda: egress.problem() or full())
