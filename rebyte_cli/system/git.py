@@ -285,9 +285,11 @@ def paths(
     words: Sequence[str],
     folder: str | os.PathLike[str] | None = None,
     extra: Mapping[str, str] | None = None,
+    *,
+    most: int = LARGEST_OUTPUT,
 ) -> list[str]:
     """The paths that git prints, with `-z` among the words: as `run`."""
-    return os.fsdecode(run(words, folder, extra)).split("\0")[:-1]
+    return os.fsdecode(run(words, folder, extra, most=most)).split("\0")[:-1]
 
 
 def common_folder(folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> str:

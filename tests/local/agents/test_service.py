@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -547,20 +546,6 @@ def test_a_hint_says_where_skills_go_if_there_are_none(tmp_path: Path) -> None:
     assert "~/.agents/skills/NAME/SKILL.md" in str(problem.value.hint)
 
 
-def test_a_hint_names_the_skills_of_a_very_deep_repository(tmp_path: Path) -> None:
-    clone = tmp_path / "acme+deep"
-    script(clone / "tools/audit", "SKILL.md", "")
-    git(clone, "init", "-q")
-    git(clone, "add", "-A")
-    subprocess.run(["mkdir", "-p", clone / "/".join("a" * 1200)], check=True)
-    try:
-        with pytest.raises(skills.UnknownSkill) as problem:
-            skills.resolve(["github:acme/deep"], [], tmp_path)
-        assert problem.value.hint == "Folders that have one: tools/audit"
-    finally:  # pytest itself cannot remove it
-        subprocess.run(["rm", "-rf", clone], check=True)
-
-
 def test_a_skill_of_a_repository_does_not_lead_out_of_it(
     start: Starter, tmp_path: Path, user_home: Path
 ) -> None:
@@ -670,7 +655,7 @@ def test_a_skill_of_github_does_not_fill_the_disk(
             wanted = {"prompt": "x", "executor": "mine", "skills": ["github:acme/large"]}
             refused = machine.own.call("POST", "/tasks", wanted)
     assert "MB left" in refused.document["error"]["message"]
-    assert not list(tmp_path.rglob(".acme+large.new"))
+    assert not list(tmp_path.rglob("*acme+large*/*"))
 
 
 def test_a_password_in_a_url_reaches_the_server_alone(start: Starter, tmp_path: Path) -> None:
@@ -727,7 +712,8 @@ def test_the_first_uses_of_a_skill_share_one_clone(tmp_path: Path, user_home: Pa
         found = list(
             pool.map(lambda _: skills.resolve(["github:acme/skills/audit"], [], cache), range(8))
         )
-    assert found == [[str(cache / "acme+skills/audit")]] * 8
+    (folder,) = cache.glob("acme+skills@*/audit")
+    assert found == [[str(folder)]] * 8
 
 
 @pytest.mark.parametrize("name", ["ext::sh -c 'touch planted'/x", "/etc/x", "a", "a/..", "-u/x"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from posixpath import dirname, join, normpath
 from typing import NamedTuple, TypeAlias
+
+from .. import agent_files
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GITHUB = "github:"
@@ -19,6 +23,10 @@ NOT_COPIED = (".git", ".claude-plugin")
 # a run has three copies of what it begins with, for which `keep_free` has room by default.
 LARGEST, MOST_FILES = 100_000_000, 10_000  # bytes, and files, folders and links
 DEEPEST = 100  # folders; Python copies a folder by calls within calls
+MOST = f"{LARGEST // 10**6} MB in {MOST_FILES:,} files, {DEEPEST} folders deep"
+MOST_LINKS = 40  # on the way to a skill, as the kernel follows
+MOST_NAMED = 50  # in a hint
+LITERALLY = {"GIT_LITERAL_PATHSPECS": "1"}
 # What a run copies: a folder, whose name is the slug, or a skill of a repository with its slug, its
 # folder and the top of the repository.
 Source: TypeAlias = str | list[str]
@@ -181,8 +189,6 @@ def _copy(source: Path, tracked: set[Path] | None, home: Path, name: str, room: 
     """Copy a folder, or what is `tracked` of it, to `name` in the private HOME."""
     import shutil
 
-    from .. import agent_files
-
     def left_out(here: str, names: list[str]) -> Iterable[str]:
         kept = {
             each
@@ -201,56 +207,129 @@ def _copy(source: Path, tracked: set[Path] | None, home: Path, name: str, room: 
         agent_files.remove(home, name)
         raise SkillsTooLarge(
             f"skills were not copied from {PurePosixPath(name).name} on: those of a run may have"
-            f" {LARGEST // 10**6} MB in {MOST_FILES:,} files, {DEEPEST} folders deep"
+            f" {MOST}"
         )
 
 
 def _from_github(name: str, cache: Path) -> Path:
-    """The folder of `OWNER/REPO[/PATH]` (or the repository's URL), cloned once."""
-    from ....system import git
+    """The folder of `OWNER/REPO[/PATH]` (or the repository's URL), made by the first who asks."""
+    from ....system.files import flocked
+    from ....system.permissions import make_folder
 
     parts = name.removeprefix("https://github.com/").removesuffix("/").split("/")
     # Anything else git could take for a folder, or for a command of its `ext::` protocol.
     is_github = all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", part) for part in parts[:2])
     if len(parts) < 2 or not is_github or any(part in ("", ".", "..") for part in parts):
         raise UnknownSkill(f"github:{name} is not github:OWNER/REPO or github:OWNER/REPO/PATH")
-    clone = _clone(parts[0], parts[1].removesuffix(".git"), cache)
-    folder = clone.joinpath(*parts[2:])
-    if not (folder / "SKILL.md").is_file():
-        found = git.paths(["ls-files", "-z", "--", ":(glob)**/SKILL.md"], clone)
-        folders_with_one = sorted(str(PurePosixPath(path).parent) for path in found)
-        names = ", ".join(folders_with_one) or "none"
-        raise UnknownSkill(f"github:{name} has no SKILL.md", f"Folders that have one: {names}")
-    if not folder.resolve().is_relative_to(clone.resolve()):
+    owner, repository, path = parts[0], parts[1].removesuffix(".git"), "/".join(parts[2:])
+    whole = cache / f"{owner}+{repository}"
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    tops = (whole, whole.with_name(f"{whole.name}@{digest}") if path else whole)
+    top = next((one for one in tops if (one / path / "SKILL.md").is_file()), None)
+    if top is None:
+        top = tops[-1]
+        make_folder(cache)
+        making = cache / f".{whole.name}.new"
+        with flocked(cache / f".{whole.name}.lock", create=True):
+            try:
+                if not top.exists():
+                    clone = _clone(f"{owner}/{repository}", whole, making)
+                    _check_out(clone, name, path, making)
+                    (making / "tree").rename(top)
+            finally:
+                agent_files.remove_tree(making)
+    if not (top / path).resolve().is_relative_to(top.resolve()):
         raise UnknownSkill(f"github:{name} leads out of its repository")
-    return folder
+    return top / path
 
 
-def _clone(owner: str, repository: str, cache: Path) -> Path:
-    """The clone of a repository of GitHub in `cache`, made by the first who asks for it."""
-    import shutil
-
-    from ....system.files import flocked
-    from ....system.permissions import make_folder
+def _clone(repository: str, whole: Path, making: Path) -> Path:
+    """git's folder for a repository of GitHub, without its files: what they take is not known."""
     from .clone import clone as make_clone
     from .source import clone_url
 
-    clone = cache / f"{owner}+{repository}"
-    if clone.exists():
-        return clone
-    make_folder(cache)
-    with flocked(cache / f".{clone.name}.lock", create=True):
-        if not clone.exists():
-            partial = cache / f".{clone.name}.new"
-            shutil.rmtree(partial, ignore_errors=True)
-            url = clone_url(f"{owner}/{repository}")
-            try:
-                make_clone(url, partial, ["--quiet", "--depth=1", "--template="])
-            except BaseException:  # the disk may be full of it
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-            partial.rename(clone)
+    clone = whole.with_name(f"{whole.name}@git")
+    if (whole / ".git").exists():  # by an earlier version
+        return whole / ".git"
+    if not clone.exists():
+        agent_files.remove_tree(making)
+        options = ["--quiet", "--depth=1", "--bare", "--template="]
+        make_clone(clone_url(repository), making, options)
+        making.rename(clone)
     return clone
+
+
+def _check_out(clone: Path, name: str, path: str, making: Path) -> None:
+    """Write the files of a skill to `making/tree`, with links on the way to it.
+
+    Raises UnknownSkill for what is none, or is more than a run may have: a repository of some
+    kilobytes can have a large file under any number of names.
+    """
+    from ....system import git
+
+    *links, folder = _way(clone, name, path)
+    above = [str(each / ".gitattributes") for each in PurePosixPath(folder, "x").parents]
+    wanted = [*links, *above, folder] if folder else []
+    listed = git.paths(
+        ["ls-tree", "-rtlz", "--full-tree", "HEAD", "--", *wanted],
+        clone, LITERALLY, most=MOST_FILES * git.LONGEST_PATH,
+    )  # fmt: skip
+    sizes = {}
+    for entry in listed:
+        state, _, file = entry.partition("\t")
+        sizes[file] = state.split()[-1]
+    if str(PurePosixPath(folder, "SKILL.md")) not in sizes:
+        raise UnknownSkill(f"github:{name} has no SKILL.md", _others(clone))
+    size = sum(int(size) for size in sizes.values() if size != "-")  # of a submodule
+    depth = max(file.count("/") for file in sizes) - folder.count("/")
+    if size > LARGEST or len(sizes) > MOST_FILES or depth > DEEPEST:
+        raise UnknownSkill(f"github:{name} is too large: a skill may have {MOST}")
+    agent_files.remove_tree(making)
+    (making / "tree").mkdir(parents=True)
+    variables = LITERALLY | {
+        "GIT_DIR": str(clone), "GIT_WORK_TREE": str(making / "tree"),
+        "GIT_INDEX_FILE": str(making / "index"),
+    }  # fmt: skip
+    found = [each for each in wanted if each == folder or each in sizes] or ["."]
+    git.run(["checkout", "--quiet", "HEAD", "--", *found], making / "tree", variables)
+    if not (making / "tree" / path / "SKILL.md").is_file():
+        raise UnknownSkill(f"SKILL.md of github:{name} is no file in its folder")
+
+
+def _way(clone: Path, name: str, path: str) -> list[str]:
+    """The links on the way to a path in a repository, and where it ends; the root is empty."""
+    from ....system import git
+
+    passed: list[str] = []
+    while path:
+        above = [str(each) for each in (PurePosixPath(path), *PurePosixPath(path).parents)]
+        words = ["ls-tree", "-z", "--full-tree", "HEAD", "--", *above[:-1]]
+        entries = [entry.partition("\t") for entry in git.paths(words, clone, LITERALLY)]
+        links = {file: state.split()[2] for state, _, file in entries if state[:6] == "120000"}
+        if not links:
+            break
+        link = min(links, key=len)
+        target = git.run(["cat-file", "blob", links[link]], clone, most=git.LONGEST_PATH)
+        passed.append(link)
+        below = path[len(link) + 1 :]
+        path = normpath(join(dirname(link), os.fsdecode(target), below))
+        path = "" if path == "." else path
+        leads_out = path.startswith(("/", "../")) or path == ".." or "\0" in path
+        if leads_out or len(passed) > MOST_LINKS:
+            raise UnknownSkill(f"github:{name} leads out of its repository")
+    return [*passed, path]
+
+
+def _others(clone: Path) -> str:
+    """The hint that names the folders with a skill in a repository."""
+    from ....system import git
+
+    files = git.paths(["ls-tree", "-rz", "--name-only", "--full-tree", "HEAD"], clone)
+    found = (PurePosixPath(file) for file in files if file.endswith("SKILL.md"))
+    folders_with_one = sorted(str(each.parent) for each in found if each.name == "SKILL.md")
+    more = ", …" if len(folders_with_one) > MOST_NAMED else ""
+    names = ", ".join(folders_with_one[:MOST_NAMED]) or "none"
+    return f"Folders that have one: {names}{more}"
 
 
 def _description(path: Path) -> str:
