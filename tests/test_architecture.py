@@ -542,3 +542,93 @@ def test_git_in_a_sandbox_has_one_environment() -> None:
         if re.search("GIT_CONFIG_(GLOBAL|(NO)?SYSTEM)", path.read_text(encoding="utf-8"))
     }
     assert found == {"system.git"}
+
+
+# Modules of the local service that parse JSON or TOML themselves, and whose it is.
+PARSED = {
+    "local.agents.adapters.claude": "the user's login, and settings that were just written",
+    "local.agents.adapters.codex": "the user's login",
+    "local.agents.adapters.opencode": "the user's login",
+    "local.agents.cluster.launcher": "a file of the run's folder",
+    "local.agents.cluster.node": "what the supervisor sends",
+    "local.agents.config": "config.toml",
+    "local.agents.facade": "the database",
+    "local.agents.sandbox.jail": "a file of the state folder",
+    "local.agents.supervision.outbox": "a file of the run's folder",
+    "local.agents.supervision.recorded_run": "the database",
+    "local.agents.supervision.run_budget": "the database",
+    "local.agents.supervision.runs": "the database",
+    "local.agents.supervision.supervisor": "the database",
+    "local.computers": "the database",
+    "local.deliveries": "the database",
+    "local.gateway.gateway_settings": "what the supervisor sends",
+    "local.gateway.login_file": "the user's login",
+    "local.gateway.model_budget": "what the supervisor sends",
+    "local.gateway.request_record": "a file of the run's folder",
+    "local.http": "a request, of which all is kept: it refuses what the database would not take",
+    "local.simulation": "the database",
+    "local.task_store": "the database",
+    "local.webhooks": "the database",
+}
+
+
+def test_what_others_wrote_is_parsed_in_one_place() -> None:
+    """`system/untrusted.py`: a text of a few kilobytes can hold a parser up, or end its process."""
+    parsers = {"json.loads", "json.load", "json.JSONDecoder", "tomllib.loads", "tomllib.load"}
+    found = {module for module, name in calls_in_the_service() if name in parsers}
+    assert found == PARSED.keys()
+
+
+# Those that open files or list folders where agents write, or did, each without following a link.
+OPENED = {
+    "agent_files": "all that is in such a folder, by its descriptor",
+    "workspaces.disarm": "the folders of a walk",
+    "workspaces.workspace_folder": "sizes; the skills, patch and uploads are in folders of ours",
+    "workspaces.setup_cache": "sizes; the entries are in a folder of ours",
+}
+# Those that open only what no agent can write, among the modules that work in its folders.
+OURS = {
+    "adapters.codex": "the user's settings",
+    "adapters.lines": "the copy of its stderr",
+    "adapters.opencode": "the user's login",
+    "adapters.programs": "the user's programs",
+    "adapters.user_config": "the user's settings",
+    "sources.lenders": "repositories that no agent writes to",
+    "sources.skills": "the user's skills, and those of a clone before an agent begins",
+    "supervision.outbox": "a file of the run's folder",
+    "supervision.run_lock": "locks in the run's folder",
+    "supervision.run_queue": "locks of the state folder",
+    "supervision.runs": "the patch in the run's folder",
+    "supervision.screen_run": "no file: a method of its is called so",
+    "supervision.spawn": "the log of the supervisors",
+    "supervision.supervisor": "the copies of what the agent prints",
+    "supervision.sweep": "the folder of what is to be deleted",
+    "workspaces.agent_home": "the user's memory files",
+    "workspaces.setup": "its log, and homes that no sandbox shows any more",
+    "workspaces.sharing": "locks in the folder of the workspace",
+    "workspaces.sync": "base.git",
+    "workspaces.tryout": "its log and lock",
+}
+
+
+def test_files_of_agents_are_opened_in_few_places() -> None:
+    """By `agent_files` and `untrusted.read_file`: a name can have become a link or a pipe."""
+    names = {"open", "os.open", "os.scandir", "os.listdir", "os.walk", "os.fwalk", "os.readlink"}
+    ends = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob"}
+    above = ("agent_files", "adapters", "sources", "supervision", "workspaces")
+    found = {
+        module.removeprefix("local.agents.")
+        for module, name in calls_in_the_service()
+        if (name in names or ("." in name and name.rpartition(".")[2] in ends))
+        and module.startswith(tuple(f"local.agents.{each}" for each in above))
+    }
+    assert found == OPENED.keys() | OURS.keys()
+
+
+def calls_in_the_service() -> Iterator[tuple[str, str]]:
+    """Each call in a module of the local service: the module, and what is called."""
+    for module in MODULES:
+        if module.startswith("local."):
+            for node in ast.walk(tree_of(module)):
+                if isinstance(node, ast.Call):
+                    yield module, ast.unparse(node.func)

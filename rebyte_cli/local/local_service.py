@@ -10,7 +10,6 @@ upload URLs point at. All state lies in the folder, so any number of them can sh
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import threading
@@ -22,6 +21,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from ..system.http_server import Server
+from ..system.untrusted import read_json
 from . import repositories, visits
 from .agents import facade
 from .agents.agent_permission import AgentPermission, machine_key
@@ -274,7 +274,8 @@ def _answers(origin: str, instance: str | None) -> bool:
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", "/health")
-        document = json.loads(connection.getresponse().read(10_000))
+        text = connection.getresponse().read(10_000).decode()
+        document = read_json(text)
         return isinstance(document, dict) and document.get("instance") == instance
     except (OSError, HTTPException, ValueError):
         return False

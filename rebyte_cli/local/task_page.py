@@ -26,7 +26,7 @@ LONGEST_TRANSCRIPT = 32 * 1024 * 1024  # characters of HTML, of all prompts toge
 MOST_MARKDOWN = 1_000_000  # characters that are read as Markdown; the worst take ten seconds
 
 
-class _Room:
+class PageRoom:
     """What a page may still take, whatever the agents of a task have told."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
         SIMULATED if simulated else "",
     ]
     cancel = _form(task, "cancel", "Cancel", ' data-confirm="Cancel this task?"')
-    is_over, room = task.completed(now) is not None, _Room()
+    is_over, room = task.completed(now) is not None, PageRoom()
     return (
         f'<h1 id="title" data-changes>{h(task.shown_title(now) or "New task")}</h1>'
         f'<div class="top"><p class="about">{" · ".join(part for part in about if part)}</p>'
@@ -91,7 +91,7 @@ def _follow_up(task: TaskRecord) -> str:
     return f"<section>{_form(task, 'prompts', 'Send', fields=f'{box}</textarea>')}</section>"
 
 
-def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool, room: _Room) -> str:
+def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool, room: PageRoom) -> str:
     """What was asked, what the agent did, and what it answered."""
     prompt, answer, name = run.prompt, run.answer(now), run.prompt.id
     with store.read() as db:
@@ -186,7 +186,7 @@ def _part(name: str, part: JsonObject) -> str:
 # The transcript
 
 
-def _event(event: ScheduledEvent, elsewhere: list[Any], room: _Room) -> str:
+def _event(event: ScheduledEvent, elsewhere: list[Any], room: PageRoom) -> str:
     """One event as HTML; empty for texts that are shown elsewhere, and what has no text.
 
     The names of a payload's fields vary by executor.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....system.untrusted import read_settings
+from ....system.untrusted import read_settings, read_toml
 from ...gateway.gateway_settings import BEARER, OPENAI, LoginFile
 from ..exposed import Mount
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined, readable
@@ -331,10 +331,8 @@ def _settings(user_home: Path) -> dict[str, Any]:
         text = (user_home / ".codex/config.toml").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return {}
-    import tomllib
-
     try:
-        return tomllib.loads(text)
+        return read_toml(text)
     except ValueError:
         return {}
 

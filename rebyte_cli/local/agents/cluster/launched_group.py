@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from ....system.process_group import ProcessGroup
+from ....system.untrusted import read_json
 from . import launcher, node
 
 LOG = "launcher"  # of the folder of a run: the stderr of the launcher
@@ -212,9 +213,9 @@ class LaunchedGroup(ProcessGroup):
         elif kind == "ask":
             self._tell({"budget": self._budget()})
         elif kind == "busy":
-            self._busy.put(bool(json.loads(content)))
+            self._busy.put(bool(read_json(content.decode())))
         elif kind == "end":
-            end = json.loads(content)
+            end = read_json(content.decode())
             self._end = {"status": end["status"], "reason": end["reason"]}
             self.agent.finish()
         elif kind == "ready":
