@@ -66,6 +66,7 @@ PORTION = 1 << 16  # bytes
 LONGEST_PAUSE = 3600.0
 LAST_SECONDS = 2.0  # for the end of what git says, when it has ended
 LONGEST_STDERR = 1 << 16  # bytes, of which the last are kept
+LARGEST_FILE = 1 << 22  # bytes of them on disk
 LARGEST_OUTPUT = 1 << 28  # bytes, for a list of some million files
 # A patch that `git apply` takes, whatever the user's configuration says of diffs.
 DIFF = (
@@ -326,9 +327,11 @@ def _to_end(
 ) -> tuple[bytes, bytes, int]:
     """What a program prints that signals to this process, its group and its terminal do not end.
 
-    And its status. It prints into files, which are there even if this process is killed.
+    And its status. It prints into files, which are there even if this process is killed. As long as
+    it is not, the one for what it says is cut, so that it does not fill the disk.
     """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+    deadline, said, status = Deadline(timeout), b"", None
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile(buffering=0) as errors:
         with _signals_later():
             process = subprocess.Popen(
                 line,
@@ -338,15 +341,20 @@ def _to_end(
                 stderr=errors,
                 start_new_session=True,
             )
-            try:
-                process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                end_group(process)
-                raise _too_long(word, timeout) from None
+            while status is None:
+                with suppress(subprocess.TimeoutExpired):
+                    status = process.wait(deadline.cap(LOOK_SECONDS))
+                if status is None and deadline.has_passed:
+                    end_group(process)
+                    raise _too_long(word, timeout)
+                if status is not None or os.fstat(errors.fileno()).st_size > LARGEST_FILE:
+                    errors.seek(max(0, errors.seek(0, os.SEEK_END) - LONGEST_STDERR))
+                    said = (said + errors.read(LONGEST_STDERR))[-LONGEST_STDERR:]
+                    errors.seek(0)  # where the program continues, too
+                    errors.truncate()
         _check_size(word, output.seek(0, os.SEEK_END), most)
-        errors.seek(max(0, errors.seek(0, os.SEEK_END) - LONGEST_STDERR))
         output.seek(0)
-        return output.read(), errors.read(), process.returncode
+        return output.read(), said, status
 
 
 @contextmanager
