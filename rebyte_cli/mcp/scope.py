@@ -11,12 +11,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BadUsage, Next
-
-if TYPE_CHECKING:
-    from ..history.history import History
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+")
 _FROM_NETWORK = "Use owner/repo, an https URL, or `.` for the server's working folder"
@@ -33,7 +30,7 @@ class Scope:
         self._roots = [Path(os.path.realpath(root)) for root in roots]
         self._workspaces = set(workspaces)
         self._tasks: set[str] = set()
-        self._keys: set[str] = set()
+        self._attempts: set[str] = set()
 
     def check_repository(self, given: str) -> None:
         """Raise BadUsage for a repository that is neither from the network nor below a root."""
@@ -71,20 +68,32 @@ class Scope:
         if task_id not in self._tasks and workspace_id not in self._workspaces:
             raise _foreign(f"task {task_id}", "Call `create` instead")
 
-    def makes(self, history: History, key: str | None) -> bool:
-        """Whether what a create with this key returns is this server's own task."""
-        if key is None or key in self._keys:
-            return True
-        is_new = history.intents.of(key) is None
-        if is_new:
-            self._keys.add(key)
-        return is_new
+    def maker(self) -> Maker:
+        """What a create tells who made its task."""
+        return Maker(self._attempts)
 
     def add(self, created: Mapping[str, Any]) -> None:
         """Allow a task that this server has made, and its workspace."""
         self._tasks.add(str(created.get("id")))
         if workspace_id := created.get("workspaceId"):
             self._workspaces.add(str(workspace_id))
+
+
+class Maker:
+    """Told the attempts of a create (see `tasks.create.create`); the server's are in `sent`.
+
+    The key does not tell: a client can use that of the user's task before the user does.
+    """
+
+    def __init__(self, sent: set[str]) -> None:
+        self._sent = sent
+        self.is_server = False
+
+    def __call__(self, attempt: str, is_new: bool) -> None:
+        """Note the attempt that makes the task, which this create begins if it `is_new`."""
+        if is_new:
+            self._sent.add(attempt)
+        self.is_server = attempt in self._sent
 
 
 def _foreign(what: str, instead: str) -> BadUsage:

@@ -157,7 +157,7 @@ class Tools:
         if repository or branch:
             is_local = settings.is_own_service
             body |= git.source(repository, branch, is_local=is_local, note=progress.keep)
-        is_own = self._scope.makes(history, once)
+        maker = self._scope.maker()
         created = progress.during(
             lambda: create.create(
                 client,
@@ -165,12 +165,13 @@ class Tools:
                 {name: value for name, value in body.items() if value},
                 prompt=body["prompt"],
                 key=once,
+                on_attempt=maker,
                 note=progress.keep,
             )
         )
         with self._guard:
             app.known.keep_workspace(created)
-        if is_own:
+        if maker.is_server:
             self._scope.add(created)
         return self._with_notes(created, progress.notes)
 

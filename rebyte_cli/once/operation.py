@@ -58,10 +58,14 @@ class Operation:
         pace: Pace = PACE,
         repeated: Callable[[Intent], dict[str, Any]],
         on_created: Callable[[], None] = lambda: None,
+        on_attempt: Callable[[str, bool], None] = lambda _name, _is_new: None,
         warn: Callable[[str], None] | None = None,
         send_again_after: timedelta = LIFE,
     ) -> None:
-        """`repeated` is called with the intent of a key that has a result, and returns that."""
+        """`repeated` is called with the intent of a key that has a result, and returns that.
+
+        `on_attempt` is as in `tasks.create.create`.
+        """
         self._send_again_after = send_again_after
         self._request = request
         self._history = history
@@ -73,6 +77,7 @@ class Operation:
         self._pace = pace
         self._repeated = repeated
         self._on_created = on_created
+        self._on_attempt = on_attempt
         self._server_clock = request.server_clock
         self._claims = SentFromHere(history, self._server_clock, request.target)
         self._finder = Finder(request.client, self._claims, request.scan)
@@ -102,11 +107,13 @@ class Operation:
         """
         newest = self._request.newest(is_exact=key is not None, limit=self._deadline)
         started_at = self._server_clock.timestamp(newest)
-        with self._intent(key, started_at) as intent:
+        owner = f"attempt {os.urandom(16).hex()}"
+        with self._intent(key, started_at, owner) as intent:
             if intent is not None and intent.state == "done":
-                return self._repeated(intent)
+                return self._repeat(intent)
             answer: dict[str, Any] = {}
             try:
+                self._on_attempt(owner, True)
                 try:
                     self._has_sent = True
                     answer = dict(self._request.send(timeout=self._deadline.for_call()))
@@ -137,13 +144,12 @@ class Operation:
             return answer
 
     @contextmanager
-    def _intent(self, key: str | None, started_at: str) -> Iterator[Intent | None]:
+    def _intent(self, key: str | None, started_at: str, owner: str) -> Iterator[Intent | None]:
         """Write the intent, synced, and hold it while the request is under way.
 
         Without a key a disk that cannot be written only costs the intent; with one, the promise
         of the key could not be kept, so nothing is sent.
         """
-        owner = f"attempt {os.urandom(16).hex()}"
         with ExitStack() as stack:
             intent = None
             try:
@@ -334,12 +340,13 @@ class Operation:
         if earlier is None or earlier.state not in ("done", "open", "unknown"):
             return None
         if earlier.state == "done":
-            return self._repeated(earlier)
+            return self._repeat(earlier)
         self._note(f"An earlier attempt for {key!r} got no response; looking for its result")
         # Another process that had the key a moment ago has searched for long enough.
         is_searched = self._has_waited and earlier.state == "unknown"
         search = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
         if (answer := self._kept_result(search, earlier)) is not None:
+            self._on_attempt(earlier.owner, False)
             return answer
         age = self._server_clock.age(earlier.started_at)
         if search.is_absent and age > self._send_again_after:
@@ -347,6 +354,10 @@ class Operation:
             self._replaced = earlier
             return None
         raise self._unknown(earlier, search)
+
+    def _repeat(self, earlier: Intent) -> dict[str, Any]:
+        self._on_attempt(earlier.owner, False)
+        return self._repeated(earlier)
 
     def _unknown(self, earlier: Intent, search: Search) -> OutcomeUnknown:
         """Settle an earlier attempt as unknown; the error names what any search found possible."""
@@ -405,6 +416,7 @@ class Operation:
         )
         search = self._search_earlier(earlier, self._deadline.cap(seconds), alive=True)
         if (answer := self._kept_result(search, earlier)) is not None:
+            self._on_attempt(earlier.owner, False)
             return answer
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")

@@ -31,6 +31,7 @@ def create(
     files: Sequence[str] | None = None,
     base: str | None = None,
     on_created: Callable[[], None] = lambda: None,
+    on_attempt: Callable[[str, bool], None] = lambda _name, _is_new: None,
     note: Callable[[str], None],
     warn: Callable[[str], None] | None = None,
     deadline: Deadline = NO_LIMIT,
@@ -44,6 +45,8 @@ def create(
     (paths that were uploaded) and `base` (the commit that it starts from) with the task.
     `on_created` is called once it is certain that a task with this very prompt exists, also if the
     call is interrupted then.
+    `on_attempt` is called with the name of the attempt that this call makes, and True, before its
+    request is sent; and with that of an earlier one, and False, if what that made is returned.
     `note` is called with progress for a person to read, and `warn` (`note` if it is None) with
     what a person must not miss. `pace` is how a lost task is searched for. The request and the
     search end by `deadline`, except that one scan of the list always follows a lost request.
@@ -83,6 +86,7 @@ def create(
         pace=pace,
         repeated=repeated,
         on_created=on_created,
+        on_attempt=on_attempt,
         warn=warn,
     )
     return operation.run(None if key is None else name_of_key(history, key))

@@ -214,3 +214,41 @@ def test_prompts_are_checked_before_anything_is_sent(home: Path, aim: Any) -> No
         aim(server)
         served(story=own)
         assert len(server.requests) == 1
+
+
+@pytest.mark.slow
+def test_a_key_that_a_client_has_claimed_does_not_make_the_users_task_its_own(
+    home: Path, agent: None, rebyte: Run
+) -> None:
+    """Before the user's create, by one that is refused; it may send the very same prompt after."""
+
+    async def story(client: Client) -> None:
+        await refused(client, "create", prompt="x", executor="no-such-agent", once="nightly")
+        own = rebyte(
+            *("-P", "local", "create", "x", "-x", "mine", "--once", "nightly", "--wait"),
+            *("-o", "json"),
+        ).json
+        same = await called(client, "create", prompt="x", executor="mine", once="nightly")
+        assert same["id"] == own["id"]
+        error = await refused(client, "follow_up", task=own["id"], prompt="y")
+        assert error["error"]["code"] == "not_allowed"
+        error = await refused(
+            client, "create", prompt="x", executor="mine", workspace=own["workspaceId"]
+        )
+        assert error["error"]["code"] == "not_allowed"
+
+    served_by_a_process("-P", "local", story=story)
+
+
+@pytest.mark.slow
+def test_a_task_of_the_server_stays_its_own_when_its_key_is_repeated(
+    home: Path, agent: None
+) -> None:
+    async def story(client: Client) -> None:
+        sent = {"prompt": "x", "executor": "mine", "once": "own"}
+        made = await called(client, "create", **sent)
+        assert (await called(client, "create", **sent))["id"] == made["id"]
+        await called(client, "wait", task=made["id"])
+        await called(client, "follow_up", task=made["id"], prompt="y")
+
+    served_by_a_process("-P", "local", story=story)

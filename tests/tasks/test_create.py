@@ -666,6 +666,31 @@ def test_asked_again_without_a_key_what_was_lost_is_found(bench: Bench) -> None:
     assert len(bench.on_server()) == 2
 
 
+@pytest.mark.parametrize("key", ["k", None])
+def test_the_attempt_that_made_a_task_is_told(bench: Bench, key: str | None) -> None:
+    """Of a repeated key, and of a lost request that another call finds."""
+    told: list[tuple[str, bool]] = []
+
+    def create(bench: Bench) -> str:
+        return str(bench.create(key=key, on_attempt=lambda *each: told.append(each))["id"])
+
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    bench.proxy.cut("GET", TASKS[:-1], Cut.STATUS, status=500, times=99)
+    with pytest.raises(OutcomeUnknown):
+        create(bench)
+    again = Bench(bench.folder, Service(bench.folder / "service").start(), bench.proxy)
+    bench.proxy._rules.clear()
+    assert bench.on_server() == [create(again)]
+    create(again)
+    (first, _), *_ = told
+    if key:
+        assert told == [(first, True), (first, False), (first, False)]
+    else:
+        (other, _) = told[-1]
+        assert told == [(first, True), (first, False), (other, True)]
+        assert first != other
+
+
 def test_asked_again_without_a_key_what_was_never_made_is_made(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     with pytest.raises(OutcomeUnknown):
