@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Done
+from tests.conftest import COMMAND, Done
 from tests.repositories import git
+from tests.waiting import kill_supervisor
 
 from .conftest import Run
 
@@ -232,3 +234,48 @@ def test_while_a_run_is_at_work(run: Run, repository: Path, task: str) -> None:
     code = Path(run("workspace", "path", task, "--running").out.strip())
     (code / "end").touch()
     assert run("wait", task).status == 0
+
+
+@pytest.mark.parametrize("then", ["follow-up", pytest.param("diff", marks=pytest.mark.slow)])
+def test_killed_in_the_merge(run: Run, repository: Path, task: str, then: str) -> None:
+    """Whatever command is next completes it: the user's commits never are the agent's change."""
+    (repository / "many").mkdir()
+    for number in range(3000):
+        (repository / f"many/{number}").write_text(f"{number}\n")
+    change(repository, "line 15\n", "LINE 15\n")
+    code = Path(run("workspace", "path", task).out.strip())
+    with subprocess.Popen([*COMMAND, "follow-up", task, "true", "--sync"]) as process:
+        while not (code / "many/0").exists():
+            assert process.poll() is None
+        process.kill()
+    if then == "follow-up":
+        assert run("follow-up", task, "ls many | wc -l; git status -s", "--wait").status == 0
+        assert run("result", task).out.split() == ["3000", "M", "code.txt", "??", "added.txt"]
+    for patch in (
+        run("diff", task).out,
+        run("artifact", "get", task, "changes.patch", "-O", "-").out,
+    ):
+        assert "+LINE 3\n" in patch
+        assert "+LINE 15" not in patch
+        assert "many" not in patch
+    assert len(list((code / "many").iterdir())) == 3000
+    assert "There are no new commits" in follow_up(run, "true").err
+
+
+@pytest.mark.slow
+def test_killed_in_the_run_after_the_merge(
+    run: Run, repository: Path, home: Path, task: str
+) -> None:
+    change(repository, "line 15\n", "LINE 15\n")
+    script = "echo b > added.txt; echo ready; sleep 99"
+    done = run("follow-up", task, script, "--sync", "-o", "id")
+    assert done.status == 0, done.err
+    code = Path(run("workspace", "path", task, "--running").out.strip())
+    while (code / "added.txt").read_text() != "b\n":
+        assert run("get", task).json["status"] == "running"
+    kill_supervisor(code.parent / "runs" / done.out.strip() / "lock")
+    assert run("wait", task).status == 10
+    patch = run("diff", task).out
+    assert "+LINE 3\n" in patch
+    assert "+b\n" in patch
+    assert "+LINE 15" not in patch

@@ -20,7 +20,7 @@ from ..sandbox import jail, relay, stand_in, user_tools
 from ..sandbox.egress import egress_for
 from ..sandbox.jailed_program import prepare
 from ..sources.source import local_path
-from ..workspaces.sync import bring
+from ..workspaces.sync import bring, complete_merge
 from ..workspaces.workspace_folder import Workspace, WorkspaceSource
 from . import recovery, run_lock, run_results, runs
 from .admission import JAIL_CACHE
@@ -70,7 +70,7 @@ def bring_commits(
         last, options = last_run(store, rows[0][0])
         _check_jail(store, last, options)
         workspace, order = Workspace(state_dir, last.workspace), [row[1] for row in rows]
-        with _alone(store, last, "after"):
+        with _alone(store, last):
             heads = applied(os.path.realpath(place))
             known = {run: heads[run] for run in order if run in heads}
             full = partial(workspace.full_disk, options)
@@ -95,6 +95,8 @@ def _in_jail(
 ) -> int:
     agent = programs.find(config.adapter_of(options["adapter"]), os.environ)
     layout = jail.layout_of(workspace.folder, jailed=True)
+    full = partial(workspace.full_disk, options)
+    complete_merge(workspace, full)
     workspace.begin()
     (workspace.folder / request_record.FILE).unlink(missing_ok=True)
     with egress_for(options, AgentAccess(), os.environ, workspace.folder) as egress:
@@ -113,7 +115,6 @@ def _in_jail(
             variables={},
             terminal=stand_in.on_terminal(),
         )
-        full = partial(workspace.full_disk, options)
         status, reason = relay.lend(program, lambda: egress.problem() or full())
     for note in egress.refused():
         announce(note)
@@ -135,25 +136,23 @@ def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, An
 
 
 @contextmanager
-def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[None]:
+def _alone(store: Store, last: runs.RunRecord) -> Iterator[None]:
     """Hold the lock of the last run, for which later ones wait; end as a run does.
 
-    `kind` is that of `changes.patch`. If this process is killed, the next command does what is left
-    to do of the run; not for commits that were brought, which may be there only in part.
+    If this process is killed, the next command does what is left to do of the run.
     """
     with run_lock.claimed(store.folder, last) as lock:
         with store.write() as db:  # whatever is queued after this sees the lock
             unended = runs.unended(db, "workspace", last.workspace)
             if lock is None or unended:
                 raise busy(last.workspace)
-            if kind == "runs":
-                runs.leave_unfinished(db, last.prompt)
+            runs.leave_unfinished(db, last.prompt)
         run_lock.say(lock, process_identity.identity(os.getpid()))
         try:
             yield
         finally:
             run_lock.say(lock, run_lock.AGENT_IS_GONE)
-            run_results.finish(str(store.folder), last.prompt, kind)
+            run_results.finish(str(store.folder), last.prompt)
 
 
 def busy(workspace: str) -> Refusal:

@@ -16,16 +16,14 @@ from ..cluster import launcher
 from ..limits.run_meter import left_behind
 from ..workspaces import changes
 from ..workspaces.disarm import disarm
+from ..workspaces.sync import complete_merge
 from ..workspaces.workspace_folder import Workspace
 from . import recovery, runs
 from .outbox import patient_store, patiently
 
 
-def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
-    """Keep what a run has changed whose supervisor was killed. Its lock is held by this process.
-
-    `kind` is that of `changes.patch`.
-    """
+def finish(state_dir: str, prompt_id: str) -> None:
+    """Keep what a run has changed whose supervisor was killed. Its lock is held by this process."""
     os.umask(0o077)
     store = patient_store(state_dir)
     with store.read() as db:
@@ -33,7 +31,7 @@ def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
         options = runs.options_of(db, run)
     workspace = Workspace(store.folder, run.workspace)
     notes = list[str]()
-    patch, problem = collect(store.folder, workspace, prompt_id, options, notes.append, kind)
+    patch, problem = collect(store.folder, workspace, prompt_id, options, notes.append)
     notes += filter(None, [problem])
     used = left_behind(workspace.run_folder(prompt_id), options)
 
@@ -83,7 +81,6 @@ def collect(
     prompt_id: str,
     options: Mapping[str, Any],
     tell: Callable[[str], object],
-    kind: str = "runs",
 ) -> tuple[bytes | None, str]:
     """As `patch_of`, once the job of the run has ended; then, git is safe in its workspace.
 
@@ -93,27 +90,26 @@ def collect(
         launcher.end_job(state_dir, workspace.run_folder(prompt_id))
     except OSError as error:
         return None, _no_patch(error)
-    found = patch_of(workspace, prompt_id, options, kind)
+    found = patch_of(workspace, prompt_id, options)
     if unsafe := make_git_safe(workspace, tell):
         tell(unsafe)
     return found
 
 
 def patch_of(
-    workspace: Workspace, prompt_id: str, options: Mapping[str, Any], kind: str = "runs"
+    workspace: Workspace, prompt_id: str, options: Mapping[str, Any]
 ) -> tuple[bytes | None, str]:
     """The patch of a run whose agent is gone, and what it lacks, or why there is none.
 
-    There is neither when the workspace was not even made. `kind` is that of `changes.patch`.
+    There is neither when the workspace was not even made.
     """
     if not workspace.base.exists():
         return None, ""
     jailed, watch = options["jail"], partial(workspace.full_disk, options)
     notes: list[str] = []
     try:
-        patch = changes.patch(
-            workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append, kind=kind
-        )
+        complete_merge(workspace, watch)
+        patch = changes.patch(workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append)
         return patch, "".join(notes)
     except (GitFailed, OSError) as error:
         return None, _no_patch(error)

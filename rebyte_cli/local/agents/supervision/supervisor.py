@@ -48,6 +48,7 @@ from ..workspaces import setup
 from ..workspaces.agent_home import AgentHome, LinkInTheWay
 from ..workspaces.disarm import remember_origin
 from ..workspaces.setup_cache import CacheFailed, SetupCache
+from ..workspaces.sync import complete_merge
 from ..workspaces.workspace_folder import UploadedFile, Workspace, WorkspaceSource
 from . import outbox, recovery, repository_asks, run_lock, runs, spawn
 from .outbox import Outbox, patient_store, patiently
@@ -283,6 +284,7 @@ class Supervisor:
     def _prepare_workspace(self) -> None:
         """Make the folder, if no run has, put the uploads in it and set it up."""
         options = self._options
+        complete_merge(self._workspace, self._full_disk)
         with self._store.read() as db:
             # The first run's, which may have failed before it had made the workspace.
             source = runs.source(db, self._run.workspace)

@@ -142,15 +142,14 @@ def patch(
     jailed: bool,
     watch: Callable[[], str] = lambda: "",
     tell: Callable[[str], object] = lambda note: None,
-    kind: str = "runs",
 ) -> bytes:
     """The changes since the base commit as a git patch, binary files and modes included.
 
     The tree is kept for `of_runs` under the id of the `run`, if that is given: as what it left, or
-    with the `kind` "after" as what there was when commits had been brought in after it. git runs in
-    a jail without network: the files that it reads are the agent's. Raises GitFailed when there is
-    no patch, for example because it would be larger than 64 MiB, or because `watch` gives a reason
-    to stop: git copies what is new. What the patch does not cover is said to `tell`.
+    as what there was later if commits were brought in after it. git runs in a jail without network:
+    the files that it reads are the agent's. Raises GitFailed when there is no patch, for example
+    because it would be larger than 64 MiB, or because `watch` gives a reason to stop: git copies
+    what is new. What the patch does not cover is said to `tell`.
     """
     with scratch_of(workspace) as scratch:
         layout = jail.layout_of(workspace.folder, jailed=jailed)
@@ -161,7 +160,7 @@ def patch(
                 tell(_left_out(odd.decode("ascii", "replace").splitlines()))
             return found
         finally:
-            _keep(workspace, scratch, f"refs/{kind}/{run}" if run else "")
+            _keep(workspace, scratch, run)
 
 
 @contextlib.contextmanager
@@ -186,7 +185,7 @@ def _left_out(names: list[str]) -> str:
     return f"changes.patch leaves out what became a pipe, a socket or a device: {shown}"
 
 
-def _keep(workspace: Workspace, scratch: Path, name: str) -> None:
+def _keep(workspace: Workspace, scratch: Path, run: str) -> None:
     """Take the tree that git left in `scratch` into `base.git`, with what is new in it.
 
     All names are fixed, and no link in their place is followed. Raises GitFailed.
@@ -194,17 +193,29 @@ def _keep(workspace: Workspace, scratch: Path, name: str) -> None:
     tree = (agent_files.read(scratch, "tree", 100) or b"").decode("ascii", "replace").strip()
     if not re.fullmatch("[0-9a-f]{40,64}", tree):
         return
-    base = ["--git-dir", str(workspace.base)]
+    keep_pack(workspace, scratch, tree)
+    if run:
+        kind = "after" if git.has(workspace.base, f"refs/base/{run}") else "runs"
+        base = ["--git-dir", str(workspace.base)]
+        git.run([*base, "update-ref", f"refs/{kind}/{run}", tree])
+    keep_index(workspace, scratch)
+
+
+def keep_pack(workspace: Workspace, scratch: Path, name: str) -> None:
+    """Take the pack that git left in `scratch`, if any, into `base.git`. Raises GitFailed."""
     if _size(scratch / "pack"):
-        pack = workspace.base / "objects/pack" / f"pack-{tree}.pack"
+        pack = workspace.base / "objects/pack" / f"pack-{name}.pack"
         os.replace(scratch / "pack", pack)
         try:
-            git.run([*base, "index-pack", str(pack)], timeout=GIT_SECONDS)
+            words = ["--git-dir", str(workspace.base), "index-pack", str(pack)]
+            git.run(words, timeout=GIT_SECONDS)
         except GitFailed:
             pack.unlink()
             raise
-    if name:
-        git.run([*base, "update-ref", name, tree])
+
+
+def keep_index(workspace: Workspace, scratch: Path) -> None:
+    """Take the index that git left in `scratch` into `base.git`: what it tracks, though ignored."""
     if _size(scratch / INDEX):
         os.replace(scratch / INDEX, workspace.base / INDEX)
 
