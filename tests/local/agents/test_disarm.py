@@ -555,6 +555,26 @@ def test_a_walk_that_takes_too_long_is_ended(trap: Trap) -> None:
         disarm(trap.workspace, seconds=-1.0)
 
 
+def test_more_repositories_than_are_remembered_are_harmless_and_told(trap: Trap) -> None:
+    """Each may have a path of thousands of bytes. The index of the clone comes first."""
+    inner = [begin(trap.code / name) for name in ("inner", "other")]
+    for folder in (trap.code / ".git", *inner):
+        trap.arm(folder)
+    with pytest.raises(OSError, match="too many repositories") as failed:
+        disarm(trap.workspace, room=len("code/.git"))
+    assert str(failed.value).count("too many") == 2
+    assert (trap.code / ".git/index").exists()
+    assert [(folder / "index").exists() for folder in inner] == [False, False]
+    trap.look(trap.code, trap.code / "inner", trap.code / "other")
+
+
+def test_places_that_cannot_be_made_harmless_are_counted(trap: Trap) -> None:
+    for number in range(10):
+        begin(trap.code / f"inner{number}")
+    with pytest.raises(OSError, match=r"([^;]*too many [^;]*; ){3}and 7 more$"):
+        disarm(trap.workspace, room=len("code/.git"))
+
+
 @pytest.mark.slow
 def test_many_names_in_one_folder_take_no_memory(trap: Trap) -> None:
     """Names of one file cost an agent next to nothing."""

@@ -93,6 +93,7 @@ LOOK_SECONDS = 0.05
 WALK_SECONDS = 120.0  # for some hundred thousand folders
 SOME_NAMES = 1000  # of a folder, which can have millions, so many are held at a time
 LONGEST_PATH = 4000  # bytes; git works in no deeper folder
+LARGEST_LIST = 1 << 24  # characters, of the repositories whose indexes are written again
 # Of submodules and linked work trees, which have their repositories in `.git` of the top folder.
 _INNER = re.compile(
     rf"gitdir: (?:(?P<up>(?:\.\./)+)\.git/modules/(?P<module>[^\n]+)"
@@ -107,10 +108,15 @@ Files = dict[str, tuple[str, str]]
 
 
 class _Failures(list[str]):
-    """What could not be made harmless, and why."""
+    """The first places that could not be made harmless, and why; an agent can make millions."""
+
+    more = 0
 
     def add(self, place: Iterable[str], problem: Exception | str) -> None:
         """Note a problem at a place, whose names an agent may have chosen."""
+        if len(self) == TOLD:
+            self.more += 1
+            return
         name = os.fsencode("/".join(place)).decode("utf-8", "backslashreplace")
         if len(name) > LONGEST_PLACE:
             name = f"…{name[-LONGEST_PLACE:]}"
@@ -118,8 +124,7 @@ class _Failures(list[str]):
         self.append(f"{name}: {reason}")
 
     def __str__(self) -> str:
-        more = [f"and {len(self) - TOLD} more"] if len(self) > TOLD else []
-        return "; ".join([*self[:TOLD], *more])
+        return "; ".join([*self, f"and {self.more} more"] if self.more else self)
 
 
 class _SetIds:
@@ -226,25 +231,26 @@ def disarm(
     tell: Callable[[str], object] = lambda _: None,
     *,
     seconds: float = WALK_SECONDS,
+    room: int = LARGEST_LIST,
 ) -> None:
     """Leave only what is harmless in every repository of the workspace; no run may be at work.
 
     In the workspace, nothing is setuid or setgid then. Two that do so at the same time take turns,
     and `workspace git` is waited for, which `tell` is told. Raises OSError when something could not
-    be made so in so many seconds, after all the rest was, and when a program in a jail there cannot
-    be ended.
+    be made so in so many seconds, or with so much `room` for the names of repositories, after all
+    the rest was, and when a program in a jail there cannot be ended.
     """
     with sharing.alone(workspace.folder, lambda: tell(WAITS)):
         end_rest(workspace.folder, wait=True)
-        _disarm_all(workspace, seconds)
+        _disarm_all(workspace, seconds, room)
 
 
-def _disarm_all(workspace: Workspace, seconds: float) -> None:
+def _disarm_all(workspace: Workspace, seconds: float, room: int) -> None:
     known = cache(lambda: _base_files(workspace))
     origin = os.fsdecode(agent_files.read(workspace.folder, ORIGIN_FILE, LONGEST_CONFIG) or b"")
     lender = os.fsencode(workspace.base / "objects")
     errors = _Failures()
-    unchecked = []
+    unchecked = list[str]()
     deadline = Deadline(seconds)
     set_ids = _SetIds()
     tops = (workspace.code, workspace.home)
@@ -258,7 +264,11 @@ def _disarm_all(workspace: Workspace, seconds: float) -> None:
                 set_ids.clear(folder)
                 is_short = len(folder.path) < LONGEST_PATH / 2  # or nothing is to be remembered
                 if folder.inside and is_short and folder.has(UNCHECKED):
-                    unchecked.append([top.name, *folder.path])
+                    place = "/".join([top.name, *folder.path])
+                    room -= len(place)
+                    if room < 0:
+                        raise OSError("too many repositories to write their indexes again")
+                    unchecked.append(place)
             except Exception as error:  # whatever it is, the rest is still to be done
                 folder.fail(error)
     # Some of the names that are missing may have been removed above.
@@ -528,7 +538,7 @@ def _settings(
     return result
 
 
-def _rebuild(workspace: Workspace, unchecked: Sequence[list[str]]) -> None:
+def _rebuild(workspace: Workspace, unchecked: Sequence[str]) -> None:
     """Write the index of each of these repositories again, in a jail where there is one.
 
     Without an index, when that fails, git takes every file for a new one. An index can stand for a
@@ -538,7 +548,8 @@ def _rebuild(workspace: Workspace, unchecked: Sequence[list[str]]) -> None:
     if unchecked and not jail.probe(None).works:
         layout = jail.layout_of(workspace.folder, jailed=False)
     tops = {"code": layout.code.inside, "home": layout.home.inside}
-    places = [os.fsencode("/".join([tops[top], *path])) for top, *path in unchecked]
+    parts = (place.partition("/") for place in unchecked)
+    places = [os.fsencode(tops[top] + slash + path) for top, slash, path in parts]
     places = [place for place in places if len(place) < LONGEST_PATH]
     if not places:
         return
@@ -564,7 +575,7 @@ def _rebuild(workspace: Workspace, unchecked: Sequence[list[str]]) -> None:
                     group.process.wait(LOOK_SECONDS)
     for place in unchecked:
         for name in ("index.list", "index.lock"):
-            agent_files.remove(workspace.folder, "/".join([*place, name]))
+            agent_files.remove(workspace.folder, f"{place}/{name}")
 
 
 def _left(workspace: Workspace) -> int:
