@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,3 +76,57 @@ def test_a_user_can_remove_what_an_agent_made_unreadable(tmp_path: Path) -> None
         (tmp_path / "tree" / name).chmod(mode)
     subprocess.run([sys.executable, "-c", UNPRIVILEGED], cwd=tmp_path, check=True)
     assert not (tmp_path / "tree").exists()
+
+
+MANY = 12_000
+
+
+def removed(folder: Path) -> None:
+    agent_files.remove_tree(folder / "below")
+
+
+def emptied(folder: Path) -> None:
+    agent_files.keep_only(folder, ["kept", "below/kept"])
+
+
+def walked(folder: Path) -> None:
+    assert sum(1 for _ in agent_files.walk(folder)) == MANY + 2
+
+
+@pytest.mark.parametrize("make", [os.mknod, os.mkdir])
+@pytest.mark.parametrize("work", [removed, emptied, walked])
+def test_many_names_take_no_memory(
+    tmp_path: Path, make: Callable[[str], None], work: Callable[[Path], None]
+) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "kept").touch()
+    for number in range(MANY):
+        make(f"{tmp_path}/below/{number:0200}")
+    tracemalloc.start()
+    try:
+        work(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    left = {removed: {"kept"}, emptied: {"kept", "below"}}
+    assert work is walked or set(os.listdir(tmp_path)) == left[work]
+    assert work is not emptied or not os.listdir(tmp_path / "below")
+
+
+def test_a_walk_sees_what_is_below_at_any_depth(tmp_path: Path) -> None:
+    here, made = tmp_path, set[str]()
+    for number in range(3 * agent_files.MOST_OPEN):
+        for name in ("a", "b"):
+            (here / name).mkdir()
+            made.add(str(here / name))
+        (here / f"{number}").symlink_to(tmp_path)
+        made.add(str(here / f"{number}"))
+        here /= "b" if number % 2 else "a"
+    descriptors = len(os.listdir("/proc/self/fd"))
+    found = []
+    for entry in agent_files.walk(tmp_path):
+        found.append(entry.path)
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + agent_files.MOST_OPEN + 1
+    assert sorted(found) == sorted(made)
+    agent_files.remove_tree(tmp_path / "a")
+    assert not (tmp_path / "a").exists()

@@ -12,7 +12,8 @@ import time
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -601,6 +602,16 @@ def test_many_names_in_one_folder_take_no_longer_than_the_walk_may(tmp_path: Pat
     with pytest.raises(TimeoutError, match="too many names"):
         list(folder.entries())
     walk.close()
+
+
+def test_so_many_folders_that_their_names_would_fill_the_memory_are_not_harmless() -> None:
+    """In one folder, half a million of them: made up here, since a disk takes minutes for them."""
+    entry, failed = SimpleNamespace(name="x", is_dir=lambda follow_symlinks: True), list[str]()
+    made = iter(range(10**9))
+    folder = SimpleNamespace(entries=lambda: (entry for _ in made), fail=failed.append)
+    assert disarming._folders(cast(disarming._Folder, folder)) == []
+    assert failed == ["too many folders"]
+    assert next(made) < 10**6
 
 
 def test_a_long_list_of_what_failed_is_cut(tmp_path: Path) -> None:

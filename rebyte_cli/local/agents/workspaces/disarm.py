@@ -91,7 +91,7 @@ done
 REBUILD_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 WALK_SECONDS = 120.0  # for some hundred thousand folders
-SOME_NAMES = 1000  # of a folder, which can have millions, so many are held at a time
+MOST_FOLDERS = 500_000  # in one folder, whose names are held
 LONGEST_PATH = 4000  # bytes; git works in no deeper folder
 LARGEST_LIST = 1 << 24  # characters, of the repositories whose indexes are written again
 # Of submodules and linked work trees, which have their repositories in `.git` of the top folder.
@@ -199,7 +199,7 @@ class _Folder:
     def entries(self) -> Iterator[os.DirEntry[str]]:
         """What is in it, where each may be removed. Raises OSError, also when the time is over."""
         with os.scandir(self.descriptor) as found:
-            while some := list(islice(found, SOME_NAMES)):
+            while some := list(islice(found, agent_files.SOME_NAMES)):
                 if self.deadline.has_passed:
                     raise TimeoutError("too many names in one folder")
                 yield from some
@@ -349,10 +349,14 @@ class _Level(NamedTuple):
 
 def _folders(folder: _Folder) -> list[str]:
     """The names of the folders in it, `.git` last."""
+    folders = (e.name for e in folder.entries() if e.is_dir(follow_symlinks=False))
     try:
-        found = [e.name for e in folder.entries() if e.is_dir(follow_symlinks=False)]
+        found = [*islice(folders, MOST_FOLDERS + 1)]
     except OSError as error:
         folder.fail(error)
+        return []
+    if len(found) > MOST_FOLDERS:
+        folder.fail("too many folders")
         return []
     return sorted(found, key=lambda name: name == ".git")
 

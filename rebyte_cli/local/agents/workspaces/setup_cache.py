@@ -180,8 +180,9 @@ class SetupCache:
     def _is_same(self, entry: Path, names: Sequence[str]) -> bool:
         try:
             return all(
-                _listing(self._workspace.code / name if name else None)
-                == _listing(entry / FILES / str(number))
+                _are_same(
+                    self._workspace.code / name if name else None, entry / FILES / str(number)
+                )
                 for number, name in enumerate(names)
             )
         except OSError:
@@ -217,23 +218,26 @@ class _Listed(NamedTuple):
     target: str
 
 
-def _listing(folder: Path | None) -> dict[str, _Listed]:
-    """What is below a folder, without the content of files; empty if it is missing."""
-    found: dict[str, _Listed] = {}
-    waiting = [str(folder)] if folder is not None and folder.is_dir() else []
-    start = len(str(folder))
-    while waiting:
-        for entry in os.scandir(waiting.pop()):
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                found[entry.path[start:]] = _Listed(status.st_mode, 0, 0, "")
-                waiting.append(entry.path)
-                continue
-            target = os.readlink(entry.path) if entry.is_symlink() else ""
-            found[entry.path[start:]] = _Listed(
-                status.st_mode, status.st_size, status.st_mtime_ns, target
-            )
-    return found
+def _listed(path: str) -> _Listed:
+    status = os.lstat(path)
+    if stat.S_ISDIR(status.st_mode):
+        return _Listed(status.st_mode, 0, 0, "")
+    target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+    return _Listed(status.st_mode, status.st_size, status.st_mtime_ns, target)
+
+
+def _are_same(folder: Path | None, other: Path) -> bool:
+    """Whether the same is below two folders, but for the content of files. Raises OSError.
+
+    Below one that is missing is nothing.
+    """
+    left = sum(1 for _ in agent_files.walk(other)) if other.is_dir() else 0
+    if folder is not None and folder.is_dir():
+        for entry in agent_files.walk(folder):
+            if _listed(entry.path) != _listed(f"{other}{entry.path[len(str(folder)) :]}"):
+                return False
+            left -= 1
+    return left == 0
 
 
 def sweep(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Container, Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -335,31 +336,18 @@ class Workspace:
 
 
 def disk_usage(folder: Path) -> int:
-    """Bytes on disk below `folder`, hard links counted once; what cannot be read counts nothing.
-
-    An agent can leave millions of names, and long ones.
-    """
+    """Bytes on disk below `folder`, hard links counted once; what cannot be read counts nothing."""
     total, seen = 0, set[tuple[int, int]]()
-    levels = [("", [str(folder)])]  # of the folders on the way, what is still to be seen
-    while levels:
-        above, names = levels[-1]
-        if not names:
-            levels.pop()
-            continue
-        here, below = os.path.join(above, names.pop()), list[str]()
-        with suppress(OSError), os.scandir(here) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    file = status.st_dev, status.st_ino
-                    if file not in seen:
-                        # Windows does not count in blocks.
-                        total += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        below.append(entry.name)
-                    elif status.st_nlink > 1:
-                        seen.add(file)
-        levels.append((here, below))
+    for entry in agent_files.walk(folder, skip=True):
+        with suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
+            file = status.st_dev, status.st_ino
+            if file in seen:
+                continue
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                seen.add(file)
+            # Windows does not count in blocks.
+            total += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
     return total
 
 
