@@ -20,6 +20,7 @@ from .wsgi import HttpRequest, HttpResponse
 KEEP_ALIVE_SECONDS = 10.0
 # Another process may cancel or answer at any moment, and an injected clock may jump.
 POLL_SECONDS = 0.1
+LARGE = 4 * 1024 * 1024  # characters
 
 
 def events(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
@@ -86,7 +87,10 @@ def _done(run: Run, now: int, count: int) -> bytes:
 
 
 def _frame(name: str, document: object) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
+    text = json.dumps(document)
+    if len(text) > LARGE:  # a client reads no event of 16 MiB; escapes can take thrice as much
+        text = json.dumps(document, ensure_ascii=False)
+    return f"event: {name}\ndata: {text}\n\n".encode("utf-8", "replace")
 
 
 def _left(connection: socket.socket, seconds: float) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.api import sse
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.request_record import RequestEntry, RequestRecord
@@ -513,6 +514,21 @@ def test_a_page_takes_no_more_than_its_bounds(
     assert 1_000_000 < len(shown) < 45_000_000
     assert ("the *end*" in shown) == (kind == "text")
     assert ("rebyte logs" in shown) == (kind != "text")
+
+
+def test_the_largest_event_can_be_streamed(caller: Caller, tmp_path: Path) -> None:
+    """A line of an agent has up to 8 MB, of which JSON's escapes make 24."""
+    task = caller.create("Real [[run=0]]")
+    pretend_real(tmp_path / "state", task)
+    payload = {"name": "x", "input": {str(number): "\xe9" * 65_536 for number in range(60)}}
+    with sqlite3.connect(tmp_path / "state/service.db") as db:
+        row = "SELECT prompt, 0, 2, 'tool_use', ? FROM runs"
+        db.execute(f"INSERT INTO run_events {row}", (json.dumps(payload),))
+    db.close()
+    own = Caller(caller.service, caller.service.key)
+    found = list(sse.parse([own.call("GET", f"/tasks/{task['id']}/events").raw]))
+    assert [name for name, _ in found] == ["event", "done"]
+    assert json.loads(found[0][1])["payload"] == payload
 
 
 def test_tasks_of_real_agents_need_the_cookie(caller: Caller, tmp_path: Path) -> None:
