@@ -326,7 +326,8 @@ def missing(patch: bytes, root: Path) -> bytes:
     if not parts:
         return patch
     files = [file for _, file in parts]
-    names = [each.new for each in files if each.new and each.mode != SUBMODULE]
+    # Each once: a patch can name a large file a million times.
+    names = dict.fromkeys(each.new for each in files if each.new and each.mode != SUBMODULE)
     hashes = "sha256" if any(len(each.blob) > 40 for each in files) else "sha1"
     blobs = _blobs(root, names, hashes)
     return b"".join(

@@ -118,6 +118,13 @@ def test_nothing_is_written_if_git_needs_more_than_its_memory(root: Path) -> Non
     assert (root / "zeros1").stat().st_size == 60 * MIB
 
 
+def test_a_file_that_a_patch_names_often_is_read_once(root: Path) -> None:
+    text = b"diff --git a/data b/data\nindex 1234567..1234567 100644\n" * 400_000
+    started = time.monotonic()
+    assert patch.missing(text, root) == text
+    assert time.monotonic() - started < 60
+
+
 def test_many_headings_take_no_hours() -> None:
     """Each could be the begin of all that follows."""
     text = b"GIT binary patch\nliteral 1\n" * 1_000_000
