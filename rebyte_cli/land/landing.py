@@ -153,7 +153,7 @@ class Landing:
             return None
         line.status = CHECKING
         outcome = self._steps.check(tip, exact, f"{self._branch}-{line.current}")
-        if outcome.exit is None:
+        if outcome.exit is None and not outcome.of_changes:
             raise RebyteError(outcome.reason, code="check_unusable")
         if not outcome.passed:
             raise CheckRed(outcome)

@@ -105,6 +105,10 @@ class GitUnusable(GitFailed):
     """git is not installed, or does not answer."""
 
 
+class GitStopped(GitFailed):
+    """git was ended, or not started, for the reason that the caller watches for."""
+
+
 # Why git has to end, or an empty text.
 _watch: ContextVar[Callable[[], str] | None] = ContextVar("_watch", default=None)
 
@@ -112,7 +116,7 @@ _watch: ContextVar[Callable[[], str] | None] = ContextVar("_watch", default=None
 @contextmanager
 def watched(watch: Callable[[], str]) -> Iterator[None]:
     """End every git that `run` starts in the block as soon as `watch`, asked five times a second,
-    gives a reason, which is the GitFailed then. Not those with `to_end`. `own_index` asks it, too.
+    gives a reason, which is the GitStopped then. Not those with `to_end`. `own_index` asks it, too.
     """
     token = _watch.set(watch)
     try:
@@ -260,7 +264,7 @@ def _status(
         if status is None and deadline.has_passed:
             raise _too_long(word, timeout)
         if status is None and watch is not None and (reason := watch()):
-            raise GitFailed(reason)
+            raise GitStopped(reason)
     return status
 
 
@@ -653,7 +657,7 @@ def _copy_index(index: str, copy: Path) -> None:
         while portion := source.read(LOOK_BYTES):
             target.write(portion)
             if watch is not None and (reason := watch()):
-                raise GitFailed(reason)
+                raise GitStopped(reason)
     shutil.copystat(index, copy)  # git looks into files that are as new as its index
 
 

@@ -60,7 +60,7 @@ class CheckOutcome(NamedTuple):
     `status` is passed, failed, or error if the command could not be run on the changes. `exit` is
     its exit status, 124 at the time limit, None for an error. `output` has the last lines, without
     sequences for terminals, or the reason of an error; the `file` has all of it. `restored` are the
-    protected paths that the task had changed.
+    protected paths that the task had changed. `of_changes`: an error is due to the changes.
     """
 
     status: str
@@ -69,6 +69,7 @@ class CheckOutcome(NamedTuple):
     output: str
     file: str | None = None
     restored: tuple[str, ...] = ()
+    of_changes: bool = False
 
     @property
     def passed(self) -> bool:
@@ -247,7 +248,8 @@ def run(
             )
     except git.GitFailed as error:
         reason = f"the changes cannot be applied to {base.commit}: {error.message}"
-        return CheckOutcome(BROKEN, how.command, None, reason)
+        of_changes = isinstance(error, check_tree.ChangesUnusable)
+        return CheckOutcome(BROKEN, how.command, None, reason, of_changes=of_changes)
     except (OSError, ValueError) as error:  # the disk, or what config.toml says of tools
         return CheckOutcome(BROKEN, how.command, None, f"the check cannot run: {error}")
     tail = tryout.last_lines(log, lines=TAIL_LINES, characters=TAIL_CHARACTERS)

@@ -36,6 +36,10 @@ class Base(NamedTuple):
     is_own: bool = False
 
 
+class ChangesUnusable(git.GitFailed):
+    """git cannot make files of the changes, such as a name that no file system takes."""
+
+
 class _Entry(NamedTuple):
     mode: str
     blob: str
@@ -53,7 +57,8 @@ def make(
 
     Those are paths that differ from the commit `trusted`, an ancestor of the base or that itself,
     although `protect` or what `command` reads by itself covers them: changed, deleted, replaced or
-    added. Raises GitFailed, and BadUsage for a pattern.
+    added. Raises GitFailed, which is a ChangesUnusable if the base alone is no problem, and
+    BadUsage for a pattern.
     """
     commit = _fetched(folder, base)
     trusted = trusted or commit
@@ -61,14 +66,29 @@ def make(
     git.run(["read-tree", trusted], folder)
     protected = protection(command, protect, before, _links(folder, before))
     git.run(["read-tree", commit], folder)
+    try:
+        restored = _write(folder, patch, before, protected)
+    except (git.GitStopped, git.GitUnusable):
+        raise
+    except git.GitFailed as error:
+        git.run(["read-tree", commit], folder)  # if all is well without the changes, it is they
+        git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet", "--force"], folder)
+        raise ChangesUnusable(error.message) from None
+    kept = [path for path in before if protected.covers(path)]
+    _write_as_before(folder, trusted, [path for path in kept if before[path].mode != SUBMODULE])
+    git.run(["update-index", "-q", "--refresh", "--ignore-submodules"], folder)
+    return restored
+
+
+def _write(
+    folder: Path, patch: bytes, before: Mapping[str, _Entry], protected: Protection
+) -> list[str]:
+    """Write the files of the index with the patch; returns the paths that were put back."""
     if patch.strip():
         words = ["--cached", "--whitespace=nowarn"]
         git_apply(words, patch, folder, options=_AS_THEY_ARE)
     restored = _put_back(folder, before, protected)
     git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder)
-    kept = [path for path in before if protected.covers(path)]
-    _write_as_before(folder, trusted, [path for path in kept if before[path].mode != SUBMODULE])
-    git.run(["update-index", "-q", "--refresh", "--ignore-submodules"], folder)
     return restored
 
 

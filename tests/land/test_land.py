@@ -237,6 +237,19 @@ def test_a_task_whose_names_or_time_no_commit_can_have_stops_no_other(
     assert "Argument list too long" in done.documents[0]["error"]["message"]
 
 
+def test_changes_that_no_file_system_takes_stop_no_other(bench: LandBench, land: Run) -> None:
+    tasks = bench.create("add long", "add good")
+    name = "x" * 300
+    patch = f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n"
+    place = bench.farm.tasks[tasks[0]]["workspaceId"]
+    bench.farm.patches[place] = f"{patch}@@ -0,0 +1 @@\n+x\n".encode()
+    words = ("--branch", "b", "--check", "true", "--rerun", "0", "--report", "b.md", "-o", "jsonl")
+    done = land(*tasks, *words)
+    assert [row["status"] for row in done.documents] == ["left out", "landed"], done
+    assert done.documents[0]["error"]["code"] == "check_failed"
+    assert "File name too long" in (bench.repository / "b.md").read_text()
+
+
 def test_a_patch_whose_copies_fill_the_memory_is_left_out(bench: LandBench, land: Run) -> None:
     """A thousand lines of a patch that stand for a gigabyte are one task's problem."""
     large = bench.repository / "large.txt"
