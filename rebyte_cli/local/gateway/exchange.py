@@ -75,9 +75,10 @@ class Exchange:
     ) -> None:
         """`may_send` is told how many bytes are to go out, and says why not, or nothing.
 
-        Without a byte for `idle_seconds`, the exchange ends; so it does if the server takes none of
-        the request for `stalled_seconds`. With `drain_seconds`, the answer to a client that leaves
-        is read for that long, for what it says at its end. `question` reads the request's body:
+        Without a byte for `idle_seconds`, the exchange ends, as if the client had left where it
+        takes nothing of the answer; so it does if the server takes none of the request for
+        `stalled_seconds`. With `drain_seconds`, the answer to a client that leaves is read for that
+        long, for what it says at its end. `question` reads the request's body:
         servers that read one JSON value, as those in Go do, are at work once that is there,
         whatever the length of the body says, and whether or not its last chunk comes.
         """
@@ -154,6 +155,8 @@ class Exchange:
             seconds = min(seconds, self._stalled_seconds)
         if not wait(reading, writing, seconds):
             self._check_drain()
+            if self._client.is_full:  # or it would choose that the model's side seems to break off
+                raise ConnectionAbortedError("the client takes nothing")
             what = "the server took nothing" if is_stalled else "nothing was sent"
             raise self._failure(504, f"{what} for {seconds:.0f} s")
 

@@ -1,9 +1,10 @@
 """What a request is taken to have used whose model did not say it: budgets count that.
 
 A program in the sandbox can ask so that the answer does not say it: streamed without
-`include_usage`, in the background, or by leaving in the middle. It would be free otherwise, so it
-counts as much as the largest requests of the usual models. No number of bytes would be a limit: a
-request can refer to an earlier response, to files and to pages, and a model thinks without a word.
+`include_usage`, in the background, or by leaving, or not reading on, in the middle. It would be
+free otherwise, so it counts as much as the largest requests of the usual models. No number of bytes
+would be a limit: a request can refer to an earlier response, to files and to pages, and a model
+thinks without a word.
 
 What was cut off by the user, who canceled the run, or by the model's side, was not chosen in this
 way, and counts as a large request of an agent. How else a run ends, a program in it can choose.

@@ -164,6 +164,32 @@ def test_a_client_that_leaves_an_endless_answer(tmp_path: Path, wire: str) -> No
     assert entry.uncounted["output_tokens"] >= LARGEST[1] - 1
 
 
+def test_a_client_that_stays_and_does_not_read(tmp_path: Path) -> None:
+    """The gateway ends it as a silent one, and it is the client that was silent."""
+    gone = threading.Event()
+
+    def then(sock: socket.socket) -> None:
+        try:
+            while True:
+                sock.sendall(chunk({"delta": "word" * 1000}))
+        except OSError:
+            gone.set()
+
+    with ScriptedServer(streaming("openai", then)) as server:
+        route = model(server.url, wire="openai")
+        with (
+            GatewayProcess(tmp_path, [route], idle_seconds=0.3) as gateway,
+            gateway.connect() as sock,
+        ):
+            sock.sendall(request(PATHS["openai"]))
+            assert gone.wait(SECONDS)
+            (entry,) = gateway.entries(1)
+    assert entry.uncounted is not None
+    assert entry.uncounted["input_tokens"] == LARGEST[0]
+    assert entry.uncounted["output_tokens"] >= LARGEST[1]
+    assert entry.fault == "the connection ended"
+
+
 @pytest.mark.parametrize("wire", PATHS)
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_what_is_under_way_at_the_end_of_the_run(tmp_path: Path, wire: str, sign: int) -> None:
