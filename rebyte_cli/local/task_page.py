@@ -72,7 +72,7 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
         )
         + "</div>"
         + _changes(context, db, task)
-        + _refused(facade.requests_of_runs(context, task))
+        + _refused(facade.requests_of_runs(context, task, only_refused=True))
         + (_follow_up(task) if may_act else "")
     )
 
@@ -268,11 +268,10 @@ def _changes(context: Context, db: sqlite3.Connection, task: TaskRecord) -> str:
 
 
 def _refused(requests: list[JsonObject]) -> str:
-    """The hosts that the gateway did not let the agent reach, or an empty section."""
+    """The hosts that the gateway did not let the agent reach, of these requests, or nothing."""
     hosts: dict[str, list[JsonObject]] = {}
     for one in requests:
-        if one["refused"] is not None:
-            hosts.setdefault(one["host"], []).append(one)
+        hosts.setdefault(one["host"], []).append(one)
     rows = "".join(
         f'<tr><td class="title">{h(host or "no host")}</td><td class="number">{len(several)}</td>'
         f"<td>{h(several[-1]['refused'])}</td>"

@@ -158,7 +158,9 @@ def base_commit(context: Context, task: TaskRecord) -> str:
     return Workspace(context.store.folder, task.workspace).started_from()
 
 
-def requests_of_runs(context: Context, task: TaskRecord) -> list[JsonObject]:
+def requests_of_runs(
+    context: Context, task: TaskRecord, *, only_refused: bool = False
+) -> list[JsonObject]:
     """What went through the gateways of a task's runs, and what they refused, oldest first."""
     if all(isinstance(run, SimulatedRun) for run in task.runs):
         return []
@@ -166,10 +168,11 @@ def requests_of_runs(context: Context, task: TaskRecord) -> list[JsonObject]:
     from .workspaces.workspace_folder import Workspace
 
     workspace = Workspace(context.store.folder, task.workspace)
+    read = request_record.refused if only_refused else request_record.read
     return [
         {**entry._asdict(), "time": http.stamp(entry.time), "promptId": run.prompt.id}
         for run in task.runs
-        for entry in request_record.read(workspace.run_folder(run.prompt.id) / request_record.FILE)
+        for entry in read(workspace.run_folder(run.prompt.id) / request_record.FILE)
     ]
 
 

@@ -195,6 +195,11 @@ def last_asked(path: Path | str) -> RequestEntry | None:
     return last
 
 
+def refused(path: Path | str) -> Iterator[RequestEntry]:
+    """The requests that were refused: thousands at most, among millions that were not."""
+    return (entry for entry in _lines(path) if entry.refused is not None)
+
+
 def _lines(path: Path | str) -> Iterator[RequestEntry]:
     return (entry for entries, _ in read_from(path, 0) for entry in entries)
 
@@ -243,10 +248,10 @@ def refusals(path: Path | str) -> dict[str, RefusedHost]:
     The key is `host`, or `host:port` for an unusual port; empty where a request named no host.
     """
     found: dict[str, RefusedHost] = {}
-    for entry in _lines(path):  # which a program in the sandbox can make millions
-        if entry.refused is not None and entry.option not in (BUDGET, LOGIN):  # said once
+    for entry in refused(path):
+        if entry.option not in (BUDGET, LOGIN):  # said once
             count = found[entry.place].requests if entry.place in found else 0
-            found[entry.place] = RefusedHost(count + 1, entry.refused, entry.option)
+            found[entry.place] = RefusedHost(count + 1, str(entry.refused), entry.option)
     return found
 
 

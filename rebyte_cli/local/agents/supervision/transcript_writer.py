@@ -52,8 +52,9 @@ class TranscriptWriter:
                 continue
             records.append(self._placed(kept))
             if kept.kind == "tool_result":
-                found = user_tools.not_found(kept.payload.get("output"))
-                self._not_found |= dict.fromkeys(found)
+                for name in user_tools.not_found(kept.payload.get("output")):
+                    if len(self._not_found) < user_tools.MOST_NAMED:
+                        self._not_found[name] = None
         self._outbox.add(records)
 
     def tell(self, *notes: str) -> None:
