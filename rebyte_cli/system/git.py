@@ -423,7 +423,8 @@ def check_repository(root: str) -> None:
 def check_place(root: str) -> tuple[Path, Path]:
     """The repository of a working tree, or a bare one's, and that of all its working trees.
 
-    Raises GitFailed for one that is elsewhere, and does not name the folder `root` in turn.
+    Raises GitFailed for one that is elsewhere, and does not name the folder `root` in turn, and for
+    one with a pipe or a device, at which the git that changes the user's files would wait for ever.
     """
     # One at a time: a name can have a line break, and so pass for two others.
     own = Path(os.path.realpath(line(["rev-parse", "--absolute-git-dir"], root)))
@@ -441,7 +442,19 @@ def check_place(root: str) -> tuple[Path, Path]:
             f"the repository of {root} is elsewhere, and does not name this folder: {own}",
             hint=f"If it belongs here: git --git-dir {own} config core.worktree {here}",
         )
+    for place in {own, common}:
+        _check_no_pipe(place)
     return own, common
+
+
+def _check_no_pipe(repository: Path) -> None:
+    """Refuse pipes and devices in a repository. A monitor of files may have its socket there."""
+    with suppress(OSError):
+        for path in map(repository.joinpath, os.listdir(repository)):
+            if path.is_fifo() or path.is_char_device():
+                raise GitFailed(
+                    f"git would wait for ever: a part of the repository is no file: {path}"
+                )
 
 
 def _parts(repositories: Iterable[Path]) -> Iterator[str]:

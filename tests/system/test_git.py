@@ -396,6 +396,17 @@ def test_a_pipe_in_a_repository_is_not_waited_for_for_ever(
         top_level(str(linked))
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/tty")])
+def test_a_repository_with_a_pipe_is_refused(
+    private: Repository, make: Callable[[Path], object]
+) -> None:
+    """When there are conflicts, `git apply` opens this one."""
+    assert top_level(str(private.path)) == str(private.path)
+    make(private.path / ".git/MERGE_RR")
+    with pytest.raises(GitFailed, match="no file"):
+        top_level(str(private.path))
+
+
 def test_long_names_fill_no_command_line(private: Repository) -> None:
     names = ["/".join(["x" * 200] * 20) + str(number) for number in range(1000)]
     assert [name for some in portions(names) for name in some] == names
