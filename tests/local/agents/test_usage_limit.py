@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents import config
+from rebyte_cli.local.agents.adapters.adapter import User
 from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.model_access import AgentAccess
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits.account_limit import AccountLimit
 from rebyte_cli.local.agents.supervision import recovery, runs
+from rebyte_cli.local.agents.supervision.accounts import account_of
 from rebyte_cli.local.agents.supervision.transcript_writer import TRANSCRIPT_CUT
 from rebyte_cli.local.local_service import Service
 from tests.waiting import eventually, kill_supervisor
@@ -308,6 +311,39 @@ def test_another_agent_continues(bench: Bench, model: LimitedModel) -> None:
     with bench.store.read() as db:
         row = db.execute("SELECT executor FROM tasks WHERE id = ?", (run.task,)).fetchone()
     assert row[0] == "other"
+
+
+def test_a_limit_of_one_model_of_a_key_is_none_of_another(
+    bench: Bench, model: LimitedModel, tmp_path: Path
+) -> None:
+    def account(name: str | None, key: str = "sk-ant-real") -> str:
+        user = User({"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": key}, tmp_path)
+        return account_of(agent(), agent().access(user), user, b"secret", name)
+
+    model.refuses, model.refusal = 1, lambda: after(3600)
+    first = start(bench, "first", account=account("large"))
+    parked(bench, first)
+    same = start(bench, "same", account=account("large"))
+    other = start(bench, "other", account=account("small"))
+    assert bench.wait(other).outcome == "succeeded"
+    assert model.answered == ["other"]
+    assert bench.look(same).started is None
+    bench.cancel(first)
+    bench.cancel(same)
+    names = [account(None), account("large"), account("small"), account("large", "sk-ant-2")]
+    assert len(set(names)) == len(names)
+
+
+def test_a_limit_of_a_login_is_one_for_all_models(tmp_path: Path) -> None:
+    user, agent = User({}, tmp_path), Claude(command=("claude",))
+    accesses = (
+        AgentAccess(inside="login"),
+        AgentAccess(files={agent.logins[0]: "{}"}),
+        AgentAccess(inside="key"),  # nothing tells which
+    )
+    for access in accesses:
+        names = {account_of(agent, access, user, b"", name) for name in (None, "opus", "haiku")}
+        assert len(names) == 1
 
 
 @pytest.mark.slow

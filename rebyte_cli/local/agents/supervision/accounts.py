@@ -1,4 +1,8 @@
-"""Which runs share the usage limit of an account: those of one agent with the same credential."""
+"""Which runs share a usage limit: those of one agent with the same credential.
+
+With a key they also have the same model: the vendors limit the requests to each model of a key, and
+all that a login does.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,24 @@ from ..adapters.adapter import Adapter, User
 from ..adapters.model_access import AgentAccess
 
 
-def account_of(adapter: Adapter, access: AgentAccess, user: User, secret: bytes) -> str:
+def account_of(
+    adapter: Adapter, access: AgentAccess, user: User, secret: bytes, model: str | None
+) -> str:
     """A name for the account that a run with this access uses; it tells nothing of the key.
+
+    `model` is the one that the run names.
 
     A login is known by its file: its tokens change.
     """
-    is_login = bool(access.files.keys() & set(adapter.logins))
+    is_login = access.inside == "login" or bool(access.files.keys() & set(adapter.logins))
+    keys = [each.key for each in access.models]
     parts: list[object] = [adapter.title, adapter.command]
-    parts += [[model.base_url, "" if is_login else model.key] for model in access.models]
+    parts += [[each.base_url, "" if is_login else each.key] for each in access.models]
     if not access.models:
-        parts += [[user.variables[name] for name in adapter.keys(user)]]
+        keys = [user.variables[name] for name in adapter.keys(user)]
+        parts += [keys]
+    if model and any(keys) and not is_login:
+        parts += [model]
     digest = hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256)
     return digest.hexdigest()[:32]
 

@@ -106,7 +106,8 @@ class Admission:
             access = egress.access_of(adapter, options, user)
         except LoginExpired as error:
             raise Refusal(400, "login_expired", str(error)) from None
-        account = accounts.account_of(adapter, access, user, self._store.secret())
+        secret, model = self._store.secret(), options["model"]
+        account = accounts.account_of(adapter, access, user, secret, model)
         has_credential = adapter.found_login(user) is not None
         return {"account": account, "hasCredential": has_credential}, access
 
@@ -137,7 +138,7 @@ class Admission:
             "price": None,
             "onLimit": usage_limit.WAIT,
         }
-        account, access = self._account(adapter, options)
+        account, access = self._account(adapter, options | other)
         self._check_budgets(adapter, options | other, access)
         return {"onLimit": wanted, "elsewhere": other | account}
 
