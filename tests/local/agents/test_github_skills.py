@@ -123,3 +123,14 @@ def test_a_hint_names_the_skills_of_a_very_deep_repository(hub: Hub, tmp_path: P
     with pytest.raises(skills.UnknownSkill) as problem:
         resolved(tmp_path)
     assert problem.value.hint == "Folders that have one: tools/audit"
+
+
+@pytest.mark.slow
+def test_of_any_number_of_skills_so_many_are_known(tmp_path: Path) -> None:
+    for number in range(skills.MOST_FILES):
+        (tmp_path / f"a{number:05}").mkdir()
+    (tmp_path / "z").mkdir()
+    for name in ("a00007", "z"):
+        (tmp_path / name / "SKILL.md").write_text(f"---\ndescription: {'much ' * 1000}\n---\n")
+    found = skills.known([skills.SkillFolder(tmp_path)])
+    assert [(slug, len(skill.description)) for slug, skill in found.items()] == [("a00007", 1024)]

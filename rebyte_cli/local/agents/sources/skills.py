@@ -22,6 +22,7 @@ NOT_COPIED = (".git", ".claude-plugin")
 # Of all skills of a run together: a repository can link to one folder as often as it likes, and
 # a run has three copies of what it begins with, for which `keep_free` has room by default.
 LARGEST, MOST_FILES = 100_000_000, 10_000  # bytes, and files, folders and links
+LONGEST_DESCRIPTION = 1024  # characters; the most that the format of skills allows
 DEEPEST = 100  # folders; Python copies a folder by calls within calls
 MOST = f"{LARGEST // 10**6} MB in {MOST_FILES:,} files, {DEEPEST} folders deep"
 MOST_LINKS = 40  # on the way to a skill, as the kernel follows
@@ -95,15 +96,18 @@ def folders(config_dir: Path | None, here: Path | None) -> list[SkillFolder]:
 
 
 def known(places: Iterable[SkillFolder]) -> dict[str, Skill]:
-    """The skills in these folders by slug; the first folder that has a slug wins."""
+    """The skills in these folders by slug; the first folder that has a slug wins.
+
+    A repository can have any number: of each folder, the first `MOST_FILES` names count.
+    """
     result: dict[str, Skill] = {}
     for place, top in places:
         try:
-            entries = sorted(place.iterdir())
+            names = sorted(filter(SLUG.fullmatch, os.listdir(place)))
         except OSError:
             continue
-        for entry in entries:
-            if not SLUG.fullmatch(entry.name) or not (entry / "SKILL.md").is_file():
+        for entry in (place / name for name in names[:MOST_FILES]):
+            if not (entry / "SKILL.md").is_file():
                 continue
             if top is None or _stays(entry, top):
                 skill = Skill(entry.name, entry, _description(entry / "SKILL.md"), top)
@@ -341,4 +345,5 @@ def _description(path: Path) -> str:
         return ""
     found = re.search(r"^description:[ \t]*(.*(?:\n[ \t]+.+)*)", head, re.MULTILINE)
     words = " ".join(found[1].split()) if found else ""
-    return words.removeprefix(">-").removeprefix(">").removeprefix("|").strip(" \"'")
+    words = words.removeprefix(">-").removeprefix(">").removeprefix("|").strip(" \"'")
+    return words[:LONGEST_DESCRIPTION]
