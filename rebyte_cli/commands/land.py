@@ -113,7 +113,8 @@ def command(
     --3way` does, and committed as `rebyte apply --commit` does: you are author and committer, and
     trailers name the task. Tasks that still run are waited for. No working tree, index or HEAD is
     read or changed, and no hook or program runs that the repository's own configuration names:
-    commits are signed and merged as your configuration says (`git config --global`).
+    commits are signed, merged and pushed as your configuration says (`git config --global`), with
+    the certificates that it trusts.
 
     --check runs a shell command on each new tip before it is committed, as `rebyte check` does: in
     a sandbox. Protected paths are those of --onto for every task: what a task on the branch has

@@ -44,6 +44,8 @@ RECEIVE_PACK = shlex.join((
     "git", *SAFE, "-c", "core.alternateRefsCommand=true", "-c", "receive.denyCurrentBranch=refuse",
     "receive-pack",
 ))  # fmt: skip
+# git names it when it cannot read it.
+NO_CERTIFICATES = "/not those that the repository itself names, see git config --global"
 # Settings that name a program, or let git write a file, and what git does without them.
 PROGRAMS = {
     r"gpg\.(?:openpgp\.)?program": "gpg",
@@ -54,6 +56,9 @@ PROGRAMS = {
     r"core\.askpass": "",
     r"core\.alternaterefscommand": "true",
     r"http\.(?:.*\.)?savecookies": "false",  # into the file that `http.cookieFile` names
+    # With a proxy that it names, the repository could read the user's password for any host.
+    r"http\.(?:.*\.)?sslverify": "true",
+    r"http\.(?:.*\.)?ssl(?:cainfo|capath)": NO_CERTIFICATES,
 }
 MEMORY = 4 * 1024**3  # bytes
 NO_MEMORY = re.compile(  # here, not on the server
@@ -516,10 +521,11 @@ def programs_off(
 ) -> dict[str, str]:
     """Variables with which git runs no program that the repository's own configuration names.
 
-    Nor does it save cookies where that says. Filters excepted (see `filters_off`), and
-    `remote.*.receivepack`. What the user's configuration says instead is obeyed: how to sign, merge
-    drivers, helpers for credentials; or else git's own programs run. git fetches what a partial
-    clone lacks, unless with a program that the repository names. Raises GitFailed.
+    Nor does it save cookies where that says, or trust certificates by it. Filters excepted (see
+    `filters_off`), and `remote.*.receivepack`. What the user's configuration says instead is
+    obeyed: how to sign, merge drivers, helpers for credentials; or else git's own programs run. git
+    fetches what a partial clone lacks, unless with a program that the repository names. Raises
+    GitFailed.
     """
     users, repositorys = _settings(folder, extra)
     settings = []

@@ -8,6 +8,7 @@ import pytest
 
 from rebyte_cli.system.git import GitFailed
 from rebyte_cli.tasks.commit import push_branch
+from tests.certificates import certificate
 from tests.repositories import Repository, git, git_server
 from tests.servers import RawServer, Request
 
@@ -43,6 +44,30 @@ def test_a_protocol_that_the_user_forbids_stays_forbidden(
     monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "https")
     with pytest.raises(GitFailed, match="transport 'file' not allowed"):
         push_branch(repository.path, "main", "origin")
+
+
+@pytest.mark.parametrize("section", ["http", "http.{origin}"])
+@pytest.mark.parametrize("setting", ["sslVerify", "sslCAInfo"])
+def test_only_the_user_says_which_certificates_are_trusted(
+    home: Path, monkeypatch: pytest.MonkeyPatch, section: str, setting: str
+) -> None:
+    """A repository could name a proxy, too, that asks for the user's password for any host."""
+    monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
+    repository, tls = Repository(home), certificate(home)
+    git(repository.origin, "config", "http.receivepack", "true")
+    values = {"sslVerify": "false", "sslCAInfo": tls.ca_file}
+    serve = git_server(home)
+    with RawServer(serve, tls=tls.server) as server:
+        name = f"{section.format(origin=server.origin)}.{setting}"
+        repository("config", "remote.origin.url", f"{server.origin}/acme/shop.git")
+        repository("branch", "topic")
+        repository("config", name, values[setting])
+        with pytest.raises(GitFailed, match=r"(?i)cert"):
+            push_branch(repository.path, "topic", "origin")
+        assert server.requests == []
+        repository("config", "--global", name, values[setting])
+        push_branch(repository.path, "topic", "origin")
+    assert git(repository.origin, "rev-parse", "topic") == repository("rev-parse", "topic")
 
 
 @pytest.mark.parametrize("section", ["http", "http.{origin}"])
