@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from posixpath import basename, dirname, join, normpath
+from typing import Any
 
 from ..errors import BadUsage, Term
 
@@ -44,6 +46,16 @@ RUNNERS: dict[str, Sequence[str]] = {
     "yarn": _NODE,
 }
 MOST_LINKS = 40  # as the kernel follows on the way to one file
+LONGEST_PATH = 4096  # bytes, as the kernel takes
+NAME = 50  # bytes that Python needs for a name besides its letters
+MOST_LOOKED_AT = 1 << 30  # bytes of names
+
+
+class TooManyNames(ValueError):
+    """A repository whose folders and links lead to more names than are looked at."""
+
+    def __init__(self) -> None:
+        super().__init__("the folders and links of the repository lead to too many names")
 
 
 class Protection:
@@ -52,14 +64,36 @@ class Protection:
     def __init__(self, patterns: Iterable[str]) -> None:
         """Later patterns win. Raises BadUsage for one that can match nothing."""
         self._rules = [_rule(pattern) for pattern in patterns]
+        self._anywhere: list[re.Pattern[str]] = []
+        self._below: list[_Below] = []
+        self._paths = _Paths()
 
     def covers(self, path: str) -> bool:
         """Whether a path of the repository, with `/` between its parts, is protected."""
-        found = False
+        found = (
+            any(True for _ in self._paths.above(path))
+            or any(rule.match(path) for rule in self._anywhere)
+            or any(True for each in self._below for _ in each.folders(path))
+        )
         for is_protected, rule in self._rules:
             if found != is_protected and rule.match(path):
                 found = is_protected
         return found
+
+    def add(self, path: str) -> bool:
+        """Protect a path, as if it came before the patterns; False if it was added already."""
+        if any(True for _ in self._paths.above(path)):
+            return False
+        self._paths.add(path)
+        return True
+
+    def add_anywhere(self, pattern: str) -> None:
+        """Protect what a pattern matches, as `add`."""
+        self._anywhere.append(_rule(pattern)[1])
+
+    def add_below(self, below: _Below) -> None:
+        """Protect what a pattern matches below some folders, as `add`."""
+        self._below.append(below)
 
 
 def protection(
@@ -69,35 +103,109 @@ def protection(
 
     `files` are the paths of the repository, and `links` those that are links, each with the target.
     The target of a protected link is protected, too. The user's patterns come last, and so win.
-    Raises BadUsage as Protection does.
+    Raises BadUsage as Protection does, and TooManyNames.
     """
     tree = _Tree(files, links)
-    found = dict.fromkeys(_of_command(command, tree))
-    while True:
-        made = Protection([*found, *protect])
-        covered = filter(made.covers, links)
-        targets = {_exact(path) for link in covered for path in tree.way(link) if path}
-        if targets <= found.keys():
-            return made
-        found |= dict.fromkeys(sorted(targets))
+    made = Protection(protect)
+    _protect_what_is_read(command, tree, made)
+    in_order = sorted((_sorted_by_folder(link), link) for link in links)
+    waiting = list(filter(made.covers, links))
+    seen = set(waiting)
+    while waiting:
+        for path in tree.way(waiting.pop()):
+            if not path or not made.add(path):
+                continue
+            first = _sorted_by_folder(path)
+            for number in range(bisect_left(in_order, (first, "")), len(in_order)):
+                name, link = in_order[number]
+                tree.look_at(name)
+                if name != first and not name.startswith(f"{first}\0"):
+                    break
+                if link not in seen and made.covers(link):
+                    seen.add(link)
+                    waiting.append(link)
+    return made
+
+
+class _Paths:
+    """Paths, each of which stands for all below it; case makes no difference."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Any] = {}  # of a folder, each with those below it; "" marks an end
+
+    def add(self, path: str) -> None:
+        """Add a path; `""` is the root."""
+        here = self._names
+        for name in path.split("/") if path else ():
+            here = here.setdefault(_folded(name), {})
+        here[""] = None
+
+    def above(self, path: str) -> Iterator[int]:
+        """For each added path that stands for this one: where in it the name below that begins."""
+        here, start = self._names, 0
+        while True:
+            if "" in here:
+                yield start
+            if start > len(path):
+                return
+            end = path.find("/", start)
+            end = len(path) if end < 0 else end
+            found = here.get(_folded(path[start:end]))
+            if found is None:
+                return
+            here, start = found, end + 1
+
+
+class _Below:
+    """What a rule matches below any of some folders."""
+
+    def __init__(self, rule: re.Pattern[str], folders: Iterable[str]) -> None:
+        self.rule = rule
+        self._paths = _Paths()
+        for folder in folders:
+            self._paths.add(folder)
+
+    def folders(self, path: str, look_at: Callable[[str], object] = bool) -> Iterator[str]:
+        """Those of the folders below which the rule matches a path; `look_at` gets all it tries."""
+        for start in self._paths.above(path):
+            below = path[start:]
+            look_at(below)
+            if below and self.rule.match(below):
+                yield path[: max(start - 1, 0)]
 
 
 class _Tree:
-    """The files and folders of a repository, as the words of a command lead to them."""
+    """The files and folders of a repository, as the words of a command lead to them.
+
+    What is looked at has a limit: a few links, or a folder in itself under many names, lead to any
+    number of names. Its methods raise TooManyNames.
+    """
 
     def __init__(self, files: Iterable[str], links: Mapping[str, str]) -> None:
+        self._left = MOST_LOOKED_AT
         self.files = set(files)
-        self.folders = {above for path in self.files for above in _above(path)}
+        self.folders = {""}
+        for path in self.files:
+            while (path := dirname(path)) not in self.folders:
+                self.look_at(path)
+                self.folders.add(path)
         self._links = links
+
+    def look_at(self, name: str) -> None:
+        """Count a name."""
+        self._left -= len(name) + NAME
+        if self._left < 0:
+            raise TooManyNames
 
     def way(self, path: str) -> list[str]:
         """The links on the way of a path, and last where it ends: `""` is the root."""
         parts, here, passed = deque(path.split("/")), "", list[str]()
-        while parts:
+        while parts and len(here) < LONGEST_PATH:
             part = parts.popleft()
             if part in ("", "."):
                 continue
             here = dirname(here) if part == ".." else join(here, part)
+            self.look_at(here)
             target = self._links.get(here)
             if target is not None and len(passed) < MOST_LINKS:
                 passed.append(here)
@@ -119,57 +227,60 @@ class _Tree:
                 return found
         return []
 
-    def matches(self, pattern: str) -> tuple[list[str], bool]:
-        """The folders that a pattern matches, and whether it matches any file."""
+    def matched(self, pattern: str, folders: Iterable[str]) -> tuple[list[str], _Below | None]:
+        """The folders that a pattern matches below these, and where it matches files."""
         try:
-            _, rule = _rule(pattern)
+            below = _below(pattern, folders)
         except BadUsage:  # a word that is none
-            return [], False
-        return [path for path in self.folders if rule.match(path)], any(map(rule.match, self.files))
+            return [], None
+        found = {folder for path in self.files for folder in below.folders(path, self.look_at)}
+        inside = [
+            path for path in self.folders if any(True for _ in below.folders(path, self.look_at))
+        ]
+        return inside, _Below(below.rule, found) if found else None
 
     def _ends_of(self, name: str) -> Iterator[str]:
         """The ends of a name that are paths here, the longest first."""
         parts = name.split("/")
         for first in range(1, len(parts)):
             end = "/".join(parts[first:])
+            self.look_at(end)
             if end in self.files or end in self.folders:
                 yield end
 
 
-def _above(path: str) -> Iterator[str]:
-    while path:
-        path = dirname(path)
-        yield path
-
-
-def _of_command(command: str, tree: _Tree) -> Iterator[str]:
-    """Patterns for what a command reads by itself: `.rebyte.toml`, files that it names, and what
-    the runners in it read. Every folder that it names may be one in which it names files.
+def _protect_what_is_read(command: str, tree: _Tree, made: Protection) -> None:
+    """Protect what a command reads by itself: `.rebyte.toml`, files that it names, and what the
+    runners in it read. Every folder that it names may be one in which it names files.
     """
-    yield f"/{CONFIGURATION}"
+    made.add(CONFIGURATION)
     words = list(_words(command))
     names = list(dict.fromkeys(name for word in words for name in _names(word)))
     folders = {"": None}
     for name in names:
         if _is_pattern(name):
-            for folder in list(folders):
-                folders |= dict.fromkeys(tree.matches(_below(folder, name))[0])
+            folders |= dict.fromkeys(tree.matched(name, list(folders))[0])
         else:
             folders |= {
                 way[-1]: None for way in tree.find(name, folders) if way[-1] in tree.folders
             }
+    modules: dict[str, list[str]] = {}
     for name in names:
-        yield from RUNNERS.get(basename(name), ())
-        if _is_pattern(name):
-            patterns = (_below(folder, name) for folder in folders)
-            yield from (pattern for pattern in patterns if tree.matches(pattern)[1])
+        for pattern in RUNNERS.get(basename(name), ()):
+            made.add_anywhere(pattern)
+        if _is_pattern(name) and (found := tree.matched(name, folders)[1]):
+            made.add_below(found)
         for *passed, end in tree.find(name, folders):
-            yield from map(_exact, (*passed, *(end,) * (end in tree.files)))
+            for path in (*passed, *(end,) * (end in tree.files)):
+                made.add(path)
     imported = set(_imported(words))
     for name in names:
         if re.fullmatch(r"\w+(\.\w+)*", name):
             for folder in folders:
-                yield from _modules(folder, name.split("."), name in imported, tree)
+                for pattern in _modules(folder, name.split("."), name in imported, tree):
+                    modules.setdefault(pattern, []).append(folder)
+    for pattern, places in modules.items():
+        made.add_below(_below(pattern, places))
 
 
 def _words(command: str, depth: int = 3) -> Iterator[str]:
@@ -212,34 +323,50 @@ def _imported(words: Sequence[str]) -> Iterator[str]:
 
 
 def _modules(folder: str, parts: list[str], is_imported: bool, tree: _Tree) -> Iterator[str]:
-    """Patterns for a module and the packages that it is in, as far as the repository has them.
+    """Patterns, below the folder, for a module and the packages that it is in, as far as the
+    repository has them.
 
     An import takes a package before a file, and a compiled file before the source.
     """
-    path = folder
+    path = ""
     for part in parts:
         path = join(path, part)
-        if f"{path}/__main__.py" in tree.files:
-            yield _exact(f"{path}/__main__.py")
-        is_package = path in tree.folders and (is_imported or len(parts) > 1)
-        if f"{path}.py" not in tree.files and not is_package:
+        there = join(folder, path)
+        tree.look_at(there)
+        if f"{there}/__main__.py" in tree.files:
+            yield _escaped(f"{path}/__main__.py")
+        is_package = there in tree.folders and (is_imported or len(parts) > 1)
+        if f"{there}.py" not in tree.files and not is_package:
             return
         for name in ("", "/__init__", "/__main__"):
-            yield _exact(f"{path}{name}") + ".*"
+            yield _escaped(f"{path}{name}") + ".*"
+
+
+def _below(pattern: str, folders: Iterable[str]) -> _Below:
+    """A pattern in a command, for these folders. Raises BadUsage for one that is none.
+
+    What precedes one that may begin anywhere does not count.
+    """
+    pattern = re.sub(r"\A(/[^/]*|\*)/", "**/", pattern)
+    folders = [""] if pattern.startswith("/") else folders
+    pattern = normpath(pattern).lstrip("/")
+    while pattern.startswith("../"):
+        pattern, folders = pattern[3:], {dirname(folder) for folder in folders}
+    return _Below(_rule(f"/{pattern}")[1], folders)
 
 
 def _is_pattern(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
-def _below(folder: str, pattern: str) -> str:
-    """The pattern from the root; what precedes one that may begin anywhere does not count."""
-    return normpath(join("/", _escaped(folder), re.sub(r"\A(/[^/]*|\*)/", "**/", pattern)))
+def _folded(name: str) -> str:
+    """The name as patterns compare it, for which `K` is the sign for kelvin, too."""
+    return name.replace("\u0130", "i").upper().casefold()
 
 
-def _exact(path: str) -> str:
-    """The pattern that matches a path from the root."""
-    return f"/{_escaped(path)}"
+def _sorted_by_folder(path: str) -> str:
+    """A text that has what is in a folder behind it, and before all else."""
+    return _folded(path).replace("/", "\0")
 
 
 def _escaped(path: str) -> str:

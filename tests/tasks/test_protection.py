@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.tasks.protection import Protection, protection
+from rebyte_cli.tasks.protection import Protection, TooManyNames, protection
 
 # Each line: a command, the files of the repository (`LINK>TARGET` for links), and those that an
 # agent has written to pass it.
@@ -122,3 +124,45 @@ def test_the_target_of_a_link_that_the_user_protects() -> None:
 def test_a_pattern_that_is_none() -> None:
     with pytest.raises(BadUsage, match="is no pattern"):
         Protection(["[z-a]"])
+
+
+def test_a_chain_of_thousands_of_links_takes_no_minutes() -> None:
+    names = [f"l{number:04}" for number in range(4000)]
+    links = dict(zip(["Makefile", *names], [*names, "end"], strict=True))
+    files = [*links, "end", "ends", "end-1"]
+    started = time.monotonic()
+    found = protection("make test", ["!l0100"], files, links)
+    assert [path for path in files if not found.covers(path)] == ["l0100", "ends", "end-1"]
+    found = protection("make test", (), files, links)
+    assert [path for path in files if not found.covers(path)] == ["ends", "end-1"]
+    assert time.monotonic() - started < 10
+
+
+def test_patterns_below_thousands_of_folders_take_no_minutes() -> None:
+    files = [f"p{number}/d{number}/t.sh" for number in range(2000)]
+    started = time.monotonic()
+    found = protection("cd p* && cd d* && sh t.* x/../*.md", (), files, {})
+    assert [path for path in files if not found.covers(path)] == []
+    assert [path for path in ("t.py", "q/t.sh", "p1.md") if found.covers(path)] == ["p1.md"]
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.slow
+def test_names_without_number_are_refused() -> None:
+    """Trees that are in each other stand for any number of them."""
+    deep = "/".join(["a"] * 1900)
+    with pytest.raises(TooManyNames):
+        protection("make", (), (f"{number}/{deep}/f" for number in range(9999)), {})
+    ups = "a/../" * 800
+    links = {str(number): f"{ups}{number + 1}" for number in range(9999)}
+    with pytest.raises(TooManyNames):
+        protection("make", ("/*",), links, links)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("\u212a", "k"), ("stra\u1e9ee", "STRAße"), ("\u0130\u0131\u017f", "iis")]
+)
+def test_the_case_of_a_protected_name_makes_no_difference(name: str, other: str) -> None:
+    for target, path in ((name, other), (other, name)):
+        found = protection("sh link", (), ["link", target], {"link": target})
+        assert found.covers(f"{path}/below")
