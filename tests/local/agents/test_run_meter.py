@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -526,3 +527,27 @@ def test_a_run_that_is_canceled_at_work_gives_nothing_back(
     model.may_answer.set()
     run = bench.wait(bench.start(agent("ask()"), workspace="b", **options))
     assert run.answer == "mine was not started: the budget of 100,000 tokens is used up"
+
+
+def test_requests_of_any_number_are_added_up_in_little_memory(tmp_path: Path) -> None:
+    """Each tenth is under way, or was when its gateway was killed."""
+    usage = {"input_tokens": 10, "output_tokens": 1, "cost_usd": 0.1}
+    record = request_record.RequestRecord(str(tmp_path / request_record.FILE))
+    entry = request_record.RequestEntry(1, "x", 443, "POST", "/", usage=usage)
+    for number in range(3_000):
+        record.add(entry._replace(id=f"{number}", is_open=True, uncounted={"output_tokens": 5}))
+        if number % 10:
+            record.add(entry._replace(id=f"{number}", seconds=0.5))
+    meter = RunMeter(tmp_path)
+    tracemalloc.start()
+    try:
+        assert meter.look()
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 900_000
+    used = {"requests": 3_000, "input_tokens": 30_000, "output_tokens": 3_000, "cost_usd": 300.0}
+    assert meter.used({}) == used
+    hidden = {"requests": 300, "tokens": 1_500, "cost_usd": 0.0}
+    assert meter.used({}, has_ended=True) == {**used, "uncounted": hidden}
+    assert not meter.look()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ...gateway.model_refusal import STATUSES
 END_SECONDS = 5.0  # for the gateway of a run whose supervisor was killed, which takes 2.5
 NO_PRICES = ModelPrices()
 NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0}
+_UNITS = 1 << 1074  # of a dollar
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
 
 
@@ -30,7 +31,8 @@ class RunMeter:
         self._file = folder / request_record.FILE
         self._prices = prices
         self._at = 0  # bytes that were read
-        self._requests: dict[object, request_record.RequestEntry] = {}  # that used something
+        self._ended = _Sum(prices)  # what requests have used that have ended
+        self._requests: dict[object, request_record.RequestEntry] = {}  # the others that did
         self.sees_models = False  # whether every request to a model passes the gateway
         # Why the gateway let a request to a model not pass any more, or empty texts.
         self.spent = ""
@@ -68,11 +70,13 @@ class RunMeter:
             self.refused_for, self.was_refused_last = float(entry.refused_for), True
         elif entry.usage is not None:
             self.has_passed, self.was_refused_last = True, False
-        key = entry.id or len(self._requests)
+        key = entry.id or object()
         if not isinstance(entry.usage, dict) and not isinstance(entry.uncounted, dict):
             return self._requests.pop(key, None) is not None
         before = self._requests.get(key)
         self._requests[key] = entry
+        if entry.seconds:  # no other line of it follows
+            self._ended.add(self._requests.pop(key), has_ended=True)
         return before is None or _counts(before) != _counts(entry)
 
     def used(self, told: Mapping[str, Any], *, has_ended: bool = False) -> dict[str, Any]:
@@ -86,37 +90,61 @@ class RunMeter:
         `tokens` and `cost_usd` for which they count beyond that (see `gateway/uncounted.py`); those
         under way are among them once the gateway `has_ended`.
         """
-        entries = [
-            entry
-            for entry in self._requests.values()
-            if has_ended or not entry.is_open or isinstance(entry.usage, dict)
-        ]
-        if not entries:
+        found = copy.copy(self._ended)
+        found.counts = dict(found.counts)
+        for entry in self._requests.values():
+            if has_ended or not entry.is_open or isinstance(entry.usage, dict):
+                found.add(entry, has_ended=has_ended)
+        if not found.requests:
             return {} if self.sees_models else dict(told)
-        used: dict[str, Any] = {"requests": len(entries), "input_tokens": 0, "output_tokens": 0}
-        costs: list[float | None] = []
-        for entry in entries:
-            usage = _numbers(entry.usage)
-            for name in COUNTS:
-                if name in usage:
-                    used[name] = used.get(name, 0) + usage[name]
-            costs.append(self._prices.cost(usage, entry.model) if usage else 0.0)
-        known = [cost for cost in costs if cost is not None]
-        cost = math.fsum(known) if len(known) == len(costs) else told.get("cost_usd")
+        used: dict[str, Any] = {"requests": found.requests, **found.counts}
+        cost = told.get("cost_usd") if found.is_unpriced else _dollars(found.cost)
         if cost is not None:
             used["cost_usd"] = round(cost, 9)
-        hidden = [
-            (_numbers(entry.uncounted), entry.model)
-            for entry in entries
-            if isinstance(entry.uncounted, dict) and (has_ended or not entry.is_open)
-        ]
-        if hidden:
+        if found.hidden:
             used["uncounted"] = {
-                "requests": len(hidden),
-                "tokens": sum(sum(counts.values()) for counts, _ in hidden),
-                "cost_usd": math.fsum(self._prices.cost(*each) or 0.0 for each in hidden),
+                "requests": found.hidden,
+                "tokens": found.hidden_tokens,
+                "cost_usd": _dollars(found.hidden_cost),
             }
         return used
+
+
+class _Sum:
+    """What requests have used together: a program in the sandbox can make a million in a day."""
+
+    def __init__(self, prices: ModelPrices) -> None:
+        self._prices = prices
+        self.requests = self.hidden = self.hidden_tokens = 0
+        self.counts = {"input_tokens": 0, "output_tokens": 0}
+        self.cost = self.hidden_cost = 0  # see `_exact`
+        self.is_unpriced = False  # whether one has neither told its cost nor a price
+
+    def add(self, entry: request_record.RequestEntry, *, has_ended: bool) -> None:
+        """Add one; what it did not say counts once it is known, or `has_ended`."""
+        usage = _numbers(entry.usage)
+        self.requests += 1
+        for name in COUNTS:
+            if name in usage:
+                self.counts[name] = self.counts.get(name, 0) + usage[name]
+        cost = self._prices.cost(usage, entry.model) if usage else 0.0
+        self.is_unpriced |= cost is None
+        self.cost += _exact(cost or 0.0)
+        if isinstance(entry.uncounted, dict) and (has_ended or not entry.is_open):
+            hidden = _numbers(entry.uncounted)
+            self.hidden += 1
+            self.hidden_tokens += sum(hidden.values())
+            self.hidden_cost += _exact(self._prices.cost(hidden, entry.model) or 0.0)
+
+
+def _exact(dollars: float) -> int:
+    """Dollars in the smallest unit of a float, so that sums are exact in any order."""
+    numerator, denominator = dollars.as_integer_ratio()
+    return numerator * (_UNITS // denominator)
+
+
+def _dollars(units: int) -> float:
+    return units / _UNITS
 
 
 def _counts(entry: request_record.RequestEntry) -> object:
