@@ -55,6 +55,8 @@ PROGRAMS = {
     r"merge\..*\.driver": "git merge-file --marker-size=%L %A %O %B",
     r"core\.askpass": "",
     r"core\.alternaterefscommand": "true",
+    r"remote\..*\.vcs": "",  # a helper by this name, for which git knows none
+    r"http\.(?:.*\.)?delegation": "none",  # of the user's Kerberos tickets
     r"http\.(?:.*\.)?savecookies": "false",  # into the file that `http.cookieFile` names
     # With a proxy that it names, the repository could read the user's password for any host.
     r"http\.(?:.*\.)?sslverify": "true",

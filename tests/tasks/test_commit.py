@@ -46,6 +46,19 @@ def test_a_protocol_that_the_user_forbids_stays_forbidden(
         push_branch(repository.path, "main", "origin")
 
 
+def test_a_helper_of_the_repository_does_not_push(tmp_path: Path) -> None:
+    """git takes a name with a slash for a path, from the folder in which it runs."""
+    repository, mark = Repository(tmp_path), tmp_path / "mark"
+    helper = repository.path / "git-remote-./x"
+    helper.parent.mkdir()
+    helper.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    helper.chmod(0o755)
+    repository("config", "remote.origin.vcs", "./x")
+    with pytest.raises(GitFailed):
+        push_branch(repository.path, "main", "origin")
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("section", ["http", "http.{origin}"])
 @pytest.mark.parametrize("setting", ["sslVerify", "sslCAInfo"])
 def test_only_the_user_says_which_certificates_are_trusted(
