@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from rebyte_cli.local.agents.workspaces import changes
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
+from rebyte_cli.system.git import GitFailed
 from tests.repositories import git
 
 
@@ -28,3 +35,39 @@ def test_a_change_in_the_second_of_the_last_patch_is_kept(tmp_path: Path) -> Non
     time.sleep(1 - time.time() % 1)
     changes.patch(workspace, "last", jailed=False)
     assert git(workspace.base, "show", "refs/runs/last:file") == "b\n"
+
+
+@pytest.mark.slow
+def test_the_changes_between_runs_do_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent may link to one large file as often as it likes."""
+    workspace = Workspace(tmp_path / "state", "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    for run in ("first", "other"):
+        (workspace.code / run).write_text(run)
+        changes.patch(workspace, run, jailed=False)
+    (workspace.code / "large").write_bytes(os.urandom(10_000_000))
+    for number in range(40):
+        os.link(workspace.code / "large", workspace.code / str(number))
+    with pytest.raises(GitFailed, match="larger than 64 MiB"):
+        changes.patch(workspace, "last", jailed=False)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    is_over, sizes = threading.Event(), [0]
+
+    def look() -> None:
+        while not is_over.wait(0.02):
+            for path in (tmp_path / "tmp").glob("*/patch"):
+                with suppress(OSError):
+                    sizes.append(path.stat().st_size)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        with pytest.raises(GitFailed, match="larger than 64 MiB"):
+            changes.of_runs(workspace, ["first", "other", "last"], ["first", "last"], jailed=False)
+    finally:
+        is_over.set()
+        looking.join()
+    assert 0 < max(sizes) < 250_000_000

@@ -29,6 +29,7 @@ from ..sandbox.jailed_program import JailedProgram
 from .workspace_folder import Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
+TOO_LARGE = "the changes are larger than 64 MiB"
 LARGEST_LIST = 64 * 1024 * 1024  # of the names of files that are left out
 MOST_NAMES = 5
 GIT_SECONDS = 300
@@ -243,8 +244,13 @@ def of_runs(
         words = shlex.join(git_of(layout, workspace, scratch))
         script = f'cd "$SCRATCH"\ng() {{ {words} "$@"; }}\n{RUNS_SCRIPT}'
         marked = (f"+{run}" if run in wanted else run for run in runs)
+
+        def watch() -> str:  # what one run changed may be more than all of them together
+            return TOO_LARGE if _size(Path(folder) / "patch") > LARGEST_PATCH else ""
+
+        line = ["sh", "-c", script, "sh", *marked]
         try:
-            return output(layout, ["sh", "-c", script, "sh", *marked], workspace, Path(folder))
+            return output(layout, line, workspace, Path(folder), watch)
         except NoTree:
             return None
 
@@ -309,6 +315,6 @@ def _check(deadline: Deadline, output: IO[bytes], watch: Callable[[], str]) -> N
     if deadline.has_passed:
         raise GitFailed(f"git took longer than {GIT_SECONDS} s")
     if os.fstat(output.fileno()).st_size > LARGEST_PATCH:
-        raise GitFailed("the changes are larger than 64 MiB")
+        raise GitFailed(TOO_LARGE)
     if problem := watch():
         raise GitFailed(problem)
