@@ -622,7 +622,8 @@ def _succeeds(
 
 def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Variables that add settings to those of the environment; in `-c`, no name can have `=`."""
-    count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    known = os.environ.get("GIT_CONFIG_COUNT", "")
+    count = int(known) if known.isdecimal() else 0  # git takes no other, and says so
     variables = {"GIT_CONFIG_COUNT": str(count + len(settings))} if settings else {}
     for number, (name, value) in enumerate(settings, count):
         variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}

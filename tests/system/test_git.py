@@ -21,6 +21,7 @@ from rebyte_cli.system.git import (
     own_index,
     portions,
     run,
+    settings_of,
     top_level,
     watched,
 )
@@ -476,3 +477,10 @@ def test_what_git_says_that_is_left_to_finish_does_not_fill_the_disk() -> None:
         run(["-c", f"alias.x=!{say}; exit 3", "x"], to_end=True)
     assert error.value.said.endswith("\0the end\n")
     assert len(error.value.said) == 1 << 16
+
+
+def test_a_number_of_settings_that_is_none_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "some")
+    variables = settings_of([("user.name", "x")])
+    assert variables["GIT_CONFIG_COUNT"] == "1"
+    assert run(["config", "user.name"], extra=variables) == b"x\n"

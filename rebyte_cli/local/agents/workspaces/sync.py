@@ -25,9 +25,8 @@ from . import changes
 from .workspace_folder import AUTHOR, SYNCED, Workspace
 
 BUNDLE = "bundle"
-PLAN = (
-    "sync"  # in the folder of the workspace: the `_MergePlan` of a merge that may be there in part
-)
+# In the folder of the workspace: the `_MergePlan` of a merge that may be there in part.
+PLAN = "sync"
 OWN = rf"""
 own() {{
     env -u GIT_INDEX_FILE -u GIT_OBJECT_DIRECTORY -u GIT_ALTERNATE_OBJECT_DIRECTORIES \
