@@ -28,7 +28,7 @@ from ..api.failures import OUT_OF_MEMORY
 from ..api.ssh import NO_SERVICE
 from ..api.status import canonical_status, is_terminal
 from ..api.views import text
-from ..errors import APIError, BadUsage, Interrupted, KeyProblem, RebyteError
+from ..errors import APIError, BadUsage, BudgetReached, Interrupted, KeyProblem, RebyteError
 from ..history.rows import NewTask
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
@@ -551,6 +551,8 @@ class Runner:
         if not is_ours or entry.state not in ("created", "running", "limited"):
             return ()
         line, place = self._batch.lines[index], self._place_of(index)
+        if task.get("begun") is False and task.get("endedBy") == "budget" and entry.prompt is None:
+            return self._not_begun(index, task, reason)
         if place.checks is not None and canonical_status(task.get("status")) == "completed":
             self._record(index, {"line": line.number, "is": "checking"})
             self._spend(index, task)
@@ -558,6 +560,15 @@ class Runner:
             place.checks.put(CheckJob(index, task, place.body(line), line.schema))
             return ()
         return self._ended(index, task, ended_record(line.number, task, _now(), reason))
+
+    def _not_begun(self, index: int, task: Mapping[str, Any], reason: str) -> Iterable[RowOrError]:
+        """The budget was used up before a task did anything: its line gets another one later."""
+        self._place_of(index).ledger.ended(task)
+        self._spend(index, task)
+        self._stop_spending(BudgetReached(reason))
+        self._note_down({"line": self._batch.lines[index].number, "is": "unsent"})
+        self._make_new(index)
+        return ()  # its row comes at the end
 
     def _ended(self, index: int, task: Mapping[str, Any], record: Record) -> Iterable[RowOrError]:
         """Record that a line is over, as `record` says."""

@@ -10,7 +10,8 @@
 `unknown`: it still is, and the search has taken long enough; `created`: it has a task, and
 `running`: this run waits for its end, or as `limited` for a usage limit of its model first. The
 journal records `sending` and `unsent` as well: a line that a crash left in `sending` is lost. One
-whose task was found by a search is unknown again if another create is answered with that task.
+whose task was found by a search is unknown again if another create is answered with that task, and
+one whose task the budget did not let begin is new again.
 
 `checking`: its task has completed, and whether that counts is found out (`--check`, `--schema`). If
 it does not, the line is `mending` until what is wrong was sent to the task, which runs again then:
@@ -53,6 +54,7 @@ _TEXTS = ("id", "at", "status", "place", "origin")  # of a record
 _NOTHING: Mapping[str, tuple[TokenUsage, str]] = {}
 
 
+_AT_WORK = {"running", "limited", "ended", "unknown", "checking"}
 # What may become of a line that this run moves.
 NEXT = {
     "new": {"queued", "skipped"},
@@ -61,9 +63,9 @@ NEXT = {
     "sending": {"lost"},
     "lost": {"lost", "new", "created", "unknown"},
     "unknown": {"lost", "new", "created", "unknown"},
-    "created": {"running", "ended", "unknown", "checking"},
-    "running": {"running", "limited", "ended", "unknown", "checking", "waiting", "unreadable"},
-    "limited": {"running", "limited", "ended", "unknown", "checking", "waiting", "unreadable"},
+    "created": {"new", "running", "ended", "unknown", "checking"},
+    "running": {"new", "waiting", "unreadable", *_AT_WORK},
+    "limited": {"new", "waiting", "unreadable", *_AT_WORK},
     "checking": {"created", "ended", "unknown", "mending", "unchecked"},
     "mending": {"created", "unknown", "unchecked"},
     "waiting": {"unknown"},

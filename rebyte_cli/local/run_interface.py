@@ -140,6 +140,10 @@ class Run(ABC):
     def answer(self, now: int) -> str | None:
         """The answer's text; None while it cannot be read yet and when there is none."""
 
+    def has_begun(self, now: int) -> bool:
+        """Whether it was at work, or is; one that was canceled while it waited never was."""
+        return self.start <= min(now, self.end)
+
     def has_changes(self, now: int) -> bool:
         """Whether its own changes can be told from those of other runs in the workspace."""
         return False

@@ -190,6 +190,8 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     }
     if ended_by:
         document["endedBy"] = ended_by
+        if not task.runs[-1].has_begun(now):
+            document["begun"] = False
     result = task.runs[-1].answer(now)
     if result is not None:
         document["finalResult"] = result

@@ -137,17 +137,17 @@ USAGE_SUM = _kind(
 # the create answer and the local history. `question` is ours: whether the run waits for an answer.
 # `queue` comes from the service on this machine: `position`, and what the run waits for; so does
 # `resumesAt`: when the usage limit is reset that a run waits for, `endedBy`: what it failed of
-# (`budget`, `limit`), `preparing`: what is done before the agent starts, and `baseCommit`: the
-# commit that it started from. `check` and `output` are ours: what `--check` came to, and the value
-# that `--schema` asked for.
+# (`budget`, `limit`), `begun`: false if it failed of that before it was at work, `preparing`: what
+# is done before the agent starts, and `baseCommit`: the commit that it started from. `check` and
+# `output` are ours: what `--check` came to, and the value that `--schema` asked for.
 TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
     " labels:labels? prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
-    " resumesAt:time? endedBy:text? preparing:text? baseCommit? usage:usage? tokens:integer?"
-    " cost:number? check:object? output:any?",
+    " resumesAt:time? endedBy:text? begun:boolean? preparing:text? baseCommit? usage:usage?"
+    " tokens:integer? cost:number? check:object? output:any?",
     "id status title createdAt",
-    on_request="question queue resumesAt endedBy preparing baseCommit usage tokens cost check"
+    on_request="question queue resumesAt endedBy begun preparing baseCommit usage tokens cost check"
     " labels output",
 )  # fmt: skip
 

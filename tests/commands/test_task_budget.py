@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,47 @@ def test_tasks_of_a_batch_end_when_they_have_used_its_budget_together(
     assert "the budget of 15,000 tokens is used up" in rows[0]["error"]["message"]
     assert 15 <= model.served < 30
     assert sum(row["usage"]["requests"] for row in rows[:2]) == model.served
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("local", "option"), [("", "1.5ktok"), ("1.5ktok", None)])
+def test_lines_whose_task_the_budget_did_not_let_begin_are_pending(
+    asking: Run, home: Path, model: CountingModel, local: str, option: str | None
+) -> None:
+    """Their tasks wait in the service's queue, while the one before them uses up the budget."""
+
+    def budget(of_day: str) -> str:
+        return "[local]\nparallel = 1\n" + (f'budget_per_day = "{of_day}"\n' if local else "")
+
+    def let_go() -> None:
+        eventually(lambda: is_queued("ask() # four"), seconds=20)
+        model.may_answer.set()
+
+    def is_queued(prompt: str) -> bool:
+        sql = "SELECT 1 FROM prompts WHERE text = ?"
+        with closing(sqlite3.connect(home / ".local/state/rebyte/local/service.db")) as db:
+            return bool(db.execute(sql, (prompt,)).fetchall())
+
+    configure(home, budget(local))
+    asking("-P", "local", "list")  # which makes the database
+    model.may_answer.clear()
+    first = 'ask(b"wait"); [ask() or time.sleep(0.2) for _ in range(999)]'
+    (home / "in.txt").write_text(f"{first}\nask()\nask()\nask() # four\n")
+    batch = ["-P", "local", "batch", "in.txt", "--text", "-o", "jsonl", "-x", "mine"]
+    waiting = threading.Thread(target=let_go)
+    waiting.start()
+    limit = ["--budget", option] if option else []
+    done = asking(*batch, "--jobs", "1", "--max-running", "4", *limit, cwd=home)
+    waiting.join()
+    assert (done.status, model.served) == (13, 2)
+    rows = sorted((row["line"], row["status"]) for row in done.documents)
+    assert rows == [(1, "failed"), (2, "pending"), (3, "pending"), (4, "pending")]
+    assert "3 lines were not created" in done.err
+    configure(home, budget("1Mtok"))
+    done = asking(*batch, *(["--budget", "1Mtok"] if option else []), cwd=home)
+    rows = sorted((row["line"], row["status"]) for row in done.documents)
+    assert rows == [(1, "failed"), (2, "completed"), (3, "completed"), (4, "completed")]
+    assert model.served == 5
 
 
 @pytest.mark.slow

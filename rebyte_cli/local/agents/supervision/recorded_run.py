@@ -27,9 +27,13 @@ class RecordedRun(run_interface.Run):
         """The answer's text, once the run has ended by itself."""
         return None if self.outcome == "canceled" or now < self.end else self._record.answer
 
+    def has_begun(self, now: int) -> bool:
+        """Whether that was recorded."""
+        return self._record.started is not None
+
     def has_changes(self, now: int) -> bool:
         """Whether it began, and has ended: what it changed is kept, or about to be."""
-        return self._record.started is not None and self.end <= now
+        return self.has_begun(now) and self.end <= now
 
     def events(self, db: sqlite3.Connection, first: int = 0) -> list[ScheduledEvent]:
         """The events that were recorded so far, from place `first` on."""

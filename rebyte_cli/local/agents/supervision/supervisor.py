@@ -191,13 +191,13 @@ class Supervisor:
 
     def _begin(self) -> Outcome:
         self._clean_up_before()
+        if reason := self._budgets.reached():
+            self._ended_by = "budget"
+            raise RunFailed(f"{self._run.agent} was not started: {reason}")
         self._began = self._store.now()
         if not patiently(self._record_start):
             raise RunStopped
         self._tell_webhooks()
-        if reason := self._budgets.reached():
-            self._ended_by = "budget"
-            raise RunFailed(f"{self._run.agent} was not started: {reason}")
         self._limit.check()
         return self._work()
 
