@@ -32,6 +32,22 @@ _FORMS = {
     # The password in a URL; JSON may write `/` as `\\/`.
     "@": r"""(:(?://|\\/\\/)[^\s/\\?#:@"'<>]*:)[^\s/\\?#"'<>]+(?=@)""",
 }
+# Names of variables that hold a secret, such as GH_TOKEN, SSHPASS, MYSQL_PWD, GH_PAT, _AUTH. Not
+# those that name a program or a file (SSH_ASKPASS, PGPASSFILE, SSH_AUTH_SOCK), and not folders.
+_NAME = (
+    r"TOKEN|SECRET|CREDENTIAL|API_?KEY|_KEY$|PASSW|PASSPHRASE|PASSCODE|(?<!ASK)(?<!BY)PASS(?:_|$)"
+    r"|(?<!^OLD)(?<!^)PWD$|(?:^|_)PAT(?:_|$)|(?:^|_)AUTH(?:_CONFIG)?$|AUTHORIZATION"
+)
+
+
+def may_be_secret(name: str, value: str) -> bool:
+    """Whether a variable of the environment may hold a secret, by its name or its form.
+
+    The form is not that of a path, or a list of them, such as `/home/me/.npm_packages/bin`.
+    """
+    if _compiled(_NAME, re.IGNORECASE).search(name):
+        return True
+    return not value.lstrip(":").startswith("/") and redact_keys(value) != value
 
 
 def redact_keys(text: str) -> str:

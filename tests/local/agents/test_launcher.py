@@ -365,3 +365,34 @@ def test_kubernetes_is_given_the_command_that_the_manual_has(bench: Bench, tmp_p
     overrides = json.loads(next(w for w in words if w.startswith("--overrides=")).partition("=")[2])
     assert place in json.dumps(overrides)
     assert not processes(run.prompt)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("GITHUB_TOKEN=x", "AWS_SECRET_ACCESS_KEY=x", "PGPASSWORD=x", "RESTIC_PASSPHRASE=x"),
+        *("MYSQL_PWD=x", "SSHPASS=x", "DB_PASS=x", "GH_PAT=x", "NPM_CONFIG__AUTH=x"),
+        *("npm_config_//registry.example/:_auth=x", "DOCKER_AUTH_CONFIG={}"),
+        *("DATABASE_URL=postgres://u:hunter2@h/d", "MY_OWN=ghp_abcdefghijklmnopqrstuvwxyz"),
+    ],
+)
+def test_a_launcher_gets_no_variable_that_may_hold_a_secret(variable: str) -> None:
+    name, _, value = variable.partition("=")
+    assert launcher.hidden({name: value}, (), ()) == {name}
+
+
+def test_a_launcher_gets_the_variables_that_it_needs() -> None:
+    needed = {
+        "PATH": "/home/me/.npm_packages/bin:/usr/bin",
+        "MANPATH": ":/home/me/sk-learn-env/man",
+        "PWD": "/code",
+        "OLDPWD": "/",
+        "SSH_AUTH_SOCK": "/run/agent",
+        "SSH_ASKPASS": "/usr/bin/askpass",
+        "XAUTHORITY": "/home/me/.Xauthority",
+        "REGISTRY_AUTH_FILE": "/home/me/auth.json",
+        "PGPASSFILE": "/home/me/.pgpass",
+        "SLURM_CONF": "/etc/slurm.conf",
+        "KUBECONFIG": "/home/me/.kube/config",
+    }
+    assert launcher.hidden(needed, (), ()) == frozenset()

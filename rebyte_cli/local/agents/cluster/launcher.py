@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ....system.redaction import may_be_secret
 from ..sandbox.jail_group import wait_for_rest
 
 # `${name}` is a shell's own, and JSON has quotes.
@@ -27,7 +28,6 @@ JOB = "job"  # of the folder of a run
 STOP_SECONDS = 30.0  # for `launcher_stop`
 END_SECONDS = 10.0  # then for the job to be gone
 SHORTEST_SECRET = 8
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|_KEY$", re.IGNORECASE)
 SAID = 2000  # bytes of what a command prints that are searched for its last line
 
 
@@ -62,13 +62,13 @@ def hidden(
     """The variables that a launcher does not get: it may pass on its environment.
 
     `names` are those that may hold keys, and `values` are keys, wherever they are in `outside`. A
-    variable of another program, such as GITHUB_TOKEN, is known by its name.
+    variable of another program, such as GITHUB_TOKEN, is known by its name or its form.
     """
     secrets = [value for value in values if len(value) >= SHORTEST_SECRET]
     found = (
         name
         for name, value in outside.items()
-        if SECRET_NAME.search(name) or any(one in value for one in secrets)
+        if may_be_secret(name, value) or any(one in value for one in secrets)
     )
     return frozenset({*names, *found})
 
