@@ -142,10 +142,12 @@ def run(
     to_end: bool = False,
     memory: int = MEMORY,
     most: int = LARGEST_OUTPUT,
+    given: str | os.PathLike[str] = os.devnull,
 ) -> bytes:
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
-    `extra` are more variables. git and its helpers end with this process, even if that is killed:
+    `extra` are more variables, and `given` is the file that it reads as its input (not with
+    `to_end`, nor on Windows). git and its helpers end with this process, even if that is killed:
     they would write into the next run's files. With `to_end`, for what changes the user's own
     repository, git is left to finish instead: it would leave its lock, and half of the work.
 
@@ -177,7 +179,12 @@ def run(
             into = out.into if output == subprocess.PIPE else output
             try:
                 group = ProcessGroup(
-                    line, folder=None, variables=variables, stdout=into, stderr=said.into
+                    line,
+                    folder=None,
+                    variables=variables,
+                    stdout=into,
+                    stderr=said.into,
+                    stdin=given,
                 )
             except OSError as error:  # a name can be too long for a command line
                 raise GitFailed(f"git cannot be started: {error.strerror}") from None

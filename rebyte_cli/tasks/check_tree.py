@@ -22,6 +22,7 @@ UPLOAD_PACK = "git -c pack.window=0 -c uploadpack.allowAnySHA1InWant=true upload
 _AS_THEY_ARE = (
     "-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.attributesFile=/dev/null",
 )  # fmt: skip
+_WRITE = ("checkout-index", "--quiet", "-z", "--stdin")
 
 
 class Base(NamedTuple):
@@ -123,9 +124,8 @@ def _links(folder: Path, entries: Mapping[str, _Entry]) -> dict[str, str]:
     """The targets of the links among these entries, which are those of the index."""
     aside = folder.parent / "links"
     paths = [path for path, entry in entries.items() if entry.mode == LINK]
-    for some in git.portions(paths):
-        words = ["-c", "core.symlinks=true", "checkout-index", "--quiet", f"--prefix={aside}/"]
-        git.run([*words, "--", *some], folder)
+    words = ["-c", "core.symlinks=true", *_WRITE, f"--prefix={aside}/"]
+    _give(paths, words, folder, folder)
     return {path: os.readlink(aside / path) for path in paths}
 
 
@@ -140,13 +140,28 @@ def _put_back(folder: Path, before: Mapping[str, _Entry], protection: Protection
     ]
     # A folder on the way to a protected file may be a file or a link now.
     in_the_way = {above for path in changed for above in _above(path) if above in after}
-    for some in git.portions([*added, *sorted(in_the_way)]):
-        git.run(["update-index", "--force-remove", "--", *some], folder)
-    entries = [f"{before[path].mode},{before[path].blob},{path}" for path in changed]
-    for some in git.portions(entries):
-        words = [word for entry in some for word in ("--cacheinfo", entry)]
-        git.run(["update-index", "--add", "--replace", *words], folder)
+    removed = dict.fromkeys((*added, *sorted(in_the_way)))
+    entries = [f"0 {'0' * len(after[path].blob)}\t{path}" for path in removed]
+    entries += [f"{before[path].mode} {before[path].blob}\t{path}" for path in changed]
+    _give(entries, ["update-index", "-z", "--index-info"], folder, folder)
     return sorted({*added, *changed, *in_the_way})
+
+
+def _give(
+    lines: Sequence[str],
+    words: Sequence[str],
+    folder: Path,
+    place: Path,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Run git in `place` with all these lines as its input: each git reads the whole index.
+
+    They are in a file beside `folder`.
+    """
+    if lines:
+        file = folder.parent / "input"
+        file.write_bytes(b"".join(os.fsencode(line) + b"\0" for line in lines))
+        git.run(words, place, variables, given=file)
 
 
 def _above(path: str) -> Iterator[str]:
@@ -165,8 +180,6 @@ def _write_as_before(folder: Path, commit: str, paths: Sequence[str]) -> None:
     index = {"GIT_INDEX_FILE": str(aside.parent / "index"), "GIT_WORK_TREE": str(aside)}
     git_dir = ["--git-dir", str(folder / ".git")]
     git.run([*git_dir, "read-tree", commit], aside, index)
-    for some in git.portions(paths):
-        words = [*git_dir, *_AS_THEY_ARE, "checkout-index", "--quiet", "--", *some]
-        git.run(words, aside, index)
+    _give(paths, [*git_dir, *_AS_THEY_ARE, *_WRITE], folder, aside, index)
     for path in paths:
         os.replace(aside / path, folder / path)
