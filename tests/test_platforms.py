@@ -67,7 +67,7 @@ BRANCHES = {
     "local/agents/sandbox/stand_in.py": 1,
     "local/agents/workspaces/workspace_folder.py": 1,
     "local/background.py": 3,
-    "local/ballast.py": 1,
+    "local/ballast.py": 2,
     "local/gateway/request_record.py": 1,
     "local/left_sandboxes.py": 1,
     "local/shell_session.py": 1,

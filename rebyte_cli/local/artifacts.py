@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..system.git import GitFailed
+from ..system.http_server import Environ
 from . import http, simulated_changes
 from .access import Caller, caller_of
 from .agents import facade
 from .artifact_store import ANSWER_FILE, NO_AGENT, PATCH_FILE, RESULTS, put, put_result, remove
-from .blobs import pieces, save
+from .blobs import BoundedBody, pieces, save
 from .http import Context, JsonObject
 from .signed_urls import Place, signed_url
 from .simulation import SimulatedRun
@@ -108,7 +109,8 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
         _check(db, caller, workspace)
     if request.mimetype != "multipart/form-data":
         http.invalid("The body must be multipart/form-data with parts named files")
-    parts = _form_files(request, "files")
+    body = BoundedBody(request.stream, context.store.objects, facade.keep_free(context))
+    parts = _form_files({**request.environ, "wsgi.input": body}, "files")
     if not parts:
         http.invalid("There is no part named files with a filename")
     names = [check_filename(part.filename or "", "filename") for part in parts]
@@ -207,12 +209,12 @@ def delete_all(context: Context, request: HttpRequest, workspace: str) -> HttpRe
     return http.empty()
 
 
-def _form_files(request: HttpRequest, name: str) -> list[FileStorage]:
+def _form_files(environ: Environ, name: str) -> list[FileStorage]:
     # From the package: of two threads that import its modules at once, one would see half of it.
     from werkzeug import Request, exceptions
 
     try:
-        return Request(request.environ).files.getlist(name)
+        return Request(environ).files.getlist(name)
     except exceptions.HTTPException as error:
         http.invalid(f"The form cannot be read: {error.description}")
     except ConnectionError:

@@ -20,7 +20,12 @@ FEWEST_FILES = 1000  # that an agent leaves where the file system counts them
 
 
 def full_disk(folder: Path, keep_free: int) -> str:
-    """Why an agent has to stop that works on this disk, or an empty text. Raises OSError."""
+    """Why what fills this disk has to stop, or an empty text. Raises OSError.
+
+    Not on Windows, where there are no agents.
+    """
+    if sys.platform == "win32":
+        return ""
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < keep_free:

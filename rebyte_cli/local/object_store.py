@@ -13,8 +13,9 @@ from typing import Any
 
 from ..system.http_server import Environ
 from .access import Caller
+from .agents import facade
 from .artifact_store import put
-from .blobs import pieces, save
+from .blobs import BoundedBody, pieces, save
 from .browser_guard import check_caller
 from .http import Context, Refusal
 from .signed_urls import Place, path_of, signature
@@ -47,6 +48,8 @@ class ObjectStore:
             answer = self._respond(HttpRequest(environ))
         except ObjectStoreError as fault:
             answer = fault.response
+        except Refusal as refusal:
+            answer = ObjectStoreError(refusal.status, "EntityTooLarge", refusal.message).response
         except ConnectionError:
             raise
         except Exception:
@@ -97,7 +100,8 @@ class ObjectStore:
             raise ObjectStoreError(501, "NotImplemented", "Transfer-Encoding is not implemented")
         if request.header("Content-Length") is None:
             raise ObjectStoreError(411, "MissingContentLength", "You must provide Content-Length")
-        store, source = self._context.store, request.stream
+        store = self._context.store
+        source = BoundedBody(request.stream, store.objects, facade.keep_free(self._context))
         if kind == "uploads":
             saved = save(store.objects, source, owner)
             with store.write() as db:

@@ -135,3 +135,24 @@ def _raw(netloc: str, request: str) -> bytes:
     with socket.create_connection((host, int(port)), timeout=60) as wire:
         wire.sendall(request.encode())
         return wire.recv(4096).split(b"\r\n")[0]
+
+
+def test_an_upload_leaves_room_on_the_disk(tmp_path: Path) -> None:
+    """Any user of the machine can upload to a service that is served."""
+    settings = tmp_path / "config.toml"
+    settings.write_text('[local]\nkeep_free = "900000G"\n')
+    with serving(tmp_path, config_file=settings) as caller:
+        slot = caller.call("POST", "/files", {"filename": "a.csv", "contentType": "text/csv"})
+        answer = put(slot.document["uploadUrl"], b"x", CSV)
+        assert answer.status == 413
+        assert b"MB left ([local] keep_free)" in answer.raw
+        workspace = caller.create()["workspaceId"]
+        form = {"Content-Type": "multipart/form-data; boundary=B"}
+        head = 'Content-Disposition: form-data; name="files"; filename="a"'
+        body = f"--B\r\n{head}\r\n\r\nx\r\n--B--\r\n".encode()
+        refused = caller.call("POST", f"/workspaces/{workspace}/artifacts", data=body, headers=form)
+        assert (refused.status, refused.code) == (413, "payload_too_large")
+        objects = tmp_path / "state" / "objects"
+        assert list(objects.iterdir()) == []
+        settings.write_text("")
+        assert put(slot.document["uploadUrl"], b"x", CSV).status == 200

@@ -77,7 +77,7 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
         parallel,
         _seconds(table, "limit", "1h"),
         _seconds(table, "stall", "15m"),
-        _bytes(table, "keep_free", "500M"),
+        _keep_free(table),
         jail == "on",
         _choice(table, "network", egress.NETWORKS, "[local]") or egress.LIST,
         _hosts(table),
@@ -88,6 +88,14 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
         *_launcher(table),
         _agents(table.get("agents", {})),
     )
+
+
+def keep_free(config_file: Path | None) -> int:
+    """`keep_free` in bytes; the default where the settings cannot be read."""
+    try:
+        return _keep_free(_table(config_file))
+    except ConfigError:
+        return _keep_free({})
 
 
 def prices(config_file: Path | None) -> dict[str, list[float]]:
@@ -177,6 +185,10 @@ def _seconds(table: Mapping[str, Any], name: str, default: str) -> float:
     if seconds is None:
         raise ConfigError(f'[local] {name} must be a duration such as "90s", "15m" or "1h"')
     return seconds
+
+
+def _keep_free(table: Mapping[str, Any]) -> int:
+    return _bytes(table, "keep_free", "500M")
 
 
 def _bytes(table: Mapping[str, Any], name: str, default: str) -> int:

@@ -38,6 +38,13 @@ def executor(context: Context, body: JsonObject, built_in: tuple[str, ...]) -> s
     return http.optional_choice(body, "executor", executors(context.config_file))
 
 
+def keep_free(context: Context) -> int:
+    """The bytes of the disk that what is uploaded has to leave free."""
+    from .config import keep_free
+
+    return keep_free(context.config_file)
+
+
 def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, JsonObject] | None:
     """Agent and options of the task's last real run; None when all of it is simulated."""
     if all(isinstance(run, SimulatedRun) for run in task.runs):
