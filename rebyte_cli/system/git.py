@@ -147,7 +147,7 @@ def run(
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
     `extra` are more variables, and `given` is the file that it reads as its input (not with
-    `to_end`, nor on Windows). git and its helpers end with this process, even if that is killed:
+    `to_end`). git and its helpers end with this process, even if that is killed:
     they would write into the next run's files. With `to_end`, for what changes the user's own
     repository, git is left to finish instead: it would leave its lock, and half of the work.
 
@@ -637,13 +637,15 @@ def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
     return variables
 
 
-def portions(paths: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The paths in parts that fit into one command line each."""
+def portions(
+    paths: Sequence[T], most: int = MOST_WORDS, most_bytes: int = MOST_BYTES
+) -> Iterator[Sequence[T]]:
+    """The paths in parts, each of which fits into a command line unless it may be larger."""
     some: list[T] = []
     size = 0
     for path in paths:
         size += len(os.fsencode(path))
-        if some and (len(some) == MOST_WORDS or size > MOST_BYTES):
+        if some and (len(some) == most or size > most_bytes):
             yield some
             some, size = [], len(os.fsencode(path))
         some.append(path)

@@ -53,14 +53,10 @@ class ProcessGroup:
         """
         self._ours = -1
         if sys.platform == "win32":  # only the client is there, and its programs are short
-            self.process = subprocess.Popen(
-                words,
-                cwd=folder,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-            )
+            with open(stdin or os.devnull, "rb") as given:
+                self.process = subprocess.Popen(
+                    words, cwd=folder, env=variables, stdin=given, stdout=stdout, stderr=stderr
+                )
             return
         last = _KILL_AND_BECOME.format(words=shlex.join(after_us)) if after_us else _KILL_ALL
         theirs, self._ours = os.pipe()

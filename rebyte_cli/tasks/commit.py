@@ -30,6 +30,7 @@ from .patch import (
 LONGEST_SUBJECT = 72
 NO_FILE = "000000"  # git's mode of what is not there
 PUSH_SECONDS = 600.0
+MOST_NAMES, MOST_BYTES = 100_000, 1 << 24  # of paths for one git, each of which reads the index
 TRAILERS = {"Rebyte-Task": "id", "Rebyte-Executor": "executor"}  # each with the task's field
 _TRAILER = re.compile(r"[A-Za-z0-9-]+: \S.*")
 # Commits that are not the user's alone to make: git itself would take them for the end of a merge.
@@ -99,12 +100,18 @@ def encoded(root: Path, before: str, after: str) -> dict[str, str]:
     known = own_repository()
     words = ["diff-tree", "-r", "-z", "--name-only", "--no-renames"]
     changed = git.paths([*words, before or git.empty_tree(root, known), after], root, known)
+    for name in changed:
+        if len(os.fsencode(name)) > git.LONGEST_PATH:
+            raise git.GitFailed(
+                f"a path is too long for any system: {shown(os.fsencode(name[:99]))}…"
+            )
     if not any(os.path.basename(name) == ".gitattributes" for name in changed):
         return _encodings(root, changed, after)
     every = git.paths(["ls-tree", "-r", "-z", "--name-only", after], root, known)
     now = _encodings(root, every, after)
     earlier = _encodings(root, list(now), before) if before else {}
-    return {path: now[path] for path in now if path in changed or now[path] != earlier.get(path)}
+    differing = {shown(os.fsencode(path)) for path in changed}
+    return {path: now[path] for path in now if path in differing or now[path] != earlier.get(path)}
 
 
 def risks_between(
@@ -134,9 +141,12 @@ def _encodings(root: Path, paths: Sequence[str], tree: str) -> dict[str, str]:
         variables = own_repository() | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         if paths:
             git.run(["read-tree", tree], root, variables)
-        for some in git.portions(paths):
-            words = ["check-attr", "--cached", "-z", "working-tree-encoding", "--", *some]
-            parts = git.paths(words, root, variables)
+        names = Path(folder) / "names"
+        words = ["check-attr", "--cached", "-z", "--stdin", "working-tree-encoding"]
+        for some in git.portions(paths, MOST_NAMES, MOST_BYTES):
+            names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in some))
+            listed = git.run(words, root, variables, given=names)
+            parts = os.fsdecode(listed).split("\0")[:-1]
             for path, _, encoding in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
                 if encoding.casefold() not in ("unspecified", "unset", "set", "utf-8", "utf8"):
                     result[shown(os.fsencode(path))] = encoding

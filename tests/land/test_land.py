@@ -234,7 +234,7 @@ def test_a_task_whose_names_or_time_no_commit_can_have_stops_no_other(
     bench.farm.tasks[tasks[1]]["ends"] = -60_000_000_000.0
     done = land(*tasks, "--branch", "b", "--rerun", "0", "-o", "jsonl")
     assert [row["status"] for row in done.documents] == ["left out", "landed", "landed"], done
-    assert "Argument list too long" in done.documents[0]["error"]["message"]
+    assert "too long for any system" in done.documents[0]["error"]["message"]
 
 
 def test_changes_that_no_file_system_takes_stop_no_other(bench: LandBench, land: Run) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from rebyte_cli.system.git import GitFailed
-from rebyte_cli.tasks.commit import push_branch
+from rebyte_cli.tasks.commit import encoded, push_branch
 from tests.certificates import certificate
 from tests.repositories import Repository, git, git_server
 from tests.servers import RawServer, Request
@@ -104,3 +106,25 @@ def test_a_push_writes_no_cookies_where_the_repository_says(tmp_path: Path, sect
         push_branch(repository.path, "topic", "origin")
     assert git(repository.origin, "rev-parse", "topic") == repository("rev-parse", "topic")
     assert mine.read_text() == "mine"
+
+
+def test_encodings_of_many_files_take_no_minutes(tmp_path: Path) -> None:
+    """One line of a patch gives all its files an encoding."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitattributes").write_text("*.sh working-tree-encoding=UTF-16\n")
+    (tmp_path / "file").touch()
+    git(tmp_path, "add", ".")
+    blob = git(tmp_path, "rev-parse", ":file").strip()
+    names = [f"{number}.sh" for number in range(50_000)]
+    subprocess.run(
+        ["git", "update-index", "--index-info"], cwd=tmp_path, check=True,
+        input="".join(f"100644 {blob}\t{name}\n" for name in names).encode(),
+    )  # fmt: skip
+    after = git(tmp_path, "write-tree").strip()
+    git(tmp_path, "rm", "-q", "--cached", ".gitattributes", "7.sh")
+    before = git(tmp_path, "write-tree").strip()
+    started = time.monotonic()
+    assert encoded(tmp_path, "", after) == dict.fromkeys(sorted(names), "UTF-16")
+    assert len(encoded(tmp_path, before, after)) == len(names)
+    assert encoded(tmp_path, after, before) == {}
+    assert time.monotonic() - started < 8
