@@ -122,6 +122,7 @@ def test_a_terminal_of_its_own(shell: Session, run: Run) -> None:
     shell.until(lambda lines: "30 100" in lines)
     shell.child.sendline("sleep 4321")
     shell.until(lambda lines: "sleep 4321" in lines[-1])
+    eventually(lambda: outliving.is_at_work("4321"))  # until then, Ctrl-C is the shell's
     shell.child.sendcontrol("c")
     shell.child.sendline("echo status $?; exit 5")
     shell.until(lambda lines: "status 130" in lines)
