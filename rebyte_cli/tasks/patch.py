@@ -414,6 +414,8 @@ def _apply(patch: bytes, root: Path) -> None:
     words, variables = ["--whitespace=nowarn"], safe_repository(root)
     try:
         git_apply(["--3way", *words], patch, root, variables, to_end=True)
+    except git.GitUnusable:  # it took too long to find out whether it applies
+        raise
     except git.GitFailed as error:
         if conflicts := unmerged(root):
             hint = f"Edit them, then `git add` them{undo}"

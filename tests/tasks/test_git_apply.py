@@ -131,3 +131,16 @@ def test_many_headings_take_no_hours() -> None:
     started = time.monotonic()
     assert git_apply.unpacked(text) == 1_000_000
     assert time.monotonic() - started < 60
+
+
+def test_a_filter_of_the_user_may_take_longer_than_git_otherwise_may(root: Path) -> None:
+    """git-lfs downloads each file, and git that is ended leaves some without content."""
+    (root / ".gitattributes").write_text("*.big filter=slow\n")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "Attributes")
+    (root / "x.big").write_text("new\n")
+    found = made(root)
+    git(root, "config", "filter.slow.smudge", "sleep 2; cat")
+    git_apply.git_apply(["--3way"], found, root, to_end=True, seconds=1.0)
+    assert (root / "x.big").read_text() == "new\n"
+    assert git(root, "status", "--porcelain") == "A  x.big\n"
