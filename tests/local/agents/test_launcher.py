@@ -381,6 +381,23 @@ def test_a_launcher_gets_no_variable_that_may_hold_a_secret(variable: str) -> No
     assert launcher.hidden({name: value}, (), ()) == {name}
 
 
+def test_the_command_that_ends_a_job_gets_no_secret_of_the_command_that_runs_it(
+    tmp_path: Path, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever command finds the job left may have other variables than the one that began it."""
+    folder = tmp_path / "ws" / "runs" / "p1"
+    folder.mkdir(parents=True)
+    launcher.begin_job(folder, scheduler.options["launcherStop"], {"MY_OWN"})
+    monkeypatch.setenv("MY_OWN", "hidden-from-the-start")
+    monkeypatch.setenv("GITHUB_TOKEN", "came-later")
+    monkeypatch.setenv("SLURM_CONF", "/etc/mine")
+    launcher.end_job(tmp_path, folder)
+    seen = (scheduler.folder / "environment").read_text()
+    assert "/etc/mine" in seen
+    assert "hidden-from-the-start" not in seen
+    assert "came-later" not in seen
+
+
 def test_a_launcher_gets_the_variables_that_it_needs() -> None:
     needed = {
         "PATH": "/home/me/.npm_packages/bin:/usr/bin",

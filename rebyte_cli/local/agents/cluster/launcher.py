@@ -113,7 +113,9 @@ def end_job(state_dir: Path, folder: Path) -> None:
     except (OSError, ValueError):  # it was being written: nothing was started yet
         forget_job(folder)
         return
-    if problem := _stop(job["stop"], environment(job["hidden"])):
+    # Another command than the one that began the job may run this, with secrets of its user.
+    variables = environment(hidden(os.environ, job["hidden"], ()))
+    if problem := _stop(job["stop"], variables):
         problem = f"the launcher's job cannot be ended: {problem}"
         with suppress(OSError), (state_dir / "supervisors.log").open("a") as log:
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
