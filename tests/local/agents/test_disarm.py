@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -264,7 +265,7 @@ def test_a_bare_repository_among_the_users_files_stays_as_it_is(tmp_path: Path) 
     git(source, "init", "-q")
     git(source, "init", "-q", "--bare", "fixture.git")
     with (source / "fixture.git/config").open("a") as file:
-        file.write("[odd]\n\tsetting = 1\n")
+        file.write('# Mine\n[remote "origin"]\n\turl = git@example.com:x/y.git\n')
     for name in ("objects", "refs"):
         (source / "fixture.git" / name / "keep").touch()
     git(source, "add", "-A")
@@ -275,6 +276,76 @@ def test_a_bare_repository_among_the_users_files_stays_as_it_is(tmp_path: Path) 
     disarm(workspace)
     assert (workspace.code / "fixture.git/config").read_text() == before
     assert git(workspace.code, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", ["", "docs"])
+def test_a_committed_bare_repository_with_a_work_tree_is_harmless(
+    tmp_path: Path, user_home: Path, inside: str
+) -> None:
+    """A stranger's repository; of the one at the top, an agent has only to remove `.git`."""
+    trap = Trap(tmp_path)
+    source = tmp_path / "source"
+    place = source / inside
+    for name in ("objects", "refs"):
+        (place / name).mkdir(parents=True)
+        (place / name / "x").touch()
+    (place / "HEAD").write_text("ref: refs/heads/main\n")
+    (place / "config").write_text(
+        "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = .\n"
+        f"\tfsmonitor = {trap.program}\n"
+    )
+    git(source, "add", "-A")
+    git(source, "commit", "-q", "-m", "Evil")
+    trap.workspace = Workspace(tmp_path / "state", "ws2")
+    trap.workspace.prepare(WorkspaceSource(str(source), None, False), ())
+    code = trap.workspace.code
+    if not inside:
+        subprocess.run(["rm", "-rf", code / ".git"], check=True)
+    shutil.copytree(code, tmp_path / "copy")  # what git writes there changes it
+    trap.check(tmp_path / "copy" / inside)
+    disarm(trap.workspace)
+    trap.look(code / inside)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "[core]\n\tfsmonitor = {program}\n\tworktree = .\n",
+        "[include]\n\tpath = {included}\n[core]\n\tbare = true\n",
+        '[includeIf "gitdir:/"]\n\tpath = {included}\n',
+        "[core] pager = {program}\n",
+        "[core]\n\tbare = true\n\tpager = \\\n{program}\n",
+        '[alias]\n\tst = "!{program}"\n',
+        "[extensions]\n\tworktreeConfig = true\n",
+        "# \\\n[core]\n\tPAGER={program}\n",
+        '[remote "origin"]\n\turl = ext::{program}\n',
+        "# {padding}\n",
+    ],
+)
+def test_a_committed_bare_repository_whose_settings_name_more_is_harmless(
+    tmp_path: Path, user_home: Path, settings: str
+) -> None:
+    """Whatever git reads there that is not known to be harmless, such as a file it cannot hold."""
+    source = tmp_path / "source"
+    git(tmp_path, "init", "-q", "source")
+    git(source, "init", "-q", "--bare", "--template=", "tests/x.git")
+    place = source / "tests/x.git"
+    for name in ("objects", "refs"):
+        (place / name / "keep").touch()
+    padding = "x" * disarming.LONGEST_CONFIG
+    names = {"program": "/bin/evil", "included": "/tmp/evil", "padding": padding}
+    (place / "config").write_text(settings.format(**names))
+    git(source, "add", "-A")
+    git(source, "commit", "-q", "-m", "Evil")
+    workspace = Workspace(tmp_path / "state", "ws")
+    workspace.prepare(WorkspaceSource(str(source), None, False), ())
+    disarm(workspace)
+    text = (workspace.code / "tests/x.git/config").read_text()
+    assert "evil" not in text
+    assert "worktree" not in text
+    assert len(text) < 1000
 
 
 @pytest.mark.slow

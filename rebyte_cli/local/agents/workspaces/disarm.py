@@ -107,6 +107,14 @@ _WORK_TREE = re.compile(rf"{CODE}/(?!(?:.*/)?\.\./)[^\n]+/\.git\n?")
 Files = dict[str, tuple[str, str]]
 
 
+class _Setting(NamedTuple):
+    """A setting of git, by the two parts of its section's name."""
+
+    section: tuple[str, str]
+    key: str
+    value: str
+
+
 class _Failures(list[str]):
     """The first places that could not be made harmless, and why; an agent can make millions."""
 
@@ -219,7 +227,7 @@ def remember_origin(workspace: Workspace, repository: str | None) -> None:
     if repository is None or (workspace.folder / ORIGIN_FILE).exists():
         return
     config = agent_files.read(workspace.code, ".git/config", LONGEST_CONFIG) or b""
-    settings = _settings(config.decode("utf-8", "surrogateescape"), lambda *_: True)
+    settings = _settings(config.decode("utf-8", "surrogateescape"), lambda _: True)
     found = dict(settings.get(("remote", "origin"), ())).get("url", "")
     if found and re.match("/|[^/]*:", found) is None:
         found = os.path.normpath(os.path.join(local_path(repository) or "/", found))
@@ -498,10 +506,8 @@ def _harmless(config: str, origin: str, *, is_clone: bool) -> bytes:
     real ones are shown, which a push sends.
     """
 
-    def is_kept(section: tuple[str, str], key: str, value: str) -> bool:
-        name = ".".join(filter(None, (*section, key)))
-        is_origin = section[0] == "remote" and key == "url" and value == origin
-        return is_origin or _KEPT.fullmatch(f"{name}={value}") is not None
+    def is_kept(setting: _Setting) -> bool:
+        return (_is_address(setting) and setting.value == origin) or _is_kept(setting)
 
     found = _settings(config, is_kept)
     found.setdefault(("core", ""), []).append(("usereplacerefs", "false"))
@@ -522,24 +528,42 @@ def _harmless(config: str, origin: str, *, is_clone: bool) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
+def _is_address(setting: _Setting) -> bool:
+    return setting.section[0] == "remote" and setting.key == "url"
+
+
+def _is_kept(setting: _Setting) -> bool:
+    name = ".".join(filter(None, (*setting.section, setting.key)))
+    return _KEPT.fullmatch(f"{name}={setting.value}") is not None
+
+
 def _settings(
-    config: str, is_kept: Callable[[tuple[str, str], str, str], bool]
+    config: str, is_kept: Callable[[_Setting], bool]
 ) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Keys and values that are kept of a configuration, by the two parts of a section's name.
 
     What is not written as git itself writes it is left out.
     """
     result: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for setting in _parsed(config):
+        if setting is not None and is_kept(setting):
+            result.setdefault(setting.section, []).append((setting.key, setting.value))
+    return result
+
+
+def _parsed(config: str) -> Iterator[_Setting | None]:
+    """Each setting of a configuration; None for what is not written as git itself writes it."""
     section = None
     for line in map(str.strip, config.split("\n")):
         if line.startswith("["):
             found = _SECTION.fullmatch(line)
             section = (found[1].lower(), found[2] or "") if found else None
+            if section is None:
+                yield None
         elif section and (setting := _SETTING.fullmatch(line)):
-            key, value = setting[1].lower(), setting[2]
-            if is_kept(section, key, value):
-                result.setdefault(section, []).append((key, value))
-    return result
+            yield _Setting(section, setting[1].lower(), setting[2])
+        elif line and line[0] not in "#;":
+            yield None
 
 
 def _rebuild(workspace: Workspace, unchecked: Sequence[str]) -> None:
@@ -599,7 +623,13 @@ def _base_files(workspace: Workspace) -> Files:
 
 
 def _is_of_base(folder: _Folder, known: Files) -> bool:
-    """Whether a bare repository is a part of the user's own files: nothing of it has changed."""
+    """Whether a bare repository is a part of the commit that the workspace began with.
+
+    Nothing of it has changed, and its settings are harmless: the commit may be a stranger's. The
+    top folder never is one, since every git below it would obey it once `.git` is gone.
+    """
+    if not folder.path or not _is_harmless(folder):
+        return False
     above = "".join(f"{name}/" for name in folder.path)
     base = {
         path.removeprefix(above): file for path, file in known.items() if path.startswith(above)
@@ -617,6 +647,15 @@ def _is_of_base(folder: _Folder, known: Files) -> bool:
     return base.keys() <= found and all(
         _state(folder.descriptor, path, len(file[1])) == file for path, file in base.items()
     )
+
+
+def _is_harmless(folder: _Folder) -> bool:
+    """Whether each setting of a repository is kept, or the address of a remote."""
+    config = agent_files.read(folder.descriptor, "config", LONGEST_CONFIG)
+    if config is None:
+        return not folder.has("config")
+    settings = _parsed(config.decode("utf-8", "surrogateescape"))
+    return all(each is not None and (_is_address(each) or _is_kept(each)) for each in settings)
 
 
 def _state(here: int, path: str, digits: int) -> tuple[str, str]:
