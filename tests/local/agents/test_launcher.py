@@ -16,6 +16,7 @@ from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
+from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
 from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, processes, python, script
@@ -265,6 +266,33 @@ def test_what_a_run_used_is_known_here(
     second = bench.run(agent("ask(); ask(); print('on')"), workspace="b", **options)
     assert second.answer == "mine was stopped: the budget of 2,500 tokens is used up"
     assert counting.served == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_launched", [False, True])
+@pytest.mark.parametrize("how", ["canceled", "limit", "stall", "killed", "signal"])
+def test_only_a_cancel_makes_a_request_that_it_cuts_off_cheap(
+    bench: Bench, scheduler: Scheduler, counting: CountingModel, how: str, is_launched: bool
+) -> None:
+    """A program can choose to be silent, to work for too long, and what kills a supervisor."""
+    if how == "signal" and not is_launched:
+        pytest.skip("there is no job")
+    counting.may_answer.clear()
+    options: dict[str, Any] = dict(scheduler.options) if is_launched else {}
+    options |= {how: 2} if how in ("limit", "stall") else {}
+    prompt = bench.start(agent('ask(b"wait")'), **options)
+    assert counting.waits.wait(60)
+    if how == "canceled":
+        bench.cancel(prompt)
+    elif how == "killed":
+        kill_supervisor(bench.run_folder(prompt) / "lock")
+    elif how == "signal":  # as of a scheduler whose own limit is reached
+        os.kill(scheduler.pid(prompt), signal.SIGTERM)
+    bench.wait(prompt)
+    counting.may_answer.set()
+    eventually(lambda: used(bench, prompt))
+    tokens = used(bench, prompt)["uncounted"]["tokens"]
+    assert tokens == sum(USUAL if how == "canceled" else LARGEST)
 
 
 def test_a_login_that_is_inside_goes_along(

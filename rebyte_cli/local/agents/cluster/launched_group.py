@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from ....system.process_group import ProcessGroup
 from ....system.untrusted import read_json
+from ..sandbox.egress import RunStopped
 from . import launcher, node
 
 LOG = "launcher"  # of the folder of a run: the stderr of the launcher
@@ -140,6 +141,11 @@ class LaunchedGroup(ProcessGroup):
         return f"the launcher `{self._name}` ended with status {status}" + (
             f": {said}" if said else ""
         )
+
+    def __exit__(self, *error: object) -> None:
+        if RunStopped in error:
+            self._tell({"canceled": True})
+        self.kill()
 
     def kill(self) -> None:
         """End the job, whatever it does, and the launcher. `launcher.has_job` if that fails."""

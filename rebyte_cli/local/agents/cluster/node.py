@@ -1,8 +1,9 @@
 """The gateway and the jail of a run, started by the user's launcher, maybe on another machine.
 
 Standard input brings one line of JSON, the plan, with the key and the prompt: no list of processes
-and no environment shows them. Further lines are the supervisor's answers, and its end is that of
-the supervisor. Standard output takes lines to the supervisor, `rebyte:KIND CONTENT`:
+and no environment shows them. Further lines are the supervisor's answers and, when the run is
+canceled, `{"canceled": true}`; without that, the end of all is one that the agent may have brought
+about. Standard output takes lines to the supervisor, `rebyte:KIND CONTENT`:
 
     ready           the jail has started
     out, err        a piece of what the agent printed, in base64
@@ -35,7 +36,7 @@ from ....system.deadline import Deadline
 from ..adapters.lines import DRAIN_SECONDS, LOOK_SECONDS
 from ..exposed import Mount
 from ..sandbox import children
-from ..sandbox.egress import Egress
+from ..sandbox.egress import Egress, RunStopped
 from ..sandbox.jail import JailLayout
 from ..sandbox.jail_group import JailGroup
 from ..sandbox.jailed_program import JailedProgram
@@ -44,6 +45,7 @@ from ..sandbox.prompt_file import prompt_file
 
 MARK = b"rebyte:"
 PIECE = 32_768  # bytes: some launchers pass on whole lines, and have little room for one
+CANCEL_SECONDS = 2.0  # for the supervisor to say why it has the job ended
 HIGHEST_LEFT = 256  # descriptor that a launcher is likely to have left open
 
 
@@ -72,7 +74,7 @@ def plan(
 
 
 class NodeStopped(Exception):
-    """A signal arrived, or the supervisor is gone."""
+    """A signal arrived, or the supervisor is gone, and nothing says that the user wants it so."""
 
 
 class NodeRun:
@@ -82,6 +84,8 @@ class NodeRun:
         self._answers = SimpleQueue[str | None]()
         self._sending = threading.Lock()
         self._stopped = threading.Event()
+        self._is_canceled = False
+        self._listening = threading.Thread(target=self._listen, daemon=True)
         self._group: JailGroup | None = None
 
     def run(self) -> int:
@@ -91,11 +95,11 @@ class NodeRun:
         line = sys.stdin.buffer.readline()
         if not line.endswith(b"\n"):
             return 1  # the supervisor ended before
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listening.start()
         end: dict[str, Any] = {"status": None, "reason": ""}
         try:
             end["status"], end["reason"] = self._work(json.loads(line))
-        except NodeStopped:
+        except (NodeStopped, RunStopped):
             return 128 + signal.SIGTERM
         except OSError as error:
             end["reason"] = f"{error} (on {socket.gethostname()})"
@@ -136,7 +140,9 @@ class NodeRun:
             selector.register(group.process.stderr, selectors.EVENT_READ, "err")
             while drain is None or (selector.get_map() and not drain.has_passed):
                 if self._stopped.is_set():
-                    raise NodeStopped
+                    # The signal of `launcher_stop` can be faster than what the supervisor says.
+                    self._listening.join(CANCEL_SECONDS)
+                    raise RunStopped if self._is_canceled else NodeStopped
                 if reason := egress.problem() or group.overdue():
                     return None, reason
                 if drain is None and group.process.poll() is not None:
@@ -163,6 +169,8 @@ class NodeRun:
             message = json.loads(line)
             if "budget" in message:
                 self._answers.put(message["budget"])
+            elif "canceled" in message:
+                self._is_canceled = True
             elif self._group is not None:
                 busy = children.has_new(self._group.process.pid, message["busy"])
                 self._send("busy", json.dumps(busy))

@@ -44,6 +44,10 @@ PROXY_VARIABLES = [each for name in (*PROXIES, "NO_PROXY") for each in (name, na
 DIRECT = "127.0.0.1,localhost"
 
 
+class RunStopped(BaseException):
+    """The run was canceled, or the machine shuts down: no program in the jail chose that."""
+
+
 class EgressFailed(OSError):
     """The gateway does not start; the text says why."""
 
@@ -167,8 +171,8 @@ class Egress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An agent can end, and fill the disk; it cannot have itself canceled.
-        self.close(is_stopped=kind is not None and not issubclass(kind, OSError))
+        # Of all ends, this is the one that an agent cannot bring about.
+        self.close(is_stopped=kind is not None and issubclass(kind, RunStopped))
 
     def plan(self) -> dict[str, Any]:
         """What makes the same way elsewhere, as JSON, with the keys: see `planned`."""

@@ -38,7 +38,7 @@ from ..limits import usage_limit
 from ..limits.run_meter import NOTHING, RunMeter
 from ..limits.usage_limit import REACHED, LimitWatch, UsageLimitReached
 from ..sandbox import jail, user_tools
-from ..sandbox.egress import LIST, Egress, access_of, egress_for, network_of
+from ..sandbox.egress import LIST, Egress, RunStopped, access_of, egress_for, network_of
 from ..sandbox.jail_group import JailGroup, end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare
 from ..sandbox.login_copies import LoginCopies
@@ -73,10 +73,6 @@ class Phase(Enum):
     STARTING = "stop the run once a `with` has the jail: before, that would be left alive"
     ENDING = "nothing: the run is ending"
     RECORDING = "give up what the database does not take; the next look at the run records its end"
-
-
-class RunStopped(BaseException):
-    """SIGTERM arrived: the run was canceled, or the machine shuts down."""
 
 
 class RunFailed(Exception):
