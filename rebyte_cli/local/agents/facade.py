@@ -79,25 +79,34 @@ def admit(
 
 
 def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[RunRecord]:
-    """Record the active runs of a `task` or a `workspace` (`column`) as canceled; return them."""
+    """Record the active runs of a `task` or a `workspace` (`column`) as canceled.
+
+    Returns them, after those that ended before and of which something is left to do.
+    """
     known = db.execute(
-        f"SELECT 1 FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our own names
+        f"SELECT 1 FROM runs WHERE {column} = ? AND (ended IS NULL OR counted = 0)",  # noqa: S608
         (value,),
     ).fetchone()
     if known is None:
         return []
     from .supervision import runs
 
-    return runs.cancel(db, column, value, now)
+    unfinished = [run for run in runs.unfinished(db) if getattr(run, column) == value]
+    return unfinished + runs.cancel(db, column, value, now)
 
 
-def stop_runs(context: Context, canceled: list[RunRecord]) -> None:
-    """Kill the agents of runs whose end is recorded."""
-    if canceled:
+def stop_runs(context: Context, found: list[RunRecord]) -> None:
+    """Kill the agents of runs that `end_runs` found. Raises Refusal if one may still be at work."""
+    if found:
         from .supervision import recovery
 
-        for run in canceled:
-            recovery.stop(context.store.folder, run)
+        if problem := recovery.stop_all(context.store.folder, found):
+            raise _still_at_work(problem)
+
+
+def _still_at_work(problem: str) -> Refusal:
+    # No status that says that the task had ended.
+    return Refusal(500, "job_stays", f"An agent may still be at work: {problem}")
 
 
 def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:

@@ -27,6 +27,8 @@ from .test_egress import model as model  # a fixture
 from .test_login_copies import GEMINI, log_in
 from .test_login_copies import agent as login_agent
 from .test_run_meter import CountingModel, agent, limit, serving, used
+from .test_service import CONFIG, Machine, Starter, begun
+from .test_service import start as start  # a fixture
 
 JOB = "rebyte_cli.local.agents.cluster.node"
 
@@ -224,6 +226,79 @@ def test_a_job_that_cannot_be_ended_keeps_the_next_run_out(
     (scheduler.folder / "broken").unlink()
     assert bench.run(["echo", "hello"]).outcome == "succeeded"
     assert gone(nap)
+
+
+@pytest.mark.parametrize("supervisor", ["lives", "was killed"])
+def test_a_job_that_could_not_be_ended_is_ended_and_counted_later(
+    bench: Bench,
+    scheduler: Scheduler,
+    counting: CountingModel,
+    monkeypatch: pytest.MonkeyPatch,
+    supervisor: str,
+) -> None:
+    (scheduler.folder / "broken").touch()
+    code = f"ask(); print('x', flush=True); wait_for('on'); ask(); time.sleep({NAP}510)"
+    waiting = "def wait_for(name):\n while not os.path.exists(name): time.sleep(.02)\n"
+    prompt = bench.start(agent(waiting + code), workspace="ws", **scheduler.options)
+    eventually(lambda: bench.said(prompt) == "x")
+    if supervisor == "was killed":
+        kill_supervisor(bench.run_folder(prompt) / "lock")
+    run = bench.look(prompt)
+    with bench.store.write() as db:
+        runs.end(db, prompt, bench.store.now(), "canceled", "")
+    assert "the scheduler is down" in recovery.stop(bench.folder, run)
+    bench.wait(prompt)
+    eventually(lambda: not run_lock.is_held(bench.folder, run))
+    tries = scheduler.names("stopped")
+    bench.look(prompt)
+    assert not run_lock.is_held(bench.folder, run)
+    assert scheduler.names("stopped") == tries  # not with every command
+    (bench.workspace().code / "on").touch()
+    eventually(lambda: counting.served == 2)
+    assert scheduler.is_at_work(prompt)
+    (scheduler.folder / "broken").unlink()
+    monkeypatch.setattr(launcher, "RETRY_SECONDS", 0)
+    eventually(lambda: bench.look(prompt) and not scheduler.is_at_work(prompt))
+    bench.wait(prompt)
+    eventually(lambda: used(bench, prompt)["requests"] == 2)
+    with bench.store.read() as db:
+        assert runs.unfinished(db) == []
+    assert not launcher.has_job(bench.run_folder(prompt))
+    assert "diff --git a/on b/on" in (bench.artifact("changes.patch") or "")
+    assert gone(f"{NAP}510")
+
+
+@pytest.fixture
+def elsewhere(start: Starter, scheduler: Scheduler) -> Iterator[tuple[Machine, dict[str, Any]]]:
+    """A service, and a task of it at work in a job that the scheduler does not end yet."""
+    names = {"launcher": "launcher", "launcher_stop": "launcherStop"}
+    lines = "\n".join(f"{name} = {json.dumps(scheduler.options[names[name]])}" for name in names)
+    (scheduler.folder / "broken").touch()
+    with start(CONFIG.replace("[local]\n", f"[local]\n{lines}\n")) as machine:
+        yield machine, begun(machine)
+        # Whatever a test has left is ended.
+        for name in scheduler.names("started"):
+            with suppress(ProcessLookupError):
+                os.kill(scheduler.pid(name), signal.SIGTERM)
+
+
+def test_a_cancel_that_ends_no_job_fails(
+    elsewhere: tuple[Machine, dict[str, Any]], scheduler: Scheduler
+) -> None:
+    machine, task = elsewhere
+    path = f"/tasks/{task['id']}/cancel"
+    for _ in range(2):
+        refused = machine.own.call("POST", path, check=False)
+        assert refused.status == 500
+        error = refused.document["error"]
+        assert error["code"] == "job_stays"
+        assert "ended with status 1: the scheduler is down" in error["message"]
+    assert machine.own.task(task["id"])["status"] == "canceled"
+    assert run_lock.at_work(machine.state, task["workspaceId"])
+    (scheduler.folder / "broken").unlink()
+    assert machine.own.call("POST", path).status == 200
+    assert not scheduler.is_at_work(*scheduler.names("started"))
+    assert not run_lock.at_work(machine.state, task["workspaceId"])
 
 
 @pytest.mark.parametrize("how", ["killed", "unreachable"])

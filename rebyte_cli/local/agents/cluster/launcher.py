@@ -27,6 +27,7 @@ PLACEHOLDERS = ("prompt", "workspace")
 JOB = "job"  # of the folder of a run
 STOP_SECONDS = 30.0  # for `launcher_stop`
 END_SECONDS = 10.0  # then for the job to be gone
+RETRY_SECONDS = 60.0  # after which the next command that looks tries again what failed
 SHORTEST_SECRET = 8
 SAID = 2000  # bytes of what a command prints that are searched for its last line
 
@@ -88,11 +89,21 @@ def begin_job(folder: Path, stop: Sequence[str], hidden_names: Iterable[str]) ->
         json.dump({"stop": filled(stop, folder), "hidden": sorted(hidden_names)}, file)
         file.flush()
         os.fsync(file.fileno())
+    os.utime(folder / JOB, (0, 0))  # when `launcher_stop` failed last
 
 
 def has_job(folder: Path) -> bool:
     """Whether the run of this folder may have a job."""
     return (folder / JOB).exists()
+
+
+def has_failed_lately(folder: Path) -> bool:
+    """Whether the run of this folder has a job that `launcher_stop` just failed to end."""
+    try:
+        failed = (folder / JOB).stat().st_mtime
+    except OSError:
+        return False
+    return 0 <= time.time() - failed < RETRY_SECONDS
 
 
 def forget_job(folder: Path) -> None:
@@ -117,6 +128,8 @@ def end_job(state_dir: Path, folder: Path) -> None:
     variables = environment(hidden(os.environ, job["hidden"], ()))
     if problem := _stop(job["stop"], variables):
         problem = f"the launcher's job cannot be ended: {problem}"
+        with suppress(OSError):
+            os.utime(folder / JOB)
         with suppress(OSError), (state_dir / "supervisors.log").open("a") as log:
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             log.write(f"{now} run {folder.name}: {problem}\n")

@@ -11,6 +11,7 @@ import os
 import signal
 import sqlite3
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,15 @@ def recover(store: Store, task: str | None = None) -> None:
     """Record the end of the runs (of a task, or all) that lost their process, but give those
     another that only waited for a usage limit. Call it before asking what runs do. Raises OSError.
 
-    What is left to do of runs that were canceled is done, too: whatever should have done it may
-    have been killed.
+    What is left to do of runs that have ended is done, too: whatever should have done it may have
+    been killed, or their jobs could not be ended.
     """
     with store.read() as db:
         found = runs.unended(db, "task", task) if task else runs.unended(db)
         ended = runs.unfinished(db)
     for run in ended:
-        if not run_lock.is_held(store.folder, run):
+        lately = launcher.has_failed_lately(_folder_of(store.folder, run))
+        if not lately and not run_lock.is_held(store.folder, run):
             _finish_ended(store, run)
     for run in found:
         if run_lock.is_held(store.folder, run):  # as most are; much faster than `claimed`
@@ -101,19 +103,21 @@ def revive(store: Store, run: RunRecord, lock: int) -> bool:
     return True
 
 
-def stop(state_dir: Path, run: RunRecord, *, seconds: float = STOP_SECONDS) -> None:
+def stop(state_dir: Path, run: RunRecord, *, seconds: float = STOP_SECONDS) -> str:
     """Kill the agent of a run whose end is recorded, and return when it is dead.
 
-    Its supervisor has so many seconds, and that of a job longer.
+    Its supervisor has so many seconds, and that of a job longer. Returns why its job may still be
+    at work, or an empty text.
     """
     folder, asked = _folder_of(state_dir, run), False
+    problem = "its job has not ended yet"
     if launcher.has_job(folder):
         seconds += launcher.STOP_SECONDS + launcher.END_SECONDS
     deadline = Deadline(seconds)
     while run_lock.is_held(state_dir, run):
         content = run_lock.text(state_dir, run)
-        if content == AGENT_IS_GONE:
-            return
+        if content == AGENT_IS_GONE and not launcher.has_job(folder):
+            return ""
         late = deadline.has_passed
         # After a reboot, or while another command holds the lock, its process may be unrelated.
         supervisor = process_identity.find(content)
@@ -127,10 +131,27 @@ def stop(state_dir: Path, run: RunRecord, *, seconds: float = STOP_SECONDS) -> N
         time.sleep(0.01)
     with run_lock.claimed(state_dir, run) as lock:
         # Anything else in it: it was killed.
-        if lock is not None and run_lock.text(state_dir, run) != AGENT_IS_GONE:
-            with contextlib.suppress(OSError):  # the log says it, and the next one tries again
+        killed = run_lock.text(state_dir, run) != AGENT_IS_GONE
+        if lock is not None and (killed or launcher.has_job(folder)):
+            try:
                 launcher.end_job(state_dir, folder)
-            _start_finishing(state_dir, run, lock)
+            except launcher.JobStays as error:  # `recover` tries again
+                problem = str(error)
+            else:
+                _start_finishing(state_dir, run, lock)
+    return problem if launcher.has_job(folder) else ""
+
+
+def stop_all(state_dir: Path, found: Iterable[RunRecord]) -> str:
+    """`stop` the runs whose end was recorded since they were read, and others whose job stays.
+
+    Returns why a job may still be at work, or an empty text.
+    """
+    problem = ""
+    for run in found:
+        if run.ended is None or launcher.has_job(_folder_of(state_dir, run)):
+            problem = stop(state_dir, run) or problem
+    return problem
 
 
 def _bury(store: Store, run: RunRecord, lock: int) -> None:

@@ -17,6 +17,7 @@ from ....system.deadline import Deadline
 from ....system.files import flocked
 from ....system.locks import flock, is_locked
 from ....system.permissions import make_folder
+from ..cluster import launcher
 from ..workspaces.workspace_folder import Workspace
 from . import runs
 from .runs import RunRecord
@@ -104,14 +105,17 @@ def wait_for_results(state_dir: Path, run: RunRecord) -> None:
 
 
 def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """Whether an agent works in the workspace, or is about to; its results are waited for."""
-    deadline = Deadline(COLLECT_SECONDS)
-    for lock in Workspace(state_dir, workspace).folder.glob(f"runs/*/{LOCK}"):
+    """Whether an agent works in the workspace, or is about to; its results are waited for.
+
+    One whose job could not be ended may.
+    """
+    deadline, folder = Deadline(COLLECT_SECONDS), Workspace(state_dir, workspace).folder
+    for lock in folder.glob(f"runs/*/{LOCK}"):
         while is_locked(lock):
             if _text(lock) != AGENT_IS_GONE or deadline.has_passed:
                 return True
             sleep(0.05)
-    return False
+    return any(folder.glob(f"runs/*/{launcher.JOB}"))
 
 
 def has_agent(state_dir: Path, workspace: str) -> bool:

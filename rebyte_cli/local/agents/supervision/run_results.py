@@ -13,7 +13,7 @@ from ....system.git import GitFailed
 from ...artifact_store import PATCH_FILE, put_result
 from ...store import Store
 from ..cluster import launcher
-from ..limits.run_meter import left_behind
+from ..limits.run_meter import END_SECONDS, left_behind
 from ..workspaces import changes
 from ..workspaces.disarm import disarm
 from ..workspaces.sync import complete_merge
@@ -23,7 +23,10 @@ from .outbox import patient_store, patiently
 
 
 def finish(state_dir: str, prompt_id: str) -> None:
-    """Keep what a run has changed whose supervisor was killed. Its lock is held by this process."""
+    """Keep what a run has changed whose supervisor was killed. Its lock is held by this process.
+
+    While its job stays, it is left unfinished.
+    """
     os.umask(0o077)
     store = patient_store(state_dir)
     with store.read() as db:
@@ -33,14 +36,17 @@ def finish(state_dir: str, prompt_id: str) -> None:
     notes = list[str]()
     patch, problem = collect(store.folder, workspace, prompt_id, options, notes.append)
     notes += filter(None, [problem])
-    used = left_behind(workspace.run_folder(prompt_id), options)
+    folder = workspace.run_folder(prompt_id)
+    stays = launcher.has_job(folder)
+    used = left_behind(folder, options, seconds=0.0 if stays else END_SECONDS)
 
     def keep() -> None:
         with store.write() as db:
-            runs.record_used(db, prompt_id, used, is_all=True)
+            runs.record_used(db, prompt_id, used, is_all=not stays)
             _put_patch(store, db, run, patch)
             for note in notes:
-                runs.append(db, prompt_id, store.now(), "text", {"content": note})
+                if not runs.told_so_far(db, prompt_id, note)[2]:
+                    runs.append(db, prompt_id, store.now(), "text", {"content": note})
 
     patiently(keep)
 

@@ -645,7 +645,8 @@ class Supervisor:
     def _record(self, outcome: Outcome, found: bytes | None) -> None:
         """Record artifacts, the result event and the end, as soon as the database takes them."""
         now = self._store.now()
-        used = ["used", self._used_in_all(outcome), True]
+        # A job that stays uses more, which is recorded once it has ended.
+        used = ["used", self._used_in_all(outcome), not launcher.has_job(self._folder)]
         ends = ["end", self._transcript.next_place, now, self._result(outcome, now)]
         patch = self._folder / PATCH_FILE
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
