@@ -208,12 +208,10 @@ def _folder_in_url(url: str) -> str | None:
 
 
 def _segments(url: str) -> list[str]:
-    from urllib.parse import urlsplit
+    from ..system.untrusted import url_parts
 
-    try:
-        return urlsplit(url).path.split("/")
-    except ValueError:  # brackets that hold no address
-        return []
+    parts = url_parts(url)
+    return [] if parts is None else parts.path.split("/")
 
 
 def _workspace_of(known: dict[str, object]) -> str:

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from . import git
 from .files import write_private
+from .untrusted import url_parts
 
 FOLDER = "trust"  # of the folder of the local service
 LARGEST = 1 << 20  # bytes of a record
@@ -87,7 +88,7 @@ def key_of(repository: str | os.PathLike[str], extra: Mapping[str, str] | None =
 
     All working trees of a repository are one; so are the ways to write an address that proves who
     answers (https, and ssh as `git`, as forges have it: for any other login, a path may begin in a
-    home). Raises GitFailed for a folder without a repository.
+    home). Raises GitFailed for a folder without a repository, and for what is no address.
     """
     text = os.fspath(repository)
     if text.startswith("file://"):
@@ -98,7 +99,9 @@ def key_of(repository: str | os.PathLike[str], extra: Mapping[str, str] | None =
         text = f"https://github.com/{text}"
     elif found := re.fullmatch(r"((?:[^@/\s]+@)?[^:/\s]+):(?!//)(.+)", text):
         text = f"ssh://{found[1]}{'' if found[2].startswith('/') else '/~/'}{found[2]}"
-    parts = urlsplit(text)
+    parts = url_parts(text)
+    if parts is None:
+        raise git.GitFailed("no address of a repository: it cannot be read")
     login, _, host = parts.netloc.rpartition("@")
     user = login.partition(":")[0]
     path = urlunsplit(parts._replace(scheme="", netloc=""))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 LARGEST_NUMBER = 10**15  # far below what a sum of numbers could not be written with
 LONGEST_NUMBER = 100
@@ -51,6 +52,14 @@ def read_file(name: str, most: int, here: int | None = None) -> bytes | None:
     with open(descriptor, "rb") as file:
         content = file.read(most + 1)
     return content if len(content) <= most else None
+
+
+def url_parts(url: str) -> SplitResult | None:
+    """The parts of an address; None for one that is none, such as with a bracket in its host."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
 
 
 def read_json(text: str) -> Any:

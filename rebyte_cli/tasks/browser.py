@@ -17,16 +17,14 @@ def is_page(url: object) -> bool:
     User information (`https://app.rebyte.ai@evil.example`) and characters that end a link are
     refused too.
     """
-    from urllib.parse import urlsplit
+    from ..system.untrusted import url_parts
 
     if not isinstance(url, str) or not is_plain(url) or set(url) & set(" \"'<>\\`"):
         return False
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    parts = url_parts(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         return False
-    is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
-    return is_web and "@" not in parts.netloc
+    return "@" not in parts.netloc
 
 
 def check_page(url: object) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.system.git import GitFailed
 from rebyte_cli.system.trust import Trust, key_of
 from tests.repositories import git, with_answer
 
@@ -77,6 +78,11 @@ OTHERS = [
 @pytest.mark.parametrize("url", OTHERS)
 def test_an_address_that_proves_less_is_another(url: str) -> None:
     assert key_of(url) != "github.com/acme/shop"
+
+
+def test_an_address_that_is_none_has_no_key() -> None:
+    with pytest.raises(GitFailed, match="no address"):
+        key_of("https://u:p@[x/")
 
 
 def test_a_path_over_ssh_begins_in_the_home_of_who_logs_in() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.agents.sources.source import PASSWORD, USER, login, split_login
 from rebyte_cli.local.agents.workspaces.workspace_folder import (
     Workspace,
     WorkspaceSource,
@@ -296,6 +297,67 @@ def test_a_bare_repository_and_a_url_of_a_folder(
     place = url.format(str(bare) if url == "{}" else str(bare).replace(" ", "%20"))
     run = bench.run(["cat", "a.txt"], source=[place, "main", False])
     assert (run.outcome, run.answer) == ("succeeded", "one\ntwo")
+
+
+def origin(place: Path, folder: Path) -> str:
+    """The address that a clone of the repository at `place` has for an agent."""
+    workspace = Workspace(folder / "state", place.name)
+    workspace.prepare(WorkspaceSource(str(place), None, False), ())
+    return git(workspace.code, "config", "remote.origin.url").strip()
+
+
+def test_the_origin_is_not_that_of_another_repository_of_the_user(
+    tmp_path: Path, repository: Path, user_home: Path
+) -> None:
+    """Which the settings of a downloaded one can include."""
+    other = begun(user_home / "other")
+    git(other, "config", "remote.origin.url", "https://example.com/secret.git?token=s3cret")
+    with (repository / ".git/config").open("a") as file:
+        file.write("[include]\n\tpath = ~/other/.git/config\n")
+    assert git(repository, "remote", "get-url", "origin").strip().endswith("s3cret")
+    assert origin(repository, tmp_path) == str(repository)
+
+
+def test_the_origin_of_a_linked_working_tree_is_that_of_its_repository(
+    tmp_path: Path, repository: Path, user_home: Path
+) -> None:
+    """As the user's git spells it; the first of several, from which git fetches."""
+    (user_home / ".gitconfig").write_text('[url "https://example.com/"]\n\tinsteadOf = ex:\n')
+    git(repository, "config", "remote.origin.url", "ex:a.git")
+    git(repository, "config", "--add", "remote.origin.url", "ex:b.git")
+    git(repository, "worktree", "add", "-q", str(tmp_path / "tree"))
+    assert origin(tmp_path / "tree", tmp_path) == "https://example.com/a.git"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:p@example.com/a.git?token=p#p", "https://example.com/a.git"),
+        ("HTTP://p@example.com:8/a@b.git", "HTTP://example.com:8/a@b.git"),
+        ("ftps://u:p@example.com/a", "ftps://example.com/a"),
+        ("https://u:p@[x/", "https://[x/"),
+        ("https://u:p@[x?p@/", "https://[x"),
+        ("git@example.com:a/b?c.git", "git@example.com:a/b?c.git"),
+        ("ssh://git@example.com/a/b.git", "ssh://git@example.com/a/b.git"),
+    ],
+)
+def test_an_origin_holds_no_secret_whatever_it_is(
+    tmp_path: Path, repository: Path, user_home: Path, url: str, shown: str
+) -> None:
+    git(repository, "config", "remote.origin.url", url)
+    assert origin(repository, tmp_path) == shown
+
+
+def test_an_address_that_is_none_is_told_without_its_password(bench: Bench) -> None:
+    run = bench.run(["true"], source=["https://u:s3cret@[x/", None, False])
+    assert run.outcome == "failed"
+    assert "cannot clone https://[x/: " in (run.answer or "")
+    assert "s3cret" not in (run.answer or "")
+
+
+def test_an_address_that_is_none_has_no_login() -> None:
+    assert split_login("https://u:p@[x/") == ("https://[x/", {})
+    assert login("https://[x/", {USER: "u", PASSWORD: "p"}) == {}
 
 
 def test_the_users_name_for_a_remote_is_no_problem(

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ....system import git
 from ....system.git import GitFailed
-from .source import CLONE_SECONDS, login, without_password
+from .source import CLONE_SECONDS, login, without_secrets
 
 MOST_REDIRECTS = 3
 # Of what a server can send git elsewhere for, the last two are off unless the user's git has them.
@@ -66,7 +66,7 @@ def clone(url: str, folder: str | os.PathLike[str], options: Sequence[str]) -> N
 def followed(asked: str, location: str) -> str | None:
     """The address to clone instead of `asked`, or None if git is not to follow that `Location`."""
     try:
-        here = urlsplit(without_password(asked))
+        here = urlsplit(without_secrets(asked))
         there = urlsplit(urljoin(f"{asked.rstrip('/')}{FIRST}", location))
     except ValueError:
         return None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlunsplit
 
 from ....system import git
+from ....system.untrusted import url_parts
 
 CLONE_SECONDS = 1800
 # The login of a clone, on its way from the request to git. Like all REBYTE_*, not for the agent.
 USER, PASSWORD = "REBYTE_CLONE_USER", "REBYTE_CLONE_PASSWORD"
+_WEB = re.compile("((?:http|ftp)s?://)(?:[^/?#]*@)?([^?#]*)", re.IGNORECASE)
 
 
 def clone_url(repository: str) -> str:
@@ -28,14 +30,20 @@ def local_path(repository: str) -> Path | None:
     return Path(repository) if repository.startswith("/") else None
 
 
-def without_password(url: str) -> str:
-    """The URL without the user and password in it: they are not for the agent."""
-    return split_login(url)[0]
+def without_secrets(url: str) -> str:
+    """The URL without user, password, query and fragment, one that is none too.
+
+    They are not for the agent. The user of ssh, which is no secret, stays.
+    """
+    found = _WEB.match(url)
+    return url if found is None else found[1] + found[2]
 
 
 def split_login(url: str) -> tuple[str, dict[str, str]]:
     """The URL without user and password, and variables that hand them to `login`."""
-    parts = urlsplit(url)
+    parts = url_parts(url)
+    if parts is None:
+        return without_secrets(url), {}
     if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
         return url, {}
     plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -47,8 +55,8 @@ def login(url: str, environment: Mapping[str, str]) -> dict[str, str]:
 
     Neither git's arguments, which `ps` shows, nor the user's own store of passwords has it.
     """
-    parts = urlsplit(url)
-    if USER not in environment or parts.scheme not in ("http", "https"):
+    parts = url_parts(url)
+    if USER not in environment or parts is None or parts.scheme not in ("http", "https"):
         return {}
     name = f"credential.{parts.scheme}://{parts.netloc}.helper"
     helper = f'!f() {{ printf "username=%s\\npassword=%s\\n" "${USER}" "${PASSWORD}"; }}; f'

@@ -263,7 +263,7 @@ class Admission:
                 raise Refusal(
                     400,
                     "validation_error",
-                    f"workspace {workspace} was created with {source.without_password(str(there))}",
+                    f"workspace {workspace} was created with {source.without_secrets(str(there))}",
                     "Leave out the repository, or leave out the workspace",
                 )
         branch = http.optional_text(body, "branchName", most=2000, least=1)

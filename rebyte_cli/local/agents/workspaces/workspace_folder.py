@@ -27,7 +27,7 @@ from ..sandbox.jail import CODE, HOME
 from ..sandbox.jail_group import end_rest
 from ..sources import lenders, skills
 from ..sources.clone import clone
-from ..sources.source import clone_url, local_path, without_password
+from ..sources.source import clone_url, local_path, without_secrets
 
 BASE = "base.git"
 SIZE = "size"
@@ -294,9 +294,9 @@ class Workspace:
                 options += ["--reference", str(lender)] if lender is not None else []
             clone(str(place or url), self.code, options)
         except GitFailed as error:
-            text = f"cannot clone {without_password(url)}: {error}"
+            text = f"cannot clone {without_secrets(url)}: {error}"
             raise GitFailed(text, hint=error.hint) from None
-        origin = without_password(url)
+        origin = without_secrets(url)
         if place is not None:
             origin = _origin_of(place) or str(place)
         git.run(["remote", "set-url", "origin", origin], self.code)
@@ -376,9 +376,16 @@ def copy_uncommitted(place: Path, code: Path, *, memory: int = git.MEMORY) -> No
             raise GitFailed(f"cannot copy the uncommitted changes: {error}") from None
 
 
-def _origin_of(place: Path) -> str | None:
+def _origin_of(place: Path) -> str:
+    """Where the repository at `place` was cloned from, as the user's git spells it; empty for none.
+
+    What its own settings include is not read: that may be another repository's file.
+    """
+    config = os.path.join(git.common_folder(place), "config")
+    words = ["config", "--file", config, "--no-includes", "-z", "--get-all", "remote.origin.url"]
     try:
-        url = git.run(["remote", "get-url", "origin"], place)
+        url = git.run(words, place).split(b"\0")[0].decode("utf-8", "replace").strip()
+        spelled = url and git.line(["ls-remote", "--get-url", "--", url], os.sep)
     except GitFailed:
-        return None
-    return without_password(url.decode("utf-8", "replace").strip())
+        return ""
+    return without_secrets(spelled)
