@@ -280,7 +280,8 @@ class RequestHandling:
                 asked.answer, drains=asked.generates,
             )  # fmt: skip
         except (AnswerCut, GatewayRefusal):
-            is_cut = True
+            # What is sent to a server that is at work already, the program chose.
+            is_cut = self._passing is not None and not self._passing.is_sending
             raise
         finally:
             if self._shared.ending.is_set():  # and broke the connections

@@ -100,6 +100,11 @@ class Exchange:
         self.was_sent = False
         self.has_failed = False
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether something of the request is still to go out, and the server may take it."""
+        return self._is_uploading or self._upstream.is_full
+
     def run(self, request: h11.Request) -> None:
         """Send `request`, with the body that the client sends, and pass the answer on.
 

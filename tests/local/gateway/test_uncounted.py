@@ -221,6 +221,21 @@ def test_what_is_under_way_at_the_end_of_the_run(tmp_path: Path, wire: str, sign
     assert meter.used({}, has_ended=True)["uncounted"]["requests"] == 1
 
 
+@pytest.mark.parametrize("wire", PATHS)
+def test_an_answer_that_the_server_cuts_off_counts_as_a_usual_one(
+    tmp_path: Path, wire: str
+) -> None:
+    with (
+        ScriptedServer(streaming(wire, lambda _sock: None)) as server,
+        GatewayProcess(tmp_path, [model(server.url, wire=wire)]) as gateway,
+    ):
+        with contextlib.suppress(ConnectionError):  # it is cut off for the client, too
+            gateway.ask(PATHS[wire])
+        (entry,) = gateway.entries(1)
+    assert entry.uncounted is not None
+    assert entry.uncounted["output_tokens"] in (USUAL[1], USUAL[1] - 1)
+
+
 def test_a_request_that_was_not_sent_costs_nothing(tmp_path: Path) -> None:
     whole = threading.Event()
 
@@ -341,7 +356,9 @@ def test_a_server_that_only_says_that_it_will_answer(tmp_path: Path) -> None:
         assert gateway.entries(1)[0].fault == "the server does not come to its answer"
 
 
-def test_a_server_that_takes_nothing_of_a_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize("question", [b"", b"{}"])
+def test_a_server_that_takes_nothing_of_a_request(tmp_path: Path, question: bytes) -> None:
+    """One that reads a JSON value alone is at work, and the program chose what follows that."""
     ended = threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -354,15 +371,16 @@ def test_a_server_that_takes_nothing_of_a_request(tmp_path: Path) -> None:
             with gateway.connect() as sock:
                 head = "POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\n"
                 head += f"x-api-key: {PLACEHOLDER}\r\nContent-Length: {size}\r\n\r\n"
-                sock.sendall(head.encode())
+                sock.sendall(head.encode() + question)
                 sock.settimeout(0.2)
                 with contextlib.suppress(OSError):  # it is full, or answered
                     while True:
-                        sock.sendall(b"x" * 65536)
+                        sock.sendall(b" " * 65536)
             (entry,) = gateway.entries(1)
         ended.set()
     assert entry.status == 504
     assert "took nothing" in str(entry.fault)
+    assert (entry.uncounted or {}).get("output_tokens") == (LARGEST[1] if question else None)
 
 
 def limit_files(gateway: GatewayProcess, size: int) -> None:
