@@ -238,6 +238,7 @@ def test_a_task_whose_names_or_time_no_commit_can_have_stops_no_other(
 
 
 def test_changes_that_no_file_system_takes_stop_no_other(bench: LandBench, land: Run) -> None:
+    need_jail()
     tasks = bench.create("add long", "add good")
     name = "x" * 300
     patch = f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n"
@@ -252,6 +253,7 @@ def test_changes_that_no_file_system_takes_stop_no_other(bench: LandBench, land:
 
 def test_a_patch_whose_copies_fill_the_memory_is_left_out(bench: LandBench, land: Run) -> None:
     """A thousand lines of a patch that stand for a gigabyte are one task's problem."""
+    need_jail()
     large = bench.repository / "large.txt"
     large.write_text(f"{'x' * 99}\n" * 10_000)
     git(bench.repository, "add", "large.txt")
