@@ -270,6 +270,7 @@ class RequestHandling:
         self._keep_room()
         self.note(id=os.urandom(6).hex())
         asked.answer.on_news = partial(self._record_use, asked)
+        asked.answer.on_end = partial(self._record_uncounted, asked)
         is_cut = False
         try:
             if asked.generates and not self._record_use(asked):
@@ -303,6 +304,12 @@ class RequestHandling:
         """
         self._count(asked, is_open=True)
         return self._shared.record.add(self.entry, synced=False)
+
+    def _record_uncounted(self, asked: ModelRequest) -> None:
+        """Record what an answer did not say, before the agent has all of it and may ask again."""
+        self._count(asked, is_open=False)
+        if self.entry.uncounted is not None:
+            self._shared.record.add(self.entry, synced=False)
 
     def _count(self, asked: ModelRequest, *, is_open: bool, is_cut: bool = False) -> None:
         answer, passing = asked.answer, self._passing

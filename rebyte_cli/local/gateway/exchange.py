@@ -93,6 +93,7 @@ class Exchange:
         self._question = question
         self._drain: Deadline | None = None  # once the client has left
         self._pieces: Iterator[bytes] = iter(())  # of the answer, each unpacked when it can be sent
+        self._held = b""  # the last one, until it is known that the answer has more to come
         self._informational = 0
         self._is_uploading = True
         self._has_answered = False
@@ -210,11 +211,13 @@ class Exchange:
             self._check_drain()
             if (piece := next(self._pieces, None)) is not None:
                 if piece:
-                    self._to_client(h11.Data(data=piece))
+                    self._send_held()
+                    self._held = piece
                 continue
             try:
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA:
+                    self._send_held()
                     data = self._upstream.receive()
                     if data is None:
                         return
@@ -230,6 +233,11 @@ class Exchange:
             except h11.LocalProtocolError:
                 raise self._failure(502, "the server's answer is not valid HTTP") from None
 
+    def _send_held(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self._to_client(h11.Data(data=held))
+
     def _pass_on(self, event: object) -> None:
         if isinstance(event, h11.InformationalResponse):
             if event.status_code == 101:
@@ -243,7 +251,10 @@ class Exchange:
             self.received += len(event.data)
             self._pieces = self._answer.feed(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
-            if data := self._answer.flush():
+            # First: with the last byte, the client may know that the answer has ended.
+            data = self._answer.flush()
+            self._send_held()
+            if data:
                 self._to_client(h11.Data(data=data))
             self._to_client(h11.EndOfMessage())
             self._has_answered = True

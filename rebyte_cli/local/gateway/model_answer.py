@@ -76,6 +76,7 @@ class ModelAnswer(AnswerFilter):
         self.refused_for: float | None = None
         # Called when more was used or refused, before what says so is passed on.
         self.on_news: Callable[[], object] = lambda: None
+        self.on_end: Callable[[], object] = lambda: None
 
     @property
     def usage(self) -> Mapping[str, Any] | None:
@@ -131,6 +132,7 @@ class ModelAnswer(AnswerFilter):
             self._unpacked.check_end()
         self._has_ended = True
         self._note_refusal()
+        self.on_end()
         return self._mask.flush()
 
     def _unpack(self, headers: Headers) -> Headers:

@@ -84,6 +84,21 @@ def test_an_answer_that_does_not_say_what_it_used(tmp_path: Path, path: str, raw
     assert (entry.uncounted, entry.is_open) == (MOST, False)
 
 
+def test_it_counts_before_the_agent_can_ask_again(tmp_path: Path) -> None:
+    """The agent has the whole answer with the last byte of its length."""
+    with (
+        RawServer(json_reply({})) as server,
+        GatewayProcess(tmp_path, [model(f"http://127.0.0.1:{server.port}")]) as gateway,
+    ):
+        for _ in range(40):
+            with gateway.connect() as sock:
+                sock.sendall(request("/anthropic/v1/messages"))
+                while not sock.recv(65536).endswith(b"{}"):
+                    pass
+                found = request_record.read(gateway.record)
+            assert (found[-1].uncounted, found[-1].is_open) == (MOST, False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "raw"),
