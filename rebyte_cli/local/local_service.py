@@ -201,14 +201,18 @@ class Service:
 def reset(state_dir: Path) -> None:
     """Forget every task, workspace, file and webhook under `state_dir`, also a damaged file.
 
-    Raises StateError when the folder cannot be written, or a newer version uses it.
+    Raises StateError when the folder cannot be written, or a newer version uses it, and JobStays if
+    an agent may still be at work, unless the file is damaged.
     """
     from .agents import disk_space
+    from .agents.cluster.launcher import JobStays
 
     try:
         _empty(state_dir)
     except StateError as error:
         if error.damaged:
+            with contextlib.suppress(JobStays):  # which is in the log
+                disk_space.end_jobs(state_dir)
             discard(state_dir)
         elif error.full:
             disk_space.make_room(state_dir)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from .. import http
 from ..store import Store
 from . import agent_files
+from .cluster.launcher import JobStays
 from .limits import account_limit
 from .sources import lenders
 from .supervision import recovery, run_lock, runs, sweep
@@ -52,7 +54,10 @@ def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[
 
 
 def stop_all(store: Store) -> None:
-    """Cancel every active run and delete the folder of every workspace."""
+    """Cancel every active run and delete the folder of every workspace.
+
+    Raises JobStays, and deletes nothing, if an agent may still be at work.
+    """
     recovery.recover(store)
     with store.write() as db:
         found = runs.unended(db)
@@ -60,14 +65,30 @@ def stop_all(store: Store) -> None:
         found = [run for run in found if runs.end(db, run.prompt, now, "canceled", "")]
     for run in found:
         recovery.stop(store.folder, run)
+    end_jobs(store.folder)
     for folder in (store.folder / "workspaces").glob("*"):
         Workspace(store.folder, folder.name).remove()
     for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):
         agent_files.remove_tree(store.folder / name)
 
 
+def end_jobs(state_dir: Path) -> None:
+    """End the jobs that launchers have started. Raises JobStays for the first that stays."""
+    stays = None
+    for folder in (state_dir / "workspaces").glob("*"):
+        try:
+            Workspace(state_dir, folder.name).end_jobs()
+        except JobStays as error:
+            stays = stays or error
+    if stays:
+        raise stays
+
+
 def make_room(state_dir: Path) -> None:
     """Delete the folders of workspaces without an agent at work, which no database has to allow."""
     for folder in (state_dir / "workspaces").glob("*"):
         if not run_lock.has_agent(state_dir, folder.name):
-            Workspace(state_dir, folder.name).remove()
+            workspace = Workspace(state_dir, folder.name)
+            with suppress(JobStays):
+                workspace.end_jobs()
+                workspace.remove()

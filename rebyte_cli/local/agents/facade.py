@@ -195,19 +195,24 @@ def requests_of_runs(
 def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
     """Stop the runs of a workspace and delete its folder; whether it had one.
 
-    `workspace` must be an id of ours: it is the folder's name.
+    `workspace` must be an id of ours: it is the folder's name. Raises Refusal, and deletes nothing,
+    if an agent may still be at work.
     """
     if not caller.is_own:
         return False
     if not (context.store.folder / "workspaces" / workspace).exists():
         return False
+    from .cluster.launcher import JobStays
     from .supervision import runs
     from .workspaces.workspace_folder import Workspace
 
     with context.store.write() as db:
-        canceled = end_runs(db, "workspace", workspace, context.store.now())
-    stop_runs(context, canceled)
-    runs.count_use(context.store, workspace)
+        found = end_runs(db, "workspace", workspace, context.store.now())
+    stop_runs(context, found)
+    try:
+        runs.count_use(context.store, workspace)
+    except JobStays as error:
+        raise _still_at_work(str(error)) from None
     Workspace(context.store.folder, workspace).remove()
     return True
 

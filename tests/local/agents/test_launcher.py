@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import config
+from rebyte_cli.local import local_service
+from rebyte_cli.local.agents import config, disk_space
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
-from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
+from rebyte_cli.local.agents.supervision import recovery, run_lock, runs, sweep
 from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
+from rebyte_cli.local.store import Store
 from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, processes, python, script
@@ -299,6 +301,73 @@ def test_a_cancel_that_ends_no_job_fails(
     assert machine.own.call("POST", path).status == 200
     assert not scheduler.is_at_work(*scheduler.names("started"))
     assert not run_lock.at_work(machine.state, task["workspaceId"])
+
+
+@pytest.mark.parametrize("how", ["delete", "prune", "reset"])
+def test_what_a_job_that_stays_works_in_is_not_removed(
+    elsewhere: tuple[Machine, dict[str, Any]], scheduler: Scheduler, how: str
+) -> None:
+    machine, task = elsewhere
+    folder = machine.state / "workspaces" / task["workspaceId"]
+    machine.own.call("POST", f"/tasks/{task['id']}/cancel", check=False)
+    problem = "ended with status 1: the scheduler is down"
+
+    def remove() -> str:
+        if how == "delete":
+            path = f"/agent-computers/{task['workspaceId']}"
+            answer = machine.own.call("DELETE", path, check=False)
+            return "" if answer.status == 204 else str(answer.document["error"]["message"])
+        if how == "prune":
+            found, _ = disk_space.prune(machine.state, 0, dry_run=False)
+            return "" if found else problem
+        try:
+            local_service.reset(machine.state)
+        except OSError as error:
+            return str(error)
+        return ""
+
+    with Store(machine.state) as store, store.write() as db:  # as if counted by an older version
+        db.execute("UPDATE runs SET counted = 1")
+    assert problem in remove()
+    assert list(folder.glob("runs/*/job"))
+    (scheduler.folder / "broken").unlink()
+    assert remove() == ""
+    assert not folder.exists()
+    assert not scheduler.is_at_work(*scheduler.names("started"))
+
+
+def test_a_sweep_leaves_the_workspace_of_a_job_that_stays(
+    bench: Bench, scheduler: Scheduler
+) -> None:
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}511"], **scheduler.options)
+    (scheduler.folder / "broken").touch()
+    eventually(lambda: bench.said(prompt) == "x")
+    bench.cancel(prompt)
+    bench.wait(prompt)
+    with bench.store.write() as db:
+        db.execute("UPDATE tasks SET deleted = 1")
+    sweep.sweep(bench.store)
+    assert launcher.has_job(bench.run_folder(prompt))
+    (scheduler.folder / "broken").unlink()
+    recovery.stop(bench.folder, bench.look(prompt))
+    bench.wait(prompt)
+    sweep.sweep(bench.store)
+    assert not bench.workspace().folder.exists()
+    assert gone(f"{NAP}511")
+
+
+def test_a_reset_of_a_damaged_database_ends_the_jobs(bench: Bench, scheduler: Scheduler) -> None:
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}512"], **scheduler.options)
+    (scheduler.folder / "broken").touch()
+    eventually(lambda: bench.said(prompt) == "x")
+    bench.cancel(prompt)
+    bench.wait(prompt)
+    bench.store.close()
+    for file in bench.folder.glob("service.db*"):
+        file.write_bytes(b"damaged" * 1000)
+    (scheduler.folder / "broken").unlink()
+    local_service.reset(bench.folder)
+    assert not scheduler.is_at_work(prompt)
 
 
 @pytest.mark.parametrize("how", ["killed", "unreachable"])

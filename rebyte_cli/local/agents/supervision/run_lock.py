@@ -17,7 +17,6 @@ from ....system.deadline import Deadline
 from ....system.files import flocked
 from ....system.locks import flock, is_locked
 from ....system.permissions import make_folder
-from ..cluster import launcher
 from ..workspaces.workspace_folder import Workspace
 from . import runs
 from .runs import RunRecord
@@ -109,13 +108,13 @@ def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = ti
 
     One whose job could not be ended may.
     """
-    deadline, folder = Deadline(COLLECT_SECONDS), Workspace(state_dir, workspace).folder
-    for lock in folder.glob(f"runs/*/{LOCK}"):
+    deadline, place = Deadline(COLLECT_SECONDS), Workspace(state_dir, workspace)
+    for lock in place.folder.glob(f"runs/*/{LOCK}"):
         while is_locked(lock):
             if _text(lock) != AGENT_IS_GONE or deadline.has_passed:
                 return True
             sleep(0.05)
-    return any(folder.glob(f"runs/*/{launcher.JOB}"))
+    return place.has_jobs()
 
 
 def has_agent(state_dir: Path, workspace: str) -> bool:

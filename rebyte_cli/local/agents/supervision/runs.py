@@ -215,16 +215,18 @@ def record_used(
 
 
 def count_use(store: Store, workspace: str) -> None:
-    """Record what the ended runs of a workspace have used, before the records are removed with it.
+    """End the jobs of the ended runs of a workspace, and record what the runs have used, before the
+    records are removed with it.
 
-    Their supervisors may be about to do that, or be gone.
+    Their supervisors may be about to do that, or be gone. Raises JobStays.
     """
+    place = Workspace(store.folder, workspace)
+    place.end_jobs()
     with store.read() as db:
         rows = db.execute(
             f"SELECT prompt, options FROM runs WHERE workspace = ? AND {UNFINISHED}",  # noqa: S608
             (workspace,),
         ).fetchall()
-    place = Workspace(store.folder, workspace)
     for prompt, options in rows:
         used = run_meter.left_behind(place.run_folder(prompt), json.loads(options))
         with store.write() as db:

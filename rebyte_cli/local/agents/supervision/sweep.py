@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ...store import Store
 from .. import agent_files
+from ..cluster.launcher import JobStays
 from ..sources import lenders
 from ..workspaces.workspace_folder import TRASH, Workspace, disk_usage
 from . import run_lock, runs
@@ -82,7 +83,10 @@ def prune(store: Store, seconds: float, *, dry_run: bool) -> tuple[list[Pruned],
 
 def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
     """Remove a workspace unless something is at work there, or about to be."""
-    runs.count_use(store, last.workspace)
+    try:
+        runs.count_use(store, last.workspace)
+    except JobStays:  # which is in the log
+        return False
     # Later runs wait for this lock, and are recorded in a transaction that makes their folder.
     with run_lock.claimed(store.folder, last) as lock, store.write() as db:
         newest = runs.newest(db, last.workspace)
@@ -115,7 +119,9 @@ def sweep(store: Store) -> None:
             workspace = Workspace(store.folder, name)
             with store.read() as db:
                 last = runs.newest(db, name)
-            if workspace.folder.exists() and last and not run_lock.is_held(store.folder, last):
+            if not workspace.folder.exists() or workspace.has_jobs():
+                continue
+            if last and not run_lock.is_held(store.folder, last):
                 runs.count_use(store, name)
                 workspace.set_aside()
         lenders.sweep(store.folder, trash)

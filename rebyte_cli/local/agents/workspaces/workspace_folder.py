@@ -23,6 +23,7 @@ from ....system.permissions import make_folder
 from ....system.untrusted import read_file
 from ...ballast import full_disk
 from .. import agent_files
+from ..cluster import launcher
 from ..sandbox.jail import CODE, HOME
 from ..sandbox.jail_group import end_rest
 from ..sources import lenders, skills
@@ -116,6 +117,21 @@ class Workspace:
         """The skills that the repository had at first, `but` those in these folders of it."""
         places = [self.folder / SKILLS / place for place in skills.PLACES if place not in but]
         return [str(skill) for place in places for skill in sorted(place.glob("*"))]
+
+    def has_jobs(self) -> bool:
+        """Whether a launcher's job may be at work in it."""
+        return any(self.folder.glob(f"runs/*/{launcher.JOB}"))
+
+    def end_jobs(self) -> None:
+        """End what launchers have started in it. No run may be at work there.
+
+        Call it before the folder is removed, which alone says what ends them. Raises JobStays.
+        """
+        for job in self.folder.glob(f"runs/*/{launcher.JOB}"):
+            try:
+                launcher.end_job(self.state_dir, job.parent)
+            except launcher.JobStays as error:
+                raise launcher.JobStays(f"{error} (if it has ended, remove {job})") from None
 
     def remove(self) -> None:
         """Delete everything. Raises nothing for a workspace that is not there."""
