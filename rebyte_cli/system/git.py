@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,8 @@ MOST_WORDS, MOST_BYTES = 500, 100_000  # of paths in one command line
 SAFE = (
     "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null",
     "-c", "gc.auto=0", "-c", "maintenance.auto=false",
+    # Conflicts that a repository says were resolved before would be, by what it has written down.
+    "-c", "rerere.enabled=false",
 )  # fmt: skip
 # What receives a push in a repository on this disk, without the programs that its own settings
 # name: `receive.denyCurrentBranch` can ask for the filters of its working tree.
@@ -95,10 +98,10 @@ MEANINGS = (
 IN_JAIL = {
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_NO_LAZY_FETCH": "1",
 }  # fmt: skip
-# Where git reads what a repository holds.
-PARTS = (
-    "HEAD", "config", "index", "objects", "packed-refs", "refs", "reftable", "shallow",
-)  # fmt: skip
+# What git, as it is started here, neither reads nor writes in a repository, or in a submodule's.
+UNUSED = ("annex", "hooks", "rr-cache")
+ONLY_READ = ("info/attributes", "info/exclude")
+MOST_FOLDERS = 500_000  # that wait to be looked into at one time
 
 
 class GitFailed(RebyteError):
@@ -421,10 +424,7 @@ def check_repository(root: str) -> None:
     are what they seem if the repository names the working tree, too. What it borrows (`git clone
     --shared`) looks like a theft, because the lender does not know of it. Raises GitFailed.
     """
-    own, common = check_place(root)
-    for path in _parts(dict.fromkeys((own, common))):
-        if os.path.islink(path) and not _is_file_in(common, path):
-            raise GitFailed(f"a part of the repository is elsewhere: {path} is a link")
+    common = check_place(root)
     lenders = common / "objects/info/alternates"
     if lenders.exists():
         command = f"{shlex.join(['git', '-C', root, 'repack', '-a', '-d'])} && "
@@ -434,11 +434,11 @@ def check_repository(root: str) -> None:
         )
 
 
-def check_place(root: str) -> tuple[Path, Path]:
-    """The repository of a working tree, or a bare one's, and that of all its working trees.
+def check_place(root: str) -> Path:
+    """The repository of a working tree, or a bare one's: the one that all working trees share.
 
     Raises GitFailed for one that is elsewhere, and does not name the folder `root` in turn, and for
-    one with a pipe or a device, at which the git that changes the user's files would wait for ever.
+    one of which `check_parts` refuses a part. It may borrow objects.
     """
     # One at a time: a name can have a line break, and so pass for two others.
     own = Path(os.path.realpath(line(["rev-parse", "--absolute-git-dir"], root)))
@@ -456,38 +456,67 @@ def check_place(root: str) -> tuple[Path, Path]:
             f"the repository of {root} is elsewhere, and does not name this folder: {own}",
             hint=f"If it belongs here: git --git-dir {own} config core.worktree {here}",
         )
-    for place in {own, common}:
-        _check_no_pipe(place)
-    return own, common
+    check_parts(common)
+    return common
 
 
-def _check_no_pipe(repository: Path) -> None:
-    """Refuse pipes and devices in a repository. A monitor of files may have its socket there."""
-    with suppress(OSError):
-        for path in map(repository.joinpath, os.listdir(repository)):
-            if path.is_fifo() or path.is_char_device():
-                raise GitFailed(
-                    f"git would wait for ever: a part of the repository is no file: {path}"
-                )
+def check_parts(repository: Path) -> None:
+    """Refuse a repository with a link, or a name of a branch, by which git would write elsewhere.
 
-
-def _parts(repositories: Iterable[Path]) -> Iterator[str]:
-    """Each file and folder that says what a repository holds. What a folder has follows it."""
-    for repository in repositories:
-        for name in PARTS:
-            yield str(repository / name)
-            waiting = [str(repository / name)]
-            while waiting:
-                with suppress(OSError), os.scandir(waiting.pop()) as entries:
-                    for entry in entries:
-                        yield entry.path
+    And one with a pipe or a device, at which the git that changes the user's files would wait for
+    ever, or with a folder that cannot be read: git may reach it by a shorter path. A monitor of
+    files may have its socket there. Raises GitFailed.
+    """
+    waiting = [("", "")]  # a folder below the repository, and a folder in that
+    while waiting:
+        if len(waiting) > MOST_FOLDERS:
+            raise GitFailed(f"the repository has too many folders: {repository}")
+        below = os.path.join(*waiting.pop())
+        folder = repository / below
+        parts = below.lower().split(os.sep)  # a file system may take REFS for it
+        has_unused = below == "" or parts[0] == "modules"
+        has_references = "refs" in (parts[0], *parts[2:3])
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if not entry.is_file(follow_symlinks=False):
+                        if has_unused and entry.name in UNUSED:
+                            continue
                         if entry.is_dir(follow_symlinks=False):
-                            waiting.append(entry.path)
+                            waiting.append((below, entry.name))
+                            continue
+                        _check_special(repository, os.path.join(below, entry.name))
+                    if has_references:
+                        _check_reference(entry.path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # it was there a moment ago
+        except OSError as error:
+            reason = f"a part of the repository cannot be read: {folder}: {error.strerror}"
+            raise GitFailed(reason) from None
 
 
-def _is_file_in(folder: Path, link: str) -> bool:
-    """Whether a link leads to a file below the folder."""
-    return Path(os.path.realpath(link)).is_relative_to(folder) and os.path.isfile(link)
+def _check_special(repository: Path, name: str) -> None:
+    """Refuse what is no file or folder, unless it is a socket or a link that does no harm."""
+    path = repository / name
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            there = Path(os.path.realpath(path))
+            is_allowed = there.is_relative_to(repository) or name in ONLY_READ
+            if not is_allowed or (os.path.lexists(there) and not there.is_file()):
+                raise GitFailed(
+                    f"a part of the repository is elsewhere: {path} is a link",
+                    hint="If you trust it, put what the link leads to in its place",
+                )
+        elif not stat.S_ISSOCK(mode):
+            raise GitFailed(f"git would wait for ever: a part of the repository is no file: {path}")
+
+
+def _check_reference(path: str) -> None:
+    """Refuse a reference that stands for one outside of `refs`, where git would write that."""
+    with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
+        if re.match(rb"ref:\s*+(?!refs/)", file.read(LONGEST_PATH)):
+            raise GitFailed(f"a branch of the repository is elsewhere: {path}")
 
 
 def _leads_to(file: Path, place: Path) -> bool:

@@ -289,7 +289,9 @@ def top_level() -> Path:
         raise BadUsage(
             f"not inside {outside[1]}", hint="Run this command inside the repository to change"
         ) from None
-    if not any(name in os.environ for name in git.LOCATIONS):
+    if any(name in os.environ for name in git.LOCATIONS):
+        git.check_parts(Path(git.common_folder(root, own_repository())).resolve())
+    else:
         git.check_place(root)
     return Path(root)
 

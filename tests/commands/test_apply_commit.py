@@ -346,6 +346,59 @@ def test_a_repository_that_is_elsewhere_is_refused(
     assert snapshot(repository) == before
 
 
+@pytest.mark.parametrize("command", ["apply", "land"])
+@pytest.mark.parametrize("named", [False, True])
+def test_nothing_is_written_through_a_link_of_the_repository(
+    farm: PatchFarm,
+    inside: Run,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    named: bool,
+) -> None:
+    """The lines of a reflog hold the name of the user, which the repository gives: shell code."""
+    repository = make(home / "repository")
+    task = farm.add("Work", patch_of(repository, lambda: (repository / "new").write_text("x")))
+    shell = home / ".bashrc"
+    shell.write_text("# mine\n")
+    (repository / ".git/logs/refs/heads/x").symlink_to(shell)
+    if named:  # as an alias of git does
+        monkeypatch.setenv("GIT_PREFIX", "")
+    options = ["--no-check"] if command == "land" else []
+    done = inside(command, task, "--branch", "x", *options, "-o", "table", cwd=repository)
+    assert (done.status, "logs/refs/heads/x is a link" in done.err) == (1, True), done
+    assert shell.read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize("way", [(), ("--commit",)], ids=" ".join)
+def test_a_recorded_resolution_of_the_repository_is_not_applied(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path, way: tuple[str, ...]
+) -> None:
+    """It would put lines into a file that are not in the patch that was shown.
+
+    And git would write the conflict through a link, into any file.
+    """
+    patch = patch_of(repository, everything(repository))
+    task = farm.add("Work", patch)
+    (repository / "code.txt").write_text(CODE.replace("line 3\n", "three\n"))
+    git(repository, "commit", "-q", "-a", "-m", "Meanwhile")
+    git(repository, "config", "rerere.enabled", "true")
+    git(repository, "config", "rerere.autoUpdate", "true")
+    words = ["git", "apply", "--3way", "-"]
+    subprocess.run(words, input=patch, cwd=repository, capture_output=True, check=False)
+    (recorded,) = (repository / ".git/rr-cache").iterdir()
+    (recorded / "postimage").write_text("not in the patch\n")
+    (home / "shell").write_text("# mine\n")
+    (recorded / "thisimage").unlink(missing_ok=True)
+    (recorded / "thisimage").symlink_to(home / "shell")
+    git(repository, "reset", "-q", "--hard")
+    git(repository, "clean", "-fdq")
+    done = inside("apply", task, *way, "--yes", cwd=repository)
+    assert (done.status, "conflicts: code.txt" in done.err) == (1, True), done
+    assert "<<<<<<<" in (repository / "code.txt").read_text()
+    assert (home / "shell").read_text() == "# mine\n"
+
+
 NAMED = "its bytes are not those shown: ISO-2022-JP"
 ATTRIBUTES = "*.sh working-tree-encoding=ISO-2022-JP\n"
 # In that encoding, the same bytes are a harmless character or a quote and a semicolon.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, Works
 from rebyte_cli.system.git import (
     MEMORY,
     GitFailed,
+    check_parts,
+    check_place,
     check_repository,
     filters_off,
     own_index,
@@ -397,15 +400,103 @@ def test_a_pipe_in_a_repository_is_not_waited_for_for_ever(
         top_level(str(linked))
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/tty")])
-def test_a_repository_with_a_pipe_is_refused(
-    private: Repository, make: Callable[[Path], object]
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MERGE_RR", "index", "logs", "logs/HEAD", "logs/refs/heads/new", "refs/heads",
+        "refs/remotes/x/y", "objects", "objects/ab", "objects/ab/cd", "info/sparse-checkout",
+        "worktrees/x/logs/HEAD", "modules/m/HEAD", "x/hooks",
+    ],
+)  # fmt: skip
+def test_a_repository_with_a_link_that_leads_out_or_a_pipe_is_refused(
+    private: Repository, tmp_path: Path, name: str
 ) -> None:
-    """When there are conflicts, `git apply` opens this one."""
-    assert top_level(str(private.path)) == str(private.path)
-    make(private.path / ".git/MERGE_RR")
+    """git writes through the link, even to a file that is missing, and waits for the pipe."""
+    repository = private.path / ".git"
+    check_parts(repository)
+    path = repository / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.rename(tmp_path / "kept")
+    for target in (tmp_path / "kept", tmp_path / "missing", Path("/dev/tty"), tmp_path):
+        path.symlink_to(target)
+        with pytest.raises(GitFailed, match=r"elsewhere: .* is a link"):
+            check_parts(repository)
+        path.unlink()
+    os.mkfifo(path)
     with pytest.raises(GitFailed, match="no file"):
-        top_level(str(private.path))
+        check_parts(repository)
+
+
+def test_links_that_git_does_not_write_through_are_allowed(
+    private: Repository, tmp_path: Path
+) -> None:
+    """Hooks, what git-annex, `git rerere` and editors keep, patterns of the user, and a socket."""
+    place = private.path / ".git"
+    if (place / "hooks").exists():
+        (place / "hooks").rename(tmp_path / "hooks")
+    (tmp_path / "hooks").mkdir(exist_ok=True)
+    (place / "hooks").symlink_to(tmp_path / "hooks")
+    for name in (
+        "annex/objects",
+        "rr-cache/1",
+        "modules/a/hooks",
+        "modules/b/modules/c/annex",
+        "info",
+    ):
+        (place / name).mkdir(parents=True, exist_ok=True)
+        (place / name / "exclude").unlink(missing_ok=True)
+        (place / name / "exclude").symlink_to(tmp_path / "exclude")
+    (tmp_path / "exclude").write_text("*.o\n")
+    (place / ".#config").symlink_to("ada@host.1234:5678")
+    with contextlib.chdir(place), socket.socket(socket.AF_UNIX) as monitor:
+        monitor.bind("fsmonitor--daemon.ipc")
+        assert top_level(str(private.path)) == str(private.path)
+    (tmp_path / "exclude").unlink()
+    check_place(str(private.path))
+    os.mkfifo(tmp_path / "exclude")
+    with pytest.raises(GitFailed, match="info/exclude is a link"):
+        check_place(str(private.path))
+    (place / "info/exclude").unlink()
+    os.mkfifo(place / "annex/objects/pipe")
+    check_place(str(private.path))
+    (place / "MERGE_RR").symlink_to("annex/objects/pipe")
+    with pytest.raises(GitFailed, match="MERGE_RR is a link"):
+        check_place(str(private.path))
+
+
+def test_a_branch_cannot_be_outside_of_the_references(private: Repository, home: Path) -> None:
+    """By way of a linked folder of hooks, git would write a branch of any repository."""
+    victim = home / "victim"
+    git(home, "clone", "-q", str(private.path), str(victim))
+    place = private.path / ".git"
+    subprocess.run(["rm", "-rf", place / "hooks"], check=True)
+    (place / "hooks").symlink_to(victim / ".git/refs/heads")
+    (place / "refs/heads/main").write_text("ref: hooks/main\n")
+    git(private.path, "commit", "-q", "--allow-empty", "-m", "Into the other one")
+    new = git(private.path, "rev-parse", "HEAD")
+    assert (victim / ".git/refs/heads/main").read_text() == new, "git itself writes it"
+    with pytest.raises(GitFailed, match="refs/heads/main"):
+        check_place(str(private.path))
+    (place / "refs/heads/main").write_text("ref:\trefs/heads/other\n")
+    check_place(str(private.path))
+    (place / "worktrees/w/refs/bisect").mkdir(parents=True)
+    (place / "worktrees/w/refs/bisect/bad").write_text("ref:\n annex/x\n")
+    with pytest.raises(GitFailed, match="refs/bisect/bad"):
+        check_place(str(private.path))
+
+
+def test_a_folder_of_a_repository_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """git reaches it by a shorter path, and would write through a link in it."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".git/logs").mkdir()
+    with contextlib.chdir(tmp_path / ".git/logs"):
+        os.makedirs("/".join(["a" * 254] * 16))
+    try:
+        with pytest.raises(GitFailed, match="cannot be read"):
+            check_place(str(tmp_path))
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / ".git"], check=True)
 
 
 def test_long_names_fill_no_command_line(private: Repository) -> None:
