@@ -64,9 +64,9 @@ def command(
 
     A client may be led astray by what it reads, so its tasks can do less than yours. `repository`
     is owner/repo, an https URL, or `.`, the folder that the server was started in; --root allows
-    the repositories in a folder. create, follow_up and answer only work in workspaces that this
-    server created since it started, or that --workspace names, so that the changes of your own
-    tasks stay as they are. An agent on this machine always runs in a sandbox.
+    the repositories in a folder. create, follow_up, answer and, with a schema, wait only work in
+    workspaces that this server created since it started, or that --workspace names, so that the
+    changes of your own tasks stay as they are. An agent on this machine always runs in a sandbox.
 
     Examples:
 

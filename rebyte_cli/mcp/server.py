@@ -49,7 +49,7 @@ class ToolSpec(NamedTuple):
 
 SPECS = (
     ToolSpec("create", "Create a task", CREATED),
-    ToolSpec("wait", "Wait for a task", TASK, read_only=True),
+    ToolSpec("wait", "Wait for a task", TASK),  # with `schema`, it may send follow-ups
     ToolSpec("get", "Show a task", TASK, read_only=True),
     ToolSpec("result", "Read the answer", None, read_only=True),
     ToolSpec("follow_up", "Send a follow-up", PROMPT),

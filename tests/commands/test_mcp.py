@@ -104,9 +104,10 @@ def test_the_tools_and_what_clients_are_told_about_them(home: Path) -> None:
         assert " ".join(tools) == ("create wait get result follow_up list answer cancel logs diff")
         hints = {name: tool.annotations for name, tool in tools.items() if tool.annotations}
         assert {name for name, hint in hints.items() if hint.read_only_hint} == {
-            *("wait", "get", "result", "list", "logs", "diff")
+            *("get", "result", "list", "logs", "diff")  # `wait` can send answers back
         }
         assert [name for name, hint in hints.items() if hint.destructive_hint] == ["cancel"]
+        assert not hints["wait"].idempotent_hint
         for tool in tools.values():
             assert tool.description, tool.name
             assert "\n  " not in tool.description
