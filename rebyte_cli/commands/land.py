@@ -113,8 +113,10 @@ def command(
     --3way` does, and committed as `rebyte apply --commit` does: you are author and committer, and
     trailers name the task. Tasks that still run are waited for. No working tree, index or HEAD is
     read or changed, and no hook or program runs that the repository's own configuration names:
-    commits are signed, merged and pushed as your configuration says (`git config --global`), with
-    the certificates that it trusts.
+    commits are signed, merged and pushed as your configuration says (`git config --global`). Of the
+    repository's settings, a push obeys the remote's address, `http.*.extraHeader`, `postBuffer` and
+    `version`, and `credential.*.username` and `useHttpPath`: set a proxy in your own. Nothing is
+    fetched into a partial clone: an error says what brings what it lacks.
 
     --check runs a shell command on each new tip before it is committed, as `rebyte check` does: in
     a sandbox. Protected paths are those of --onto for every task: what a task on the branch has
@@ -413,7 +415,7 @@ def _rerun(app: App, chosen: LandOptions, root: Path, task_id: str, key: str) ->
     from ..land.landing import Unlandable
     from ..tasks import create as engine
     from ..tasks import rerun
-    from ..tasks.commit import push_branch
+    from ..tasks.push import push_branch
 
     created = engine.created_before(app.history, key)
     if created is not None:

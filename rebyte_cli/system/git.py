@@ -41,30 +41,28 @@ SAFE = (
     # Conflicts that a repository says were resolved before would be, by what it has written down.
     "-c", "rerere.enabled=false",
 )  # fmt: skip
-# What receives a push in a repository on this disk, without the programs that its own settings
-# name: `receive.denyCurrentBranch` can ask for the filters of its working tree.
-RECEIVE_PACK = shlex.join((
-    "git", *SAFE, "-c", "core.alternateRefsCommand=true", "-c", "receive.denyCurrentBranch=refuse",
-    "receive-pack",
+# What receives a push on this disk, without the programs that the settings there name:
+# `receive.denyCurrentBranch` can ask for the filters of a working tree, and a partial clone could
+# fetch, for which git before 2.45 knows no other way to stop it.
+RECEIVE_PACK = "GIT_ALLOW_PROTOCOL= " + shlex.join((
+    "git", *SAFE, "-c", "core.alternateRefsCommand=true", "-c", "receive.autogc=false",
+    "-c", "receive.denyCurrentBranch=refuse", "receive-pack",
 ))  # fmt: skip
-# git names it when it cannot read it.
-NO_CERTIFICATES = "/not those that the repository itself names, see git config --global"
-# Settings that name a program, or let git write a file, and what git does without them.
+# Settings that name a program for signing or merging, and what git runs without them.
 PROGRAMS = {
     r"gpg\.(?:openpgp\.)?program": "gpg",
     r"gpg\.x509\.program": "gpgsm",
     r"gpg\.ssh\.program": "ssh-keygen",
     r"gpg\.ssh\.defaultkeycommand": "false",
     r"merge\..*\.driver": "git merge-file --marker-size=%L %A %O %B",
-    r"core\.askpass": "",
-    r"core\.alternaterefscommand": "true",
-    r"remote\..*\.vcs": "",  # a helper by this name, for which git knows none
-    r"http\.(?:.*\.)?delegation": "none",  # of the user's Kerberos tickets
-    r"http\.(?:.*\.)?savecookies": "false",  # into the file that `http.cookieFile` names
-    # With a proxy that it names, the repository could read the user's password for any host.
-    r"http\.(?:.*\.)?sslverify": "true",
-    r"http\.(?:.*\.)?ssl(?:cainfo|capath)": NO_CERTIFICATES,
 }
+# What git says when it lacks what a partial clone has not fetched, and whether it is in one.
+LACKS = re.compile("lazy fetching disabled|lacks the necessary blob")
+PARTIAL = ("config", "--get-regexp", r"^remote\..*\.promisor$")
+COMPLETE = (
+    "this is a partial clone, which `git fetch --refetch --no-filter` completes, if you trust its"
+    " remote"
+)
 MEMORY = 4 * 1024**3  # bytes
 NO_MEMORY = re.compile(  # here, not on the server
     "^(?!remote:).*(out of memory|cannot allocate memory|unable to create .*thread)", re.I | re.M
@@ -109,6 +107,7 @@ class GitFailed(RebyteError):
 
     code = "git_failed"
     said = ""  # all that git printed on stderr, in English
+    is_partial = False  # whether it had to do without what a partial clone has not fetched
 
 
 class GitUnusable(GitFailed):
@@ -161,10 +160,6 @@ def run(
     reason.
     """
     variables = _variables() | dict(extra or {})
-    if variables["GIT_NO_LAZY_FETCH"] == "0":
-        # If it is set, git-upload-pack, which reads the settings of a repository on this disk
-        # without those given here, believes it, and fetches what that one lacks.
-        del variables["GIT_NO_LAZY_FETCH"]
     program = _program(variables.get("PATH", os.defpath))
     if program is None:
         raise GitUnusable("git is not installed")
@@ -199,6 +194,9 @@ def run(
     if status:
         text = errors.decode("utf-8", "replace")
         failure = GitFailed(_reason(text, words[0], status))
+        if LACKS.search(text) and folder is not None and _succeeds(PARTIAL, folder, extra):
+            failure = GitFailed(f"{failure.message}; {COMPLETE}")
+            failure.is_partial = True
         if not to_end and NO_MEMORY.search(text):
             failure = GitFailed(f"git needed more than {memory / 1024**3:.2g} GiB of memory")
         failure.said = text
@@ -541,8 +539,8 @@ def filters_off(folder: str) -> dict[str, str]:
     Those of the user, such as git-lfs, stay: without them, unchanged files would look changed.
     Raises GitFailed rather than leave one on, and for commands that the repository gives git-lfs.
     """
-    settings = []
-    for name, _ in _settings(folder)[1]:
+    off = []
+    for name, _ in settings(folder)[1]:
         if re.fullmatch(r"lfs\.extension\..*\.(clean|smudge)", name, re.DOTALL):
             raise GitFailed(
                 f"the repository's configuration names a command for git-lfs: {name}",
@@ -550,60 +548,41 @@ def filters_off(folder: str) -> dict[str, str]:
             )
         found = re.fullmatch(r"filter\..*\.(clean|smudge|process|required)", name, re.DOTALL)
         if found:
-            settings.append((name, "false" if found[1] == "required" else ""))
-    return settings_of(settings)
+            off.append((name, "false" if found[1] == "required" else ""))
+    return settings_of(off)
 
 
 def programs_off(
     folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Variables with which git runs no program that the repository's own configuration names.
+    """Variables with which git signs and merges with no program that the repository names.
 
-    Nor does it save cookies where that says, or trust certificates by it. Filters excepted (see
-    `filters_off`), and `remote.*.receivepack`. What the user's configuration says instead is
-    obeyed: how to sign, merge drivers, helpers for credentials; or else git's own programs run. git
-    fetches what a partial clone lacks, unless with a program that the repository names. Raises
-    GitFailed.
+    What the user's configuration says instead is obeyed, or else git's own programs run. Filters
+    stay on (see `filters_off`). Raises GitFailed.
     """
-    users, repositorys = _settings(folder, extra)
-    settings = []
+    users, repositorys = settings(folder, extra)
+    off = []
     for pattern, usual in PROGRAMS.items():
         for name in {name for name, _ in repositorys if re.fullmatch(pattern, name, re.DOTALL)}:
             same = r"gpg\.(?:openpgp\.)?program" if usual == "gpg" else re.escape(name)
             known = [value for each, value in users if re.fullmatch(same, each)]
-            settings.append((name, known[-1] if known else usual))
-    helper = r"credential\.(?:.*\.)?helper"
-    if any(re.fullmatch(helper, name, re.DOTALL) for name, _ in repositorys):
-        settings.append(("credential.helper", ""))  # which forgets those before it
-        settings += [each for each in users if re.fullmatch(helper, each[0], re.DOTALL)]
-    if any(name.startswith("protocol.") for name, _ in repositorys):
-        known = [value for name, value in users if name == "protocol.ext.allow"]
-        settings.append(("protocol.ext.allow", known[-1] if known else "never"))
-    # git takes the first value of this one, and one of the environment is the last.
-    fetches = not any(
-        re.fullmatch(r"remote\..*\.uploadpack", name, re.DOTALL) for name, _ in repositorys
-    )
-    proxy = any(name == "core.gitproxy" for name, _ in repositorys)
-    return {
-        **settings_of(settings),
-        **({"GIT_PROXY_COMMAND": ""} if proxy else {}),
-        "GIT_NO_LAZY_FETCH": "0" if fetches else "1",
-    }
+            off.append((name, known[-1] if known else usual))
+    return settings_of(off)
 
 
-def _settings(
+def settings(
     folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The names and values that the user's configuration has, and those of the repository's own.
 
-    git writes the first and the last part of a name in lower case.
+    git writes the first and the last part of a name in lower case. Raises GitFailed.
     """
     listed = run(["config", "-z", "--show-scope", "--list"], folder, extra)
     parts = listed.decode("utf-8", "surrogateescape").split("\0")
     result: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
     for scope, entry in zip(parts[::2], parts[1::2], strict=False):
-        name, _, value = entry.partition("\n")
-        result[scope in ("local", "worktree")].append((name, value))
+        name, has_value, value = entry.partition("\n")
+        result[scope in ("local", "worktree")].append((name, value if has_value else "true"))
     return result
 
 
@@ -664,6 +643,16 @@ def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
     for number, (name, value) in enumerate(settings, count):
         variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     return variables
+
+
+def only_settings(file: Path) -> dict[str, str]:
+    """Variables with which no settings are in force but those in a file, and the repository's."""
+    return {
+        "GIT_CONFIG_GLOBAL": str(file),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_COUNT": "0",
+        "GIT_CONFIG_PARAMETERS": "",
+    }
 
 
 def portions(

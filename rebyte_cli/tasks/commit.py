@@ -29,7 +29,6 @@ from .patch import (
 
 LONGEST_SUBJECT = 72
 NO_FILE = "000000"  # git's mode of what is not there
-PUSH_SECONDS = 600.0
 MOST_NAMES, MOST_BYTES = 100_000, 1 << 24  # of paths for one git, each of which reads the index
 TRAILERS = {"Rebyte-Task": "id", "Rebyte-Executor": "executor"}  # each with the task's field
 _TRAILER = re.compile(r"[A-Za-z0-9-]+: \S.*")
@@ -87,7 +86,7 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
             git_apply(["--cached", "--3way", "--whitespace=nowarn"], patch, root, variables)
         except git.GitFailed as error:
             raise conflict(unmerged(root, variables), error.message) from None
-        return git.run(["write-tree"], root, variables).decode().strip()
+        return git.run(["write-tree", "--missing-ok"], root, variables).decode().strip()
 
 
 def encoded(root: Path, before: str, after: str) -> dict[str, str]:
@@ -218,29 +217,6 @@ def set_branch(root: Path, name: str, commit: str, old: str, why: str) -> None:
     ref = f"refs/heads/{name}"
     words = ["update-ref", "--create-reflog", "-m", why, ref, commit, old or _no_commit(commit)]
     git.run(words, root, own_repository(), to_end=True)
-
-
-def push_branch(root: Path, name: str, remote: str) -> None:
-    """Push a branch to a remote, where it may only move forward. Raises GitFailed.
-
-    In a repository on this disk, which may be a part of the one here, no hook runs.
-    """
-    ref = f"refs/heads/{name}"
-    words = ["push", "--quiet", "--no-verify", "--no-recurse-submodules"]
-    to = ["--end-of-options", remote, f"{ref}:{ref}"]
-    variables = safe_repository(root)
-    # Only git knows where a remote leads, and says so if it may not push to this disk.
-    elsewhere = os.environ.get("GIT_ALLOW_PROTOCOL", "").split(":")
-    only = {"GIT_ALLOW_PROTOCOL": ":".join(each for each in elsewhere if each != "file")}
-    tried = variables | (only if "GIT_ALLOW_PROTOCOL" in os.environ else {})
-    line = ["-c", "protocol.file.allow=never", *words, "--receive-pack=git-receive-pack", *to]
-    try:
-        git.run(line, root, tried, timeout=PUSH_SECONDS)
-    except git.GitFailed as error:
-        if "transport 'file' not allowed" not in error.said:
-            raise
-        line = [*words, f"--receive-pack={git.RECEIVE_PACK}", *to]
-        git.run(line, root, variables, timeout=PUSH_SECONDS)
 
 
 def advance_head(root: Path, commit: str, old: str, why: str) -> None:

@@ -430,7 +430,7 @@ def _apply(patch: bytes, root: Path) -> None:
             again = words if is_dirty else ["--check"]
             git_apply(again, patch, root, variables, to_end=is_dirty)
         except git.GitFailed as failure:
-            reason = failure.message
+            reason = reason if error.is_partial else failure.message
         else:
             if is_dirty:
                 return
@@ -447,7 +447,7 @@ def own_repository() -> dict[str, str]:
 
 
 def safe_repository(root: Path) -> dict[str, str]:
-    """Variables for git that writes to the user's own repository, signs or pushes.
+    """Variables for git that merges or signs in the user's own repository.
 
     See `git.programs_off` for the programs that run. Raises GitFailed.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.system.git import GitFailed
-from rebyte_cli.tasks.commit import push_branch
+from rebyte_cli.tasks.push import push_branch
 from tests.conftest import Done
 from tests.patch_farm import PatchFarm, patch_of
 from tests.repositories import git, introduce, snapshot
@@ -308,6 +308,38 @@ def test_no_program_that_the_repository_names_runs(
         git(repository, "config", name, value.replace("RUN", str(program)))
     inside("apply", task, *way, "--yes", cwd=repository)
     assert not mark.exists()
+
+
+def test_a_partial_clone_says_how_to_fetch_what_it_lacks(
+    farm: PatchFarm, inside: Run, home: Path
+) -> None:
+    """It merges what it has, and fetches nothing by itself."""
+    origin, partial = make(home / "repository"), home / "partial"
+    change = CODE.replace("line 3\n", "LINE 3\n")
+    old = farm.add("Old", patch_of(origin, lambda: (origin / "code.txt").write_text(change)))
+    (origin / "code.txt").write_text(CODE.replace("line 3\n", "moved\nline 3\n"))
+    git(origin, "commit", "-q", "-a", "-m", "Moved on")
+    new = farm.add("New", patch_of(origin, lambda: (origin / "new").write_text("new\n")))
+    git(origin, "config", "uploadpack.allowFilter", "true")
+    git(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(home, "clone", "-q", "--filter=blob:none", f"file://{origin}", str(partial))
+    for command, status in (("apply", 1), ("land", 10)):
+        words = (
+            ("--yes",) if command == "apply" else ("--branch", "x", "--no-check", "--rerun", "0")
+        )
+        done = inside(command, old, *words, "-o", "table", cwd=partial)
+        assert done.status == status, done
+        assert "git fetch --refetch --no-filter" in done.err + done.out, done
+    words = ["rev-list", "--objects", "--missing=print", "--all"]
+    assert "\n?" in git(partial, *words)
+    assert inside("apply", new, "--branch", "fix", cwd=partial).status == 0
+    push_branch(partial, "fix", "origin")
+    assert git(origin, "rev-parse", "fix") == git(partial, "rev-parse", "fix")
+    assert "\n?" in git(partial, *words), "nothing was fetched"
+    git(partial, "fetch", "--refetch", "--no-filter")
+    assert "\n?" not in git(partial, *words)
+    done = inside("apply", old, "--yes", cwd=partial)
+    assert "conflicts: code.txt" in done.err
 
 
 def test_the_users_own_merge_driver_runs(
