@@ -201,8 +201,8 @@ class Service:
 def reset(state_dir: Path) -> None:
     """Forget every task, workspace, file and webhook under `state_dir`, also a damaged file.
 
-    Raises StateError when the folder cannot be written, or a newer version uses it, and JobStays if
-    an agent may still be at work, unless the file is damaged.
+    Raises StateError when the folder cannot be written, a newer version uses it, or an agent may
+    still be at work in a launcher's job. The last does not stop the reset of a damaged file.
     """
     from .agents import disk_space
     from .agents.cluster.launcher import JobStays
@@ -223,11 +223,15 @@ def reset(state_dir: Path) -> None:
 
 def _empty(state_dir: Path) -> None:
     from .agents import disk_space
+    from .agents.cluster.launcher import JobStays
 
     with Store(state_dir) as store:
         store.secret()
         with store.readable():
-            disk_space.stop_all(store)
+            try:
+                disk_space.stop_all(store)
+            except JobStays as error:
+                raise StateError(state_dir, str(error)) from None
         store.empty()
         repositories.remove_all(state_dir)
 

@@ -18,7 +18,7 @@ from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs, sweep
 from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
-from rebyte_cli.local.store import Store
+from rebyte_cli.local.store import StateError, Store
 from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, processes, python, script
@@ -322,8 +322,8 @@ def test_what_a_job_that_stays_works_in_is_not_removed(
             return "" if found else problem
         try:
             local_service.reset(machine.state)
-        except OSError as error:
-            return str(error)
+        except StateError as error:
+            return str(error.strerror)
         return ""
 
     with Store(machine.state) as store, store.write() as db:  # as if counted by an older version
