@@ -617,7 +617,7 @@ def test_a_signal_before_anything_is_applied_says_so(
 ) -> None:
     work(agents, repository)
     status, errors = stopped_apply(repository, home, number, during=during)
-    assert (status, git(repository, "status", "--porcelain")) == (128 + number, "")
+    assert (status, git(repository, "status", "--porcelain")) == (128 + number, ""), errors
     assert errors.count("Nothing was applied") == 1
 
 
