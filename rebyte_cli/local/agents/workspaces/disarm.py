@@ -107,7 +107,7 @@ _WORK_TREE = re.compile(rf"{CODE}/(?!(?:.*/)?\.\./)[^\n]+/\.git\n?")
 Files = dict[str, tuple[str, str]]
 
 
-class _Setting(NamedTuple):
+class _GitSetting(NamedTuple):
     """A setting of git, by the two parts of its section's name."""
 
     section: tuple[str, str]
@@ -506,7 +506,7 @@ def _harmless(config: str, origin: str, *, is_clone: bool) -> bytes:
     real ones are shown, which a push sends.
     """
 
-    def is_kept(setting: _Setting) -> bool:
+    def is_kept(setting: _GitSetting) -> bool:
         return (_is_address(setting) and setting.value == origin) or _is_kept(setting)
 
     found = _settings(config, is_kept)
@@ -528,17 +528,17 @@ def _harmless(config: str, origin: str, *, is_clone: bool) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
-def _is_address(setting: _Setting) -> bool:
+def _is_address(setting: _GitSetting) -> bool:
     return setting.section[0] == "remote" and setting.key == "url"
 
 
-def _is_kept(setting: _Setting) -> bool:
+def _is_kept(setting: _GitSetting) -> bool:
     name = ".".join(filter(None, (*setting.section, setting.key)))
     return _KEPT.fullmatch(f"{name}={setting.value}") is not None
 
 
 def _settings(
-    config: str, is_kept: Callable[[_Setting], bool]
+    config: str, is_kept: Callable[[_GitSetting], bool]
 ) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Keys and values that are kept of a configuration, by the two parts of a section's name.
 
@@ -551,7 +551,7 @@ def _settings(
     return result
 
 
-def _parsed(config: str) -> Iterator[_Setting | None]:
+def _parsed(config: str) -> Iterator[_GitSetting | None]:
     """Each setting of a configuration; None for what is not written as git itself writes it."""
     section = None
     for line in map(str.strip, config.split("\n")):
@@ -561,7 +561,7 @@ def _parsed(config: str) -> Iterator[_Setting | None]:
             if section is None:
                 yield None
         elif section and (setting := _SETTING.fullmatch(line)):
-            yield _Setting(section, setting[1].lower(), setting[2])
+            yield _GitSetting(section, setting[1].lower(), setting[2])
         elif line and line[0] not in "#;":
             yield None
 
