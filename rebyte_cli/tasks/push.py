@@ -18,7 +18,7 @@ from ..system import git
 from ..system.untrusted import read_file
 from .patch import own_repository
 
-Settings = list[tuple[str, str]]  # names and values, of which the later ones count
+Configured = list[tuple[str, str]]  # names and values, of which the later ones count
 SECONDS = 600.0
 LARGEST_SHALLOW = 1 << 24  # bytes, for some hundred thousand commits
 # None of them names a program, a file, a proxy or what is trusted.
@@ -88,7 +88,7 @@ def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, s
         raise
 
 
-def _in_force(users: Settings, repositorys: Settings) -> Settings:
+def _in_force(users: Configured, repositorys: Configured) -> Configured:
     """The settings with which git pushes to an address."""
     kept = [each for each in repositorys if KEPT.fullmatch(each[0]) and each[1].isprintable()]
     settings = [each for each in users + kept if not _USED.fullmatch(each[0])]
@@ -96,7 +96,7 @@ def _in_force(users: Settings, repositorys: Settings) -> Settings:
 
 
 def _resolved(
-    root: Path, remote: str, settings: Settings, variables: Mapping[str, str]
+    root: Path, remote: str, settings: Configured, variables: Mapping[str, str]
 ) -> tuple[str, list[str]]:
     """A name for a remote, or for an address, and where git pushes by what `url.*` says of it."""
     names = (f"remote.{remote}.url", f"remote.{remote}.pushurl")
@@ -132,7 +132,7 @@ def _scratch(root: Path, known: Mapping[str, str], repository: Path) -> dict[str
     }
 
 
-def _text(settings: Settings) -> bytes:
+def _text(settings: Configured) -> bytes:
     """A file of git's with these settings."""
     text = ""
     for name, value in settings:
