@@ -82,7 +82,12 @@ def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, s
         git.run([*words, "--end-of-options", *to], root, variables, timeout=SECONDS)
     except git.GitFailed as error:
         helper = _HELPER.match(address)
-        if helper and f"transport '{helper[1]}' not allowed" in error.said:
+        # Those two run and read what an address says, which is seldom the user's.
+        if (
+            helper
+            and helper[1] not in ("ext", "fd")
+            and f"transport '{helper[1]}' not allowed" in error.said
+        ):
             hint = f"If you trust it: git config --global protocol.{helper[1]}.allow always"
             raise error.copy_with(hint=hint) from None
         raise

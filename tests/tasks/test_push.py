@@ -125,6 +125,12 @@ def test_only_the_user_says_which_helpers_push(home: Path, monkeypatch: pytest.M
             push_branch(repository.path, "main", "origin")
         assert not mark.exists()
         assert "--global protocol.own.allow always" in str(refused.value.hint)
+    repository("config", "remote.origin.url", f"ext::touch {mark}")
+    with pytest.raises(GitFailed, match="transport 'ext' not allowed") as refused:
+        push_branch(repository.path, "main", "origin")
+    assert refused.value.hint is None
+    assert not mark.exists()
+    repository("config", "remote.origin.url", "own::x")
     repository("config", "--global", "protocol.own.allow", "always")
     with contextlib.suppress(GitFailed):
         push_branch(repository.path, "main", "origin")
