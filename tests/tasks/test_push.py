@@ -89,7 +89,7 @@ def test_no_program_runs_to_negotiate(tmp_path: Path, is_served: bool) -> None:
 
 
 def test_a_remote_on_this_disk_fetches_nothing(tmp_path: Path) -> None:
-    """A partial clone in the repository would do so by a command of its own."""
+    """A partial clone in the repository would do so by a command that it names."""
     repository, mark = Repository(tmp_path), tmp_path / "mark"
     repository.write("a.txt", "".join(f"{number}\n" for number in range(3000)))
     repository.commit("Large")

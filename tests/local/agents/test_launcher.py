@@ -235,7 +235,6 @@ def test_a_job_that_could_not_be_ended_is_ended_and_counted_later(
     bench: Bench,
     scheduler: Scheduler,
     counting: CountingModel,
-    monkeypatch: pytest.MonkeyPatch,
     supervisor: str,
 ) -> None:
     (scheduler.folder / "broken").touch()
@@ -259,7 +258,7 @@ def test_a_job_that_could_not_be_ended_is_ended_and_counted_later(
     eventually(lambda: counting.served == 2)
     assert scheduler.is_at_work(prompt)
     (scheduler.folder / "broken").unlink()
-    monkeypatch.setattr(launcher, "RETRY_SECONDS", 0)
+    os.utime(bench.run_folder(prompt) / launcher.JOB, (0, 0))  # as if it had failed long ago
     eventually(lambda: bench.look(prompt) and not scheduler.is_at_work(prompt))
     bench.wait(prompt)
     eventually(lambda: used(bench, prompt)["requests"] == 2)
