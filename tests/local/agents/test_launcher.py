@@ -298,7 +298,7 @@ def test_a_cancel_that_ends_no_job_fails(
     assert run_lock.at_work(machine.state, task["workspaceId"])
     (scheduler.folder / "broken").unlink()
     assert machine.own.call("POST", path).status == 200
-    assert not scheduler.is_at_work(*scheduler.names("started"))
+    eventually(lambda: not scheduler.is_at_work(*scheduler.names("started")))
     assert not run_lock.at_work(machine.state, task["workspaceId"])
 
 
