@@ -407,12 +407,17 @@ def top_level(folder: str) -> str:
     everything would be read, and one whose repository is another's. Raises GitFailed.
     """
     root = line(["rev-parse", "--show-toplevel"], folder)
+    check_nearest(folder, root)
+    check_repository(root)
+    return root
+
+
+def check_nearest(folder: str, root: str) -> None:
+    """Refuse a working tree that is not the one around a folder. Raises GitFailed."""
     path = Path(os.path.realpath(folder))
     above = (one for one in (path, *path.parents) if os.path.lexists(one / ".git"))
     if next(above, None) != Path(os.path.realpath(root)):
-        raise GitFailed(f"the working tree of the repository in {folder} is elsewhere: {root}")
-    check_repository(root)
-    return root
+        raise GitFailed(f"the working tree of the repository in {path} is elsewhere: {root}")
 
 
 def check_repository(root: str) -> None:
@@ -422,10 +427,14 @@ def check_repository(root: str) -> None:
     are what they seem if the repository names the working tree, too. What it borrows (`git clone
     --shared`) looks like a theft, because the lender does not know of it. Raises GitFailed.
     """
-    common = check_place(root)
+    check_lenders(root, check_place(root))
+
+
+def check_lenders(root: str | os.PathLike[str], common: Path) -> None:
+    """Refuse a repository that borrows objects, whose folder is `common`. Raises GitFailed."""
     lenders = common / "objects/info/alternates"
     if lenders.exists():
-        command = f"{shlex.join(['git', '-C', root, 'repack', '-a', '-d'])} && "
+        command = f"{shlex.join(['git', '-C', os.fspath(root), 'repack', '-a', '-d'])} && "
         raise GitFailed(
             f"a part of the repository is elsewhere: its objects are those that {lenders} names",
             hint=f"If you trust it, copy them: {command}{shlex.join(['rm', str(lenders)])}",
@@ -539,29 +548,36 @@ def filters_off(folder: str) -> dict[str, str]:
     Those of the user, such as git-lfs, stay: without them, unchanged files would look changed.
     Raises GitFailed rather than leave one on, and for commands that the repository gives git-lfs.
     """
-    off = []
-    for name, _ in settings(folder)[1]:
+    repositorys = settings(folder)[1]
+    for name, _ in repositorys:
         if re.fullmatch(r"lfs\.extension\..*\.(clean|smudge)", name, re.DOTALL):
             raise GitFailed(
                 f"the repository's configuration names a command for git-lfs: {name}",
                 hint="If you trust it, move it to your own: git config --global",
             )
+    return settings_of(list(_without_filters(repositorys)))
+
+
+def _without_filters(repositorys: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for name, _ in repositorys:
         found = re.fullmatch(r"filter\..*\.(clean|smudge|process|required)", name, re.DOTALL)
         if found:
-            off.append((name, "false" if found[1] == "required" else ""))
-    return settings_of(off)
+            yield name, "false" if found[1] == "required" else ""
 
 
 def programs_off(
-    folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
+    folder: str | os.PathLike[str],
+    extra: Mapping[str, str] | None = None,
+    *,
+    filters: bool = True,
 ) -> dict[str, str]:
     """Variables with which git signs and merges with no program that the repository names.
 
-    What the user's configuration says instead is obeyed, or else git's own programs run. Filters
-    stay on (see `filters_off`). Raises GitFailed.
+    What the user's configuration says instead is obeyed, or else git's own programs run. Its
+    filters stay on with `filters`. Raises GitFailed.
     """
     users, repositorys = settings(folder, extra)
-    off = []
+    off = [] if filters else list(_without_filters(repositorys))
     for pattern, usual in PROGRAMS.items():
         for name in {name for name, _ in repositorys if re.fullmatch(pattern, name, re.DOTALL)}:
             same = r"gpg\.(?:openpgp\.)?program" if usual == "gpg" else re.escape(name)
@@ -581,9 +597,18 @@ def settings(
     parts = listed.decode("utf-8", "surrogateescape").split("\0")
     result: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
     for scope, entry in zip(parts[::2], parts[1::2], strict=False):
-        name, has_value, value = entry.partition("\n")
-        result[scope in ("local", "worktree")].append((name, value if has_value else "true"))
+        result[scope in ("local", "worktree")].append(_setting(entry))
     return result
+
+
+def settings_in(listed: bytes) -> list[tuple[str, str]]:
+    """The names and values that `git config -z --list` has printed."""
+    return list(map(_setting, listed.decode("utf-8", "surrogateescape").split("\0")[:-1]))
+
+
+def _setting(entry: str) -> tuple[str, str]:
+    name, has_value, value = entry.partition("\n")
+    return name, value if has_value else "true"
 
 
 def users_patterns(folder: str) -> str:

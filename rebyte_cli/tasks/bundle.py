@@ -54,6 +54,7 @@ class Bundles:
 
 def _sent(client: RebyteClient, folder: str, commit: str, branch: Any) -> dict[str, str]:
     """Where the service has the commit."""
+    git.check_repository(folder)
     if git.run(["rev-parse", "--is-shallow-repository"], folder).strip() == b"true":
         raise BadUsage(
             f"{folder} is a shallow clone, which has no whole history to send",

@@ -75,7 +75,7 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
         # Even with --cached, git checks out a file that the patch adds but the index has.
         scratch = Path(folder) / "tree"
         scratch.mkdir()
-        variables = safe_repository(root) | {
+        variables = safe_repository(root, filters=False) | {
             "GIT_DIR": _git_dir(root),
             "GIT_WORK_TREE": str(scratch),
             "GIT_INDEX_FILE": str(Path(folder) / "index"),

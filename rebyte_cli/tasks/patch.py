@@ -292,6 +292,7 @@ def top_level() -> Path:
     if any(name in os.environ for name in git.LOCATIONS):
         git.check_parts(Path(git.common_folder(root, own_repository())).resolve())
     else:
+        git.check_nearest(os.curdir, root)
         git.check_place(root)
     return Path(root)
 
@@ -446,18 +447,19 @@ def own_repository() -> dict[str, str]:
     return {**named, "GIT_LFS_SKIP_SMUDGE": "0"}
 
 
-def safe_repository(root: Path) -> dict[str, str]:
+def safe_repository(root: Path, *, filters: bool = True) -> dict[str, str]:
     """Variables for git that merges or signs in the user's own repository.
 
     See `git.programs_off` for the programs that run. Raises GitFailed.
     """
     known = own_repository()
-    return known | git.programs_off(root, known)
+    return known | git.programs_off(root, known, filters=filters)
 
 
 def unmerged(root: Path, variables: Mapping[str, str] | None = None) -> list[str]:
     """The files with conflicts, for a list; `variables` name another index than the user's."""
-    words = ["diff", "--name-only", "--diff-filter=U", "-z"]
+    # In a submodule, git would run the filters of that repository.
+    words = ["diff", "--name-only", "--diff-filter=U", "--ignore-submodules=all", "-z"]
     output = git.run(words, root, variables or own_repository())
     return [listed(shown(name)) for name in output.split(b"\0") if name]
 

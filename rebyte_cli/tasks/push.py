@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from ..system import git
 from ..system.untrusted import read_file
@@ -52,7 +53,12 @@ def push_branch(root: Path, name: str, remote: str) -> None:
     commit = git.commit_of(root, ref, known)
     if not commit:
         raise git.GitFailed(f"the repository has no branch {name}")
-    users, repositorys = git.settings(root, known)
+    common = Path(git.common_folder(root, known)).resolve()
+    git.check_lenders(root, common)
+    users, _ = git.settings(root, known)
+    # What it includes may be the settings of another repository, with what these keep secret.
+    words = ["config", "-z", "--no-includes", "--file", str(common / "config"), "--list"]
+    repositorys = git.settings_in(git.run(words, root, known))
     if f"remote.{remote}.vcs" in dict(repositorys):
         raise git.GitFailed(
             f"the repository's configuration names a helper for the remote: remote.{remote}.vcs",
@@ -61,6 +67,8 @@ def push_branch(root: Path, name: str, remote: str) -> None:
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         repository, config = Path(folder, "repository"), Path(folder, "config")
         variables = _scratch(root, known, repository) | git.only_settings(config)
+        if ssh := dict(users).get("core.sshcommand"):
+            variables.setdefault("GIT_SSH_COMMAND", os.environ.get("GIT_SSH_COMMAND", ssh))
         to, addresses = _resolved(root, remote, users + repositorys, variables)
         for address in addresses:
             settings = [*_in_force(users, repositorys), (f"remote.{to}.url", address)]
@@ -77,6 +85,7 @@ def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, s
     words = ["-c", "push.negotiate=false", "push", "--quiet", "--no-verify"]
     words += ["--no-recurse-submodules"]
     if not _ELSEWHERE.match(address):
+        _check_receiver(root, address)
         words += ["--no-signed", f"--receive-pack={git.RECEIVE_PACK}"]
     try:
         git.run([*words, "--end-of-options", *to], root, variables, timeout=SECONDS)
@@ -91,6 +100,25 @@ def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, s
             hint = f"If you trust it: git config --global protocol.{helper[1]}.allow always"
             raise error.copy_with(hint=hint) from None
         raise
+
+
+def _check_receiver(root: Path, address: str) -> None:
+    """Check a repository on this disk as git finds it: it would write through its links, too."""
+    is_url = address.startswith("file://")
+    path = unquote(address.removeprefix("file://")) if is_url else os.path.expanduser(address)
+    place = os.path.join(root, path)
+    for end in ("/.git", "", ".git/.git", ".git"):
+        with suppress(git.GitFailed):
+            found = git.line(["rev-parse", "--resolve-git-dir", place + end], root)
+            here = {"GIT_DIR": os.path.join(root, found)}
+            common = git.line(
+                ["rev-parse", "--path-format=absolute", "--git-common-dir"], root, here
+            )
+            break
+    else:
+        return  # git finds none
+    for each in {found, common}:
+        git.check_parts(Path(root, each).resolve())
 
 
 def _in_force(users: Configured, repositorys: Configured) -> Configured:

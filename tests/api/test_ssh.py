@@ -115,6 +115,21 @@ def test_an_agent_there_works_on_the_commits_here(
     assert "POST /v1/files" not in done.err  # nothing was missing there
 
 
+def test_commits_of_another_repository_do_not_travel(
+    on_box: Run, box: SshHost, tmp_path: Path
+) -> None:
+    """A download can borrow them from any folder here."""
+    (box.home / "config/rebyte").mkdir(parents=True)
+    (box.home / "config/rebyte/config.toml").write_text("[local.agents.mine]\ncommand = ['true']\n")
+    private, bare = small_repository(tmp_path / "private"), tmp_path / "bare.git"
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", str(bare))
+    (bare / "objects/info/alternates").write_text(f"{private}/.git/objects\n")
+    git(bare, "update-ref", "refs/heads/main", git(private, "rev-parse", "HEAD").strip())
+    done = on_box("create", "Do it", "-g", str(bare), "-x", "mine")
+    assert done.status != 0
+    assert "its objects are those" in done.err
+
+
 @pytest.mark.parametrize(
     ("settings", "status", "problem"),
     [

@@ -144,3 +144,30 @@ def test_a_filter_of_the_user_may_take_longer_than_git_otherwise_may(root: Path)
     git_apply.git_apply(["--3way"], found, root, to_end=True, seconds=1.0)
     assert (root / "x.big").read_text() == "new\n"
     assert git(root, "status", "--porcelain") == "A  x.big\n"
+
+
+def test_no_filter_of_the_repository_makes_a_tree(root: Path, tmp_path: Path) -> None:
+    """git checks out a file that a patch adds and the tree has."""
+    (root / "new").write_text("one\n")
+    found = made(root)
+    (root / "new").write_text("two\n")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "Two")
+    git(root, "config", "filter.x.smudge", f"touch {tmp_path}/mark; cat")
+    (root / ".git/info").mkdir(exist_ok=True)
+    (root / ".git/info/attributes").write_text("* filter=x\n")
+    base = git(root, "rev-parse", "HEAD").strip()
+    with pytest.raises(RebyteError):
+        commit.tree_with(root, base, found)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_working_tree_around_another_is_not_changed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of a download can name the folder of the user's in which it is."""
+    git(tmp_path, "init", "-q")
+    git(root, "config", "core.worktree", str(tmp_path))
+    monkeypatch.chdir(root)
+    with pytest.raises(RebyteError, match="elsewhere"):
+        patch.top_level()

@@ -41,6 +41,56 @@ def test_a_push_runs_no_program_of_a_repository_on_this_disk(
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("place", [".git/hooks/evil.git", "evil", "file://{folder}/e%76il"])
+def test_a_push_does_not_follow_links_of_a_repository_on_this_disk(
+    tmp_path: Path, place: str
+) -> None:
+    """git appends to a log of references, in the words of that repository's settings."""
+    repository, mine = Repository(tmp_path), tmp_path / "mine"
+    mine.write_text("mine\n")
+    evil = repository.path / (place if "hooks" in place else "evil")
+    git(tmp_path, "init", "-q", *(["--bare"] if "hooks" in place else []), str(evil))
+    log = evil / ("" if "hooks" in place else ".git") / "logs/refs/heads/topic"
+    log.parent.mkdir(parents=True)
+    log.symlink_to(mine)
+    repository("config", "remote.origin.url", place.format(folder=repository.path))
+    repository("branch", "topic")
+    with pytest.raises(GitFailed, match="is a link"):
+        push_branch(repository.path, "topic", "origin")
+    assert mine.read_text() == "mine\n"
+
+
+def test_a_push_sends_nothing_of_another_repository(tmp_path: Path) -> None:
+    """Its settings can be included, and its objects borrowed, by anyone who knows its path."""
+    repository, other = Repository(tmp_path), tmp_path / "other"
+    git(tmp_path, "init", "-q", str(other))
+    git(other, "config", "http.extraHeader", "X-Secret: s3cret")
+    serve = git_server(tmp_path)
+    git(repository.origin, "config", "http.receivepack", "true")
+    with RawServer(serve) as server:
+        repository("config", "remote.origin.url", f"{server.origin}/acme/shop.git")
+        repository("config", "include.path", str(other / ".git/config"))
+        repository("branch", "topic")
+        push_branch(repository.path, "topic", "origin")
+        assert server.requests
+        assert not any("s3cret" in str(request) for request in server.requests)
+    lent = repository.path / ".git/objects/info/alternates"
+    lent.write_text(f"{other}/.git/objects\n")
+    with pytest.raises(GitFailed, match="its objects are those"):
+        push_branch(repository.path, "topic", "origin")
+
+
+def test_the_users_own_ssh_pushes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GIT_SSH_COMMAND", raising=False)
+    repository, mark = Repository(home), home / "mark"
+    repository("config", "--global", "core.sshCommand", f"touch {mark}; false")
+    repository("config", "remote.origin.url", "git@host.invalid:acme/shop.git")
+    repository("branch", "topic")
+    with pytest.raises(GitFailed):
+        push_branch(repository.path, "topic", "origin")
+    assert mark.exists()
+
+
 def test_a_protocol_that_the_user_forbids_stays_forbidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
