@@ -231,21 +231,17 @@ def test_a_repository_cannot_name_a_file_of_the_user_as_patterns(
     (repository / ".git/info").rename(repository / ".git/unused")
     (user_home / "exclude").write_text("secret\n")
     (repository / ".git/info").symlink_to(user_home)
-    run = bench.run(
-        ["sh", "-c", "grep -r secret .git || echo none"],
-        source=[str(repository), None, False],
-        workspace="other",
-    )
-    assert run.answer == "none"
+    run = bench.run(["true"], source=[str(repository), None, False], workspace="other")
+    assert ".git/info is a link" in str(run.answer)
 
 
 @pytest.mark.slow
-def test_patterns_that_are_no_file_stop_nothing(bench: Bench, repository: Path) -> None:
+def test_patterns_that_are_no_file_hold_nothing_up(bench: Bench, repository: Path) -> None:
     place = repository / ".git/info/exclude"
     place.unlink()
     os.mkfifo(place)
     run = bench.run(["echo", "here"], source=[str(repository), None, False])
-    assert run.answer == "here"
+    assert "a part of the repository is no file" in str(run.answer)
     place.unlink()
     with place.open("wb") as file:
         file.truncate(3 << 30)
