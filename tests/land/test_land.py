@@ -251,6 +251,7 @@ def test_changes_that_no_file_system_takes_stop_no_other(bench: LandBench, land:
     assert "File name too long" in (bench.repository / "b.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_patch_whose_copies_fill_the_memory_is_left_out(bench: LandBench, land: Run) -> None:
     """A thousand lines of a patch that stand for a gigabyte are one task's problem."""
     need_jail()

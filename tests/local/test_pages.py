@@ -490,6 +490,7 @@ def test_a_cookie_that_a_server_of_another_user_was_sent_is_of_no_use(
     assert shown.status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "payload",
     [

@@ -558,6 +558,7 @@ def test_changes_are_those_to_what_a_clone_has(private: Repository, tmp_path: Pa
     assert b"+changed" in (tmp_path / "patch").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows how large the file is")
 def test_what_git_says_that_is_left_to_finish_does_not_fill_the_disk() -> None:
     """A file with attributes can have thousands of mistakes, and a path of thousands of bytes."""

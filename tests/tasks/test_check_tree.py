@@ -12,6 +12,7 @@ from rebyte_cli.tasks import check_tree
 from tests.repositories import git
 
 
+@pytest.mark.slow
 def test_git_reads_the_index_once_for_any_number_of_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,10 +6,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from rebyte_cli.tasks.commit import encoded
 from tests.repositories import git
 
 
+@pytest.mark.slow
 def test_encodings_of_many_files_take_no_minutes(tmp_path: Path) -> None:
     """One line of a patch gives all its files an encoding."""
     git(tmp_path, "init", "-q")

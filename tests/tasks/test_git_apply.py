@@ -109,6 +109,7 @@ def test_too_much_is_refused_wherever_a_patch_is_read(root: Path, tmp_path: Path
         check_tree.make(tmp_path / "check", check_tree.Base(root, head), large, "true", ())
 
 
+@pytest.mark.slow
 def test_nothing_is_written_if_git_needs_more_than_its_memory(root: Path) -> None:
     found = sparse(root, 10, 60 * MIB)
     with pytest.raises(safe_git.GitFailed, match="GiB of memory"):
@@ -118,6 +119,7 @@ def test_nothing_is_written_if_git_needs_more_than_its_memory(root: Path) -> Non
     assert (root / "zeros1").stat().st_size == 60 * MIB
 
 
+@pytest.mark.slow
 def test_a_file_that_a_patch_names_often_is_read_once(root: Path) -> None:
     text = b"diff --git a/data b/data\nindex 1234567..1234567 100644\n" * 400_000
     started = time.monotonic()
@@ -125,6 +127,7 @@ def test_a_file_that_a_patch_names_often_is_read_once(root: Path) -> None:
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_many_headings_take_no_hours() -> None:
     """Each could be the begin of all that follows."""
     text = b"GIT binary patch\nliteral 1\n" * 1_000_000
@@ -133,6 +136,7 @@ def test_many_headings_take_no_hours() -> None:
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_a_filter_of_the_user_may_take_longer_than_git_otherwise_may(root: Path) -> None:
     """git-lfs downloads each file, and git that is ended leaves some without content."""
     (root / ".gitattributes").write_text("*.big filter=slow\n")

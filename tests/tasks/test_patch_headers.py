@@ -160,6 +160,7 @@ def test_a_patch_that_unpacks_to_gigabytes_ends_git_not_the_machine(root: Path) 
         safe_git.run(["apply", "--numstat", str(file)], root, memory=200 * 1024**2)
 
 
+@pytest.mark.slow
 def test_a_patch_of_millions_of_lines_takes_no_memory() -> None:
     start = added("new file mode 100644").partition(b"@@")[0]
     text = start + b"@@ -0,0 +1,1 @@\n" + b"+a\n" * 1_000_000

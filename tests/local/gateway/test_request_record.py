@@ -107,6 +107,7 @@ def test_a_record_that_is_missing_or_torn(tmp_path: Path) -> None:
     assert refusals(path) == {"evil.example": RefusedHost(1, "no", None)}
 
 
+@pytest.mark.slow
 def test_a_record_of_any_length_is_searched_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "record"
     lines = [entry(host=f"{number}.example")._asdict() for number in range(1000)]
