@@ -663,6 +663,7 @@ def test_bad_lines_that_have_no_end(batch: Batch, farm: Farm, home: Path) -> Non
     assert not farm.calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "options", "limit"),
     [

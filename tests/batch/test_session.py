@@ -374,6 +374,7 @@ def test_more_jobs_than_the_system_allows(home: Path, limit: str, lack: str) -> 
         assert set(farm.made.values()) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits of other systems differ")
 def test_the_service_in_the_same_process_shares_its_limits(home: Path) -> None:
     write(home, 200, "Task [[run=1ms]]")

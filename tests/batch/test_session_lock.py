@@ -192,6 +192,7 @@ def test_shards_of_one_division_run_side_by_side(place: Place) -> None:
     assert place.farm.made == {f"Task {n}": 1 for n in range(LINES)}
 
 
+@pytest.mark.slow
 def test_case_83_started_together_every_line_is_created_once(
     home: Path, place: Place, tmp_path: Path
 ) -> None:

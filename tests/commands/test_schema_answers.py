@@ -90,6 +90,7 @@ def test_follow_up_rerun_and_attempts(local: Local, schema: Callable[..., str]) 
     assert (done.status, done.json["output"]) == (0, 7), done
 
 
+@pytest.mark.slow
 def test_without_a_wait_it_is_only_asked_for(local: Local, schema: Callable[..., str]) -> None:
     done = local("create", WRONG, "--schema", schema(), "--dry-run")
     assert done.json["prompt"].endswith(json.dumps(SCHEMA))

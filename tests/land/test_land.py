@@ -222,6 +222,7 @@ def test_random_patches_in_random_order(bench: LandBench, land: Run, seed: int) 
     assert all(bench.builds("b"))
 
 
+@pytest.mark.slow
 def test_a_task_whose_names_or_time_no_commit_can_have_stops_no_other(
     bench: LandBench, land: Run
 ) -> None:

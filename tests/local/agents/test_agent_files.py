@@ -93,6 +93,7 @@ def walked(folder: Path) -> None:
     assert sum(1 for _ in agent_files.walk(folder)) == MANY + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [os.mknod, os.mkdir])
 @pytest.mark.parametrize("work", [removed, emptied, walked])
 def test_many_names_take_no_memory(

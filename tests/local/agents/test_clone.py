@@ -391,6 +391,7 @@ def test_a_clone_that_fills_the_disk_is_ended_and_removed(
     assert disk_usage(workspace.folder) < 1 << 22
 
 
+@pytest.mark.slow
 def test_many_files_are_counted_in_little_memory(tmp_path: Path) -> None:
     for folder in ("a", "b/c"):
         (tmp_path / folder).mkdir(parents=True)

@@ -230,6 +230,7 @@ def test_a_job_that_cannot_be_ended_keeps_the_next_run_out(
     assert gone(nap)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supervisor", ["lives", "was killed"])
 def test_a_job_that_could_not_be_ended_is_ended_and_counted_later(
     bench: Bench,
@@ -283,6 +284,7 @@ def elsewhere(start: Starter, scheduler: Scheduler) -> Iterator[tuple[Machine, d
                 os.kill(scheduler.pid(name), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_cancel_that_ends_no_job_fails(
     elsewhere: tuple[Machine, dict[str, Any]], scheduler: Scheduler
 ) -> None:
@@ -302,6 +304,7 @@ def test_a_cancel_that_ends_no_job_fails(
     assert not run_lock.at_work(machine.state, task["workspaceId"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["delete", "prune", "reset"])
 def test_what_a_job_that_stays_works_in_is_not_removed(
     elsewhere: tuple[Machine, dict[str, Any]], scheduler: Scheduler, how: str
@@ -335,6 +338,7 @@ def test_what_a_job_that_stays_works_in_is_not_removed(
     assert not scheduler.is_at_work(*scheduler.names("started"))
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_the_workspace_of_a_job_that_stays(
     bench: Bench, scheduler: Scheduler
 ) -> None:

@@ -161,6 +161,7 @@ def page(machine: Machine, task: str) -> str:
     return machine.own.call("GET", f"//run/{task}", headers=headers, check=False).raw.decode()
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_a_program_prints_as_it_comes_and_then_once(start: Starter) -> None:
     with start(CONFIG + STEPS) as machine:
         created = machine.own.create("x", executor="steps")
@@ -546,6 +547,7 @@ def test_a_hint_says_where_skills_go_if_there_are_none(tmp_path: Path) -> None:
     assert "~/.agents/skills/NAME/SKILL.md" in str(problem.value.hint)
 
 
+@pytest.mark.slow
 def test_a_skill_of_a_repository_does_not_lead_out_of_it(
     start: Starter, tmp_path: Path, user_home: Path
 ) -> None:

@@ -19,6 +19,7 @@ from .bench import NAP, Bench, processes
 from .shop import Shop
 
 
+@pytest.mark.slow
 def test_the_agent_finds_what_it_made(shop: Shop, bench: Bench) -> None:
     shop.say('setup = "pwd; cat answer.txt > made; echo done"')
     run = shop.run()
@@ -65,6 +66,7 @@ def test_an_agent_that_edits_it_changes_nothing(shop: Shop) -> None:
     assert shop.run(workspace="other").answer == "one"
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_do_not_count(shop: Shop) -> None:
     """They come along, but `.rebyte.toml` is read in the commit below them."""
     shop.say('setup = "echo one > made"')

@@ -134,6 +134,7 @@ def test_a_link_in_the_place_of_a_folder_is_not_kept(shop: Shop, bench: Bench, t
     assert entries(bench) == []
 
 
+@pytest.mark.slow
 def test_what_the_repository_has_is_its_own(shop: Shop, bench: Bench) -> None:
     """No run would find there what its commit has, and a link of it could lead anywhere."""
     (shop.path / "lib").mkdir()

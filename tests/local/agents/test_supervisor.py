@@ -437,6 +437,7 @@ def test_sigterm_from_outside_is_a_failed_run(bench: Bench) -> None:
     assert gone(f"{NAP}091")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_supervisor_that_cannot_record_the_end(bench: Bench) -> None:
     """As on a full disk. What it knows is recorded by the next look."""
     prompt = bench.start(["sh", "-c", "touch begun; sleep 1; echo done"])

@@ -166,6 +166,7 @@ def half_merged(place: Place) -> Place:
     return place
 
 
+@pytest.mark.slow
 def test_killed_while_git_writes_the_files(tmp_path: Path) -> None:
     place = half_merged(Place(tmp_path / "place").make(files=FILES))
     # git in the sandbox and outside may have held more.
@@ -189,6 +190,7 @@ def test_killed_again_while_that_is_settled(place: Place, tmp_path: Path) -> Non
     assert all(killed_at_each_step(at, tmp_path, "complete_merge"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_merge_and_changes_nothing(tmp_path: Path) -> None:
     place = Place(tmp_path / "place").make(commits=True, files=FILES)
     with pytest.raises(GitFailed, match="the disk is full"):

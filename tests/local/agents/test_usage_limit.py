@@ -313,6 +313,7 @@ def test_another_agent_continues(bench: Bench, model: LimitedModel) -> None:
     assert row[0] == "other"
 
 
+@pytest.mark.slow
 def test_a_limit_of_one_model_of_a_key_is_none_of_another(
     bench: Bench, model: LimitedModel, tmp_path: Path
 ) -> None:
