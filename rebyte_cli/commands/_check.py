@@ -16,7 +16,6 @@ from ._options import Duration, Number, Option, take, together
 from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
-    from ..api.client import RebyteClient
     from ..batch.place import BatchOptions, CheckJob
     from ..system.repository_file import RepositoryFile
     from ..tasks.answer_schema import AnswerSchema
@@ -29,10 +28,11 @@ F = TypeVar("F", bound=Any)
 TRIES = 3  # as in tasks.mending, which need not be loaded for a help page
 MOST_TRIES = 20
 SHOWN_PATHS = 5
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class CheckOptions(NamedTuple):
-    """The values of `protection_options` and of those that `mending_options` adds."""
+    """The values of `protection_options`, of those that `mending_options` adds, and `--no-jail`."""
 
     protect: Sequence[str]
     check_timeout: float | None
@@ -42,6 +42,7 @@ class CheckOptions(NamedTuple):
     schema: AnswerSchema | None = None
     check_allow: Sequence[str] = ()
     no_check: bool = False
+    no_jail: bool = False
 
     @property
     def without_check(self) -> str:
@@ -65,6 +66,55 @@ class CheckOptions(NamedTuple):
         """The prompt with the request for an answer that fits the schema, if there is one."""
         return prompt if self.schema is None else self.schema.ask(prompt)
 
+    def require_check(self) -> None:
+        """Raise BadUsage for options about a check if there is none."""
+        if self.check is None and (name := self.without_check):
+            also = " or --schema" if name == "--tries" else ""
+            raise BadUsage(
+                f"{name} requires --check{also}",
+                hint="Or `check` in the .rebyte.toml of a repository that you trust",
+            )
+
+    def with_file(self, file: RepositoryFile | None) -> CheckOptions:
+        """With what a repository asks for: its check if there is none, its paths anyway.
+
+        The paths of the options come last, and so win.
+        """
+        if file is None or self.no_check:
+            return self
+        protect = (*file.protect, *self.protect) if self.check or file.check else self.protect
+        return self._replace(check=self.check or file.check or None, protect=protect)
+
+    def command(self) -> CheckCommand | None:
+        """How to check; None without a check.
+
+        Raises BadUsage for an empty command and a pattern that matches nothing.
+        """
+        if self.check is None:
+            return None
+        from ..tasks.check import SECONDS, CheckCommand
+        from ..tasks.protection import Protection
+
+        if not self.check.strip():
+            raise BadUsage("the check command is empty")
+        Protection(self.protect)
+        if self.no_jail and self.check_allow:
+            raise BadUsage(
+                "--no-jail cannot be used with hosts for the check: it reaches all of them"
+            )
+        seconds = SECONDS if self.check_timeout is None else self.check_timeout
+        hosts = tuple(self.check_allow)
+        return CheckCommand(self.check, tuple(self.protect), seconds, not self.no_jail, hosts)
+
+    def usable_command(self) -> CheckCommand | None:
+        """As `command`. Raises CheckUnusable, too, if it cannot be run here."""
+        how = self.command()
+        if how is not None:
+            from ..tasks.check import require_jail
+
+            require_jail(how)
+        return how
+
 
 def read_schema(path: str | None) -> AnswerSchema | None:
     """The JSON Schema in a file, if there is one. Raises BadUsage and NotFound."""
@@ -76,15 +126,15 @@ def read_schema(path: str | None) -> AnswerSchema | None:
 def _check_needs_check(ctx: click.Context) -> None:
     """The options about a check need one, and that needs a wait."""
     given = ctx.params
+    if given.get("no_check") and given["check"] is not None:
+        raise BadUsage("--check and --no-check cannot be used together")
     if "tries" not in given:
         return
     options = CheckOptions(**{name: given[name] for name in CheckOptions._fields})
     is_waited_for = given["wait"] or given.get("stream") or given.get("dry_run")
-    if options.no_check and options.check is not None:
-        raise BadUsage("--check and --no-check cannot be used together")
     if options.check is None:
         if options.no_check or not is_waited_for:
-            require_check(options)
+            options.require_check()
     elif not is_waited_for:
         wanted = "--wait or --stream" if "stream" in given else "--wait"
         raise BadUsage(f"--check requires {wanted}")
@@ -158,167 +208,121 @@ mending_options = together(
 )
 
 
-def require_check(options: CheckOptions) -> None:
-    """Raise BadUsage for options about a check if there is none."""
-    if options.check is None and (name := options.without_check):
-        also = " or --schema" if name == "--tries" else ""
-        raise BadUsage(
-            f"{name} requires --check{also}",
-            hint="Or `check` in the .rebyte.toml of a repository that you trust",
-        )
-
-
-def with_file(options: CheckOptions, file: RepositoryFile | None) -> CheckOptions:
-    """The options with what a repository asks for: its check if there is none, its paths anyway.
-
-    The paths of the options come last, and so win.
-    """
-    if file is None or options.no_check:
-        return options
-    protect = (*file.protect, *options.protect) if options.check or file.check else options.protect
-    return options._replace(check=options.check or file.check or None, protect=protect)
-
-
-def check_command(command: str, options: CheckOptions, *, no_jail: bool = False) -> CheckCommand:
-    """How to check. Raises BadUsage for an empty command and a pattern that matches nothing."""
-    from ..tasks.check import SECONDS, CheckCommand
-    from ..tasks.protection import Protection
-
-    if not command.strip():
-        raise BadUsage("the check command is empty")
-    Protection(options.protect)
-    if no_jail and options.check_allow:
-        raise BadUsage("--no-jail cannot be used with hosts for the check: it reaches all of them")
-    seconds = SECONDS if options.check_timeout is None else options.check_timeout
-    hosts = tuple(options.check_allow)
-    return CheckCommand(command, tuple(options.protect), seconds, not no_jail, hosts)
-
-
-def start_of(
-    app: App,
-    task: Mapping[str, Any],
-    base: str | None,
-    asked: Mapping[str, Any] = MappingProxyType({}),
-) -> Base:
-    """The commit that a task started from. Raises what `tasks.check.base_of` raises.
-
-    `asked` is what was noted for it, where the history does not have it yet.
-    """
-    from ..tasks import check
-
-    workspace = app.known.located(task).get("workspaceId")
-    local_state = app.local_folder() if app.settings.is_local else None
-    row = app.history.task(str(task["id"])) or {}
-    known = {**asked, **{name: value for name, value in row.items() if value is not None}}
-    return check.base_of(workspace, known, revision=base, local_state=local_state)
-
-
-def repository_says(
-    app: App, options: CheckOptions, *, no_jail: bool, also: Sequence[str] = ()
-) -> RepositorySays:
+def repository_says(app: App, options: CheckOptions, also: Sequence[str] = ()) -> RepositorySays:
     """What looks up how a repository is to be checked, and `also` other settings of its file."""
     wanted = CHECKS if options.check is None else ("protect",)
-    return RepositorySays(app, [*also, *wanted], no_jail=no_jail)
+    return RepositorySays(app, [*also, *wanted], no_jail=options.no_jail)
 
 
-def file_of(
-    says: RepositorySays,
-    app: App,
-    task: Mapping[str, Any],
-    base: str | None,
-    asked: Mapping[str, Any] = MappingProxyType({}),
-) -> RepositoryFile | None:
-    """What the repository of a task asks for, if the user trusts it and where it started is known.
+class TaskChecks:
+    """Checks what tasks did, as the options and the repositories of the tasks ask for it.
 
-    The arguments are as in `start_of`.
+    `asked` is what was noted for a task where the history does not have it yet.
     """
-    try:
-        start = start_of(app, task, base, asked)
-    except (BadUsage, NotFound):
-        return None
-    if start.is_own:
-        return says.of_workspace(task)
-    return says.at(str(start.repository), start.commit)
 
+    def __init__(self, app: App, options: CheckOptions, says: RepositorySays | None = None) -> None:
+        """Without `says`, what the repositories ask for does not count."""
+        self._app = app
+        self._options = options
+        self._says = says
 
-def examined(
-    app: App,
-    task: Mapping[str, Any],
-    how: CheckCommand | None,
-    base: str | None,
-    schema: AnswerSchema | None,
-    asked: Mapping[str, Any] = MappingProxyType({}),
-    *,
-    client: RebyteClient | None = None,
-    deadline: Deadline = NO_LIMIT,
-    stopped: Callable[[], bool] = lambda: False,
-) -> RunVerdict:
-    """What a task that has completed comes to: its answer, if there is a schema, and its check.
+    def start_of(self, task: Mapping[str, Any], asked: Mapping[str, Any] = NOTHING) -> Base:
+        """The commit that a task started from. Raises what `tasks.check.base_of` raises."""
+        from ..tasks import check
 
-    Raises what `checked` and `tasks.result.answer` raise.
-    """
-    from ..tasks.mending import answer_outcome
-    from ..tasks.verdict import RunVerdict
+        app = self._app
+        workspace = app.known.located(task).get("workspaceId")
+        local_state = app.local_folder() if app.settings.is_local else None
+        row = app.history.task(str(task["id"])) or {}
+        known = {**asked, **{name: value for name, value in row.items() if value is not None}}
+        return check.base_of(workspace, known, revision=self._options.base, local_state=local_state)
 
-    answer = None
-    if schema is not None:
-        answer = answer_outcome(client or app.client, str(task["id"]), schema, deadline)
-    check = None if how is None else checked(app, task, how, base, asked, stopped)
-    return RunVerdict(check, answer)
+    def options_for(
+        self, task: Mapping[str, Any], asked: Mapping[str, Any] = NOTHING
+    ) -> CheckOptions:
+        """The options with what the repository of a task asks for.
 
+        That is nothing unless the user trusts it and it is known where the task started.
+        """
+        if self._says is None:
+            return self._options
+        try:
+            start = self.start_of(task, asked)
+        except (BadUsage, NotFound):
+            return self._options
+        if start.is_own:
+            return self._options.with_file(self._says.of_workspace(task))
+        return self._options.with_file(self._says.at(str(start.repository), start.commit))
 
-def checked(
-    app: App,
-    task: Mapping[str, Any],
-    how: CheckCommand,
-    base: str | None,
-    asked: Mapping[str, Any] = MappingProxyType({}),
-    stopped: Callable[[], bool] = lambda: False,
-) -> CheckOutcome:
-    """Check a task that has ended, and say what was put back. Raises what `tasks.check` raises.
+    def check(
+        self,
+        task: Mapping[str, Any],
+        how: CheckCommand,
+        asked: Mapping[str, Any] = NOTHING,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> CheckOutcome:
+        """Check a task that has ended, and say what was put back. Raises what `tasks.check` raises.
 
-    `asked` is as in `start_of`; the check ends soon after `stopped` says so.
-    """
-    from ..tasks import check
+        The check ends soon after `stopped` says so.
+        """
+        from ..tasks import check
 
-    task_id = str(task["id"])
-    workspace = app.known.located(task).get("workspaceId")
-    start = start_of(app, task, base, asked)
-    outcome = check.run(
-        start,
-        check.fetch_changes(app.client, task_id, workspace),
-        how,
-        state_dir=app.state_dir,
-        config_file=app.config_path,
-        name=task_id,
-        stopped=stopped,
-    )
-    if outcome.restored:
-        more = len(outcome.restored) - SHOWN_PATHS
-        also = f" and {more} more" if more > 0 else ""
-        paths = ", ".join(outcome.restored[:SHOWN_PATHS]) + also
-        app.note(f"Checked with protected paths as they were before the task: {paths}")
-    return outcome
+        app, task_id = self._app, str(task["id"])
+        workspace = app.known.located(task).get("workspaceId")
+        start = self.start_of(task, asked)
+        outcome = check.run(
+            start,
+            check.fetch_changes(app.client, task_id, workspace),
+            how,
+            state_dir=app.state_dir,
+            config_file=app.config_path,
+            name=task_id,
+            stopped=stopped,
+        )
+        if outcome.restored:
+            more = len(outcome.restored) - SHOWN_PATHS
+            also = f" and {more} more" if more > 0 else ""
+            paths = ", ".join(outcome.restored[:SHOWN_PATHS]) + also
+            app.note(f"Checked with protected paths as they were before the task: {paths}")
+        return outcome
+
+    def examine(
+        self,
+        task: Mapping[str, Any],
+        how: CheckCommand | None,
+        schema: AnswerSchema | None,
+        asked: Mapping[str, Any] = NOTHING,
+        *,
+        deadline: Deadline = NO_LIMIT,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> RunVerdict:
+        """What a task that has completed comes to: its answer, if there is a schema, and its check.
+
+        Raises what `check` and `tasks.result.answer` raise.
+        """
+        from ..tasks.mending import answer_outcome
+        from ..tasks.verdict import RunVerdict
+
+        answer = None
+        if schema is not None:
+            answer = answer_outcome(self._app.client, str(task["id"]), schema, deadline)
+        outcome = None if how is None else self.check(task, how, asked, stopped)
+        return RunVerdict(outcome, answer)
 
 
 def mending(
-    app: App,
-    options: CheckOptions,
-    deadline: Deadline,
-    *,
-    no_jail: bool,
-    says: RepositorySays | None = None,
+    app: App, options: CheckOptions, deadline: Deadline, says: RepositorySays | None = None
 ) -> Mending | None:
     """What becomes of the tasks that the options are about; None if they ask for nothing.
 
     With `says`, what the repository of a task asks for is found out when its run has ended. Raises
-    CheckUnusable where no check can be made, and BadUsage as `check_command`.
+    what `CheckOptions.usable_command` raises.
     """
     from ..tasks.mending import Mending
 
     if options.check is None and options.schema is None and says is None:
         return None
-    required = required_check(options, no_jail=no_jail)
+    required, checks = options.usable_command(), TaskChecks(app, options, says)
     found: dict[str, CheckCommand | None] = {}
 
     def how(task: Mapping[str, Any]) -> CheckCommand | None:
@@ -326,19 +330,16 @@ def mending(
         if says is None:
             return required
         if task_id not in found:
-            chosen = with_file(options, file_of(says, app, task, options.base))
-            found[task_id] = required_check(chosen, no_jail=no_jail)
+            chosen = checks.options_for(task)
+            found[task_id] = chosen.usable_command()
             if chosen.check is None and (unused := options.without_check):
                 app.warn(f"Task {task_id} has no check: {unused} is not used")
         return found[task_id]
 
-    def examine(task: Mapping[str, Any], limit: Deadline) -> RunVerdict:
-        return examined(app, task, how(task), options.base, options.schema, deadline=limit)
-
     return Mending(
         app.client,
         app.history,
-        examine,
+        lambda task, limit: checks.examine(task, how(task), options.schema, deadline=limit),
         tries=options.tries,
         deadline=deadline,
         note=app.note,
@@ -346,43 +347,23 @@ def mending(
     )
 
 
-def required_check(options: CheckOptions, *, no_jail: bool) -> CheckCommand | None:
-    """The check that the options ask for, if any. Raises CheckUnusable if it cannot be made."""
-    if options.check is None:
-        return None
-    from ..tasks.check import require_jail
-
-    how = check_command(options.check, options, no_jail=no_jail)
-    require_jail(how)
-    return how
-
-
 class BatchChecks:
     """How the tasks of a batch are examined: a `batch.place.LineChecks`."""
 
-    def __init__(
-        self,
-        app: App,
-        options: CheckOptions,
-        *,
-        batch: BatchOptions,
-        no_jail: bool,
-    ) -> None:
+    def __init__(self, app: App, options: CheckOptions, *, batch: BatchOptions) -> None:
         """The times of `batch` are for prompts instead of creates.
 
-        Raises CheckUnusable where no check can be made, and BadUsage as `check_command`.
+        Raises what `CheckOptions.usable_command` raises.
         """
         self._app = app
         self._options = options
-        self._no_jail = no_jail
-        self._says = None
-        if not options.no_check:
-            self._says = repository_says(app, options, no_jail=no_jail)
+        self._says = None if options.no_check else repository_says(app, options)
+        self._checks = TaskChecks(app, options, self._says)
         self._files: dict[str, RepositoryFile | None] = {}
         self._client = app.client
         self._batch = batch
         self.tries = options.tries or TRIES
-        self._how = required_check(options, no_jail=no_jail)
+        self._how = options.usable_command()
         self._bases: dict[tuple[Any, Any, Any], str | None] = {}
 
     def base(self, body: Mapping[str, Any]) -> str | None:
@@ -416,8 +397,8 @@ class BatchChecks:
             return True
         found = False
         for body in bodies:
-            options = with_file(self._options, self._file_of(body))
-            found = required_check(options, no_jail=self._no_jail) is not None or found
+            options = self._options.with_file(self._file_of(body))
+            found = options.usable_command() is not None or found
             found = found or self._is_known_later(body)
         return found
 
@@ -454,20 +435,8 @@ class BatchChecks:
         """Examine a task; see `LineChecks`."""
         place = job.body.get("localRepository")
         asked = {"baseCommit": self.base(job.body), "localRepository": place}
-        options = self._options
-        if self._says is not None:
-            file = file_of(self._says, self._app, job.task, options.base, asked)
-            options = with_file(options, file)
-        return examined(
-            self._app,
-            job.task,
-            required_check(options, no_jail=self._no_jail),
-            options.base,
-            job.schema,
-            asked,
-            client=self._client,
-            stopped=stopped,
-        )
+        how = self._checks.options_for(job.task, asked).usable_command()
+        return self._checks.examine(job.task, how, job.schema, asked, stopped=stopped)
 
     def mend(self, task_id: str, prompt: str, key: str) -> str:
         """Send the prompt; see `LineChecks`."""

@@ -30,8 +30,6 @@ from ._check import (
     mending,
     mending_options,
     repository_says,
-    require_check,
-    with_file,
 )
 from ._local import (
     AgentOptions,
@@ -85,7 +83,6 @@ class CreateOptions(NamedTuple):
     dry_run: bool
     open_page: bool
     with_changes: bool
-    no_jail: bool
     notify: bool
     attempts: int
     executors: Sequence[str]
@@ -268,14 +265,14 @@ def _with_repository(
     if base is not None and (of_run or is_checked) and not has_workspace:
         from ..system import git
 
-        says = RepositorySays(app, of_run, no_jail=choices.no_jail)
+        says = RepositorySays(app, of_run, no_jail=checks.no_jail)
         if is_checked:
-            says = repository_says(app, checks, no_jail=choices.no_jail, also=of_run)
+            says = repository_says(app, checks, of_run)
         folder = fields.get("localRepository") or git.top_level(".")
         found = says.at(str(folder), base)
-        checks = with_file(checks, found) if is_checked else checks
+        checks = checks.with_file(found) if is_checked else checks
     if is_checked and checks.check is None and not is_known_later:
-        require_check(checks)
+        checks.require_check()
         checks = checks._replace(no_check=True)
     return choices._replace(checks=checks)
 
@@ -292,10 +289,10 @@ def _of_run(app: App, fields: Mapping[str, Any]) -> list[str]:
 
 def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Mending | None:
     """What becomes of the tasks that these choices create and wait for."""
-    checks, no_jail, says = choices.checks, choices.no_jail, None
+    checks, says = choices.checks, None
     if checks.check is None and not checks.no_check and (choices.wait or choices.stream):
-        says = repository_says(app, checks, no_jail=no_jail)
-    return mending(app, checks, deadline, no_jail=no_jail, says=says)
+        says = repository_says(app, checks)
+    return mending(app, checks, deadline, says)
 
 
 def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mapping[str, Any]]:
@@ -348,7 +345,7 @@ def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -
     """The fields that the local service alone understands. BadUsage for any other service."""
     found = choices.agent.fields(app, fields.get("model"))
     is_own = app.settings.is_own_service
-    if choices.no_jail and (is_own or choices.checks.check is None):
+    if choices.checks.no_jail and (is_own or choices.checks.check is None):
         found |= fields_for_agents(app, "--no-jail", {"jail": "off"})
     if choices.with_changes and is_own:
         if not ("localRepository" in fields and "executor" in fields):

@@ -19,7 +19,7 @@ from ..errors import BadUsage, Interrupted, RebyteError
 from ..output.records import RESULT, RecordList, Records, Text
 from ..system.deadline import NO_LIMIT
 from ._base import define
-from ._check import BatchChecks, CheckOptions, mending_options, require_check
+from ._check import BatchChecks, CheckOptions, mending_options
 from ._local import AgentOptions, network_options, no_setup_option, on_limit_option
 from ._options import (
     BudgetAmount,
@@ -213,7 +213,6 @@ class Shard(ParamType[tuple[int, int]]):
 @mending_options
 @click.option(
     "--no-jail",
-    "no_jail",
     is_flag=True,
     help="Run what --check names without a sandbox, with your files.",
 )
@@ -232,7 +231,6 @@ def command(
     report: str | None,
     full_ids: bool,
     dry_run: bool,
-    no_jail: bool,
     **choices: Any,
 ) -> Any:
     """Run each line of FILE as a task, and print each result as it arrives.
@@ -361,7 +359,7 @@ def command(
     else:
         most_running = options.max_running if options.budget is None else most
         options = options._replace(max_running=most_running, title=source.name)
-        prepare = partial(_prepare, checks, options, batch, plan, no_jail)
+        prepare = partial(_prepare, checks, options, batch, plan)
         words = resolve if on else _with_ids(app, resolve)
         resolutions = parse_resolutions(words, batch.lines, plan.mine)
         run = partial(view.run, options, rate=rate, resolutions=resolutions)
@@ -385,7 +383,6 @@ def _prepare(
     options: BatchOptions,
     batch: Input,
     plan: Plan,
-    no_jail: bool,
     app: App,
     place: BatchPlace,
 ) -> None:
@@ -397,7 +394,7 @@ def _prepare(
     if options.budget is not None:
         _check_prices(app, options.budget, lines, plan)
     own = options._replace(**place.own)
-    place.checks = _checks(app, asked, own, lines, plan, no_jail=no_jail)
+    place.checks = _checks(app, asked, own, lines, plan)
 
 
 def _check_prices(app: App, budget: Budget, batch: Input, plan: Plan) -> None:
@@ -448,23 +445,17 @@ def _batch_of(
 
 
 def _checks(
-    app: App,
-    asked: CheckOptions,
-    options: BatchOptions,
-    batch: Input,
-    plan: Plan,
-    *,
-    no_jail: bool,
+    app: App, asked: CheckOptions, options: BatchOptions, batch: Input, plan: Plan
 ) -> BatchChecks | None:
     """The checks that are asked for. BadUsage for a line that cannot be checked."""
     has_schema = options.wait and any(batch.lines[index].schema for index in plan.mine)
     if not has_schema and (not options.wait or (asked.check is None and asked.no_check)):
         return None
-    checks = BatchChecks(app, asked, batch=options, no_jail=no_jail)
+    checks = BatchChecks(app, asked, batch=options)
     mine = [batch.lines[index] for index in plan.mine]
     checks.require_bases((line.number, batch.body(line)) for line in mine)
     if not checks.may_check(map(batch.body, mine)):
-        require_check(asked)
+        asked.require_check()
         return checks if has_schema else None
     return checks
 

@@ -12,15 +12,12 @@ from ..output.records import CHECKED, Records
 from ._base import define
 from ._check import (
     CheckOptions,
+    TaskChecks,
     allow_option,
     base_option,
-    check_command,
-    checked,
-    file_of,
     protect_option,
     repository_says,
     timeout_option,
-    with_file,
 )
 from ._options import chosen_task, task_argument
 
@@ -37,7 +34,7 @@ from ._options import chosen_task, task_argument
     is_flag=True,
     help="Run the command without a sandbox, with your files and network.",
 )
-def command(app: App, task: str, command: str | None, no_jail: bool, **options: Any) -> Records:
+def command(app: App, task: str, command: str | None, **options: Any) -> Records:
     """Run the shell command CMD on the changes of TASK, and exit with 0 if it passes, else with 10.
 
     Without CMD, it is the `check` of the repository's `.rebyte.toml`, at the commit that TASK
@@ -64,14 +61,15 @@ def command(app: App, task: str, command: str | None, no_jail: bool, **options: 
     chosen = CheckOptions(**options, check=command)
     task_id = chosen_task(app, task)
     found = app.client.get_task(task_id)
-    says = repository_says(app, chosen, no_jail=no_jail and command is None)
-    chosen = with_file(chosen, file_of(says, app, found, chosen.base))
-    if chosen.check is None:
+    # What a command of the user's protects counts without a sandbox, too.
+    is_own = chosen.no_jail and command is None
+    checks = TaskChecks(app, chosen, repository_says(app, chosen._replace(no_jail=is_own)))
+    how = checks.options_for(found).command()
+    if how is None:
         raise BadUsage(
             f"nothing says how to check task {task_id}",
             hint="Name a command, or trust the .rebyte.toml of its repository if that has `check`",
         )
-    how = check_command(chosen.check, chosen, no_jail=no_jail)
     with app.spinner(f"Checking task {task_id}"):
-        outcome = checked(app, found, how, options["base"])
+        outcome = checks.check(found, how)
     return Records(CHECKED, [outcome.of_task({"id": task_id, **outcome.document()})])

@@ -12,7 +12,7 @@ from ..errors import BadUsage, Next, RebyteError
 from ..output.records import PROMPT, Document, Records
 from ..system.deadline import Deadline
 from ._base import define
-from ._check import CheckOptions, mending, mending_options, repository_says, start_of
+from ._check import CheckOptions, TaskChecks, mending, mending_options, repository_says
 from ._local import (
     AgentOptions,
     budget_option,
@@ -70,7 +70,6 @@ def command(
     stream: bool,
     notify: bool,
     dry_run: bool,
-    no_jail: bool,
     **options: Any,
 ) -> Any:
     """Send PROMPT to TASK, which may be running or finished.
@@ -114,10 +113,10 @@ def command(
         deadline = Deadline(timeout)
         says = None
         if (wait or stream) and not asked.no_check:
-            says = repository_says(app, asked, no_jail=no_jail)
-        checks = mending(app, asked, deadline, no_jail=no_jail, says=says)
+            says = repository_says(app, asked)
+        checks = mending(app, asked, deadline, says)
         if asked.check is not None:
-            start_of(app, {"id": task_id}, asked.base)
+            TaskChecks(app, asked).start_of({"id": task_id})
         if sync:
             _sync(app, task_id)
         from ..tasks import create

@@ -18,15 +18,7 @@ from ..errors import APIError, BadUsage, Interrupted, LeftOut, RebyteError
 from ..output.records import LAND, RecordList, Records
 from ..system.deadline import NO_LIMIT
 from ._base import define
-from ._check import (
-    CheckOptions,
-    check_command,
-    no_check_option,
-    protection_options,
-    repository_says,
-    require_check,
-    with_file,
-)
+from ._check import CheckOptions, no_check_option, protection_options, repository_says
 from ._options import Number, chosen_tasks, completer
 from ._stdin import read_bytes
 from ._wait import question_watcher
@@ -51,7 +43,6 @@ class LandOptions(NamedTuple):
     report: str | None
     force: bool
     checks: CheckOptions
-    no_jail: bool
 
 
 @define("land", kind=LAND, statuses=(3, 4, 5, 6, 10, 12))
@@ -103,7 +94,6 @@ def command(
     app: App,
     tasks: tuple[str, ...],
     results: str | None,
-    no_jail: bool,
     only_status: bool,
     **options: Any,
 ) -> Any:
@@ -150,15 +140,11 @@ def command(
     from ..tasks import patch
 
     checks = CheckOptions.of(options)
-    if checks.check is not None:
-        if checks.no_check:
-            raise BadUsage("--check and --no-check cannot be used together")
-        check_command(checks.check, checks, no_jail=no_jail)
-    elif checks.no_check or no_jail:
-        require_check(checks)
-        if no_jail:
+    if checks.command() is None and (checks.no_check or checks.no_jail):
+        checks.require_check()
+        if checks.no_jail:
             raise BadUsage("--no-jail requires --check")
-    chosen = LandOptions(checks=checks, no_jail=no_jail, **options)
+    chosen = LandOptions(checks=checks, **options)
     if chosen.report is not None:
         _check_report(chosen.report)
     root = patch.top_level()
@@ -356,18 +342,11 @@ def _board(landing: Landing) -> list[Any]:
 
 def _how(app: App, chosen: LandOptions, root: Path, commit: str) -> CheckCommand | None:
     """How each tip is checked: as the options say, or `.rebyte.toml` where the branch begins."""
-    from ..tasks.check import require_jail
-
     checks = chosen.checks
     if not checks.no_check:
-        file = repository_says(app, checks, no_jail=chosen.no_jail).at(str(root), commit)
-        checks = with_file(checks, file)
-    if checks.check is None:
-        require_check(checks)
-        return None
-    how = check_command(checks.check, checks, no_jail=chosen.no_jail)
-    require_jail(how)
-    return how
+        checks = checks.with_file(repository_says(app, checks).at(str(root), commit))
+    checks.require_check()
+    return checks.usable_command()
 
 
 def _ended(app: App, questions: QuestionWatcher, task_id: str) -> Mapping[str, Any]:
