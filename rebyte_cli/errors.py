@@ -229,6 +229,10 @@ class RebyteError(Exception):
         return copy.with_traceback(self.__traceback__)
 
 
+# A record that a command prints, or the error in its place.
+RowOrError = Mapping[str, Any] | RebyteError
+
+
 class BadUsage(RebyteError):
     """A value that the user gave cannot be used; nothing was sent."""
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from ..api.token_usage import TokenUsage, described
-from ..errors import RANK, BadUsage, RebyteError
+from ..errors import RANK, BadUsage, RebyteError, RowOrError
 from ..once.scan import any_of
 from ..once.server_clock import without_tags
 from ..tasks.budget import Priced
 from .input import InputLine, InputSource
 from .state import LineState
-
-if TYPE_CHECKING:
-    from ..output.records import RowOrError
 
 Tally = Counter[tuple[str, str]]  # of statuses with reasons, which are empty for what went well
 MOST_REASONS = 3  # below the counts

@@ -22,13 +22,21 @@ from datetime import UTC, datetime
 from functools import partial
 from heapq import nsmallest
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..api.failures import OUT_OF_MEMORY
 from ..api.ssh import NO_SERVICE
 from ..api.status import canonical_status, is_terminal
 from ..api.views import text
-from ..errors import APIError, BadUsage, BudgetReached, Interrupted, KeyProblem, RebyteError
+from ..errors import (
+    APIError,
+    BadUsage,
+    BudgetReached,
+    Interrupted,
+    KeyProblem,
+    RebyteError,
+    RowOrError,
+)
 from ..history.rows import NewTask
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
@@ -53,10 +61,6 @@ from .state import (
 )
 from .throttle import RESUME
 from .workers import Job
-
-if TYPE_CHECKING:
-    from ..output.records import RowOrError
-
 
 # Seconds that creates under way may still take after an interrupt.
 GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}

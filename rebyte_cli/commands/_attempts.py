@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..app import App
-from ..errors import Interrupted, Next, OutcomeUnknown, RebyteError, worst
+from ..errors import Interrupted, Next, OutcomeUnknown, RebyteError, RowOrError, worst
 from ..system.deadline import Deadline
 from ._wait import finished
 
@@ -23,7 +23,7 @@ def create_attempts(
     create: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     deadline: Deadline,
     checks: Mending | None = None,
-) -> Iterator[Mapping[str, Any] | RebyteError]:
+) -> Iterator[RowOrError]:
     """Create a task for each body, at the same time; returns once the first exists.
 
     What is returned yields the first task that completed (with `checks`, that passed them), after
@@ -64,7 +64,7 @@ def _first_success(
     targets: Sequence[WaitTarget],
     deadline: Deadline,
     checks: Mending | None,
-) -> Iterator[Mapping[str, Any] | RebyteError]:
+) -> Iterator[RowOrError]:
     """Yield what counts, then the attempts whose outcome is unknown, however the wait ended.
 
     A create that is still under way then is waited for: its task has to be canceled, or named.
@@ -96,8 +96,8 @@ def _first_success(
 
 
 def _first_passed(
-    ends: Iterator[Mapping[str, Any] | RebyteError],
-) -> Iterator[Mapping[str, Any] | RebyteError]:
+    ends: Iterator[RowOrError],
+) -> Iterator[RowOrError]:
     """The first that is no error, alone; or else all of them."""
     failed = []
     for end in ends:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ..app import App
-from ..errors import CarriesTask, NeedsAnswer, RebyteError, WaitTimeout
+from ..errors import CarriesTask, NeedsAnswer, RebyteError, RowOrError, WaitTimeout
 
 
 class EndNotice:
@@ -23,16 +22,14 @@ class EndNotice:
         self._ends: Counter[str] = Counter()
         self._title = ""
 
-    def of_outcomes(
-        self, outcomes: Iterator[Mapping[str, Any] | RebyteError]
-    ) -> Iterator[Mapping[str, Any] | RebyteError]:
+    def of_outcomes(self, outcomes: Iterator[RowOrError]) -> Iterator[RowOrError]:
         """The outcomes of a wait; the notice comes after the last."""
         with self.given():
             for outcome in outcomes:
                 self.see(outcome)
                 yield outcome
 
-    def see(self, outcome: Mapping[str, Any] | RebyteError) -> None:
+    def see(self, outcome: RowOrError) -> None:
         """Take note of how a task ended."""
         task = outcome.task if isinstance(outcome, CarriesTask) else outcome
         if isinstance(task, RebyteError):

@@ -9,14 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..app import App
-from ..errors import (
-    CarriesTask,
-    Interrupted,
-    Next,
-    RebyteError,
-    TaskEnded,
-    WaitTimeout,
-)
+from ..errors import CarriesTask, Interrupted, Next, RebyteError, RowOrError, TaskEnded, WaitTimeout
 from ..output.records import EVENT, TASK, Records, Text, Value
 from ..system.deadline import Deadline
 from ..tasks.wait import LateTargets, WaitTarget
@@ -41,7 +34,7 @@ def finished(
     deadline: Deadline,
     interval: float | None = None,
     late: LateTargets | None = None,
-) -> Iterator[Mapping[str, Any] | RebyteError]:
+) -> Iterator[RowOrError]:
     """Yield each task as it ends, with `workspaceId` from the history; progress is on stderr.
 
     `late` are targets that become known during the wait. Yields tasks and errors as

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..app import App
-from ..errors import BadUsage, Interrupted, RebyteError
+from ..errors import BadUsage, Interrupted, RebyteError, RowOrError
 from ..output.records import RESULT, RecordList, Records, Text
 from ..system.deadline import NO_LIMIT
 from ._base import define
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from ..batch.input import Input, InputSource, Plan
     from ..batch.place import BatchOptions, BatchPlace, OpenPlace
     from ..batch.session import Batch
-    from ..output.records import RowOrError
     from ..tasks.budget import Budget
 
 ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from ..app import App
-from ..errors import RebyteError
+from ..errors import RebyteError, RowOrError
 from ..output.records import TASK, Records
 from ._base import define
 from ._options import chosen_tasks, label_filter_option, labeled_tasks_argument
@@ -32,7 +31,7 @@ def command(app: App, tasks: Sequence[str], labels: Mapping[str, str]) -> Record
     return Records(TASK, _cancel(app, ids))
 
 
-def _cancel(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
+def _cancel(app: App, ids: Sequence[str]) -> Iterator[RowOrError]:
     from ..tasks.cancel import cancel, ended_before
     from ..tasks.parallel import in_parallel
 

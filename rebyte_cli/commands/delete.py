@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import RebyteError, ResourceNotFound
+from ..errors import RebyteError, ResourceNotFound, RowOrError
 from ..output.records import DELETED, Records
 from ._base import define
 from ._options import chosen_tasks, label_filter_option, labeled_tasks_argument
@@ -71,9 +71,7 @@ def _described(task_id: str, task: Mapping[str, Any] | None) -> str:
     return f"{task_id[:SHORT_ID]} ({title})" if title else task_id
 
 
-def _delete(
-    app: App, ids: Sequence[str], ignore_missing: bool
-) -> Iterator[Mapping[str, Any] | RebyteError]:
+def _delete(app: App, ids: Sequence[str], ignore_missing: bool) -> Iterator[RowOrError]:
     from ..tasks.parallel import in_parallel
 
     for task_id, answer in zip(ids, in_parallel(app.client.delete_task, ids), strict=True):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from ..app import App
-from ..errors import RebyteError
+from ..errors import RebyteError, RowOrError
 from ..output.records import CHECK, RecordList
 from ._base import choose_format, define
 
@@ -33,7 +32,7 @@ def command(app: App) -> RecordList:
     return RecordList(CHECK, _found(app), draw=draw)
 
 
-def _found(app: App) -> Iterator[Mapping[str, Any] | RebyteError]:
+def _found(app: App) -> Iterator[RowOrError]:
     from ..doctor.check_runner import run_checks
     from ..doctor.checks import Examination
     from ..manual.facts import VARIABLES

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from ..app import App
-from ..errors import RebyteError
+from ..errors import RebyteError, RowOrError
 from ..output.records import TASK, Records
 from ._base import define
 from ._options import chosen_tasks, tasks_argument
@@ -31,7 +30,7 @@ def command(app: App, tasks: Sequence[str]) -> Records:
     return Records(TASK, _read(app, chosen_tasks(app, tasks)))
 
 
-def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
+def _read(app: App, ids: Sequence[str]) -> Iterator[RowOrError]:
     from ..tasks import questions
     from ..tasks.parallel import in_parallel
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage, RebyteError, RowOrError
 from ..output.records import LABEL, LABELED, RecordList, Records, Value
 from ._base import define
 from ._options import NoTasks, Option, Output, chosen_tasks, labeled_tasks_argument
@@ -57,7 +56,7 @@ def command(app: App, tasks: Sequence[str], list_: bool) -> Value:
 
 def _labeled(
     app: App, ids: Sequence[str], labels: Mapping[str, str], removed: Sequence[str]
-) -> Iterator[Mapping[str, Any] | RebyteError]:
+) -> Iterator[RowOrError]:
     from ..tasks.parallel import in_parallel
 
     for task_id, task in zip(ids, in_parallel(app.client.get_task, ids), strict=True):

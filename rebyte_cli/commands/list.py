@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..app import App
-from ..errors import BadUsage, Next, RebyteError
+from ..errors import BadUsage, Next, RebyteError, RowOrError
 from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
 from ._options import (
@@ -186,7 +186,7 @@ class ListedTasks(NamedTuple):
         return row_tests(search=self.search, since=self.since, until=self.until, ids=ids)
 
 
-def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[Row | RebyteError], Any]:
+def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
     """The rows of one service, and their envelope."""
     from ..api.urls import PAGE
     from ..tasks.list import MOST_ASKED, at_most, has_status, walk, with_questions
@@ -224,7 +224,7 @@ def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[Row | RebyteError], 
     return found, envelope
 
 
-def _merged(apps: Mapping[str, App], asked: ListedTasks) -> tuple[Iterator[Row | RebyteError], Any]:
+def _merged(apps: Mapping[str, App], asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
     """The rows of several services, newest first, each with its `place`, and their envelope."""
     from heapq import merge
 
@@ -233,7 +233,7 @@ def _merged(apps: Mapping[str, App], asked: ListedTasks) -> tuple[Iterator[Row |
     most, skipped = asked.most, asked.offset
     at_each = asked._replace(limit=None if most is None else most + skipped, offset=0)
 
-    def rows_at(place: str, app: App) -> Iterator[tuple[str, Row | RebyteError]]:
+    def rows_at(place: str, app: App) -> Iterator[tuple[str, RowOrError]]:
         created = LATEST
         try:
             for row in _listed(app, at_each)[0]:
@@ -248,7 +248,7 @@ def _merged(apps: Mapping[str, App], asked: ListedTasks) -> tuple[Iterator[Row |
     each = [rows_at(place, app) for place, app in apps.items()]
     merged = merge(*each, key=lambda pair: pair[0], reverse=True)
 
-    def after_offset() -> Iterator[Row | RebyteError]:
+    def after_offset() -> Iterator[RowOrError]:
         left = skipped
         for _, row in merged:
             if left and not isinstance(row, RebyteError):
@@ -259,7 +259,7 @@ def _merged(apps: Mapping[str, App], asked: ListedTasks) -> tuple[Iterator[Row |
     return at_most(after_offset(), most), _counted([], skipped, most, filtered=True)
 
 
-def _noted(rows: Iterator[Row | RebyteError], used: list[Any]) -> Iterator[Row | RebyteError]:
+def _noted(rows: Iterator[RowOrError], used: list[Any]) -> Iterator[RowOrError]:
     """The rows; `used` learns the usage of each."""
     for row in rows:
         if not isinstance(row, RebyteError) and row.get("usage"):
@@ -346,7 +346,7 @@ def _footer(
 
 def _told(
     app: App, rows: Iterator[Row], statuses: tuple[str, ...], *, no_status: bool
-) -> Iterator[Row | RebyteError]:
+) -> Iterator[RowOrError]:
     """The rows with their statuses, where those are shown or asked for."""
     from ..tasks.list import MOST_READ, remembered, with_status
 
@@ -378,7 +378,7 @@ def _shows_questions(app: App) -> bool:
     return as_status or _shows(app, "question", False)
 
 
-def _located(app: App, rows: Iterator[Row | RebyteError]) -> Iterator[Row | RebyteError]:
+def _located(app: App, rows: Iterator[RowOrError]) -> Iterator[RowOrError]:
     """Each row with its workspace, which only the history knows."""
     for row in rows:
         yield row if isinstance(row, RebyteError) else app.known.located(row)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..app import App
-from ..errors import BadUsage, KeyProblem, KeyRejected, Next, RebyteError, WaitTimeout
+from ..errors import BadUsage, KeyProblem, KeyRejected, Next, RebyteError, RowOrError, WaitTimeout
 from ..output.records import CREATED, TASK, Records
 from ..system.deadline import NO_LIMIT, Deadline
 from ..tasks.prompt import check_prompt
@@ -116,8 +116,6 @@ def _rerun(
 
 # Several tasks
 
-Rows = Iterator[Mapping[str, Any] | RebyteError]
-
 
 def _check_several(choices: CreateOptions, *, edit: bool, has_prompt: bool) -> None:
     """Refuse the options that are about one task."""
@@ -136,7 +134,7 @@ def _check_several(choices: CreateOptions, *, edit: bool, has_prompt: bool) -> N
 
 def _created(
     ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any], deadline: Deadline
-) -> Rows:
+) -> Iterator[RowOrError]:
     """The new tasks, each as soon as it is created, and the errors of those that cannot be."""
     alone = choices._replace(
         wait=False, notify=False, checks=choices.checks._replace(check=None, no_check=True)
@@ -153,7 +151,9 @@ def _created(
             yield error.about(task_id)
 
 
-def _ends(app: App, ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any]) -> Rows:
+def _ends(
+    app: App, ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any]
+) -> Iterator[RowOrError]:
     """How each of the new tasks ends, once all are created."""
     from ..tasks.wait import WaitTarget
     from ._wait import finished

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError, TaskEnded
+from ..errors import BadUsage, RebyteError, RowOrError, TaskEnded
 from ..output.records import TASK, Records
 from ..system.deadline import Deadline
 from ._base import define
@@ -22,8 +22,6 @@ from ._options import (
     on_question_option,
     timeout_option,
 )
-
-Outcomes = Iterator[Mapping[str, Any] | RebyteError]
 
 
 @define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 12, 13, 124))
@@ -95,7 +93,9 @@ def command(
     return Records(TASK, EndNotice(app, is_wanted=notify).of_outcomes(ended))
 
 
-def _passed_to(app: App, program: str, outcomes: Outcomes, deadline: Deadline) -> Outcomes:
+def _passed_to(
+    app: App, program: str, outcomes: Iterator[RowOrError], deadline: Deadline
+) -> Iterator[RowOrError]:
     """The outcomes; `program` has run once for each task that ended, before it is yielded."""
     from ..tasks.hook import HookCommand
 

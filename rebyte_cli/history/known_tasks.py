@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RebyteError
+from ..errors import RebyteError, RowOrError
 
 if TYPE_CHECKING:
     from ..api.token_usage import TokenPrice, TokenUsage
@@ -59,9 +59,7 @@ class KnownTasks:
             document["workspaceId"] = found
         return document
 
-    def with_usage(
-        self, rows: Iterable[Mapping[str, Any] | RebyteError]
-    ) -> Iterator[Mapping[str, Any] | RebyteError]:
+    def with_usage(self, rows: Iterable[RowOrError]) -> Iterator[RowOrError]:
         """Rows of the list, each with its `usage` and `labels` as `located` has them."""
         walk = iter(rows)
         while chunk := list(islice(walk, ROWS_TOGETHER)):

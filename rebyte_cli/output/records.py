@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from ..errors import BadUsage, RebyteError, did_you_mean
+from ..errors import BadUsage, RebyteError, RowOrError, did_you_mean
 
 
 class RecordKind:
@@ -353,7 +353,6 @@ CHECK = _kind(
 INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
 
 
-RowOrError = Mapping[str, Any] | RebyteError
 Envelope = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
 Notes = Iterable[str] | None
 Shorten = Callable[[Iterable[str]], Mapping[str, str]]

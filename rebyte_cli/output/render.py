@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any, TypeVar
 
-from ..errors import BadUsage, Interrupted, RebyteError, worst
+from ..errors import BadUsage, Interrupted, RebyteError, RowOrError, worst
 from .console import Console, clean
 from .markup import Rendered, json_highlighter
 from .records import (
@@ -17,7 +17,6 @@ from .records import (
     RecordKind,
     RecordList,
     Records,
-    RowOrError,
     Text,
     Value,
     check_fields,

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadUsage, Next, RebyteError
+from ..errors import BadUsage, Next, RebyteError, RowOrError
 from .autorun import is_read_by_place
 from .parallel import MakeProgressBar, in_parallel
 
@@ -166,7 +166,7 @@ def fetch_all(
     hidden: bool = False,
     progress_bar: MakeProgressBar,
     note: Callable[[str], None],
-) -> Iterator[Mapping[str, Any] | RebyteError]:
+) -> Iterator[RowOrError]:
     """Download every artifact to `folder`, several at a time, each in its own folders below it.
 
     With `resume`, a file that `was_fetched` is kept, so that the same command resumes an earlier

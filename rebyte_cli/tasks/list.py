@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..api.status import canonical_status
-from ..errors import BadUsage, RebyteError, ResourceNotFound
+from ..errors import BadUsage, RebyteError, ResourceNotFound, RowOrError
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.durations import parse_duration
 
@@ -128,7 +128,7 @@ def with_status(
     wanted: Collection[str] = (),
     most: int | None,
     note: Callable[[str], None],
-) -> Iterator[Row | RebyteError]:
+) -> Iterator[RowOrError]:
     """Each row with its task's `status`; with `wanted`, only the rows that have one of these.
 
     At most `most` tasks are read for it (None: all that must be), and the status of further ones
@@ -223,11 +223,11 @@ class _StatusReader:
 def with_questions(
     client: RebyteClient,
     history: History,
-    rows: Iterable[Row | RebyteError],
+    rows: Iterable[RowOrError],
     *,
     most: int | None,
     unchecked: Callable[[int], None] = lambda _: None,
-) -> Iterator[Row | RebyteError]:
+) -> Iterator[RowOrError]:
     """The rows, with `question` true where the run waits for an answer.
 
     The events of each running task are read for it: all of them for `most=None`, otherwise those

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Interrupted, Next, RebyteError, TaskEnded
+from ..errors import Interrupted, Next, RebyteError, RowOrError, TaskEnded
 from ..system.deadline import Deadline
 from .create import follow_up
 from .verdict import AnswerOutcome, RunVerdict
@@ -17,7 +17,6 @@ from .wait import LateTargets, WaitTarget
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..history.history import History
-    from ..output.records import RowOrError
     from .answer_schema import AnswerSchema
 
 TRIES = 3

@@ -13,6 +13,7 @@ from ..errors import (
     KeyRejected,
     RebyteError,
     Redirected,
+    RowOrError,
     TaskCanceled,
     TaskEnded,
     WaitTimeout,
@@ -33,7 +34,6 @@ LIST_PAUSE = 10  # rounds without the list after it showed none of our tasks
 NEVER = 1 << 60  # a round that does not come
 LATE_PAUSE = 1.0  # seconds between two rounds, at most, while targets may still join
 
-TaskResult = Mapping[str, Any] | RebyteError
 Item = TypeVar("Item")
 Given = TypeVar("Given")
 
@@ -73,7 +73,7 @@ class Poll:
 
     def round(
         self, pending: Sequence[WaitTarget], deadline: Deadline = NO_LIMIT
-    ) -> Generator[tuple[WaitTarget, TaskResult]]:
+    ) -> Generator[tuple[WaitTarget, RowOrError]]:
         """Ask once about all of `pending`, and yield those that ended, as the answers arrive.
 
         Each call ends by `deadline`. What ended is the task document, or TaskFailed (with the
@@ -231,14 +231,14 @@ class Poll:
 
     def _read(
         self, task_id: str, targets: Iterable[WaitTarget]
-    ) -> list[tuple[WaitTarget, TaskResult | None]]:
+    ) -> list[tuple[WaitTarget, RowOrError | None]]:
         """How each of these targets of the task ended; None for one that has not."""
         task = self._client.get_task(task_id, timeout=self._deadline.for_call())
         self._queued(TaskView(task).held_up)
         self._used(task)
         return [(target, self._result(task, target.prompt_id)) for target in targets]
 
-    def _result(self, task: Mapping[str, Any], prompt_id: str | None) -> TaskResult | None:
+    def _result(self, task: Mapping[str, Any], prompt_id: str | None) -> RowOrError | None:
         """The document of a task, or the error that carries it; None while it has not ended.
 
         For a prompt its own status counts: the task may run because of a newer prompt, or still
@@ -351,7 +351,7 @@ def watch(
     pause: Pause,
     progress: Callable[[int, int], None] | None = None,
     queued: Callable[[str], None] = lambda _: None,
-) -> Iterator[TaskResult]:
+) -> Iterator[RowOrError]:
     """Wait for `targets` and yield how each ended, as soon as it is known.
 
     Yields the task document of what completed, `TaskFailed` or `TaskCanceled` (both carry the
@@ -389,7 +389,7 @@ def watch(
 
     deadline, clock = patience.deadline, patience.deadline.clock
     poll, was_answered = Poll(client, queued), False
-    unsuccessful: list[TaskResult] = []
+    unsuccessful: list[RowOrError] = []
     show(0, total)
     while join(block=not pending) or pending:
         began = clock()
