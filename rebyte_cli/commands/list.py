@@ -189,7 +189,7 @@ class ListedTasks(NamedTuple):
 def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
     """The rows of one service, and their envelope."""
     from ..api.urls import PAGE
-    from ..tasks.list import MOST_ASKED, at_most, has_status, walk, with_questions
+    from ..tasks.list import MOST_ASKED, at_most, has_status, passing, with_questions
 
     limit, offset, all_, statuses, no_status = asked[:5]
     tests, most = asked.tests(app), asked.most
@@ -199,7 +199,7 @@ def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
         envelope: Any = {name: value for name, value in page.items() if name != "data"}
     else:
         total: list[int] = []
-        rows = walk(app.client, offset=offset, tests=tests, total=total)
+        rows = passing(app.client.iter_tasks(offset=offset, total=total), tests)
         envelope = _counted(total, offset, most, filtered=bool(tests or statuses))
         if not statuses:
             rows = at_most(rows, most)

@@ -305,11 +305,11 @@ class Tools:
         ] = None,
     ) -> Any:
         """List tasks, newest first, as `data`, each with its status."""
-        from ..tasks.list import MOST_READ, at_most, row_tests, walk, with_questions, with_status
+        from ..tasks.list import MOST_READ, at_most, passing, row_tests, with_questions, with_status
 
         notes: list[str] = []
         client, history = self._client, self._history
-        rows = walk(client, tests=row_tests(search=search, since=since), total=[])
+        rows = passing(client.iter_tasks(), row_tests(search=search, since=since))
         found = with_status(
             client,
             history,

@@ -100,16 +100,6 @@ def _created(row: Row) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def walk(
-    client: RebyteClient, *, offset: int = 0, tests: Sequence[Test] = (), total: list[int]
-) -> Iterator[Row]:
-    """Rows from `offset` on that pass every test, page by page, each task once.
-
-    `total` receives the API's own count with each page.
-    """
-    return passing(client.iter_tasks(offset=offset, total=total), tests)
-
-
 def passing(rows: Iterable[Row], tests: Sequence[Test]) -> Iterator[Row]:
     """The rows that pass every test, up to the one that a test ends with."""
     for row in rows:

@@ -377,15 +377,13 @@ def _many(service: Any, count: int) -> None:
 
 def test_a_list_shows_none_twice_while_tasks_are_created(service: Any, inside_local: Run) -> None:
     """Every page is moved by a task that was created after the one before."""
-    from rebyte_cli.tasks.list import walk
-
     with (
         RebyteClient("rbk_x", base_url=service.base_url) as maker,
         RebyteClient("rbk_x", base_url=service.base_url) as reader,
     ):
         before = [maker.create_task(f"Task {number}")["id"] for number in range(230)]
         seen = []
-        for count, row in enumerate(walk(reader, total=[])):
+        for count, row in enumerate(reader.iter_tasks()):
             seen.append(row["id"])
             if count % 50 == 0:
                 maker.create_task("Meanwhile")
