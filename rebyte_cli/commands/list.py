@@ -125,32 +125,35 @@ def command(
       rebyte list --all --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
-    from ..api.urls import PAGE
-
     asked = ListedTasks(**options)
-    limit, offset, all_, statuses, no_status = asked[:5]
-    if all_ and limit is not None:
+    if asked.all_ and asked.limit is not None:
         raise BadUsage("--all and --limit cannot be used together")
-    if no_status and (statuses or "status" in (app.fields or ())):
+    if asked.no_status and (asked.statuses or "status" in (app.fields or ())):
         raise BadUsage("--no-status cannot be used with --status or --fields status")
-    if watch and (all_ or offset or no_status or on):
+    if watch and (asked.all_ or asked.offset or asked.no_status or on):
         raise BadUsage("--watch cannot be used with --all, --offset, --no-status or --on")
     if watch:
-        return _watched(app, limit or PAGE, partial(asked.tests, app), statuses, full_ids=full_ids)
+        return _watched(app, asked, full_ids=full_ids)
     apps = apps_of(app, on) if on else {}
     rows, envelope = _merged(apps, asked) if on else _listed(app, asked)
-    used: list[Any] = []
-    left = None
-    if not all_:
-        left = _footer(app, envelope, offset, limit, filtered=asked.filters)
     shorten = partial(shortened, apps.values()) if on else app.history.shortest_prefixes
+    used: list[Any] = []
+
+    def footer(count: int) -> str | None:
+        words = [_left(app, asked, envelope, count)]
+        if used and app.format == "table":  # a script gets what each row used
+            from ..tasks.usage import of_documents, summary
+
+            words.insert(0, summary(of_documents(used)))
+        return "\n".join(filter(None, words)) or None
+
     return RecordList(
         TASK_ROW,
         _noted(rows, used),
         envelope,
         columns=("place", *TASK_ROW.columns) if on else None,
         shorten=None if full_ids else shorten,
-        footer=_with_total(app, used, left),
+        footer=footer,
     )
 
 
@@ -191,10 +194,9 @@ def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
     from ..api.urls import PAGE
     from ..tasks.list import MOST_ASKED, at_most, has_status, passing, with_questions
 
-    limit, offset, all_, statuses, no_status = asked[:5]
-    tests, most = asked.tests(app), asked.most
-    if not (all_ or tests or statuses or (limit or 0) > PAGE):
-        page = app.client.list_tasks(limit=limit or DEFAULT_LIMIT, offset=offset)
+    offset, statuses, tests, most = asked.offset, asked.statuses, asked.tests(app), asked.most
+    if not (asked.all_ or tests or statuses or (asked.limit or 0) > PAGE):
+        page = app.client.list_tasks(limit=asked.limit or DEFAULT_LIMIT, offset=offset)
         rows: Iterator[Row] = iter(page.get("data") or [])
         envelope: Any = {name: value for name, value in page.items() if name != "data"}
     else:
@@ -203,7 +205,7 @@ def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
         envelope = _counted(total, offset, most, filtered=bool(tests or statuses))
         if not statuses:
             rows = at_most(rows, most)
-    found = _told(app, rows, statuses, no_status=no_status)
+    found = _told(app, rows, statuses, no_status=asked.no_status)
     asking = partial(
         with_questions, app.client, app.history, unchecked=partial(_unchecked, app, statuses)
     )
@@ -214,7 +216,7 @@ def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
         found = (row for row in every if isinstance(row, RebyteError) or has_status(row, statuses))
     if statuses:
         found = at_most(found, most)
-    if not no_status and "waiting" not in statuses and _shows_questions(app):
+    if not asked.no_status and "waiting" not in statuses and _shows_questions(app):
         insists = "question" in (app.fields or ())
         found = asking(found, most=None if insists else MOST_ASKED)
     if _shows(app, "workspaceId", False):
@@ -267,22 +269,6 @@ def _noted(rows: Iterator[RowOrError], used: list[Any]) -> Iterator[RowOrError]:
         yield row
 
 
-def _with_total(
-    app: App, used: list[Any], footer: Callable[[int], str | None] | None
-) -> Callable[[int], str | None]:
-    """A footer that also says what all rows used; a script gets that of each row."""
-
-    def both(count: int) -> str | None:
-        words = [footer(count)] if footer else []
-        if app.format == "table" and used:
-            from ..tasks.usage import of_documents, summary
-
-            words.insert(0, summary(of_documents(used)))
-        return "\n".join(filter(None, words)) or None
-
-    return both
-
-
 def _unchecked(app: App, statuses: tuple[str, ...], count: int) -> None:
     tasks = "1 running task was" if count == 1 else f"{count} running tasks were"
     more = (
@@ -293,15 +279,9 @@ def _unchecked(app: App, statuses: tuple[str, ...], count: int) -> None:
     app.note(f"{tasks} not checked for a question" + more)
 
 
-def _watched(
-    app: App,
-    most: int,
-    tests: Callable[[], list[Test]],
-    statuses: tuple[str, ...],
-    *,
-    full_ids: bool,
-) -> Records | None:
+def _watched(app: App, asked: ListedTasks, *, full_ids: bool) -> Records | None:
     """The tasks as they change: drawn until an interrupt, or a record for each change."""
+    from ..api.urls import PAGE
     from ..tasks.task_watch import TaskWatch
     from ._watch import draw
 
@@ -312,9 +292,15 @@ def _watched(
         )
 
     def passes(task: WatchedTask) -> bool:
-        return not statuses or task.has_status(statuses)
+        return not asked.statuses or task.has_status(asked.statuses)
 
-    watch = TaskWatch(app.client, app.history, most=most, tests=tests, note=app.note)
+    watch = TaskWatch(
+        app.client,
+        app.history,
+        most=asked.limit or PAGE,
+        tests=partial(asked.tests, app),
+        note=app.note,
+    )
     with app.spinner("Reading the list of tasks"):
         watch.begin()
     if app.format != "table":
@@ -324,24 +310,16 @@ def _watched(
     return None
 
 
-def _footer(
-    app: App, envelope: Any, offset: int, limit: int | None, *, filtered: bool
-) -> Callable[[int], str | None]:
+def _left(app: App, asked: ListedTasks, envelope: Any, count: int) -> str | None:
     """What to say of a list that is not the whole one, unless a script asked for its length."""
-
-    def footer(count: int) -> str | None:
-        if limit is not None and (filtered or app.format != "table"):
-            return None
-        if filtered:  # how many more would match is unknown: they have not been read
-            return (
-                f"The first {count} that match; --all shows all" if count == DEFAULT_LIMIT else None
-            )
-        total = (envelope(count) if callable(envelope) else envelope).get("total")
-        if not isinstance(total, int) or total <= offset + count:
-            return None
-        return f"{count} of {total:,} tasks; --all shows all"
-
-    return footer
+    if asked.all_ or (asked.limit is not None and (asked.filters or app.format != "table")):
+        return None
+    if asked.filters:  # how many more would match is unknown: they have not been read
+        return f"The first {count} that match; --all shows all" if count == DEFAULT_LIMIT else None
+    total = (envelope(count) if callable(envelope) else envelope).get("total")
+    if not isinstance(total, int) or total <= asked.offset + count:
+        return None
+    return f"{count} of {total:,} tasks; --all shows all"
 
 
 def _told(
