@@ -91,10 +91,10 @@ class LandLine:
 class LandState:
     """The lines of a landing, the tip of its branch, and the commit below that."""
 
-    def __init__(self, lines: Sequence[LandLine] = (), onto: str = "") -> None:
-        self.lines = list(lines)
-        self.tip = self.before = onto
-        self.started_at = onto  # the commit that the branch began at
+    def __init__(self) -> None:
+        self.lines: list[LandLine] = []
+        self.tip = self.before = ""
+        self.started_at = ""  # the commit that the branch began at
 
     def take(self, record: Mapping[str, Any]) -> None:
         """Take over what a record of the journal says. Raises ValueError for a wrong one."""
