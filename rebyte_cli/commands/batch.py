@@ -358,11 +358,13 @@ def command(
     else:
         most_running = options.max_running if options.budget is None else most
         options = options._replace(max_running=most_running, title=source.name)
-        prepare = partial(_prepare, checks, options, batch, plan)
         words = resolve if on else _with_ids(app, resolve)
         resolutions = parse_resolutions(words, batch.lines, plan.mine)
         run = partial(view.run, options, rate=rate, resolutions=resolutions)
-        rows = _attended([*zip(apps.values(), places, strict=True)], prepare, run)
+        at_places = [*zip(apps.values(), places, strict=True)]
+        for each, place in at_places:
+            _prepare(each, place, checks, options, batch, plan)
+        rows = _attended(at_places, run)
     if not as_table:
         return Records(RESULT, rows)
     shorten = None if full_ids else partial(shortened, apps.values())
@@ -378,12 +380,12 @@ def _refuse(options: Mapping[str, Any], why: str) -> None:
 
 
 def _prepare(
+    app: App,
+    place: BatchPlace,
     asked: CheckOptions,
     options: BatchOptions,
     batch: Input,
     plan: Plan,
-    app: App,
-    place: BatchPlace,
 ) -> None:
     """Give a place its checks. Raises BadUsage for lines that cannot be run there."""
     from ..batch.place import InputAt
@@ -470,19 +472,9 @@ def _with_ids(app: App, words: Iterable[str]) -> Iterator[str]:
 
 
 def _attended(
-    places: Sequence[tuple[App, BatchPlace]],
-    prepare: Callable[[App, BatchPlace], None],
-    run: Callable[[], Iterator[Any]],
-) -> Iterator[Any]:
-    """The rows of a run whose tasks may ask questions; on the terminal, at one place only."""
-    for app, place in places:
-        prepare(app, place)
-    return _rows_of(places, run)
-
-
-def _rows_of(
     places: Sequence[tuple[App, BatchPlace]], run: Callable[[], Iterator[Any]]
 ) -> Iterator[Any]:
+    """The rows of a run whose tasks may ask questions; on the terminal, at one place only."""
     with ExitStack() as stack:
         for app, place in places:
             if len(places) > 1 and app.on_question == "ask":
