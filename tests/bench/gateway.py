@@ -75,7 +75,7 @@ class RunningGateway:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port: int = listener.getsockname()[1]
             url = f"{'https' if ca_file else 'http'}://localhost:{port}"
-            model = ModelRoute("anthropic", url, "k" * 20, "x-api-key", "p", "/anthropic")
+            model = ModelRoute("anthropic", "anthropic", url, "k" * 20, "x-api-key", "p")
             settings = GatewaySettings(
                 listener.fileno(), (model,), (), str(folder / "record"),
                 certificates={"SSL_CERT_FILE": ca_file} if ca_file else {},

@@ -12,10 +12,12 @@ when its parent has died.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from ...system import python_process
+from .jail_port import ADDRESS
 from .model_budget import ModelBudget
 from .model_prices import ModelPrices
 
@@ -64,20 +66,31 @@ class ModelRoute:
     `wire` (`anthropic`, `openai`, `gemini`, `any`) decides which requests pass. `base_url` is the
     user's own: http or https, with a path, and for a model without a key also with a user name and
     a password. A request for `prefix` and a path goes to `base_url` and that path, with `headers`,
-    `query` and, if there is one, `key` as the `credential`. The agent sends `placeholder` instead
-    of the key; without a placeholder, nothing is asked for. With a `login`, the key is what that
-    file has at the time.
+    `query` (which may hold keys as well) and, if there is one, `key` as the `credential`. The agent
+    sends `placeholder` instead of the key; without a placeholder, nothing is asked for. With a
+    `login`, the key is what that file has at the time.
     """
 
+    name: str
     wire: str
     base_url: str
-    key: str | None = field(repr=False)
+    key: str = field(repr=False)
     credential: str
-    placeholder: str | None
-    prefix: str
+    placeholder: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
     login: LoginFile | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The first part of the path, by which the gateway knows this one."""
+        is_plain = re.fullmatch(r"(?!x-)[a-z0-9-]{1,63}", self.name)
+        return f"/{self.name}" if is_plain else f"/x-{self.name.encode().hex()}"
+
+    @property
+    def url(self) -> str:
+        """The base URL for the agent."""
+        return f"{ADDRESS}{self.prefix}"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class ModelRequest:
         wire = endpoints.wire_of(route.wire, self._rest)
         secrets = [value for name, value in ours.items() if not endpoints.is_plain(name)]
         secrets += [word for value in route.headers.values() for word in (value, *value.split())]
-        keys = [route.key or "", *password_of(self._base), *passwords]
+        keys = [route.key, *password_of(self._base), *passwords]
         self.answer = ModelAnswer(route, SecretMask(secrets, keys), wire, self.place.host)
         # Whether it makes the model work, which costs something.
         self.generates = endpoints.generates(method, self._rest)
@@ -65,7 +65,7 @@ class ModelRequest:
         if not endpoints.is_allowed(self._route.wire, self._method, self._rest):
             what = printable(f"{self._method} {self._rest}")
             raise GatewayRefusal(403, f"{what} is no question to a model, and nothing else passes")
-        placeholder = (self._route.placeholder or "").encode()
+        placeholder = self._route.placeholder.encode()
         found = [_credential(name, value) for name, value in headers]
         # hmac would compare in constant time, but takes 2 MiB; the whole jail may know it anyway.
         if placeholder and placeholder not in found:

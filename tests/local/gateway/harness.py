@@ -40,8 +40,8 @@ class GatewayAnswer(NamedTuple):
 def model(base_url: str, **more: Any) -> ModelRoute:
     """A model of Anthropic's wire at `/anthropic`, unless `more` says otherwise."""
     fields: dict[str, Any] = {
-        "wire": "anthropic", "key": KEY, "credential": "x-api-key", "placeholder": PLACEHOLDER,
-        "prefix": "/anthropic", **more,
+        "name": "anthropic", "wire": "anthropic", "key": KEY, "credential": "x-api-key",
+        "placeholder": PLACEHOLDER, **more,
     }  # fmt: skip
     return ModelRoute(base_url=base_url, **fields)
 

@@ -111,7 +111,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with RawServer(json_reply({"ok": True})) as server:
         bases = sorted({(wire, base) for wire, base, *_ in QUESTIONS} | {("gemini", "")})
         routes = [
-            model(f"http://127.0.0.1:{server.port}{base}", wire=wire, prefix=f"/m{number}")
+            model(f"http://127.0.0.1:{server.port}{base}", wire=wire, name=f"m{number}")
             for number, (wire, base) in enumerate(bases)
         ]
         prefixes = {place: route.prefix for place, route in zip(bases, routes, strict=True)}
@@ -241,17 +241,16 @@ def test_each_credential(
 @pytest.mark.parametrize(
     ("key", "user", "expected"),
     [
-        (None, "", {}),
         ("", "", {}),
         ("", "me:p%40ss@", {"authorization": "Basic bWU6cEBzcw=="}),
     ],
 )
 def test_a_model_without_a_key(
-    tmp_path: Path, key: str | None, user: str, expected: Mapping[str, str]
+    tmp_path: Path, key: str, user: str, expected: Mapping[str, str]
 ) -> None:
     """Such as one on this machine, or behind a proxy that asks for a password."""
     with RawServer(json_reply({})) as server:
-        route = model(f"http://{user}127.0.0.1:{server.port}", key=key, placeholder=None)
+        route = model(f"http://{user}127.0.0.1:{server.port}", key=key, placeholder="")
         with GatewayProcess(tmp_path, [route]) as gateway:
             assert gateway.ask(key="anything").status == 200
     headers = server.requests[0].headers

@@ -48,7 +48,7 @@ def check(answer: GatewayAnswer, *secrets: str) -> None:
 def test_the_password_of_the_base_url(tmp_path: Path) -> None:
     with ScriptedServer(echo) as server:
         url = f"http://me:{quote(PASSWORD, safe='')}@127.0.0.1:{server.port}"
-        with GatewayProcess(tmp_path, [model(url, key=None)]) as gateway:
+        with GatewayProcess(tmp_path, [model(url, key="")]) as gateway:
             answer = gateway.ask()
     assert b"authorization: basic ****" in answer.body.lower()
     check(answer, basic(f"me:{PASSWORD}"), PASSWORD, quote(PASSWORD, safe=""))

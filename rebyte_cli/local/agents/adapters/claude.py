@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...gateway.gateway_settings import ANTHROPIC, BEARER, X_API_KEY, LoginFile
+from ...gateway.gateway_settings import ANTHROPIC, BEARER, X_API_KEY, LoginFile, ModelRoute
 from ...gateway.model_refusal import LONGEST, SHORTEST
 from ..exposed import Mount
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined
 from .model_access import (
     VENDORS,
     AgentAccess,
-    ModelAccess,
     check_expiry,
     header_lines,
     placeholder,
@@ -140,7 +139,7 @@ class Claude(Adapter):
             key, stand_in = outside.get(name or "", ""), placeholder(start)
             if name is not None:
                 variables[name] = stand_in
-        model = ModelAccess(
+        model = ModelRoute(
             ANTHROPIC, ANTHROPIC, base_url, key, credential, stand_in, headers, login=login_file
         )
         variables["ANTHROPIC_BASE_URL"] = model.url

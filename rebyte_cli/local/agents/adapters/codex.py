@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ....system.untrusted import read_settings, read_toml
-from ...gateway.gateway_settings import BEARER, OPENAI, LoginFile
+from ...gateway.gateway_settings import BEARER, OPENAI, LoginFile, ModelRoute
 from ..exposed import Mount
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined, readable
-from .model_access import VENDORS, AgentAccess, ModelAccess, check_expiry, placeholder
+from .model_access import VENDORS, AgentAccess, check_expiry, placeholder
 from .tokens import token_counts
 from .user_config import only, read_json, strings
 
@@ -255,7 +255,7 @@ def _behind_gateway(
 ) -> AgentAccess:
     """The access with a key, or with the access token in `login`, if it is one."""
     name, stand_in = (CHATGPT_NAME if login else OPENAI), placeholder(VENDORS[OPENAI].key_start)
-    model = ModelAccess(
+    model = ModelRoute(
         name, OPENAI, base_url, key, BEARER, stand_in, dict(headers or {}), dict(query or {}),
         _login_file(user) if login else None,
     )  # fmt: skip

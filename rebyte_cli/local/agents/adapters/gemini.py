@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...gateway.gateway_settings import GEMINI, X_GOOG_API_KEY
+from ...gateway.gateway_settings import GEMINI, X_GOOG_API_KEY, ModelRoute
 from ..exposed import Mount
 from .adapter import (
     LONGEST_STRING,
@@ -28,7 +28,6 @@ from .adapter import (
 from .model_access import (
     VENDORS,
     AgentAccess,
-    ModelAccess,
     header_lines,
     placeholder,
     without_password,
@@ -112,7 +111,7 @@ class Gemini(Adapter):
         base_url, key = outside.get(wire.url_variable) or wire.root, outside.get(wire.key_variable)
         # They are separated by commas, which values have as well.
         own = re.sub(r",(?=\s*[^,:]+:)", "\n", outside.get(HEADERS, ""))
-        model = ModelAccess(
+        model = ModelRoute(
             GEMINI, GEMINI, base_url, key or "", X_GOOG_API_KEY, placeholder(wire.key_start),
             header_lines(own),
         )  # fmt: skip

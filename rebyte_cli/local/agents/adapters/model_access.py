@@ -7,7 +7,6 @@ the jail there is the gateway's address, and a placeholder of this run in place 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from ...gateway.gateway_settings import (
     LoginFile,
     ModelRoute,
 )
-from ...gateway.jail_port import ADDRESS
 
 
 class VendorApi(NamedTuple):
@@ -73,51 +71,6 @@ def placeholder(start: str) -> str:
 
 
 @dataclass(frozen=True)
-class ModelAccess:
-    """One model API: `key` is the user's, sent in the header that `credential` names.
-
-    Without a key, requests have none. `headers` and `query` are added to each request: they may
-    hold keys as well. Without a placeholder, the agent sends what it likes. `login` is the file
-    that the key is from, where it may be renewed.
-    """
-
-    name: str
-    wire: str
-    base_url: str
-    key: str
-    credential: str
-    placeholder: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
-    login: LoginFile | None = None
-
-    @property
-    def prefix(self) -> str:
-        """The first part of the path, by which the gateway knows this one."""
-        is_plain = re.fullmatch(r"(?!x-)[a-z0-9-]{1,63}", self.name)
-        return f"/{self.name}" if is_plain else f"/x-{self.name.encode().hex()}"
-
-    @property
-    def url(self) -> str:
-        """The base URL for the agent."""
-        return f"{ADDRESS}{self.prefix}"
-
-    def route(self) -> ModelRoute:
-        """As the gateway is told of it."""
-        return ModelRoute(
-            self.wire,
-            self.base_url,
-            self.key,
-            self.credential,
-            self.placeholder,
-            self.prefix,
-            self.headers,
-            self.query,
-            self.login,
-        )
-
-
-@dataclass(frozen=True)
 class AgentAccess:
     """What one run of an agent reaches, and what its jail gets for that.
 
@@ -127,7 +80,7 @@ class AgentAccess:
     variables and `logins`, files below HOME, go in, and it may connect to `hosts`.
     """
 
-    models: tuple[ModelAccess, ...] = ()
+    models: tuple[ModelRoute, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     withheld: frozenset[str] = frozenset()
     files: Mapping[str, str] = field(default_factory=dict)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ....system.untrusted import read_settings
+from ...gateway.gateway_settings import ModelRoute
 from ..exposed import Mount
 from . import opencode_database, opencode_providers
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User, joined, readable
-from .model_access import AgentAccess, ModelAccess
+from .model_access import AgentAccess
 from .tokens import token_counts
 from .user_config import read_json
 
@@ -115,7 +116,7 @@ class OpenCode(Adapter):
             ),
         )
 
-    def _own_logins(self, user_home: Path, models: Mapping[str, ModelAccess]) -> dict[str, Any]:
+    def _own_logins(self, user_home: Path, models: Mapping[str, ModelRoute]) -> dict[str, Any]:
         try:
             text = (user_home / opencode_providers.LOGIN).read_text(encoding="utf-8")
             return opencode_providers.login_inside(json.loads(text), models)

@@ -18,9 +18,10 @@ from ...gateway.gateway_settings import (
     OPENAI,
     X_API_KEY,
     X_GOOG_API_KEY,
+    ModelRoute,
 )
 from .adapter import User
-from .model_access import ModelAccess, placeholder
+from .model_access import placeholder
 from .user_config import read_json, strings
 
 LOGIN = ".local/share/opencode/auth.json"
@@ -104,7 +105,7 @@ LOGIN_HOSTS = {
 RENEWED_ONCE = ("anthropic", "openai")
 
 
-def find(settings: Mapping[str, Any], user: User) -> Iterator[ModelAccess]:
+def find(settings: Mapping[str, Any], user: User) -> Iterator[ModelRoute]:
     """The access to each provider for which the user has an address or a key."""
     logins, known = read_json(user.home / LOGIN), read_json(user.home / KNOWN_FILE)
     outside = user.variables
@@ -137,7 +138,7 @@ def find(settings: Mapping[str, Any], user: User) -> Iterator[ModelAccess]:
             one: _resolved(value, outside)
             for one, value in strings(options.get("queryParams")).items()
         }
-        yield ModelAccess(name, wire, root, key, credential, stand_in, headers, query)
+        yield ModelRoute(name, wire, root, key, credential, stand_in, headers, query)
 
 
 def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def behind(
     settings: Mapping[str, Any],
-    models: Mapping[str, ModelAccess],
+    models: Mapping[str, ModelRoute],
     logins: Collection[str],
     *,
     only_own: bool = False,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...gateway.gateway_settings import ModelRoute
 from .adapter import (
     LONGEST_ANSWER,
     Adapter,
@@ -23,7 +24,7 @@ from .adapter import (
     said,
     without_sequences,
 )
-from .model_access import VENDORS, AgentAccess, ModelAccess, placeholder
+from .model_access import VENDORS, AgentAccess, placeholder
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ProgramAdapter(Adapter):
         if not self.own_model:
             return AgentAccess()
         api, key, address = self._model_settings()
-        model = ModelAccess(
+        model = ModelRoute(
             api,
             api,
             user.variables.get(address) or VENDORS[api].root,

@@ -89,7 +89,7 @@ def egress_for(
     return Egress(
         GatewaySettings(
             NO_LISTENER,
-            tuple(model.route() for model in access.models),
+            access.models,
             allow,
             str(folder / request_record.FILE),
             {name: outside[name] for name in PROXY_VARIABLES if name in outside},
