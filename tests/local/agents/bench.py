@@ -15,8 +15,9 @@ from rebyte_cli.local.agents.adapters.adapter import Adapter
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits import usage_limit
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs, spawn
-from rebyte_cli.local.agents.supervision.runs import RecordedEvent, RunRecord
+from rebyte_cli.local.agents.supervision.runs import RunRecord
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
+from rebyte_cli.local.run_interface import ScheduledEvent
 from rebyte_cli.local.store import Store, new_id
 from tests.tools import need_jail as need_jail  # for the tests in this folder
 from tests.waiting import eventually
@@ -77,7 +78,7 @@ class Bench:
         with self.store.read() as db:
             return runs.load(db, [prompt])[prompt]
 
-    def events(self, prompt: str) -> list[RecordedEvent]:
+    def events(self, prompt: str) -> list[ScheduledEvent]:
         with self.store.read() as db:
             return runs.events(db, prompt)
 
@@ -183,7 +184,7 @@ def gone(word: str) -> bool:
     return False
 
 
-def kinds(events: Iterable[RecordedEvent]) -> list[str]:
+def kinds(events: Iterable[ScheduledEvent]) -> list[str]:
     return [event.kind for event in events]
 
 

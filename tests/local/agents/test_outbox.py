@@ -66,7 +66,7 @@ def test_a_locked_database_does_not_end_an_agent_that_prints(bench: Bench) -> No
     (bench.workspace().code / "on").touch()
     run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("succeeded", "one\ntwo\nthree")
-    assert [event.seq for event in bench.events(prompt)] == [0, 1, 2, 3]
+    assert [event.order for event in bench.events(prompt)] == [0, 1, 2, 3]
     assert kept(bench, prompt) == ""
 
 

@@ -148,7 +148,7 @@ def test_a_run_waits_for_its_limit_and_continues(bench: Bench, model: LimitedMod
     assert len(model.asked) == 2
     assert model.asked[1][0] - began >= LIMIT - 1
     events = bench.events(prompt)
-    assert [event.seq for event in events] == list(range(len(events)))
+    assert [event.order for event in events] == list(range(len(events)))
     (told,) = [event.payload for event in events if event.kind == "limited"]
     assert told["message"] == "mine waits: its usage limit is reached"
     assert told["resumesAt"].startswith("20")

@@ -37,7 +37,7 @@ class RecordedRun(run_interface.Run):
 
     def events(self, db: sqlite3.Connection, first: int = 0) -> list[ScheduledEvent]:
         """The events that were recorded so far, from place `first` on."""
-        return [ScheduledEvent(*event) for event in runs.events(db, self.prompt.id, first)]
+        return runs.events(db, self.prompt.id, first)
 
     def usage(self, now: int) -> RunUsage | None:
         """What was recorded of it so far; nothing was used by a run that ended before it began."""

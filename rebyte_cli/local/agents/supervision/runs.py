@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
+from ...run_interface import ScheduledEvent
 from ...store import Store
 from ..limits import run_meter
 from ..workspaces.workspace_folder import Workspace
@@ -31,15 +32,6 @@ class RunRecord(NamedTuple):
     used: str | None = None  # JSON, as `usage_of` takes it
     parked: int | None = None  # since when it waits for a usage limit to be reset
     worked: int = 0  # milliseconds before that
-
-
-class RecordedEvent(NamedTuple):
-    """One event of a run, with its place and the moment it was recorded."""
-
-    seq: int
-    at: int
-    kind: str
-    payload: dict[str, Any]
 
 
 # Runs that have ended, and something is left to do: what they used is not recorded yet.
@@ -100,13 +92,13 @@ def leave_unfinished(db: sqlite3.Connection, prompt: str) -> None:
     db.execute("UPDATE runs SET counted = 0 WHERE prompt = ?", (prompt,))
 
 
-def events(db: sqlite3.Connection, prompt: str, first: int = 0) -> list[RecordedEvent]:
+def events(db: sqlite3.Connection, prompt: str, first: int = 0) -> list[ScheduledEvent]:
     """The events of a run from number `first` on."""
     rows = db.execute(
         "SELECT seq, at, kind, payload FROM run_events WHERE prompt = ? AND seq >= ? ORDER BY seq",
         (prompt, first),
     )
-    return [RecordedEvent(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
+    return [ScheduledEvent(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
 
 
 def told_so_far(db: sqlite3.Connection, prompt: str, note: str) -> tuple[int, int, bool]:
