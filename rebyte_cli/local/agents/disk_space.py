@@ -6,15 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .. import http
 from ..store import Store
 from . import agent_files
 from .cluster.launcher import JobStays
 from .limits import account_limit
 from .sources import lenders
-from .supervision import recovery, run_lock, runs, sweep
+from .supervision import recovery, run_lock, runs
 from .workspaces import setup_cache
-from .workspaces.workspace_folder import Workspace, disk_usage
+from .workspaces.workspace_folder import Workspace, WorkspaceSource, disk_usage
 
 
 def disk(state_dir: Path) -> int:
@@ -31,26 +30,11 @@ def sizes_of_workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
     if not names:
         return {}
     with Store(state_dir) as store, store.read() as db:
-        made_from = {name: runs.source(db, name) or [None] for name in names}
+        made_from = {name: runs.source(db, name) or WorkspaceSource() for name in names}
     return {
-        name: {"repository": source[0], "size": Workspace(state_dir, name).size()}
+        name: {"repository": source.repository, "size": Workspace(state_dir, name).size()}
         for name, source in made_from.items()
     }
-
-
-def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[str, Any]], int]:
-    """As `sweep.prune`: rows with `id`, `repository`, `size`, `lastUsedAt`, and all bytes freed.
-
-    Raises StateError and OSError.
-    """
-    with Store(state_dir) as store:
-        found, shared = sweep.prune(store, seconds, dry_run=dry_run)
-    rows = [
-        {"id": one.workspace, "repository": one.repository, "size": one.size,
-         "lastUsedAt": http.stamp(one.ended)}
-        for one in found
-    ]  # fmt: skip
-    return rows, shared + sum(one.size for one in found)
 
 
 def stop_all(store: Store) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local import local_service
-from rebyte_cli.local.agents import config, disk_space
+from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs, sweep
@@ -320,7 +320,7 @@ def test_what_a_job_that_stays_works_in_is_not_removed(
             answer = machine.own.call("DELETE", path, check=False)
             return "" if answer.status == 204 else str(answer.document["error"]["message"])
         if how == "prune":
-            found, _ = disk_space.prune(machine.state, 0, dry_run=False)
+            found, _ = sweep.prune(machine.state, 0, dry_run=False)
             return "" if found else problem
         try:
             local_service.reset(machine.state)

@@ -258,12 +258,12 @@ class Admission:
         if repository is not None and isinstance(workspace, str):
             with self._store.read() as db:
                 made_from = runs.source(db, workspace)
-            if made_from is not None and made_from[0] != repository:
-                there = made_from[0] or "no repository"
+            if made_from is not None and made_from.repository != repository:
+                there = made_from.repository or "no repository"
                 raise Refusal(
                     400,
                     "validation_error",
-                    f"workspace {workspace} was created with {source.without_secrets(str(there))}",
+                    f"workspace {workspace} was created with {source.without_secrets(there)}",
                     "Leave out the repository, or leave out the workspace",
                 )
         branch = http.optional_text(body, "branchName", most=2000, least=1)

@@ -21,7 +21,7 @@ from ..sandbox.egress import egress_for
 from ..sandbox.jailed_program import prepare
 from ..sources.source import local_path
 from ..workspaces.sync import bring, complete_merge
-from ..workspaces.workspace_folder import Workspace, WorkspaceSource
+from ..workspaces.workspace_folder import Workspace
 from . import recovery, run_lock, run_results, runs
 from .admission import JAIL_CACHE
 
@@ -54,10 +54,9 @@ def bring_commits(
             rows = db.execute(
                 "SELECT workspace, prompt FROM runs WHERE task = ? ORDER BY seq", (task,)
             ).fetchall()
-            source = runs.source(db, rows[0][0]) if rows else None
-        if source is None:
+            made_from = runs.source(db, rows[0][0]) if rows else None
+        if made_from is None:
             raise Refusal(409, "cannot_sync", f"task {task} is simulated: it has no workspace here")
-        made_from = WorkspaceSource(*source)
         place = local_path(made_from.repository or "")
         if place is None:
             where = made_from.repository or "no repository"

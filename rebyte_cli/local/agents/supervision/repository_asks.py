@@ -25,9 +25,7 @@ class RepositoryAsks(NamedTuple):
     is_trusted: bool
 
 
-def of_workspace(
-    workspace: Workspace, repository: str | None, state_dir: Path
-) -> RepositoryAsks | None:
+def of_workspace(workspace: Workspace, repository: str | None) -> RepositoryAsks | None:
     """What the repository says that a workspace was made from; None if it says nothing.
 
     Raises RepositoryFileError for a file that cannot be understood, and GitFailed.
@@ -40,7 +38,7 @@ def of_workspace(
         key = trust.key_of(repository)
     except GitFailed:  # the folder is gone
         return RepositoryAsks(repository, file, is_trusted=False)
-    return RepositoryAsks(key, file, trust.Trust(state_dir).covers(key, file.content))
+    return RepositoryAsks(key, file, trust.Trust(workspace.state_dir).covers(key, file.content))
 
 
 def of_workspace_id(state_dir: Path, workspace_id: str) -> RepositoryAsks | None:
@@ -53,4 +51,4 @@ def of_workspace_id(state_dir: Path, workspace_id: str) -> RepositoryAsks | None
         return None
     with Store(state_dir) as store, store.read() as db, store.readable():
         made_from = runs.source(db, workspace_id)
-    return of_workspace(workspace, made_from[0] if made_from else None, state_dir)
+    return of_workspace(workspace, made_from.repository if made_from else None)

@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ....system.git import GitFailed
@@ -34,7 +33,7 @@ def finish(state_dir: str, prompt_id: str) -> None:
         options = runs.options_of(db, run)
     workspace = Workspace(store.folder, run.workspace)
     notes = list[str]()
-    patch, problem = collect(store.folder, workspace, prompt_id, options, notes.append)
+    patch, problem = collect(workspace, prompt_id, options, notes.append)
     notes += filter(None, [problem])
     folder = workspace.run_folder(prompt_id)
     stays = launcher.has_job(folder)
@@ -82,7 +81,6 @@ def bury(store: Store, run: runs.RunRecord, options: Mapping[str, Any]) -> None:
 
 
 def collect(
-    state_dir: Path,
     workspace: Workspace,
     prompt_id: str,
     options: Mapping[str, Any],
@@ -93,7 +91,7 @@ def collect(
     Why it is not is for the transcript, and told.
     """
     try:
-        launcher.end_job(state_dir, workspace.run_folder(prompt_id))
+        launcher.end_job(workspace.state_dir, workspace.run_folder(prompt_id))
     except OSError as error:
         return None, _no_patch(error)
     found = patch_of(workspace, prompt_id, options)

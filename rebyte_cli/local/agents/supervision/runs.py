@@ -12,7 +12,7 @@ from ...artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ...run_interface import ScheduledEvent
 from ...store import Store
 from ..limits import run_meter
-from ..workspaces.workspace_folder import Workspace
+from ..workspaces.workspace_folder import Workspace, WorkspaceSource
 from . import outbox
 
 
@@ -234,12 +234,12 @@ def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: obj
     )
 
 
-def source(db: sqlite3.Connection, workspace: str) -> list[Any] | None:
+def source(db: sqlite3.Connection, workspace: str) -> WorkspaceSource | None:
     """What the workspace was made from, by the first run that was to make it; None without one."""
     row = db.execute(
         "SELECT options FROM runs WHERE workspace = ? ORDER BY seq LIMIT 1", (workspace,)
     ).fetchone()
-    return None if row is None else list(json.loads(row[0])["source"])
+    return None if row is None else WorkspaceSource(*json.loads(row[0])["source"])
 
 
 def had_jail(db: sqlite3.Connection, workspace: str) -> bool:

@@ -157,9 +157,7 @@ class Supervisor:
             launcher.end_job(self._state_dir, self._folder)
         run_lock.say(self._lock, run_lock.AGENT_IS_GONE)
         tell = self._transcript.tell
-        found, problem = collect(
-            self._state_dir, self._workspace, self._run.prompt, self._options, tell
-        )
+        found, problem = collect(self._workspace, self._run.prompt, self._options, tell)
         self._record(_with_note(outcome, problem) if problem else outcome, found)
         self._tell_webhooks()
         with contextlib.suppress(OSError):
@@ -283,8 +281,8 @@ class Supervisor:
         complete_merge(self._workspace, self._full_disk)
         with self._store.read() as db:
             # The first run's, which may have failed before it had made the workspace.
-            source = runs.source(db, self._run.workspace)
-        made_from = WorkspaceSource(*(source or options["source"]))
+            made_from = runs.source(db, self._run.workspace)
+        assert made_from is not None  # at least this run is recorded
         # After a usage limit they were there before, and may have been changed.
         new = options["uploads"] if self._run.parked is None else []
         uploads = [UploadedFile(name, Path(path), *more) for name, path, *more in new]
@@ -322,7 +320,6 @@ class Supervisor:
         Without `keep`, they stay as they were kept. Where that fails, the setup does without.
         """
         cache = SetupCache(
-            self._state_dir,
             self._workspace,
             (asks.repository, asks.file.setup, asks.file.cache),
             held=self._hold_signals,
@@ -350,7 +347,7 @@ class Supervisor:
     def _asks(self, repository: str | None, wanted: Sequence[str]) -> RepositoryAsks | None:
         """What the repository asks for, if it is to be obeyed; the transcript says which it is."""
         try:
-            found = repository_asks.of_workspace(self._workspace, repository, self._state_dir)
+            found = repository_asks.of_workspace(self._workspace, repository)
         except (RepositoryFileError, GitFailed) as error:
             self._transcript.tell(f"Not used: {error}")
             return None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import subprocess
-from typing import NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+from ...http import stamp
 from ...store import Store
 from .. import agent_files
 from ..cluster.launcher import JobStays
 from ..sources import lenders
-from ..workspaces.workspace_folder import TRASH, Workspace, disk_usage
+from ..workspaces.workspace_folder import TRASH, Workspace, WorkspaceSource, disk_usage
 from . import run_lock, runs
 
 # Time to think again: a deleted task's files can be saved with `workspace path` until then.
@@ -38,47 +41,45 @@ HAVING count(*) = count(ended) AND max(ended) < ? ORDER BY max(ended)
 """
 
 
-class Pruned(NamedTuple):
-    """A workspace that was removed, or would be: its id, what it was cloned from, when its last run
-    ended (milliseconds), and its size (bytes).
-    """
-
-    workspace: str
-    repository: str | None
-    ended: int
-    size: int
-
-
-def prune(store: Store, seconds: float, *, dry_run: bool) -> tuple[list[Pruned], int]:
+def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[str, Any]], int]:
     """Remove the folders of workspaces whose last run ended so long ago, oldest first.
 
-    With `dry_run` they stay. Returns them, and the bytes of what they alone shared and is removed,
-    too. A workspace where a run waits or anything is at work stays. Raises StateError and OSError.
+    With `dry_run` they stay. Returns a row for each, with `id`, `repository`, `size` (bytes) and
+    `lastUsedAt`, and the bytes that they and what they alone shared took. A workspace where a run
+    waits or anything is at work stays. Raises StateError and OSError.
     """
-    found, before = [], store.now() - int(seconds * 1000)
+    with Store(state_dir) as store:
+        rows = list(_pruned(store, seconds, dry_run=dry_run))
+        freed = sum(row["size"] for row in rows)
+        if not dry_run:
+            store.shrink()
+            for folder in lenders.sweep(store.folder, store.folder / TRASH):
+                freed += disk_usage(folder)
+                agent_files.remove_tree(folder)
+    return rows, freed
+
+
+def _pruned(store: Store, seconds: float, *, dry_run: bool) -> Iterator[dict[str, Any]]:
+    """The rows of the workspaces that are removed, or would be."""
     with store.read() as db:
-        rows = db.execute(OLD, (before,)).fetchall()
-    for row in rows:
+        old = db.execute(OLD, (store.now() - int(seconds * 1000),)).fetchall()
+    for row in old:
         place = Workspace(store.folder, row["workspace"])
         if not place.folder.is_dir():
             continue
         with store.read() as db:
             last = runs.newest(db, row["workspace"])
-            made_from = runs.source(db, row["workspace"]) or [None]
+            made_from = runs.source(db, row["workspace"]) or WorkspaceSource()
         if last is None or run_lock.is_held(store.folder, last):
             continue
         size = disk_usage(place.folder)
-        if not dry_run and not _removed(store, place, last):
-            continue
-        found.append(Pruned(row["workspace"], made_from[0], row["ended"], size))
-    if dry_run:
-        return found, 0
-    store.shrink()
-    lent = lenders.sweep(store.folder, store.folder / TRASH)
-    freed = sum(map(disk_usage, lent))
-    for folder in lent:
-        agent_files.remove_tree(folder)
-    return found, freed
+        if dry_run or _removed(store, place, last):
+            yield {
+                "id": row["workspace"],
+                "repository": made_from.repository,
+                "size": size,
+                "lastUsedAt": stamp(row["ended"]),
+            }
 
 
 def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:

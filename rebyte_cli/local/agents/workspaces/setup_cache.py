@@ -69,7 +69,6 @@ class SetupCache:
 
     def __init__(
         self,
-        state_dir: Path,
         workspace: Workspace,
         key: tuple[str, str, Sequence[str]],
         *,
@@ -79,7 +78,7 @@ class SetupCache:
         """`key`: the repository as `trust.key_of` names it, the setup, and the folders to keep."""
         repository, setup, names = key
         text = json.dumps([repository, setup, [*names]]).encode()
-        self._folder = state_dir / FOLDER / hashlib.sha256(text).hexdigest()[:24]
+        self._folder = workspace.state_dir / FOLDER / hashlib.sha256(text).hexdigest()[:24]
         self._workspace = workspace
         self._held = held
         self._problem = problem

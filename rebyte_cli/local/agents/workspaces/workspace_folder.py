@@ -54,9 +54,9 @@ OWN = "refs/own"  # in `base.git`: the commit that it began with, if that is our
 class WorkspaceSource(NamedTuple):
     """What a workspace starts from: a repository, a branch, and uncommitted changes or not."""
 
-    repository: str | None
-    branch: str | None
-    with_changes: bool
+    repository: str | None = None
+    branch: str | None = None
+    with_changes: bool = False
 
 
 class UploadedFile(NamedTuple):
