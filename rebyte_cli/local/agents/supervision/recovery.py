@@ -170,21 +170,19 @@ def _bury(store: Store, run: RunRecord, lock: int) -> None:
 
 def record_vanished(
     db: sqlite3.Connection, state_dir: Path, run: RunRecord, used: dict[str, Any]
-) -> bool:
+) -> None:
     """Record that a run has failed because its supervisor is gone, unless it has an end.
 
-    What it printed is recorded, and what its gateway saw it use (`run_meter.left_behind`). Whether
-    the end was recorded here.
+    What it printed is recorded, and what its gateway saw it use (`run_meter.left_behind`).
     """
     now = int(time.time() * 1000)
     runs.record(db, state_dir, run, outbox.left_behind(_folder_of(state_dir, run)))
     runs.record_used(db, run.prompt, used)
     if not runs.end(db, run.prompt, now, "failed", VANISHED):
-        return False
+        return
     if run.started is not None:  # the workspace may have changed since the last patch
         remove(state_dir / "objects", db, run.workspace, PATCH_FILE)
     runs.append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
-    return True
 
 
 def _start_finishing(state_dir: Path, run: RunRecord, lock: int) -> None:

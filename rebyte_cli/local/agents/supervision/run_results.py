@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -42,7 +41,8 @@ def finish(state_dir: str, prompt_id: str) -> None:
     def keep() -> None:
         with store.write() as db:
             runs.record_used(db, prompt_id, used, is_all=not stays)
-            _put_patch(store, db, run, patch)
+            if patch is not None:
+                put_result(store.objects, db, run.workspace, PATCH_FILE, patch, store.now())
             for note in notes:
                 if not runs.told_so_far(db, prompt_id, note)[2]:
                     runs.append(db, prompt_id, store.now(), "text", {"content": note})
@@ -50,34 +50,26 @@ def finish(state_dir: str, prompt_id: str) -> None:
     patiently(keep)
 
 
-def bury(store: Store, run: runs.RunRecord, options: Mapping[str, Any]) -> None:
-    """Record the end of a run whose supervisor was killed, and what it changed.
+def bury(store: Store, run: runs.RunRecord) -> None:
+    """Record the end of a run whose supervisor was killed, unless it has one, and what it changed.
 
-    Its lock is held here; `options` are those of the run that cleans up after it, and begins next.
+    Its lock is held here.
     """
     with store.read() as db:
-        is_left = run.prompt in [each.prompt for each in runs.unfinished(db)]
         has_ended = runs.has_ended(db, run.prompt)
-        its_options = runs.options_of(db, run)
+        options = runs.options_of(db, run)
+    if not has_ended:
+        used = left_behind(Workspace(store.folder, run.workspace).run_folder(run.prompt), options)
+
+        def record() -> None:
+            with store.write() as db:
+                recovery.record_vanished(db, store.folder, run, used)
+
+        patiently(record)
+    with store.read() as db:
+        is_left = run.prompt in [each.prompt for each in runs.unfinished(db)]
     if is_left:
         finish(str(store.folder), run.prompt)
-    if has_ended:
-        return
-    workspace = Workspace(store.folder, run.workspace)
-    patch = None
-    if run.started is not None:
-        patch, _ = patch_of(workspace, run.prompt, options)
-    used = left_behind(workspace.run_folder(run.prompt), its_options)
-
-    def record() -> None:
-        with store.write() as db:
-            vanished = recovery.record_vanished(db, store.folder, run, used)
-            # Nothing is left to do: it would be done beside the agent of the next run.
-            runs.record_used(db, run.prompt, {}, is_all=True)
-            if vanished:
-                _put_patch(store, db, run, patch)
-
-    patiently(record)
 
 
 def collect(
@@ -126,13 +118,6 @@ def make_git_safe(workspace: Workspace, tell: Callable[[str], object]) -> str:
     except (GitFailed, OSError) as error:  # `workspace path` tries again
         return f"git is not safe in the folder of the workspace: {error}"
     return ""
-
-
-def _put_patch(
-    store: Store, db: sqlite3.Connection, run: runs.RunRecord, patch: bytes | None
-) -> None:
-    if patch is not None:
-        put_result(store.objects, db, run.workspace, PATCH_FILE, patch, store.now())
 
 
 def _no_patch(error: Exception) -> str:

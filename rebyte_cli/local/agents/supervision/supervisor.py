@@ -248,7 +248,7 @@ class Supervisor:
                         before = run_lock.locks_before(db, self._state_dir, self._run.prompt)
                     self._begin_again(before)
                 launcher.end_job(self._state_dir, self._workspace.run_folder(run.prompt))
-                bury(self._store, run, self._options)
+                bury(self._store, run)
         if earlier:
             make_git_safe(self._workspace, self._transcript.tell)
             end_rest(self._workspace.folder)  # nothing may be left that could read a login
