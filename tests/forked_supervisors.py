@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rebyte_cli.local.agents.supervision import spawn
 from tests.fork_client import needs_an_interpreter, start
@@ -26,18 +27,17 @@ def install(address: str | Callable[[], str]) -> None:
         state_dir: Path,
         prompt_id: str,
         lock: int,
-        slots: int,
+        options: Mapping[str, Any] | None,
         before: Iterable[Path] = (),
         login: Mapping[str, str] | None = None,
-        account: str = "",
     ) -> None:
         environment = {**os.environ, **(login or {})}
         socket = address if isinstance(address, str) else address()
         as_real = AS_REAL in environment or needs_an_interpreter(environment)
         if as_real or not os.path.exists(socket):
-            REAL(state_dir, prompt_id, lock, slots, before, login, account)
+            REAL(state_dir, prompt_id, lock, options, before, login)
             return
-        given = (state_dir, prompt_id, 3, slots, account or "-", *before)
+        given = spawn.arguments(state_dir, prompt_id, 3, options, before)
         try:
             with open(os.devnull) as nothing, (state_dir / "supervisors.log").open("ab") as log:
                 connection = start(

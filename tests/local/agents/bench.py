@@ -13,7 +13,6 @@ from typing import Any
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.adapter import Adapter
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
-from rebyte_cli.local.agents.limits import usage_limit
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs, spawn
 from rebyte_cli.local.agents.supervision.runs import RunRecord
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
@@ -68,8 +67,7 @@ class Bench:
             )
             runs.add(db, (task, workspace, prompt_id), adapter.title, now, chosen)
             before = run_lock.locks_before(db, self.folder, prompt_id)
-        account = usage_limit.waited_for(chosen)
-        spawn.start(self.folder, prompt_id, lock, chosen["parallel"], before, {}, account)
+        spawn.start(self.folder, prompt_id, lock, chosen, before)
         return prompt_id
 
     def look(self, prompt: str) -> RunRecord:

@@ -351,10 +351,9 @@ class AdmittedRun:
                 self._store.folder,
                 self._prompt,
                 self._lock,
-                self._options["parallel"],
+                self._options,
                 self._before,
                 self._login,
-                usage_limit.waited_for(self._options),
             )
         except OSError as error:
             now = self._store.now()

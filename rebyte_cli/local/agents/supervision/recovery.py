@@ -97,9 +97,8 @@ def revive(store: Store, run: RunRecord, lock: int) -> bool:
     from .accounts import has_credential
 
     if has_credential(options):
-        slots, account = options["parallel"], usage_limit.waited_for(options)
         with contextlib.suppress(OSError):  # the next command tries again
-            spawn.start(store.folder, run.prompt, os.dup(lock), slots, before, account=account)
+            spawn.start(store.folder, run.prompt, os.dup(lock), options, before)
     return True
 
 
@@ -194,7 +193,7 @@ def _start_finishing(state_dir: Path, run: RunRecord, lock: int) -> None:
         return
     run_lock.say(lock, AGENT_IS_GONE)
     with contextlib.suppress(OSError):  # the patch is missing then, and `workspace path` disarms
-        spawn.start(state_dir, run.prompt, os.dup(lock), spawn.ONLY_FINISH)
+        spawn.start(state_dir, run.prompt, os.dup(lock), options=None)
 
 
 def _folder_of(state_dir: Path, run: RunRecord) -> Path:

@@ -6,31 +6,32 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ....system import python_process
+from ..limits import usage_limit
 
-ONLY_FINISH = 0  # slots, for what a supervisor left undone
+RUN_QUEUE = "rebyte_cli.local.agents.supervision.run_queue"
 
 
 def start(
     state_dir: Path,
     prompt_id: str,
     lock: int,
-    slots: int,
+    options: Mapping[str, Any] | None,
     before: Iterable[Path] = (),
     login: Mapping[str, str] | None = None,
-    account: str = "",
 ) -> None:
     """Start the supervisor of a recorded run, detached, and hand it the run's lock.
 
-    It waits for one of the `slots` (see run_queue.py); with ONLY_FINISH, the run has lost its
-    supervisor, and only what that left undone is done. `before` are the lock files of earlier runs
-    to wait for, `login` the variables that have the login of the clone, `account` that whose usage
-    limit it waits for. The lock's descriptor is closed here.
+    It waits for its turn, by the `options` of the run (see run_queue.py). Without them, the run has
+    lost its supervisor, and only what that left undone is done. `before` are the lock files of
+    earlier runs to wait for, `login` the variables that have the login of the clone. The lock's
+    descriptor is closed here.
     Raises OSError when no process can be made.
     """
-    words = _words(state_dir, prompt_id, lock, slots, account, before)
+    given = arguments(state_dir, prompt_id, lock, options, before)
+    words = python_process.command(RUN_QUEUE, *given)
     try:
         with (state_dir / "supervisors.log").open("ab") as log:
             # Through a shell that ends at once, so that `local serve` has no children to reap.
@@ -53,21 +54,28 @@ def begin_again(
     state_dir: Path,
     prompt_id: str,
     lock: int,
-    slots: int,
+    options: Mapping[str, Any],
     before: Iterable[Path] = (),
-    account: str = "",
 ) -> NoReturn:
     """Become the process that `start` starts: a supervisor that waits for its turn once more.
 
     It has no slot any more. Raises OSError.
     """
     os.set_inheritable(lock, True)
-    words = _words(state_dir, prompt_id, lock, slots, account, before)
+    given = arguments(state_dir, prompt_id, lock, options, before)
+    words = python_process.command(RUN_QUEUE, *given)
     os.execv(words[0], words)  # noqa: S606 - the words are ours
 
 
-def _words(
-    state_dir: Path, prompt_id: str, lock: int, slots: int, account: str, before: Iterable[Path]
-) -> list[str]:
-    arguments = [state_dir, prompt_id, lock, slots, account or "-", *before]
-    return python_process.command("rebyte_cli.local.agents.supervision.run_queue", *arguments)
+def arguments(
+    state_dir: Path,
+    prompt_id: str,
+    lock: int,
+    options: Mapping[str, Any] | None,
+    before: Iterable[Path],
+) -> list[object]:
+    """What run_queue.py is told."""
+    if options is None:
+        return [state_dir, prompt_id, lock, 0, "-"]
+    account = usage_limit.waited_for(options) or "-"
+    return [state_dir, prompt_id, lock, options["parallel"], account, *before]

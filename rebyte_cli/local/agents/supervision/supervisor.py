@@ -218,8 +218,7 @@ class Supervisor:
 
     def _begin_again(self, before: Iterable[Path] = ()) -> NoReturn:
         """Wait for the turn of this run once more, without the slot that it has."""
-        account, slots = usage_limit.waited_for(self._options), self._options["parallel"]
-        spawn.begin_again(self._state_dir, self._run.prompt, self._lock, slots, before, account)
+        spawn.begin_again(self._state_dir, self._run.prompt, self._lock, self._options, before)
 
     def _record_start(self) -> bool:
         """Record that the run works now; false when it was canceled."""
