@@ -31,6 +31,11 @@ def spells_unicode(stream: TextIO | None) -> bool:
     return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
+def ellipsis_for(stream: TextIO | None) -> str:
+    """What ends a text that was cut, as the stream's encoding can express it."""
+    return "…" if spells_unicode(stream) else "..."
+
+
 def _is_tty(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..system.durations import duration
-from .console import Console, one_line, spells_unicode
-from .progress import DELAY, Region, bar_beside, shown
+from .console import Console, ellipsis_for, one_line
+from .progress import DELAY, bar_beside, shown
 from .table import truncate
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class LandBoard:
     """The lines of the board: a bar with counts, and below it the tasks around the current one."""
 
     def __init__(
-        self, rows: Callable[[], Sequence[BoardRow]], clock: Callable[[], float], *, unicode: bool
+        self, rows: Callable[[], Sequence[BoardRow]], clock: Callable[[], float], ellipsis: str
     ) -> None:
         self._rows = rows
         self._clock = clock
         self._started = clock()
-        self._ellipsis = "…" if unicode else "..."
+        self._ellipsis = ellipsis
 
     def summary(self, rows: Sequence[BoardRow]) -> str:
         """How many tasks have which status, and for how long it has been at work."""
@@ -77,21 +77,16 @@ class LandBoard:
         return draw
 
 
-@contextmanager
 def land_board(
     console: Console,
     rows: Callable[[], Sequence[BoardRow]],
     *,
     delay: float = DELAY,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[None]:
+) -> AbstractContextManager[object]:
     """Show the board, from `delay` seconds on, until the block ends; another thread calls `rows`.
 
     Only on a terminal.
     """
-    if console.quiet or not console.live:
-        yield
-        return
-    board = LandBoard(rows, clock, unicode=spells_unicode(console.err))
-    with shown(Region(console, board.make), console, delay, 0.2):
-        yield
+    board = LandBoard(rows, clock, ellipsis_for(console.err))
+    return shown(console, board.make, delay, 0.2)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..system.durations import duration
 from .console import Console, clean
-from .progress import Region, shown
+from .progress import shown
 from .records import RecordKind
 from .table import Style, ago, listing, seconds_since, truncate
 
@@ -127,9 +127,6 @@ class LiveTable:
         }
 
 
-@contextmanager
-def live_table(console: Console, table: LiveTable) -> Iterator[Callable[[], None]]:
-    """Show the table on stdout until the block ends. Yields what draws it at once."""
-    region = Region(console, table.make, on_out=True)
-    with shown(region, console, 0.0, PERIOD):
-        yield region.redraw
+def live_table(console: Console, table: LiveTable) -> AbstractContextManager[Callable[[], None]]:
+    """Show the table on stdout until the block ends. Gives what draws it at once."""
+    return shown(console, table.make, 0.0, PERIOD, on_out=True)

@@ -14,7 +14,7 @@ from threading import Event, Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..system.durations import duration
-from .console import Console, LiveRegion, one_line, spells_unicode
+from .console import Console, LiveRegion, ellipsis_for, one_line, spells_unicode
 from .messages import note
 from .table import truncate, width_of
 
@@ -158,12 +158,26 @@ def _rich_console(console: Console, *, on_out: bool = False) -> RichConsole:
 
 
 @contextmanager
-def shown(region: Region, console: Console, delay: float, period: float) -> Iterator[None]:
-    """Show `region` until the block ends; Ctrl-Z takes it away and `fg` brings it back."""
+def shown(
+    console: Console,
+    make: Callable[[RichConsole], Draw],
+    delay: float,
+    period: float,
+    *,
+    on_out: bool = False,
+) -> Iterator[Callable[[], None]]:
+    """Show a `Region` until the block ends; Ctrl-Z takes it away and `fg` brings it back.
+
+    Gives what draws it at once. Nothing is shown on an stderr that is not live.
+    """
+    region = Region(console, make, on_out=on_out)
+    if not (console.live or on_out):
+        yield region.redraw
+        return
     restore = erase_on_suspend(console)
     region.start(delay, period)
     try:
-        yield
+        yield region.redraw
     finally:
         region.stop()
         restore()
@@ -203,7 +217,8 @@ class Spinner:
 
     def __init__(self, console: Console, text: str, clock: Callable[[], float]) -> None:
         self.text = text
-        self._unicode = spells_unicode(console.err)
+        self._ellipsis = ellipsis_for(console.err)
+        self._frames = "dots" if spells_unicode(console.err) else "line"
         self._clock = clock
         self._started = clock()
 
@@ -212,13 +227,12 @@ class Spinner:
         from rich.spinner import Spinner as RichSpinner
         from rich.text import Text
 
-        frames = RichSpinner("dots" if self._unicode else "line")
-        ellipsis = "…" if self._unicode else "..."
+        frames = RichSpinner(self._frames)
 
         def draw(columns: int, _rows: int) -> RenderableType:
             seconds = self._clock() - self._started
             after = f" ({duration(seconds)})" if seconds >= 3 else ""
-            text = truncate(one_line(self.text) + after, max(columns - 2, 1), ellipsis)
+            text = truncate(one_line(self.text) + after, max(columns - 2, 1), self._ellipsis)
             frames.update(text=Text(text))
             return frames.render(seconds)
 
@@ -238,10 +252,7 @@ def spinner(
     Shows nothing unless stderr is a terminal and `--quiet` was not given.
     """
     spinning = Spinner(console, text, clock)
-    if not console.live:
-        yield spinning
-        return
-    with shown(Region(console, spinning.make), console, delay, 0.1):
+    with shown(console, spinning.make, delay, 0.1):
         yield spinning
 
 
@@ -338,16 +349,12 @@ def progress_bar(
     Shows nothing unless stderr is a terminal and `--quiet` was not given.
     """
     bar = ProgressBar(console, text, total)
-    if not console.live:
-        yield bar
-        return
     started = clock()
-    ellipsis = "…" if spells_unicode(console.err) else "..."
 
     def make(rich: RichConsole) -> Draw:
-        return _draw_bar(rich, bar, lambda: clock() - started, ellipsis)
+        return _draw_bar(rich, bar, lambda: clock() - started, ellipsis_for(console.err))
 
-    with shown(Region(console, make), console, delay, 0.2):
+    with shown(console, make, delay, 0.2):
         yield bar
 
 
@@ -447,9 +454,9 @@ def batch_board(
     if console.quiet:
         yield
         return
-    board = BatchBoard(standing, clock, unicode=spells_unicode(console.err))
+    board = BatchBoard(standing, clock, ellipsis_for(console.err))
     if console.live:
-        with shown(Region(console, board.make), console, delay, 0.2):
+        with shown(console, board.make, delay, 0.2):
             yield
         return
     with _noted(console, lambda: board.summary(standing(0)), interval):
@@ -469,13 +476,12 @@ class BatchBoard:
         self,
         standing: Callable[[int], BatchProgress],
         clock: Callable[[], float],
-        *,
-        unicode: bool,
+        ellipsis: str,
     ) -> None:
         self._standing = standing
         self._clock = clock
         self._started = clock()
-        self._ellipsis = "…" if unicode else "..."
+        self._ellipsis = ellipsis
 
     def summary(self, now: BatchProgress, room: int | None = None) -> str:
         """Counts, rate and time left in one line, without what matters least if it is too long."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from .console import Console, clean, one_line
+from .console import Console, clean, ellipsis_for, one_line
 from .records import KINDS, RecordKind
 
 BOLD, DIM, RED, GREEN, YELLOW = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"
@@ -54,7 +54,7 @@ class Style(NamedTuple):
         return cls(
             console.out_color,
             console.width if console.out_tty else None,
-            "…" if console.unicode else "...",
+            ellipsis_for(console.out),
             now,
         )
 

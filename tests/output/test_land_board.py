@@ -34,5 +34,5 @@ def test_the_task_at_work_is_in_view(ended: int, waiting: int, columns: int) -> 
 
 
 def test_the_counts_stand_above() -> None:
-    board = LandBoard(list, iter([0.0, 65.0]).__next__, unicode=True)
+    board = LandBoard(list, iter([0.0, 65.0]).__next__, "…")
     assert board.summary(rows(2, 1)) == "2 landed, 1 checking, 1 waiting, 1m 05s"

@@ -246,7 +246,7 @@ def standing(ended: int, running: int = 0, failed: int = 0, paused: bool = False
 
 def summary(now: BatchProgress, seconds: float, room: int | None = None) -> str:
     clock = Clock()
-    board = BatchBoard(lambda _most: now, clock, unicode=True)
+    board = BatchBoard(lambda _most: now, clock, "…")
     clock.now = seconds
     return board.summary(now, room)
 
@@ -282,7 +282,7 @@ def test_a_lost_network_is_shown_instead_of_a_rate() -> None:
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 8), (80, 24), (200, 100), (80, 3)])
 def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> None:
-    board = BatchBoard(lambda _most: standing(0, 30), Clock(), unicode=True)
+    board = BatchBoard(lambda _most: standing(0, 30), Clock(), "…")
     lines = board.tasks(standing(0, 30), rows - 4, 80)
     assert len(lines) == max(min(rows - 4, 30), 0)
     if 0 < rows - 4 < 30:
@@ -299,14 +299,14 @@ def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> No
 
 def test_a_hostile_name_cannot_leave_its_line() -> None:
     evil = standing(0)._replace(running=1, oldest=[("\x1b[2J\nkey [bold]", "\x1b", 1.0)])
-    assert BatchBoard(lambda _most: evil, Clock(), unicode=False).tasks(evil, 5, 80) == [
+    assert BatchBoard(lambda _most: evil, Clock(), "...").tasks(evil, 5, 80) == [
         "       1s  \\x1b[2J key [bold]  \\x1b"
     ]
 
 
 def test_a_link_is_shown_whole_or_not_at_all() -> None:
     one = standing(0, 1)
-    board = BatchBoard(lambda _most: one, Clock(), unicode=True)
+    board = BatchBoard(lambda _most: one, Clock(), "…")
     assert board.tasks(one, 5, 40) == ["       0s  line 0  Fix it  https://x"]
     assert board.tasks(one, 5, 30) == ["       0s  line 0  Fix it"]
     assert board.tasks(one, 5, 20) == ["       0s  line 0…"]
