@@ -200,32 +200,22 @@ class CallLog:
 
     @property
     def curl(self) -> str:
-        """The call as a command to paste."""
+        """The call as a command to paste: the key comes from the environment, secrets stay out.
+
+        A body that is a file, or as large as one, is called FILE.
+        """
+        from shlex import quote
+
+        words = ["curl"] if self.method == "GET" else ["curl", "-X", self.method]
+        words.append(quote(self._url))
+        for name, value in self.request_headers.items():
+            if name.lower() == "api_key":
+                words += ["-H", '"API_KEY: $REBYTE_API_KEY"']
+            elif name.lower() not in ("user-agent", "accept-encoding", "content-length"):
+                words += ["-H", quote(f"{name}: {value}")]
         body = self._request.body
-        is_file = callable(body) or len(body or b"") > LONGEST_BODY
-        return _curl_line(
-            self.method, self._url, self.request_headers, self.request_body, file=is_file
-        )
-
-
-def _curl_line(
-    method: str, url: str, headers: Mapping[str, str], body: str | None, *, file: bool
-) -> str:
-    """The call as a command to paste: the key comes from the environment, secrets stay out.
-
-    `file` says that the body is a file, which is then called FILE.
-    """
-    from shlex import quote
-
-    words = ["curl"] if method == "GET" else ["curl", "-X", method]
-    words.append(quote(url))
-    for name, value in headers.items():
-        if name.lower() == "api_key":
-            words += ["-H", '"API_KEY: $REBYTE_API_KEY"']
-        elif name.lower() not in ("user-agent", "accept-encoding", "content-length"):
-            words += ["-H", quote(f"{name}: {value}")]
-    if file:
-        words += ["-T", "FILE"]
-    elif body is not None:
-        words += ["--data-raw", quote(body)]
-    return " ".join(words)
+        if callable(body) or len(body or b"") > LONGEST_BODY:
+            words += ["-T", "FILE"]
+        elif (text := self.request_body) is not None:
+            words += ["--data-raw", quote(text)]
+        return " ".join(words)
