@@ -163,14 +163,8 @@ class RebyteClient:
                 body = self._prepare(self, body)
             except NetworkError as error:  # of a call before the create
                 raise Unsent(error.message, seconds=error.seconds, hint=error.hint) from None
-        response = self.transport.send(
-            "POST",
-            "/tasks",
-            body=dict(body),
-            repeat=RetryPolicy.IF_UNSENT,
-            timeout=self._at_most(timeout, SLOW_SECONDS),
-        )
-        return cast("CreatedTask", _created("/tasks", response, "id"))
+        limit = self._at_most(timeout, SLOW_SECONDS)
+        return cast("CreatedTask", self._create("/tasks", body, "id", timeout=limit))
 
     def get_task(self, task_id: str, *, timeout: float | None = None) -> Task:
         """One task with its status and its prompts (seed document).
@@ -187,14 +181,8 @@ class RebyteClient:
 
         At most 100 a page. Rows have no `status` (vendor docs). `timeout` as in `get_task`.
         """
-        query = {"limit": limit, "offset": offset}
-        page = cast(
-            "TaskPage", self._object("GET", "/tasks", query=query, timeout=self._at_most(timeout))
-        )
-        rows = page.get("data")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise BrokenAnswer("GET /tasks: the answer has no list under `data`", response=page)
-        return page
+        page = self._page("/tasks", limit, offset, timeout=self._at_most(timeout))
+        return cast("TaskPage", page)
 
     def iter_tasks(
         self, page: int = PAGE, *, offset: int = 0, total: list[int] | None = None
@@ -232,14 +220,8 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts"
-        response = self.transport.send(
-            "POST",
-            path,
-            body=dict(body),
-            repeat=RetryPolicy.IF_UNSENT,
-            timeout=self._at_most(timeout, SLOW_SECONDS),
-        )
-        return cast("CreatedPrompt", _created(path, response, "promptId"))
+        limit = self._at_most(timeout, SLOW_SECONDS)
+        return cast("CreatedPrompt", self._create(path, body, "promptId", timeout=limit))
 
     def wait_for_task(
         self,
@@ -770,10 +752,31 @@ class RebyteClient:
             return rows
         raise _unexpected("GET", path, response, RetryPolicy.SAFE, "a list of objects")
 
-    def _create(self, path: str, body: Any, identity: str) -> dict[str, Any]:
-        """A POST that creates something; see `_created`."""
-        response = self.transport.send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
-        return _created(path, response, identity)
+    def _create(
+        self, path: str, body: Mapping[str, Any], identity: str, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """What a POST created; a response that does not name it leaves the outcome unknown."""
+        repeat = RetryPolicy.IF_UNSENT
+        response = self.transport.send(
+            "POST", path, body=dict(body), repeat=repeat, timeout=timeout
+        )
+        made = response.data
+        if not isinstance(made, dict):
+            raise _unexpected("POST", path, response, repeat, "an object")
+        if not made.get(identity):
+            raise lost("POST", path, f"the answer holds no {identity}", response=made)
+        return made
+
+    def _page(
+        self, path: str, limit: int, offset: int, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """One page of a list, whose rows are the objects under `data`."""
+        query = {"limit": limit, "offset": offset}
+        page = self._object("GET", path, query=query, timeout=timeout)
+        rows = page.get("data")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise broken("GET", path, "the answer has no list under `data`", response=page)
+        return page
 
     def _pages(
         self,
@@ -793,12 +796,8 @@ class RebyteClient:
         seen_before: set[str] = set()
         stale = 0
         while True:
-            query = {"limit": page, "offset": offset}
-            response = self._object("GET", path, query=query)
-            rows = response.get("data")
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise broken("GET", path, "the answer has no list under `data`")
-            count = response.get("total")
+            response = self._page(path, page, offset)
+            rows, count = response["data"], response.get("total")
             if total is not None and isinstance(count, int):
                 total[:] = [count]
             stale += 1
@@ -828,16 +827,6 @@ class RebyteClient:
         """The time limit of a call: the usual one, or `timeout` if that is shorter."""
         limit = self.transport.limit(usual)
         return limit if timeout is None else min(timeout, limit)
-
-
-def _created(path: str, response: ApiResponse, identity: str) -> dict[str, Any]:
-    """What a POST created; a response that does not name it leaves the outcome unknown."""
-    made = response.data
-    if not isinstance(made, dict):
-        raise _unexpected("POST", path, response, RetryPolicy.IF_UNSENT, "an object")
-    if not made.get(identity):
-        raise lost("POST", path, f"the answer holds no {identity}", response=made)
-    return made
 
 
 def _unexpected(
