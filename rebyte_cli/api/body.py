@@ -197,6 +197,25 @@ def encode(body: Any) -> bytes:
         raise BadUsage("the body cannot be written as JSON") from None
 
 
+class ByteCount:
+    """Tells `progress`, if there is one, of bytes as they move, and takes them back."""
+
+    def __init__(self, progress: Callable[[int], None] | None) -> None:
+        self._progress = progress
+        self._count = 0
+
+    def add(self, amount: int) -> None:
+        """So many bytes have moved."""
+        self._count += amount
+        if self._progress is not None:
+            self._progress(amount)
+
+    def start_over(self) -> None:
+        """Another attempt begins, or there is none: nothing has moved."""
+        if self._count:
+            self.add(-self._count)
+
+
 class UploadBody:
     """A file, or bytes, read while it is sent: exactly `size` bytes, counted.
 
@@ -204,18 +223,14 @@ class UploadBody:
     """
 
     def __init__(
-        self,
-        source: Path | bytes,
-        size: int,
-        attempt: AttemptState,
-        progress: Callable[[int], None] | None,
+        self, source: Path | bytes, size: int, attempt: AttemptState, count: ByteCount
     ) -> None:
         self._source = source
         self._name = str(source) if isinstance(source, Path) else "the file"
         self._file: Any = None
         self._left = size
         self._attempt = attempt
-        self._progress = progress
+        self._count = count
 
     def read(self, amount: int = -1) -> bytes:
         """At most `amount` bytes (all that is left for -1); none at the end."""
@@ -235,8 +250,7 @@ class UploadBody:
             self._file.close()
         if not data:
             raise BadUsage(f"{self._name} became shorter while it was being sent")
-        if self._progress is not None:
-            self._progress(len(data))
+        self._count.add(len(data))
         return data
 
 
@@ -279,8 +293,7 @@ class MultipartForm:
         self, part: str, files: Sequence[Path], progress: Callable[[int], None] | None
     ) -> None:
         self._boundary = os.urandom(16).hex()
-        self._progress = progress
-        self._sent = 0
+        self._count = ByteCount(progress)
         self._parts: list[tuple[bytes, Path, int]] = [
             (self._head(part, path), path, file_size(path)) for path in files
         ]
@@ -291,18 +304,11 @@ class MultipartForm:
     def open(self, attempt: AttemptState) -> _FormReader:
         """A reader of the whole body, from its first byte."""
         attempt.untimed()
-        if self._progress is not None and self._sent:
-            self._progress(-self._sent)
-        self._sent = 0
+        self._count.start_over()
         pieces: list[Any] = []
         for head, path, size in self._parts:
             pieces += [head, UploadBody(path, size, attempt, self._count), b"\r\n"]
         return _FormReader([*pieces, self._tail])
-
-    def _count(self, amount: int) -> None:
-        self._sent += amount
-        if self._progress is not None:
-            self._progress(amount)
 
     def _head(self, part: str, path: Path) -> bytes:
         import mimetypes

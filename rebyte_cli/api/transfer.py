@@ -16,6 +16,7 @@ from .body import (
     JSON_CAP,
     ApiResponse,
     BrokenBody,
+    ByteCount,
     Request,
     UploadBody,
     as_it_came,
@@ -143,23 +144,11 @@ def put(
     When it raises SlotExpired, `progress` has been told to take back all that was sent.
     """
     size = len(source) if isinstance(source, bytes) else file_size(source)
-    sent = 0
-
-    def count(amount: int) -> None:
-        nonlocal sent
-        sent += amount
-        if progress is not None:
-            progress(amount)
-
-    def start_over() -> None:
-        nonlocal sent
-        if progress is not None and sent:
-            progress(-sent)
-        sent = 0
+    count = ByteCount(progress)
 
     def body(attempt: AttemptState) -> Any:
         attempt.untimed()
-        start_over()
+        count.start_over()
         return UploadBody(source, size, attempt, count) if size else b""
 
     request = Request(
@@ -179,7 +168,7 @@ def put(
         status = refused.response.status
         what = f"the file store refused the upload ({status})"
         if status in EXPIRED:
-            start_over()
+            count.start_over()
             raise SlotExpired(what, status_code=status) from None
         kind = NetworkError if status >= 500 else APIError
         raise kind(what, status_code=status) from None
@@ -253,10 +242,11 @@ def length(route: Router, request: Request) -> int | None:
 def _saving(
     file: Any, target: Path, progress: Callable[[int], None] | None
 ) -> Callable[[Response, AttemptState], None]:
+    count = ByteCount(progress)
+
     def save(response: Response, attempt: AttemptState) -> None:
         attempt.untimed()
-        if progress is not None and file.tell():
-            progress(-file.tell())
+        count.start_over()
         file.seek(0)
         file.truncate()
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -266,8 +256,7 @@ def _saving(
             if encoding not in ("identity", "") and file.tell() + len(piece) > JSON_CAP:
                 raise BrokenBody(f"unpacked it is larger than {JSON_CAP // (1024 * 1024)} MiB")
             write(piece)
-            if progress is not None:
-                progress(len(piece))
+            count.add(len(piece))
 
     def write(piece: bytes) -> None:
         rest = memoryview(piece)
