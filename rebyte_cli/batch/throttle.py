@@ -72,16 +72,13 @@ class Throttle:
         with self._change:
             self._queue.append(ticket)
 
-    def admit(self, ticket: object | None = None) -> None:
-        """Wait until one more create may be sent, first come, first served.
+    def admit(self, ticket: object) -> None:
+        """Wait until the create of this ticket may be sent, first come, first served.
 
-        `ticket` is what was queued; without one, the caller queues now. Raises ThrottleStopped.
+        Raises ThrottleStopped.
         """
         self._thread.creates = True
         with self._change:
-            if ticket is None:
-                ticket = object()
-                self._queue.append(ticket)
             try:
                 while not self._may_pass(ticket):
                     pass

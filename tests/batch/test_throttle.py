@@ -41,7 +41,7 @@ def test_without_a_rate_no_create_waits() -> None:
     clock = Clock()
     throttle = clock.throttle()
     for _ in range(100):
-        throttle.admit()
+        admitted(throttle)
     assert clock.now == 1000.0
 
 
@@ -50,24 +50,24 @@ def test_a_rate_spaces_creates_evenly_and_saves_nothing_up() -> None:
     throttle = clock.throttle(rate=4)
     times = []
     for _ in range(5):
-        throttle.admit()
+        admitted(throttle)
         times.append(clock.now - 1000)
     assert times == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
     clock.now += 60
-    throttle.admit()
+    admitted(throttle)
     before = clock.now
-    throttle.admit()
+    admitted(throttle)
     assert clock.now - before == pytest.approx(0.25)
 
 
 def test_a_retry_after_pauses_all_requests() -> None:
     clock = Clock()
     throttle = clock.throttle()
-    throttle.admit()
+    admitted(throttle)
     throttle.sleep(120)  # the Retry-After of one request
     assert clock.now == 1120
     throttle.pause(30, "x")
-    throttle.admit()
+    admitted(throttle)
     assert clock.now == 1150
     assert clock.notes == [
         "The service asks to slow down: pausing creates for 120 s",
@@ -80,7 +80,7 @@ def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:
     throttle = clock.throttle()
     throttle.pause(100, "x")
     throttle.pause(10, "x")
-    throttle.admit()
+    admitted(throttle)
     assert clock.now == 1100
 
 
@@ -99,7 +99,7 @@ def test_being_turned_away_again_and_again_pauses_longer_each_time() -> None:
     ]
     throttle.accepted()
     throttle.slow_down("x")
-    throttle.admit()
+    admitted(throttle)
     assert clock.now == times[-1] + 5
 
 
@@ -110,16 +110,16 @@ def test_after_a_create_was_turned_away_one_at_a_time_is_tried_until_one_goes_th
     first = admitted(throttle)
     assert clock.now == 1007
     with pytest.raises(AssertionError, match="for ever"):
-        throttle.admit()
+        admitted(throttle)
     throttle.slow_down("x", 7.0)
     throttle.done(first)
     first = admitted(throttle)
     assert clock.now == 1017, "longer than it asks for, since it was turned away again"
     throttle.done(first)  # it failed for an unrelated reason
-    throttle.admit()
+    admitted(throttle)
     throttle.accepted()
-    throttle.admit()
-    throttle.admit()
+    admitted(throttle)
+    admitted(throttle)
     assert clock.now == 1017
 
 
@@ -130,24 +130,24 @@ def test_a_late_refusal_of_an_earlier_create_does_not_let_a_second_one_try() -> 
     first = admitted(throttle)
     throttle.slow_down("x", 1.0)  # of a create that was sent before the pause
     with pytest.raises(AssertionError, match="for ever"):
-        throttle.admit()
+        admitted(throttle)
     throttle.done(first)
-    throttle.admit()
+    admitted(throttle)
 
 
 def test_an_absurd_retry_after_is_cut_to_five_minutes() -> None:
     clock = Clock()
     throttle = clock.throttle()
     throttle.slow_down("x", 1e9)
-    throttle.admit()
+    admitted(throttle)
     assert clock.now == 1300
 
 
 def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     clock = Clock()
     throttle = clock.throttle()
-    throttle.admit()
-    throttle.admit()
+    admitted(throttle)
+    admitted(throttle)
     throttle.network_lost(NetworkError("no such host"))
     throttle.network_lost(NetworkError("no such host"))  # the other one that was under way
     times = []
@@ -156,7 +156,7 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
         times.append(clock.now)
         throttle.network_lost(NetworkError("no such host"))  # a look at a task, which is no try
         with pytest.raises(AssertionError, match="for ever"):
-            throttle.admit()  # all others wait for the probe
+            admitted(throttle)  # all others wait for the probe
         throttle.network_lost(NetworkError("no such host"), probe)
         throttle.done(probe)
     assert [later - sooner for sooner, later in pairwise(times)] == [2, 4, 8, 16, 30, 30]
@@ -164,8 +164,8 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     throttle.network_answered()
     throttle.done(probe)
     now = clock.now
-    throttle.admit()
-    throttle.admit()
+    admitted(throttle)
+    admitted(throttle)
     assert clock.now == now
     assert not throttle.network_is_down
     assert clock.notes == [
@@ -173,7 +173,7 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
         "The network is back",
     ]
     throttle.network_lost(NetworkError("no such host"))
-    throttle.admit()
+    admitted(throttle)
     assert clock.now == now + 1, "as patient as at first"
 
 
@@ -201,7 +201,7 @@ def test_an_answered_create_ends_the_pause_of_all() -> None:
     throttle = clock.throttle()
     throttle.network_lost(NetworkError("no such host"))
     throttle.network_answered()
-    throttle.admit()
+    admitted(throttle)
     assert clock.now == 1000
 
 
@@ -210,7 +210,7 @@ def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
     ended: list[str] = []
 
     def worker() -> None:
-        throttle.admit()
+        admitted(throttle)
         try:
             throttle.sleep(600)
         except ThrottleStopped:
@@ -231,7 +231,7 @@ def test_stopping_releases_waiting_creates() -> None:
 
     def worker() -> None:
         try:
-            throttle.admit()
+            admitted(throttle)
         except ThrottleStopped:
             ended.append("admit")
 
@@ -251,7 +251,7 @@ def test_stopping_releases_waiting_creates() -> None:
     threads[1].join(30)
     assert ended == ["admit", "sleep"]
     with pytest.raises(ThrottleStopped):
-        throttle.admit()
+        admitted(throttle)
 
 
 # Waking waiting threads, and notes for the user
@@ -270,7 +270,7 @@ class Waiters:
 
     def _wait(self) -> None:
         try:
-            self.throttle.admit()
+            admitted(self.throttle)
         except ThrottleStopped:
             self.sent_home += 1
         else:
