@@ -108,10 +108,8 @@ class Timeline:
         self.last = max((end for _, end in self._spans.values()), default=now)
         self.seconds = (self.last - self.first).total_seconds()
 
-    def bar(self, at: int) -> TimelineBar | None:
-        """The bar of a line; None if it has no task."""
-        if at not in self._spans:
-            return None
+    def bar(self, at: int) -> TimelineBar:
+        """The bar of a line that has a task; see `by_start`."""
         whole = self.seconds or 1.0
         begin, end = self._spans[at]
         return TimelineBar(
@@ -294,7 +292,6 @@ def _text_chart(rows: Sequence[Row], timeline: Timeline) -> str:
     lines = []
     for at in timeline.by_start():
         bar = timeline.bar(at)
-        assert bar is not None
         begin = min(int(bar.begin * _BAR_CELLS), _BAR_CELLS - 1)
         end = max(begin + 1, round(bar.end * _BAR_CELLS))
         drawn = (" " * begin + "█" * (end - begin)).ljust(_BAR_CELLS)
@@ -468,7 +465,6 @@ def _chart(rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:
 
 def _bar(row: Row, at: int, timeline: Timeline, pitch: float, y: float) -> str:
     bar = timeline.bar(at)
-    assert bar is not None
     length = max((bar.end - bar.begin) * _UNITS, 2.0)
     x = min(bar.begin * _UNITS, _UNITS - length)
     where = f" at {row['place']}" if row.get("place") else ""
