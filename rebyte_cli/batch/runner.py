@@ -38,6 +38,7 @@ from ..errors import (
     RowOrError,
 )
 from ..history.rows import NewTask
+from ..output.progress import BatchProgress
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
 from ..tasks.wait import WaitTarget
@@ -702,8 +703,8 @@ class Runner:
 
     # Progress and signals
 
-    def progress(self, most: int) -> dict[str, Any]:
-        """The progress of the batch, as `output.progress.BatchProgress` takes it. Thread-safe.
+    def progress(self, most: int) -> BatchProgress:
+        """The progress of the batch. Thread-safe.
 
         `most` is the number of running tasks that are described, the oldest first.
         """
@@ -714,21 +715,21 @@ class Runner:
         running = [
             (entry.since, index) for index, entry in self._lines.items() if entry.state in AT_WORK
         ]
-        return {
-            "total": states.total(),
-            "ended": sum(over.values()),
-            "created": states.total() - pending,
-            "failed": sum(count for status, count in over.items() if status != "completed"),
-            "running": len(running),
-            "oldest": [
+        return BatchProgress(
+            total=states.total(),
+            ended=sum(over.values()),
+            created=states.total() - pending,
+            failed=sum(count for status, count in over.items() if status != "completed"),
+            running=len(running),
+            oldest=[
                 (*self._described(index), now - since) for since, index in nsmallest(most, running)
             ],
-            "paused": all(place.throttle.network_is_down for place in self.places),
-            "places": [place.described() for place in self.places] if self._is_pool else [],
-            "sought": self._lines.count("lost"),
-            "limited": self._lines.count("limited"),
-            "ended_here": sum(one.is_over and one.begun_here for one in self._lines.values()),
-        }
+            paused=all(place.throttle.network_is_down for place in self.places),
+            places=[place.described() for place in self.places] if self._is_pool else [],
+            sought=self._lines.count("lost"),
+            limited=self._lines.count("limited"),
+            ended_here=sum(one.is_over and one.begun_here for one in self._lines.values()),
+        )
 
     def _described(self, index: int) -> tuple[str, str]:
         line, entry = self._batch.lines[index], self._lines[index]

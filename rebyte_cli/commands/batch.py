@@ -548,7 +548,7 @@ class BatchView(NamedTuple):
         from shlex import join
 
         from ..batch.results import ResultsFile
-        from ..output.progress import BatchProgress, batch_board
+        from ..output.progress import batch_board
 
         # A short command lets the collector come late; a batch lasts, and would keep what the
         # local service in this process has answered. What was imported stays, so it need not be
@@ -561,9 +561,7 @@ class BatchView(NamedTuple):
             file = self.results and ResultsFile(self.results, self.app.fields)
             rows = runner.run()
             try:
-                with batch_board(
-                    self.app.console, lambda most: BatchProgress(**runner.progress(most))
-                ):
+                with batch_board(self.app.console, runner.progress):
                     yield from file.take(rows) if file else rows
                 places += runner.places
             except Interrupted as error:
