@@ -203,6 +203,42 @@ def states(program: str) -> list[str]:
     return found
 
 
+# A supervisor that gets no further than to the moment when the first process is there.
+UNRECORDED = """
+import os, sys, time
+from pathlib import Path
+from rebyte_cli.local.agents.sandbox import jail
+from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
+class Unrecorded(JailGroup):
+    def _first(self, told):
+        print(super()._first(told), flush=True)
+        time.sleep(600)
+layout = jail.layout_of(Path(sys.argv[1]), jailed=True)
+line = jail.command(layout, sys.argv[2:])
+variables = jail.environment(layout, os.environ)
+Unrecorded(layout, line, folder="/", variables=variables, stdout=None, stderr=None)
+"""
+
+
+def test_nothing_is_left_of_a_jail_whose_supervisor_is_killed_before_it_is_recorded(
+    bench: Bench,
+) -> None:
+    for name in ("code", "home"):
+        (bench.folder / name).mkdir()
+    words = [sys.executable, "-c", UNRECORDED, bench.folder, "touch", MARK]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as supervisor:
+        try:
+            assert supervisor.stdout is not None
+            first = supervisor.stdout.readline().strip()
+            # Where it waits to be recorded: bubblewrap has made the sandbox.
+            pid = eventually(lambda: process_identity.find(first))
+            eventually(lambda: len(os.listdir(f"/proc/{pid}/root")) > 3)
+        finally:
+            supervisor.kill()
+    assert gone(MARK)
+    assert not (bench.folder / "code" / MARK).exists()
+
+
 @pytest.mark.slow
 def test_a_guard_that_is_stopped_ends_with_its_jail(bench: Bench) -> None:
     prompt = bench.start(attack("trace", "time.sleep(600)"))

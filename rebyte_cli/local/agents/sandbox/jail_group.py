@@ -34,6 +34,8 @@ from .jail import JailLayout
 END_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 LOWEST = 10  # the shell of a process group uses lower descriptors
+# Run inside the jail before all else: it ends where the process that would let it begin is dead.
+WAIT = 'read -r _ <"/proc/self/fd/$0" && exec "$@"'
 
 
 class JailGroup(ProcessGroup):
@@ -65,15 +67,17 @@ class JailGroup(ProcessGroup):
 
         folder = layout.code.outside.parent / RECORDS
         folder.mkdir(mode=0o700, exist_ok=True)
-        told, gate = _channel(), _channel()
+        told = _channel()
+        gate, ours = os.pipe()
         try:
+            gate = _moved(gate)
             # Before there is anything to end, so that the guard knows where it will be named.
             descriptor, name = tempfile.mkstemp(dir=folder)
             self._lock, self._record = os.fdopen(descriptor, "wb", buffering=0), Path(name)
-            # bubblewrap tells its first process, which begins nothing before that is recorded.
-            words = ["--info-fd", str(told), "--block-fd", str(gate)]
-            place = line.index("--")
-            words = [*line[:place], *words, *line[place:]]
+            # bubblewrap tells its first process, in which nothing begins before that is recorded.
+            end = line.index("--")
+            words = [*line[:end], "--info-fd", str(told), "--", "sh", "-c", WAIT, str(gate)]
+            words += line[end + 1 :]
             guard = python_process.command(f"{__package__}.jail_guard", name)
             try:
                 flock(descriptor)
@@ -86,15 +90,15 @@ class JailGroup(ProcessGroup):
                 self._known = self._first(told)
                 if self._known:
                     self._lock.write("\n".join([self._known, *self._guards()]).encode())
-                os.write(gate, b".")
+                os.write(ours, b"\n")
                 if egress is not None:
                     egress.open(lambda: self.process.poll() is None)
             except BaseException:
                 self.kill()
                 raise
         finally:
-            os.close(told)
-            os.close(gate)
+            for each in (told, gate, ours):
+                os.close(each)
 
     def _first(self, told: int) -> str:
         """The identity of the jail's first process; empty if bubblewrap ends before it has one."""
@@ -247,15 +251,19 @@ def _status(task: str, name: str) -> list[str]:
 
 def _channel() -> int:
     """A pipe's two ends as one descriptor: it never ends, as long as one who waits there has it."""
+    read, write = os.pipe()
+    try:
+        return _moved(os.open(f"/proc/self/fd/{read}", os.O_RDWR | os.O_CLOEXEC))
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def _moved(descriptor: int) -> int:
+    """A descriptor, which is closed, as one that the shell of a process group leaves alone."""
     import fcntl
 
-    ends = os.pipe()
     try:
-        both = os.open(f"/proc/self/fd/{ends[0]}", os.O_RDWR | os.O_CLOEXEC)
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOWEST)
     finally:
-        for end in ends:
-            os.close(end)
-    try:
-        return fcntl.fcntl(both, fcntl.F_DUPFD_CLOEXEC, LOWEST)
-    finally:
-        os.close(both)
+        os.close(descriptor)
