@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...gateway.model_budget import ModelBudget
@@ -38,29 +38,18 @@ class RunBudgets:
 
     def reached(self) -> str:
         """Which budget is used up, or an empty text."""
-        for limit in self._limits:
-            if _is_reached(limit, *self._used(limit)):
-                return _reason(limit)
-        return ""
+        return _reached(self._limits, self._used)
 
     def left(self) -> ModelBudget:
         """What is left for this run, for its gateway."""
-        tokens: int | None = None
-        cost: float | None = None
-        reasons = []
-        for limit in self._limits:
-            used, dollars = self._used(limit)
-            reasons.append(_reason(limit))
-            if limit.get("tokens") is not None:
-                rest = limit["tokens"] - used
-                tokens = rest if tokens is None else min(tokens, rest)
-            if limit.get("cost") is not None:
-                money = limit["cost"] - dollars
-                cost = money if cost is None else min(cost, money)
-        reason = " or ".join(dict.fromkeys(reasons))
+        used = [(limit, *self._used(limit)) for limit in self._limits]
+        tokens = [each["tokens"] - spent for each, spent, _ in used if "tokens" in each]
+        costs = [each["cost"] - spent for each, _, spent in used if "cost" in each]
+        reason = " or ".join(dict.fromkeys(map(_reason, self._limits)))
         # The runs of a task take turns.
         is_shared = any(limit["of"] != TASK for limit in self._limits)
-        return ModelBudget(tokens, cost, self._prices, reason, is_shared)
+        least = min(tokens, default=None), min(costs, default=None)
+        return ModelBudget(*least, self._prices, reason, is_shared)
 
     def _used(self, limit: Mapping[str, Any]) -> tuple[int, float]:
         of = limit["of"]
@@ -110,8 +99,14 @@ def _used_together(
     return tokens, cost
 
 
-def _is_reached(limit: Mapping[str, Any], tokens: int, cost: float) -> bool:
-    return ModelBudget(limit.get("tokens"), limit.get("cost")).is_used_up(tokens, cost)
+def _reached(
+    limits: Iterable[Mapping[str, Any]], used: Callable[[Mapping[str, Any]], tuple[int, float]]
+) -> str:
+    """Why the first of these limits that is used up is, or an empty text."""
+    for limit in limits:
+        if ModelBudget(limit.get("tokens"), limit.get("cost")).is_used_up(*used(limit)):
+            return _reason(limit)
+    return ""
 
 
 def _today() -> str:
@@ -135,9 +130,5 @@ def _reason(limit: Mapping[str, Any]) -> str:
 
 def used_up_today(store: Store, limits: Iterable[Mapping[str, Any]]) -> str:
     """Why no further run may begin today, or an empty text."""
-    for limit in limits:
-        if limit["of"] == DAY:
-            tokens, cost = _used_together(store, DAY, _today(), {})
-            if _is_reached(limit, tokens, cost):
-                return _reason(limit)
-    return ""
+    of_day = [limit for limit in limits if limit["of"] == DAY]
+    return _reached(of_day, lambda _: _used_together(store, DAY, _today(), {}))
