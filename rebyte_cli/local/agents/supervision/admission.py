@@ -81,10 +81,10 @@ class Admission:
             # The private HOME of the next run has only what is named again.
             "skills": list(earlier["skills"] if earlier else ()),
             **self._network(body, settings, repeated),
-            **self._budgets(body, settings, model, repeated),
+            **run_budget.asked_for(body, settings, self._prices(), model, repeated),
         }
         account, access = self._account(adapter, options)
-        self._check_budgets(adapter, options, access)
+        run_budget.check(self._store, adapter, options, access)
         options |= account
         options |= self._on_limit(executor, body, settings, options, repeated)
         options["skills"] += [
@@ -110,6 +110,12 @@ class Admission:
         account = accounts.account_of(adapter, access, user, secret, model)
         has_credential = adapter.found_login(user) is not None
         return {"account": account, "hasCredential": has_credential}, access
+
+    def _prices(self) -> dict[str, list[float]]:
+        try:
+            return config.prices(self._config_file)
+        except config.ConfigError as error:
+            raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
 
     def _on_limit(
         self,
@@ -139,7 +145,7 @@ class Admission:
             "onLimit": usage_limit.WAIT,
         }
         account, access = self._account(adapter, options | other)
-        self._check_budgets(adapter, options | other, access)
+        run_budget.check(self._store, adapter, options | other, access)
         return {"onLimit": wanted, "elsewhere": other | account}
 
     def _repeated(self, body: JsonObject) -> dict[str, Any] | None:
@@ -181,66 +187,6 @@ class Admission:
         own = list(dict.fromkeys([*before.get("allow", ()), *allow]))
         hosts = list(dict.fromkeys([*settings.allow, *own]))
         return {"network": network, "allow": own, "hosts": hosts}
-
-    def _budgets(
-        self,
-        body: JsonObject,
-        settings: config.LocalConfig,
-        model: str | None,
-        repeated: dict[str, Any] | None,
-    ) -> dict[str, Any]:
-        """What the run may use of its models: see `run_budget`.
-
-        `budgetTokens`, `budgetUsd` and `budgetOf` are this service's own extension. The last one
-        names what shares the budget; without it, that are the runs of the task. A further run of
-        the task has the budget of the one before.
-        """
-        group = http.optional_text(body, "budgetOf", most=200, least=1)
-        limits = [{"of": group or run_budget.TASK, **amount} for amount in http.budgets(body)]
-        if not limits and repeated is not None:
-            group = repeated.get("budgetOf")
-            before = repeated.get("budgets") or []
-            limits = [limit for limit in before if limit["of"] != run_budget.DAY]
-        if settings.budget_per_day:
-            limits.append({"of": run_budget.DAY, **settings.budget_per_day})
-        try:
-            prices = config.prices(self._config_file)
-        except config.ConfigError as error:
-            raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
-        price = prices.get(model or "")
-        return {"budgets": limits, "budgetOf": group, "price": price, "prices": prices}
-
-    def _check_budgets(
-        self, adapter: Adapter, options: dict[str, Any], access: AgentAccess
-    ) -> None:
-        """Raise Refusal for a budget that cannot be kept, and for that of a day that is used up."""
-        limits = options["budgets"]
-        if limits and access.inside and egress.network_of(options) != egress.HOST:
-            raise Refusal(
-                400,
-                "budget_unknown",
-                f"A budget cannot be kept: {adapter.title} has the {access.inside} of its model in"
-                " the sandbox, where the gateway does not see what it uses",
-                "Leave out the budget, or use a key that the gateway can keep outside"
-                " (`rebyte local agents` says which)",
-            )
-        if limits and egress.network_of(options) == egress.HOST:
-            raise Refusal(
-                400,
-                "budget_unknown",
-                "A budget cannot be kept without the gateway, which counts what a run uses",
-                "Leave out --network host and --no-jail, or the budget",
-            )
-        if any("cost" in limit for limit in limits) and options["price"] is None:
-            model = options["model"] or f"the default model of {adapter.title}"
-            raise Refusal(
-                400,
-                "no_price",
-                f"A budget in dollars needs the price of {model}",
-                "Name the model with -m, and its price in [prices] of config.toml",
-            )
-        if reason := run_budget.used_up_today(self._store, limits):
-            raise Refusal(402, "budget_reached", reason[:1].upper() + reason[1:])
 
     def _source(self, body: JsonObject) -> tuple[list[object], dict[str, str]]:
         """What to clone, and the login in its URL: no database and no argument is to have that.

@@ -14,10 +14,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ... import http
 from ...gateway.model_budget import ModelBudget
 from ...gateway.model_prices import ModelPrices
+from ...http import JsonObject, Refusal
 from ...store import Store
+from .. import config
+from ..adapters.adapter import Adapter
+from ..adapters.model_access import AgentAccess
 from ..limits.run_meter import RunMeter
+from ..sandbox.egress import HOST, network_of
 from ..workspaces.workspace_folder import Workspace
 from .runs import RunRecord
 
@@ -128,7 +134,58 @@ def _reason(limit: Mapping[str, Any]) -> str:
     return f"the budget of {amount} is used up"
 
 
-def used_up_today(store: Store, limits: Iterable[Mapping[str, Any]]) -> str:
-    """Why no further run may begin today, or an empty text."""
+def asked_for(
+    body: JsonObject,
+    settings: config.LocalConfig,
+    prices: Mapping[str, list[float]],
+    model: str | None,
+    repeated: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The options that say what a run may use: those that `body` asks for, and that of the day.
+
+    `budgetTokens`, `budgetUsd` and `budgetOf` are this service's own extension. The last one names
+    what shares the budget; without it, that are the runs of the task. A further run of the task has
+    the budget of the one before, whose options are `repeated`.
+    """
+    group = http.optional_text(body, "budgetOf", most=200, least=1)
+    limits = [{"of": group or TASK, **amount} for amount in http.budgets(body)]
+    if not limits and repeated is not None:
+        group = repeated.get("budgetOf")
+        before = repeated.get("budgets") or []
+        limits = [limit for limit in before if limit["of"] != DAY]
+    if settings.budget_per_day:
+        limits.append({"of": DAY, **settings.budget_per_day})
+    price = prices.get(model or "")
+    return {"budgets": limits, "budgetOf": group, "price": price, "prices": prices}
+
+
+def check(store: Store, adapter: Adapter, options: Mapping[str, Any], access: AgentAccess) -> None:
+    """Raise Refusal for a budget that cannot be kept, and for that of a day that is used up."""
+    limits = options["budgets"]
+    if limits and access.inside and network_of(options) != HOST:
+        raise Refusal(
+            400,
+            "budget_unknown",
+            f"A budget cannot be kept: {adapter.title} has the {access.inside} of its model in"
+            " the sandbox, where the gateway does not see what it uses",
+            "Leave out the budget, or use a key that the gateway can keep outside"
+            " (`rebyte local agents` says which)",
+        )
+    if limits and network_of(options) == HOST:
+        raise Refusal(
+            400,
+            "budget_unknown",
+            "A budget cannot be kept without the gateway, which counts what a run uses",
+            "Leave out --network host and --no-jail, or the budget",
+        )
+    if any("cost" in limit for limit in limits) and options["price"] is None:
+        model = options["model"] or f"the default model of {adapter.title}"
+        raise Refusal(
+            400,
+            "no_price",
+            f"A budget in dollars needs the price of {model}",
+            "Name the model with -m, and its price in [prices] of config.toml",
+        )
     of_day = [limit for limit in limits if limit["of"] == DAY]
-    return _reached(of_day, lambda _: _used_together(store, DAY, _today(), {}))
+    if reason := _reached(of_day, lambda _: _used_together(store, DAY, _today(), {})):
+        raise Refusal(402, "budget_reached", reason[:1].upper() + reason[1:])
