@@ -160,16 +160,16 @@ def run(argv: list[str], app: App | None = None) -> int:
         is_due = is_due and not app.has_used("service")
         app.close()
         if is_due:
-            _revive(app)
+            _restart_waiting_runs(app)
 
 
-def _revive(app: App) -> None:
+def _restart_waiting_runs(app: App) -> None:
     """Look after runs on this machine that wait for a usage limit, as the local service does."""
     with suppress(RebyteError, OSError):  # no folder, or one that others can write to
         if (app.state_dir / "local/limits").is_dir():
-            from .local.revival import revive
+            from .local.revival import restart_waiting_runs
 
-            revive(app.local_folder())
+            restart_waiting_runs(app.local_folder())
 
 
 def _check_open_files() -> None:

@@ -42,7 +42,7 @@ from .store import (
 )
 from .task_store import load_tasks
 
-REVIVE_SECONDS = 2.0
+RESTART_SECONDS = 2.0
 ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 
 
@@ -146,19 +146,21 @@ class Service:
             if self._public_url is None:
                 self._register(alone)
             self._deliverer.start()
-            facade.revive(self._store)
+            facade.restart_waiting_runs(self._store)
             if self._public_url is None:
-                threading.Thread(target=self._revive, name="rebyte-limits", daemon=True).start()
+                threading.Thread(
+                    target=self._keep_restarting, name="rebyte-limits", daemon=True
+                ).start()
         except RuntimeError:
             self.stop()
             problem = "no thread can be started: raise the limits of this process (see ulimit -a)"
             raise StateError(self._store.folder, problem) from None
         return self
 
-    def _revive(self) -> None:
+    def _keep_restarting(self) -> None:
         """Look after runs that wait for a usage limit, until the service stops."""
-        while not self._stopping.wait(REVIVE_SECONDS):
-            facade.revive(self._store)
+        while not self._stopping.wait(RESTART_SECONDS):
+            facade.restart_waiting_runs(self._store)
 
     def _register(self, alone: bool) -> None:
         served = ServedService(self.origin, self.instance, os.getpid(), self._in_background)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def revive(folder: Path) -> None:
+def restart_waiting_runs(folder: Path) -> None:
     """Do so for the state folder of the local service, if an account's limit is reached there.
 
     Most commands have nothing to do with that service, so this looks for a file first. Raises
@@ -18,4 +18,4 @@ def revive(folder: Path) -> None:
     from .store import Store
 
     with Store(folder) as store:
-        facade.revive(store)
+        facade.restart_waiting_runs(store)

@@ -217,7 +217,7 @@ def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
     return True
 
 
-def revive(store: Store) -> None:
+def restart_waiting_runs(store: Store) -> None:
     """Give runs another process that waited for a usage limit and lost theirs. Raises nothing."""
     if not (store.folder / "limits").is_dir():  # none has waited yet
         return

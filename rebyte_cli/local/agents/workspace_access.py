@@ -36,7 +36,7 @@ def folder_of(
     if "/" in workspace:
         return None
     for _ in range(200):
-        if place.code.is_dir() or not run_lock.at_work(state_dir, workspace, sleep):
+        if place.code.is_dir() or run_lock.wait_until_free(state_dir, workspace, sleep):
             break
         sleep(0.05)
     return place.code if place.code.is_dir() else None
@@ -74,7 +74,7 @@ def disarmed(
     so that it can be copied and outlive the workspace. Raises OSError or GitFailed when that
     cannot be done.
     """
-    if run_lock.at_work(state_dir, workspace):
+    if not run_lock.wait_until_free(state_dir, workspace):
         return False
     place = Workspace(state_dir, workspace)
     disarm(place, tell)

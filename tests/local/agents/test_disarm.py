@@ -819,7 +819,7 @@ def test_a_run_that_was_killed_is_disarmed_by_the_next_look(bench: Bench, tmp_pa
     bench.until_started(prompt)
     assert not workspace_access.disarmed(bench.folder, "ws"), "an agent works there"
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
-    eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
+    eventually(lambda: run_lock.wait_until_free(bench.folder, "ws"))
     assert workspace_access.disarmed(bench.folder, "ws")
     subprocess.run(["git", "status"], cwd=bench.workspace().code, check=True, capture_output=True)
     assert not mark.exists()
@@ -838,7 +838,7 @@ def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, ki
     if killed:
         bench.until_started(prompt)
         os.kill(bench.supervisor(prompt), signal.SIGKILL)
-        eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
+        eventually(lambda: run_lock.wait_until_free(bench.folder, "ws"))
     bench.wait(prompt)
     told = "git is not safe in the folder of the workspace: code: Not a directory"
     assert told in bench.said(prompt)

@@ -247,7 +247,7 @@ def test_a_guard_that_is_stopped_ends_with_its_jail(bench: Bench) -> None:
     (known,) = map(process_identity.identity, guards)
     os.kill(guards[0], signal.SIGSTOP)
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
-    eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
+    eventually(lambda: run_lock.wait_until_free(bench.folder, "ws"))
     assert processes(MARK)
     assert workspace_access.disarmed(bench.folder, "ws")
     assert not processes(MARK)
@@ -345,7 +345,7 @@ def held(bench: Bench) -> Iterator[None]:
     if libc.ptrace(0x4206, first, None, 0x40) != 0:  # SEIZE, TRACEEXIT
         pytest.skip("this kernel lets no program trace another that it did not start")
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
-    eventually(lambda: not run_lock.at_work(bench.folder, "ws"))
+    eventually(lambda: run_lock.wait_until_free(bench.folder, "ws"))
     yield
     os.waitpid(first, 0x40000000)  # __WALL: it stops on its way to die
     libc.ptrace(17, first, None, None)  # DETACH

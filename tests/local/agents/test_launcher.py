@@ -297,11 +297,11 @@ def test_a_cancel_that_ends_no_job_fails(
         assert error["code"] == "job_stays"
         assert "ended with status 1: the scheduler is down" in error["message"]
     assert machine.own.task(task["id"])["status"] == "canceled"
-    assert run_lock.at_work(machine.state, task["workspaceId"])
+    assert not run_lock.wait_until_free(machine.state, task["workspaceId"])
     (scheduler.folder / "broken").unlink()
     assert machine.own.call("POST", path).status == 200
     eventually(lambda: not scheduler.is_at_work(*scheduler.names("started")))
-    assert not run_lock.at_work(machine.state, task["workspaceId"])
+    assert run_lock.wait_until_free(machine.state, task["workspaceId"])
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, An
     with store.read() as db:
         unended = runs.unended(db, "workspace", workspace)
         begun = runs.find(db, "workspace = ? AND started IS NOT NULL", workspace)
-    if unended or not begun or run_lock.at_work(store.folder, workspace):
+    if unended or not begun or not run_lock.wait_until_free(store.folder, workspace):
         raise busy(workspace)
     with store.read() as db:
         return begun[-1], runs.options_of(db, begun[-1])

@@ -49,7 +49,7 @@ def recover(store: Store, task: str | None = None) -> None:
         if run_lock.is_held(store.folder, run):  # as most are; much faster than `claimed`
             continue
         with run_lock.claimed(store.folder, run) as lock:
-            if lock is not None and not revive(store, run, lock):
+            if lock is not None and not restart_if_waiting(store, run, lock):
                 _bury(store, run, lock)
 
 
@@ -77,7 +77,7 @@ def waits_for_limit(store: Store, run: RunRecord) -> AccountLimit | None:
     return limit if account and (run.parked is not None or limit.resumes_at()) else None
 
 
-def revive(store: Store, run: RunRecord, lock: int) -> bool:
+def restart_if_waiting(store: Store, run: RunRecord, lock: int) -> bool:
     """Give a run that lost its process another one, if it only waited for a usage limit.
 
     Its lock is held here, so nothing else does the same. Whether that is so. Where the agent's key

@@ -50,7 +50,7 @@ def locks_before(db: sqlite3.Connection, state_dir: Path, prompt: str) -> list[P
 
 
 def say(lock: int, text: str) -> None:
-    """Write into the file of a held lock what `recovery.stop` and `at_work` read there."""
+    """Write into the file of a held lock what `recovery.stop` and `wait_until_free` read there."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, text.encode(), 0)
 
@@ -82,13 +82,13 @@ def claimed(state_dir: Path, run: RunRecord) -> Iterator[int | None]:
     It is held while the run is cleaned up, so that the next run of the workspace, which waits
     for it, gets its login files after those of this one are removed.
     """
+    lock: int | None
     with contextlib.ExitStack() as stack:
         try:
             lock = stack.enter_context(held(state_dir, run, wait=False))
         except BlockingIOError:
-            yield None
-        else:
-            yield lock
+            lock = None
+        yield lock
 
 
 def text(state_dir: Path, run: RunRecord) -> str:
@@ -103,22 +103,25 @@ def wait_for_results(state_dir: Path, run: RunRecord) -> None:
         time.sleep(0.02)
 
 
-def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """Whether an agent works in the workspace, or is about to; its results are waited for.
+def wait_until_free(
+    state_dir: Path, workspace: str, sleep: Callable[[float], None] = time.sleep
+) -> bool:
+    """Wait up to 20 seconds for the results of runs that are being collected in the workspace.
 
-    One whose job could not be ended may.
+    Whether it is free then: no agent works there or is about to, nor may one whose job could not be
+    ended. An agent itself is not waited for.
     """
     deadline, place = Deadline(COLLECT_SECONDS), Workspace(state_dir, workspace)
     for lock in place.folder.glob(f"runs/*/{LOCK}"):
         while is_locked(lock):
             if _text(lock) != AGENT_IS_GONE or deadline.has_passed:
-                return True
+                return False
             sleep(0.05)
-    return place.has_jobs()
+    return not place.has_jobs()
 
 
 def has_agent(state_dir: Path, workspace: str) -> bool:
-    """As `at_work`, but results that are still collected neither count nor are waited for."""
+    """Whether an agent works in the workspace, or is about to; waits for nothing."""
     locks = Workspace(state_dir, workspace).folder.glob(f"runs/*/{LOCK}")
     return any(is_locked(lock) and _text(lock) != AGENT_IS_GONE for lock in locks)
 

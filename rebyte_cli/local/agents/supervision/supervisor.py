@@ -242,7 +242,7 @@ class Supervisor:
             earlier = runs.find(db, "workspace = ? AND seq < ?", self._run.workspace, self._seq)
         for run in earlier:
             with run_lock.held(self._state_dir, run) as lock:
-                if self._is_revived(run, lock):
+                if self._is_waiting(run, lock):
                     with self._store.read() as db:
                         before = run_lock.locks_before(db, self._state_dir, self._run.prompt)
                     self._begin_again(before)
@@ -252,11 +252,11 @@ class Supervisor:
             make_git_safe(self._workspace, self._transcript.tell)
             end_rest(self._workspace.folder)  # nothing may be left that could read a login
 
-    def _is_revived(self, run: runs.RunRecord, lock: int) -> bool:
+    def _is_waiting(self, run: runs.RunRecord, lock: int) -> bool:
         """Whether an earlier run waits for a usage limit, so that this one has to wait for it."""
         with self._store.read() as db:
             has_ended = runs.has_ended(db, run.prompt)
-        return not has_ended and recovery.revive(self._store, run, lock)
+        return not has_ended and recovery.restart_if_waiting(self._store, run, lock)
 
     # The work
 
