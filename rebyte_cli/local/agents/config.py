@@ -26,6 +26,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 MODEL_SETTINGS = ("model", "key_env", "base_url_env")
 AGENT_SETTINGS = ("command", "env", "read", *MODEL_SETTINGS)
+DESCRIBED = ("command", "extra_variables", "extra_paths", "own_model")  # of an adapter
 SIZES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -83,7 +84,7 @@ def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig
         _hosts(table),
         _folders(table, "tools", config_file, state_dir),
         _folders(table, "caches", config_file, state_dir),
-        _budget(table, "budget_per_day"),
+        _budget_per_day(table),
         _on_limit(table),
         *_launcher(table),
         _agents(table.get("agents", {})),
@@ -159,14 +160,15 @@ def _launcher(table: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...
     return start, stop
 
 
-def _budget(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _budget_per_day(table: Mapping[str, Any]) -> Mapping[str, Any]:
     """An amount such as `5usd`, `300ktok` or `2Mtok`; empty without one."""
-    value = table.get(name)
+    value = table.get("budget_per_day")
     if value is None:
         return {}
     found = parse_budget(value) if isinstance(value, str) else None
     if found is None:
-        raise ConfigError(f'[local] {name} must be an amount such as "5usd", "300ktok" or "2Mtok"')
+        what = 'must be an amount such as "5usd", "300ktok" or "2Mtok"'
+        raise ConfigError(f"[local] budget_per_day {what}")
     return found
 
 
@@ -188,17 +190,13 @@ def _seconds(table: Mapping[str, Any], name: str, default: str) -> float:
 
 
 def _keep_free(table: Mapping[str, Any]) -> int:
-    return _bytes(table, "keep_free", "500M")
-
-
-def _bytes(table: Mapping[str, Any], name: str, default: str) -> int:
     """A size such as `500M` or `2G` (powers of 1000), or a number of bytes."""
-    value = table.get(name, default)
+    value = table.get("keep_free", "500M")
     if type(value) is int and value >= 0:
         return value
     found = re.fullmatch(r"(\d{1,9})\s*([kMGT])B?", value) if type(value) is str else None
     if found is None:
-        raise ConfigError(f'[local] {name} must be a size such as "500M" or "2G"')
+        raise ConfigError('[local] keep_free must be a size such as "500M" or "2G"')
     return int(found[1]) * SIZES[found[2]]
 
 
@@ -288,19 +286,12 @@ def secret_variables(adapter: Adapter, user_home: Path) -> set[str]:
 
 def describe(adapter: Adapter) -> dict[str, Any]:
     """An adapter as JSON, for the supervisor."""
-    return {
-        "name": adapter.title,
-        "command": adapter.command,
-        "extra_variables": adapter.extra_variables,
-        "extra_paths": adapter.extra_paths,
-        "own_model": adapter.own_model,
-    }
+    return {"name": adapter.title} | {name: getattr(adapter, name) for name in DESCRIBED}
 
 
 def adapter_of(described: Mapping[str, Any]) -> Adapter:
     """The adapter that `describe` described."""
-    names = ("command", "extra_variables", "extra_paths", "own_model")
-    more = {name: tuple(described.get(name, ())) for name in names}
+    more = {name: tuple(described.get(name, ())) for name in DESCRIBED}
     for kind in BUILT_IN:
         if kind.name == described["name"]:
             return kind(**more)

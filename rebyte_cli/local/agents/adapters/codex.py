@@ -328,12 +328,8 @@ def _failure(item: dict[str, Any]) -> dict[str, Any]:
 
 def _settings(user_home: Path) -> dict[str, Any]:
     try:
-        text = (user_home / ".codex/config.toml").read_text(encoding="utf-8")
+        return read_toml((user_home / ".codex/config.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    try:
-        return read_toml(text)
-    except ValueError:
         return {}
 
 

@@ -22,7 +22,7 @@ from ...gateway.gateway_settings import (
 )
 from .adapter import User
 from .model_access import placeholder
-from .user_config import read_json, strings
+from .user_config import only, read_json, strings
 
 LOGIN = ".local/share/opencode/auth.json"
 # Its copy of the list, which it keeps up to date.
@@ -146,7 +146,7 @@ def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Plugins, MCP servers, commands and permissions are not for a jail.
     """
-    return {name: settings[name] for name in KEPT_SETTINGS if name in settings}
+    return only(settings, KEPT_SETTINGS)
 
 
 def behind(
