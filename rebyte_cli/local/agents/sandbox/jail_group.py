@@ -17,6 +17,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import nullcontext, suppress
@@ -78,7 +79,7 @@ class JailGroup(ProcessGroup):
             end = line.index("--")
             words = [*line[:end], "--info-fd", str(told), "--", "sh", "-c", WAIT, str(gate)]
             words += line[end + 1 :]
-            guard = python_process.command(f"{__package__}.jail_guard", name)
+            guard = python_process.command(__name__, name)
             try:
                 flock(descriptor)
                 super().__init__(words, passed=(told, gate, *passed), after_us=guard, **options)
@@ -187,6 +188,13 @@ def end_recorded(record: Path, *, wait: bool, seconds: float = END_SECONDS) -> N
         flock(file.fileno(), shared=True, wait=wait)
         if known := file.read().splitlines():  # otherwise the jail is only being made
             _end(record, known, seconds)
+
+
+def main() -> None:
+    """The guard of a jail: end that of a RECORD, the argument, when the process that looks after it
+    has died, or is just dying. Raises OSError.
+    """
+    end_recorded(Path(sys.argv[1]), wait=True)
 
 
 def _end(record: Path, known: list[str], seconds: float = END_SECONDS) -> None:
