@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from ....system import git
 from ....system.files import flocked
@@ -210,19 +209,13 @@ class SetupCache:
                 raise CacheFailed(end.reason or said or f"cp exited with status {end.status}")
 
 
-class _Listed(NamedTuple):
-    mode: int
-    size: int
-    mtime: int
-    target: str
-
-
-def _listed(path: str) -> _Listed:
+def _listed(path: str) -> tuple[object, ...]:
+    """What is compared of a file, a link or a folder."""
     status = os.lstat(path)
     if stat.S_ISDIR(status.st_mode):
-        return _Listed(status.st_mode, 0, 0, "")
+        return (status.st_mode,)
     target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
-    return _Listed(status.st_mode, status.st_size, status.st_mtime_ns, target)
+    return status.st_mode, status.st_size, status.st_mtime_ns, target
 
 
 def _are_same(folder: Path | None, other: Path) -> bool:
