@@ -117,9 +117,8 @@ class LaunchedGroup(ProcessGroup):
             if reason := watch():
                 return reason
             if not told and time.monotonic() - begun > WAIT_SECONDS:
-                said = self._said()
                 told = True
-                tell(f"Waiting for `{self._name}`" + (f": {said}" if said else ""))
+                tell(f"Waiting for `{self._name}`{self._said()}")
         return ""
 
     def has_new(self, seconds: float) -> bool:
@@ -137,10 +136,7 @@ class LaunchedGroup(ProcessGroup):
         status = self._poll()
         if status is None:
             return ""
-        said = self._said()
-        return f"the launcher `{self._name}` ended with status {status}" + (
-            f": {said}" if said else ""
-        )
+        return f"the launcher `{self._name}` ended with status {status}{self._said()}"
 
     def __exit__(self, *error: object) -> None:
         if RunStopped in error:
@@ -186,10 +182,10 @@ class LaunchedGroup(ProcessGroup):
         return 128 - status if status < 0 else status
 
     def _said(self) -> str:
-        """The last line that the launcher itself printed."""
+        """The last line that the launcher itself printed, behind a colon, or an empty text."""
         with (self._folder / LOG).open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - launcher.SAID))
-            return launcher.last_line(log.read())
+            return launcher.last_said(log.read())
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         self._to_node.put(json.dumps(message).encode() + b"\n")

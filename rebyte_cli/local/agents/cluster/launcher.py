@@ -157,11 +157,10 @@ def _stop(words: list[str], variables: dict[str, str]) -> str:
         return f"`{words[0]}` cannot be started: {error.strerror}"
     if done.returncode == 0:
         return ""
-    said = last_line(done.stdout)
-    return f"`{words[0]}` ended with status {done.returncode}" + (f": {said}" if said else "")
+    return f"`{words[0]}` ended with status {done.returncode}{last_said(done.stdout)}"
 
 
-def last_line(output: bytes) -> str:
-    """The last line of what a command printed that is not empty."""
+def last_said(output: bytes) -> str:
+    """The last line that a command printed, behind a colon; empty if it printed none."""
     lines = output[-SAID:].decode("utf-8", "replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
