@@ -19,7 +19,7 @@ from .agents import facade
 from .artifact_store import ANSWER_FILE, NO_AGENT, PATCH_FILE, RESULTS, put, put_result, remove
 from .blobs import BoundedBody, pieces, save
 from .http import Context, JsonObject
-from .signed_urls import Place, signed_url
+from .signed_urls import signed_url
 from .simulation import SimulatedRun
 from .store import Store, new_id
 from .task_store import load_tasks
@@ -149,8 +149,8 @@ def upload_urls(context: Context, request: HttpRequest, workspace: str) -> HttpR
         if not isinstance(public, bool):
             http.invalid("public must be true or false")
         place = ("public" if public else "artifacts", workspace, name)
-        now = context.store.now()
-        url: JsonObject = {"uploadUrl": _signed(context, caller, "PUT", place, now, kind)}
+        signed = signed_url(context, "PUT", place, kind, own=caller.is_own)
+        url: JsonObject = {"uploadUrl": signed}
         if public:
             url["publicUrl"] = f"{context.storage}/public/{workspace}/{quote(name, safe='')}"
         urls.append(url)
@@ -170,9 +170,9 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
     if row is None:
         raise http.missing("Artifact")
     if row["via_url"]:
-        place, now = ("artifacts", workspace, filename), context.store.now()
+        place = ("artifacts", workspace, filename)
         answer = HttpResponse(status=302, content_type=None)
-        answer.headers["Location"] = _signed(context, caller, "GET", place, now)
+        answer.headers["Location"] = signed_url(context, "GET", place, own=caller.is_own)
         return answer
     path = context.store.objects / row["object"]
     answer = HttpResponse(pieces(path), content_type=row["type"])
@@ -227,13 +227,6 @@ def _check(db: sqlite3.Connection, caller: Caller, workspace: str) -> None:
     caller.check(db, workspace, "Workspace")
     if db.execute("SELECT 1 FROM workspaces WHERE id = ?", (workspace,)).fetchone() is None:
         raise http.missing("Workspace")
-
-
-def _signed(
-    context: Context, caller: Caller, method: str, place: Place, now: int, kind: str = ""
-) -> str:
-    own = caller.is_own
-    return signed_url(context.storage, context.secret, method, place, now, kind, own=own)
 
 
 def _rows(db: sqlite3.Connection, workspace: str) -> list[sqlite3.Row]:

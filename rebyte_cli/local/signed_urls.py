@@ -6,32 +6,27 @@ import hashlib
 import hmac
 from urllib.parse import quote, urlencode
 
+from .http import Context
+
 LIFETIME_MS = 3_600_000  # one hour (vendor docs)
 
 Place = tuple[str, str, str]  # kind, owner, name
 
 
 def signed_url(
-    origin: str,
-    secret: bytes,
-    method: str,
-    place: Place,
-    now: int,
-    kind: str = "",
-    *,
-    own: bool = False,
+    context: Context, method: str, place: Place, kind: str = "", *, own: bool = False
 ) -> str:
-    """A URL on the object store at `origin` for `place`.
+    """A URL on the object store for `place`.
 
     `kind` is the content type that a PUT must declare, empty for a GET. `own`: it is given to the
     machine's own key, and so opens what only that may see.
     """
-    path, expires = path_of(place), now + LIFETIME_MS
+    path, expires = path_of(place), context.store.now() + LIFETIME_MS
     query = {
         "expires": expires,
-        "signature": signature(secret, method, path, str(expires), kind, own=own),
+        "signature": signature(context.secret, method, path, str(expires), kind, own=own),
     }
-    return f"{origin}{quote(path)}?{urlencode(query)}"
+    return f"{context.storage}{quote(path)}?{urlencode(query)}"
 
 
 def path_of(place: Place) -> str:

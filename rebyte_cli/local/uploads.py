@@ -30,7 +30,7 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
             (file_id, unique, kind, now),
         )
     place = ("uploads", file_id, unique)
-    url = signed_url(context.storage, context.secret, "PUT", place, now, kind)
+    url = signed_url(context, "PUT", place, kind)
     return http.reply({"id": file_id, "filename": unique, "uploadUrl": url}, 201)
 
 
