@@ -44,11 +44,8 @@ def stop_all(store: Store) -> None:
     """
     recovery.recover(store)
     with store.write() as db:
-        found = runs.unended(db)
-        now = store.now()
-        found = [run for run in found if runs.end(db, run.prompt, now, "canceled", "")]
-    for run in found:
-        recovery.stop(store.folder, run)
+        found = runs.cancel(db, store.now())
+    recovery.stop_all(store.folder, found)
     end_jobs(store.folder)
     for folder in (store.folder / "workspaces").glob("*"):
         Workspace(store.folder, folder.name).remove()

@@ -92,7 +92,7 @@ def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[
     from .supervision import runs
 
     unfinished = [run for run in runs.unfinished(db) if getattr(run, column) == value]
-    return unfinished + runs.cancel(db, column, value, now)
+    return unfinished + runs.cancel(db, now, column, value)
 
 
 def stop_runs(context: Context, found: list[RunRecord]) -> None:

@@ -282,8 +282,8 @@ def has_ended(db: sqlite3.Connection, prompt: str) -> bool:
     return db.execute(sql, (prompt,)).fetchone() is not None
 
 
-def cancel(db: sqlite3.Connection, column: str, value: str, now: int) -> list[RunRecord]:
-    """Record as canceled the runs whose `column` (task, workspace) is `value`; those runs."""
+def cancel(db: sqlite3.Connection, now: int, column: str = "", value: str = "") -> list[RunRecord]:
+    """Record as canceled the runs that `unended` finds; those runs, as they were before."""
     found = unended(db, column, value)
     return [run for run in found if end(db, run.prompt, now, "canceled", "")]
 
