@@ -46,19 +46,17 @@ from ._options import (
     Number,
     Option,
     TaskOptions,
+    WaitOptions,
     check_executor,
     check_files,
     chosen_fields,
     dry_run_option,
     files_option,
     label_option,
-    notify_option,
     on_question_option,
-    stream_option,
     take,
-    timeout_option,
     together,
-    wait_option,
+    waiting_options,
 )
 from ._prompts import PromptSource
 from ._repository import RepositorySays
@@ -75,17 +73,14 @@ class CreateOptions(NamedTuple):
     """What else is sent for a new task and what to do with it: the values of `create_options`."""
 
     files: Sequence[str]
-    wait: bool
-    timeout: float | None
-    stream: bool
     labels: Mapping[str, str]
     once: str | None
     dry_run: bool
     open_page: bool
     with_changes: bool
-    notify: bool
     attempts: int
     executors: Sequence[str]
+    waiting: WaitOptions
     agent: AgentOptions
     checks: CheckOptions
 
@@ -112,10 +107,7 @@ def _check_attempts(ctx: click.Context) -> None:
 # The options of `CreateOptions`.
 create_options = together(
     files_option,
-    wait_option,
-    timeout_option,
-    stream_option,
-    notify_option,
+    waiting_options,
     click.option(
         "--attempts",
         cls=Option,
@@ -154,8 +146,12 @@ def split(options: dict[str, Any]) -> tuple[TaskOptions, CreateOptions]:
     """The values of `task_options` and `create_options`, as Click passes them."""
     options["executor"] = next(iter(options["executors"]), None)
     task = take(TaskOptions, options)
-    agent, checks = take(AgentOptions, options), CheckOptions.of(options)
-    return task, CreateOptions(agent=agent, checks=checks, **options)
+    return task, CreateOptions(
+        waiting=take(WaitOptions, options),
+        agent=take(AgentOptions, options),
+        checks=CheckOptions.of(options),
+        **options,
+    )
 
 
 def create(
@@ -194,7 +190,7 @@ def create(
                 note=app.note,
                 warn=app.warn,
             )
-            return _followed(app, created, choices, Deadline(choices.timeout), is_new=False)
+            return _followed(app, created, choices, Deadline(choices.waiting.timeout), is_new=False)
         if prompt.is_unwritten:
             _check_service(app)
             _check_agents(app, [fields.get("executor"), *choices.executors], fields.get("jail"))
@@ -204,7 +200,7 @@ def create(
                 from ..tasks.upload import upload
 
                 body["files"] = upload(app.client, paths, app.progress_bar)
-            deadline = Deadline(choices.timeout)
+            deadline = Deadline(choices.waiting.timeout)
             checks = checks_of(app, choices, deadline)
             details: dict[str, Any] = {
                 "prompt": body["prompt"],
@@ -223,7 +219,8 @@ def create(
                 create_one = partial(engine.create, app.client, app.history, **details)
                 bodies = _of_attempts(body, choices)
                 ends = create_attempts(app, bodies, create_one, deadline, checks)
-                return Records(TASK, EndNotice(app, is_wanted=choices.notify).of_outcomes(ends))
+                notice = EndNotice(app, is_wanted=choices.waiting.notify)
+                return Records(TASK, notice.of_outcomes(ends))
             waiting = app.spinner("Creating the task (waiting for its VM)")
             with waiting, _naming_workspace(app, body, is_given=bool(options.workspace)):
                 created = engine.create(app.client, app.history, body, key=choices.once, **details)
@@ -256,7 +253,7 @@ def _with_repository(
 ) -> CreateOptions:
     """The choices with what the repository's `.rebyte.toml` asks for, if the user trusts it."""
     checks = choices.checks
-    is_checked = (choices.wait or choices.stream) and not checks.no_check
+    is_checked = choices.waiting.has_wait and not checks.no_check
     # A workspace has its own start; of a clone that is still to be made, it is not known yet.
     has_workspace = app.settings.is_local and "workspaceId" in fields
     is_cloned_here = app.settings.is_local and {"executor", "githubUrl"} <= fields.keys()
@@ -290,7 +287,7 @@ def _of_run(app: App, fields: Mapping[str, Any]) -> list[str]:
 def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Mending | None:
     """What becomes of the tasks that these choices create and wait for."""
     checks, says = choices.checks, None
-    if checks.check is None and not checks.no_check and (choices.wait or choices.stream):
+    if checks.check is None and not checks.no_check and choices.waiting.has_wait:
         says = repository_says(app, checks)
     return mending(app, checks, deadline, says)
 
@@ -395,20 +392,18 @@ def _followed(
     """What is printed of a task that exists: itself, its output, or its end."""
     app.known.keep_workspace(created)
     task_id = str(created["id"])
-    if is_new and (choices.wait or choices.stream or app.format != "table"):
+    if is_new and (choices.waiting.has_wait or app.format != "table"):
         note_created(app, created)
     if choices.open_page and created.get("url"):
         _open(app, created["url"])
-    if choices.wait or choices.stream:
+    if choices.waiting.has_wait:
+        from ..tasks.wait import WaitTarget
         from ._wait import followed
 
         if choices.once and not is_new:
             _check_exists(app, task_id, choices.once)
-        stream, notify = choices.stream, choices.notify
         checks = checks_of(app, choices, deadline)
-        return followed(
-            app, task_id, stream=stream, notify=notify, deadline=deadline, checks=checks
-        )
+        return followed(app, WaitTarget(task_id), choices.waiting, deadline, checks)
     return Records(CREATED, [created])
 
 

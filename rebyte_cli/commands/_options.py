@@ -482,6 +482,8 @@ notify_option = click.option(
     is_flag=True,
     help="Ring the bell and show a desktop notice when the wait is over.",
 )
+# For a command that sends a prompt.
+waiting_options = together(wait_option, timeout_option, stream_option, notify_option)
 on_question_option = click.option(
     "--on-question",
     cls=Option,
@@ -492,6 +494,20 @@ on_question_option = click.option(
     help="If the run asks a question: ask you (default on a terminal), stop with status 12"
     " (default elsewhere), or keep waiting.",
 )
+
+
+class WaitOptions(NamedTuple):
+    """The values of `waiting_options`."""
+
+    wait: bool
+    timeout: float | None
+    stream: bool
+    notify: bool
+
+    @property
+    def has_wait(self) -> bool:
+        """Whether the end of the run is waited for."""
+        return self.wait or self.stream
 
 
 def dry_run_option(

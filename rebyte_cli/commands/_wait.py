@@ -14,6 +14,7 @@ from ..output.records import EVENT, TASK, Records, Text, Value
 from ..system.deadline import Deadline
 from ..tasks.wait import LateTargets, WaitTarget
 from ._notice import EndNotice
+from ._options import WaitOptions
 
 if TYPE_CHECKING:
     from ..tasks.logs import Asked, Step
@@ -137,25 +138,22 @@ def _resumable(hint: Callable[[Sequence[str]], str], ids: Sequence[str]) -> Iter
 
 def followed(
     app: App,
-    task_id: str,
-    *,
-    prompt_id: str | None = None,
-    stream: bool,
-    notify: bool,
+    target: WaitTarget,
+    options: WaitOptions,
     deadline: Deadline,
-    checks: Mending | None = None,
+    checks: Mending | None,
 ) -> Value:
-    """What `--wait` prints, the task that has ended; or with `stream`, the run in the meantime.
+    """What `--wait` prints, the task that has ended; or `--stream`, the run in the meantime.
 
     With `checks`, the task has ended when they have.
 
     That is its text or (`jsonl`) its events; `json` has the finished task alone. What is returned
     raises TaskFailed or TaskCanceled at the end of a stream, NeedsAnswer at a question that is not
-    asked here, and WaitTimeout at the limit. With `notify`, the end is told on the terminal.
+    asked here, and WaitTimeout at the limit. With `--notify`, the end is told on the terminal.
     """
-    target, notice = WaitTarget(task_id, prompt_id), EndNotice(app, is_wanted=notify)
-    app.text = app.text or stream
-    if not stream or app.format in ("json", "id"):
+    task_id, notice = target.task_id, EndNotice(app, is_wanted=options.notify)
+    app.text = app.text or options.stream
+    if not options.stream or app.format in ("json", "id"):
         wait = partial(finished, app, [target], deadline=deadline)
         return Records(TASK, notice.of_outcomes(checks.ends(wait, [target]) if checks else wait()))
     from ..tasks import logs

@@ -21,18 +21,16 @@ from ._local import (
     on_limit_option,
 )
 from ._options import (
+    WaitOptions,
     check_files,
     chosen_task,
     dry_run_option,
     files_option,
-    notify_option,
     on_question_option,
     skills_option,
-    stream_option,
     take,
     task_argument,
-    timeout_option,
-    wait_option,
+    waiting_options,
 )
 from ._prompts import prompt_options, read_prompt
 
@@ -43,10 +41,7 @@ from ._prompts import prompt_options, read_prompt
 @skills_option
 @files_option
 @click.option("--sync", is_flag=True, help="First merge new commits of the repository here.")
-@wait_option
-@timeout_option
-@stream_option
-@notify_option
+@waiting_options
 @on_question_option
 @network_options
 @budget_option
@@ -65,10 +60,6 @@ def command(
     skills: list[str],
     files: tuple[str, ...],
     sync: bool,
-    wait: bool,
-    timeout: float | None,
-    stream: bool,
-    notify: bool,
     dry_run: bool,
     **options: Any,
 ) -> Any:
@@ -91,7 +82,11 @@ def command(
       rebyte follow-up 550e8400 -f notes.md -p "Take these notes into account"
     """
     written = read_prompt(app, prompt, prompt_option, prompt_file)
-    paths, agent = check_files(files), take(AgentOptions, options)
+    paths, agent, waiting = (
+        check_files(files),
+        take(AgentOptions, options),
+        take(WaitOptions, options),
+    )
     task_id = chosen_task(app, task)
     model = None
     if agent.budget is not None and agent.budget.cost is not None and app.settings.is_own_service:
@@ -110,9 +105,9 @@ def command(
             from ..tasks.upload import upload
 
             body["files"] = upload(app.client, paths, app.progress_bar)
-        deadline = Deadline(timeout)
+        deadline = Deadline(waiting.timeout)
         says = None
-        if (wait or stream) and not asked.no_check:
+        if waiting.has_wait and not asked.no_check:
             says = repository_says(app, asked)
         checks = mending(app, asked, deadline, says)
         if asked.check is not None:
@@ -132,20 +127,13 @@ def command(
                 deadline=deadline,
                 pace=app.pace,
             )
-    if stream or wait:
+    if waiting.has_wait:
+        from ..tasks.wait import WaitTarget
         from ._wait import followed
 
-        prompt_id = str(answer["promptId"])
-        app.note(f"Sent prompt {prompt_id} to task {task_id}")
-        return followed(
-            app,
-            task_id,
-            prompt_id=prompt_id,
-            stream=stream,
-            notify=notify,
-            deadline=deadline,
-            checks=checks,
-        )
+        target = WaitTarget(task_id, str(answer["promptId"]))
+        app.note(f"Sent prompt {target.prompt_id} to task {task_id}")
+        return followed(app, target, waiting, deadline, checks)
     return Records(PROMPT, [answer])
 
 

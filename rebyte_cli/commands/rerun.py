@@ -16,7 +16,7 @@ from ..tasks.prompt import check_prompt
 from ._base import define
 from ._create import CreateOptions, checks_of, create, create_options, note_created, split
 from ._notice import EndNotice
-from ._options import TaskOptions, chosen_tasks, task_options, tasks_argument
+from ._options import TaskOptions, WaitOptions, chosen_tasks, task_options, tasks_argument
 from ._prompts import PromptSource, prompt_source_options, read_prompt
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ def command(
     if len(ids) == 1:
         return rerun(choices, ids[0], written=written, edit=edit)
     _check_several(choices, edit=edit, has_prompt=has_prompt)
-    if choices.wait:
+    if choices.waiting.wait:
         ends = _ends(app, ids, choices, rerun)
-        return Records(TASK, EndNotice(app, is_wanted=choices.notify).of_outcomes(ends))
+        notice = EndNotice(app, is_wanted=choices.waiting.notify)
+        return Records(TASK, notice.of_outcomes(ends))
     return Records(CREATED, _created(ids, choices, rerun, NO_LIMIT))
 
 
@@ -122,7 +123,7 @@ def _check_several(choices: CreateOptions, *, edit: bool, has_prompt: bool) -> N
     for_one = {
         "--prompt": has_prompt,
         "--edit": edit,
-        "--stream": choices.stream,
+        "--stream": choices.waiting.stream,
         "--attempts": choices.attempts > 1,
         "--once": choices.once,
         "--dry-run": choices.dry_run,
@@ -136,15 +137,14 @@ def _created(
     ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any], deadline: Deadline
 ) -> Iterator[RowOrError]:
     """The new tasks, each as soon as it is created, and the errors of those that cannot be."""
-    alone = choices._replace(
-        wait=False, notify=False, checks=choices.checks._replace(check=None, no_check=True)
-    )
+    alone = choices._replace(checks=choices.checks._replace(check=None, no_check=True))
     for done, task_id in enumerate(ids):
         if deadline.has_passed:
             left = f"{len(ids) - done} of {len(ids)} tasks were not created in"
             raise deadline.error(left, hint="Continue with " + Next("rerun", task_id, "…"))
         try:
-            yield from rerun(alone._replace(timeout=deadline.for_call()), task_id).rows
+            waiting = WaitOptions(False, deadline.for_call(), False, False)
+            yield from rerun(alone._replace(waiting=waiting), task_id).rows
         except (KeyProblem, KeyRejected, WaitTimeout):
             raise
         except RebyteError as error:
@@ -158,7 +158,7 @@ def _ends(
     from ..tasks.wait import WaitTarget
     from ._wait import finished
 
-    deadline = Deadline(choices.timeout)
+    deadline = Deadline(choices.waiting.timeout)
     checks = checks_of(app, choices, deadline)
     targets = []
     for task in _created(ids, choices, rerun, deadline):
