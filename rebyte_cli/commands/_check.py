@@ -176,6 +176,11 @@ base_option = click.option(
 )
 
 
+unjailed_check_option = click.option(
+    "--no-jail", is_flag=True, help="Run what --check names without a sandbox, with your files."
+)
+
+
 # How to check, for a command that has `--check`.
 protection_options = together(protect_option, timeout_option, allow_option("--check-allow"))
 no_check_option = click.option(

@@ -33,12 +33,10 @@ from ._check import (
 )
 from ._local import (
     AgentOptions,
-    budget_option,
+    agent_options,
     fields_for_agents,
     local_refusals,
-    network_options,
     no_setup_option,
-    on_limit_option,
     shown_page,
 )
 from ._notice import EndNotice
@@ -135,9 +133,7 @@ create_options = together(
         is_flag=True,
         help="With -P local: run the agent, and --check, without a sandbox, on your own files.",
     ),
-    network_options,
-    budget_option,
-    on_limit_option,
+    agent_options,
     no_setup_option,
 )
 

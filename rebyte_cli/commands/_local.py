@@ -85,7 +85,7 @@ def fields_for_agents(app: App, option: str, fields: dict[str, Any]) -> dict[str
     return fields
 
 
-budget_option = click.option(
+_budget_option = click.option(
     "--budget",
     metavar="AMOUNT",
     type=BudgetAmount(),
@@ -102,6 +102,8 @@ on_limit_option = click.option(
 )
 
 
+# For a command that sends a prompt to one task.
+agent_options = together(network_options, _budget_option, on_limit_option)
 no_setup_option = click.option(
     "--no-setup",
     is_flag=True,

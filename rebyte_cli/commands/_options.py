@@ -577,6 +577,19 @@ def task_options(*, executors: bool = False) -> Callable[[F], F]:
     )
 
 
+def port_option(default: int) -> Callable[[F], F]:
+    """`--port`, for a command that listens."""
+    option: Callable[[F], F] = click.option(
+        "--port",
+        metavar="PORT",
+        type=Number(0, 65535),
+        default=default,
+        show_default=True,
+        help="The port on 127.0.0.1; 0 picks a free one.",
+    )
+    return option
+
+
 def install_options(install: str, uninstall: str) -> Callable[[F], F]:
     """`--install [DIR]` as `folder` and `--uninstall [DIR]` as `left`, with these help texts.
 

@@ -19,7 +19,7 @@ from ..errors import BadUsage, Interrupted, RebyteError, RowOrError
 from ..output.records import RESULT, RecordList, Records, Text
 from ..system.deadline import NO_LIMIT
 from ._base import define
-from ._check import BatchChecks, CheckOptions, mending_options
+from ._check import BatchChecks, CheckOptions, mending_options, unjailed_check_option
 from ._local import AgentOptions, network_options, no_setup_option, on_limit_option
 from ._options import (
     BudgetAmount,
@@ -210,11 +210,7 @@ class Shard(ParamType[tuple[int, int]]):
     help="Write a report with prompts and answers: .html or .md.",
 )
 @mending_options
-@click.option(
-    "--no-jail",
-    is_flag=True,
-    help="Run what --check names without a sandbox, with your files.",
-)
+@unjailed_check_option
 @full_ids_option
 @dry_run_option("Print the request body of each line and send nothing.", "planned")
 def command(

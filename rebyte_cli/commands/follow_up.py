@@ -12,14 +12,15 @@ from ..errors import BadUsage, Next, RebyteError
 from ..output.records import PROMPT, Document, Records
 from ..system.deadline import Deadline
 from ._base import define
-from ._check import CheckOptions, TaskChecks, mending, mending_options, repository_says
-from ._local import (
-    AgentOptions,
-    budget_option,
-    local_refusals,
-    network_options,
-    on_limit_option,
+from ._check import (
+    CheckOptions,
+    TaskChecks,
+    mending,
+    mending_options,
+    repository_says,
+    unjailed_check_option,
 )
+from ._local import AgentOptions, agent_options, local_refusals
 from ._options import (
     WaitOptions,
     check_files,
@@ -43,13 +44,9 @@ from ._prompts import prompt_options, read_prompt
 @click.option("--sync", is_flag=True, help="First merge new commits of the repository here.")
 @waiting_options
 @on_question_option
-@network_options
-@budget_option
-@on_limit_option
+@agent_options
 @mending_options
-@click.option(
-    "--no-jail", is_flag=True, help="Run what --check names without a sandbox, with your files."
-)
+@unjailed_check_option
 @dry_run_option()
 def command(
     app: App,

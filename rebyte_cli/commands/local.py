@@ -10,7 +10,7 @@ from ..app import App
 from ..errors import BadUsage, Next, NotFound, RebyteError
 from ..output.records import AGENT, LOCAL, TRUST, WORKSPACE, RecordList, Records, Text
 from ._base import define_group, define_in
-from ._options import Duration, Number, chosen_task
+from ._options import Duration, chosen_task, port_option
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
@@ -34,14 +34,7 @@ def command() -> None:
 
 
 @define_in(command, "serve", text=True, statuses=())
-@click.option(
-    "--port",
-    metavar="PORT",
-    type=Number(0, 65535),
-    default=8787,
-    show_default=True,
-    help="The port on 127.0.0.1; 0 picks a free one.",
-)
+@port_option(8787)
 @click.option("--simulate", is_flag=True, help="Simulate every executor; start no real agent.")
 def serve(app: App, port: int, simulate: bool) -> None:
     """Serve the local service to curl and other programs.

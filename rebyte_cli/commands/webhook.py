@@ -11,7 +11,7 @@ from ..app import App
 from ..errors import APIError, BadUsage, Next, RebyteError, did_you_mean
 from ..output.records import DELETED, DELIVERY, WEBHOOK, RecordList, Records, Value
 from ._base import define_group, define_in
-from ._options import Number
+from ._options import Number, port_option
 from ._prompts import read_secret, secret_option
 
 if TYPE_CHECKING:
@@ -165,14 +165,7 @@ def public_key(app: App) -> Value:
 
 
 @define_in(command, "listen", kind=DELIVERY, statuses=(130,))
-@click.option(
-    "--port",
-    metavar="PORT",
-    type=Number(0, 65535),
-    default=8788,
-    show_default=True,
-    help="The port on 127.0.0.1; 0 picks a free one.",
-)
+@port_option(8788)
 @click.option(
     "--exec", "program", metavar="CMD", help="Run CMD for each delivery, with its JSON on stdin."
 )
