@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,11 +104,13 @@ def get(
     where = Path(folder or ".")
     from ..tasks import download
 
-    listed = map(_named, app.client.list_artifacts(workspace_id)) if all_ else _wanted(names)
+    listed = [{"name": name} for name in names]
+    if all_:
+        listed = list(map(_named, app.client.list_artifacts(workspace_id)))
     rows = download.fetch_all(
         app.client,
         workspace_id,
-        list(listed),
+        listed,
         where,
         force=force,
         resume=all_,
@@ -117,10 +119,6 @@ def get(
         note=app.note,
     )
     return Records(ARTIFACT, rows)
-
-
-def _wanted(names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    return ({"name": name} for name in names)
 
 
 def _to_file(app: App, workspace_id: str, name: str, file: str, force: bool) -> Value:

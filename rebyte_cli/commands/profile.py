@@ -109,6 +109,7 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise BadUsage("a profile name has at most 64 letters, digits, dots, _ and -")
     table = _parsed(values)
+    _not_local(name)
 
     def change(document: dict[str, Any], config: Config) -> None:
         if name in config.profiles:
@@ -151,7 +152,7 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
         config.profile(name)
         document.setdefault("profiles", {}).setdefault(name, {}).update(table)
 
-    done = _changed(app, name, change, built_in=True)
+    done = _changed(app, name, change)
     if "base_url" in table:
         new = origin_of(table["base_url"])
         old = stored_origins(name, app.environment)
@@ -184,7 +185,7 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
                 check_name(key)
             document.get("profiles", {}).get(name, {}).pop(key, None)
 
-    return _changed(app, name, change, built_in=True)
+    return _changed(app, name, change)
 
 
 @define_in(command, "use", kind=PROFILE, statuses=(4,))
@@ -202,7 +203,7 @@ def use(app: App, name: str) -> Records:
         config.profile(name)
         document["default_profile"] = name
 
-    return _changed(app, name, change, built_in=True)
+    return _changed(app, name, change)
 
 
 @define_in(command, "delete", statuses=(3, 4))
@@ -241,19 +242,11 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
     _note_unknown(app)
 
 
-def _changed(
-    app: App,
-    name: str,
-    change: Callable[[dict[str, Any], Config], None],
-    *,
-    built_in: bool = False,
-) -> Records:
+def _changed(app: App, name: str, change: Callable[[dict[str, Any], Config], None]) -> Records:
     """Change the file under its lock and return the profile as it then is."""
     from ..config.json_schema import edit_config
     from ..config.settings import Config
 
-    if not built_in:
-        _not_local(name)
     with edit_config(app.config_path, note=app.note) as document:
         change(document, Config(document, path=app.config_path))
         if {"base_url", "ssh"} <= document.get("profiles", {}).get(name, {}).keys():

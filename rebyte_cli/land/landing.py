@@ -124,7 +124,8 @@ class Landing:
         line.status, tip = APPLIED, self._state.tip
         about = {"title": line.title, "url": task.get("url")}
         tree = commit.tree_with(self._root, tip, patch) if patch.strip() else ""
-        if tree in ("", self._git("rev-parse", f"{tip}^{{tree}}")):
+        before = git.line(["rev-parse", f"{tip}^{{tree}}"], self._root, own_repository())
+        if tree in ("", before):
             self._journal.record(line, EMPTY, **about)
             return
         try:
@@ -173,9 +174,6 @@ class Landing:
                 hint="Put it back, name another branch, or start over with --force",
             )
         commit.set_branch(self._root, self._branch, state.tip, old, "rebyte land")
-
-    def _git(self, *words: str) -> str:
-        return git.run(words, self._root, own_repository()).decode().strip()
 
 
 def _seconds(when: Any) -> int | None:

@@ -151,7 +151,7 @@ def require_jail(how: CheckCommand) -> None:
 
 def base_of(
     workspace: str | None,
-    known: dict[str, Any] | None,
+    known: Mapping[str, Any],
     *,
     revision: str | None = None,
     local_state: Path | None = None,
@@ -169,13 +169,13 @@ def base_of(
         own = tryout.base_repository(local_state, workspace)
         if own is not None:
             return Base(own, "refs/heads/base", is_own=True)
-    commit = revision or (known or {}).get("baseCommit")
+    commit = revision or known.get("baseCommit")
     if not commit:
         raise BadUsage(
             "the commit that the task started from is not known",
             hint="Name it with " + Term("--base REV", "`base`"),
         )
-    place = (known or {}).get("localRepository")
+    place = known.get("localRepository")
     if not (place and Path(place).is_dir()):
         try:
             place = git.top_level(".")

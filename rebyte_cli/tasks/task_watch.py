@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.status import is_terminal
 from ..api.urls import PAGE
-from ..api.views import ContentView, PageView, Question, text
+from ..api.views import PageView, Question, text
 from ..errors import APIError, KeyRejected, Next, RebyteError, ResourceNotFound, too_busy
 from ..system.deadline import NO_LIMIT, Deadline, Patience
 from . import questions, transcript
@@ -272,12 +272,8 @@ class TaskWatch:
         if question is not None and self._history.was_answered(question.message_id):
             question = None
         task.question = question
-        self._describe(task, content)
         now = self._clock()
         task.next_look = now + max(LOOK_PAUSE, COST * (now - began))
-
-    def _describe(self, task: WatchedTask, content: ContentView) -> None:
-        started = [prompt for prompt in content.prompts if prompt.has_started]
-        if started:
+        if started := [prompt for prompt in content.prompts if prompt.has_started]:
             task.began = started[-1].submitted_at or task.began
             task.step = transcript.last_step(started[-1].events)

@@ -175,7 +175,7 @@ class Transcript:
             thought = first(payload, "content", "thinking", "text")
             yield "* thinking\n" + _indented(str(thought or ""))
         elif payload:
-            yield _folded(f"* {kind}: {_json(payload)}")
+            yield _folded(f"* {kind}: {json.dumps(payload, ensure_ascii=False)}")
         else:
             yield f"* {kind}\n"
 
@@ -246,10 +246,6 @@ def _folded(line: str) -> str:
 
 def _indented(text: str) -> str:
     return "".join(f"{_INDENT}{line}".rstrip() + "\n" for line in text.rstrip().split("\n"))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:
