@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, RebyteError
 from ..system.files import read_text
+from ..system.untrusted import is_deep
 from .prompt import check_prompt
 
 if TYPE_CHECKING:
@@ -185,16 +186,9 @@ def _parsed(text: str) -> Any:
         raise Misfit(f"not JSON: {error}") from None
     except RecursionError:
         raise Misfit("nested too deeply") from None
-    level = [value]
-    for _ in range(MOST_LEVELS):
-        level = [inner for each in level for inner in _parts(each)]
-        if not level:
-            return value
-    raise Misfit("nested too deeply")
-
-
-def _parts(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if is_deep(value, MOST_LEVELS):
+        raise Misfit("nested too deeply")
+    return value
 
 
 def _last_block(text: str) -> str | None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from ..api.views import no_ids
 from ..errors import BadUsage
 from ..system.http_server import Environ, Server
+from ..system.untrusted import is_deep
 
 LARGEST_BODY = 1024 * 1024  # bytes; the known fields of a delivery take a hundred
 CONNECTIONS = 32
@@ -148,7 +149,7 @@ class WebhookReceiver:
             delivery = parse_json(body) if body.strip() else None
         except BrokenBody:
             delivery = None
-        if not isinstance(delivery, dict) or _is_deep(delivery):
+        if not isinstance(delivery, dict) or is_deep(delivery, DEEPEST):
             raise DeliveryRefused(
                 400, "a delivery must be a JSON object, nested at most 64 levels deep"
             )
@@ -157,16 +158,3 @@ class WebhookReceiver:
         if self.deliveries.qsize() >= self.most_waiting:
             raise DeliveryRefused(503, "too many deliveries are waiting")
         self.deliveries.put(delivery)
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether a value is nested deeper than `DEEPEST`."""
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-    return bool(level)
