@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from shlex import join
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..app import App
-from ..errors import APIError, BadUsage, Interrupted, LeftOut, RebyteError
+from ..errors import APIError, BadUsage, Interrupted, RebyteError, RowOrError
 from ..output.records import LAND, RecordList, Records
 from ..system.deadline import NO_LIMIT
 from ._base import define
@@ -136,7 +136,6 @@ def command(
       rebyte land - --branch all --report all.md < ids.txt
       rebyte land --branch all --status
     """
-    from ..land import land_report
     from ..tasks import patch
 
     checks = CheckOptions.of(options)
@@ -147,32 +146,14 @@ def command(
     chosen = LandOptions(checks=checks, **options)
     if chosen.report is not None:
         _check_report(chosen.report)
-    root = patch.top_level()
+    branch = TargetBranch(app, chosen, patch.top_level())
     if app.format == "json":
         app.auto = "jsonl"
-    path, header = _journal_of(app, root, chosen.branch)
-    if only_status:
-        from ..land.land_journal import read
-
-        rows: Iterator[Any] = (line.row() for line in read(path, header).lines)
-        return _printed(app, rows, [])
-    lines = _lines(app, tasks, results)
-    below: list[str] = []
-
-    def finish(landing: Landing, onto: str) -> None:
-        every = [line.row() for line in landing.lines]
-        said = land_report.counts(every)
-        (below.append if app.format == "table" else app.note)(said)
-        if chosen.report is not None:
-            land_report.write(chosen.report, chosen.branch, onto, every)
-
-    return _printed(app, _landed(app, chosen, root, path, header, lines, finish), below)
-
-
-def _printed(app: App, rows: Iterator[Any], below: list[str]) -> Any:
+    rows = branch.status() if only_status else branch.land(_lines(app, tasks, results))
     if app.format != "table":
         return Records(LAND, rows)
-    return RecordList(LAND, rows, below=below, shorten=app.history.shortest_prefixes)
+    shorten = app.history.shortest_prefixes
+    return RecordList(LAND, rows, below=branch.summary, shorten=shorten)
 
 
 def _check_report(path: str) -> None:
@@ -249,84 +230,202 @@ def _of_results(file: str, place: str) -> list[LandLine]:
 # Landing
 
 
-def _landed(
-    app: App,
-    chosen: LandOptions,
-    root: Path,
-    path: Path,
-    header: Mapping[str, str],
-    lines: list[LandLine],
-    finish: Callable[[Landing, str], None],
-) -> Iterator[Mapping[str, Any] | LeftOut]:
-    from ..land.landing import Landing, Steps
-    from ..output.land_board import land_board
+class TargetBranch:
+    """The branch to make in the repository at `root`, and what lands tasks on it.
 
-    journal = _opened(chosen, root, path, header, lines)
-    try:
-        how = _how(app, chosen, root, journal.state.started_at)
-        with question_watcher(app, NO_LIMIT) as questions:
-            onto = journal.state.started_at
-            steps = Steps(
-                partial(_ended, app, questions),
-                partial(_patch, app),
-                partial(_rerun, app, chosen, root),
-                None if how is None else partial(_checked, app, root, how, onto),
-            )
-            can_rerun = app.settings.is_own_service or chosen.push is not None
-            landing = Landing(
-                root, chosen.branch, journal, steps, reruns=chosen.reruns if can_rerun else 0
-            )
-            try:
-                with land_board(app.console, partial(_board, landing)):
-                    yield from _told(app, landing)
-            except (KeyboardInterrupt, Interrupted) as stop:
-                hint = f"Resume with `{join(['rebyte', *app.argv])}`"
-                raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
-            finally:
-                finish(landing, journal.state.started_at)
-    finally:
-        journal.close()
-
-
-def _opened(
-    chosen: LandOptions,
-    root: Path,
-    path: Path,
-    header: Mapping[str, str],
-    lines: list[LandLine],
-) -> LandJournal:
-    """The journal, for a branch that may be made or was begun with it."""
-    from ..land.land_journal import LandJournal, forget
-    from ..tasks import commit
-
-    onto = commit.revision(root, chosen.onto)
-    is_begun = path.exists() and not chosen.force
-    old = commit.check_branch(root, chosen.branch, force=chosen.force or is_begun)
-    if not (old and is_begun):  # a branch that was deleted begins again
-        forget(path)
-    if chosen.force and old:
-        commit.set_branch(root, chosen.branch, onto, old, "rebyte land --force")
-    return LandJournal(path, header, lines, onto)
-
-
-def _told(app: App, landing: Landing) -> Iterator[Mapping[str, Any] | LeftOut]:
-    """The rows, with a note for each that has just landed where nothing else shows it.
-
-    Another one names the files that tools run or read by themselves.
+    `summary` is what is printed below a table once the rows have been.
     """
-    from ..tasks.patch import RISKS
 
-    over = {line.number for line in landing.lines if line.is_over}
-    for row in landing.run():
-        if not isinstance(row, RebyteError) and row["risks"] and row["line"] not in over:
-            app.note("\n  ".join([f"{row['title']}: {RISKS[0].lower()}{RISKS[1:]}", *row["risks"]]))
-        if isinstance(row, RebyteError) or app.console.live:
+    def __init__(self, app: App, options: LandOptions, root: Path) -> None:
+        self._app = app
+        self._options = options
+        self._root = root
+        self._path, self._header = _journal_of(app, root, options.branch)
+        self.summary: list[str] = []
+
+    def status(self) -> Iterator[RowOrError]:
+        """The row of each task, as the journal has it."""
+        from ..land.land_journal import read
+
+        return (line.row() for line in read(self._path, self._header).lines)
+
+    def land(self, lines: list[LandLine]) -> Iterator[RowOrError]:
+        """Land what has not landed yet, and yield the row of each task, or the error with it."""
+        from ..land.landing import Landing, Steps
+        from ..output.land_board import land_board
+
+        app, options = self._app, self._options
+        journal = self._opened(lines)
+        try:
+            onto = journal.state.started_at
+            how = self._how(onto)
+            with question_watcher(app, NO_LIMIT) as questions:
+                steps = Steps(
+                    partial(self._ended, questions),
+                    self._patch,
+                    self._rerun,
+                    None if how is None else partial(self._checked, how, onto),
+                )
+                can_rerun = app.settings.is_own_service or options.push is not None
+                reruns = options.reruns if can_rerun else 0
+                landing = Landing(self._root, options.branch, journal, steps, reruns=reruns)
+                try:
+                    with land_board(app.console, partial(_board, landing)):
+                        yield from self._told(landing)
+                except (KeyboardInterrupt, Interrupted) as stop:
+                    hint = f"Resume with `{join(['rebyte', *app.argv])}`"
+                    raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
+                finally:
+                    self._finish(landing, journal.state.started_at)
+        finally:
+            journal.close()
+
+    def _opened(self, lines: list[LandLine]) -> LandJournal:
+        """The journal, for a branch that may be made or was begun with it."""
+        from ..land.land_journal import LandJournal, forget
+        from ..tasks import commit
+
+        root, options, path = self._root, self._options, self._path
+        onto = commit.revision(root, options.onto)
+        is_begun = path.exists() and not options.force
+        old = commit.check_branch(root, options.branch, force=options.force or is_begun)
+        if not (old and is_begun):  # a branch that was deleted begins again
+            forget(path)
+        if options.force and old:
+            commit.set_branch(root, options.branch, onto, old, "rebyte land --force")
+        return LandJournal(path, self._header, lines, onto)
+
+    def _told(self, landing: Landing) -> Iterator[RowOrError]:
+        """The rows, with a note for each that has just landed where nothing else shows it.
+
+        Another one names the files that tools run or read by themselves.
+        """
+        from ..tasks.patch import RISKS
+
+        app = self._app
+        over = {line.number for line in landing.lines if line.is_over}
+        for row in landing.run():
+            if not isinstance(row, RebyteError) and row["line"] not in over:
+                title = row["title"]
+                if row["risks"]:
+                    heading = f"{title}: {RISKS[0].lower()}{RISKS[1:]}"
+                    app.note("\n  ".join([heading, *row["risks"]]))
+                if not app.console.live:
+                    what = f" as {row['commit'][:SHORT]}" if row["commit"] else ": nothing new"
+                    app.note(f"{row['line']}/{len(landing.lines)} {title}{what}")
             yield row
-            continue
-        if row["line"] not in over:
-            what = f" as {row['commit'][:SHORT]}" if row["commit"] else ": nothing new"
-            app.note(f"{row['line']}/{len(landing.lines)} {row['title']}{what}")
-        yield row
+
+    def _finish(self, landing: Landing, onto: str) -> None:
+        """Print the counts, and write the report."""
+        from ..land import land_report
+
+        every = [line.row() for line in landing.lines]
+        said = land_report.counts(every)
+        (self.summary.append if self._app.format == "table" else self._app.note)(said)
+        if self._options.report is not None:
+            land_report.write(self._options.report, self._options.branch, onto, every)
+
+    def _how(self, commit: str) -> CheckCommand | None:
+        """How tips are checked: as the options say, or `.rebyte.toml` where the branch begins."""
+        checks = self._options.checks
+        if not checks.no_check:
+            file = repository_says(self._app, checks).at(str(self._root), commit)
+            checks = checks.with_file(file)
+        checks.require_check()
+        return checks.usable_command()
+
+    # The steps of a landing
+
+    def _ended(self, questions: QuestionWatcher, task_id: str) -> Mapping[str, Any]:
+        """The document of a task that has completed. Raises how it ended otherwise."""
+        from ..tasks.wait import WaitTarget, patient, watch
+
+        client = self._app.client
+        patience = patient(client, NO_LIMIT)
+        outcomes = watch(client, [WaitTarget(task_id)], patience=patience, pause=questions.pause)
+        for outcome in outcomes:
+            if isinstance(outcome, RebyteError):
+                raise outcome
+            return self._app.known.update(outcome)
+        raise AssertionError("a wait ends with an outcome")
+
+    def _patch(self, task_id: str) -> bytes:
+        from ..tasks import patch
+
+        client = self._app.client
+        return patch.fetch(
+            client, patch.source(client, task_id, self._app.known.workspace_of(task_id))
+        )
+
+    def _checked(
+        self, how: CheckCommand, onto: str, tip: str, patch: bytes, name: str
+    ) -> CheckOutcome:
+        """Check a tip with a patch, and protected paths of the commit that the branch begins on."""
+        from ..tasks import check
+        from ..tasks.check_tree import Base
+
+        return check.run(
+            Base(self._root, tip),
+            patch,
+            how,
+            state_dir=self._app.state_dir,
+            config_file=self._app.config_path,
+            name=name,
+            trusted=onto,
+        )
+
+    def _rerun(self, task_id: str, key: str) -> str:
+        """Run the prompt of a task on the tip of the branch, once per key; the new task's id."""
+        from ..land.landing import Unlandable
+        from ..tasks import create as engine
+        from ..tasks import rerun
+        from ..tasks.push import push_branch
+
+        app, branch, push = self._app, self._options.branch, self._options.push
+        created = engine.created_before(app.history, key)
+        if created is not None:
+            return str(created["id"])
+        try:
+            earlier = rerun.remembered(app.history, task_id) or rerun.Earlier({})
+            rerun.check_files(task_id, earlier.files)
+            prompt = rerun.first_prompt(app.client, app.history, task_id).text
+        except RebyteError as error:
+            if error.exit_status in (1, 4, 6):
+                raise Unlandable(f"it cannot be run again: {error.message}") from None
+            raise
+        fields = {name: value for name, value in earlier.fields.items() if name != "workspaceId"}
+        fields["branchName"] = branch
+        if app.settings.is_own_service:
+            fields["networkOf"] = task_id  # it gets no more than the earlier task had
+            fields["localRepository"] = str(self._root)
+            fields.setdefault("githubUrl", str(self._root))
+        elif "githubUrl" not in fields:
+            raise Unlandable("it cannot be run again: the history does not know its repository")
+        if push is not None:
+            push_branch(self._root, branch, push)
+        body = {"prompt": prompt, **fields}
+        if earlier.files:
+            from ..tasks.upload import upload
+
+            body["files"] = upload(app.client, list(earlier.files), app.progress_bar)
+        try:
+            made = engine.create(
+                app.client,
+                app.history,
+                body,
+                prompt=prompt,
+                key=key,
+                labels=earlier.labels,
+                files=earlier.files,
+                note=app.note,
+                warn=app.warn,
+                pace=app.pace,
+            )
+        except APIError as error:
+            if error.exit_status in (1, 4):
+                raise Unlandable(f"it cannot be run again: {error.message}") from None
+            raise
+        return str(made["id"])
 
 
 def _board(landing: Landing) -> list[Any]:
@@ -338,106 +437,3 @@ def _board(landing: Landing) -> list[Any]:
         more = line.commit[:SHORT] if line.commit else reason
         rows.append(BoardRow(line.status, line.title or line.task, more))
     return rows
-
-
-def _how(app: App, chosen: LandOptions, root: Path, commit: str) -> CheckCommand | None:
-    """How each tip is checked: as the options say, or `.rebyte.toml` where the branch begins."""
-    checks = chosen.checks
-    if not checks.no_check:
-        checks = checks.with_file(repository_says(app, checks).at(str(root), commit))
-    checks.require_check()
-    return checks.usable_command()
-
-
-def _ended(app: App, questions: QuestionWatcher, task_id: str) -> Mapping[str, Any]:
-    """The document of a task that has completed. Raises how it ended otherwise."""
-    from ..tasks.wait import WaitTarget, patient, watch
-
-    client = app.client
-    patience = patient(client, NO_LIMIT)
-    outcomes = watch(client, [WaitTarget(task_id)], patience=patience, pause=questions.pause)
-    for outcome in outcomes:
-        if isinstance(outcome, RebyteError):
-            raise outcome
-        return app.known.update(outcome)
-    raise AssertionError("a wait ends with an outcome")
-
-
-def _patch(app: App, task_id: str) -> bytes:
-    from ..tasks import patch
-
-    source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
-    return patch.fetch(app.client, source)
-
-
-def _checked(
-    app: App, root: Path, how: CheckCommand, onto: str, tip: str, patch: bytes, name: str
-) -> CheckOutcome:
-    """Check a tip with a patch, and protected paths of the commit that the branch begins on."""
-    from ..tasks import check
-    from ..tasks.check_tree import Base
-
-    state_dir, config = app.state_dir, app.config_path
-    return check.run(
-        Base(root, tip),
-        patch,
-        how,
-        state_dir=state_dir,
-        config_file=config,
-        name=name,
-        trusted=onto,
-    )
-
-
-def _rerun(app: App, chosen: LandOptions, root: Path, task_id: str, key: str) -> str:
-    """Run the prompt of a task on the tip of the branch, once per key; the id of the new task."""
-    from ..land.landing import Unlandable
-    from ..tasks import create as engine
-    from ..tasks import rerun
-    from ..tasks.push import push_branch
-
-    created = engine.created_before(app.history, key)
-    if created is not None:
-        return str(created["id"])
-    try:
-        known = rerun.remembered(app.history, task_id)
-        earlier = known or rerun.Earlier({})
-        rerun.check_files(task_id, earlier.files)
-        prompt = rerun.first_prompt(app.client, app.history, task_id).text
-    except RebyteError as error:
-        if error.exit_status in (1, 4, 6):
-            raise Unlandable(f"it cannot be run again: {error.message}") from None
-        raise
-    fields = {name: value for name, value in earlier.fields.items() if name != "workspaceId"}
-    fields["branchName"] = chosen.branch
-    if app.settings.is_own_service:
-        fields["networkOf"] = task_id  # it gets no more than the earlier task had
-        fields["localRepository"] = str(root)
-        fields.setdefault("githubUrl", str(root))
-    elif "githubUrl" not in fields:
-        raise Unlandable("it cannot be run again: the history does not know its repository")
-    if chosen.push is not None:
-        push_branch(root, chosen.branch, chosen.push)
-    body = {"prompt": prompt, **fields}
-    if earlier.files:
-        from ..tasks.upload import upload
-
-        body["files"] = upload(app.client, list(earlier.files), app.progress_bar)
-    try:
-        made = engine.create(
-            app.client,
-            app.history,
-            body,
-            prompt=prompt,
-            key=key,
-            labels=earlier.labels,
-            files=earlier.files,
-            note=app.note,
-            warn=app.warn,
-            pace=app.pace,
-        )
-    except APIError as error:
-        if error.exit_status in (1, 4):
-            raise Unlandable(f"it cannot be run again: {error.message}") from None
-        raise
-    return str(made["id"])
