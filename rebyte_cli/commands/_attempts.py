@@ -12,7 +12,7 @@ from ..system.deadline import Deadline
 from ._wait import finished
 
 if TYPE_CHECKING:
-    from ..tasks.attempts import Attempts
+    from ..tasks.attempts import ParallelCreates
     from ..tasks.mending import Mending
     from ..tasks.wait import WaitTarget
 
@@ -30,7 +30,7 @@ def create_attempts(
     canceling the others, or how each ended. Raises the highest-ranking error if there is no task at
     all.
     """
-    from ..tasks.attempts import Attempts
+    from ..tasks.attempts import ParallelCreates
 
     count = len(bodies)
 
@@ -43,24 +43,26 @@ def create_attempts(
     def refused(at: int, error: RebyteError) -> None:
         app.note(f"Attempt {at + 1} was not created: {error.message}")
 
-    attempts = Attempts(lambda at: create(bodies[at]), count, created=created, refused=refused)
+    creates = ParallelCreates(
+        lambda at: create(bodies[at]), count, created=created, refused=refused
+    )
     try:
         with app.spinner(f"Creating {count} tasks (waiting for their VMs)"):
-            attempts.start()
-            targets = attempts.join(block=True)
+            creates.start()
+            targets = creates.join(block=True)
     except (KeyboardInterrupt, Interrupted) as stop:
-        raise attempts.interrupted(stop) from None
+        raise creates.interrupted(stop) from None
     if targets:
-        return _first_success(app, attempts, targets, deadline, checks)
-    attempts.raise_fault()
-    status = worst(error.exit_status for error in attempts.errors.values())
-    numbers = sorted(attempts.errors)
-    raise next(attempts.errors[at] for at in numbers if attempts.errors[at].exit_status == status)
+        return _first_success(app, creates, targets, deadline, checks)
+    creates.raise_fault()
+    status = worst(error.exit_status for error in creates.errors.values())
+    numbers = sorted(creates.errors)
+    raise next(creates.errors[at] for at in numbers if creates.errors[at].exit_status == status)
 
 
 def _first_success(
     app: App,
-    attempts: Attempts,
+    creates: ParallelCreates,
     targets: Sequence[WaitTarget],
     deadline: Deadline,
     checks: Mending | None,
@@ -72,25 +74,25 @@ def _first_success(
     winner, failure = "", None
     wait = partial(finished, app, targets, deadline=deadline)
     if checks is None:
-        outcomes, how = wait(until="first-success", late=attempts), "completed"
+        outcomes, how = wait(until="first-success", late=creates), "completed"
     else:
-        outcomes, how = _first_passed(checks.ends(wait, targets, attempts)), "passed"
+        outcomes, how = _first_passed(checks.ends(wait, targets, creates)), "passed"
     try:
         try:
             for outcome in outcomes:
                 if not isinstance(outcome, RebyteError):
                     winner = str(outcome["id"])
-                    canceled = _cancel(app, winner, [one for one in attempts.ids if one != winner])
+                    canceled = _cancel(app, winner, [one for one in creates.ids if one != winner])
                     also = f"; canceled {' '.join(canceled)}" if canceled else ""
                     app.note(f"Task {winner} {how} first{also}")
                 yield outcome
         except RebyteError as error:
             failure = error
-        _end_creates(app, attempts, winner)
+        _end_creates(app, creates, winner)
     except (KeyboardInterrupt, Interrupted) as stop:
-        raise attempts.interrupted(stop) from None
-    yield from (one for one in attempts.errors.values() if isinstance(one, OutcomeUnknown))
-    attempts.raise_fault()
+        raise creates.interrupted(stop) from None
+    yield from (one for one in creates.errors.values() if isinstance(one, OutcomeUnknown))
+    creates.raise_fault()
     if failure is not None:
         raise failure
 
@@ -108,13 +110,13 @@ def _first_passed(
     yield from failed
 
 
-def _end_creates(app: App, attempts: Attempts, winner: str) -> None:
+def _end_creates(app: App, creates: ParallelCreates, winner: str) -> None:
     """Wait for the creates that are under way; if there is a winner, cancel what they create."""
-    if not attempts.under_way:
+    if not creates.under_way:
         return
-    creates = "1 create" if attempts.under_way == 1 else f"{attempts.under_way} creates"
-    with app.spinner(f"Waiting for {creates} to end{', to cancel the task' if winner else ''}"):
-        while late := [target.task_id for target in attempts.join(block=True)]:
+    what = "1 create" if creates.under_way == 1 else f"{creates.under_way} creates"
+    with app.spinner(f"Waiting for {what} to end{', to cancel the task' if winner else ''}"):
+        while late := [target.task_id for target in creates.join(block=True)]:
             canceled = _cancel(app, winner, late) if winner else []
             if canceled:
                 app.note(f"Canceled {' '.join(canceled)}")

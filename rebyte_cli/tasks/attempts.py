@@ -20,7 +20,7 @@ GRACE = 2.0  # seconds that creates in progress have to end after an interrupt
 Created = Mapping[str, Any]
 
 
-class Attempts:
+class ParallelCreates:
     """Creates that are under way at the same time; their tasks join a wait as they answer.
 
     Everything but the creates themselves happens in the thread that calls the methods. It is a

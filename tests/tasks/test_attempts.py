@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.tasks.attempts import Attempts
+from rebyte_cli.tasks.attempts import ParallelCreates
 from tests.waiting import with_time
 
 
 def attempts_of(
     create: Callable[[int], Mapping[str, Any]], count: int, told: list[str] | None = None
-) -> Attempts:
+) -> ParallelCreates:
     told = [] if told is None else told
-    return Attempts(
+    return ParallelCreates(
         create,
         count,
         created=lambda _at, task: told.append(task["id"]),
