@@ -11,8 +11,8 @@ import click
 from ..app import App
 from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
-from ._local import HostName
-from ._options import Duration, Number, Option, take, together
+from ._local import HOST
+from ._options import DURATION, Number, Option, take, together
 from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ protect_option = click.option(
 )
 timeout_option = click.option(
     "--check-timeout",
-    type=Duration(),
+    type=DURATION,
     metavar="DURATION",
     help="End the check after this long, and let it fail (10m).",
 )
@@ -161,7 +161,7 @@ def allow_option(name: str) -> Callable[[F], F]:
     option: Callable[[F], F] = click.option(
         name,
         "check_allow",
-        type=HostName(),
+        type=HOST,
         multiple=True,
         metavar="HOST",
         help="Let the check connect to HOST, as in pypi.org or *.example.com:8443; repeatable.",

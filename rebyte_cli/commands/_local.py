@@ -11,7 +11,7 @@ import click
 from ..app import App
 from ..config import EXECUTORS
 from ..errors import BadUsage, Next, RebyteError
-from ._options import BudgetAmount, Choice, Option, ParamType, check_executor, completer, together
+from ._options import BUDGET, Choice, Option, ParsedText, check_executor, completer, together
 
 if TYPE_CHECKING:
     from ..tasks.budget import Budget
@@ -35,16 +35,14 @@ def local_refusals(about: str = "", **hints: str) -> Iterator[None]:
 # What agents on this machine may reach, and use
 
 
-class HostName(ParamType[str]):
-    """A host, with a port or without, or `*.example.com`; the service reads it."""
+def _host(text: str) -> str:
+    if not text or any(letter in text for letter in "/@,; "):
+        raise ValueError(f"{text!r} is not a host such as pypi.org or *.example.com")
+    return text
 
-    name = "host"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the text."""
-        if not value or any(letter in value for letter in "/@,; "):
-            self.fail(f"{value!r} is not a host such as pypi.org or *.example.com", param, ctx)
-        return value
+# A host, with a port or without, or `*.example.com`; the service reads it.
+HOST = ParsedText("host", _host)
 
 
 def _check_network(ctx: click.Context) -> None:
@@ -64,7 +62,7 @@ network_options = together(
         "--allow",
         cls=Option,
         check=_check_network,
-        type=HostName(),
+        type=HOST,
         multiple=True,
         metavar="HOST",
         help="With -P local: let the agent connect to HOST; repeatable.",
@@ -88,7 +86,7 @@ def fields_for_agents(app: App, option: str, fields: dict[str, Any]) -> dict[str
 _budget_option = click.option(
     "--budget",
     metavar="AMOUNT",
-    type=BudgetAmount(),
+    type=BUDGET,
     help="With -P local: end the task once it has used AMOUNT (5usd, 300ktok, 2Mtok).",
 )
 

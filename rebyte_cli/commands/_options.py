@@ -19,6 +19,9 @@ from ..output.records import EVENT, TASK, RecordKind
 from ..system.durations import parse_duration
 from ._stdin import stdin_lines
 
+if TYPE_CHECKING:
+    from ..tasks.budget import Budget
+
 F = TypeVar("F", bound=Any)
 
 
@@ -241,49 +244,44 @@ def take(kind: type[F], options: dict[str, Any]) -> F:
 
 # Types of values
 
-if TYPE_CHECKING:
-    from click import ParamType as ParamType
 
-else:
+# Click 8.4 and later give it a type argument.
+class ParsedText(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """What `read` makes of the text of a value; it raises ValueError with what is wrong."""
 
-    class ParamType(click.ParamType):
-        """Click's, which takes a type argument (`ParamType[float]`) before Click 8.4 too."""
-
-        def __class_getitem__(cls, _type: Any) -> type[click.ParamType]:
-            return cls
-
-
-class BudgetAmount(ParamType[Any]):
-    """A budget: `5usd`, `300ktok` or `2Mtok`."""
-
-    name = "budget"
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self.read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the Budget."""
-        from ..system.budgets import EXAMPLES, parse_budget
-        from ..tasks.budget import Budget
-
-        if isinstance(value, Budget):
-            return value
-        found = parse_budget(str(value))
-        if found is None:
-            self.fail(f"{value!r} is not a budget ({EXAMPLES})", param, ctx)
-        return Budget(found.get("tokens"), found.get("cost"))
+        """Return what was read."""
+        try:
+            return self.read(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-class Duration(ParamType[float]):
-    """A duration: seconds (`90`, `0.5`), or numbers with units, the largest first (`1h30m`)."""
+def _budget(text: str) -> Budget:
+    from ..system.budgets import EXAMPLES, parse_budget
+    from ..tasks.budget import Budget
 
-    name = "duration"
+    found = parse_budget(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a budget ({EXAMPLES})")
+    return Budget(found.get("tokens"), found.get("cost"))
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return seconds as a float, from 0 up to (not including) a billion."""
-        if isinstance(value, float):
-            return value
-        seconds = parse_duration(str(value))
-        if seconds is None:
-            self.fail(f"{value!r} is not a duration (90, 90s, 15m, 1h30m)", param, ctx)
-        return seconds
+
+def _duration(text: str) -> float:
+    """Seconds, from 0 up to (not including) a billion."""
+    seconds = parse_duration(text)
+    if seconds is None:
+        raise ValueError(f"{text!r} is not a duration (90, 90s, 15m, 1h30m)")
+    return seconds
+
+
+BUDGET = ParsedText("budget", _budget)  # `5usd`, `300ktok` or `2Mtok`
+# Seconds (`90`, `0.5`), or numbers with units, the largest first (`1h30m`).
+DURATION = ParsedText("duration", _duration)
 
 
 def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
@@ -455,7 +453,7 @@ timeout_option = click.option(
     "--timeout",
     cls=Option,
     check=_check_timeout,
-    type=Duration(),
+    type=DURATION,
     metavar="DURATION",
     help="Stop waiting after this long, such as 90, 15m or 1h30m (status 124).",
 )

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import click
-
 from ..app import App
 from ..errors import BadUsage
-from ._options import ParamType
 
 if TYPE_CHECKING:
     from ..batch.place import BatchPlace
@@ -26,31 +23,26 @@ class PlaceName(NamedTuple):
     running: int | None = None
 
 
-class PlaceList(ParamType[tuple[PlaceName, ...]]):
-    """Names of profiles with commas between them, each with `:N` behind it if `counted`."""
+def named_places(text: str) -> tuple[PlaceName, ...]:
+    """The names of profiles, with commas between them. Raises ValueError."""
+    if odd := next((word for word in text.split(",") if ":" in word), None):
+        raise ValueError(f"{odd!r} is not the name of a profile")
+    return counted_places(text)
 
-    name = "places"
 
-    def __init__(self, *, counted: bool) -> None:
-        self.counted = counted
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the places as a tuple of PlaceName."""
-        if isinstance(value, tuple):
-            return value
-        found: list[PlaceName] = []
-        for word in str(value).split(","):
-            name, colon, number = word.strip().partition(":")
-            if not name:
-                self.fail(f"{value!r} has an empty name", param, ctx)
-            if colon and not self.counted:
-                self.fail(f"{word!r} is not the name of a profile", param, ctx)
-            if colon and not (number.isascii() and number.isdecimal() and int(number) > 0):
-                self.fail(f"{word!r} is not NAME:N with N from 1", param, ctx)
-            if any(name == other.name for other in found):
-                self.fail(f"{name!r} is named twice", param, ctx)
-            found.append(PlaceName(name, int(number) if colon else None))
-        return tuple(found)
+def counted_places(text: str) -> tuple[PlaceName, ...]:
+    """The same, each with `:N` behind it or without. Raises ValueError."""
+    found: list[PlaceName] = []
+    for word in text.split(","):
+        name, colon, number = word.strip().partition(":")
+        if not name:
+            raise ValueError(f"{text!r} has an empty name")
+        if colon and not (number.isascii() and number.isdecimal() and int(number) > 0):
+            raise ValueError(f"{word!r} is not NAME:N with N from 1")
+        if any(name == other.name for other in found):
+            raise ValueError(f"{name!r} is named twice")
+        found.append(PlaceName(name, int(number) if colon else None))
+    return tuple(found)
 
 
 def apps_of(app: App, on: Iterable[PlaceName]) -> dict[str, App]:

@@ -6,14 +6,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..app import App
 from ..errors import BadUsage, Interrupted, RebyteError, lines
 from ..tasks.prompt import check_prompt
-from ._options import ParamType, together
+from ._options import ParsedText, together
 from ._stdin import read_bytes, stdin
 
 if TYPE_CHECKING:
@@ -58,27 +58,23 @@ def ask_hidden(text: str) -> str:
         raise Interrupted(130) from None
 
 
-class Secret(ParamType[str]):
-    """The value of `--secret`: none, which prompts, or `-`, which reads stdin."""
-
-    name = "secret"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value not in ("-", ASK):
-            self.fail(
-                "other users can see a secret on the command line;"
-                " pass --secret alone to be prompted, or --secret - to read stdin",
-                param,
-                ctx,
-            )
-        return str(value)
-
-
 ASK = "ask"
+
+
+def _secret(text: str) -> str:
+    """The value of `--secret`: none, which prompts, or `-`, which reads stdin."""
+    if text not in ("-", ASK):
+        raise ValueError(
+            "other users can see a secret on the command line;"
+            " pass --secret alone to be prompted, or --secret - to read stdin"
+        )
+    return text
+
+
 secret_option = click.option(
     "--secret",
     "secret",
-    type=Secret(),
+    type=ParsedText("secret", _secret),
     is_flag=False,
     flag_value=ASK,
     metavar="[-]",

@@ -22,10 +22,10 @@ from ._base import define
 from ._check import BatchChecks, CheckOptions, mending_options, unjailed_check_option
 from ._local import AgentOptions, network_options, no_setup_option, on_limit_option
 from ._options import (
-    BudgetAmount,
-    Duration,
+    BUDGET,
+    DURATION,
     Number,
-    ParamType,
+    ParsedText,
     TaskOptions,
     chosen_fields,
     completer,
@@ -38,9 +38,9 @@ from ._options import (
     timeout_option,
 )
 from ._places import (
-    PlaceList,
     PlaceName,
     apps_of,
+    counted_places,
     own_options,
     place_of,
     places_of,
@@ -61,40 +61,27 @@ MANY = 500  # lines, from which on a process for the local service saves more th
 KEYED = ("line", "key", *RESULT.columns[1:])  # of a table whose lines have keys
 NOTHING_RUNS = "cannot be used with --status or --dry-run"
 NOT_WATCHED = "requires --wait: it counts the tasks that this command watches"
-_SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
 
-class Rate(ParamType[float]):
+def _rate(text: str) -> float:
     """Creates per second: a number above 0."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the rate as a float."""
-        try:
-            rate = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number", param, ctx)
-        if rate <= 0:
-            self.fail(f"{rate} is not greater than 0", param, ctx)
-        if not math.isfinite(rate):
-            self.fail(f"{value!r} is not a number of requests per second", param, ctx)
-        return rate
+    try:
+        rate = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if rate <= 0:
+        raise ValueError(f"{rate} is not greater than 0")
+    if not math.isfinite(rate):
+        raise ValueError(f"{text!r} is not a number of requests per second")
+    return rate
 
 
-class Shard(ParamType[tuple[int, int]]):
+def _shard(text: str) -> tuple[int, int]:
     """`I/N`: the I-th of N parts, from 1."""
-
-    name = "shard"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return (I, N)."""
-        if isinstance(value, tuple):
-            return value
-        found = _SHARD.fullmatch(str(value).strip())
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            self.fail(f"{value!r} is not I/N with I from 1 to N (1/4 to 4/4)", param, ctx)
-        return int(found[1]), int(found[2])
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"{text!r} is not I/N with I from 1 to N (1/4 to 4/4)")
+    return int(found[1]), int(found[2])
 
 
 @define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 12, 13, 124))
@@ -144,20 +131,20 @@ class Shard(ParamType[tuple[int, int]]):
 @click.option(
     "--on",
     metavar="PLACE:N,...",
-    type=PlaceList(counted=True),
+    type=ParsedText("places", counted_places),
     shell_complete=completer("places"),
     help="Run lines at these places, at most N at a time in each: local:2,box:8 (profiles).",
 )
 @click.option(
     "--budget",
     metavar="AMOUNT",
-    type=BudgetAmount(),
+    type=BUDGET,
     help="Create no further line once all tasks have used AMOUNT (5usd, 300ktok, 2Mtok).",
 )
 @click.option(
     "--rate",
     metavar="N",
-    type=Rate(),
+    type=ParsedText("rate", _rate),
     help="Send at most N create requests per second.",
 )
 @click.option(
@@ -169,7 +156,11 @@ class Shard(ParamType[tuple[int, int]]):
 @click.option("--fail-fast", is_flag=True, help="Stop creating tasks once a line fails.")
 @click.option("--retry-failed", is_flag=True, help="Create a new task for each line that failed.")
 @click.option(
-    "--shard", type=Shard(), default="1/1", metavar="I/N", help="Run only the I-th of N parts."
+    "--shard",
+    type=ParsedText("shard", _shard),
+    default="1/1",
+    metavar="I/N",
+    help="Run only the I-th of N parts.",
 )
 @click.option(
     "--journal",
@@ -191,7 +182,7 @@ class Shard(ParamType[tuple[int, int]]):
 )
 @click.option(
     "--resend-after",
-    type=Duration(),
+    type=DURATION,
     default=None,
     metavar="DURATION",
     help="After a create that got no response, wait this long for its task to appear before"

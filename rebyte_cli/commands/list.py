@@ -15,12 +15,13 @@ from ._base import define
 from ._options import (
     Choice,
     Number,
+    ParsedText,
     completer,
     full_ids_option,
     label_filter_option,
     time_span_options,
 )
-from ._places import PlaceList, PlaceName, apps_of, shortened
+from ._places import PlaceName, apps_of, named_places, shortened
 
 STATUSES = ("running", "queued", "limited", "waiting", "completed", "failed", "canceled")
 RUNNING = {"queued", "limited", "waiting"}  # what the API calls running
@@ -84,7 +85,7 @@ def _flat(
 @click.option(
     "--on",
     metavar="PLACE,...",
-    type=PlaceList(counted=False),
+    type=ParsedText("places", named_places),
     shell_complete=completer("places"),
     help="List the tasks at these places together: local,box (profiles).",
 )

@@ -10,7 +10,7 @@ from ..app import App
 from ..errors import BadUsage, Next, NotFound, RebyteError
 from ..output.records import AGENT, LOCAL, TRUST, WORKSPACE, RecordList, Records, Text
 from ._base import define_group, define_in
-from ._options import Duration, chosen_task, port_option
+from ._options import DURATION, chosen_task, port_option
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def _trust_question(app: App, place: str | None, rev: str, *, removing: bool) ->
 @define_in(command, "prune", kind=WORKSPACE, statuses=())
 @click.option(
     "--older",
-    type=Duration(),
+    type=DURATION,
     metavar="DURATION",
     required=True,
     help="Those whose last run ended so long ago, such as 14d.",

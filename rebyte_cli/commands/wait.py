@@ -14,7 +14,7 @@ from ..system.deadline import Deadline
 from ._base import define
 from ._notice import EndNotice
 from ._options import (
-    Duration,
+    DURATION,
     chosen_tasks,
     label_filter_option,
     labeled_tasks_argument,
@@ -33,7 +33,7 @@ from ._options import (
 @on_question_option
 @click.option(
     "--interval",
-    type=Duration(),
+    type=DURATION,
     metavar="DURATION",
     help="Poll this often (default: every second at first, later every ten).",
 )

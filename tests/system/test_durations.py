@@ -9,7 +9,7 @@ from collections.abc import Callable
 import click
 import pytest
 
-from rebyte_cli.commands._options import Duration
+from rebyte_cli.commands._options import DURATION
 from rebyte_cli.system.durations import PATTERN, duration, parse_duration, round_duration
 from tests.conftest import Done
 
@@ -32,7 +32,7 @@ from tests.conftest import Done
     ],
 )
 def test_a_duration(text: str, seconds: float) -> None:
-    assert Duration().convert(text, None, None) == seconds
+    assert DURATION.convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_duration(text: str, seconds: float) -> None:
 )
 def test_invalid_durations(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a duration"):
-        Duration().convert(text, None, None)
+        DURATION.convert(text, None, None)
 
 
 @pytest.mark.parametrize(
