@@ -10,6 +10,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -34,6 +35,7 @@ LONGEST_TITLE = 72  # characters
 IN_MEMORY = 8 << 20  # bytes of bodies before they go to a file
 MOST_HINTS = 20  # unknown keys for which a similar one is named
 LONGEST_CIRCLE = 20  # lines of a circle that are named
+REPOSITORY = ("githubUrl", "branchName", "localRepository")  # one replaces the defaults of all
 LARGEST_TEMPLATE = 1 << 20  # bytes; a prompt has 100,000 characters at most
 _PLACEHOLDER = re.compile(r"\{\{([^{}\n]*[^{}\s][^{}\n]*)\}\}")
 
@@ -164,6 +166,7 @@ class Input:
         self._bodies = SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 -- lives as long as this
         self._end = 0
         self._lock = threading.Lock()
+        self._defaults: Mapping[str, Any] = {}
 
     def add(self, number: int, fields: LineFields) -> None:
         """Keep one more line, whose key defaults to its number."""
@@ -189,7 +192,16 @@ class Input:
             self._bodies.seek(line.offset)
             data = self._bodies.read(line.size)
         body: dict[str, Any] = json.loads(data)
-        return body
+        defaults = self._defaults
+        if any(name in body for name in REPOSITORY):
+            defaults = {name: defaults[name] for name in defaults if name not in REPOSITORY}
+        return {**defaults, **body}
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Input:
+        """The same lines, whose bodies have these fields unless they set them."""
+        made = copy(self)
+        made._defaults = defaults
+        return made
 
 
 # Reading

@@ -38,7 +38,6 @@ AT_WORK = ("running", "limited", "checking", "mending")  # states of lines with 
 BUSY = ("queued", "lost", *AT_WORK)  # ... and of all that a run waits for
 # ... and of lines whose tasks may run. A create that may have made one counts as its task.
 COUNTED = (*BUSY, "unknown")
-REPOSITORY = ("githubUrl", "branchName", "localRepository")
 MOST_THREADS = 4  # that check
 AROUND = -1  # what the probe of the network asks about
 SEND_AGAIN_AFTER = 900.0  # seconds; the same as for `create --once`
@@ -95,23 +94,6 @@ class BatchPlace:
     def takes_new(self) -> bool:
         """Whether lines that no place has yet may run here."""
         return self.own.get("max_running") != 0
-
-
-class InputAt(Input):
-    """The lines of a batch as one place is sent them: with its own defaults."""
-
-    def __init__(self, lines: Input, defaults: Mapping[str, Any]) -> None:
-        self.lines = lines.lines
-        self.fingerprint = lines.fingerprint
-        self._read = lines.body
-        self._defaults = dict(defaults)
-
-    def body(self, line: InputLine) -> dict[str, Any]:
-        """The fields of POST /tasks for a line; see `Input.body`."""
-        body, defaults = self._read(line), self._defaults
-        if any(name in body for name in REPOSITORY):
-            defaults = {name: defaults[name] for name in defaults if name not in REPOSITORY}
-        return {**defaults, **body}
 
 
 class RunParts(NamedTuple):

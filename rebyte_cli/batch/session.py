@@ -202,7 +202,7 @@ class Batch:
         """What this run needs of each place: the given ones, and those that have lines to end."""
         from ..once.ledger import Ledger
         from ..tasks import upload
-        from .place import InputAt, OpenPlace
+        from .place import OpenPlace
         from .throttle import Throttle
         from .workers import SPARE_CONNECTIONS
 
@@ -225,7 +225,7 @@ class Batch:
                 retry_after_cap=RETRY_AFTER_CAP,
                 sleep=throttle.sleep,
             )
-            lines = InputAt(self.lines, place.defaults) if place.defaults else self.lines
+            lines = self.lines.with_defaults(place.defaults)
             ledger = Ledger(place.history, _owner(journal), journal.sync)
             send = partial(upload.send, client)
             opened.append(OpenPlace(place, client, lines, throttle, own, ledger, upload=send))

@@ -40,14 +40,13 @@ class Throttle:
         rate: float | None = None,
         first_probe: float = 1.0,
         has_others: bool = False,
-        others_work: Callable[[], bool] = lambda: False,
         note: Callable[[str], None] = lambda _text: None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
         self._interval = 1 / rate if rate else 0.0
         self.has_others = has_others
-        self.others_work = others_work
+        self.others_work: Callable[[], bool] = lambda: False
         self._note = note
         self.clock = clock
         self._wait = wait

@@ -375,10 +375,8 @@ def _prepare(
     plan: Plan,
 ) -> None:
     """Give a place its checks. Raises BadUsage for lines that cannot be run there."""
-    from ..batch.place import InputAt
-
     app.is_busy = len(plan.mine) >= MANY
-    lines = InputAt(batch, place.defaults)
+    lines = batch.with_defaults(place.defaults)
     if options.budget is not None:
         _check_prices(app, options.budget, lines, plan)
     own = options._replace(**place.own)
