@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BadUsage, NotFound
+from ..errors import AnswerTooLarge, BadUsage, BrokenAnswer, NotFound
+from .failures import AttemptFailed
 from .retry import RetryPolicy
 from .urls import shown_id
 from .views import no_ids
@@ -61,21 +62,23 @@ class ApiResponse(NamedTuple):
     coming: Iterator[bytes] | None = None
 
 
-class BrokenBody(Exception):
-    """A body is not what it should be. `cut`: it ended early, so another attempt may help."""
+class BrokenBody(AttemptFailed):
+    """A body is not what it should be, as `reason` says.
 
-    def __init__(self, why: str, *, cut: bool = False, hint: str | None = None) -> None:
-        super().__init__(why)
-        self.why = why
-        self.cut = cut
-        self.hint = hint
+    `cut`: it ended early, so another attempt may help.
+    """
 
-
-class BodyTooLarge(BrokenBody):
-    """A body is larger than its cap, in bytes."""
-
-    def __init__(self, cap: int) -> None:
-        super().__init__(f"it is larger than {cap >> 20} MiB")
+    def __init__(
+        self,
+        reason: str,
+        *,
+        cut: bool = False,
+        hint: str | None = None,
+        code: str = BrokenAnswer.code,
+    ) -> None:
+        why = reason if cut else f"the answer cannot be used: {reason}"
+        super().__init__(why, code=code, hint=hint, futile=not cut)
+        self.reason = reason
 
 
 def chunks(response: Response) -> Iterator[bytes]:
@@ -125,13 +128,13 @@ def _inflate(raw: Iterable[bytes], bits: int) -> Iterator[bytes]:
 
 
 def read_all(response: Response, cap: int = JSON_CAP) -> bytes:
-    """The whole decoded body; BodyTooLarge when it has more than `cap` bytes."""
+    """The whole decoded body; BrokenBody when it has more than `cap` bytes."""
     pieces: list[bytes] = []
     size = 0
     for piece in chunks(response):
         size += len(piece)
         if size > cap:
-            raise BodyTooLarge(cap)
+            raise BrokenBody(f"it is larger than {cap >> 20} MiB", code=AnswerTooLarge.code)
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -17,7 +17,7 @@ from ..errors import AnswerTooLarge, APIError, BrokenAnswer, NetworkError, Rebyt
 from ..system.clock import since_boot
 from ..system.deadline import Deadline
 from . import retry
-from .body import ERROR_CAP, ApiResponse, BodyTooLarge, BrokenBody, Request, parse_json, read_all
+from .body import ERROR_CAP, ApiResponse, BrokenBody, Request, parse_json, read_all
 from .failures import AttemptFailed, explain, lost, named_by, refusal
 from .log import CallLog, Redactor
 from .retry import RetryPolicy
@@ -262,13 +262,6 @@ class Calls:
             value = read(response, attempt)
         except Refused:
             raise
-        except BrokenBody as error:
-            response.close()
-            why = error.why if error.cut else f"the answer cannot be used: {error.why}"
-            kind = AnswerTooLarge if isinstance(error, BodyTooLarge) else BrokenAnswer
-            raise AttemptFailed(
-                why, code=kind.code, hint=error.hint, futile=not error.cut
-            ) from None
         except BaseException:
             response.close()
             raise

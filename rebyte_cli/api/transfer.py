@@ -83,7 +83,7 @@ class LiveBody:
         try:
             yield from chunks(self._response)
         except BrokenBody as broken:
-            raise BrokenAnswer(f"{what}: {broken.why}", **named_by(request.path)) from None
+            raise BrokenAnswer(f"{what}: {broken.reason}", **named_by(request.path)) from None
         except (HTTPError, OSError) as error:
             failure = self._calls.failure(request, error)
             why = failure.why
