@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -21,7 +22,7 @@ from .input import Input, InputLine, Plan
 from .lost_lines import LostLineSearch, search_lost
 from .poller import Poller, probe_network, watch_tasks
 from .state import BatchEvent, Emit, EventKind, LineTable
-from .workers import Baseline, Upload, WorkerPool
+from .workers import Baseline, WorkerPool
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -120,9 +121,8 @@ class RunParts(NamedTuple):
 class OpenPlace:
     """A place during a run: its client, its pace, its threads. Only the main thread calls it.
 
-    `batch` are the lines as they are sent here, and `upload` takes a path to `{"id", "filename"}`.
-    `fault` is the error that ended it for this run, and `limited` are the lines whose tasks wait
-    for a usage limit.
+    `batch` are the lines as they are sent here. `fault` is the error that ended it for this run,
+    and `limited` are the lines whose tasks wait for a usage limit.
     """
 
     place: BatchPlace
@@ -131,7 +131,6 @@ class OpenPlace:
     throttle: Throttle
     options: BatchOptions
     ledger: Ledger
-    upload: Upload
     limited: set[int] = field(default_factory=set)
     fault: RebyteError | None = None
 
@@ -140,6 +139,8 @@ class OpenPlace:
 
     def begin(self, parts: RunParts, events: SimpleQueue[BatchEvent]) -> None:
         """Make what works for this run; no thread starts before it has something to do."""
+        from ..tasks.upload import send
+
         self._lines, self._is_pool = parts.lines, parts.is_pool
 
         def emit(kind: EventKind, index: int | None, value: Any) -> None:
@@ -158,7 +159,7 @@ class OpenPlace:
             throttle,
             emit,
             count=options.jobs,
-            upload=self.upload,
+            upload=partial(send, client),
             baseline=Baseline(client, self.clock, self.name if parts.is_pool else None),
             clock=self.clock,
         )

@@ -201,7 +201,6 @@ class Batch:
     ) -> list[OpenPlace]:
         """What this run needs of each place: the given ones, and those that have lines to end."""
         from ..once.ledger import Ledger
-        from ..tasks import upload
         from .place import OpenPlace
         from .throttle import Throttle
         from .workers import SPARE_CONNECTIONS
@@ -227,8 +226,7 @@ class Batch:
             )
             lines = self.lines.with_defaults(place.defaults)
             ledger = Ledger(place.history, _owner(journal), journal.sync)
-            send = partial(upload.send, client)
-            opened.append(OpenPlace(place, client, lines, throttle, own, ledger, upload=send))
+            opened.append(OpenPlace(place, client, lines, throttle, own, ledger))
         return opened
 
     def _place(self, name: str) -> BatchPlace:
