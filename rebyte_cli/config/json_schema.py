@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from ..system import budgets
 from ..system.durations import PATTERN
-from ..system.files import write_private
-from ..system.permissions import SCHEMA_NAME
+from ..system.files import locked, write_private
+from ..system.permissions import LOCK_NAME, SCHEMA_NAME, check_private
 from .fields import FIELDS, LOCAL, LOCAL_FIELDS, PRICES, SCHEMAS
-from .toml import edit_toml
+from .toml import has_comments, read_toml, schema_line
 
 LINE = f"#:schema ./{SCHEMA_NAME}"
 
@@ -136,21 +136,32 @@ def _unknown(
 
 @contextmanager
 def edit_config(path: Path, *, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Change `config.toml` as `edit_toml` does, with its schema beside it where editors look.
+    """Change `config.toml`: the block gets its document and changes it in place.
 
-    A file that names another schema keeps that name, and gets no schema.
+    The file is read again under a lock beside it, so that two writers lose nothing; it is replaced
+    in one step, mode 0600, with its schema beside it where editors look. A file that names another
+    schema keeps that name, and gets no schema. Nothing is written when nothing changed or the block
+    raised. `note` reports, before the file is replaced, that comments will be lost.
     """
+    import copy
+    import json
 
-    def write_schema(line: str) -> str:
-        import json
-
-        if line in ("", LINE):
-            text = json.dumps(config_schema(), indent=2) + "\n"
-            write_private(path.parent / SCHEMA_NAME, text.encode())
-        return line or LINE
-
-    with edit_toml(path, note=note, before_writing=write_schema) as document:
+    with locked(path.parent / LOCK_NAME):
+        check_private(path)
+        text, document = read_toml(path)
+        before = copy.deepcopy(document)
         yield document
+        if document == before:
+            return
+        import tomli_w
+
+        line = schema_line(text)
+        if has_comments(text.replace(line, "", 1)):
+            note(f"Comments in {path} will be lost: the file is rewritten")
+        if line in ("", LINE):
+            schema = json.dumps(config_schema(), indent=2) + "\n"
+            write_private(path.parent / SCHEMA_NAME, schema.encode())
+        write_private(path, f"{line or LINE}\n\n{tomli_w.dumps(document)}".encode())
 
 
 def _table(properties: dict[str, Any]) -> dict[str, Any]:

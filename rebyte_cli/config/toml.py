@@ -1,16 +1,14 @@
-"""Reading and rewriting TOML files, with errors that name the place and never repeat a value."""
+"""Reading TOML files, with errors that name the place and never repeat a value."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadUsage
-from ..system.files import locked, write_private
-from ..system.permissions import LOCK_NAME, check_private, read_private
+from ..system.permissions import read_private
 
 LARGEST = 1 << 20  # bytes; far more than settings need
 
@@ -103,36 +101,3 @@ def schema_line(text: str) -> str:
     """
     found = re.match(r"(?:[ \t]*(?:#.*)?\r?\n)*?(#:schema[ \t]+\S.*)", text)
     return found[1].rstrip() if found else ""
-
-
-@contextmanager
-def edit_toml(
-    path: Path,
-    *,
-    note: Callable[[str], None] | None = None,
-    before_writing: Callable[[str], str] = str,
-) -> Iterator[dict[str, Any]]:
-    """Change a TOML file: the block gets its document and changes it in place.
-
-    The file is read again under a lock beside it, so that two writers lose nothing; it is
-    replaced in one step, mode 0600. Nothing is written when nothing changed or the block
-    raised. `note` reports, before the file is replaced, that comments will be lost.
-    `before_writing` gets the file's `schema_line` and returns the one to write.
-    """
-    import copy
-
-    with locked(path.parent / LOCK_NAME):
-        check_private(path)
-        text, document = read_toml(path)
-        before = copy.deepcopy(document)
-        yield document
-        if document == before:
-            return
-        import tomli_w
-
-        line = schema_line(text)
-        if note is not None and has_comments(text.replace(line, "", 1)):
-            note(f"Comments in {path} will be lost: the file is rewritten")
-        line = before_writing(line)
-        head = f"{line}\n\n" if line else ""
-        write_private(path, (head + tomli_w.dumps(document)).encode())

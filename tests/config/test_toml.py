@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.config.toml import edit_toml, has_comments, line_of, read_toml, schema_line
+from rebyte_cli.config.json_schema import LINE, edit_config
+from rebyte_cli.config.toml import has_comments, line_of, read_toml, schema_line
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.system.permissions import UnsafeFile
 
@@ -21,7 +22,7 @@ def mode(path: Path) -> int:
 
 
 def add(path: Path, name: str) -> None:
-    with edit_toml(path) as document:
+    with edit_config(path, note=print) as document:
         document.setdefault("profiles", {})[name] = {}
 
 
@@ -29,9 +30,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from rebyte_cli.system.permissions import UnsafeFile
-from rebyte_cli.config.toml import edit_toml
+from rebyte_cli.config.json_schema import edit_config
 for number in range(5):
-    with edit_toml(Path(sys.argv[1])) as document:
+    with edit_config(Path(sys.argv[1]), note=print) as document:
         document.setdefault("profiles", {})[f"{sys.argv[2]}{number}"] = {"output": "json"}
 """
 
@@ -42,7 +43,7 @@ def test_case_47_writers_in_several_processes_lose_nothing(tmp_path: Path) -> No
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0, 0]
     names = {f"{name}{number}" for name in "abcd" for number in range(5)}
     assert set(tomllib.loads(path.read_text())["profiles"]) == names
-    assert sorted(os.listdir(path.parent)) == [".lock", "config.toml"]
+    assert sorted(os.listdir(path.parent)) == [".lock", "config.schema.json", "config.toml"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
@@ -100,7 +101,7 @@ def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
     path.write_text("x = 1\n")
 
     def fail() -> None:
-        with edit_toml(path) as document:
+        with edit_config(path, note=print) as document:
             document["x"] = 2
             raise BadUsage("no")
 
@@ -118,19 +119,16 @@ def test_a_note_comes_before_comments_are_lost(tmp_path: Path) -> None:
         assert "# mine" in path.read_text()
         told.append(text)
 
-    with edit_toml(path, note=note) as document:
+    with edit_config(path, note=note) as document:
         document["x"] = "a # b"
     assert (told, "# mine" in path.read_text()) == ([], True)
-    with edit_toml(path, note=note) as document:
+    with edit_config(path, note=note) as document:
         document["y"] = 1
     assert told == [f"Comments in {path} will be lost: the file is rewritten"]
-    assert path.read_text() == 'x = "a # b"\ny = 1\n'
-    with edit_toml(path, note=note) as document:
+    assert path.read_text() == f'{LINE}\n\nx = "a # b"\ny = 1\n'
+    with edit_config(path, note=note) as document:
         document["y"] = 2
     assert len(told) == 1
-    path.write_text("# mine\n")
-    add(path, "work")  # without a note
-    assert path.read_text() == "[profiles.work]\n"
 
 
 @pytest.mark.parametrize(
@@ -185,9 +183,9 @@ def test_the_line_of_a_key_in_other_layouts(text: str, keys: tuple[str, ...], li
 def test_a_change_within_a_table_is_written(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[profiles.work]\nhistory = true\n")
-    with edit_toml(path) as document:
+    with edit_config(path, note=print) as document:
         document["profiles"]["work"]["history"] = False
-    assert path.read_text() == "[profiles.work]\nhistory = false\n"
+    assert path.read_text() == f"{LINE}\n\n[profiles.work]\nhistory = false\n"
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from rebyte_cli.api.urls import check_base_url, origin_of
 from rebyte_cli.config.fields import FIELDS, parse_value
+from rebyte_cli.config.json_schema import edit_config
 from rebyte_cli.config.settings import Config, resolve
-from rebyte_cli.config.toml import edit_toml
 from rebyte_cli.errors import BadUsage, NotFound, RebyteError
 
 from . import ANY_TEXT, ends_well, tries, within
@@ -117,7 +117,7 @@ def test_toml_of_any_types(path: Path, document: dict[str, object]) -> None:
 def test_an_edit_keeps_everything_else(path: Path, document: dict[str, object]) -> None:
     path.write_text(tomli_w.dumps(document))
     before = tomllib.loads(path.read_text())
-    with edit_toml(path) as mutable:
+    with edit_config(path, note=print) as mutable:
         mutable["added"] = 1
     after = tomllib.loads(path.read_text())
     # By their text: nan is not nan.
