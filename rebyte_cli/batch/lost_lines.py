@@ -68,9 +68,9 @@ class LostLineSearch:
         self._created = created
         scan = Scanner(
             client,
-            ledger.named,
+            ledger.history,
+            known=ledger.named,
             created=created,
-            twins=lambda lost: ledger.history.tasks_as_asked(lost.digest, lost.body_digest),
             clock=clock,
             is_exact=is_exact,
         ).scan

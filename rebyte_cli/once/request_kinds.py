@@ -73,10 +73,10 @@ class TaskRequest:
         self.server_clock = ServerClock(client, skew)
         self.scan = Scanner(
             client,
-            history.knows,
+            history,
+            known=history.knows,
             created=partial(_answered, history),
             clock=self.server_clock,
-            twins=lambda lost: history.tasks_as_asked(lost.digest, lost.body_digest),
         ).scan
         self.body = body
         self.prompt = prompt

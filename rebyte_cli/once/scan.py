@@ -32,6 +32,7 @@ from .server_clock import ServerClock, Window, parse_time
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..history.history import History
 
 MOST_NAMED = 5  # candidates in a message
 READS = 200  # transcripts fetched in one scan
@@ -135,10 +136,10 @@ class Scanner:
     def __init__(
         self,
         client: RebyteClient,
-        known: Callable[[Iterable[str]], set[str]],
+        history: History,
         *,
+        known: Callable[[Iterable[str]], set[str]],
         created: Callable[[], Iterable[Mapping[str, Any]]],
-        twins: Callable[[LostRequest], Iterable[str]] = lambda _request: (),
         clock: ServerClock,
         is_exact: bool = False,
     ) -> None:
@@ -146,15 +147,14 @@ class Scanner:
 
         `created` are tasks with `id` and `createdAt` that were answered: a list without them is
         not up to date. Those that have `sent`, the timestamp of their request, let `clock` compare
-        the times of the list. `twins` are the ids of tasks that were created by the same request
-        before. `is_exact`: the service is known to show prompts as they were sent.
+        the times of the list. `is_exact`: the service is known to show prompts as they were sent.
         """
         self._is_exact = is_exact
         self._client = client
+        self._history = history
         self._known = known
         self._created = created
         self._clock = clock
-        self._twins = twins
         self._prompts: dict[str, str] = {}
         self._digests: dict[str, str] = {}  # of these prompts
         self._read_late: set[str] = set()  # tasks whose prompts were read for a request to repeat
@@ -293,7 +293,8 @@ class Scanner:
 
         What was asked with another repository or workspace may be shown in another way.
         """
-        twins = [task_id for task_id in self._twins(request) if task_id in listed][:TWINS]
+        asked = self._history.tasks_as_asked(request.digest, request.body_digest)
+        twins = [task_id for task_id in asked if task_id in listed][:TWINS]
         for task_id in twins:
             if task_id not in self._digests:
                 self._read_prompt(task_id, limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,7 +28,8 @@ from rebyte_cli.errors import (
     ServerFault,
     Unsent,
 )
-from rebyte_cli.history.prompt_digest import digest_of
+from rebyte_cli.history.history import History
+from rebyte_cli.history.prompt_digest import body_digest_of, digest_of
 from rebyte_cli.once.listing import BEFORE_ALL, PAGES, newest_task
 from rebyte_cli.once.scan import (
     READS,
@@ -61,7 +63,7 @@ def lost(room: float = 0) -> LostRequest:
     """A request of NOW, give or take a minute; `room` minutes before are possible, too."""
     first, last = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
     window = Window(first, last, first - timedelta(minutes=room), last)
-    return LostRequest(digest_of(PROMPT), lambda: window, PROMPT)
+    return LostRequest(digest_of(PROMPT), lambda: window, PROMPT, body_digest=body_digest_of({}))
 
 
 def scan(
@@ -109,7 +111,8 @@ class Tasks:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Scanner]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Scanner]]:
+    """A scanner of these tasks. `twins` were asked the same before, the newest first."""
     servers = []
 
     def start(
@@ -122,11 +125,14 @@ def start() -> Iterator[Callable[..., Scanner]]:
         servers.append(server)
         client = RebyteClient(transport=Transport(server.base_url, KEY))
         created = more.get("created", [])
+        history = History(tmp_path / f"{len(servers)}.db", origin=server.base_url)
+        for twin in reversed(more.get("twins", ())):
+            history.add_task({"id": twin}, prompt=PROMPT)
         return Scanner(
             client,
-            lambda ids: set(known) & set(ids),
+            history,
+            known=lambda ids: set(known) & set(ids),
             created=lambda: created,
-            twins=lambda _digest: more.get("twins", ()),
             clock=ServerClock(client),
         )
 
@@ -649,7 +655,7 @@ def test_a_task_with_this_prompt_is_read_to_see_whether_it_is_shown_unchanged(
 ) -> None:
     tasks = Tasks([row("other"), row("twin", ago=600)], {"other": "Something else"})
     reused = start(tasks, ["twin"], twins=["gone1", "gone2", "gone3", "twin"])
-    request = LostRequest(digest_of(PROMPT), lost(room=999).window, PROMPT)
+    request = lost(room=999)
     assert names(scan(reused, request).unsure) == ["other"]
     tasks.prompts["twin"] = PROMPT
     assert names(scan(reused, request).unsure) == []
