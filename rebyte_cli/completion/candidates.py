@@ -231,12 +231,9 @@ def offers(words: list[str], word: str, open_app: Callable[[dict[str, str]], App
             if name.startswith(word)
         )
     if at.section.subs:
-        return Completions(_named(at.section, word))
+        subs = (sub for sub in at.section.subs if sub[0].startswith(word))
+        return Completions(CompletionItem(*sub) for sub in subs)
     return _values(at, at.argument(), "", word, open_app)
-
-
-def _named(section: CommandSpec, word: str) -> Iterable[CompletionItem]:
-    return (CompletionItem(name, about) for name, about in section.subs if name.startswith(word))
 
 
 def _values(

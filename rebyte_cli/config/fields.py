@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..api.urls import check_base_url
-from ..errors import BadUsage, Next, did_you_mean
+from ..errors import BadUsage, Next, did_you_mean, lines
 from . import FORMATS
 
 LOCAL = "local"
@@ -114,12 +114,11 @@ def check_name(name: str) -> str:
         return name
     if name.lower() in KEY_NAMES:
         raise BadUsage(NO_KEYS, hint=KEY_PLACES)
-    near = did_you_mean(name, FIELDS)
-    known = f"The settings are {', '.join(FIELDS)}"
+    hint = lines(did_you_mean(name, FIELDS), f"The settings are {', '.join(FIELDS)}")
     # Repeat the name only when it can be one: it may be a key, typed in the wrong place.
     plausible = name.replace("_", "").isalpha() and not name.startswith("rbk")
     shown = f": {name}" if plausible else ""
-    raise BadUsage(f"no such setting{shown}", hint=f"{near}\n{known}" if near else known)
+    raise BadUsage(f"no such setting{shown}", hint=hint)
 
 
 def parse_value(name: str, text: str) -> Any:

@@ -7,7 +7,7 @@ no other request of the same prompt that would have more than one choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -120,7 +120,8 @@ class Finder:
                 if row["id"] not in taken | others and row not in mine
             ]
             is_certain = mine and matches.is_complete and not are_too_many
-            task = min(mine, key=_age_of) if is_certain else None
+            first = min(mine, key=lambda row: str(row.get("createdAt")), default=None)
+            task = first if is_certain else None
             if task is not None:
                 taken.add(task["id"])
             # Others only ever create more tasks, so they cast no doubt on there being none.
@@ -208,7 +209,3 @@ class Finder:
 def _overlap(choices: list[list[Row]]) -> bool:
     """Whether a task is among the choices of two requests."""
     return len({row["id"] for rows in choices for row in rows}) < sum(map(len, choices))
-
-
-def _age_of(row: Mapping[str, object]) -> str:
-    return str(row.get("createdAt"))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from ..errors import BadUsage, RebyteError, RowOrError, did_you_mean
+from ..errors import BadUsage, RebyteError, RowOrError, did_you_mean, lines
 
 
 class RecordKind:
@@ -467,9 +467,8 @@ def check_fields(kind: RecordKind, fields: tuple[str, ...] | None, form: str) ->
 def unknown_field(field: str, known: Iterable[str]) -> BadUsage:
     """The error for an unknown name in `--fields`, with the nearest one and all known ones."""
     names = list(known)
-    near = did_you_mean(field, names)
-    every = f"The fields are {', '.join(names)}"
-    return BadUsage(f"--fields: no such field: {field}", hint=f"{near}\n{every}" if near else every)
+    hint = lines(did_you_mean(field, names), f"The fields are {', '.join(names)}")
+    return BadUsage(f"--fields: no such field: {field}", hint=hint)
 
 
 # JSON Schema
