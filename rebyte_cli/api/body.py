@@ -287,18 +287,16 @@ def file_size(path: Path) -> int:
 
 
 class MultipartForm:
-    """Files as multipart/form-data, each in a part named `part`.
+    """Files as multipart/form-data, each in a part named `files`.
 
     `size` is that of the whole body in bytes. Raises as `file_size` does.
     """
 
-    def __init__(
-        self, part: str, files: Sequence[Path], progress: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, files: Sequence[Path], progress: Callable[[int], None] | None) -> None:
         self._boundary = os.urandom(16).hex()
         self._count = ByteCount(progress)
         self._parts: list[tuple[bytes, Path, int]] = [
-            (self._head(part, path), path, file_size(path)) for path in files
+            (self._head(path), path, file_size(path)) for path in files
         ]
         self._tail = f"--{self._boundary}--\r\n".encode()
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
@@ -313,7 +311,7 @@ class MultipartForm:
             pieces += [head, UploadBody(path, size, attempt, self._count), b"\r\n"]
         return _FormReader([*pieces, self._tail])
 
-    def _head(self, part: str, path: Path) -> bytes:
+    def _head(self, path: Path) -> bytes:
         import mimetypes
 
         # As browsers write it: quotes and line breaks would end the header.
@@ -321,7 +319,7 @@ class MultipartForm:
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return (
             f"--{self._boundary}\r\n"
-            f'Content-Disposition: form-data; name="{part}"; filename="{name}"\r\n'
+            f'Content-Disposition: form-data; name="files"; filename="{name}"\r\n'
             f"Content-Type: {kind}\r\n\r\n"
         ).encode(errors="replace")
 

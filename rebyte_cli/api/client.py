@@ -518,9 +518,8 @@ class RebyteClient:
         files = [Path(path) for path in paths]
         if not files:
             raise BadUsage("no files to upload")
-        response = self.transport.post_files(
-            _artifact_path(workspace_id), "files", files, progress=progress
-        )
+        path = _artifact_path(workspace_id)
+        response = self.transport.post_files(path, files, progress=progress)
         rows = response.data
         if isinstance(rows, dict):
             rows = next((rows[n] for n in ("data", "artifacts", "files") if n in rows), [])

@@ -212,13 +212,12 @@ class Transport:
     def post_files(
         self,
         path: str,
-        part: str,
         files: Sequence[Path],
         *,
         progress: Callable[[int], None] | None = None,
     ) -> ApiResponse:
-        """POST files as multipart/form-data, each in a part named `part`; memory stays flat."""
-        form = MultipartForm(part, files, progress)
+        """POST files as multipart/form-data; memory stays flat."""
+        form = MultipartForm(files, progress)
         headers = {
             "Accept": "application/json",
             "Content-Type": form.content_type,

@@ -137,7 +137,7 @@ def test_an_upload_may_take_long_and_its_answer_may_not(tmp_path: Path) -> None:
     with RawServer(lambda request: drips) as server:
         transport = transport_to(server, clock=at.clock, sleep=at.sleep)
         with pytest.raises(OutcomeUnknown, match="timed out"):
-            transport.post_files("/files", "file", [tmp_path / "a"])
+            transport.post_files("/files", [tmp_path / "a"])
 
 
 def test_no_pause_between_tries_outlasts_the_deadline() -> None:
