@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import BrokenAnswer
@@ -20,17 +21,6 @@ def _escape(code: int) -> str:
     return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
 
 
-def _dumps(value: Any, pretty: bool, ascii_only: bool, allow_nan: bool) -> str:
-    return json.dumps(
-        value,
-        ensure_ascii=ascii_only,
-        indent=2 if pretty else None,
-        separators=None if pretty else (",", ":"),
-        allow_nan=allow_nan,
-        default=str,
-    )
-
-
 def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str:
     """`value` as JSON, without a newline at the end.
 
@@ -40,9 +30,17 @@ def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str
 
     Raises BrokenAnswer for a value that is nested too deeply to be read back.
     """
+    dumps = partial(
+        json.dumps,
+        value,
+        ensure_ascii=ascii_only,
+        indent=2 if pretty else None,
+        separators=None if pretty else (",", ":"),
+        default=str,
+    )
     try:
         try:
-            text = _dumps(value, pretty, ascii_only, allow_nan=False)
+            text = dumps(allow_nan=False)
         except ValueError:
             import re
 
@@ -51,7 +49,7 @@ def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str
                 lambda match: {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}.get(
                     match[0], match[0]
                 ),
-                _dumps(value, pretty, ascii_only, allow_nan=True),
+                dumps(),
             )
     except RecursionError:
         raise BrokenAnswer("the answer is nested too deeply to be printed") from None
