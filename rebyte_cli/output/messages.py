@@ -13,8 +13,7 @@ _RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
 def note(console: Console, text: str, *, always: bool = False) -> None:
     """Print a line for people, unless `--quiet` was given and it need not be seen `always`."""
     if always or not console.quiet:
-        text = clean(text)
-        console.write_err((_fitted(console, text) if console.err_tty else text) + "\n")
+        console.write_err(_fitted(console, clean(text)) + "\n")
 
 
 def show_error(
@@ -50,8 +49,7 @@ def show_error(
 
 def _labelled(console: Console, label: str, text: str, color: str) -> str:
     """The text after its label, further lines aligned under the first."""
-    text = clean(text).rstrip("\n")
-    first, *rest = (_fitted(console, text, len(label)) if console.err_tty else text).split("\n")
+    first, *rest = _fitted(console, clean(text).rstrip("\n"), len(label)).split("\n")
     word = label.rstrip()
     shown = f"{color}{word}{_RESET} " if console.err_color else label
     lines = [shown + first, *((" " * len(label) + line).rstrip() for line in rest)]
@@ -59,7 +57,9 @@ def _labelled(console: Console, label: str, text: str, color: str) -> str:
 
 
 def _fitted(console: Console, text: str, less: int = 0) -> str:
-    """The text with its lines wrapped between words to the terminal, `less` columns narrower."""
+    """The text with its lines wrapped to the terminal, if there is one, `less` columns narrower."""
+    if not console.err_tty:
+        return text
     from .table import wrap_lines
 
     columns, _ = console.size()
