@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..errors import KeyProblem, Next
 from .terminal import prompts_refused, terminal_restored
@@ -110,7 +110,8 @@ def _backend(recorded: str | None) -> KeyringBackend:
 
     # keyring logs whole tracebacks of backends that it could not load, onto a bare stderr.
     logging.getLogger("keyring").addHandler(logging.NullHandler())
-    if recorded and recorded.startswith("keyring.backends.") and not _chosen_by_hand(os.environ):
+    by_hand = "PYTHON_KEYRING_BACKEND" in os.environ
+    if recorded and recorded.startswith("keyring.backends.") and not by_hand:
         import importlib
 
         module, _, name = recorded.rpartition(".")
@@ -125,7 +126,7 @@ def _backend(recorded: str | None) -> KeyringBackend:
 
         return _judged(keyring.get_keyring())
     except (ImportError, AttributeError, ValueError, TypeError) as problem:
-        if not _chosen_by_hand(os.environ):
+        if not by_hand:
             raise
         raise KeyProblem(
             f"cannot load the backend in PYTHON_KEYRING_BACKEND ({_kind(problem)})",
@@ -135,10 +136,6 @@ def _backend(recorded: str | None) -> KeyringBackend:
 
 def _name(backend: KeyringBackend) -> str:
     return f"{type(backend).__module__}.{type(backend).__qualname__}"
-
-
-def _chosen_by_hand(environment: Any) -> bool:
-    return "PYTHON_KEYRING_BACKEND" in environment
 
 
 def _judged(backend: KeyringBackend) -> KeyringBackend:
