@@ -144,7 +144,7 @@ class Landing:
 
     def _exact(self, tip: str, tree: str) -> bytes:
         """What makes the tree of the tip, as a patch."""
-        words = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", tip, tree]
+        words = [*commit.DIFFERENCE, "-p", "--binary", "--full-index", tip, tree]
         words += ["--no-ext-diff", "--no-textconv"]
         return git.run(words, self._root, safe_repository(self._root))
 

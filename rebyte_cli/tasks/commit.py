@@ -29,6 +29,8 @@ from .patch import (
 
 LONGEST_SUBJECT = 72
 NO_FILE = "000000"  # git's mode of what is not there
+# Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
+DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
 MOST_NAMES, MOST_BYTES = 100_000, 1 << 24  # of paths for one git, each of which reads the index
 TRAILERS = {"Rebyte-Task": "id", "Rebyte-Executor": "executor"}  # each with the task's field
 _TRAILER = re.compile(r"[A-Za-z0-9-]+: \S.*")
@@ -97,7 +99,7 @@ def encoded(root: Path, before: str, after: str) -> dict[str, str]:
     such as quotes and semicolons. Raises GitFailed.
     """
     known = own_repository()
-    words = ["diff-tree", "-r", "-z", "--name-only", "--no-renames"]
+    words = [*DIFFERENCE, "-z", "--name-only"]
     changed = git.paths([*words, before or git.empty_tree(root, known), after], root, known)
     for name in changed:
         if len(os.fsencode(name)) > git.LONGEST_PATH:
@@ -121,8 +123,7 @@ def risks_between(
     `before` may be empty. Raises GitFailed.
     """
     known = own_repository()
-    words = ["diff-tree", "-r", "-z", "--raw", "--no-renames"]
-    words += [before or git.empty_tree(root, known), after]
+    words = [*DIFFERENCE, "-z", "--raw", before or git.empty_tree(root, known), after]
     fields = git.run(words, root, known).split(b"\0")[:-1]
     changes = list(also)
     for about, path in zip(fields[::2], fields[1::2], strict=True):

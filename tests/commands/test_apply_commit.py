@@ -515,6 +515,34 @@ def test_land_names_what_tools_run_in_notes_rows_and_the_report(
     assert all(f"- 1: {one}\n".replace("_", "\\_") in report for one in named)
 
 
+@pytest.mark.parametrize("said_by", ["tree", "configuration"])
+def test_a_new_commit_of_a_submodule_is_named_and_checked_whatever_git_is_to_ignore(
+    farm: PatchFarm, inside: Run, home: Path, said_by: str
+) -> None:
+    """A download says so in `.gitmodules` or `.git/config`."""
+    repository = make(home / "repository")
+    (repository / ".gitmodules").write_text('[submodule "s"]\n\tpath = sub\n\turl = ../s\n')
+    file = ".gitmodules" if said_by == "tree" else ".git/config"
+    git(repository, "config", "--file", file, "submodule.s.ignore", "all")
+    (repository / "sub").mkdir()
+    git(repository, "add", ".gitmodules")
+    old, new = "1" * 40, "2" * 40
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{old},sub")
+    git(repository, "commit", "-q", "-m", "Submodule")
+    patch = (
+        f"diff --git a/sub b/sub\nindex {old}..{new} 160000\n--- a/sub\n+++ b/sub\n"
+        f"@@ -1 +1 @@\n-Subproject commit {old}\n+Subproject commit {new}\n"
+    )
+    task = farm.add("Work", patch.encode(), baseCommit=git(repository, "rev-parse", "HEAD").strip())
+    done = inside("apply", task, "--branch", "x", "-o", "table", cwd=repository)
+    assert (done.status, "sub (submodule)" in done.err) == (0, True), done
+    check = ("--no-jail", "--check", f"git ls-files --stage | grep {new}")
+    done = inside("land", task, "--branch", "y", *check, "-o", "json", cwd=repository)
+    assert [(row["status"], row["risks"]) for row in done.documents] == [
+        ("landed", ["sub (submodule)"])
+    ], done
+
+
 def patch_of_new(repository: Path, name: str) -> bytes:
     """The patch that adds a file, made where no hook is."""
     other = repository.parent / f"for-{name}"
