@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from .errors import BadUsage, RebyteError, typed
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from .api.client import RebyteClient
     from .api.ssh import SshConnector
     from .config.credentials import FoundKey

@@ -419,10 +419,7 @@ class BatchChecks:
         if self._says is None or commit is None:
             return None
         if commit not in self._files:
-            from ..system import git
-
-            folder = body.get("localRepository") or git.top_level(".")
-            self._files[commit] = self._says.at(str(folder), commit)
+            self._files[commit] = self._says.of_body(body, commit)
         return self._files[commit]
 
     def require_bases(self, bodies: Iterable[tuple[int, Mapping[str, Any]]]) -> None:

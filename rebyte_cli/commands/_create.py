@@ -54,6 +54,7 @@ from ._options import (
     on_question_option,
     take,
     together,
+    uploaded,
     waiting_options,
 )
 from ._prompts import PromptSource
@@ -192,10 +193,7 @@ def create(
             _check_agents(app, [fields.get("executor"), *choices.executors], fields.get("jail"))
         with prompt.kept("create") as text:
             body = _body(choices.checks.ask(text), fields, patch)
-            if paths and is_new:
-                from ..tasks.upload import upload
-
-                body["files"] = upload(app.client, paths, app.progress_bar)
+            body |= uploaded(app, paths) if is_new else {}
             deadline = Deadline(choices.waiting.timeout)
             checks = checks_of(app, choices, deadline)
             details: dict[str, Any] = {
@@ -256,13 +254,10 @@ def _with_repository(
     is_known_later = has_workspace or (base is None and is_cloned_here)
     of_run = _of_run(app, fields)
     if base is not None and (of_run or is_checked) and not has_workspace:
-        from ..system import git
-
         says = RepositorySays(app, of_run, no_jail=checks.no_jail)
         if is_checked:
             says = repository_says(app, checks, of_run)
-        folder = fields.get("localRepository") or git.top_level(".")
-        found = says.at(str(folder), base)
+        found = says.of_body(fields, base)
         checks = checks.with_file(found) if is_checked else checks
     if is_checked and checks.check is None and not is_known_later:
         checks.require_check()

@@ -342,6 +342,15 @@ def check_files(paths: Iterable[str]) -> list[str]:
     return check(paths)
 
 
+def uploaded(app: App, paths: Sequence[str]) -> dict[str, Any]:
+    """The field of a body for these files, which are uploaded now; none without files."""
+    if not paths:
+        return {}
+    from ..tasks.upload import upload
+
+    return {"files": upload(app.client, paths, app.progress_bar)}
+
+
 def chosen_task(app: App, task: str) -> str:
     """The id of a TASK. Raises what `references.task` raises."""
     from ..history import references

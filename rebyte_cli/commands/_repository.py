@@ -47,6 +47,12 @@ class RepositorySays:
         is_trusted = trust.Trust(self._app.local_folder()).covers(key, found.content)
         return self._told_of(found, is_trusted, Next("local", "trust", quote(folder)))
 
+    def of_body(self, body: Mapping[str, Any], commit: str) -> RepositoryFile | None:
+        """As `at`, for the repository here that a task with this body starts from."""
+        from ..system import git
+
+        return self.at(str(body.get("localRepository") or git.top_level(".")), commit)
+
     def of_workspace(self, task: Mapping[str, Any]) -> RepositoryFile | None:
         """As `at`, for the commit that the workspace of a local task started from.
 

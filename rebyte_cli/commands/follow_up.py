@@ -31,6 +31,7 @@ from ._options import (
     skills_option,
     take,
     task_argument,
+    uploaded,
     waiting_options,
 )
 from ._prompts import prompt_options, read_prompt
@@ -98,10 +99,7 @@ def command(
             if paths:
                 body["files"] = [{"path": path} for path in paths]
             return Document(body)
-        if paths:
-            from ..tasks.upload import upload
-
-            body["files"] = upload(app.client, paths, app.progress_bar)
+        body |= uploaded(app, paths)
         deadline = Deadline(waiting.timeout)
         says = None
         if waiting.has_wait and not asked.no_check:

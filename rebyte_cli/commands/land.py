@@ -19,7 +19,7 @@ from ..output.records import LAND, RecordList, Records
 from ..system.deadline import NO_LIMIT
 from ._base import define
 from ._check import CheckOptions, no_check_option, protection_options, repository_says
-from ._options import Number, chosen_tasks, completer
+from ._options import Number, chosen_tasks, completer, uploaded
 from ._stdin import read_bytes
 from ._wait import question_watcher
 
@@ -403,11 +403,7 @@ class TargetBranch:
             raise Unlandable("it cannot be run again: the history does not know its repository")
         if push is not None:
             push_branch(self._root, branch, push)
-        body = {"prompt": prompt, **fields}
-        if earlier.files:
-            from ..tasks.upload import upload
-
-            body["files"] = upload(app.client, list(earlier.files), app.progress_bar)
+        body = {"prompt": prompt, **fields, **uploaded(app, earlier.files)}
         try:
             made = engine.create(
                 app.client,
