@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ..app import App
 from ..errors import Interrupted, Next, OutcomeUnknown, RebyteError, RowOrError, worst
 from ..system.deadline import Deadline
+from ..tasks.attempts import ParallelCreates
+from ..tasks.cancel import cancel
+from ..tasks.parallel import in_parallel
 from ._wait import finished
 
 if TYPE_CHECKING:
-    from ..tasks.attempts import ParallelCreates
     from ..tasks.mending import Mending
     from ..tasks.wait import WaitTarget
 
@@ -30,8 +32,6 @@ def create_attempts(
     canceling the others, or how each ended. Raises the highest-ranking error if there is no task at
     all.
     """
-    from ..tasks.attempts import ParallelCreates
-
     count = len(bodies)
 
     def created(at: int, task: Mapping[str, Any]) -> None:
@@ -127,9 +127,6 @@ def _cancel(app: App, winner: str, others: Sequence[str]) -> list[str]:
 
     What fails is only noted, since there is a task to print. An interrupt is raised with a hint.
     """
-    from ..tasks.cancel import cancel
-    from ..tasks.parallel import in_parallel
-
     canceled: list[str] = []
     try:
         with app.spinner("Canceling the other attempts"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,6 @@ def _keep_blocks(text: str | None) -> str | None:
     """Mark indented paragraphs as verbatim, as examples need."""
     if text is None:
         return None
-    import inspect
-
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(f"\b\n{block}" if block.startswith(" ") else block for block in paragraphs)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -25,6 +27,7 @@ from ..errors import (
 )
 from ..output.records import CREATED, TASK, Document, Records
 from ..system.deadline import Deadline
+from ..tasks import browser
 from ._check import (
     CheckOptions,
     mending,
@@ -285,8 +288,6 @@ def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Mending |
 
 def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mapping[str, Any]]:
     """The body of each attempt: the executors take turns."""
-    from itertools import cycle, islice
-
     if not choices.executors:
         return [body] * choices.attempts
     turns = islice(cycle(choices.executors), choices.attempts)
@@ -467,8 +468,6 @@ def check_workspace(app: App, reference: str | None, workspace_id: str | None) -
     id and name. Raises NotFound if it is none of them. An unknown UUID passes: workspaces of tasks
     that were created elsewhere are on no list.
     """
-    import re
-
     if reference is None or workspace_id is None or reference != workspace_id:
         return workspace_id
     if re.fullmatch(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", reference):
@@ -512,8 +511,6 @@ def no_such_workspace(
 
 def _open(app: App, url: object) -> None:
     """Open the task's page. A failure is only a note, since the task exists."""
-    from ..tasks import browser
-
     try:
         link = shown_page(app, browser.check_page(url))
         if not browser.open_page(link):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, Interrupted, RebyteError, lines
+from ..output.console import one_line
 from ..tasks.prompt import check_prompt
 from ._options import ParsedText, together
 from ._stdin import read_bytes, stdin
@@ -31,8 +34,6 @@ def confirm(app: App, question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    from ..output.console import one_line
-
     text = one_line(question)
     if not app.interactive:
         raise BadUsage(f"confirmation required: {text}", hint="Pass --yes to confirm")
@@ -358,9 +359,6 @@ def _read_file(file: str) -> str:
 
 def has_unread_input() -> bool:
     """Whether standard input is a pipe with something in it."""
-    import os
-    import stat
-
     if sys.platform == "win32":
         return False
     import fcntl

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..app import App
 from ..errors import BadUsage
+from ..output.console import clean
 from ..output.progress import erase_on_suspend
 from ..output.prompt_line import PromptLine, in_foreground
+from ..output.table import wrap_lines
 from ..tasks import questions, transcript
 
 if TYPE_CHECKING:
@@ -99,9 +101,6 @@ class TerminalDialog:
 
     def _show(self, heading: str = "", *, again: bool = False) -> None:
         """Ask the next item, or only prompt for its answer once more (`again`)."""
-        from ..output.console import clean
-        from ..output.table import wrap_lines
-
         item = self._items[0]
         several = " (or several, separated by commas)" if item.multiple else ""
         wanted = f"Number{several}, or your own words" if item.options else "Answer"

@@ -12,6 +12,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, Next
 from ..output.records import ARTIFACT, DELETED, Raw, RecordList, Records, Value
+from ..tasks.parallel import deleted
 from ._base import define_group, define_in
 from ._options import chosen_workspace, workspace_argument
 from ._prompts import confirm, yes_option
@@ -169,8 +170,6 @@ def delete(app: App, workspace: str, names: Sequence[str], all_: bool, yes: bool
         raise _name_or_all(workspace)
     workspace_id = chosen_workspace(app, workspace)
     if not all_:
-        from ..tasks.parallel import deleted
-
         delete_one = partial(app.client.delete_artifact, workspace_id)
         return Records(DELETED, deleted(delete_one, list(dict.fromkeys(names))))
     confirm(app, f"Delete every artifact of workspace {workspace_id}?", yes=yes)

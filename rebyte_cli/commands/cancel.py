@@ -8,6 +8,7 @@ from functools import partial
 from ..app import App
 from ..errors import RebyteError, RowOrError
 from ..output.records import TASK, Records
+from ..tasks.parallel import in_parallel
 from ._base import define
 from ._options import chosen_tasks, label_filter_option, labeled_tasks_argument
 
@@ -33,7 +34,6 @@ def command(app: App, tasks: Sequence[str], labels: Mapping[str, str]) -> Record
 
 def _cancel(app: App, ids: Sequence[str]) -> Iterator[RowOrError]:
     from ..tasks.cancel import cancel, ended_before
-    from ..tasks.parallel import in_parallel
 
     for answer in in_parallel(partial(cancel, app.client), ids):
         if isinstance(answer, RebyteError):

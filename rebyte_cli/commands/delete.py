@@ -10,6 +10,7 @@ import click
 from ..app import App
 from ..errors import RebyteError, ResourceNotFound, RowOrError
 from ..output.records import DELETED, Records
+from ..tasks.parallel import in_parallel
 from ._base import define
 from ._options import chosen_tasks, label_filter_option, labeled_tasks_argument
 from ._prompts import confirm, yes_option
@@ -72,8 +73,6 @@ def _described(task_id: str, task: Mapping[str, Any] | None) -> str:
 
 
 def _delete(app: App, ids: Sequence[str], ignore_missing: bool) -> Iterator[RowOrError]:
-    from ..tasks.parallel import in_parallel
-
     for task_id, answer in zip(ids, in_parallel(app.client.delete_task, ids), strict=True):
         missing = isinstance(answer, ResourceNotFound)
         if isinstance(answer, RebyteError) and not missing:

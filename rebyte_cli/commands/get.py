@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..app import App
 from ..errors import RebyteError, RowOrError
 from ..output.records import TASK, Records
+from ..tasks.parallel import in_parallel
 from ._base import define
 from ._options import chosen_tasks, tasks_argument
 
@@ -32,7 +33,6 @@ def command(app: App, tasks: Sequence[str]) -> Records:
 
 def _read(app: App, ids: Sequence[str]) -> Iterator[RowOrError]:
     from ..tasks import questions
-    from ..tasks.parallel import in_parallel
 
     for answer in in_parallel(app.client.get_task, ids):
         if isinstance(answer, RebyteError):

@@ -9,6 +9,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, RebyteError, RowOrError
 from ..output.records import LABEL, LABELED, RecordList, Records, Value
+from ..tasks.parallel import in_parallel
 from ._base import define
 from ._options import NoTasks, Option, Output, chosen_tasks, labeled_tasks_argument
 
@@ -57,8 +58,6 @@ def command(app: App, tasks: Sequence[str], list_: bool) -> Value:
 def _labeled(
     app: App, ids: Sequence[str], labels: Mapping[str, str], removed: Sequence[str]
 ) -> Iterator[RowOrError]:
-    from ..tasks.parallel import in_parallel
-
     for task_id, task in zip(ids, in_parallel(app.client.get_task, ids), strict=True):
         if isinstance(task, RebyteError):
             yield task

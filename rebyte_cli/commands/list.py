@@ -11,6 +11,18 @@ import click
 from ..app import App
 from ..errors import BadUsage, Next, RebyteError, RowOrError
 from ..output.records import TASK_ROW, RecordList, Records
+from ..tasks.list import (
+    MOST_ASKED,
+    MOST_READ,
+    Test,
+    at_most,
+    has_status,
+    passing,
+    remembered,
+    row_tests,
+    with_questions,
+    with_status,
+)
 from ._base import define
 from ._options import (
     Choice,
@@ -32,7 +44,6 @@ Row = Mapping[str, Any]
 
 
 if TYPE_CHECKING:
-    from ..tasks.list import Test
     from ..tasks.task_watch import WatchedTask
 
 
@@ -184,8 +195,6 @@ class ListedTasks(NamedTuple):
 
     def tests(self, app: App) -> list[Test]:
         """What a row must pass."""
-        from ..tasks.list import row_tests
-
         ids = app.history.labels.having(self.labels) if self.labels else None
         return row_tests(search=self.search, since=self.since, until=self.until, ids=ids)
 
@@ -193,7 +202,6 @@ class ListedTasks(NamedTuple):
 def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
     """The rows of one service, and their envelope."""
     from ..api.urls import PAGE
-    from ..tasks.list import MOST_ASKED, at_most, has_status, passing, with_questions
 
     offset, statuses, tests, most = asked.offset, asked.statuses, asked.tests(app), asked.most
     if not (asked.all_ or tests or statuses or (asked.limit or 0) > PAGE):
@@ -230,8 +238,6 @@ def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
 def _merged(apps: Mapping[str, App], asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
     """The rows of several services, newest first, each with its `place`, and their envelope."""
     from heapq import merge
-
-    from ..tasks.list import at_most
 
     most, skipped = asked.most, asked.offset
     at_each = asked._replace(limit=None if most is None else most + skipped, offset=0)
@@ -327,8 +333,6 @@ def _told(
     app: App, rows: Iterator[Row], statuses: tuple[str, ...], *, no_status: bool
 ) -> Iterator[RowOrError]:
     """The rows with their statuses, where those are shown or asked for."""
-    from ..tasks.list import MOST_READ, remembered, with_status
-
     if no_status or not (statuses or _shows(app, "status", True)):
         return remembered(app.history, rows)
     insists = bool(statuses or app.fields)

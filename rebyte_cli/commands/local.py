@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, Next, NotFound, RebyteError
 from ..output.records import AGENT, LOCAL, TRUST, WORKSPACE, RecordList, Records, Text
+from ..output.table import byte_size
 from ._base import define_group, define_in
 from ._options import DURATION, chosen_task, port_option
 from ._prompts import confirm, yes_option
@@ -256,8 +258,6 @@ def trust(
 
 def _trust_question(app: App, place: str | None, rev: str, *, removing: bool) -> TrustQuestion:
     """What PATH or TASK asks for. Of a file that cannot be understood, trust can be removed."""
-    import os
-
     from ._repository import in_folder, in_workspace
 
     if place is not None and not os.path.isdir(place):
@@ -288,7 +288,6 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
       rebyte local prune --older 14d
     """
     from ..local.agents import prune as prune_workspaces
-    from ..output.table import byte_size
 
     found, freed = prune_workspaces(app.local_folder(), older, dry_run=dry_run)
     app.note(f"{'Would free' if dry_run else 'Freed'} {byte_size(freed)}")
@@ -316,7 +315,6 @@ def reset(app: App, only_cache: bool, yes: bool) -> Any:
     """
     if only_cache:
         from ..local.agents import empty_cache
-        from ..output.table import byte_size
 
         app.note(f"Freed {byte_size(empty_cache(app.local_folder()))}")
         return

@@ -7,6 +7,7 @@ import click
 from ..app import App
 from ..errors import Next, NotFound, RebyteError
 from ..output.records import Text
+from ..tasks import browser
 from ._base import define
 from ._local import shown_page
 from ._options import chosen_task, task_argument
@@ -28,8 +29,6 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
       rebyte open @last
       rebyte open @2 --print
     """
-    from ..tasks import browser
-
     task_id = chosen_task(app, task)
     if app.settings.ssh.value is not None:
         raise NotFound(

@@ -13,6 +13,7 @@ from ..app import App
 from ..errors import Next, RebyteError, SchemaMismatch, TaskEnded, WaitTimeout
 from ..output.records import PAGER, Raw, Text
 from ..system.deadline import Deadline
+from ..tasks.parallel import in_parallel
 from ._base import define
 from ._check import read_schema
 from ._options import chosen_tasks, on_question_option, tasks_argument, timeout_option
@@ -100,8 +101,6 @@ def _after_waiting(
 def _answers(
     app: App, ids: Sequence[str], deadline: Deadline, schema: AnswerSchema | None
 ) -> Answers:
-    from ..tasks.parallel import in_parallel
-
     return in_parallel(partial(_answer, app, deadline, schema), ids)
 
 

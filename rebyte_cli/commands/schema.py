@@ -6,7 +6,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import Document
+from ..output.records import Document, results_schema
 from ._base import define
 
 
@@ -46,6 +46,4 @@ def command(
     described = tree.describe(root)
     if not results:
         return Document(described)
-    from ..output.records import results_schema
-
     return Document(results_schema(tree.printed(described)))

@@ -9,6 +9,8 @@ import click
 from ..app import App
 from ..errors import BadUsage
 from ..output.records import USAGE_SUM, RecordList
+from ..tasks.list import passing, row_tests
+from ..tasks.usage import summary, sums
 from ._base import define
 from ._options import time_span_options
 
@@ -49,9 +51,6 @@ def command(app: App, since: str | None, until: str | None, group: str | None) -
       rebyte usage --since today -o json | jq '.data[].costUsd'
       rebyte usage --by label:run -o csv
     """
-    from ..tasks.list import passing, row_tests
-    from ..tasks.usage import summary, sums
-
     tests = row_tests(since=since, until=until)
     tasks = app.history.used.every() if app.history_file.exists() else []
     # The walk of a list ends at the first row that is too old.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..app import App
 from ..errors import APIError, BadUsage, Next, RebyteError, did_you_mean
-from ..output.records import DELETED, DELIVERY, WEBHOOK, RecordList, Records, Value
+from ..output.records import DELETED, DELIVERY, WEBHOOK, RecordList, Records, Text, Value
+from ..tasks.parallel import deleted
 from ._base import define_group, define_in
 from ._options import Number, port_option
 from ._prompts import read_secret, secret_option
@@ -146,8 +150,6 @@ def delete(app: App, webhooks: Sequence[str]) -> Records:
 
       rebyte webhook list -o id | xargs rebyte webhook delete
     """
-    from ..tasks.parallel import deleted
-
     return Records(DELETED, deleted(app.client.delete_webhook, _ids(app, webhooks)))
 
 
@@ -159,8 +161,6 @@ def public_key(app: App) -> Value:
 
       rebyte webhook public-key > rebyte.pem
     """
-    from ..output.records import Text
-
     return Text(app.client.webhook_public_key())
 
 
@@ -220,9 +220,6 @@ def listen(
 
 def _printed(app: App, receiver: WebhookReceiver, count: int | None) -> Iterator[dict[str, Any]]:
     """The deliveries, until there were `count` or a signal came."""
-    from contextlib import closing
-    from itertools import islice
-
     from ..system.signals import StopSignal
 
     with StopSignal(receiver.finish) as stop:
@@ -240,9 +237,6 @@ def _passed_on(
     A run that failed is reported at once. Raises RebyteError at the end when some failed.
     """
     from concurrent.futures import ThreadPoolExecutor
-    from contextlib import closing
-    from itertools import islice
-    from threading import BoundedSemaphore
 
     from ..output.messages import show_error
     from ..system.signals import StopSignal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import iterdecode
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -191,8 +192,6 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
       rebyte -P local workspace git @last -- log --oneline
       rebyte -P local workspace git @last -- diff HEAD~1 --stat
     """
-    from codecs import iterdecode
-
     from ..local import agents
     from ..system.git import GitFailed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,6 @@ def first_line(text: str) -> str:
 
     Colours and other sequences for a terminal, which some agents put into their errors, go too.
     """
-    import re
-
     from ..output.console import clean
     from ..system.redaction import redact_keys
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Interrupted, Next, RebyteError, RowOrError, TaskEnded
 from ..system.deadline import Deadline
+from .answer_schema import Misfit
 from .create import follow_up
+from .result import answer
 from .verdict import AnswerOutcome, RunVerdict
 from .wait import LateTargets, WaitTarget
 
@@ -33,9 +35,6 @@ def answer_outcome(
 
     Raises what `result.answer` raises otherwise.
     """
-    from .answer_schema import Misfit
-    from .result import answer
-
     try:
         return AnswerOutcome(schema.text, schema.value(answer(client, task_id, deadline=deadline)))
     except Misfit as misfit:
@@ -113,7 +112,7 @@ class Mending:
         assert isinstance(ended, TaskEnded)
         self._note(f"It {ended.verb}: {ended.summary}; the task is told so")
         try:
-            answer = follow_up(
+            sent = follow_up(
                 self._client,
                 self._history,
                 task_id,
@@ -124,7 +123,7 @@ class Mending:
         except RebyteError as error:  # what was found out is not lost with it
             self._note(ended.message)
             return error.about(task_id)
-        return WaitTarget(task_id, str(answer["promptId"]))
+        return WaitTarget(task_id, str(sent["promptId"]))
 
     def ends(
         self,

@@ -6,6 +6,7 @@ prompt, but neither skills nor repository.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -105,8 +106,6 @@ def first_prompt(client: RebyteClient, history: History, task_id: str) -> FirstP
 
 def check_repository(task_id: str, fields: Mapping[str, Any]) -> None:
     """Raise NotFound if the task worked on a folder of this machine that is gone."""
-    import os
-
     folder = str(fields.get("localRepository") or "")
     if os.path.isabs(folder) and not os.path.isdir(folder):
         raise NotFound(
@@ -118,8 +117,6 @@ def check_repository(task_id: str, fields: Mapping[str, Any]) -> None:
 
 def check_files(task_id: str, files: Sequence[str]) -> None:
     """Raise NotFound if a file of an earlier task cannot be uploaded again."""
-    import os
-
     for file in files:
         if not os.path.isabs(file):
             problem = f"where it came from is not known on this machine: {file}"
