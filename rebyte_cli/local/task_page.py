@@ -14,7 +14,6 @@ from .artifact_store import PATCH_FILE
 from .http import Context, JsonObject
 from .page_parts import status_of, took, used
 from .run_interface import Run, ScheduledEvent
-from .simulation import SimulatedRun
 from .store import Store
 from .task_store import TaskRecord
 
@@ -51,14 +50,13 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
     """The body of the page. With `may_act`, a browser that has the key for it can send prompts."""
     now = context.store.now()
     spent = used([task.usage(now)])
-    simulated = all(isinstance(run, SimulatedRun) for run in task.runs)
     about = [
         badge(status_of(context.store, task, now), "status"),
         h(f"{task.executor}, {task.model}" if task.model else task.executor),
         f"created {moment(http.stamp(task.created))}",
         f'took <span id="took" data-changes>{took(task, now)}</span>'
         f'<span id="used" data-changes>{spent and f" · {h(spent)}"}</span>',
-        SIMULATED if simulated else "",
+        SIMULATED if task.is_simulated else "",
     ]
     cancel = _form(task, "cancel", "Cancel", ' data-confirm="Cancel this task?"')
     is_over, room = task.completed(now) is not None, PageRoom()

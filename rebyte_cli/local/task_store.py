@@ -33,6 +33,11 @@ class TaskRecord(NamedTuple):
     batch: str | None  # what tasks of one batch have in common
     runs: list[Run]
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether no real agent has worked on it, or is about to."""
+        return all(isinstance(run, SimulatedRun) for run in self.runs)
+
     def status(self, now: int) -> str:
         """`running`, `completed`, `failed` or `canceled`."""
         if any(now < run.end for run in self.runs):

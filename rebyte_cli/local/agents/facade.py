@@ -15,7 +15,6 @@ from ...system.git import GitFailed
 from .. import http
 from ..access import Caller
 from ..http import Context, JsonObject, Refusal
-from ..simulation import SimulatedRun
 from ..store import Store
 from ..task_store import TaskRecord
 from ..wsgi import HttpRequest
@@ -47,7 +46,7 @@ def keep_free(context: Context) -> int:
 
 def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, JsonObject] | None:
     """Agent and options of the task's last real run; None when all of it is simulated."""
-    if all(isinstance(run, SimulatedRun) for run in task.runs):
+    if task.is_simulated:
         return None
     from .supervision import runs
 
@@ -178,7 +177,7 @@ def requests_of_runs(
     context: Context, task: TaskRecord, *, only_refused: bool = False
 ) -> list[JsonObject]:
     """What went through the gateways of a task's runs, and what they refused, oldest first."""
-    if all(isinstance(run, SimulatedRun) for run in task.runs):
+    if task.is_simulated:
         return []
     from ..gateway import request_record
     from .workspaces.workspace_folder import Workspace
