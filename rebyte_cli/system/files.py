@@ -130,16 +130,12 @@ def locked(path: Path, *, seconds: float = 10.0) -> Iterator[None]:
     another process keeps it too long.
     """
     private_folder(path.parent)
-    deadline = Deadline(seconds)
-    release = take_lock(path)
-    while release is None:
-        if deadline.has_passed:
-            raise RebyteError(
-                f"another process has kept {path} locked for {seconds:g} s",
-                hint="Wait for the other `rebyte` to end, then try again",
-            )
-        time.sleep(0.02)
-        release = take_lock(path)
+    release = persistently(lambda: take_lock(path), seconds)
+    if release is None:
+        raise RebyteError(
+            f"another process has kept {path} locked for {seconds:g} s",
+            hint="Wait for the other `rebyte` to end, then try again",
+        )
     try:
         yield
     finally:
