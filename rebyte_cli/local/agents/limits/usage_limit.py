@@ -38,9 +38,6 @@ class LimitWatch:
         self._meter = meter
         self._probe = probe  # held until this process ends, or becomes another
         self._is_known = not options.get("account")
-        # Whether what the agent says counts although its gateway has seen no refusal: what stops a
-        # run stops all of its account, and a program in the sandbox could say anything.
-        self.believes_agent = False
 
     def check(self) -> None:
         """Raise UsageLimitReached if it is known that a request would be refused."""
@@ -58,10 +55,13 @@ class LimitWatch:
         return self._meter.refused_for or self._believed(parser.refused_for if parser else None)
 
     def _believed(self, told: float | None) -> float | None:
-        """What of the seconds counts that an agent has told."""
-        if told is None or self.believes_agent:
+        """What of the seconds counts that an agent has told.
+
+        What stops a run stops all of its account, and a program in the sandbox could say anything.
+        """
+        if told is None or not self._meter.sees_models:
             return told
-        # Where a gateway sees the model, for no longer than until one run tries again anyway.
+        # Only if the gateway has seen a refusal, and until one run tries again anyway.
         return min(told, LONGEST_UNTRIED) if self._meter.was_refused else None
 
     def pass_on(self) -> None:

@@ -420,7 +420,6 @@ class Supervisor:
             start = self._prepare_agent(adapter, program, session, user, stack)
             self._parser = parser = adapter.parser()
             self._meter.sees_models = start.egress.sees_models
-            self._limit.believes_agent = not self._meter.sees_models
             stdin = adapter.stdin(self._words_for(session))
             status, reason = self._execute(start, stdin, parser)
         stderr = _tail(self._folder / STDERR_FILE)
