@@ -11,13 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..system import python_process
-from ..system.deadline import Deadline
+from ..system.files import persistently
 from . import visits
 from .dialer import DEFAULT_ORIGIN
 from .proof import is_served
@@ -59,12 +58,7 @@ def page_link(store: Store, origin: str, path: str, seconds: float) -> str:
 def stop(store: Store, served: ServedService) -> bool:
     """End a service that answered just now; whether it has ended. Raises OSError."""
     os.kill(served.pid, signal.SIGTERM)
-    deadline = Deadline(STOP_SECONDS)
-    while any(one.instance == served.instance for one in store.served()):
-        if deadline.has_passed:
-            return False
-        time.sleep(0.02)
-    return True
+    return persistently(lambda: served not in store.served(), STOP_SECONDS)
 
 
 def _start(state_dir: Path, config_file: Path | None, idle: float) -> str:

@@ -202,10 +202,11 @@ def take_lock(path: Path, *, remove: bool = False) -> Callable[[], None] | None:
 
 
 def persistently(take: Callable[[], T], seconds: float = 2.0) -> T:
-    """Try to take a lock again and again for that long: the first true answer, or the last one.
+    """Ask again and again for that long, as for a lock: the first true answer, or the last one.
 
-    For locks that a process may have left which was killed: a child that it was starting holds
-    them too, until it has become another program. On a busy machine that takes a moment.
+    Two seconds are for locks that a process may have left which was killed: a child that it was
+    starting holds them too, until it has become another program. On a busy machine that takes a
+    moment.
     """
     deadline = Deadline(seconds)
     while not (taken := take()) and not deadline.has_passed:

@@ -128,7 +128,7 @@ def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:
 
         (last,) = runs.load(db, [row["prompt"]]).values()
     if last.ended is not None:
-        run_lock.wait_for_results(context.store.folder, last)
+        run_lock.wait_until_collected(context.store.folder, last)
 
 
 def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> bytes | None:

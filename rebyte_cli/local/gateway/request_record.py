@@ -23,7 +23,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...system.deadline import Deadline
 from ...system.locks import flock
 
 FILE = "network.jsonl"  # in the folder of a run
@@ -227,19 +226,18 @@ def wait_until_complete(path: Path | str, seconds: float) -> bool:
 
     A gateway outlives a supervisor that was killed by a moment, in which an answer may come.
     """
-    from ...system.files import flocked
+    from ...system.files import flocked, persistently
 
-    deadline = Deadline(seconds)
-    while True:
+    def is_complete() -> bool:
         try:
             with flocked(path, wait=False):
                 return True
         except BlockingIOError:
-            if deadline.has_passed:
-                return False
+            return False
         except OSError:
             return True  # there is none
-        time.sleep(0.005)
+
+    return persistently(is_complete, seconds)
 
 
 def refusals(path: Path | str) -> dict[str, RefusedHost]:

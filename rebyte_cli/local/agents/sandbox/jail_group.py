@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from ....system import process_identity, python_process
 from ....system.deadline import Deadline
+from ....system.files import persistently
 from ....system.locks import flock, is_locked
 from ....system.process_group import ProcessGroup
 from . import RECORDS, children
@@ -175,10 +176,8 @@ def wait_for_rest(workspace: Path, seconds: float) -> None:
 
     A process on another machine may; what it has started is dead when it lets the lock go.
     """
-    deadline = Deadline(seconds)
-    for record in (workspace / RECORDS).glob("*"):
-        while is_locked(record) and not deadline.has_passed:
-            time.sleep(LOOK_SECONDS)
+    records = [*(workspace / RECORDS).glob("*")]
+    persistently(lambda: not any(map(is_locked, records)), seconds)
 
 
 def end_recorded(record: Path, *, wait: bool, seconds: float = END_SECONDS) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ....system.deadline import Deadline
-from ....system.files import flocked
+from ....system.files import flocked, persistently
 from ....system.locks import flock, is_locked
 from ....system.permissions import make_folder
 from ..workspaces.workspace_folder import Workspace
@@ -96,11 +96,9 @@ def text(state_dir: Path, run: RunRecord) -> str:
     return _text(_lock_file(state_dir, run))
 
 
-def wait_for_results(state_dir: Path, run: RunRecord) -> None:
+def wait_until_collected(state_dir: Path, run: RunRecord) -> None:
     """Wait until the supervisor of a run whose end is recorded has written the patch, and ended."""
-    deadline = Deadline(COLLECT_SECONDS)
-    while is_held(state_dir, run) and not deadline.has_passed:
-        time.sleep(0.02)
+    persistently(lambda: not is_held(state_dir, run), COLLECT_SECONDS)
 
 
 def wait_until_free(
