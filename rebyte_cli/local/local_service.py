@@ -217,7 +217,7 @@ def reset(state_dir: Path) -> None:
                 disk_space.end_jobs(state_dir)
             discard(state_dir)
         elif error.full:
-            disk_space.make_room(state_dir)
+            disk_space.remove_idle(state_dir)
             _empty(state_dir)
         else:
             raise
@@ -231,7 +231,7 @@ def _empty(state_dir: Path) -> None:
         store.secret()
         with store.readable():
             try:
-                disk_space.stop_all(store)
+                disk_space.remove_all(store)
             except JobStays as error:
                 raise StateError(state_dir, str(error)) from None
         store.empty()

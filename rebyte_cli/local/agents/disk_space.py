@@ -37,7 +37,7 @@ def sizes_of_workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def stop_all(store: Store) -> None:
+def remove_all(store: Store) -> None:
     """Cancel every active run and delete the folder of every workspace.
 
     Raises JobStays, and deletes nothing, if an agent may still be at work.
@@ -65,7 +65,7 @@ def end_jobs(state_dir: Path) -> None:
         raise stays
 
 
-def make_room(state_dir: Path) -> None:
+def remove_idle(state_dir: Path) -> None:
     """Delete the folders of workspaces without an agent at work, which no database has to allow."""
     for folder in (state_dir / "workspaces").glob("*"):
         if not run_lock.has_agent(state_dir, folder.name):

@@ -131,9 +131,9 @@ def record(
                 " WHERE prompt = ? AND ended IS NULL",
                 (agent, options, run.prompt),
             )
-            for table, column, value in (("prompts", "id", run.prompt), ("tasks", "id", run.task)):
-                sql = f"UPDATE {table} SET executor = ?, model = '' WHERE {column} = ?"  # noqa: S608
-                db.execute(sql, (agent, value))
+            for table, name in (("prompts", run.prompt), ("tasks", run.task)):
+                sql = f"UPDATE {table} SET executor = ?, model = '' WHERE id = ?"  # noqa: S608
+                db.execute(sql, (agent, name))
         elif kind == "parked":
             db.execute(
                 "UPDATE runs SET parked = ?, worked = ? WHERE prompt = ? AND ended IS NULL",

@@ -155,9 +155,7 @@ class SetupCache:
         base = ["--git-dir", str(self._workspace.base), "--literal-pathspecs"]
         name = name.rstrip("/")
         above = [str(each) for each in PurePosixPath(name).parents][:-1]
-        listed = git.run(
-            [*base, "ls-tree", "-z", "refs/heads/base", "--", name.rstrip("/"), *above]
-        )
+        listed = git.run([*base, "ls-tree", "-z", "refs/heads/base", "--", name, *above])
         return any(
             not entry.startswith(b"040000 ") or os.fsdecode(entry).endswith(f"\t{name}")
             for entry in listed.split(b"\0")[:-1]
