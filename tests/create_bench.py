@@ -5,6 +5,7 @@ The pauses of a search take no time: its clock moves only while it sleeps.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,14 @@ class Bench:
         """Leave what a process leaves that died after it wrote its intent."""
         body = {"prompt": prompt, **more}
         history = self.memory()
-        history.intents.open(
-            key,
-            digest=digest_of(prompt),
-            body_digest=TaskRequest(self.client, self.history, body, prompt).body_digest,
-            started_at=started_at or timestamp(ago),
-            owner=owner,
-        )
+        with nullcontext() if key is None else history.intents.hold(key):
+            history.intents.open(
+                key,
+                digest=digest_of(prompt),
+                body_digest=TaskRequest(self.client, self.history, body, prompt).body_digest,
+                started_at=started_at or timestamp(ago),
+                owner=owner,
+            )
         history.close()
 
     def on_server(self) -> list[str]:

@@ -84,8 +84,7 @@ class History:
         self.used = UsedTokens(self._lenient, origin, self.labels, enabled=enabled)
 
     def close(self) -> None:
-        """Let go of the file and of every key held for an intent."""
-        self.intents.close()
+        """Let go of the file."""
         self.database.close()
 
     # Tasks

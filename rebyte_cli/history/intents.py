@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ..errors import AGAIN, RebyteError
 from ..system.files import check_locks, take_lock
@@ -37,14 +37,6 @@ class IntentHeld(RebyteError):
         )
 
 
-class _HeldKey(NamedTuple):
-    """A key that this process holds. A `scoped` one is released by the block that took it."""
-
-    release: Callable[[], None]
-    thread: int
-    scoped: bool
-
-
 class Intents:
     """The intents of one origin, and the keys of `--once` that this process holds.
 
@@ -61,12 +53,7 @@ class Intents:
         self._lenient = lenient
         self._origin = origin
         self._keeps_all = keeps_all
-        self._held: dict[str, _HeldKey] = {}
-
-    def close(self) -> None:
-        """Let go of every key that is held."""
-        for key in list(self._held):
-            self._release(key)
+        self._held: dict[str, int] = {}  # the threads that hold a key
 
     def of(self, key: str) -> Intent | None:
         """The intent of a key, whatever its state, or None."""
@@ -95,11 +82,22 @@ class Intents:
         process, however it ends: a reused process id cannot be mistaken for it. Raises IntentHeld
         when the key is held already.
         """
-        self._take(key, scoped=True)
+        import hashlib  # not at the top: TAB reads the history too
+
+        folder = self._database.path.parent / "once"
+        private_folder(folder)
+        check_locks(folder)
+        # A key may be any text; the name of its lock is of one length and safe everywhere.
+        name = hashlib.sha256(f"{self._origin}\0{key}".encode()).hexdigest()[:40]
+        release = take_lock(folder / name, remove=True)
+        if release is None:
+            raise IntentHeld(key)
+        self._held[key] = threading.get_ident()
         try:
             yield
         finally:
-            self._release(key)
+            del self._held[key]
+            release()
 
     def open(
         self,
@@ -117,52 +115,45 @@ class Intents:
 
         `digest` is of the prompt, `body_digest` of the whole body, `started_at` ISO 8601; `shape`
         is the prompt's, and `target` the id of the task that a follow-up is for.
-        `key` is that of `--once`, or None for a create that is not to be repeated by name.
-        The key stays held until the intent is settled. When the key's task exists already,
-        its intent (state done) is returned and nothing is written. An earlier attempt is replaced
-        if it is known to have created nothing: by its state, or because it is `replaces`. Raises
-        IntentHeld for any other, and while the key is held.
+        `key` is that of `--once`, which this thread holds, or None for a create that is not to be
+        repeated by name. When the key's task exists already, its intent (state done) is returned
+        and nothing is written. An earlier attempt is replaced if it is known to have created
+        nothing: by its state, or because it is `replaces`. Raises IntentHeld for any other.
         """
-        if key is not None and not self._holds(key):
-            self._take(key, scoped=False)
-        try:
-            with self._database.transaction(synced=True) as connection:
-                if key is not None:
-                    earlier = self.of(key)
-                    if earlier is not None and earlier.state == "done":
-                        self._release(key, unless_scoped=True)
-                        return earlier
-                    # The lock should have kept everyone else off; this is what stands behind it.
-                    may_be_under_way = earlier is not None and earlier.state in ("open", "unknown")
-                    if may_be_under_way and earlier != replaces:
-                        raise IntentHeld(key)
-                    connection.execute(
-                        "DELETE FROM intents WHERE origin = ? AND key = ?",
-                        (self._origin, key),
-                    )
-                else:
-                    # An intent without a key is useless after a month. The clock may have been
-                    # wrong when it was written, so the latest ones stay whatever their time.
-                    connection.execute(
-                        "DELETE FROM intents WHERE origin = ? AND key IS NULL"
-                        " AND julianday(substr(started_at, 1, 23))"
-                        " < julianday(substr(?, 1, 23)) - 30"
-                        " AND id <= (SELECT MAX(id) FROM intents) - ?",
-                        (self._origin, started_at, LATEST_INTENTS),
-                    )
-                made = connection.execute(
-                    "INSERT INTO intents"
-                    " (origin, key, state, digest, body_digest, started_at, owner, shape, target)"
-                    " VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?)",
-                    (
-                        *(self._origin, key, digest, body_digest, started_at, owner),
-                        *(shape and shape.text, target),
-                    ),
-                ).lastrowid
-        except BaseException:
+        if key is not None and self._held.get(key) != threading.get_ident():
+            raise RuntimeError("a key is opened that this thread does not hold")
+        with self._database.transaction(synced=True) as connection:
             if key is not None:
-                self._release(key, unless_scoped=True)
-            raise
+                earlier = self.of(key)
+                if earlier is not None and earlier.state == "done":
+                    return earlier
+                # The lock should have kept everyone else off; this is what stands behind it.
+                may_be_under_way = earlier is not None and earlier.state in ("open", "unknown")
+                if may_be_under_way and earlier != replaces:
+                    raise IntentHeld(key)
+                connection.execute(
+                    "DELETE FROM intents WHERE origin = ? AND key = ?",
+                    (self._origin, key),
+                )
+            else:
+                # An intent without a key is useless after a month. The clock may have been wrong
+                # when it was written, so the latest ones stay whatever their time.
+                connection.execute(
+                    "DELETE FROM intents WHERE origin = ? AND key IS NULL"
+                    " AND julianday(substr(started_at, 1, 23))"
+                    " < julianday(substr(?, 1, 23)) - 30"
+                    " AND id <= (SELECT MAX(id) FROM intents) - ?",
+                    (self._origin, started_at, LATEST_INTENTS),
+                )
+            made = connection.execute(
+                "INSERT INTO intents"
+                " (origin, key, state, digest, body_digest, started_at, owner, shape, target)"
+                " VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?)",
+                (
+                    *(self._origin, key, digest, body_digest, started_at, owner),
+                    *(shape and shape.text, target),
+                ),
+            ).lastrowid
         assert made is not None
         return Intent(made, key, "open", digest, body_digest, started_at, owner, shape=shape)
 
@@ -176,7 +167,7 @@ class Intents:
         started_at: str | None = None,
         candidates: Iterable[str] = (),
     ) -> None:
-        """Write down, synced, how it ended, and let go of the key.
+        """Write down, synced, how it ended.
 
         `started_at` replaces the time of the start, where more is known about it now. `candidates`
         are the ids that a search found possible, or took.
@@ -197,8 +188,6 @@ class Intents:
                     " started_at = COALESCE(?, started_at) WHERE id = ?",
                     (state, task_id, kept, json.dumps([*candidates]), started_at, intent_id),
                 )
-        if row is not None and row["key"] is not None:
-            self._release(row["key"], unless_scoped=True)
 
     def reopen(self, task_id: str) -> list[str]:
         """Set keys back to unknown that took a task after a search; returns them."""
@@ -303,28 +292,3 @@ class Intents:
             *(self._origin, owner, target),
         )
         return [intent_of(row) for row in rows]
-
-    # Keys that this process holds
-
-    def _holds(self, key: str) -> bool:
-        held = self._held.get(key)
-        return held is not None and held.thread == threading.get_ident()
-
-    def _take(self, key: str, *, scoped: bool) -> None:
-        import hashlib  # not at the top: TAB reads the history too
-
-        folder = self._database.path.parent / "once"
-        private_folder(folder)
-        check_locks(folder)
-        # A key may be any text; the name of its lock is of one length and safe everywhere.
-        name = hashlib.sha256(f"{self._origin}\0{key}".encode()).hexdigest()[:40]
-        release = take_lock(folder / name, remove=True)
-        if release is None:
-            raise IntentHeld(key)
-        self._held[key] = _HeldKey(release, threading.get_ident(), scoped)
-
-    def _release(self, key: str, *, unless_scoped: bool = False) -> None:
-        held = self._held.get(key)
-        if held is not None and not (unless_scoped and held.scoped):
-            del self._held[key]
-            held.release()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,20 @@ from tests.waiting import eventually
 
 
 def open_intent(history: History, key: str | None) -> int:
-    return history.intents.open(key, digest="d", body_digest="b", started_at="now", owner="me").id
+    with nullcontext() if key is None else history.intents.hold(key):
+        return history.intents.open(
+            key, digest="d", body_digest="b", started_at="now", owner="me"
+        ).id
 
 
 def use(number: int, path: str) -> None:
     """Create a task, as one of many processes that find no history."""
     history = History(Path(path), origin="o", warn=sys.exit)
     name = f"t{number}"
-    intent = history.intents.open(name, digest="", body_digest="", started_at="", owner="")
-    history.add_task({"id": name, "workspaceId": "w"}, prompt=name)
-    history.intents.settle(intent.id, state="done", task_id=name)
+    with history.intents.hold(name):
+        intent = history.intents.open(name, digest="", body_digest="", started_at="", owner="")
+        history.add_task({"id": name, "workspaceId": "w"}, prompt=name)
+        history.intents.settle(intent.id, state="done", task_id=name)
     history.update_task({"id": name, "title": "t"})
     found = history.intents.of(name)
     assert found is not None

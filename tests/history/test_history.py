@@ -11,6 +11,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.history.history import MOST_ANSWERED, MOST_SHOWN, History
+from rebyte_cli.history.rows import Intent
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {
@@ -128,12 +129,17 @@ def test_only_the_first_line_of_a_prompt_is_kept_without_keys(history: History) 
 KEYS = (b"rbk_0123456789", b"RBK_0123456789", b"ghp_0123456789", b"sk-0123456789abc")
 
 
+def opened(history: History) -> Intent:
+    with history.intents.hold("k"):
+        return history.intents.open("k", digest="d", body_digest="b", started_at="now", owner="me")
+
+
 def test_case_67_no_key_is_kept_wherever_it_stands(history: History) -> None:
     one, two, three, four = (key.decode() for key in KEYS)
     body = {"model": one, "executor": two, "skills": ["pdf", three], "githubUrl": f"o/{four}"}
     history.add_task({**CREATED, "title": f"Use {one}"}, prompt=f"Use {two}", body=body)
     history.update_task({"id": "task-1", "title": f"Used {three}", "status": "completed"})
-    intent = history.intents.open("k", digest="d", body_digest="b", started_at="now", owner="me")
+    intent = opened(history)
     task = {**CREATED, "title": four, "prompts": [{"id": one}], "model": [two]}
     history.intents.settle(intent.id, state="done", task_id="task-1", task=task)
     known = history.task("task-1")
@@ -302,7 +308,7 @@ def test_a_history_that_is_off_writes_nothing_about_tasks(tmp_path: Path) -> Non
     add(off, "a")
     off.update_task({"id": "a", "title": "x"})
     assert os.listdir(tmp_path) == []
-    intent = off.intents.open("k", digest="d", body_digest="b", started_at="now", owner="me")
+    intent = opened(off)
     task: dict[str, Any] = {**CREATED, "title": "Made from the PROMPT", "prompts": ["PROMPT"]}
     off.intents.settle(intent.id, state="done", task_id="task-1", task=task)
     found = off.intents.of("k")

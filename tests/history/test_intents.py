@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
 from typing import Literal
@@ -22,9 +23,10 @@ import sys, time
 from pathlib import Path
 from rebyte_cli.history.history import History
 history = History(Path(sys.argv[1]), origin="o")
-history.intents.open("key", digest="d", body_digest="b", started_at="then", owner="holder")
-print("open", flush=True)
-time.sleep(60)
+with history.intents.hold("key"):
+    history.intents.open("key", digest="d", body_digest="b", started_at="then", owner="holder")
+    print("open", flush=True)
+    time.sleep(60)
 """
 
 
@@ -38,10 +40,13 @@ def start(
     key: str | None = "key",
     digest: str = "d",
     replaces: Intent | None = None,
+    is_held: bool = False,
 ) -> Intent:
-    return history.intents.open(
-        key, digest=digest, body_digest="b", started_at="now", owner="me", replaces=replaces
-    )
+    """Open an intent, holding its key for as long as that takes, unless the caller does."""
+    with nullcontext() if key is None or is_held else history.intents.hold(key):
+        return history.intents.open(
+            key, digest=digest, body_digest="b", started_at="now", owner="me", replaces=replaces
+        )
 
 
 def test_an_intent_is_on_the_disk_before_anything_is_sent(path: Path) -> None:
@@ -74,27 +79,35 @@ def test_any_other_attempt_makes_room_for_the_next(path: Path, state: Ending) ->
     assert (second.state, second.digest, second.id != first.id) == ("open", "new", True)
 
 
-def test_a_key_is_held_until_it_is_settled(path: Path) -> None:
+def test_a_key_is_held_until_the_block_ends(path: Path) -> None:
     one, two = History(path, origin="o"), History(path, origin="o")
-    made = start(one)
-    with pytest.raises(IntentHeld, match="another `rebyte` is creating the task for 'key'"):
-        start(two)
-    with pytest.raises(IntentHeld):
-        two.intents.forget("key")
-    start(two, "another key")
-    start(History(path, origin="elsewhere"))
-    one.intents.settle(made.id, state="unsent")
+    with one.intents.hold("key"):
+        made = start(one, is_held=True)
+        with pytest.raises(IntentHeld, match="another `rebyte` is creating the task for 'key'"):
+            start(two)
+        with pytest.raises(IntentHeld):
+            two.intents.forget("key")
+        start(two, "another key")
+        start(History(path, origin="elsewhere"))
+        one.intents.settle(made.id, state="unsent")
     start(two)
+
+
+def test_a_key_that_is_not_held_by_this_thread_is_not_opened(path: Path) -> None:
+    one, two = History(path, origin="o"), History(path, origin="o")
+    with one.intents.hold("key"), pytest.raises(RuntimeError):
+        start(two, is_held=True)
+    assert two.intents.of("key") is None
 
 
 def test_a_hold_spans_reading_deciding_and_sending(path: Path) -> None:
     one, two = History(path, origin="o"), History(path, origin="o")
     with one.intents.hold("key"):
-        made = start(one)
+        made = start(one, is_held=True)
         one.intents.settle(made.id, state="unknown")
         with pytest.raises(IntentHeld):
             start(two)
-        again = start(one, replaces=one.intents.of("key"))
+        again = start(one, replaces=one.intents.of("key"), is_held=True)
         one.intents.settle(again.id, state="done", task_id="t")
         with pytest.raises(IntentHeld), two.intents.hold("key"):
             pass
@@ -155,7 +168,7 @@ def test_a_key_whose_task_exists_stays_held_by_its_holder(path: Path) -> None:
     one, two = History(path, origin="o"), History(path, origin="o")
     one.intents.settle(start(one).id, state="done", task_id="t")
     with one.intents.hold("key"):
-        assert start(one).state == "done"
+        assert start(one, is_held=True).state == "done"
         with pytest.raises(IntentHeld), two.intents.hold("key"):
             pass
 
@@ -195,8 +208,7 @@ def test_records_of_a_task_survive_a_power_cut(path: Path) -> None:
 @pytest.mark.parametrize("key", ["a/../b", "x" * 5000, "naïve ☃", "\n", "with space"])
 def test_a_key_may_be_any_text(path: Path, key: str) -> None:
     history = History(path, origin="o")
-    start(history, key)
-    with pytest.raises(IntentHeld):
+    with history.intents.hold(key), pytest.raises(IntentHeld):
         start(History(path, origin="o"), key)
 
 
@@ -208,7 +220,8 @@ def test_attempts_without_a_key_are_dropped_after_a_month_and_others_never(path:
         ("key", "2026-01-01T00:00:00.000Z"),
         (None, "2026-01-20T00:00:00+00:00"),
     ):
-        history.intents.open(key, digest="d", body_digest="", started_at=started_at, owner="")
+        with nullcontext() if key is None else history.intents.hold(key):
+            history.intents.open(key, digest="d", body_digest="", started_at=started_at, owner="")
     now = "2026-02-10T00:00:00.000Z[boot=1][up=1.0]"
     others = [Reservation(number, "other", now) for number in range(LATEST_INTENTS)]
     history.intents.reserve("batch", others)
