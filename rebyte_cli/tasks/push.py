@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from ..system import git
 from ..system.untrusted import read_file
@@ -38,9 +38,9 @@ PROTOCOLS = (
     ("protocol.http.allow", "always"), ("protocol.https.allow", "always"),
     ("protocol.ssh.allow", "always"),
 )  # fmt: skip
-_HELPER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?::|//)")
-# An address that git takes for no folder on this disk. One letter is a drive of Windows.
-_ELSEWHERE = re.compile(r"(?:https?|git|ssh|git\+ssh|ssh\+git)://|\[[^/]*:|[^/:]{2,}:(?!:|//)")
+_HELPER = re.compile(r"([A-Za-z0-9][A-Za-z0-9+.-]*):(?::|//)")
+# An address that git takes for no folder on this disk, if it does not begin with a drive.
+_ELSEWHERE = re.compile(r"(?:https?|git|ssh|git\+ssh|ssh\+git)://|\[[^/]*:|[^/:]+:(?!:|//)")
 
 
 def push_branch(root: Path, name: str, remote: str) -> None:
@@ -84,8 +84,9 @@ def push_branch(root: Path, name: str, remote: str) -> None:
 def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, str]) -> None:
     words = ["-c", "push.negotiate=false", "push", "--quiet", "--no-verify"]
     words += ["--no-recurse-submodules"]
-    if not _ELSEWHERE.match(address):
-        _check_receiver(root, address)
+    if os.path.splitdrive(address)[0] or not _ELSEWHERE.match(address):
+        if address.startswith("file://") or not _HELPER.match(address):
+            _check_receiver(root, address)
         words += ["--no-signed", f"--receive-pack={git.RECEIVE_PACK}"]
     try:
         git.run([*words, "--end-of-options", *to], root, variables, timeout=SECONDS)
@@ -104,21 +105,31 @@ def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, s
 
 def _check_receiver(root: Path, address: str) -> None:
     """Check a repository on this disk as git finds it: it would write through its links, too."""
-    is_url = address.startswith("file://")
-    path = unquote(address.removeprefix("file://")) if is_url else os.path.expanduser(address)
-    place = os.path.join(root, path)
+    place = os.path.join(root, _path_of(address))
     for end in ("/.git", "", ".git/.git", ".git"):
         with suppress(git.GitFailed):
             found = git.line(["rev-parse", "--resolve-git-dir", place + end], root)
-            here = {"GIT_DIR": os.path.join(root, found)}
-            common = git.line(
-                ["rev-parse", "--path-format=absolute", "--git-common-dir"], root, here
-            )
             break
     else:
-        return  # git finds none
+        raise git.GitFailed(f"there is no repository at {address}")
+    here = {"GIT_DIR": os.path.join(root, found)}
+    common = git.line(["rev-parse", "--path-format=absolute", "--git-common-dir"], root, here)
     for each in {found, common}:
         git.check_parts(Path(root, each).resolve())
+
+
+def _path_of(address: str) -> str:
+    """The path that git takes an address on this disk for, without slashes at its end."""
+    is_url = address.startswith("file://")
+    text = address.removeprefix("file://")
+    if is_url:
+        text = os.fsdecode(unquote_to_bytes(os.fsencode(text).replace(b"%00", b"%2500")))
+    if (is_url and not text.startswith("/")) or re.search(r"(?:^|@)\[", text):
+        raise git.GitFailed(
+            f"git would drop a part of the remote's address, and push elsewhere: {address}",
+            hint="Let the address be the path of the repository, with no host",
+        )
+    return (text if is_url else os.path.expanduser(text)).rstrip("/") or "/"
 
 
 def _in_force(users: Configured, repositorys: Configured) -> Configured:

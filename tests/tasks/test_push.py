@@ -60,6 +60,43 @@ def test_a_push_does_not_follow_links_of_a_repository_on_this_disk(
     assert mine.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "file://x{place}/evil",
+        "file:///x@[y]{place}/evil",
+        "[x]/evil",
+        "evil/",
+        "file://{place}/%FF",
+    ],
+)
+def test_the_repository_that_git_finds_is_the_one_that_is_checked(
+    tmp_path: Path, address: str
+) -> None:
+    """git drops a host and what is before `]`, and tries several endings of a name."""
+    repository, outside = Repository(tmp_path), tmp_path / "outside"
+    outside.mkdir()
+    place = repository.path / "]"
+    git(tmp_path, "init", "-q", "--bare", str(place / "evil.git"))
+    git(tmp_path, "init", "-q", "--bare", str(place / "evil/.git/.git"))  # it does no harm
+    (place / os.fsdecode(b"\xff")).symlink_to("evil.git")
+    (place / "evil.git/refs/heads").rmdir()
+    (place / "evil.git/refs/heads").symlink_to(outside)
+    address = f"]/{address}" if address == "evil/" else address.format(place=place)
+    repository("config", "remote.origin.url", address)
+    with pytest.raises(GitFailed, match=r"is a link|drop a part"):
+        push_branch(repository.path, "main", "origin")
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["gone", "file:///gone", "file:///gone%00"])
+def test_a_push_to_no_repository_on_this_disk_is_refused(tmp_path: Path, address: str) -> None:
+    repository = Repository(tmp_path)
+    repository("config", "remote.origin.url", address)
+    with pytest.raises(GitFailed, match="there is no repository at"):
+        push_branch(repository.path, "main", "origin")
+
+
 def test_a_push_sends_nothing_of_another_repository(tmp_path: Path) -> None:
     """Its settings can be included, and its objects borrowed, by anyone who knows its path."""
     repository, other = Repository(tmp_path), tmp_path / "other"
@@ -80,11 +117,14 @@ def test_a_push_sends_nothing_of_another_repository(tmp_path: Path) -> None:
         push_branch(repository.path, "topic", "origin")
 
 
-def test_the_users_own_ssh_pushes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["git@host.invalid:acme/shop.git", "h:shop.git"])
+def test_the_users_own_ssh_pushes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     monkeypatch.delenv("GIT_SSH_COMMAND", raising=False)
     repository, mark = Repository(home), home / "mark"
     repository("config", "--global", "core.sshCommand", f"touch {mark}; false")
-    repository("config", "remote.origin.url", "git@host.invalid:acme/shop.git")
+    repository("config", "remote.origin.url", address)
     repository("branch", "topic")
     with pytest.raises(GitFailed):
         push_branch(repository.path, "topic", "origin")
