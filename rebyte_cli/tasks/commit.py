@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +194,8 @@ def _signs(root: Path) -> bool:
 def check_branch(root: Path, name: str, *, force: bool) -> str:
     """The commit that a branch is at, empty if there is none, or BadUsage if it may not be set.
 
-    One that is checked out anywhere may not: the files there would be those of another commit.
+    One that is checked out anywhere, or stands for another one, may not: the files there would be
+    those of another commit.
     """
     try:
         full = git.run(["check-ref-format", "--branch", name], root, own_repository())
@@ -201,6 +204,12 @@ def check_branch(root: Path, name: str, *, force: bool) -> str:
     if full.rstrip(b"\n") != os.fsencode(name):  # `@{-1}` stands for another one
         raise BadUsage(f"{name!r} is not a valid name for a branch")
     ref = f"refs/heads/{name}"
+    with suppress(git.GitFailed):
+        other = git.line(["symbolic-ref", "--quiet", ref], root, own_repository())
+        raise BadUsage(
+            f"the branch {name} stands for {other}, which git would move",
+            hint=f"Name another branch, or remove it: git symbolic-ref --delete {shlex.quote(ref)}",
+        )
     trees = git.run(["worktree", "list", "--porcelain"], root, own_repository())
     if os.fsencode(f"branch {ref}") in trees.split(b"\n"):
         raise BadUsage(
@@ -216,8 +225,8 @@ def check_branch(root: Path, name: str, *, force: bool) -> str:
 def set_branch(root: Path, name: str, commit: str, old: str, why: str) -> None:
     """Let a branch name a commit if it is still at `old`, as `check_branch` returned it."""
     ref = f"refs/heads/{name}"
-    words = ["update-ref", "--create-reflog", "-m", why, ref, commit, old or _no_commit(commit)]
-    git.run(words, root, own_repository(), to_end=True)
+    words = ["update-ref", "--no-deref", "--create-reflog", "-m", why, ref, commit]
+    git.run([*words, old or _no_commit(commit)], root, own_repository(), to_end=True)
 
 
 def advance_head(root: Path, commit: str, old: str, why: str) -> None:

@@ -111,6 +111,21 @@ def test_a_branch_that_exists_is_replaced_by_force_only(
     assert git(home / "linked", "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("stands_for", ["main", "gone"])
+@pytest.mark.parametrize("words", [("apply",), ("land", "--no-check")], ids=" ".join)
+def test_a_branch_that_stands_for_another_one_is_refused(
+    farm: PatchFarm, inside: Run, home: Path, words: tuple[str, ...], stands_for: str
+) -> None:
+    """git would move that one, which may be the one that is checked out."""
+    repository = make(home / "repository")
+    task = farm.add("Work", patch_of(repository, lambda: (repository / "new").write_text("x")))
+    git(repository, "symbolic-ref", "refs/heads/x", f"refs/heads/{stands_for}")
+    before = snapshot(repository)
+    done = inside(*words, task, "--branch", "x", "--force", "-o", "table", cwd=repository)
+    assert (done.status, f"x stands for refs/heads/{stands_for}" in done.err) == (2, True), done
+    assert snapshot(repository) == before
+
+
 def test_the_base_is_found_by_its_files(farm: PatchFarm, inside: Run, repository: Path) -> None:
     """Where the service does not tell it: the newest commit from before that the patch fits."""
     first = git(repository, "rev-parse", "HEAD").strip()
