@@ -57,7 +57,7 @@ def command(
     --branch changes no file, index or HEAD: it makes a branch with one commit of everything that
     the task changed, on top of the commit that the task started from. The message is -m, or the
     title of the task; its trailers Rebyte-Task and Rebyte-Executor name the task and its executor.
-    Author and committer are yours, and the commit is signed if your git signs commits.
+    Author and committer, and whether and with which key it is signed, are as for `git commit` here.
 
     If the patch touches files that tools run by themselves (workflows, hooks, Makefile, .envrc,
     instructions for agents, lock files, anything executable) or that lead elsewhere (symbolic
@@ -67,8 +67,8 @@ def command(
     Binary files of more than 1 GiB in all are refused; with PATH, only those there count.
 
     Hooks of the repository do not run, not even for --commit: the patch may have changed them.
-    Nor do programs that its own configuration names, but filters: commits are signed and merged as
-    your configuration says (`git config --global`).
+    Nor do programs that its own configuration names, but filters: what signs and merges is what
+    your own configuration names (`git config --global`), or git's own program.
     If the repository has the changes already, this does nothing (0).
 
     Examples:

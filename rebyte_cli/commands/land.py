@@ -103,7 +103,8 @@ def command(
     --3way` does, and committed as `rebyte apply --commit` does: you are author and committer, and
     trailers name the task. Tasks that still run are waited for. No working tree, index or HEAD is
     read or changed, and no hook or program runs that the repository's own configuration names:
-    commits are signed, merged and pushed as your configuration says (`git config --global`). Of the
+    what signs, merges and pushes is what your own names (`git config --global`), or git's own
+    program. Whether and with which key commits are signed is as for `git commit` here. Of the
     repository's settings, a push obeys the remote's address, `http.*.extraHeader`, `postBuffer` and
     `version`, and `credential.*.username` and `useHttpPath`: set a proxy in your own. Nothing is
     fetched into a partial clone: an error says what brings what it lacks.

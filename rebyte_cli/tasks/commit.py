@@ -1,7 +1,7 @@
 """Commits of what tasks changed, made without a working tree: no checkout, no hook.
 
-Author and committer are the user's, as `git commit` would take them, and a commit is signed if the
-user's git signs commits.
+Author and committer, and whether and with which key a commit is signed, are as for `git commit` in
+the repository, whose own configuration has a say; the programs are the user's or git's own.
 """
 
 from __future__ import annotations
