@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -16,7 +16,6 @@ from ._options import DURATION, Number, Option, take, together
 from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
-    from ..batch.place import BatchOptions, CheckJob
     from ..system.repository_file import RepositoryFile
     from ..tasks.answer_schema import AnswerSchema
     from ..tasks.check import CheckCommand, CheckOutcome
@@ -350,110 +349,3 @@ def mending(
         note=app.note,
         is_wanted=lambda task: options.schema is not None or how(task) is not None,
     )
-
-
-class BatchChecks:
-    """How the tasks of a batch are examined: a `batch.place.LineChecks`."""
-
-    def __init__(self, app: App, options: CheckOptions, *, batch: BatchOptions) -> None:
-        """The times of `batch` are for prompts instead of creates.
-
-        Raises what `CheckOptions.usable_command` raises.
-        """
-        self._app = app
-        self._options = options
-        self._says = None if options.no_check else repository_says(app, options)
-        self._checks = TaskChecks(app, options, self._says)
-        self._files: dict[str, RepositoryFile | None] = {}
-        self._client = app.client
-        self._batch = batch
-        self.tries = options.tries or TRIES
-        self._how = options.usable_command()
-        self._bases: dict[tuple[Any, Any, Any], str | None] = {}
-
-    def base(self, body: Mapping[str, Any]) -> str | None:
-        """The commit that a task with this body starts from; None if it is not known here."""
-        names = ("githubUrl", "branchName", "localRepository")
-        key = (body.get(names[0]), body.get(names[1]), body.get(names[2]))
-        if key not in self._bases:
-            from ..tasks.repository import base_commit
-
-            self._bases[key] = base_commit(self._given(body), body)
-        return self._bases[key]
-
-    def _given(self, body: Mapping[str, Any]) -> str | None:
-        """`.` if the repository of a task is the one here."""
-        from ..tasks import repository
-
-        if not body.get("githubUrl"):
-            return None
-        try:
-            here, _ = repository.repository(".", body.get("branchName"), note=lambda _text: None)
-        except BadUsage:
-            return None
-        return "." if here == body["githubUrl"] else None
-
-    def may_check(self, bodies: Iterable[Mapping[str, Any]]) -> bool:
-        """Whether any of these lines may have a check, its own or that of its repository.
-
-        Raises CheckUnusable where no check can be made.
-        """
-        if self._how is not None:
-            return True
-        found = False
-        for body in bodies:
-            options = self._options.with_file(self._file_of(body))
-            found = options.usable_command() is not None or found
-            found = found or self._is_known_later(body)
-        return found
-
-    def _is_known_later(self, body: Mapping[str, Any]) -> bool:
-        """Whether the repository of a line is cloned to this machine, where it can be read then."""
-        has_repository = body.get("githubUrl") or body.get("localRepository")
-        is_local = self._app.settings.is_local and "executor" in body
-        return bool(has_repository) and is_local and self.base(body) is None
-
-    def _file_of(self, body: Mapping[str, Any]) -> RepositoryFile | None:
-        """What the repository of a line asks for, if that is known before its task runs."""
-        commit = self.base(body)
-        if self._says is None or commit is None:
-            return None
-        if commit not in self._files:
-            self._files[commit] = self._says.of_body(body, commit)
-        return self._files[commit]
-
-    def require_bases(self, bodies: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Raise BadUsage for the first line, by its number, of which it is not known."""
-        is_local = self._app.settings.is_local
-        for number, body in bodies if self._how is not None else ():
-            has_workspace = is_local and "executor" in body
-            if not (self._options.base or has_workspace or self.base(body)):
-                raise BadUsage(
-                    f"line {number}: --check: the commit that its task starts from is unknown",
-                    hint="Use -g . for the repository here, or name the commit with --base",
-                )
-
-    def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> RunVerdict:
-        """Examine a task; see `LineChecks`."""
-        place = job.body.get("localRepository")
-        asked = {"baseCommit": self.base(job.body), "localRepository": place}
-        how = self._checks.options_for(job.task, asked).usable_command()
-        return self._checks.examine(job.task, how, job.schema, asked, stopped=stopped)
-
-    def mend(self, task_id: str, prompt: str, key: str) -> str:
-        """Send the prompt; see `LineChecks`."""
-        from datetime import timedelta
-
-        from ..tasks.create import follow_up
-
-        answer = follow_up(
-            self._client,
-            self._app.history,
-            task_id,
-            {"prompt": prompt},
-            key=key,
-            send_again_after=timedelta(seconds=self._batch.send_again_after),
-            note=self._app.note,
-            pace=self._batch.pace,
-        )
-        return str(answer["promptId"])

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
 from functools import partial
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import click
 
 from ..app import App
-from ..errors import BadUsage, Interrupted, RebyteError, RowOrError
+from ..errors import BadUsage
 from ..output.records import RESULT, RecordList, Records, Text
-from ..system.deadline import NO_LIMIT
 from ._base import define
-from ._check import BatchChecks, CheckOptions, mending_options, unjailed_check_option
+from ._check import CheckOptions, mending_options, unjailed_check_option
 from ._local import AgentOptions, network_options, no_setup_option, on_limit_option
 from ._options import (
     BUDGET,
@@ -41,24 +36,12 @@ from ._places import (
     PlaceName,
     apps_of,
     counted_places,
-    own_options,
-    place_of,
     places_of,
     shortened,
     split_defaults,
 )
 from ._stdin import stdin
-from ._wait import question_watcher
 
-if TYPE_CHECKING:
-    from ..batch.input import Input, InputSource, Plan
-    from ..batch.place import BatchOptions, BatchPlace, OpenPlace
-    from ..batch.session import Batch
-    from ..tasks.budget import Budget
-
-ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
-MANY = 500  # lines, from which on a process for the local service saves more than it takes
-KEYED = ("line", "key", *RESULT.columns[1:])  # of a table whose lines have keys
 NOTHING_RUNS = "cannot be used with --status or --dry-run"
 NOT_WATCHED = "requires --wait: it counts the tasks that this command watches"
 
@@ -303,6 +286,7 @@ def command(
     from ..batch.place import BatchOptions
     from ..batch.results import check_outputs
     from ..batch.session import parse_resolutions
+    from . import _batch
 
     source, options = take(InputSource, choices), take(BatchOptions, choices)
     check_outputs(source, results=results, report=report)
@@ -323,7 +307,7 @@ def command(
     batch = read_source(source, piped, defaults=defaults, files=files, labels=labels, schema=schema)
     plan = make_plan(batch.lines, source.name, source.shard)
     if dry_run:
-        return Text(_bodies(batch, plan))
+        return Text(_batch.planned_bodies(batch, plan))
     if app.format == "json":
         app.auto = "jsonl"
 
@@ -332,9 +316,9 @@ def command(
     asked |= {"on": [name for name, _ in on]} if on else {}
     most = options.max_running or options.jobs
     places = places_of(apps, on or (), differing, resend_after, most)
-    view = BatchView(
+    view = _batch.BatchView(
         app,
-        _batch_of(app, source, batch, plan, places, asked, is_pool=bool(on)),
+        _batch.batch_of(app, source, batch, plan, places, asked, is_pool=bool(on)),
         source.name,
         results=results,
         report=report,
@@ -345,18 +329,19 @@ def command(
     else:
         most_running = options.max_running if options.budget is None else most
         options = options._replace(max_running=most_running, title=source.name)
-        words = resolve if on else _with_ids(app, resolve)
+        words = resolve if on else _batch.with_ids(app, resolve)
         resolutions = parse_resolutions(words, batch.lines, plan.mine)
         run = partial(view.run, options, rate=rate, resolutions=resolutions)
         at_places = [*zip(apps.values(), places, strict=True)]
         for each, place in at_places:
-            _prepare(each, place, checks, options, batch, plan)
-        rows = _attended(at_places, run)
+            _batch.prepare(each, place, checks, options, batch, plan)
+        rows = _batch.attended(at_places, run)
     if not as_table:
         return Records(RESULT, rows)
     shorten = None if full_ids else partial(shortened, apps.values())
-    columns = _columns(batch, is_pool=view.batch.is_pool)
-    return RecordList(RESULT, _for_table(rows), below=counts, columns=columns, shorten=shorten)
+    columns = _batch.columns_of(batch, is_pool=view.batch.is_pool)
+    rows = _batch.for_table(rows)
+    return RecordList(RESULT, rows, below=counts, columns=columns, shorten=shorten)
 
 
 def _refuse(options: Mapping[str, Any], why: str) -> None:
@@ -364,246 +349,3 @@ def _refuse(options: Mapping[str, Any], why: str) -> None:
     for name, value in options.items():
         if value:
             raise BadUsage(f"{name} {why}")
-
-
-def _prepare(
-    app: App,
-    place: BatchPlace,
-    asked: CheckOptions,
-    options: BatchOptions,
-    batch: Input,
-    plan: Plan,
-) -> None:
-    """Give a place its checks. Raises BadUsage for lines that cannot be run there."""
-    app.is_busy = len(plan.mine) >= MANY
-    lines = batch.with_defaults(place.defaults)
-    if options.budget is not None:
-        _check_prices(app, options.budget, lines, plan)
-    own = options._replace(**place.own)
-    place.checks = _checks(app, asked, own, lines, plan)
-
-
-def _check_prices(app: App, budget: Budget, batch: Input, plan: Plan) -> None:
-    """Raise BadUsage for a budget in dollars if the model of a line has no price."""
-    from ..tasks.budget import check_prices
-
-    found: dict[str | None, str] = {}
-    for index in plan.mine:
-        line = batch.lines[index]
-        found.setdefault(batch.body(line).get("model"), f"line {line.number}")
-    check_prices(budget, {line: model for model, line in found.items()}, app.known.priced)
-
-
-def _columns(batch: Input, *, is_pool: bool) -> tuple[str, ...]:
-    """The columns of the table: the key if lines have one, the place if there are several."""
-    columns = KEYED if any(line.has_own_key for line in batch.lines) else RESULT.columns
-    return (*columns[:-1], "place", *columns[-1:]) if is_pool else columns
-
-
-def _batch_of(
-    app: App,
-    source: InputSource,
-    lines: Input,
-    plan: Plan,
-    places: Sequence[BatchPlace],
-    asked: Mapping[str, Any],
-    *,
-    is_pool: bool,
-) -> Batch:
-    from ..batch.session import Batch
-
-    def place_named(name: str) -> BatchPlace:
-        at = app if name == app.settings.profile else app.at(name)
-        return place_of(at, {**own_options(at, None), "max_running": 0})
-
-    return Batch(
-        source,
-        lines,
-        plan,
-        places,
-        app.state_dir / "batches",
-        is_pool=is_pool,
-        place_named=place_named,
-        asked=asked,
-        note=app.note,
-        priced=app.known.priced,
-    )
-
-
-def _checks(
-    app: App, asked: CheckOptions, options: BatchOptions, batch: Input, plan: Plan
-) -> BatchChecks | None:
-    """The checks that are asked for. BadUsage for a line that cannot be checked."""
-    has_schema = options.wait and any(batch.lines[index].schema for index in plan.mine)
-    if not has_schema and (not options.wait or (asked.check is None and asked.no_check)):
-        return None
-    checks = BatchChecks(app, asked, batch=options)
-    mine = [batch.lines[index] for index in plan.mine]
-    checks.require_bases((line.number, batch.body(line)) for line in mine)
-    if not checks.may_check(map(batch.body, mine)):
-        asked.require_check()
-        return checks if has_schema else None
-    return checks
-
-
-def _with_ids(app: App, words: Iterable[str]) -> Iterator[str]:
-    """The values of --resolve with the ids of the tasks that they refer to."""
-    from ..history import references
-
-    for word in words:
-        line, _, task = word.rpartition("=")
-        known = not task or task == "none"
-        yield word if known else f"{line}={references.task(app.history, task)}"
-
-
-def _attended(
-    places: Sequence[tuple[App, BatchPlace]], run: Callable[[], Iterator[Any]]
-) -> Iterator[Any]:
-    """The rows of a run whose tasks may ask questions; on the terminal, at one place only."""
-    with ExitStack() as stack:
-        for app, place in places:
-            if len(places) > 1 and app.on_question == "ask":
-                app.options["on_question"] = "stop"
-            place.questions = stack.enter_context(question_watcher(app, NO_LIMIT))
-        yield from run()
-
-
-def _for_table(rows: Iterator[Any]) -> Iterator[Any]:
-    """The rows with errors that leave out the id, which is in a column.
-
-    Lines that were never created come last, and not at all when an interrupt ends the rows.
-    """
-    from ..batch.results import LineProblem
-
-    never = []
-    for row in rows:
-        if isinstance(row, LineProblem):
-            yield row.with_row(_without_id(row.row))
-        elif isinstance(row, RebyteError):
-            yield row
-        elif row["status"] == "pending":
-            never.append(row)
-        else:
-            yield _without_id(row)
-    yield from never
-
-
-def _without_id(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    from ..batch.results import reason_of
-
-    return {**row, "error": row["error"] and {**row["error"], "message": reason_of(row)}}
-
-
-def _bodies(batch: Input, plan: Plan) -> Iterator[str]:
-    """What each line would send, as one JSON object per line."""
-    from json import dumps
-
-    for index in plan.mine:
-        line = batch.lines[index]
-        body = batch.body(line)
-        if line.workspace:
-            body["workspaceId"] = line.workspace
-        if line.paths:
-            body["files"] = [*body.get("files", ()), *({"path": path} for path in line.paths)]
-        document = {"key": line.key, "line": line.number, "body": body}
-        yield dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-class BatchView(NamedTuple):
-    """Shows one call of the command on the input `name`.
-
-    `results` is the file that takes the rows instead of stdout, and `report` that of a report.
-    `summary` is called with each line of the counts when everything is over.
-    """
-
-    app: App
-    batch: Batch
-    name: str
-    results: str | None
-    report: str | None
-    summary: Callable[[str], None]
-
-    def status(self) -> Iterator[RowOrError]:
-        """Every line as the journal has it."""
-        yield from self.batch.status()
-        self._finish(None, ())
-
-    def run(self, options: BatchOptions, **more: Any) -> Iterator[RowOrError]:
-        """Run what is left, and yield the row of every line as it ends. `more`: see `held`."""
-        from shlex import join
-
-        from ..batch.results import ResultsFile
-        from ..output.progress import batch_board
-
-        # A short command lets the collector come late; a batch lasts, and would keep what the
-        # local service in this process has answered. What was imported stays, so it need not be
-        # looked at again and again.
-        gc.freeze()
-        gc.set_threshold(5000, 20, 20)
-        places: list[OpenPlace] = []
-        began = time.monotonic()
-        with self.batch.held(options, **more) as runner:
-            file = self.results and ResultsFile(self.results, self.app.fields)
-            rows = runner.run()
-            try:
-                with batch_board(self.app.console, runner.progress):
-                    yield from file.take(rows) if file else rows
-                places += runner.places
-            except Interrupted as error:
-                hint = f"Resume with `{join(['rebyte', *self.app.argv])}`"
-                raise Interrupted(error.exit_status, hint=hint) from None
-            finally:
-                rows.close()
-                self._finish(time.monotonic() - began, places)
-
-    def _finish(self, seconds: float | None, places: Sequence[OpenPlace]) -> None:
-        """Print the counts, with reasons that lines share, and write the report.
-
-        The report has the answers that can be read at `places`.
-        """
-        from ..batch.results import counts, shared_reasons, tally
-        from ..system.durations import duration
-        from ..tasks.usage import summary
-
-        took = "" if seconds is None else f" ({duration(seconds)})"
-        ends = tally(self.batch.rows())
-        self.summary(counts(ends) + took)
-        if used := summary(self.batch.used()):
-            self.summary(used)
-        if self.batch.is_pool:
-            from ..batch.report import by_place
-
-            for line in by_place(self.batch.rows()):
-                self.summary(line)
-        for line in shared_reasons(ends):
-            self.summary(line)
-        if self.report:
-            self._write_report(self.report, places)
-
-    def _write_report(self, path: str, places: Sequence[OpenPlace]) -> None:
-        from ..batch.report import LineTexts, excerpt, read_answers, write
-        from ..output.progress import spinner
-        from ..tasks.usage import summary
-
-        rows = list(self.batch.rows())
-        read = {}
-        for place in places:
-            ended = (
-                row["id"]
-                if row["status"] in ANSWERED and row.get("place", place.name) == place.name
-                else None
-                for row in rows
-            )
-            read[place.name] = read_answers(place.client, ended, self.app.note)
-        answers: Iterable[str | None] = repeat(None)
-        if read:
-            answers = (
-                next(filter(None, of_places), None)
-                for of_places in zip(*read.values(), strict=True)
-            )
-        texts = (
-            LineTexts(excerpt(prompt, len(rows)), answer and excerpt(answer, len(rows)))
-            for prompt, answer in zip(self.batch.prompts(), answers, strict=False)
-        )
-        with spinner(self.app.console, "Writing the report"):
-            write(path, self.name, rows, texts, used=summary(self.batch.used()))
