@@ -1,9 +1,10 @@
 """Commits of repositories on other machines, for tasks that start from them.
 
 A command that reaches this service over ssh has its repository elsewhere, so it uploads what is
-missing here as a git bundle (this service's own extension). All clones of a repository share one
-bare repository, named by what they have in common, and each commit that a task starts from has its
-own branch in it, so that no other create moves it away.
+missing here as a git bundle (this service's own extension). For each repository there is a bare one
+here, which all working trees of that share, but no other clone: `rebyte local trust` is about one
+of them. Each commit that a task starts from has its own branch in it, so that no other create moves
+it away.
 """
 
 from __future__ import annotations

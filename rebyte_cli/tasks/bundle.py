@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import os
+import socket
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -61,7 +64,9 @@ def _sent(client: RebyteClient, folder: str, commit: str, branch: Any) -> dict[s
             hint="Run git fetch --unshallow",
         )
     roots = git.run(["rev-list", "--max-parents=0", commit], folder).decode().split()
-    key = hashlib.sha256(min(roots).encode()).hexdigest()
+    # Trust there is in what has this key: it must not cover a fork in another folder.
+    place = [socket.gethostname(), os.path.realpath(git.common_folder(folder)), min(roots)]
+    key = hashlib.sha256(json.dumps(place).encode()).hexdigest()
     known = [
         each for each in client.repository_commits(key) if git.has(folder, f"{each}^{{commit}}")
     ]
