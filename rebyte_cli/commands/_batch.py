@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..app import App
 from ..batch.input import Input, InputSource, Plan
-from ..batch.place import BatchOptions, BatchPlace, CheckJob, OpenPlace
+from ..batch.place import SEND_AGAIN_AFTER, BatchOptions, BatchPlace, CheckJob, OpenPlace
 from ..batch.results import (
     LineProblem,
     ResultsFile,
@@ -37,12 +37,90 @@ from ..tasks.create import follow_up
 from ..tasks.usage import summary
 from ..tasks.verdict import RunVerdict
 from ._check import TRIES, CheckOptions, TaskChecks, repository_says
-from ._places import own_options, place_of
+from ._places import PlaceName
 from ._wait import question_watcher
 
 ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
 MANY = 500  # lines, from which on a process for the local service saves more than it takes
 KEYED = ("line", "key", *RESULT.columns[1:])  # of a table whose lines have keys
+# Seconds. The local service has a task at once or never, and its list is never stale; but it
+# shares a machine with the agents.
+LOCAL_SEARCH, LOCAL_SCAN = 2.0, 5.0
+
+
+# Where the lines run
+
+
+def _own_options(app: App, resend_after: float | None) -> dict[str, Any]:
+    """What of `BatchOptions` the service of a profile decides."""
+    is_local, pace = app.settings.is_local, app.pace
+    if is_local:
+        pace = pace._replace(look_for=LOCAL_SEARCH, shortest_scan=LOCAL_SCAN)
+    if resend_after is None:
+        resend_after = LOCAL_SEARCH if is_local else SEND_AGAIN_AFTER
+    return {
+        "send_again_after": resend_after,
+        "pace": pace,
+        "limits_runs": app.settings.is_own_service,
+        "is_exact": is_local,
+    }
+
+
+def _place_of(
+    app: App, own: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> BatchPlace:
+    """The service of a profile as a place of a batch."""
+    settings = app.settings
+    return BatchPlace(
+        settings.profile,
+        settings.origin,
+        app.client_for,
+        app.history,
+        is_local=settings.is_local,
+        own=own,
+        defaults=defaults or {},
+        located=app.known.update,
+    )
+
+
+def places_of(
+    apps: Mapping[str, App],
+    on: Iterable[PlaceName],
+    differing: Mapping[str, Mapping[str, Any]],
+    resend_after: float | None,
+    most: int,
+) -> list[BatchPlace]:
+    """The places of a batch: those of `--on`, with `most` lines where it says no number, or one.
+
+    `differing` are the defaults of lines that are not the same at all of them.
+    """
+    running = {name: {"max_running": number or most} for name, number in on}
+    return [
+        _place_of(app, _own_options(app, resend_after) | running.get(name, {}), differing[name])
+        for name, app in apps.items()
+    ]
+
+
+def split_defaults(
+    every: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What is the same at all places, and by place what is not. Workspaces are the first one's."""
+    first = next(iter(every.values()))
+    names = {name for fields in every.values() for name in fields} - {"workspaceId"}
+    same = {
+        name
+        for name in names
+        if all(name in one and one[name] == first.get(name) for one in every.values())
+    }
+    common = {name: first[name] for name in first if name in same or name == "workspaceId"}
+    own = {
+        place: {name: fields[name] for name in fields if name in names - same}
+        for place, fields in every.items()
+    }
+    return common, own
+
+
+# One call of the command
 
 
 def prepare(
@@ -91,7 +169,7 @@ def batch_of(
 
     def place_named(name: str) -> BatchPlace:
         at = app if name == app.settings.profile else app.at(name)
-        return place_of(at, {**own_options(at, None), "max_running": 0})
+        return _place_of(at, {**_own_options(at, None), "max_running": 0})
 
     return Batch(
         source,
@@ -179,7 +257,7 @@ def planned_bodies(batch: Input, plan: Plan) -> Iterator[str]:
 
 
 class BatchView(NamedTuple):
-    """Shows one call of the command on the input `name`.
+    """Shows one call of the command.
 
     `results` is the file that takes the rows instead of stdout, and `report` that of a report.
     `summary` is called with each line of the counts when everything is over.
@@ -187,7 +265,6 @@ class BatchView(NamedTuple):
 
     app: App
     batch: Batch
-    name: str
     results: str | None
     report: str | None
     summary: Callable[[str], None]
@@ -264,7 +341,10 @@ class BatchView(NamedTuple):
             for prompt, answer in zip(self.batch.prompts(), answers, strict=False)
         )
         with progress.spinner(self.app.console, "Writing the report"):
-            write(path, self.name, rows, texts, used=summary(self.batch.used()))
+            write(path, self.batch.source.name, rows, texts, used=summary(self.batch.used()))
+
+
+# What decides whether tasks are done
 
 
 class BatchChecks:

@@ -32,14 +32,7 @@ from ._options import (
     task_options,
     timeout_option,
 )
-from ._places import (
-    PlaceName,
-    apps_of,
-    counted_places,
-    places_of,
-    shortened,
-    split_defaults,
-)
+from ._places import PlaceName, apps_of, counted_places, shortened
 from ._stdin import stdin
 
 NOTHING_RUNS = "cannot be used with --status or --dry-run"
@@ -300,7 +293,7 @@ def command(
     checks, agent = CheckOptions.of(choices), take(AgentOptions, choices)
     wanted = TaskOptions(**choices)
     apps = apps_of(app, on) if on else {app.settings.profile: app}
-    defaults, differing = split_defaults(
+    defaults, differing = _batch.split_defaults(
         {name: chosen_fields(each, wanted) | agent.fields(each) for name, each in apps.items()}
     )
     piped, schema = stdin() if source.file == "-" else None, checks.schema
@@ -315,11 +308,10 @@ def command(
     asked = {**defaults, "files": files, "workspace-per-line": source.workspace_per_line}
     asked |= {"on": [name for name, _ in on]} if on else {}
     most = options.max_running or options.jobs
-    places = places_of(apps, on or (), differing, resend_after, most)
+    places = _batch.places_of(apps, on or (), differing, resend_after, most)
     view = _batch.BatchView(
         app,
         _batch.batch_of(app, source, batch, plan, places, asked, is_pool=bool(on)),
-        source.name,
         results=results,
         report=report,
         summary=counts.append if as_table else app.note,
