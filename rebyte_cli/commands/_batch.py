@@ -15,14 +15,7 @@ from typing import Any, NamedTuple
 from ..app import App
 from ..batch.input import Input, InputSource, Plan
 from ..batch.place import SEND_AGAIN_AFTER, BatchOptions, BatchPlace, CheckJob, OpenPlace
-from ..batch.results import (
-    LineProblem,
-    ResultsFile,
-    counts,
-    reason_of,
-    shared_reasons,
-    tally,
-)
+from ..batch.results import LineProblem, ResultsFile, counts, reason_of, shared_reasons, tally
 from ..batch.session import Batch
 from ..errors import BadUsage, Interrupted, RebyteError, RowOrError
 from ..history import references

@@ -28,12 +28,7 @@ from ..errors import (
 from ..output.records import CREATED, TASK, Document, Records
 from ..system.deadline import Deadline
 from ..tasks import browser
-from ._check import (
-    CheckOptions,
-    mending,
-    mending_options,
-    repository_says,
-)
+from ._check import CheckOptions, mending, mending_options, repository_says
 from ._local import (
     AgentOptions,
     agent_options,
@@ -199,28 +194,30 @@ def create(
             body |= uploaded(app, paths) if is_new else {}
             deadline = Deadline(choices.waiting.timeout)
             checks = checks_of(app, choices, deadline)
-            details: dict[str, Any] = {
-                "prompt": body["prompt"],
-                "labels": choices.labels,
-                "files": list(map(os.path.abspath, files)),
-                "base": base,
-                "on_created": prompt.sent,
-                "note": app.note,
-                "warn": app.warn,
-                "deadline": deadline,
-                "pace": app.pace,
-            }
+            create_one = partial(
+                engine.create,
+                app.client,
+                app.history,
+                prompt=body["prompt"],
+                labels=choices.labels,
+                files=list(map(os.path.abspath, files)),
+                base=base,
+                on_created=prompt.sent,
+                note=app.note,
+                warn=app.warn,
+                deadline=deadline,
+                pace=app.pace,
+            )
             if choices.attempts > 1:
                 from ._attempts import create_attempts
 
-                create_one = partial(engine.create, app.client, app.history, **details)
                 bodies = _of_attempts(body, choices)
                 ends = create_attempts(app, bodies, create_one, deadline, checks)
                 notice = EndNotice(app, is_wanted=choices.waiting.notify)
                 return Records(TASK, notice.of_outcomes(ends))
             waiting = app.spinner("Creating the task (waiting for its VM)")
             with waiting, _naming_workspace(app, body, is_given=bool(options.workspace)):
-                created = engine.create(app.client, app.history, body, key=choices.once, **details)
+                created = create_one(body, key=choices.once)
     return _followed(app, created, choices, deadline, is_new=is_new)
 
 

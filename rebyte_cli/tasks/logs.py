@@ -7,15 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.views import (
-    SPEECH,
-    ContentView,
-    EventView,
-    PromptView,
-    Question,
-    events_of,
-    last_open,
-)
+from ..api.views import SPEECH, ContentView, EventView, PromptView, Question, events_of, last_open
 from ..errors import APIError, BadUsage, KeyRejected
 from ..system.deadline import Deadline, Patience
 from . import stream, transcript

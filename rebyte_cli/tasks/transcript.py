@@ -13,15 +13,7 @@ from typing import Any
 
 from ..api.sse import LARGEST
 from ..api.status import canonical_status, is_terminal
-from ..api.views import (
-    ASKS,
-    SPEECH,
-    EventView,
-    QuestionItem,
-    RawDocument,
-    as_text,
-    first,
-)
+from ..api.views import ASKS, SPEECH, EventView, QuestionItem, RawDocument, as_text, first
 
 WIDTH = 100  # characters of a folded line
 # What says most about a tool call, in this order (seen in clients).
