@@ -12,7 +12,7 @@ from ..app import App
 from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
 from ._local import HOST
-from ._options import DURATION, Number, Option, take, together
+from ._options import DURATION, Number, Option, check_waits, take, together
 from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def _check_needs_check(ctx: click.Context) -> None:
         if options.no_check or not is_waited_for:
             options.require_check()
     elif not is_waited_for:
-        wanted = "--wait or --stream" if "stream" in given else "--wait"
-        raise BadUsage(f"--check requires {wanted}")
+        check_waits(ctx, "check")
 
 
 protect_option = click.option(

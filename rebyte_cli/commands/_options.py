@@ -111,13 +111,16 @@ class Number(click.IntRange):
 # Checks of options against others
 
 
+def check_waits(ctx: click.Context, name: str, waits: Sequence[str] = ("wait", "stream")) -> None:
+    """Refuse an option about a wait where the command can wait and was not told to."""
+    known = [each for each in waits if each in ctx.params]
+    if known and not any(ctx.params[each] for each in known):
+        raise BadUsage(f"--{name} requires {' or '.join(f'--{each}' for each in known)}")
+
+
 def _check_timeout(ctx: click.Context) -> None:
-    """`--timeout` is refused where the command can wait and was not told to."""
-    given = ctx.params
-    if given.get("timeout") is None or given.get("wait", True) or given.get("stream"):
-        return
-    wanted = "--wait or --stream" if "stream" in given else "--wait"
-    raise BadUsage(f"--timeout requires {wanted}")
+    if ctx.params.get("timeout") is not None:
+        check_waits(ctx, "timeout")
 
 
 def _check_label_filter(ctx: click.Context) -> None:
@@ -132,9 +135,8 @@ def _check_label_filter(ctx: click.Context) -> None:
 
 
 def _check_notify(ctx: click.Context) -> None:
-    given = ctx.params
-    if given.get("notify") and not (given.get("wait", True) or given.get("stream")):
-        raise BadUsage("--notify requires --wait or --stream")
+    if ctx.params.get("notify"):
+        check_waits(ctx, "notify")
 
 
 def _check_on_question(ctx: click.Context) -> None:
@@ -142,11 +144,7 @@ def _check_on_question(ctx: click.Context) -> None:
     app = ctx.find_object(App)
     if app is None or "on_question" not in app.options:
         return
-    given = ctx.params
-    if not (given.get("wait", "follow" not in given) or given.get("stream") or given.get("follow")):
-        wanted = "--wait or --stream" if "stream" in given else "--wait"
-        wanted = "--follow" if "follow" in given else wanted
-        raise BadUsage(f"--on-question requires {wanted}")
+    check_waits(ctx, "on-question", ("wait", "stream", "follow"))
     if app.on_question == "ask" and not app.interactive:
         raise BadUsage("--on-question ask requires a terminal (stdin and stderr)")
 
