@@ -212,7 +212,7 @@ def test_the_folders_of_the_agents_have_an_order() -> None:
         "config",
         "workspaces",
         "supervision",
-        "facade agent_permission agent_list workspace_access disk_space",
+        "facade agent_permission agent_list workspace_access",
     ]
     place = {name: level for level, names in enumerate(order) for name in names.split()}
     inner = "local.agents."
@@ -595,6 +595,7 @@ OURS = {
     "adapters.user_config": "the user's settings",
     "sources.lenders": "repositories that no agent writes to",
     "sources.skills": "the user's skills, and those of a clone before an agent begins",
+    "supervision.disk_space": "the folder of what is to be deleted",
     "supervision.outbox": "a file of the run's folder",
     "supervision.run_lock": "locks in the run's folder",
     "supervision.run_queue": "locks of the state folder",
@@ -602,7 +603,6 @@ OURS = {
     "supervision.screen_run": "no file: a method of its is called so",
     "supervision.spawn": "the log of the supervisors",
     "supervision.supervisor": "the copies of what the agent prints",
-    "supervision.sweep": "the folder of what is to be deleted",
     "workspaces.agent_home": "the user's memory files",
     "workspaces.setup": "its log, and homes that no sandbox shows any more",
     "workspaces.sharing": "locks in the folder of the workspace",

@@ -206,8 +206,8 @@ def reset(state_dir: Path) -> None:
     Raises StateError when the folder cannot be written, a newer version uses it, or an agent may
     still be at work in a launcher's job. The last does not stop the reset of a damaged file.
     """
-    from .agents import disk_space
     from .agents.cluster.launcher import JobStays
+    from .agents.supervision import disk_space
 
     try:
         _empty(state_dir)
@@ -224,8 +224,8 @@ def reset(state_dir: Path) -> None:
 
 
 def _empty(state_dir: Path) -> None:
-    from .agents import disk_space
     from .agents.cluster.launcher import JobStays
+    from .agents.supervision import disk_space
 
     with Store(state_dir) as store:
         store.secret()
@@ -244,13 +244,11 @@ def status(state_dir: Path) -> dict[str, Any]:
     `disk` and `setupCaches` (bytes) of real agents, and `serving`: the base URL where a served
     service answers for this folder at the moment, or None. Raises StateError.
     """
-    from .agents import disk_space
-    from .agents.supervision import runs
-    from .agents.supervision.sweep import sweep
+    from .agents.supervision import disk_space, runs
     from .agents.workspaces import setup_cache
 
     store = Store(state_dir)
-    sweep(store)
+    disk_space.sweep(store)
     with store.readable(), store.read() as db:
         facade.recover(store)
         tasks = load_tasks(db, db.execute("SELECT * FROM tasks WHERE deleted IS NULL"))

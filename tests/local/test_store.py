@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents.supervision.sweep import sweep
+from rebyte_cli.local.agents.supervision.disk_space import sweep
 from rebyte_cli.local.local_service import Service, reset, status
 from rebyte_cli.local.store import StateError, Store
 from rebyte_cli.system.permissions import make_folder

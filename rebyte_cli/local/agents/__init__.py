@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from .agent_list import known_skills as known_skills
     from .agent_permission import machine_key as machine_key
     from .config import ConfigError as ConfigError
-    from .disk_space import sizes_of_workspaces as sizes_of_workspaces
     from .sandbox.stand_in import leave_stand_in as leave_stand_in
     from .sandbox.stand_in import on_terminal as on_terminal
     from .supervision.admission import usable_agent as usable_agent
     from .supervision.by_hand import bring_commits as bring_commits
     from .supervision.by_hand import run_by_hand as run_by_hand
+    from .supervision.disk_space import prune as prune
+    from .supervision.disk_space import sizes_of_workspaces as sizes_of_workspaces
     from .supervision.repository_asks import of_workspace_id as of_workspace_id
     from .supervision.screen_run import attach as attach
-    from .supervision.sweep import prune as prune
     from .workspace_access import disarmed as disarmed
     from .workspace_access import folder_of as folder_of
     from .workspace_access import git_inside as git_inside
@@ -35,8 +35,7 @@ _NAMES = {
     "agent_permission": "machine_key",
     "supervision.admission": "usable_agent",
     "agent_list": "every_agent known_skills",
-    "disk_space": "sizes_of_workspaces",
-    "supervision.sweep": "prune",
+    "supervision.disk_space": "prune sizes_of_workspaces",
     "workspace_access": "disarmed folder_of git_inside why_no_folder",
     "sandbox.stand_in": "leave_stand_in on_terminal",
     "supervision.repository_asks": "of_workspace_id",

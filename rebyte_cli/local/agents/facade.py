@@ -249,6 +249,6 @@ def sweep_hourly(context: Context) -> None:
         now = store.now()
         if not 0 <= now - int(store.recall(SWEPT) or -HOUR_MS) < HOUR_MS:
             store.remember(SWEPT, str(now))
-            from .supervision.sweep import sweep
+            from .supervision.disk_space import sweep
 
             sweep(store)

@@ -16,7 +16,7 @@ from rebyte_cli.local import local_service
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
-from rebyte_cli.local.agents.supervision import recovery, run_lock, runs, sweep
+from rebyte_cli.local.agents.supervision import disk_space, recovery, run_lock, runs
 from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
 from rebyte_cli.local.store import StateError, Store
 from tests.waiting import eventually, kill_supervisor
@@ -320,7 +320,7 @@ def test_what_a_job_that_stays_works_in_is_not_removed(
             answer = machine.own.call("DELETE", path, check=False)
             return "" if answer.status == 204 else str(answer.document["error"]["message"])
         if how == "prune":
-            found, _ = sweep.prune(machine.state, 0, dry_run=False)
+            found, _ = disk_space.prune(machine.state, 0, dry_run=False)
             return "" if found else problem
         try:
             local_service.reset(machine.state)
@@ -349,12 +349,12 @@ def test_a_sweep_leaves_the_workspace_of_a_job_that_stays(
     bench.wait(prompt)
     with bench.store.write() as db:
         db.execute("UPDATE tasks SET deleted = 1")
-    sweep.sweep(bench.store)
+    disk_space.sweep(bench.store)
     assert launcher.has_job(bench.run_folder(prompt))
     (scheduler.folder / "broken").unlink()
     recovery.stop(bench.folder, bench.look(prompt))
     bench.wait(prompt)
-    sweep.sweep(bench.store)
+    disk_space.sweep(bench.store)
     assert not bench.workspace().folder.exists()
     assert gone(f"{NAP}511")
 

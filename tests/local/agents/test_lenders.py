@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import disk_space, workspace_access
+from rebyte_cli.local.agents import workspace_access
 from rebyte_cli.local.agents.sources import lenders
-from rebyte_cli.local.agents.supervision.sweep import sweep
+from rebyte_cli.local.agents.supervision import disk_space
+from rebyte_cli.local.agents.supervision.disk_space import sweep
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, disk_usage
 from rebyte_cli.system.git import GitFailed, watched
 from tests.repositories import git

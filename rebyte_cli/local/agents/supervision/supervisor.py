@@ -51,11 +51,11 @@ from ..workspaces.setup_cache import CacheFailed, SetupCache
 from ..workspaces.sync import complete_merge
 from ..workspaces.workspace_folder import UploadedFile, Workspace, WorkspaceSource
 from . import outbox, recovery, repository_asks, run_lock, runs, spawn
+from .disk_space import sweep
 from .outbox import Outbox, patient_store, patiently
 from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets
 from .run_results import bury, collect, make_git_safe
-from .sweep import sweep
 from .transcript_writer import TranscriptWriter
 
 RAW_FILE, STDERR_FILE = "output", "stderr"

@@ -1,4 +1,4 @@
-"""Removing workspaces that no task needs any more."""
+"""The disk space that workspaces take, and how it is given back."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ...http import stamp
 from ...store import Store
 from .. import agent_files
 from ..cluster.launcher import JobStays
+from ..limits import account_limit
 from ..sources import lenders
+from ..workspaces import setup_cache
 from ..workspaces.workspace_folder import TRASH, Workspace, WorkspaceSource, disk_usage
-from . import run_lock, runs
+from . import recovery, run_lock, runs
 
 # Time to think again: a deleted task's files can be saved with `workspace path` until then.
 GRACE_MS = 3_600_000
@@ -39,6 +41,27 @@ OLD = """
 SELECT workspace, max(ended) AS ended FROM runs GROUP BY workspace
 HAVING count(*) = count(ended) AND max(ended) < ? ORDER BY max(ended)
 """
+
+
+def disk(state_dir: Path) -> int:
+    """The bytes on disk that all workspaces take, with what they share."""
+    return sum(disk_usage(state_dir / name) for name in ("workspaces", lenders.FOLDER))
+
+
+def sizes_of_workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
+    """What the table of workspaces shows of those here: `repository` and `size`, by id.
+
+    The size was measured when the last run ended; None until then. Raises StateError.
+    """
+    names = [path.name for path in (state_dir / "workspaces").glob("*")]
+    if not names:
+        return {}
+    with Store(state_dir) as store, store.read() as db:
+        made_from = {name: runs.source(db, name) or WorkspaceSource() for name in names}
+    return {
+        name: {"repository": source.repository, "size": Workspace(state_dir, name).size()}
+        for name, source in made_from.items()
+    }
 
 
 def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[str, Any]], int]:
@@ -137,3 +160,41 @@ def sweep(store: Store) -> None:
                 start_new_session=True,
                 cwd="/",
             )
+
+
+def remove_all(store: Store) -> None:
+    """Cancel every active run and delete the folder of every workspace.
+
+    Raises JobStays, and deletes nothing, if an agent may still be at work.
+    """
+    recovery.recover(store)
+    with store.write() as db:
+        found = runs.cancel(db, store.now())
+    recovery.stop_all(store.folder, found)
+    end_jobs(store.folder)
+    for folder in (store.folder / "workspaces").glob("*"):
+        Workspace(store.folder, folder.name).remove()
+    for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):
+        agent_files.remove_tree(store.folder / name)
+
+
+def end_jobs(state_dir: Path) -> None:
+    """End the jobs that launchers have started. Raises JobStays for the first that stays."""
+    stays = None
+    for folder in (state_dir / "workspaces").glob("*"):
+        try:
+            Workspace(state_dir, folder.name).end_jobs()
+        except JobStays as error:
+            stays = stays or error
+    if stays:
+        raise stays
+
+
+def remove_idle(state_dir: Path) -> None:
+    """Delete the folders of workspaces without an agent at work, which no database has to allow."""
+    for folder in (state_dir / "workspaces").glob("*"):
+        if not run_lock.has_agent(state_dir, folder.name):
+            workspace = Workspace(state_dir, folder.name)
+            with contextlib.suppress(JobStays):
+                workspace.end_jobs()
+                workspace.remove()
