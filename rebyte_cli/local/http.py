@@ -230,4 +230,4 @@ def _count(request: HttpRequest, name: str, default: int) -> int:
         return default
     if not (value.isascii() and value.isdigit()):
         invalid(f"{name} must be a whole number of 0 or more")
-    return min(int(value[:19]), LARGEST_OFFSET) if len(value) < 20 else LARGEST_OFFSET
+    return min(int(value), LARGEST_OFFSET) if len(value) < 20 else LARGEST_OFFSET

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 from .http import stamp
@@ -62,18 +62,6 @@ class InputFile(NamedTuple):
     filename: str
     size: int
     sha256: str
-
-
-class RunInput(NamedTuple):
-    """What the service received for one prompt."""
-
-    prompt: str
-    executor: str
-    model: str
-    skills: list[str]
-    github_url: str | None
-    branch: str | None
-    files: list[InputFile]
 
 
 class PlannedEvent(NamedTuple):
@@ -148,28 +136,38 @@ def make_title(prompt: str) -> str:
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
 
 
-def make_answer(received: RunInput, outcome: str) -> str:
+def make_answer(
+    prompt: str,
+    outcome: str,
+    worker: tuple[str, str],
+    skills: Iterable[str],
+    repository: tuple[str | None, str | None],
+    files: Iterable[InputFile],
+) -> str:
     """The text of the answer: a notice that it is a simulation, and what was received.
 
-    A failed run says why before that. A prompt may say what the answer is instead.
+    That is the prompt, its `worker` (executor, model), and with what it was sent: `repository` is
+    an address and a branch. A failed run says why before that. A prompt may say what the answer is
+    instead.
     """
     if outcome == "canceled":
         return ""
-    said = Words(received.prompt).answer()
+    said = Words(prompt).answer()
     if said is not None and outcome != "failed":
         return said
     lines = [NOTICE, ""]
     if outcome == "failed":
         lines[:0] = ["The prompt contains [[fail]].", ""]
-    lines.append(f"Prompt: {received.prompt.strip().split(chr(10), 1)[0].strip()}")
-    lines.append(f"Executor: {received.executor}")
-    lines.append(f"Model: {received.model}")
-    lines.append(f"Skills: {', '.join(received.skills) or 'none'}")
-    if received.github_url is not None:
-        lines.append(f"Repository: {received.github_url}, branch {received.branch or 'main'}")
+    lines.append(f"Prompt: {prompt.strip().split(chr(10), 1)[0].strip()}")
+    executor, model = worker
+    lines.append(f"Executor: {executor}")
+    lines.append(f"Model: {model}")
+    lines.append(f"Skills: {', '.join(skills) or 'none'}")
+    address, branch = repository
+    if address is not None:
+        lines.append(f"Repository: {address}, branch {branch or 'main'}")
     lines.extend(
-        f"File: /code/{file.filename}, {file.size} bytes, SHA-256 {file.sha256}"
-        for file in received.files
+        f"File: /code/{file.filename}, {file.size} bytes, SHA-256 {file.sha256}" for file in files
     )
     return "\n".join(lines)
 

@@ -367,16 +367,11 @@ def _simulation(
         plan = simulation.make_plan(order.prompt, new_id())
     except ValueError as error:
         http.invalid(f"prompt: {error}")
-    received = simulation.RunInput(
-        order.prompt,
-        *worker,
-        order.skills,
-        order.body.get("githubUrl"),
-        order.body.get("branchName"),
-        files,
-    )
     on_limit = http.optional_text(order.body, "onLimit", most=100, least=1) or "wait"
-    answer = simulation.make_answer(received, plan["outcome"])
+    repository = order.body.get("githubUrl"), order.body.get("branchName")
+    answer = simulation.make_answer(
+        order.prompt, plan["outcome"], worker, order.skills, repository, files
+    )
     return plan, simulation.at_limit(plan, answer, on_limit)
 
 

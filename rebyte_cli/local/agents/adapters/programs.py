@@ -29,7 +29,7 @@ class AgentProgram(NamedTuple):
     command: list[str]
     needs: list[str]
     folders: list[str]
-    named: list[str] = []  # noqa: RUF012 - it does not change
+    named: list[str]
 
     @property
     def own(self) -> list[str]:
