@@ -476,7 +476,7 @@ def test_uncommitted_changes_come_along_when_they_are_wanted(
     assert git(workspace.code, "status", "--porcelain") == ""
     assert git(repository, "status", "--porcelain") == status
     assert git(repository, "count-objects", "-v") == before
-    assert changes.patch(workspace, jailed=False) == b""
+    assert changes.patch(workspace, "run", jailed=False) == b""
 
 
 def test_uncommitted_changes_come_along_whatever_the_users_configuration_and_folder(
@@ -533,7 +533,7 @@ def test_the_patch_applies_where_the_work_came_from(
     git(code, "commit", "-q", "-m", "Work")
     subprocess.run(["rm", "-rf", code / ".git"], check=True)
     patch = tmp_path / "changes.patch"
-    patch.write_bytes(changes.patch(workspace, jailed=jailed))
+    patch.write_bytes(changes.patch(workspace, "run", jailed=jailed))
     git(repository, "stash", "-q", "-u")
     git(repository, "apply", "--3way", str(patch))
     status = git(repository, "status", "--porcelain", "-z").split("\0")
@@ -547,7 +547,7 @@ def test_the_patch_applies_where_the_work_came_from(
 def test_a_workspace_without_a_repository(bench: Bench, tmp_path: Path) -> None:
     workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
     (workspace.code / "a").write_text("a\n")
-    assert changes.patch(workspace, jailed=True).decode().endswith("@@ -0,0 +1 @@\n+a\n")
+    assert changes.patch(workspace, "run", jailed=True).decode().endswith("@@ -0,0 +1 @@\n+a\n")
 
 
 def test_an_upload_does_not_go_through_a_link_of_the_agent(tmp_path: Path) -> None:
@@ -604,7 +604,7 @@ def test_the_patch_has_the_files_of_repositories_that_the_agent_began(
     (code / "committed" / "more.c").write_text("more\n")
     files = {"a", "new, empty/main.c", "new, empty/below/main.c", "committed/main.c"}
     for _ in range(2):  # a follow-up finds the index of the run before it
-        patch = changes.patch(workspace, jailed=jailed).decode()
+        patch = changes.patch(workspace, "run", jailed=jailed).decode()
         found = set(re.findall(r"^[+]{3} b/(.*?)\t?$", patch, re.MULTILINE))
         assert found == files | {"committed/more.c"}
 
@@ -623,7 +623,7 @@ def test_pipes_where_git_reads_do_not_stop_the_patch(
     ):
         os.mkfifo(place)
     (workspace.code / "below/a").write_text("a\n")
-    assert "+++ b/below/a" in changes.patch(workspace, jailed=jailed).decode()
+    assert "+++ b/below/a" in changes.patch(workspace, "run", jailed=jailed).decode()
 
 
 def test_the_patch_has_what_the_agent_may_not_read(bench: Bench, repository: Path) -> None:
@@ -697,7 +697,7 @@ def test_the_patch_does_not_look_where_git_cannot(bench: Bench, tmp_path: Path) 
     os.close(large)
     os.close(here)
     try:
-        assert "+++ b/a" in changes.patch(workspace, jailed=True).decode()
+        assert "+++ b/a" in changes.patch(workspace, "run", jailed=True).decode()
     finally:
         workspace.remove()  # pytest itself cannot remove it
 
@@ -708,7 +708,7 @@ def test_a_list_of_patterns_without_end_is_not_read(bench: Bench, tmp_path: Path
         with (workspace.code / name).open("wb") as file:
             file.truncate(3 << 30)
         with pytest.raises(GitFailed, match=rf"/{name} is larger than 1 MiB"):
-            changes.patch(workspace, jailed=True)
+            changes.patch(workspace, "run", jailed=True)
         (workspace.code / name).unlink()
 
 
@@ -722,6 +722,6 @@ def test_the_patch_leaves_submodules_out(bench: Bench, tmp_path: Path, repositor
     git(workspace.code / "module", "init", "-q")
     (workspace.code / "module/new").write_text("new\n")
     (workspace.code / "a").write_text("A\n")
-    patch = changes.patch(workspace, jailed=True).decode()
+    patch = changes.patch(workspace, "run", jailed=True).decode()
     assert "+A" in patch
     assert "module" not in patch

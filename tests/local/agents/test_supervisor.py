@@ -283,7 +283,9 @@ def test_git_leaves_nothing_half_written_on_a_full_disk(bench: Bench) -> None:
         return list(workspace.folder.glob("*/objects/**/tmp_*"))
 
     with pytest.raises(GitFailed, match="the disk is full"):
-        changes.patch(workspace, jailed=True, watch=lambda: "the disk is full" if partial() else "")
+        changes.patch(
+            workspace, "run", jailed=True, watch=lambda: "the disk is full" if partial() else ""
+        )
     assert partial() == []
 
 

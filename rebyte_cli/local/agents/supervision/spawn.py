@@ -55,7 +55,7 @@ def begin_again(
     prompt_id: str,
     lock: int,
     options: Mapping[str, Any],
-    before: Iterable[Path] = (),
+    before: Iterable[Path],
 ) -> NoReturn:
     """Become the process that `start` starts: a supervisor that waits for its turn once more.
 

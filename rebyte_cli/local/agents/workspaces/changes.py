@@ -138,7 +138,7 @@ class NoTree(Exception):
 
 def patch(
     workspace: Workspace,
-    run: str = "",
+    run: str,
     *,
     jailed: bool,
     watch: Callable[[], str] = lambda: "",
@@ -146,8 +146,8 @@ def patch(
 ) -> bytes:
     """The changes since the base commit as a git patch, binary files and modes included.
 
-    The tree is kept for `of_runs` under the id of the `run`, if that is given: as what it left, or
-    as what there was later if commits were brought in after it. git runs in a jail without network:
+    The tree is kept for `of_runs` under the id of the `run`: as what it left, or as what there was
+    later if commits were brought in after it. git runs in a jail without network:
     the files that it reads are the agent's. Raises GitFailed when there is no patch, for example
     because it would be larger than 64 MiB, or because `watch` gives a reason to stop: git copies
     what is new. What the patch does not cover is said to `tell`.
@@ -195,10 +195,9 @@ def _keep(workspace: Workspace, scratch: Path, run: str) -> None:
     if not re.fullmatch("[0-9a-f]{40,64}", tree):
         return
     keep_pack(workspace, scratch, tree)
-    if run:
-        kind = "after" if git.has(workspace.base, f"refs/base/{run}") else "runs"
-        base = ["--git-dir", str(workspace.base)]
-        git.run([*base, "update-ref", f"refs/{kind}/{run}", tree])
+    kind = "after" if git.has(workspace.base, f"refs/base/{run}") else "runs"
+    base = ["--git-dir", str(workspace.base)]
+    git.run([*base, "update-ref", f"refs/{kind}/{run}", tree])
     keep_index(workspace, scratch)
 
 
@@ -266,7 +265,7 @@ def output(
     words: list[str],
     workspace: Workspace,
     folder: Path,
-    watch: Callable[[], str] = lambda: "",
+    watch: Callable[[], str],
 ) -> bytes:
     """What a script prints in the jail, where git can write to the agent's files and to `folder`.
 
