@@ -166,7 +166,9 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
         save_results(context.store, db, workspace)
         row = next((row for row in _rows(db, workspace) if row["filename"] == filename), None)
         if row is None and filename == PATCH_FILE:
-            raise http.Refusal(404, "no_patch", "Artifact not found", _why_no_patch(db, workspace))
+            raise http.Refusal(
+                404, "no_patch", "Artifact not found", _why_no_patch(context, db, workspace)
+            )
     if row is None:
         raise http.missing("Artifact")
     if row["via_url"]:
@@ -180,14 +182,14 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
     return answer
 
 
-def _why_no_patch(db: sqlite3.Connection, workspace: str) -> str:
+def _why_no_patch(context: Context, db: sqlite3.Connection, workspace: str) -> str:
     sql = "SELECT count(*), count(started), count(ended) FROM runs WHERE workspace = ?"
     runs, begun, ended = db.execute(sql, (workspace,)).fetchone()
     if not runs:
         return NO_AGENT
     if not begun:
         return "No run of it has begun"
-    return "Its run has not ended" if ended < runs else "It could not be made: see the transcript"
+    return "Its run has not ended" if ended < runs else facade.why_no_patch(context, db, workspace)
 
 
 def delete(context: Context, request: HttpRequest, workspace: str, filename: str) -> HttpResponse:

@@ -90,9 +90,12 @@ def fetch(client: RebyteClient, found: PatchSource, runs: Sequence[str] = ()) ->
     Where runs are not told apart, it is what changed in the workspace since its creation. Raises
     RebyteError as `downloaded` does.
     """
-    with contextlib.suppress(ResourceNotFound):
-        if found.runs:
+    if found.runs:
+        try:
             return downloaded(client.get_changes, found.task, runs or found.runs)
+        except ResourceNotFound as error:
+            if error.code == "no_patch":
+                raise _none(found, error) from None
     if runs and list(runs) != found.runs:
         raise NotFound(f"the changes of single runs of task {found.task} were not kept")
     if not isinstance(found.workspace, str):
@@ -103,9 +106,13 @@ def fetch(client: RebyteClient, found: PatchSource, runs: Sequence[str] = ()) ->
     try:
         return downloaded(client.get_artifact, found.workspace, PATCH_FILE)
     except ResourceNotFound as error:
-        told = error.hint if error.code == "no_patch" else None
-        why = _why_there_is_none(found, told)
-        raise NotFound(f"task {found.task} has no {PATCH_FILE}", hint=why) from None
+        raise _none(found, error) from None
+
+
+def _none(found: PatchSource, error: ResourceNotFound) -> NotFound:
+    told = error.hint if error.code == "no_patch" else None
+    why = _why_there_is_none(found, told)
+    return NotFound(f"task {found.task} has no {PATCH_FILE}", hint=why)
 
 
 def downloaded(get: Callable[..., None], *what: object) -> bytes:
@@ -134,7 +141,7 @@ def _why_there_is_none(found: PatchSource, told: str | None) -> str:
     from ..api.status import is_terminal
 
     if found.runs:
-        return "See why with " + Next("logs", found.task)
+        return told or "See why with " + Next("logs", found.task)
     if not is_terminal(str(found.document.get("status"))):
         return "It has not ended: " + Next("wait", found.task)
     return told or "Ask the agent to save its changes as an artifact of that name"

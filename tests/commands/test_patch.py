@@ -656,6 +656,24 @@ def test_a_simulated_task_has_no_patch(local_inside: Local, repository: Path) ->
         assert "No agent was started: a run without -x is simulated" in said
 
 
+@pytest.mark.slow
+def test_no_older_state_is_delivered_if_the_last_patch_could_not_be_made(
+    agents: Local, repository: Path
+) -> None:
+    task = work(agents, repository, "echo good > good").json["id"]
+    script = "mv good bad; head -c 1048577 /dev/zero > .gitattributes"
+    assert agents("follow-up", task, script, "--wait").status == 0
+    for words in (("diff",), ("diff", "--run"), ("apply", "--yes")):
+        done = agents(*words, task, "-o", "table", cwd=repository)
+        assert (done.status, done.out) == (4, ""), words
+        assert "has no changes.patch" in done.err
+        assert "It could not be made: ./.gitattributes is larger than 1 MiB" in done.err
+    landed = agents("land", task, "--branch", "b", "--check", "test -f good", cwd=repository)
+    assert (landed.status, git(repository, "diff", "main", "b")) == (10, "")
+    assert agents("follow-up", task, "rm .gitattributes", "--wait").status == 0
+    assert "b/bad" in agents("diff", task).out
+
+
 def test_outside_of_a_repository(farmed: Local, repository: Path, home: Path) -> None:
     left(farmed)
     done = farmed("apply", "@last", "-o", "table", cwd=home)

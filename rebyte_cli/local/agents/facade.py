@@ -132,14 +132,17 @@ def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:
 
 
 def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> bytes | None:
-    """What these of a task's runs changed (all of them if none is named); None if nothing is kept.
+    """What these of a task's runs changed (all of them if none is named); None if none has worked.
 
-    Raises Refusal when it is too much, or cannot be told from what other tasks changed there.
+    Raises Refusal when it is too much, or cannot be told from what other tasks changed there, or
+    when the last of them that has worked left no patch: the rest would be an older state.
     """
     own = [run.prompt.id for run in task.runs]
     with context.store.read() as db:
         rows = db.execute(
-            "SELECT prompt, options FROM runs WHERE workspace = ? ORDER BY seq", (task.workspace,)
+            "SELECT prompt, options, started IS NOT NULL AND ended IS NOT NULL AS has_worked"
+            " FROM runs WHERE workspace = ? ORDER BY seq",
+            (task.workspace,),
         ).fetchall()
     from .workspaces.changes import of_runs
     from .workspaces.workspace_folder import Workspace
@@ -149,10 +152,13 @@ def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> 
         return None
     jailed = any(json.loads(row["options"])["jail"] for row in rows)
     order = [row["prompt"] for row in rows]
+    chosen = {one for one in wanted or own if one in own}
+    worked = [row["prompt"] for row in rows if row["has_worked"] and row["prompt"] in chosen]
+    if not worked:
+        return None
+    why = workspace.why_no_patch(worked[-1])
     try:
-        return of_runs(
-            workspace, order, [one for one in wanted or own if one in own], jailed=jailed
-        )
+        found = None if why else of_runs(workspace, order, worked, jailed=jailed)
     except GitFailed as error:
         if set(order) <= set(own):
             problem = f"The changes of task {task.id} cannot be read: {error}"
@@ -164,6 +170,22 @@ def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> 
             f" workspace: {error}",
             "The artifact changes.patch of the workspace has what all of them changed",
         ) from None
+    if found is None:
+        raise Refusal(404, "no_patch", "Patch not found", _why_no_patch(why))
+    return found
+
+
+def why_no_patch(context: Context, db: sqlite3.Connection, workspace: str) -> str:
+    """Why the last of a workspace's runs that has worked left no patch."""
+    from .supervision import runs
+    from .workspaces.workspace_folder import Workspace
+
+    last = runs.find(db, "workspace = ? AND started IS NOT NULL", workspace)[-1]
+    return _why_no_patch(Workspace(context.store.folder, workspace).why_no_patch(last.prompt))
+
+
+def _why_no_patch(noted: str) -> str:
+    return f"It could not be made: {noted or 'see the transcript'}"
 
 
 def base_commit(context: Context, task: TaskRecord) -> str:

@@ -37,6 +37,22 @@ def test_a_change_in_the_second_of_the_last_patch_is_kept(tmp_path: Path) -> Non
     assert git(workspace.base, "show", "refs/runs/last:file") == "b\n"
 
 
+def test_no_older_state_stands_for_a_run_without_a_tree(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    (workspace.code / "first").touch()
+    changes.patch(workspace, "first", jailed=False)
+    (workspace.code / ".gitattributes").write_bytes(b"#" * 1_048_577)
+    with pytest.raises(GitFailed, match="larger than 1 MiB"):
+        changes.patch(workspace, "last", jailed=False)
+
+    def of(*wanted: str) -> bytes | None:
+        return changes.of_runs(workspace, ["first", "last"], wanted, jailed=False)
+
+    assert (of("first", "last"), of("last")) == (None, None)
+    assert b"b/first" in (of("first") or b"")
+
+
 @pytest.mark.slow
 def test_the_changes_between_runs_do_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -85,7 +85,7 @@ def collect(
     try:
         launcher.end_job(workspace.state_dir, workspace.run_folder(prompt_id))
     except OSError as error:
-        return None, _no_patch(error)
+        return None, _no_patch(workspace, prompt_id, error)
     found = patch_of(workspace, prompt_id, options)
     if unsafe := make_git_safe(workspace, tell):
         tell(unsafe)
@@ -106,9 +106,10 @@ def patch_of(
     try:
         complete_merge(workspace, watch)
         patch = changes.patch(workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append)
+        workspace.note_patch(prompt_id)
         return patch, "".join(notes)
     except (GitFailed, OSError) as error:
-        return None, _no_patch(error)
+        return None, _no_patch(workspace, prompt_id, error)
 
 
 def make_git_safe(workspace: Workspace, tell: Callable[[str], object]) -> str:
@@ -120,5 +121,6 @@ def make_git_safe(workspace: Workspace, tell: Callable[[str], object]) -> str:
     return ""
 
 
-def _no_patch(error: Exception) -> str:
+def _no_patch(workspace: Workspace, prompt_id: str, error: Exception) -> str:
+    workspace.note_patch(prompt_id, str(error))
     return f"changes.patch was not created: {error}"

@@ -100,16 +100,19 @@ exec "$@" diff --cached $FORM refs/heads/base --
 """
 
 # Its arguments are the runs of the workspace in turn, `+` before those that are wanted. Without a
-# tree, what a run changed counts as its successor's. The changes of others in between are left
-# out: what follows is applied to the tree without them. So are commits that were brought in after a
-# run (see sync.py): if all runs before are wanted, their changes are those to the new base.
+# tree, what a run changed counts as its successor's, so the last one that is wanted needs a tree.
+# The changes of others in between are left out: what follows is applied to the tree without them.
+# So are commits that were brought in after a run (see sync.py): if all runs before are wanted,
+# their changes are those to the new base.
 RUNS_SCRIPT = r"""set -e
 tree() { g rev-parse --quiet --verify "$1^{tree}"; }
-base=$(tree refs/start || tree refs/heads/base) from=
+base=$(tree refs/start || tree refs/heads/base) from= is_whole=
 before=$base
 for run; do
+    case $run in +*) is_whole=; esac
     if new=$(tree "refs/runs/${run#+}"); then
         case $run in +*)
+            is_whole=1
             : "${from:=$before}"
             if [ ! -e index ] || [ "$(g write-tree)" = "$before" ]; then g read-tree "$new"
             else
@@ -127,7 +130,7 @@ for run; do
         base=$synced before=$new
     fi
 done
-test -n "$from" || exit 4
+test -n "$is_whole" || exit 4
 g diff $FORM "$from" "$(g write-tree)"
 """
 
@@ -231,7 +234,7 @@ def _size(path: Path) -> int:
 def of_runs(
     workspace: Workspace, runs: Iterable[str], wanted: Container[str], *, jailed: bool
 ) -> bytes | None:
-    """What those of `runs` that are wanted changed, as a patch; None if no tree of theirs is kept.
+    """What those of `runs` that are wanted changed, as a patch; None if the last has left no tree.
 
     `runs` are all of the workspace, oldest first. Raises GitFailed, also when changes build on
     those of a run in between that is not wanted.

@@ -33,6 +33,8 @@ from ..sources.source import clone_url, local_path, without_secrets
 BASE = "base.git"
 SIZE = "size"
 TRASH = "trash"  # of the state folder: what is still to be deleted
+NO_PATCH = "no-patch"  # of a run: why it has none of what it left
+LONGEST_REASON = 10_000  # bytes
 FRESH = "fresh"  # of a workspace in which no agent has begun: its setup may run
 EXCLUDE = "info/exclude"
 SKILLS = "skills"
@@ -82,6 +84,19 @@ class Workspace:
     def run_folder(self, prompt_id: str) -> Path:
         """Where the files of one run are: its lock, log and raw streams."""
         return self.folder / "runs" / prompt_id
+
+    def note_patch(self, prompt_id: str, problem: str = "") -> None:
+        """Note that a run has left a patch of what is there, or the `problem` of making one."""
+        agent_files.remove(self.run_folder(prompt_id), NO_PATCH)
+        if problem:
+            with suppress(OSError):  # the disk is full
+                kept = problem.encode("utf-8", "replace")[:LONGEST_REASON]
+                agent_files.write(self.run_folder(prompt_id), NO_PATCH, kept)
+
+    def why_no_patch(self, prompt_id: str) -> str:
+        """Why a run has left no patch of what is there; empty if that was not noted."""
+        noted = agent_files.read(self.run_folder(prompt_id), NO_PATCH, LONGEST_REASON) or b""
+        return noted.decode("utf-8", "replace")
 
     def prepare(
         self, source: WorkspaceSource, uploads: Iterable[UploadedFile], *, share: bool = False
