@@ -20,6 +20,7 @@ from rebyte_cli.local.agents.adapters.codex import Codex
 from rebyte_cli.local.agents.adapters.gemini import Gemini
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
+from rebyte_cli.local.agents.supervision.by_hand import run_by_hand
 from rebyte_cli.local.agents.workspaces import changes
 from rebyte_cli.system import process_identity
 from rebyte_cli.system.git import GitFailed
@@ -197,6 +198,23 @@ def test_the_patch_of_an_earlier_run_goes_when_there_is_none_of_this_one(bench: 
     run = bench.run(["sh", "-c", "rm first; head -c 2000000 /dev/zero > .gitignore"])
     assert "changes.patch was not created" in (run.answer or "")
     assert bench.artifact("changes.patch") is None
+
+
+def test_the_patch_goes_when_there_is_none_of_what_a_user_changed(bench: Bench) -> None:
+    run = bench.run(["sh", "-c", "echo x > first"])
+    workspace, said = bench.workspace(), list[str]()
+
+    def by_hand(script: str) -> None:
+        words = ["sh", "-c", script]
+        assert run_by_hand(bench.folder, run.workspace, words, said.append) == 0
+
+    by_hand("rm first; head -c 1048577 /dev/zero > .gitignore")
+    why = "./.gitignore is larger than 1 MiB"
+    assert said == [f"changes.patch was not created: {why}"]
+    assert (workspace.why_no_patch(run.prompt), bench.artifact("changes.patch")) == (why, None)
+    by_hand("echo y > .gitignore")
+    assert (workspace.why_no_patch(run.prompt), len(said)) == ("", 1)
+    assert "+y" in (bench.artifact("changes.patch") or "")
 
 
 @pytest.mark.slow

@@ -32,12 +32,13 @@ def run_by_hand(
     """Run a command in the jail of a workspace's runs, with the terminal or streams here.
 
     Returns its exit status. What it changed counts as the last run's; `announce` is told what it
-    was refused of the network. Raises Refusal when a run is at work or no jail can be made.
+    was refused of the network, and what the patch lacks. Raises Refusal when a run is at work or
+    no jail can be made.
     """
     with Store(state_dir) as store:
         last, options = last_run(store, workspace)
         _check_jail(store, last, options)
-        with _alone(store, last):
+        with _alone(store, last, announce):
             return _in_jail(Workspace(state_dir, workspace), options, words, announce)
 
 
@@ -69,7 +70,7 @@ def bring_commits(
         last, options = last_run(store, rows[0][0])
         _check_jail(store, last, options)
         workspace, order = Workspace(state_dir, last.workspace), [row[1] for row in rows]
-        with _alone(store, last):
+        with _alone(store, last, lambda _: None):  # the run that follows tells it
             heads = applied(os.path.realpath(place))
             known = {run: heads[run] for run in order if run in heads}
             full = partial(workspace.full_disk, options)
@@ -135,8 +136,10 @@ def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, An
 
 
 @contextmanager
-def _alone(store: Store, last: runs.RunRecord) -> Iterator[None]:
+def _alone(store: Store, last: runs.RunRecord, announce: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of the last run, for which later ones wait; end as a run does.
+
+    `announce` is told what the patch lacks then, or why there is none.
 
     If this process is killed, the next command does what is left to do of the run.
     """
@@ -151,7 +154,8 @@ def _alone(store: Store, last: runs.RunRecord) -> Iterator[None]:
             yield
         finally:
             run_lock.say(lock, run_lock.AGENT_IS_GONE)
-            run_results.finish(str(store.folder), last.prompt)
+            if problem := run_results.finish(str(store.folder), last.prompt):
+                announce(problem)
 
 
 def busy(workspace: str) -> Refusal:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ....system.git import GitFailed
-from ...artifact_store import PATCH_FILE, put_result
+from ...artifact_store import PATCH_FILE, put_result, remove
 from ...store import Store
 from ..cluster import launcher
 from ..limits.run_meter import END_SECONDS, left_behind
@@ -20,10 +20,10 @@ from . import recovery, runs
 from .outbox import patient_store, patiently
 
 
-def finish(state_dir: str, prompt_id: str) -> None:
+def finish(state_dir: str, prompt_id: str) -> str:
     """Keep what a run has changed whose supervisor was killed. Its lock is held by this process.
 
-    While its job stays, it is left unfinished.
+    Returns what its patch lacks, or why there is none. While its job stays, it is left unfinished.
     """
     os.umask(0o077)
     store = patient_store(state_dir)
@@ -41,13 +41,16 @@ def finish(state_dir: str, prompt_id: str) -> None:
     def keep() -> None:
         with store.write() as db:
             runs.record_used(db, prompt_id, used, is_all=not stays)
-            if patch is not None:
+            if patch is None:  # an earlier one is not what is in the workspace now
+                remove(store.objects, db, run.workspace, PATCH_FILE)
+            else:
                 put_result(store.objects, db, run.workspace, PATCH_FILE, patch, store.now())
             for note in notes:
                 if not runs.told_so_far(db, prompt_id, note)[2]:
                     runs.append(db, prompt_id, store.now(), "text", {"content": note})
 
     patiently(keep)
+    return problem
 
 
 def bury(store: Store, run: runs.RunRecord) -> None:
