@@ -14,7 +14,6 @@ from .progress import DELAY, bar_beside, shown
 from .table import truncate
 
 if TYPE_CHECKING:
-    from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
     from .progress import Draw
@@ -56,7 +55,7 @@ class LandBoard:
         first = max(min(current - room // 2, len(rows) - room), 0)
         return list(rows[first : first + max(room, 0)])
 
-    def make(self, _rich: RichConsole) -> Draw:
+    def make(self) -> Draw:
         """What draws it."""
         from rich.console import Group
         from rich.text import Text

@@ -14,7 +14,6 @@ from .records import RecordKind
 from .table import Style, ago, listing, seconds_since, truncate
 
 if TYPE_CHECKING:
-    from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
     from .progress import Draw
@@ -96,7 +95,7 @@ class LiveTable:
         marked = "".join(f"{mark}{line}\n" for mark, line in zip(marks, lines, strict=True))
         return f"{' ' * len(_MARK)}{head}\n{marked}\n{foot}"
 
-    def make(self, _rich: RichConsole) -> Draw:
+    def make(self) -> Draw:
         """What draws it."""
         from rich.text import Text
 

@@ -41,9 +41,7 @@ class Region:
     terminal gets narrower, some wrap the lines that are shown and some do not.
     """
 
-    def __init__(
-        self, console: Console, make: Callable[[RichConsole], Draw], *, on_out: bool = False
-    ) -> None:
+    def __init__(self, console: Console, make: Callable[[], Draw], *, on_out: bool = False) -> None:
         """`make` is called once, when rich is needed; its result is called for each redraw.
 
         It is drawn on stderr, or on stdout if it is the data itself (`on_out`).
@@ -70,9 +68,8 @@ class Region:
     def redraw(self) -> None:
         """Draw the region now, unless the cursor stands behind an unfinished line."""
         if self._rich is None:  # before the lock is taken: the import takes a while
-            rich = _rich_console(self._console, on_out=self._on_out)
-            self._draw = self._make(rich)
-            self._rich = rich
+            self._draw = self._make()
+            self._rich = _rich_console(self._console, on_out=self._on_out)
         console = self._console
         with console.lock:
             if console.region is not self or console.mid_line or self._stopped.is_set():
@@ -160,7 +157,7 @@ def _rich_console(console: Console, *, on_out: bool = False) -> RichConsole:
 @contextmanager
 def shown(
     console: Console,
-    make: Callable[[RichConsole], Draw],
+    make: Callable[[], Draw],
     delay: float,
     period: float,
     *,
@@ -222,7 +219,7 @@ class Spinner:
         self._clock = clock
         self._started = clock()
 
-    def make(self, _rich: RichConsole) -> Draw:
+    def make(self) -> Draw:
         """What draws it: a frame, the text, and the seconds from the third on."""
         from rich.spinner import Spinner as RichSpinner
         from rich.text import Text
@@ -351,16 +348,14 @@ def progress_bar(
     bar = ProgressBar(console, text, total)
     started = clock()
 
-    def make(rich: RichConsole) -> Draw:
-        return _draw_bar(rich, bar, lambda: clock() - started, ellipsis_for(console.err))
+    def make() -> Draw:
+        return _draw_bar(console, bar, lambda: clock() - started)
 
     with shown(console, make, delay, 0.2):
         yield bar
 
 
-def _draw_bar(
-    rich: RichConsole, bar: ProgressBar, elapsed: Callable[[], float], ellipsis: str
-) -> Draw:
+def _draw_bar(console: Console, bar: ProgressBar, elapsed: Callable[[], float]) -> Draw:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -373,6 +368,7 @@ def _draw_bar(
 
     name = TextColumn("{task.description}", markup=False)
     percent, size, left = TaskProgressColumn(), DownloadColumn(), TimeRemainingColumn()
+    rich, ellipsis = _rich_console(console), ellipsis_for(console.err)
 
     def progress(*columns: ProgressColumn) -> Progress:
         made = Progress(*columns, console=rich, get_time=elapsed, auto_refresh=False)
@@ -526,7 +522,7 @@ class BatchBoard:
             lines.append(f"  and {now.running - len(shown)} more")
         return lines
 
-    def make(self, _rich: RichConsole) -> Draw:
+    def make(self) -> Draw:
         """What draws it: the bar beside the summary, the running tasks below."""
         from rich.console import Group
         from rich.text import Text
