@@ -408,7 +408,7 @@ class Runner:
         elif kind in GIVEN_UP:
             yield from self._given_up(index, GIVEN_UP[kind], value)
         else:
-            yield from getattr(self, f"_on_{kind}")(index, self._lines[index], value)
+            yield from getattr(self, f"_on_{kind}")(index, self._lines[index], value) or ()
 
     def _interrupt(self, number: int) -> None:
         """The first signal waits for creates under way; the second leaves at once."""
@@ -447,7 +447,7 @@ class Runner:
                 self._assignment.add(job.line)
             self._note(f"{place.named(error).message}; the other places go on")
 
-    # One for each other `EventKind` of a line: each returns the rows that the event brings.
+    # One for each other `EventKind` of a line: each returns the rows that the event brings, if any.
 
     def _on_created(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         body, task, is_taken = value
@@ -485,17 +485,15 @@ class Runner:
         (ledger.doubt if entry.is_doubtful else ledger.not_created)(number)
         return self._over(index)
 
-    def _on_unsent(self, index: int, _entry: LineState, _value: None) -> Iterable[RowOrError]:
+    def _on_unsent(self, index: int, _entry: LineState, _value: None) -> None:
         self._make_new(index)
         self._assignment.add(index)
-        return ()
 
-    def _on_lost(self, index: int, entry: LineState, record: Record) -> Iterable[RowOrError]:
+    def _on_lost(self, index: int, entry: LineState, record: Record) -> None:
         self._lines.apply(index, record)
         self._search(index, entry)
-        return ()
 
-    def _on_fatal(self, index: int, entry: LineState, error: RebyteError) -> Iterable[RowOrError]:
+    def _on_fatal(self, index: int, _entry: LineState, error: RebyteError) -> None:
         number, place = self._batch.lines[index].number, self._place_of(index)
         if number in place.ledger.under_way:
             self._lines.move(index, "sending")
@@ -504,7 +502,6 @@ class Runner:
             self._back_to_new(index)
             self._assignment.add(index)
         self._end_place(place, error)
-        return ()
 
     def _on_found(
         self, index: int, entry: LineState, task: Mapping[str, Any]
@@ -523,31 +520,26 @@ class Runner:
         self._created(place, line, task, place.body(line))
         return self._watch(index, entry)
 
-    def _on_absent(self, index: int, entry: LineState, _value: None) -> Iterable[RowOrError]:
+    def _on_absent(self, index: int, entry: LineState, _value: None) -> None:
         if entry.resent == MOST_RESENDS:
-            return self._on_unknown(index, entry, [])
+            self._on_unknown(index, entry, [])
+            return
         number = self._batch.lines[index].number
         self._note(f"Line {number}: no task was created; sending it again")
         self._note_down({"line": number, "is": "unsent"})
         self._make_new(index, resent=entry.resent + 1)
         self._assignment.add(index)
-        return ()
 
-    def _on_unknown(
-        self, index: int, entry: LineState, candidates: list[str]
-    ) -> Iterable[RowOrError]:
+    def _on_unknown(self, index: int, entry: LineState, candidates: list[str]) -> None:
+        """Its row comes at the end: the task may still be found."""
         number = self._batch.lines[index].number
         record: Record = {"line": number, "is": "unknown", "candidates": candidates}
         if entry.sent:
             record["at"] = self._place_of(index).clock.restamp(entry.sent)
         self._record(index, record)
-        return ()  # its row comes at the end: the task may still be found
 
-    def _on_unsure(
-        self, index: int, entry: LineState, candidates: list[str]
-    ) -> Iterable[RowOrError]:
+    def _on_unsure(self, index: int, entry: LineState, candidates: list[str]) -> None:
         self._lines.move(index, entry.state, candidates=candidates)
-        return ()
 
     def _on_ended(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         task, reason = value
@@ -582,9 +574,7 @@ class Runner:
         self._place_of(index).ledger.ended(task)
         return self._over(index)
 
-    def _on_used(
-        self, index: int, entry: LineState, task: Mapping[str, Any]
-    ) -> Iterable[RowOrError]:
+    def _on_used(self, index: int, entry: LineState, task: Mapping[str, Any]) -> None:
         if task.get("id") == entry.id and entry.state in ("running", "limited"):
             resumes_at = text(task.get("resumesAt"))
             if resumes_at:
@@ -592,7 +582,6 @@ class Runner:
             state = "limited" if resumes_at else "running"
             self._lines.move(index, state, resumes_at=resumes_at)
             self._spend(index, task)
-        return ()
 
     def _on_checked(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         task, verdict = value
