@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import KeyProblem, KeyRejected, NetworkError, RebyteError, WaitTimeout
+from ..once.server_clock import parse_time
 from ..output.console import clean, one_line
 from ..output.table import truncate, width_of
 from ..system.deadline import Deadline
@@ -100,9 +101,9 @@ class Timeline:
     def __init__(self, rows: Sequence[Row], now: datetime) -> None:
         self._spans: dict[int, tuple[datetime, datetime]] = {}
         for at, row in enumerate(rows):
-            begin = _moment(row.get("startedAt"))
+            begin = parse_time(row.get("startedAt"))
             if begin is not None and row.get("id"):
-                end = _moment(row.get("finishedAt")) or max(now, begin)
+                end = parse_time(row.get("finishedAt")) or max(now, begin)
                 self._spans[at] = begin, max(begin, end)
         self.first = min((begin for begin, _ in self._spans.values()), default=now)
         self.last = max((end for _, end in self._spans.values()), default=now)
@@ -157,14 +158,6 @@ class Timeline:
         whole = self.seconds or 1.0
         count = int(self.seconds // step)
         return [(at * step / whole, round_duration(at * step)) for at in range(count + 1)]
-
-
-def _moment(written: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(str(written))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class LineTexts(NamedTuple):

@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from heapq import nsmallest
 from queue import Empty, SimpleQueue
@@ -38,6 +37,7 @@ from ..errors import (
     RowOrError,
 )
 from ..history.rows import NewTask
+from ..once.server_clock import local_now, text_of_time
 from ..output.progress import BatchProgress
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.signals import handled
@@ -556,7 +556,9 @@ class Runner:
             task = {**task, "workspaceId": entry.workspace or task.get("workspaceId")}
             place.checks.put(CheckJob(index, task, place.body(line), line.schema))
             return ()
-        return self._ended(index, task, ended_record(line.number, task, _now(), reason))
+        return self._ended(
+            index, task, ended_record(line.number, task, text_of_time(local_now()), reason)
+        )
 
     def _not_begun(self, index: int, task: Mapping[str, Any], reason: str) -> Iterable[RowOrError]:
         """The budget was used up before a task did anything: its line gets another one later."""
@@ -591,7 +593,7 @@ class Runner:
         number, most = self._batch.lines[index].number, checks.tries
         tries = entry.tries + 1
         if verdict.status != "failed" or tries >= most:
-            record = checked_record(number, task, _now(), verdict, tries)
+            record = checked_record(number, task, text_of_time(local_now()), verdict, tries)
             return self._ended(index, task, record)
         record = {
             "line": number,
@@ -746,7 +748,3 @@ def _is_of_place(error: RebyteError) -> bool:
     if isinstance(error, APIError):
         return error.code != OUT_OF_MEMORY
     return isinstance(error, KeyProblem) or error.code in NO_SERVICE
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -127,7 +127,9 @@ class ServerClock:
         if server is None:
             written = local.isoformat(timespec="milliseconds") + _boot_tags(boot_id(), since_boot())
         else:
-            written = _text(server) + _boot_tags(boot_id(), since_boot()) + _off(local, server)
+            written = (
+                text_of_time(server) + _boot_tags(boot_id(), since_boot()) + _off(local, server)
+            )
         newest = newest or {}
         return written + _newest_tags(newest.get("createdAt"), newest.get("id"))
 
@@ -179,10 +181,10 @@ class ServerClock:
             latest = self.sent(written).latest
             rest = _newest_tags(stamp.tags.get("newest"), stamp.tags.get("after"))
             if latest is None:
-                written = f"{_text(server)}[before]{_off(local_now(), server)}{rest}"
+                written = f"{text_of_time(server)}[before]{_off(local_now(), server)}{rest}"
             else:
                 off = _off(stamp.local or local_now(), latest)
-                written = f"{_text(latest)}{_boot_tags(stamp.boot, stamp.up)}{off}{rest}"
+                written = f"{text_of_time(latest)}{_boot_tags(stamp.boot, stamp.up)}{off}{rest}"
         if stamp.is_this_boot or stamp.seen is not None:
             return written
         seen = f"[seen={boot_id()} {self._seen_at(written, stamp):.3f}]"
@@ -341,7 +343,8 @@ def _off(local: datetime, server: datetime) -> str:
     return f"[off={(local - server).total_seconds():.3f}]"
 
 
-def _text(moment: datetime) -> str:
+def text_of_time(moment: datetime) -> str:
+    """A time as the API writes it: UTC, with milliseconds and a Z."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
