@@ -160,33 +160,22 @@ def _text(text: str) -> str:
     )
 
 
-# Hand-written pages, in `pages/`.
-WRITTEN = (
-    "rebyte.1",
-    "rebyte-config.5",
-    "rebyte-api.7",
-    "rebyte-examples.7",
-    "rebyte-from-curl.7",
-    "rebyte-local.7",
-    "rebyte-local-agents.7",
-    "rebyte-places.7",
-    "rebyte-shards.7",
-    "rebyte-check.7",
-    "rebyte-tutorial.7",
-    "rebyte-workflow.7",
-)
+def hand_written() -> list[str]:
+    """The names of the pages in `pages/`."""
+    pages = files(__package__).joinpath("pages").iterdir()
+    return sorted(page.name.removesuffix(".md") for page in pages if page.name.startswith("rebyte"))
 
 
 def names(tree: Node) -> Iterator[str]:
     """The names of all pages, such as `rebyte-create.1`."""
-    yield from WRITTEN
+    yield from hand_written()
     for node in tree["commands"]:
         yield f"rebyte-{node['name']}.1"
 
 
 def markdown(name: str, tree: Node) -> str:
     """Return one page. Raises KeyError if there is no page of that name."""
-    if name in WRITTEN:
+    if name in hand_written():
         return fill(written(f"{name}.md"), tree)
     for node in tree["commands"]:
         if name == f"rebyte-{node['name']}.1":
@@ -201,11 +190,11 @@ def written(file: str) -> str:
 
 def fill(text: str, tree: Node) -> str:
     """Replace each line that consists of `{{part}}` with the generated part."""
-    return re.sub(r"^\{\{([a-z ]+)\}\}$", lambda match: _part(match[1], tree), text, flags=re.M)
 
+    def part(found: re.Match[str]) -> str:
+        return "\n\n".join(_PARTS[found[1]](tree))
 
-def _part(name: str, tree: Node) -> str:
-    return "\n\n".join(_PARTS[name](tree))
+    return re.sub(r"^\{\{([a-z ]+)\}\}$", part, text, flags=re.M)
 
 
 def _commands(tree: Node) -> Iterator[str]:

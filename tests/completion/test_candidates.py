@@ -19,7 +19,7 @@ from rebyte_cli.completion.main import CommandLine
 from rebyte_cli.completion.values import SETTINGS
 from rebyte_cli.config.fields import FIELDS
 from rebyte_cli.history.history import History
-from rebyte_cli.manual.builder import WRITTEN
+from rebyte_cli.manual.builder import hand_written
 from tests.conftest import Done
 from tests.repositories import git, small_repository
 
@@ -103,7 +103,7 @@ def test_the_pages_that_are_about_no_command_are_offered() -> None:
     assert offered("man", "lo") == ["local", "logs", "local-agents", "local(7)"]
     assert offered("help", "tut") == []
     assert "tutorial" not in offered("man", "workspace", "")
-    pages = {name.removeprefix("rebyte-") for name in WRITTEN} - {"rebyte.1"}
+    pages = {name.removeprefix("rebyte-") for name in hand_written()} - {"rebyte.1"}
     shown = {re.sub(r"\(\d\)", "", name) for name in TOPICS}
     assert shown == {page[:-2] for page in pages}
 
