@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .input import InputLine, Plan
-
 if TYPE_CHECKING:
     from .place import OpenPlace, RunParts
 
@@ -27,7 +25,7 @@ class Assignment:
         self._batch, self._plan, self._lines = parts.batch, parts.plan, parts.lines
         self._is_pool = parts.is_pool
         self._follower = {before: index for index, before in parts.plan.after.items()}
-        self._chain = _chains(parts.plan, parts.batch.lines) if parts.is_pool else {}
+        self._chain = parts.plan.head if parts.is_pool else {}
         self._place_by_workspace = self._known_places()
         self._place_of_chain: dict[int, str] = {}
         for index, first in self._chain.items():
@@ -138,19 +136,3 @@ class Assignment:
             for place in self._places
             if place.place.history.workspace(workspace) is not None
         }
-
-
-def _chains(plan: Plan, lines: Sequence[InputLine]) -> dict[int, int]:
-    """For each line that shares a workspace, the first line of its chain.
-
-    One that asks for a workspace by its id is a chain, even alone.
-    """
-    first = {index: index for index in plan.mine if lines[index].workspace is not None}
-    first.update((index, index) for index in plan.after.values())
-    followers = {before: index for index, before in plan.after.items()}
-    for head in [index for index in first if index not in plan.after]:
-        step: int | None = head
-        while step is not None:
-            first[step] = head
-            step = followers.get(step)
-    return first

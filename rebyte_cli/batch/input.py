@@ -369,12 +369,14 @@ class Plan(NamedTuple):
 
     `mine`: the lines of this shard, in order. `after`: for a line, the one that must have ended
     before it is created, because both use one workspace. `leader`: for a line, the one whose
-    workspace it takes over, which must have completed.
+    workspace it takes over, which must have completed. `head`: for each line that shares a
+    workspace, or asks for one by its id, the first one that uses it.
     """
 
     mine: list[int]
     after: dict[int, int]
     leader: dict[int, int]
+    head: dict[int, int]
 
 
 def make_plan(lines: Sequence[InputLine], name: str, shard: tuple[int, int] = (1, 1)) -> Plan:
@@ -393,14 +395,17 @@ def make_plan(lines: Sequence[InputLine], name: str, shard: tuple[int, int] = (1
     number, of = shard
     mine: list[int] = []
     after: dict[int, int] = {}
+    head: dict[int, int] = {}
     for turn, group in enumerate(groups.values()):
         if turn % of == number - 1:
             mine += group
             ordered = _in_order(group, leader)
             after.update(zip(ordered[1:], ordered, strict=False))
+            if len(ordered) > 1 or lines[ordered[0]].workspace is not None:
+                head.update(dict.fromkeys(ordered, ordered[0]))
     chosen = set(mine)
     ours = {index: first for index, first in leader.items() if index in chosen}
-    return Plan(sorted(mine), after, ours)
+    return Plan(sorted(mine), after, ours, head)
 
 
 def _leaders(lines: Sequence[InputLine], name: str) -> dict[int, int]:

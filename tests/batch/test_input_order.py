@@ -17,12 +17,13 @@ def lines(*workspaces: str | None) -> list[InputLine]:
 
 
 def test_lines_without_a_workspace_do_not_wait() -> None:
-    assert make_plan(lines(None, None), "x") == Plan([0, 1], {}, {})
+    assert make_plan(lines(None, None), "x") == Plan([0, 1], {}, {}, {})
 
 
 def test_lines_of_one_workspace_run_in_the_order_of_the_file() -> None:
     plan = make_plan(lines("w", None, "w", "v", "w"), "x")
     assert plan.after == {2: 0, 4: 2}
+    assert plan.head == {0: 0, 2: 0, 4: 0, 3: 3}
     assert plan.leader == {}
 
 
@@ -35,6 +36,7 @@ def test_followers_wait_for_their_leader_and_for_each_other() -> None:
 def test_a_follower_may_stand_before_its_leader() -> None:
     plan = make_plan(lines("@c", "@a", None), "x")
     assert plan.after == {0: 2, 1: 0}
+    assert plan.head == {2: 2, 0: 2, 1: 2}
 
 
 def test_a_leader_in_a_named_workspace_shares_it_with_others() -> None:
