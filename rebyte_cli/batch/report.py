@@ -85,13 +85,6 @@ def write(
 # When each task ran, its prompt and its answer
 
 
-class TimelineBar(NamedTuple):
-    """When a task ran, as fractions of the whole time (0 to 1)."""
-
-    begin: float
-    end: float
-
-
 class Timeline:
     """When the tasks of `rows` ran; each is named by its index in `rows`.
 
@@ -109,13 +102,11 @@ class Timeline:
         self.last = max((end for _, end in self._spans.values()), default=now)
         self.seconds = (self.last - self.first).total_seconds()
 
-    def bar(self, at: int) -> TimelineBar:
-        """The bar of a line that has a task; see `by_start`."""
+    def bar(self, at: int) -> tuple[float, float]:
+        """When the task of a line began and ended, as fractions of the whole time (0 to 1)."""
         whole = self.seconds or 1.0
-        begin, end = self._spans[at]
-        return TimelineBar(
-            (begin - self.first).total_seconds() / whole, (end - self.first).total_seconds() / whole
-        )
+        begin, end = ((moment - self.first).total_seconds() / whole for moment in self._spans[at])
+        return begin, end
 
     def length(self, at: int) -> str:
         """How long the task of a line ran, for people; empty if it has none."""
@@ -284,9 +275,9 @@ def _text_chart(rows: Sequence[Row], timeline: Timeline) -> str:
     """The chart in characters. Indented, so that no text can end the block."""
     lines = []
     for at in timeline.by_start():
-        bar = timeline.bar(at)
-        begin = min(int(bar.begin * _BAR_CELLS), _BAR_CELLS - 1)
-        end = max(begin + 1, round(bar.end * _BAR_CELLS))
+        began, ended = timeline.bar(at)
+        begin = min(int(began * _BAR_CELLS), _BAR_CELLS - 1)
+        end = max(begin + 1, round(ended * _BAR_CELLS))
         drawn = (" " * begin + "█" * (end - begin)).ljust(_BAR_CELLS)
         name = truncate(one_line(name_of(rows[at])), _NAME_CELLS)
         name += " " * (_NAME_CELLS - width_of(name))
@@ -457,9 +448,9 @@ def _chart(rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:
 
 
 def _bar(row: Row, at: int, timeline: Timeline, pitch: float, y: float) -> str:
-    bar = timeline.bar(at)
-    length = max((bar.end - bar.begin) * _UNITS, 2.0)
-    x = min(bar.begin * _UNITS, _UNITS - length)
+    begin, end = timeline.bar(at)
+    length = max((end - begin) * _UNITS, 2.0)
+    x = min(begin * _UNITS, _UNITS - length)
     where = f" at {row['place']}" if row.get("place") else ""
     tooltip = (
         f"line {row['line']} ({name_of(row)}){where}: {row.get('status')}, {timeline.length(at)}"
