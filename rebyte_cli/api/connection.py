@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from http.client import BadStatusLine, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
@@ -373,7 +373,7 @@ class ConnectionPool:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self._proxies: dict[tuple[str, str], dict[str, str]] = {}
+        self._proxies = lru_cache(MOST_PREPARED)(_proxies_for)
         self._prepared: dict[tuple[Any, ...], tuple[PreparedRequest, str]] = {}
         self.adapter = _TimedAdapter(self._context, size, dial, admits)
 
@@ -425,14 +425,7 @@ class ConnectionPool:
         target = urlsplit(url)
         if is_loopback(target.hostname or ""):
             return {}
-        host = (target.scheme, target.netloc)
-        found = self._proxies.get(host)
-        if found is None:
-            found = _proxies_for(url, target.scheme)
-            if len(self._proxies) >= MOST_PREPARED:
-                self._proxies.clear()
-            self._proxies[host] = found
-        return found
+        return self._proxies(target.scheme, target.netloc)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -445,11 +438,11 @@ class ConnectionPool:
             return self._tls
 
 
-def _proxies_for(url: str, scheme: str) -> dict[str, str]:
+def _proxies_for(scheme: str, host: str) -> dict[str, str]:
     """The proxies of the environment. BadUsage if the one for this scheme is no address."""
     from urllib.parse import urlsplit
 
-    found = dict(get_environ_proxies(url))
+    found = dict(get_environ_proxies(f"{scheme}://{host}"))
     for name, proxy in found.items():
         if not proxy or name not in (scheme, "all"):
             continue
