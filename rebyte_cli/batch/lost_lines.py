@@ -75,9 +75,7 @@ class LostLineSearch:
             is_exact=is_exact,
         ).scan
         self._finder = Finder(client, self, scan, is_exact=is_exact)
-        chosen = set(mine)
-        numbers = enumerate(line.number for line in batch.lines)
-        self._mine = {number: at for at, number in numbers if at in chosen}
+        self._mine = {batch.lines[at].number: at for at in mine}
         self._digests: dict[int, str] = {}
         self._elsewhere: list[Rival] | None = None
 
