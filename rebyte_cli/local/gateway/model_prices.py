@@ -73,5 +73,6 @@ def _is_name_of(name: str, model: str) -> bool:
 def cost_of(usage: Mapping[str, Any], price: TokenPrices) -> float:
     """What a usage (the words of `token_counts`) costs by a price, in dollars."""
     cached = int(usage.get("cached_input_tokens", 0))
-    fresh, written = int(usage.get("input_tokens", 0)) - cached, int(usage.get("output_tokens", 0))
+    fresh = max(int(usage.get("input_tokens", 0)) - cached, 0)
+    written = int(usage.get("output_tokens", 0))
     return (fresh * price[0] + cached * price[1] + written * price[2]) / MILLION

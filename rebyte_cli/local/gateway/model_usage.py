@@ -32,6 +32,8 @@ AT_ONCE, AT_END, NEVER = "at once", "at the end", "never"
 LONGEST_MODEL = 200
 LARGEST_NUMBER = 10**15
 OF_TOOLS = "tools"
+# Counts that are within others. A server whose part is the larger one has counted it beside them.
+PARTS = {"cached_input_tokens": "input_tokens", "reasoning_tokens": "output_tokens"}
 PIECE = 65_536  # bytes that are looked at in one step
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -222,6 +224,9 @@ class UsageReader:
         used: dict[str, Any] = {}
         for names in self._wire.counts:
             used |= token_counts(counts, **names)
+        for part, whole in PARTS.items():
+            if used.get(part, 0) > used.get(whole, 0):
+                used[whole] = used.get(whole, 0) + used[part]
         return used
 
 

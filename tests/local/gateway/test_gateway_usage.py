@@ -315,6 +315,43 @@ def test_what_is_in_the_total_alone_was_written(wire: str, usage: Any) -> None:
     assert (used["input_tokens"], used["output_tokens"]) == (12, 319)
 
 
+CACHED, THOUGHTS = {"cached_tokens": 1000}, {"reasoning_tokens": 300}
+
+
+@pytest.mark.parametrize(
+    ("wire", "usage"),
+    [
+        ("openai", {"usage": {
+            "prompt_tokens": 10, "prompt_tokens_details": CACHED,
+            "completion_tokens": 5, "completion_tokens_details": THOUGHTS,
+        }}),
+        ("openai", {"response": {"usage": {
+            "input_tokens": 10, "input_tokens_details": CACHED, "total_tokens": 1315,
+            "output_tokens": 5, "output_tokens_details": THOUGHTS,
+        }}}),
+        ("gemini", {"usageMetadata": {
+            "promptTokenCount": 10, "cachedContentTokenCount": 1000,
+            "candidatesTokenCount": 5, "thoughtsTokenCount": 300, "totalTokenCount": 315,
+        }}),
+    ],
+)  # fmt: skip
+def test_parts_that_are_counted_beside_the_whole_count(wire: str, usage: Any) -> None:
+    """Some servers leave them out of the sum that the vendors' references include them in."""
+    used = read(wire, stream((None, {"choices": []}), (None, usage))).usage()
+    assert (used["input_tokens"], used["output_tokens"]) == (1010, 305)
+    cost = ModelPrices((1.0, 0.5, 2.0)).cost(used, None)
+    assert cost == pytest.approx(10e-6 + 500e-6 + 610e-6)
+
+
+def test_a_cost_is_never_below_zero() -> None:
+    """What `others` used is taken from the whole, which may leave more from the cache than read."""
+    whole = {"input_tokens": 100, "cached_input_tokens": 90, "output_tokens": 0}
+    used = whole | {"others": [{"model": "other", "input_tokens": 100}]}
+    assert (
+        ModelPrices(named={"own": (9.0, 0.0, 0.0), "other": (0.0, 0.0, 0.0)}).cost(used, "own") == 0
+    )
+
+
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_what_tools_of_the_vendor_used_counts(order: int, is_stream: bool) -> None:
