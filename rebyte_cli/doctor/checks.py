@@ -49,8 +49,7 @@ class Examination:
         self._known_variables = variables
         self._environment = app.environment
         self._config_error = _error_of(lambda: app.config)
-        self._settings_error = self._config_error or _error_of(lambda: app.settings)
-        self._state_error = _error_of(lambda: app.state_dir)
+        _error_of(lambda: app.settings)  # a check that needs them raises what is wrong with them
         self._key_lock = Lock()
         self._key: FoundKey | RebyteError | None = None
 
@@ -122,8 +121,6 @@ class Examination:
 
     def config(self) -> Finding:
         """Whether `config.toml` can be read, and every name in it means something."""
-        if self._config_error is not None:
-            raise self._config_error
         config = self._app.config
         details = {"path": str(config.path), "exists": config.path.exists()}
         shown = str(config.path) if details["exists"] else f"{config.path} (none yet)"
@@ -263,10 +260,9 @@ class Examination:
         try:
             backend = KeyringStore(interactive=False).check()
         except KeyProblem as problem:
-            settings = None if self._settings_error else self._app.settings
             source = None
             with suppress(RebyteError):
-                source = settings and source_of_key(settings, self._environment)
+                source = source_of_key(self._app.settings, self._environment)
             if source in (None, "keyring"):
                 raise
             return Finding("ok", f"none needed, the key comes from {source}: {problem.message}")
@@ -274,8 +270,6 @@ class Examination:
 
     def state(self) -> Finding:
         """Whether the history and the local service can be kept."""
-        if self._state_error is not None:
-            raise self._state_error
         folder: Path = self._app.state_dir
         details = {"path": str(folder)}
         there = next(each for each in (folder, *folder.parents) if each.exists())
@@ -382,8 +376,6 @@ class Examination:
         def run() -> Finding:
             if self._config_error is not None:
                 return Finding("warning", "not checked, since the configuration cannot be read")
-            if self._settings_error is not None:
-                raise self._settings_error
             return check(self._app.settings)
 
         return run
