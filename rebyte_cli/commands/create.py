@@ -71,5 +71,5 @@ def _forget(app: App, key: str | None) -> None:
     from ..tasks import create as engine
 
     name = engine.name_of_key(app.history, key)
-    known = engine.forget(app.history, name)
+    known = app.history.intents.forget(name)
     app.note(f"Forgot key {name!r}" if known else f"Unknown key {name!r}")

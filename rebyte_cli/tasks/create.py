@@ -143,11 +143,6 @@ def name_of_key(history: History, key: str) -> str:
     return f"{shown} {hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def forget(history: History, key: str) -> bool:
-    """Drop a key, so that the next create with it makes a task. False if it was not known."""
-    return history.intents.forget(name_of_key(history, key))
-
-
 def created_before(history: History, key: str) -> dict[str, Any] | None:
     """The task that a key has created already, as it was created; None if there is none.
 

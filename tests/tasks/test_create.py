@@ -559,8 +559,8 @@ def test_the_key_decides_and_not_the_prompt(bench: Bench) -> None:
 
 def test_a_forgotten_key_makes_another_task(bench: Bench) -> None:
     first = bench.create(key="k")
-    assert create.forget(bench.history, "k")
-    assert not create.forget(bench.history, "k")
+    assert bench.history.intents.forget("k")
+    assert not bench.history.intents.forget("k")
     assert bench.create(key="k") != first
 
 
