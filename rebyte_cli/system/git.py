@@ -165,10 +165,7 @@ def run(
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
     line = [program, *there, *SAFE, *words]
-    if sys.platform == "linux" and not to_end:
-        # A limit that may not be raised is a lower one.
-        limited = 'ulimit -c 0; ulimit -d "$0" 2>/dev/null; exec "$@"'
-        line = ["/bin/sh", "-c", limited, str(memory // 1024), *line]
+    line = line if to_end else limited(line, memory)
     if to_end:
         printed, errors, status = _to_end(line, variables, words[0], timeout, most)
     else:
@@ -197,11 +194,27 @@ def run(
         if LACKS.search(text) and folder is not None and _succeeds(PARTIAL, folder, extra):
             failure = GitFailed(f"{failure.message}; {COMPLETE}")
             failure.is_partial = True
-        if not to_end and NO_MEMORY.search(text):
-            failure = GitFailed(f"git needed more than {memory / 1024**3:.2g} GiB of memory")
+        if not to_end and (problem := lack_of_memory(text, memory)):
+            failure = GitFailed(problem)
         failure.said = text
         raise failure
     return printed
+
+
+def limited(words: Sequence[str], memory: int = MEMORY) -> list[str]:
+    """A command line whose processes take at most so much memory (bytes, Linux only) each."""
+    if sys.platform != "linux":
+        return [*words]
+    # A limit that may not be raised is a lower one.
+    script = 'ulimit -c 0; ulimit -d "$0" 2>/dev/null; exec "$@"'
+    return ["/bin/sh", "-c", script, str(memory // 1024), *words]
+
+
+def lack_of_memory(said: str, memory: int = MEMORY) -> str:
+    """That a git, which said this, needed more than it may take; empty if it was not that."""
+    if not NO_MEMORY.search(said):
+        return ""
+    return f"git needed more than {memory / 1024**3:.2g} GiB of memory"
 
 
 def _program(path: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.workspaces import changes
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
-from rebyte_cli.system.git import GitFailed
+from rebyte_cli.system.git import MEMORY, GitFailed
 from tests.repositories import git
+from tests.tools import need_jail
 
 
 def test_a_change_in_the_second_of_the_last_patch_is_kept(tmp_path: Path) -> None:
@@ -51,6 +54,26 @@ def test_no_older_state_stands_for_a_run_without_a_tree(tmp_path: Path) -> None:
 
     assert (of("first", "last"), of("last")) == (None, None)
     assert b"b/first" in (of("first") or b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a limit")
+@pytest.mark.parametrize("jailed", [True, False])
+def test_git_that_reads_the_files_of_an_agent_has_a_limit_of_memory(
+    tmp_path: Path, jailed: bool
+) -> None:
+    if jailed:
+        need_jail()
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    layout = jail.layout_of(workspace.folder, jailed=jailed)
+    with changes.scratch_of(workspace) as scratch:
+        words = ["sh", "-c", "ulimit -d"]
+        assert changes.output(layout, words, workspace, scratch, lambda: "") == b"%d\n" % (
+            MEMORY // 1024
+        )
+        words = ["sh", "-c", "echo fatal: Out of memory, malloc failed >&2; exit 128"]
+        with pytest.raises(GitFailed, match="needed more than 4 GiB of memory"):
+            changes.output(layout, words, workspace, scratch, lambda: "")
 
 
 @pytest.mark.slow

@@ -278,7 +278,7 @@ def output(
     base, scratch = (BASE, SCRATCH) if jailed else (str(workspace.base), str(folder))
     command = jail.command(
         layout,
-        words,
+        git.limited(words),
         readable=[Mount(workspace.base, BASE)],
         writable=[Mount(folder, SCRATCH)],
         network=False,
@@ -305,8 +305,9 @@ def output(
         if status == NO_TREE:
             raise NoTree
         if status:
-            lines = errors.kept.decode("utf-8", "replace").strip().splitlines()
-            raise GitFailed(lines[-1] if lines else f"git exited with status {status}")
+            said = errors.kept.decode("utf-8", "replace").strip()
+            reason = (said.splitlines() or [f"git exited with status {status}"])[-1]
+            raise GitFailed(git.lack_of_memory(said) or reason)
         _check(deadline, output, lambda: "")
         output.seek(0)
         return output.read()

@@ -586,9 +586,10 @@ def _rebuild(workspace: Workspace, unchecked: Sequence[str]) -> None:
     with tempfile.NamedTemporaryFile() as listed:
         listed.write(b"\0".join(places))
         listed.flush()
+        words = git.limited(["xargs", "-0", "sh", "-c", _REBUILD, "sh"])
         with JailGroup(
             layout,
-            jail.command(layout, ["xargs", "-0", "sh", "-c", _REBUILD, "sh"], network=False),
+            jail.command(layout, words, network=False),
             folder="/",
             variables=variables,
             stdout=subprocess.DEVNULL,
