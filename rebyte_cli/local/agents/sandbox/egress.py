@@ -39,8 +39,8 @@ SHOWN_HOSTS = 20  # that were refused: a program can ask for thousands
 NO_LISTENER = -1  # until there is one
 # What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.
 LIST, NONE, HOST = NETWORKS = ("list", "none", "host")
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-PROXY_VARIABLES = [each for name in (*PROXIES, "NO_PROXY") for each in (name, name.lower())]
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+PROXY_VARIABLES = [each for name in PROXIES for each in (name, name.lower())]
 DIRECT = "127.0.0.1,localhost"
 
 
@@ -119,8 +119,7 @@ def start_gateway(jail_port: int) -> subprocess.Popen[bytes]:
 
 def _proxies() -> dict[str, str]:
     """The variables that send every program in the jail to the gateway."""
-    names = [each for name in PROXIES for each in (name, name.lower())]
-    return {**dict.fromkeys(names, ADDRESS), "NO_PROXY": DIRECT, "no_proxy": DIRECT}
+    return dict.fromkeys(PROXY_VARIABLES, ADDRESS) | {"NO_PROXY": DIRECT, "no_proxy": DIRECT}
 
 
 def interpreter() -> tuple[str, list[str]]:
