@@ -219,9 +219,7 @@ def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
     `workspace` must be an id of ours: it is the folder's name. Raises Refusal, and deletes nothing,
     if an agent may still be at work.
     """
-    if not caller.is_own:
-        return False
-    if not (context.store.folder / "workspaces" / workspace).exists():
+    if not (caller.is_own and (context.store.folder / "workspaces" / workspace).exists()):
         return False
     from .cluster.launcher import JobStays
     from .supervision import runs

@@ -24,6 +24,7 @@ from ..cluster import launcher
 from ..limits import usage_limit
 from ..sandbox import egress, jail, user_tools
 from ..sources import skills, source
+from ..workspaces.workspace_folder import WorkspaceSource
 from . import accounts, run_budget, run_lock, runs, spawn
 
 JAIL_CACHE = "jail.json"
@@ -188,7 +189,7 @@ class Admission:
         hosts = list(dict.fromkeys([*settings.allow, *own]))
         return {"network": network, "allow": own, "hosts": hosts}
 
-    def _source(self, body: JsonObject) -> tuple[list[object], dict[str, str]]:
+    def _source(self, body: JsonObject) -> tuple[WorkspaceSource, dict[str, str]]:
         """What to clone, and the login in its URL: no database and no argument is to have that.
 
         `localRepository` (a path or any URL) is this service's own extension.
@@ -213,7 +214,7 @@ class Admission:
                     "Leave out the repository, or leave out the workspace",
                 )
         branch = http.optional_text(body, "branchName", most=2000, least=1)
-        return [repository, branch, changes], login
+        return WorkspaceSource(repository, branch, changes), login
 
     def _skills(self, body: JsonObject, settings: config.LocalConfig) -> list[skills.Source]:
         path = http.optional_text(body, "localRepository", most=4096, least=1)
