@@ -22,7 +22,6 @@ from ...store import Store
 from ..cluster import launcher
 from ..limits import run_meter, usage_limit
 from ..limits.account_limit import AccountLimit
-from ..workspaces.workspace_folder import Workspace
 from . import outbox, run_lock, runs, spawn
 from .run_lock import AGENT_IS_GONE, NO_LOCK
 from .runs import RunRecord
@@ -42,7 +41,7 @@ def recover(store: Store, task: str | None = None) -> None:
         found = runs.unended(db, "task", task) if task else runs.unended(db)
         ended = runs.unfinished(db)
     for run in ended:
-        lately = launcher.has_failed_lately(_folder_of(store.folder, run))
+        lately = launcher.has_failed_lately(run.folder(store.folder))
         if not lately and not run_lock.is_held(store.folder, run):
             _finish_ended(store, run)
     for run in found:
@@ -85,7 +84,7 @@ def restart_if_waiting(store: Store, run: RunRecord, lock: int) -> bool:
     """
     if lock == NO_LOCK:
         return False
-    if left := outbox.left_behind(_folder_of(store.folder, run)):
+    if left := outbox.left_behind(run.folder(store.folder)):
         with store.write() as db:
             runs.record(db, store.folder, run, left)
     with store.read() as db:
@@ -108,7 +107,7 @@ def stop(state_dir: Path, run: RunRecord, *, seconds: float = STOP_SECONDS) -> s
     Its supervisor has so many seconds, and that of a job longer. Returns why its job may still be
     at work, or an empty text.
     """
-    folder, asked = _folder_of(state_dir, run), False
+    folder, asked = run.folder(state_dir), False
     problem = "its job has not ended yet"
     if launcher.has_job(folder):
         seconds += launcher.STOP_SECONDS + launcher.END_SECONDS
@@ -148,14 +147,14 @@ def stop_all(state_dir: Path, found: Iterable[RunRecord]) -> str:
     """
     problem = ""
     for run in found:
-        if run.ended is None or launcher.has_job(_folder_of(state_dir, run)):
+        if run.ended is None or launcher.has_job(run.folder(state_dir)):
             problem = stop(state_dir, run) or problem
     return problem
 
 
 def _bury(store: Store, run: RunRecord, lock: int) -> None:
     """Record the end of a run that lost its supervisor; what it changed is kept a moment later."""
-    folder = _folder_of(store.folder, run)
+    folder = run.folder(store.folder)
     with store.read() as db:
         options = runs.options_of(db, run)
     # The gateway of a job ends when `_start_finishing` ends that, and is then read once more.
@@ -175,7 +174,7 @@ def record_vanished(
     What it printed is recorded, and what its gateway saw it use (`run_meter.left_behind`).
     """
     now = int(time.time() * 1000)
-    runs.record(db, state_dir, run, outbox.left_behind(_folder_of(state_dir, run)))
+    runs.record(db, state_dir, run, outbox.left_behind(run.folder(state_dir)))
     runs.record_used(db, run.prompt, used)
     if not runs.end(db, run.prompt, now, "failed", VANISHED):
         return
@@ -194,7 +193,3 @@ def _start_finishing(state_dir: Path, run: RunRecord, lock: int) -> None:
     run_lock.say(lock, AGENT_IS_GONE)
     with contextlib.suppress(OSError):  # the patch is missing then, and `workspace path` disarms
         spawn.start(state_dir, run.prompt, os.dup(lock), options=None)
-
-
-def _folder_of(state_dir: Path, run: RunRecord) -> Path:
-    return Workspace(state_dir, run.workspace).run_folder(run.prompt)

@@ -125,8 +125,7 @@ def has_agent(state_dir: Path, workspace: str) -> bool:
 
 
 def _lock_file(state_dir: Path, run: RunRecord) -> Path:
-    # As `Workspace.run_folder`, in one step: a thousand runs may wait, and each is asked about.
-    return state_dir.joinpath("workspaces", run.workspace, "runs", run.prompt, LOCK)
+    return run.folder(state_dir) / LOCK
 
 
 def _text(lock: Path) -> str:

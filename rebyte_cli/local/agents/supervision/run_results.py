@@ -62,7 +62,7 @@ def bury(store: Store, run: runs.RunRecord) -> None:
         has_ended = runs.has_ended(db, run.prompt)
         options = runs.options_of(db, run)
     if not has_ended:
-        used = left_behind(Workspace(store.folder, run.workspace).run_folder(run.prompt), options)
+        used = left_behind(run.folder(store.folder), options)
 
         def record() -> None:
             with store.write() as db:

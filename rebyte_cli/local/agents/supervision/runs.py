@@ -33,6 +33,10 @@ class RunRecord(NamedTuple):
     parked: int | None = None  # since when it waits for a usage limit to be reset
     worked: int = 0  # milliseconds before that
 
+    def folder(self, state_dir: Path) -> Path:
+        """As `Workspace.run_folder`, in one step: a thousand may wait, and each is asked about."""
+        return state_dir.joinpath("workspaces", self.workspace, "runs", self.prompt)
+
 
 # Runs that have ended, and something is left to do: what they used is not recorded yet.
 UNFINISHED = "started IS NOT NULL AND ended IS NOT NULL AND counted = 0"
@@ -167,8 +171,7 @@ def _record_end(
     """Record the artifacts, the result event and the end."""
     objects = state_dir / "objects"
     try:
-        folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
-        patch = (folder / PATCH_FILE).read_bytes()
+        patch = (run.folder(state_dir) / PATCH_FILE).read_bytes()
     except FileNotFoundError:
         # That of an earlier run is not what is in the workspace now, and `apply` would take it.
         remove(objects, db, run.workspace, PATCH_FILE)
