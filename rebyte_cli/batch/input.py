@@ -292,7 +292,7 @@ def read_input(
             except BadUsage as error:
                 problems.append(error.message + (f". {error.hint}" if error.hint else ""))
                 prompt = "?"  # so that the rest of the line is checked too
-        fields, wrong = checker.check(record, prompt=prompt, data=template is not None)
+        fields, wrong = checker.check(record, prompt=prompt)
         problems += [f"{printable(field)}: {why}" for field, why in wrong]
         key = fields.key or str(number)
         if first_with.setdefault(key, number) != number:

@@ -57,13 +57,13 @@ class LineChecker:
         self._schemas: dict[str, AnswerSchema | str] = {}
 
     def check(
-        self, given: Mapping[str, Any], *, prompt: str | None, data: bool
+        self, given: Mapping[str, Any], *, prompt: str | None
     ) -> tuple[LineFields, list[Problem]]:
         """The fields of a line over the defaults, and everything wrong with them.
 
-        `prompt` is the text that a template made, None when the line brings its own. With
-        `data`, fields that a task does not have are data for the template; without, they are
-        problems. A null removes the default. Labels of a line are added to the default ones.
+        `prompt` is the text that a template made: then fields that a task does not have are data
+        for it. None when the line brings its own; then they are problems. A null removes the
+        default. Labels of a line are added to the default ones.
         """
         problems: list[Problem] = []
         misspelt = False
@@ -79,7 +79,7 @@ class LineChecker:
             if name == "prompt" and prompt is not None:
                 continue
             if name not in KNOWN:
-                if not data and len(problems) < MOST_PROBLEMS:
+                if prompt is None and len(problems) < MOST_PROBLEMS:
                     near = did_you_mean(name, KNOWN)
                     misspelt = misspelt or "'prompt'" in (near or "")
                     problems.append((name, f"{NO_SUCH_FIELD}. {near}" if near else NO_SUCH_FIELD))
@@ -91,7 +91,7 @@ class LineChecker:
                 labels = {} if name == "labels" else labels
                 continue
             wrong = KNOWN[name](value)
-            if wrong and data and name == "labels":
+            if wrong and prompt is not None and name == "labels":
                 continue  # those of an issue, for the template
             if wrong is not None:
                 problems.append((name, wrong))
