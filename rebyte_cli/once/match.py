@@ -7,31 +7,26 @@ for proof that there is no task, and the request would be sent a second time.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import lru_cache
 
 from ..history.prompt_digest import digest_of, folded
 
 
 def is_prompt(
-    shown: str | None,
-    digest: str,
-    prompt: str | None = None,
-    *,
-    shown_elsewhere: Collection[str] = (),
+    shown: str | None, digest: str, prompt: str | None, *, is_unchanged: bool
 ) -> bool | None:
     """Whether `shown` is the prompt with this digest; None if that cannot be told.
 
     It certainly is not in one case: the service shows this very prompt unchanged elsewhere
-    (`shown_elsewhere` are the digests of what it shows), and neither text becomes the other when
-    letters are left out. If one does, the service may have cut ours or added to it for a reason
-    that the other task lacks, such as a repository. `prompt` is our text.
+    (`is_unchanged`), and neither text becomes the other when letters are left out. If one does, the
+    service may have cut ours or added to it for a reason that the other task lacks, such as a
+    repository. `prompt` is our text, where this process has it.
     """
     if shown is None:
         return None
     if digest_of(shown) == digest:
         return True
-    if digest in shown_elsewhere and prompt is not None and not may_be_cut(shown, prompt):
+    if is_unchanged and prompt is not None and not may_be_cut(shown, prompt):
         return False
     return None
 

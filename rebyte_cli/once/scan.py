@@ -270,11 +270,10 @@ class Scanner:
             others = [
                 row for row, shown in zip(others, digests, strict=True) if shown == request.digest
             ]
-        is_shown = bool(same) or (
+        is_unchanged = bool(same) or (
             any(row["id"] in self._prompts for row in others)
             and self._shows_twin(request, listed, limit)
         )
-        elsewhere = [request.digest] if is_shown else []
         unsure = [
             row
             for row in others
@@ -282,7 +281,7 @@ class Scanner:
                 self._prompts.get(row["id"]),
                 request.digest,
                 request.prompt,
-                shown_elsewhere=elsewhere,
+                is_unchanged=is_unchanged,
             )
             is not False
         ]
@@ -406,13 +405,14 @@ def find_prompts(content: ContentView, request: LostRequest) -> Matches:
     if request.to_repeat:
         window = window._replace(since=None, until=None)
     digests = [digest_of(prompt.text) for prompt in content.prompts]
+    is_unchanged = request.digest in digests
     oldest = _oldest(content.prompts)
     first = _creation_prompt(content.prompts, digests, request.digest)
     for prompt in content.prompts:
         if not prompt.id or prompt is first or _is_excluded(prompt.raw, "submittedAt", window):
             continue
         shown = prompt.text if prompt.text.strip() else None
-        match = is_prompt(shown, request.digest, request.prompt, shown_elsewhere=digests)
+        match = is_prompt(shown, request.digest, request.prompt, is_unchanged=is_unchanged)
         if match and prompt is not oldest and _is_timely(prompt.submitted_at, window):
             same.append(prompt.raw)
         elif match is not False:

@@ -35,14 +35,12 @@ PROMPT = "Mend the login test,\nthen say what was wrong"
 def test_only_an_equal_prompt_is_a_match_and_nothing_by_itself_is_none(
     shown: str | None, expected: bool | None
 ) -> None:
-    assert is_prompt(shown, digest_of(PROMPT), PROMPT) is expected
+    assert is_prompt(shown, digest_of(PROMPT), PROMPT, is_unchanged=False) is expected
 
 
 def test_a_service_that_shows_this_prompt_unchanged_may_show_it_cut_or_with_more() -> None:
-    elsewhere = {digest_of(PROMPT), digest_of("Another")}
-
     def match(shown: str | None, prompt: str | None = PROMPT) -> bool | None:
-        return is_prompt(shown, digest_of(PROMPT), prompt, shown_elsewhere=elsewhere)
+        return is_prompt(shown, digest_of(PROMPT), prompt, is_unchanged=True)
 
     assert match("Something else") is False
     assert match(PROMPT) is True
@@ -51,7 +49,6 @@ def test_a_service_that_shows_this_prompt_unchanged_may_show_it_cut_or_with_more
     assert match("***") is None
     assert match(None) is None
     assert match("Something else", None) is None
-    assert is_prompt("Else", digest_of(PROMPT), PROMPT, shown_elsewhere={digest_of("Else")}) is None
 
 
 @pytest.mark.parametrize(
@@ -74,8 +71,7 @@ def test_a_service_that_shows_this_prompt_unchanged_may_show_it_cut_or_with_more
 def test_another_text_is_another_prompt_unless_letters_were_left_out(
     theirs: str, ours: str, expected: bool | None
 ) -> None:
-    elsewhere = {digest_of(theirs), digest_of(ours)}
-    assert is_prompt(theirs, digest_of(ours), ours, shown_elsewhere=elsewhere) is expected
+    assert is_prompt(theirs, digest_of(ours), ours, is_unchanged=True) is expected
 
 
 def test_the_longest_prompts_are_compared_in_no_time() -> None:
