@@ -35,7 +35,6 @@ from .search import PACE, Pace, Search
 from .server_clock import LIFE, ROOM
 
 if TYPE_CHECKING:
-    from ..history.history import History
     from ..history.rows import Intent
 
 KEY_WAIT = 660.0  # seconds that another process may need: its create, and its search
@@ -50,7 +49,6 @@ class Operation:
     def __init__(
         self,
         request: TaskRequest | PromptRequest,
-        history: History,
         note: Callable[[str], None],
         deadline: Deadline = NO_LIMIT,
         sleep: Callable[[float], None] = time.sleep,
@@ -68,7 +66,7 @@ class Operation:
         """
         self._send_again_after = send_again_after
         self._request = request
-        self._history = history
+        self._history = request.history
         self._note = note
         self._warn = warn or note
         self._deadline = deadline
@@ -79,7 +77,7 @@ class Operation:
         self._on_created = on_created
         self._on_attempt = on_attempt
         self._server_clock = request.server_clock
-        self._claims = SentFromHere(history, self._server_clock, request.target)
+        self._claims = SentFromHere(request.history, self._server_clock, request.target)
         self._finder = Finder(request.client, self._claims, request.scan)
         self._replaced: Intent | None = None  # an attempt of this key that created nothing
         self._has_waited = False  # for another process at work on the key

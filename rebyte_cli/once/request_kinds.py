@@ -43,8 +43,9 @@ class TaskRequest:
     """POST /tasks, and how its result is recognised: in the list, by the prompt in its content.
 
     `digest` identifies the request, `prompt_digest` its prompt, `body_digest` all of its fields;
-    `target` is the task that it is for, None for a new one, and `server_clock` tells when. `send`
-    sends it once, with `timeout` in seconds; its answer names what was created.
+    `target` is the task that it is for, None for a new one. `server_clock` tells when, and
+    `history` what else was sent from here. `send` sends it once, with `timeout` in seconds; its
+    answer names what was created.
     """
 
     target = None
@@ -66,7 +67,7 @@ class TaskRequest:
         `skew` is as in `Pace`.
         """
         self.client = client
-        self._history = history
+        self.history = history
         self._labels = labels or {}
         self._files = files
         self._base = base
@@ -91,7 +92,7 @@ class TaskRequest:
         created here. None if it cannot be told. Raises Unsent and KeyRejected.
         """
         if not is_exact:
-            return next(iter(self._history.tasks(1)), None)
+            return next(iter(self.history.tasks(1)), None)
         try:
             return newest_task(self.client, timeout=limit.within(BASELINE).for_call())
         except (Unsent, KeyRejected, Redirected):
@@ -109,7 +110,7 @@ class TaskRequest:
     def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         """Add the task to the history; returns its id. `as_asked`: it has this prompt."""
         if as_asked:
-            self._history.add_task(
+            self.history.add_task(
                 answer,
                 prompt=self.prompt,
                 body=self.body,
@@ -118,7 +119,7 @@ class TaskRequest:
                 base=self._base,
             )
         else:
-            self._history.add_task(answer, prompt="", labels=self._labels)
+            self.history.add_task(answer, prompt="", labels=self._labels)
         return str(answer["id"])
 
     def describe(self, answer: Mapping[str, Any]) -> str:
@@ -186,7 +187,7 @@ class PromptRequest:
         skew: float = SKEW,
     ) -> None:
         self.client = client
-        self._history = history
+        self.history = history
         self.server_clock = ServerClock(client, skew)
         self.target = task_id
         self.body = body
@@ -230,7 +231,7 @@ class PromptRequest:
 
     def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         """Note in the history that the task runs again; returns the prompt's id."""
-        self._history.update_task({"id": self.target, "status": "running", "completedAt": None})
+        self.history.update_task({"id": self.target, "status": "running", "completedAt": None})
         return str(answer["promptId"])
 
     def describe(self, answer: Mapping[str, Any]) -> str:

@@ -79,7 +79,6 @@ def create(
         raise BadUsage(Term("--once: KEY", "`once`") + " is empty")
     operation = Operation(
         request,
-        history,
         note,
         deadline,
         sleep,
@@ -115,7 +114,6 @@ def follow_up(
     request = PromptRequest(client, history, task_id, body, skew=pace.skew)
     operation = Operation(
         request,
-        history,
         note,
         deadline,
         sleep,

@@ -632,9 +632,7 @@ def test_a_task_claimed_by_a_twin_during_the_search_is_not_taken(
 
     monkeypatch.setattr(history.intents, "rivals", rivals)
     request = TaskRequest(bench.client, history, {"prompt": PROMPT}, PROMPT)
-    operation = Operation(
-        request, history, bench.notes.append, pace=AT_ONCE, repeated=lambda _key: {}
-    )
+    operation = Operation(request, bench.notes.append, pace=AT_ONCE, repeated=lambda _key: {})
     clock, written = ServerClock(bench.client), timestamp()
     own = history.intents.open(
         None, digest=request.digest, body_digest="b", started_at=written, owner="me"
