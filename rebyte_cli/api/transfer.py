@@ -61,19 +61,20 @@ class LiveBody:
         request: Request,
         response: Response,
         attempt: AttemptState,
+        idle: float,
         deadline: Deadline = NO_LIMIT,
     ) -> None:
         self._calls = calls
         self._request = request
         self._response = response
         self._attempt = attempt
+        self._idle = attempt.idle = idle
         self._deadline = deadline
 
     def keep_waiting(self) -> None:
         """Something useful came: the next has `idle` seconds again."""
-        idle = self._request.idle
-        assert idle is not None
-        self._attempt.expect(Deadline(min(idle, self._deadline.left()), clock=self._calls.clock))
+        seconds = min(self._idle, self._deadline.left())
+        self._attempt.expect(Deadline(seconds, clock=self._calls.clock))
 
     def __iter__(self) -> Iterator[bytes]:
         from urllib3.exceptions import HTTPError
@@ -88,7 +89,7 @@ class LiveBody:
             failure = self._calls.failure(request, error)
             why = failure.why
             if failure.code == "timeout":
-                why = f"nothing came for {request.idle:g} s"
+                why = f"nothing came for {self._idle:g} s"
             named = named_by(request.path)
             raise NetworkError(f"{what}: {why}", code=failure.code, **named) from None
 
@@ -98,8 +99,7 @@ def stream(calls: Calls, request: Request, idle: float, deadline: Deadline) -> I
     """The body of a response as it arrives; see `Transport.stream`."""
 
     def opened(response: Response, attempt: AttemptState) -> tuple[Response, LiveBody]:
-        attempt.idle = idle
-        body = LiveBody(calls, request._replace(idle=idle), response, attempt, deadline)
+        body = LiveBody(calls, request, response, attempt, idle, deadline)
         body.keep_waiting()
         return response, body
 
@@ -124,8 +124,7 @@ def live(
         if kind != "text/event-stream":
             return as_it_came(response, attempt)
         attempt.untimed()
-        attempt.idle = idle
-        coming = iter(LiveBody(calls, request._replace(idle=idle), response, attempt))
+        coming = iter(LiveBody(calls, request, response, attempt, idle))
         return ApiResponse(response.status_code, response.headers, None, b"", coming)
 
     return read
