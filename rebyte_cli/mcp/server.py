@@ -145,19 +145,18 @@ def _tool(tools: Tools, spec: ToolSpec, definitions: dict[str, Any]) -> Tool:
     tool._tools = tools
     tool.parameters["additionalProperties"] = False
     if spec.kind is not None:
-        schema = _output_schema(spec, definitions)
+        kind = f"{spec.kind.name}-list" if spec.is_list else spec.kind.name
+        schema = _output_schema(kind, definitions)
         tool.fn_metadata = tool.fn_metadata.model_copy(update={"output_schema": schema})
     return tool
 
 
-def _output_schema(spec: ToolSpec, definitions: dict[str, Any]) -> dict[str, Any]:
+def _output_schema(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """The record's schema, as `rebyte schema --results` has it, with what it refers to.
 
     No key is required: a client refuses an answer that does not fit, and the API may leave some
     out. `notes` are lines for people, such as the question that a run waits on.
     """
-    assert spec.kind is not None
-    name = f"{spec.kind.name}-list" if spec.is_list else spec.kind.name
     notes = {"type": "array", "items": {"type": "string"}}
     schema: dict[str, Any] = {
         "type": "object",

@@ -61,8 +61,9 @@ class SentFromHere:
     def rivals(self, _equals: Any, _with_task: Any) -> Iterator[Rival]:
         """What was sent at about the same time; none if the history cannot be used."""
         own = self.own
-        for other in [] if own is None else self._history.intents.rivals(own.owner, self._target):
-            assert own is not None
+        if own is None:
+            return
+        for other in self._history.intents.rivals(own.owner, self._target):
             if self._clock.is_near(own.started_at, other.started_at):
                 is_equal = (other.digest, other.body_digest) == (own.digest, own.body_digest)
                 if not (self.alive and is_equal) or self._is_alive(other):
