@@ -74,8 +74,8 @@ class RebyteClient:
 
     `api_key` None takes REBYTE_API_KEY, `base_url` None takes REBYTE_API_URL or `BASE_URL`.
     `timeout` is the time limit of each call in seconds (None: 60, and 600 for create and
-    follow-up), `ca_bundle` a file of CA certificates; `transport`, in place of all of these, is for
-    tests. `prepare` makes what is sent of the body of a new task, by other calls. Raises
+    follow-up), `ca_bundle` a file of CA certificates; `transport`, in place of all of these, makes
+    the calls. `prepare` makes what is sent of the body of a new task, by other calls. Raises
     MissingKey, a ValueError, when there is no key. No connection is opened and no HTTP library
     imported before the first call.
     """
@@ -93,22 +93,15 @@ class RebyteClient:
         prepare: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None,
     ) -> None:
         self._prepare = prepare
-        self._transport: Transport | None = transport
-        if transport is not None:
-            return
-        key = api_key if api_key is not None else os.environ.get("REBYTE_API_KEY", "")
-        if not key.strip():
-            raise MissingKey
-        from .transport import Transport
+        if transport is None:
+            key = api_key if api_key is not None else os.environ.get("REBYTE_API_KEY", "")
+            if not key.strip():
+                raise MissingKey
+            from .transport import Transport
 
-        url = base_url or os.environ.get("REBYTE_API_URL") or self.BASE_URL
-        self._transport = Transport(url, key, timeout=timeout, ca_bundle=ca_bundle)
-
-    @property
-    def transport(self) -> Transport:
-        """What makes the calls; its attributes show what it was built with."""
-        assert self._transport is not None
-        return self._transport
+            url = base_url or os.environ.get("REBYTE_API_URL") or self.BASE_URL
+            transport = Transport(url, key, timeout=timeout, ca_bundle=ca_bundle)
+        self.transport: Transport = transport
 
     def close(self) -> None:
         """Close idle connections."""
