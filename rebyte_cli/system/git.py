@@ -252,13 +252,14 @@ class Pipe:
 
     def start(self) -> None:
         """Read from now on: the program has its own copy of the descriptor."""
-        os.close(self.into)
-        self.into = -1
+        into, self.into = self.into, -1
+        os.close(into)
         self._thread.start()
 
     def __exit__(self, *_error: object) -> None:
-        if self.into >= 0:  # nothing was started
+        if self.into >= 0:
             os.close(self.into)
+        if self._thread.ident is None:  # nothing was started, or a signal came before
             os.close(self._source)
             return
         # What left the group of git, such as a daemon that keeps passwords, may hold the other end.
@@ -364,7 +365,7 @@ def _to_end(
     """
     deadline, said, status = Deadline(timeout), b"", None
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile(buffering=0) as errors:
-        with _signals_later():
+        with signals_later():
             process = subprocess.Popen(
                 line,
                 env=variables,
@@ -390,7 +391,7 @@ def _to_end(
 
 
 @contextmanager
-def _signals_later() -> Iterator[None]:
+def signals_later() -> Iterator[None]:
     """Put off SIGINT and SIGTERM to the end of the block. SIGQUIT (Ctrl-\\) still ends the wait."""
     numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(one))]
     arrived: list[int] = []
