@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,8 +51,9 @@ def command(
     service does not tell runs apart, everything is applied each time.
 
     Works as `git apply --3way`: the changes end up in the work tree and the index, merged where
-    the files have changed. Files left with conflicts are named, and the status is 1. A tree with
-    uncommitted changes is refused (2) unless --force is given. Prints each changed file.
+    the files have changed. Files left with conflicts are named, and the status is 1; if it fails
+    otherwise, every file is as it was. A tree with uncommitted changes is refused (2) unless
+    --force is given. Prints each changed file.
 
     --commit also commits what was applied on the current branch, and nothing else that is staged.
     --branch changes no file, index or HEAD: it makes a branch with one commit of everything that
@@ -78,10 +80,10 @@ def command(
       rebyte apply @last --branch fix-login
       rebyte diff @last && rebyte apply @last --yes --commit -m "Fix the login"
     """
-    from ..tasks import patch
+    from ..tasks import apply, patch
 
     _check(branch, message, **flags)
-    with patch.telling():
+    with apply.telling():
         task_id = chosen_task(app, task)
         root = patch.top_level()
         source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
@@ -106,8 +108,8 @@ def _to_tree(
     **flags: bool,
 ) -> RecordList:
     """Apply what is new, and commit it if that is wanted."""
-    from ..tasks import patch
-    from ..tasks.commit import advance_head, risks_between
+    from ..tasks import apply, patch
+    from ..tasks.commit import advance_head, encoded_by, risks_between
 
     before = {} if flags["everything"] else app.history.applied(source.task, str(root))
     still_here = _still_here(before, root)
@@ -134,19 +136,24 @@ def _to_tree(
         return _nothing(app, "all of it was applied here before; --all applies it again")
     changes = patch.changes(found, root)
     _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
-    commit = None
-    if flags["commits"] or not flags["yes"]:
+    commit = attributes = None
+    changes_attributes = any(os.path.basename(each.path) == ".gitattributes" for each in changes)
+    if flags["commits"] or not flags["yes"] or changes_attributes:
         tree = _tree(root, head, found)
+        if changes_attributes:  # where git may obey the old ones or the new ones, as they lie there
+            attributes = tree if isinstance(tree, str) else head or None
         if not flags["yes"]:
+            encodings = encoded_by(root, found, None)
             # With --force, files here may have other modes than those of the commit.
             if isinstance(tree, str):
-                risks = risks_between(root, head, tree, changes)
+                risks = risks_between(root, head, tree, changes, encodings)
             else:
-                risks = patch.risks(changes, {})
+                encodings |= encoded_by(root, found, head) if head else {}
+                risks = patch.risks(changes, encodings)
             _warn(app, risks, asks=True)
         if flags["commits"]:
             commit = _prepared(source, root, tree, head, message)
-    changed = set(patch.apply(found, root, remember))
+    changed = set(apply.apply(found, root, remember, attributes=attributes))
     rows = [change for change in changes if {change.path, change.old_path} & changed]
     if not rows:
         return _nothing(app, f"{root} has these changes already")

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import BadUsage, NotFound
@@ -28,6 +29,7 @@ from .patch import (
     shown,
     unmerged,
 )
+from .patch_headers import sections
 
 LONGEST_SUBJECT = 72
 NO_FILE = "000000"  # git's mode of what is not there
@@ -118,7 +120,11 @@ def encoded(root: Path, before: str, after: str) -> dict[str, str]:
 
 
 def risks_between(
-    root: Path, before: str, after: str, also: Sequence[FileChange] = ()
+    root: Path,
+    before: str,
+    after: str,
+    also: Sequence[FileChange] = (),
+    encodings: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """As `patch.risks`, for what differs between two commits or trees, and `also` for these.
 
@@ -133,18 +139,30 @@ def risks_between(
         status = "deleted" if new == NO_FILE else "added" if old == NO_FILE else "modified"
         mode = old if new == NO_FILE else new
         changes.append(FileChange(shown(path), status, None, None, mode == EXECUTABLE, None, mode))
-    return risks(changes, encoded(root, before, after))
+    return risks(changes, {**encodings, **encoded(root, before, after)})
 
 
-def _encodings(root: Path, paths: Sequence[str], tree: str) -> dict[str, str]:
-    """Those of the files that are not UTF-8 by the attributes in a tree."""
+def encoded_by(root: Path, patch: bytes, tree: str | None) -> dict[str, str]:
+    """As `encoded`, of the files in a patch, by the attributes in a tree or, None, the work tree.
+
+    `git apply` obeys those in the work tree, and may do so even if the patch changes them.
+    """
+    names = {os.fsdecode(each.new) for each in sections(patch) if each.new}
+    paths = [name for name in names if len(os.fsencode(name)) <= git.LONGEST_PATH]
+    return _encodings(root, sorted(paths), tree)
+
+
+def _encodings(root: Path, paths: Sequence[str], tree: str | None) -> dict[str, str]:
+    """Those of the files that are not UTF-8 by the attributes in a tree, or in the work tree."""
     result = {}
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        variables = own_repository() | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        if paths:
+        variables = own_repository()
+        if paths and tree is not None:
+            variables["GIT_INDEX_FILE"] = str(Path(folder) / "index")
             git.run(["read-tree", tree], root, variables)
         names = Path(folder) / "names"
-        words = ["check-attr", "--cached", "-z", "--stdin", "working-tree-encoding"]
+        words = ["check-attr", "-z", "--stdin"] + ["--cached"] * (tree is not None)
+        words.append("working-tree-encoding")
         for some in git.portions(paths, MOST_NAMES, MOST_BYTES):
             names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in some))
             listed = git.run(words, root, variables, given=names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import itertools
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BadUsage, Interrupted, Next, NotFound, RebyteError, ResourceNotFound
+from ..errors import BadUsage, Next, NotFound, RebyteError, ResourceNotFound
 from ..system import git
 from .git_apply import git_apply
 from .patch_headers import PatchedFile, check_form, sections
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 PATCH_FILE = "changes.patch"
 LARGEST = 256 << 20  # bytes; the service on this machine makes none of more than 64 MiB
-NOTHING = "Nothing was applied"
 LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
 RISKS = "Files that tools run or read by themselves:"
 SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
@@ -231,10 +229,18 @@ def _mode_after(root: Path, section: PatchedFile) -> str:
     return (_mode_here(root, section.keeps) if kept else "") or section.mode
 
 
+def place(root: Path, name: bytes) -> str | None:
+    """The path of a file that a patch names; None beyond a link, where git changes nothing."""
+    folder, base = os.path.split(os.fsdecode(name))
+    real = os.path.realpath(root)
+    path = os.path.join(real, folder)
+    return os.path.join(path, base) if os.path.realpath(path) == os.path.normpath(path) else None
+
+
 def _mode_here(root: Path, name: bytes) -> str:
     """Git's mode of a file as it is here; "" if there is none."""
     try:
-        mode = os.lstat(os.path.join(os.fsencode(root), name)).st_mode
+        mode = os.lstat(place(root, name) or "").st_mode
     except OSError:
         return ""
     if stat.S_ISLNK(mode):
@@ -332,6 +338,7 @@ def uncommitted(root: Path) -> list[str]:
 
 def missing(patch: bytes, root: Path) -> bytes:
     """The patch without the files that are what it makes of them already, content and mode."""
+    check_form(patch)
     parts = list(_parts(patch))
     if not parts:
         return patch
@@ -367,7 +374,7 @@ def _blobs(root: Path, names: Iterable[bytes], hashes: str) -> dict[bytes, str]:
     """The ids of the files as they are now, as git would store them; without those that are not."""
     result, files = {}, []
     for name in names:
-        path = os.path.join(os.fsencode(root), name)
+        path = place(root, name) or ""
         if os.path.islink(path):
             target = os.fsencode(os.readlink(path))
             content = b"blob %d\0%s" % (len(target), target)
@@ -378,71 +385,6 @@ def _blobs(root: Path, names: Iterable[bytes], hashes: str) -> dict[bytes, str]:
         output = git.run(["hash-object", "--", *map(os.fsdecode, some)], root, own_repository())
         result |= dict(zip(some, output.decode().split(), strict=True))
     return result
-
-
-def apply(patch: bytes, root: Path, applied: Callable[[], None] = lambda: None) -> list[str]:
-    """Apply the patch to the work tree and the index, with a merge where the files moved on.
-
-    Returns the paths of the files that are different on disk now. Raises PatchConflict with the
-    names of files that are left with conflict markers, or with git's reason when nothing was
-    applied at all. git works to its end even if this process is told to stop, and the Interrupted
-    says what it has done. `applied` is called when files were changed, with conflicts or without.
-    """
-    before: dict[bytes, tuple[int, bytes]] = {}
-    with telling(lambda: _done(root, before)):
-        touched = {name for each in sections(patch) for name in (each.old, each.new) if name}
-        before = _states(root, touched)
-        try:
-            _apply(patch, root)
-        except BaseException:  # a signal that came while git worked, or there are conflicts
-            if _changed(root, before):
-                applied()
-            raise
-        applied()
-        return _changed(root, before)
-
-
-@contextlib.contextmanager
-def telling(done: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
-    """Add to an interrupt in the block what was done by then, unless it says so already."""
-    try:
-        yield
-    except (KeyboardInterrupt, Interrupted) as stop:
-        stop = Interrupted.of(stop)
-        raise Interrupted(stop.exit_status, hint=stop.hint or done()) from None
-
-
-def _done(root: Path, before: dict[bytes, tuple[int, bytes]]) -> str:
-    if not _changed(root, before):
-        return NOTHING
-    conflicts = ", ".join(unmerged(root))
-    return "The changes were applied" + (f", with conflicts in {conflicts}" if conflicts else "")
-
-
-def _apply(patch: bytes, root: Path) -> None:
-    undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
-    words, variables = ["--whitespace=nowarn"], safe_repository(root)
-    try:
-        git_apply(["--3way", *words], patch, root, variables, to_end=True)
-    except git.GitUnusable:  # it took too long to find out whether it applies
-        raise
-    except git.GitFailed as error:
-        if conflicts := unmerged(root):
-            hint = f"Edit them, then `git add` them{undo}"
-            raise conflict(conflicts, "").copy_with(hint=hint) from None
-        reason = error.message
-        # With --force, files that have uncommitted changes are patched without the index.
-        # Otherwise only the reason is wanted: a failed merge often gives none.
-        is_dirty = "does not match index" in error.said
-        try:
-            again = words if is_dirty else ["--check"]
-            git_apply(again, patch, root, variables, to_end=is_dirty)
-        except git.GitFailed as failure:
-            reason = reason if error.is_partial else failure.message
-        else:
-            if is_dirty:
-                return
-        raise conflict([], reason) from None
 
 
 def own_repository() -> dict[str, str]:
@@ -469,28 +411,3 @@ def unmerged(root: Path, variables: Mapping[str, str] | None = None) -> list[str
     words = ["diff", "--name-only", "--diff-filter=U", "--ignore-submodules=all", "-z"]
     output = git.run(words, root, variables or own_repository())
     return [listed(shown(name)) for name in output.split(b"\0") if name]
-
-
-def _states(root: Path, names: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
-    """What each path is on disk: its mode and a digest; (0, b"") where there is nothing."""
-    result = {}
-    for name in names:
-        path = os.path.join(os.fsencode(root), name)
-        try:
-            mode = os.lstat(path).st_mode
-        except OSError:
-            result[name] = (0, b"")
-            continue
-        content = b""
-        if stat.S_ISLNK(mode):
-            content = os.fsencode(os.readlink(path))
-        elif stat.S_ISREG(mode):
-            with open(path, "rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-        result[name] = (mode, content)
-    return result
-
-
-def _changed(root: Path, before: dict[bytes, tuple[int, bytes]]) -> list[str]:
-    after = _states(root, before)
-    return sorted(shown(name) for name in before if before[name] != after[name])

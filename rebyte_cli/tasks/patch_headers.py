@@ -18,6 +18,8 @@ _HEADERS = (
     b"old mode ", b"new mode ", b"new file mode ", b"deleted file mode ", b"rename from ",
     b"rename to ", b"copy from ", b"copy to ", b"index ", b"--- ", b"+++ ",
 )  # fmt: skip
+MOST_FILES = 250_000  # of which Python keeps a kilobyte each
+_NO_NAMES = (b"", b".", b"..", b".git")
 _BEGIN, _CONTENT = b"diff --git ", (b"@@ ", b"GIT binary patch")
 _ESCAPES = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
 
@@ -53,7 +55,10 @@ _MODES = (b"new mode ", b"new file mode ", b"deleted file mode ")  # one of them
 
 
 def check_form(patch: bytes) -> None:
-    """Raise RebyteError for a header that git does not write, and so could read differently."""
+    """Raise RebyteError for a header that git does not write, and so could read differently.
+
+    And for a name that no file in a repository has, or more than `MOST_FILES` files.
+    """
     header: dict[bytes, bytes] = {}
     for line in _header_lines(patch):
         if line.startswith(_BEGIN):
@@ -66,6 +71,15 @@ def check_form(patch: bytes) -> None:
                 text = line.decode("utf-8", "backslashreplace")
                 raise RebyteError(f"not a patch as git writes it: {text!r}", code="bad_patch")
             header[name] = line
+    if sum(1 for _ in map(_check_names, sections(patch))) > MOST_FILES:
+        raise RebyteError(f"the patch changes more than {MOST_FILES:,} files", code="too_large")
+
+
+def _check_names(file: PatchedFile) -> None:
+    for path in {file.old, file.new, file.keeps}:
+        if path and any(part.lower() in _NO_NAMES for part in path.split(b"/")):
+            text = path.decode("utf-8", "backslashreplace")
+            raise RebyteError(f"a repository has no file called {text!r}", code="bad_patch")
 
 
 def _fits(name: bytes, line: bytes, header: Mapping[bytes, bytes]) -> bool:

@@ -489,6 +489,40 @@ def test_a_patch_that_brings_the_encoding_names_the_files(
     assert NAMED in " ".join(done.err.split())
 
 
+def test_attributes_that_are_in_no_commit_are_obeyed_and_named(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    shown = "MSG='\u6328'\n"
+    task = farm.add("Work", patch_of(repository, lambda: (repository / "run.sh").write_text(shown)))
+    (repository / ".gitattributes").write_text(ATTRIBUTES)
+    (repository / ".git/info/exclude").write_text(".gitattributes\n")
+    done = inside("apply", task, "-o", "table", cwd=repository)
+    assert done.status == 0, done
+    assert (repository / "run.sh").read_bytes() == SCRIPT
+    assert f"run.sh ({NAMED})" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("way", ["", "--commit", "--yes"])
+def test_attributes_that_the_patch_changes_are_obeyed_as_it_has_them(
+    farm: PatchFarm, inside: Run, repository: Path, way: str
+) -> None:
+    (repository / ".gitattributes").write_text(ATTRIBUTES)
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Attributes")
+    shown = "MSG='\u6328'\n"
+
+    def both() -> None:
+        (repository / ".gitattributes").write_text("# none\n")
+        (repository / "new.sh").write_text(shown)
+
+    task = farm.add("Work", patch_of(repository, both))
+    done = inside("apply", task, *filter(None, [way]), "-o", "table", cwd=repository)
+    assert done.status == 0, done
+    assert (repository / "new.sh").read_text() == shown
+    assert git(repository, "diff", "--name-only") == ""
+    assert ".gitattributes (git)" in " ".join(done.err.split()) or way == "--yes"
+
+
 def test_the_encoding_of_one_task_and_the_file_of_another_are_named(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:

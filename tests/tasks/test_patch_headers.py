@@ -10,7 +10,7 @@ import pytest
 
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
-from rebyte_cli.tasks import patch, patch_headers
+from rebyte_cli.tasks import apply, patch, patch_headers
 from tests.repositories import git
 
 NEW = b"""--- /dev/null
@@ -42,6 +42,29 @@ def root(tmp_path: Path) -> Path:
     git(folder, "add", "-A")
     git(folder, "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "A")
     return folder
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../x", ".git/x", "a/.GIT/x", "a//x", "."])
+def test_a_name_that_no_file_in_a_repository_has(root: Path, name: str) -> None:
+    """It is refused before anything there is read."""
+    odd = added("new file mode 100644").replace(b"b/x", b"b/" + name.encode())
+    for read in (patch.missing, patch.changes):
+        with pytest.raises(RebyteError, match="a repository has no file called"):
+            read(odd, root)
+
+
+def test_a_file_beyond_a_link_is_not_read(root: Path) -> None:
+    (root.parent / "x").write_text("x\n")
+    (root / "out").symlink_to("..")
+    odd = added("new file mode 100644", "index 0000000..587be6b").replace(b"b/x", b"b/out/x")
+    assert patch.missing(odd, root) == odd
+
+
+@pytest.mark.slow
+def test_more_files_than_memory_has_room_for(root: Path) -> None:
+    many = b"diff --git a/f b/f\nold mode 100644\nnew mode 100755\n" * 250_001
+    with pytest.raises(RebyteError, match="more than 250,000 files"):
+        patch.changes(many, root)
 
 
 @pytest.mark.slow
@@ -130,7 +153,7 @@ def test_what_becomes_a_link_or_can_be_run_is_named(
     except RebyteError:
         return
     before = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
-    patch.apply(odd, root)
+    apply.apply(odd, root)
     telling = set()
     for path in root.iterdir():
         if path.name == ".git" or (
