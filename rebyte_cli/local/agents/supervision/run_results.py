@@ -110,7 +110,7 @@ def patch_of(
         complete_merge(workspace, watch)
         patch = changes.patch(workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append)
         workspace.note_patch(prompt_id)
-        return patch, "".join(notes)
+        return patch, "\n".join(notes)
     except (GitFailed, OSError) as error:
         return None, _no_patch(workspace, prompt_id, error)
 

@@ -31,6 +31,11 @@ from .workspace_folder import Workspace
 LARGEST_PATCH = 64 * 1024 * 1024
 TOO_LARGE = "the changes are larger than 64 MiB"
 LARGEST_LIST = 64 * 1024 * 1024  # of the names of files that are left out
+# What a patch does not cover, by the list of its names that the script leaves.
+LEFT_OUT = {
+    "odd": "what became a pipe, a socket or a device",
+    "modules": "what is in the submodules",
+}
 MOST_NAMES = 5
 GIT_SECONDS = 300
 LOOK_SECONDS = 0.2
@@ -79,6 +84,10 @@ find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
     "$@" update-index --add --cacheinfo "100644,${entry%/.git}/-" || :
 ' sh "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
 "$@" ls-files --stage > "$SCRATCH/known"
+"$@" -c core.quotePath=false ls-files --stage | sed -n 's/^160000 [0-9a-f]* [0-9].//p' |
+    while IFS= read -r folder; do
+        if [ -n "$(ls -A -- "$folder" 2>/dev/null)" ]; then printf '%s\n' "$folder"; fi
+    done > "$SCRATCH/modules"
 find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
     -exec "$@" --literal-pathspecs ls-files -- {} + > "$SCRATCH/odd" 2>/dev/null || :
 {
@@ -160,8 +169,9 @@ def patch(
         words = ["sh", "-c", SCRIPT, "sh", *git_of(layout, workspace, layout.code.inside)]
         try:
             found = output(layout, words, workspace, scratch, watch)
-            if odd := agent_files.read(scratch, "odd", LARGEST_LIST):
-                tell(_left_out(odd.decode("ascii", "replace").splitlines()))
+            for name, what in LEFT_OUT.items():
+                if names := agent_files.read(scratch, name, LARGEST_LIST):
+                    tell(_left_out(what, names.decode("utf-8", "replace").split("\n")[:-1]))
             return found
         finally:
             _keep(workspace, scratch, run)
@@ -183,10 +193,10 @@ def scratch_of(workspace: Workspace) -> Iterator[Path]:
         agent_files.remove_tree(scratch)
 
 
-def _left_out(names: list[str]) -> str:
-    """A sentence about files, in git's quotes, that were left out."""
+def _left_out(what: str, names: list[str]) -> str:
+    """A sentence about files or folders, in git's quotes, that were left out."""
     shown = ", ".join(names[:MOST_NAMES]) + (", …" if names[MOST_NAMES:] else "")
-    return f"changes.patch leaves out what became a pipe, a socket or a device: {shown}"
+    return f"changes.patch leaves out {what}: {shown}"
 
 
 def _keep(workspace: Workspace, scratch: Path, run: str) -> None:
