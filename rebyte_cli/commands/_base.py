@@ -176,7 +176,6 @@ def _check_output(app: App, output: Output) -> None:
 class Group(_Shared, click.Group):
     """A noun with its verbs. What it prints itself, when no verb follows, is its `output`."""
 
-    command_class = Command
     # What other tools call the same; hidden, except in `rebyte schema`.
     aliases: Mapping[str, str] = {"ls": "list", "rm": "delete"}
 

@@ -299,7 +299,7 @@ def _watched(app: App, asked: ListedTasks, *, full_ids: bool) -> Records | None:
         )
 
     def passes(task: WatchedTask) -> bool:
-        return not asked.statuses or task.has_status(asked.statuses)
+        return not asked.statuses or has_status(task.record, asked.statuses)
 
     watch = TaskWatch(
         app.client,

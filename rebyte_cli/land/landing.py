@@ -64,14 +64,7 @@ class Landing:
     """A branch that tasks land on."""
 
     def __init__(
-        self,
-        root: Path,
-        branch: str,
-        journal: LandJournal,
-        steps: Steps,
-        *,
-        reruns: int,
-        now: Callable[[], float] = time.time,
+        self, root: Path, branch: str, journal: LandJournal, steps: Steps, *, reruns: int
     ) -> None:
         """`reruns` is how often a task is run again at most."""
         self.lines = journal.state.lines
@@ -81,7 +74,6 @@ class Landing:
         self._state = journal.state
         self._steps = steps
         self._reruns = reruns
-        self._now = now
 
     def run(self) -> Iterator[Mapping[str, Any] | LeftOut]:
         """Land what has not landed yet, and yield the row of each task, or the error with it."""
@@ -135,7 +127,7 @@ class Landing:
             raise conflict([], error.message) from None
         check = self._checked(line, tip, exact)
         if line.picked is None:
-            self._journal.record(line, "picked", at=int(self._now()))
+            self._journal.record(line, "picked", at=int(time.time()))
         dates = {"GIT_COMMITTER_DATE": f"@{line.picked} +0000"}
         dates["GIT_AUTHOR_DATE"] = f"@{_seconds(task.get('completedAt')) or line.picked} +0000"
         made = commit.commit_tree(self._root, tree, [tip], commit.message(None, task), dates)

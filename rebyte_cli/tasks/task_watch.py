@@ -8,7 +8,7 @@ one request is made at a time, whichever is needed most, and at most `RATE` of t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from ..api.views import PageView, Question, text
 from ..errors import APIError, KeyRejected, Next, RebyteError, ResourceNotFound, too_busy
 from ..system.deadline import NO_LIMIT, Deadline, Patience
 from . import questions, transcript
-from .list import MOST_READ, Row, Test, has_status, passing, with_status
+from .list import MOST_READ, Row, Test, passing, with_status
 from .parallel import SIDE_BY_SIDE, in_parallel
 
 if TYPE_CHECKING:
@@ -65,10 +65,6 @@ class WatchedTask:
     def is_unread(self) -> bool:
         """Whether there is more to know than the list says."""
         return not self.has_ended or self.status is None
-
-    def has_status(self, statuses: Collection[str]) -> bool:
-        """Whether its status is known, and one of these; see `list.has_status`."""
-        return has_status(self.record, statuses)
 
     @property
     def record(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from rebyte_cli.errors import KeyRejected, ResourceNotFound, ServerFault
 from rebyte_cli.history.history import History
-from rebyte_cli.tasks.list import row_tests
+from rebyte_cli.tasks.list import has_status, row_tests
 from rebyte_cli.tasks.task_watch import TaskWatch
 from tests.task_board import Time
 from tests.tasks.test_question_watch import SAID, asks
@@ -209,7 +209,7 @@ def test_the_last_step_and_the_question_are_shown(watching: Watch) -> None:
     its.run(5)
     (task,) = watch.tasks
     assert (task.step, task.record["question"]) == ("? Which, m?", True)
-    assert [task.has_status([word]) for word in ("running", "waiting", "failed")] == [
+    assert [has_status(task.record, [word]) for word in ("running", "waiting", "failed")] == [
         True, True, False,
     ]  # fmt: skip
     its.service.events["task-0000"].append(SAID)
@@ -220,7 +220,7 @@ def test_the_last_step_and_the_question_are_shown(watching: Watch) -> None:
     its.history.remember_answered("n")
     its.run(5)
     assert watch.tasks[0].question is None
-    assert not watch.tasks[0].has_status(["waiting"])
+    assert not has_status(watch.tasks[0].record, ["waiting"])
 
 
 def test_an_outage_is_told_and_survived(watching: Watch) -> None:
