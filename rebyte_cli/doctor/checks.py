@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shutil import which
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from .. import __version__
+from ..config.credentials import FoundKey, find_key, source_of_key
 from ..errors import KeyProblem, KeyRejected, Next, RebyteError, did_you_mean, lines
+from ..system import git, repository_file, trust
+from ..tasks.editor import usual
 from .check_runner import Check, Finding
 
 if TYPE_CHECKING:
     from ..app import App
-    from ..config.credentials import FoundKey
     from ..config.settings import Settings
 
 API_SECONDS = 10.0
@@ -77,9 +83,6 @@ class Examination:
 
     def version(self) -> Finding:
         """This command, its Python and its libraries."""
-        import platform
-        from importlib.metadata import PackageNotFoundError, version
-
         versions: dict[str, str | None] = {}
         for library in LIBRARIES:
             try:
@@ -176,8 +179,6 @@ class Examination:
 
         Two checks ask: a `key_command`, which may ask its user something, runs once all the same.
         """
-        from ..config.credentials import find_key
-
         with self._key_lock:
             if self._key is None:
                 try:
@@ -192,8 +193,6 @@ class Examination:
         """Whether the API answers and takes the key."""
         if settings.is_local:
             return Finding("ok", "the local service starts with each command")
-        from ..config.credentials import FoundKey
-
         try:
             key = self._find_key(settings)
         except RebyteError:
@@ -254,7 +253,6 @@ class Examination:
 
     def keyring(self) -> Finding:
         """Which keyring would keep a key."""
-        from ..config.credentials import source_of_key
         from ..config.keyring_store import KeyringStore
 
         try:
@@ -285,10 +283,6 @@ class Examination:
 
     def editor(self) -> Finding:
         """The editor that `create` opens when no prompt is given."""
-        from shutil import which
-
-        from ..tasks.editor import usual
-
         path = self._environment.get("PATH")
         for variable in ("VISUAL", "EDITOR"):
             command = self._environment.get(variable)
@@ -306,8 +300,6 @@ class Examination:
 
     def git(self) -> Finding:
         """Whether git is there, for `-g .`, `diff` and `apply`."""
-        from ..system import git
-
         try:
             path = {"PATH": self._environment.get("PATH", "")}
             said = git.run(["--version"], extra=path, timeout=8)
@@ -344,8 +336,6 @@ class Examination:
 
     def repository(self) -> Finding:
         """What the `.rebyte.toml` of the repository here asks for, and whether it is trusted."""
-        from ..system import git, repository_file, trust
-
         try:
             root = git.top_level(".")
         except git.GitFailed:
@@ -390,8 +380,6 @@ def _error_of(read: Callable[[], Any]) -> RebyteError | None:
 
 
 def _without_password(proxy: str) -> str:
-    from urllib.parse import urlsplit
-
     parts = urlsplit(proxy)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -422,7 +410,6 @@ def _broken_database(path: Path) -> str | None:
     Reads only the file's first page: a lock, or a file for one, would be a change on disk.
     """
     import sqlite3
-    from urllib.parse import quote
 
     if not path.exists():
         return None

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.views import ContentView, TaskView
 from ..errors import APIError, TaskFailed, TaskLimited, TaskOutOfBudget
+from ..output.console import clean
 from ..system.deadline import Deadline
+from ..system.redaction import redact_keys
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -68,9 +70,6 @@ def first_line(text: str) -> str:
 
     Colours and other sequences for a terminal, which some agents put into their errors, go too.
     """
-    from ..output.console import clean
-    from ..system.redaction import redact_keys
-
     sequence = (
         r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"  # of ECMA-48
     )

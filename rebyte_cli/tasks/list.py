@@ -14,6 +14,7 @@ from ..api.status import canonical_status
 from ..errors import BadUsage, RebyteError, ResourceNotFound, RowOrError
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.durations import parse_duration
+from .parallel import in_parallel
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -169,8 +170,6 @@ class _StatusReader:
 
         The history learns what was read, also if the reader leaves in the middle.
         """
-        from .parallel import in_parallel
-
         found = self._known(rows)
         unread = [task_id for task_id in dict.fromkeys(map(_id, rows)) if task_id not in found]
         unread = unread[: self._left]
@@ -244,11 +243,7 @@ def with_questions(
         skipped += running[left:]
         running = running[:left]
         left -= len(running)
-        asked = {}
-        if running:  # most lists show none, and need not load threads
-            from .parallel import in_parallel
-
-            asked = dict(zip(running, in_parallel(asks, running), strict=True))
+        asked = dict(zip(running, in_parallel(asks, running), strict=True))
         for row in chunk:
             if isinstance(row, Mapping) and asked.get(_id(row)) is True:
                 row = {**row, "question": True}

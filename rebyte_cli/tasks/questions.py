@@ -12,6 +12,7 @@ from ..api.failures import is_unsupported
 from ..api.views import ContentView, EventView, Question, QuestionItem, TaskView, last_open
 from ..errors import APIError, BadUsage, NeedsAnswer, Next, RebyteError, Term
 from ..system.deadline import NO_LIMIT, Deadline
+from . import transcript
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -80,8 +81,6 @@ def choices(question: Question, options: Sequence[int], texts: Sequence[str]) ->
     which of them answers which item.
     """
     if not options and not texts:
-        from . import transcript
-
         shown = "".join(line for item in question.items for line in transcript.item_lines(item))
         how = Term("--option N", "`options`") + " or " + Term("--text TEXT", "`texts`")
         raise BadUsage("pass the answer with " + how, hint=shown.rstrip())
@@ -127,9 +126,7 @@ def hint(task_id: str, question: Question) -> str:
 
 def needs_answer(task_id: str, question: Question, task: Mapping[str, Any]) -> NeedsAnswer:
     """The error of a wait that ends because no one attends to a question."""
-    from .transcript import item_lines
-
-    options = [line for item in question.items for line in item_lines(item)]
+    options = [line for item in question.items for line in transcript.item_lines(item)]
     if len(question.items) == 1:
         options = [line.lstrip() for line in options[1:]]  # the question is in the message
     has_options = bool(question.items[0].options)

@@ -9,6 +9,7 @@ from ..errors import NetworkError, Next, RebyteError, TaskCanceled, WaitTimeout
 from ..system.deadline import NO_LIMIT, Deadline
 from .failure import FailureReasons, failure_of
 from .questions import read
+from .stream import replay
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -59,8 +60,6 @@ def _answer(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
 
 def _from_events(client: RebyteClient, task_id: str, completed_at: Any, deadline: Deadline) -> str:
     """From the end of the stream, or from what was said after the last tool call."""
-    from .stream import replay
-
     said: list[str] = []
     limit = deadline.within(client.transport.limit())
     try:

@@ -15,8 +15,10 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..api.body import BrokenBody, parse_json
 from ..api.views import no_ids
 from ..errors import BadUsage
+from ..system.addresses import is_loopback
 from ..system.http_server import Environ, Server
 from ..system.untrusted import is_deep
 
@@ -112,8 +114,6 @@ class WebhookReceiver:
         A page's browser always tells where it comes from, and a page whose name was made to
         resolve to this machine also has that name as its `Host`.
         """
-        from ..system.addresses import is_loopback
-
         try:
             host = (urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or "").lower()
         except ValueError:
@@ -126,8 +126,6 @@ class WebhookReceiver:
 
     def _accept(self, environ: Environ) -> None:
         """Queue the delivery that a request holds."""
-        from ..api.body import BrokenBody, parse_json
-
         if environ["REQUEST_METHOD"] != "POST":
             raise DeliveryRefused(405, "POST deliveries here")
         kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
