@@ -91,7 +91,7 @@ def key_of(repository: str | os.PathLike[str], extra: Mapping[str, str] | None =
     home). Raises GitFailed for a folder without a repository, and for what is no address.
     """
     text = os.fspath(repository)
-    if text.startswith("file://"):
+    if text.startswith("file:///"):
         text = text.removeprefix("file://")
     if text.startswith("/"):
         return os.path.realpath(git.common_folder(text, extra))

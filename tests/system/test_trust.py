@@ -65,6 +65,7 @@ def test_addresses_of_one_repository(url: str) -> None:
 
 OTHERS = [
     "http://github.com/acme/shop",
+    "file://acme/shop",
     "git://github.com/acme/shop",
     "https://github.com:8/acme/shop",
     "https://github.com/acme/shop?of=another",
