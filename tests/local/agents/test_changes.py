@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import tempfile
@@ -38,6 +39,28 @@ def test_a_change_in_the_second_of_the_last_patch_is_kept(tmp_path: Path) -> Non
     time.sleep(1 - time.time() % 1)
     changes.patch(workspace, "last", jailed=False)
     assert git(workspace.base, "show", "refs/runs/last:file") == "b\n"
+
+
+SHM = Path("/dev/shm")
+
+
+@pytest.mark.skipif(not os.path.ismount(SHM), reason="/dev/shm is not in memory")
+def test_a_change_through_memory_is_kept_where_it_leaves_no_time() -> None:
+    """On tmpfs, writing to a mapped page that was read before changes no time of its file."""
+    with tempfile.TemporaryDirectory(dir=SHM) as folder:
+        workspace = Workspace(Path(folder), "ws")
+        workspace.prepare(WorkspaceSource(None, None, False), ())
+        file = workspace.code / "file"
+        file.write_text("a\n")
+        os.utime(file, (1, 1))  # older than the index, so that git need not look into it
+        (workspace.code / "ignored").touch()
+        changes.patch(workspace, "first", jailed=False)
+        with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as memory:
+            assert memory[0] == ord("a")
+            memory[0] = ord("b")
+        (workspace.code / ".gitignore").write_text("ignored\n")
+        assert b"b/ignored" in changes.patch(workspace, "last", jailed=False)
+        assert git(workspace.base, "show", "refs/runs/last:file") == "b\n"
 
 
 def test_no_older_state_stands_for_a_run_without_a_tree(tmp_path: Path) -> None:

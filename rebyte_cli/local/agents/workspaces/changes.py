@@ -67,6 +67,8 @@ OPTIONS = (
 # git would wait at a pipe for ever, and read the longest list of patterns into memory.
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
+# On tmpfs, a program can change a file that it maps without a trace in its times: there, git looks
+# into every file.
 # `tree` is written last: there is a pack if there is a tree.
 # What git may not read would be missing, often without a word. Of a file's mode, git keeps only
 # whether its owner may execute it, and that stays.
@@ -78,6 +80,7 @@ patterns ! -type f -exec rm -f {} +
 large=$(patterns -size +1024k)
 if [ -n "$large" ]; then echo "$large is larger than 1 MiB" >&2; exit 1; fi
 test -e "$SCRATCH/index" || "$@" read-tree refs/heads/base
+case $(stat -f -c %T . 2>/dev/null) in tmpfs | ramfs) "$@" read-tree "$("$@" write-tree)" ;; esac
 empty=$("$@" hash-object -t blob --stdin </dev/null)
 find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
     entry=$1,${2#./}; shift 2
