@@ -84,7 +84,7 @@ def _records(name: str) -> Iterator[list[str]]:
 class Position:
     """What the words before the cursor mean.
 
-    `section`: the command being typed, or None when a word before names no command.
+    `section`: the command being typed; without a path when a word before names no command.
     `pending`: the option whose value is typed now, or None. `given`: the arguments so far.
     `literal`: whether `--` was seen. `seen`: each option given so far (by its last name, as in
     `--profile`) with its last value.
@@ -92,7 +92,7 @@ class Position:
 
     def __init__(self, words: list[str]) -> None:
         sections, self.shared = load(ROOT)
-        self.section: CommandSpec | None = sections.get(ROOT)
+        self.section = sections.get(ROOT, CommandSpec())
         self.pending: OptionSpec | None = None
         self.given: list[str] = []
         self.literal = False
@@ -102,13 +102,11 @@ class Position:
 
     def option(self, name: str) -> OptionSpec | None:
         """The option of that name that may stand here."""
-        assert self.section is not None
         found = self.section.option(name)
         return found or next((option for option in self.shared if name in option.names), None)
 
     def options(self) -> list[OptionSpec]:
         """The options that may still be given here."""
-        assert self.section is not None
         return [
             option
             for option in [*self.section.options, *self.shared]
@@ -117,7 +115,6 @@ class Position:
 
     def argument(self) -> str:
         """What the argument under the cursor takes; empty for nothing."""
-        assert self.section is not None
         arguments = self.section.arguments
         at = len(self.given)
         if at < len(arguments):
@@ -140,7 +137,7 @@ class Position:
         return None
 
     def _take(self, word: str) -> None:
-        if self.section is None:
+        if not self.section.path:
             return
         if self.pending is not None:
             self.seen[self.pending.names[-1]] = word
@@ -169,13 +166,12 @@ class Position:
             self.pending = found if found.values else None
 
     def _enter(self, word: str) -> None:
-        assert self.section is not None
         word = self.section.aliases.get(word, word)
         if self.section.path == ROOT:
-            self.section = load(word)[0].get(word)
+            self.section = load(word)[0].get(word, CommandSpec())
             return
         path = f"{self.section.path} {word}"
-        self.section = load(path.split()[0])[0].get(path)
+        self.section = load(path.split()[0])[0].get(path, CommandSpec())
 
 
 COMMA_LISTS = ("fields", "places", "skills", "words")
@@ -215,7 +211,7 @@ def offers(words: list[str], word: str, open_app: Callable[[dict[str, str]], App
     only when a value is looked up on this machine.
     """
     at = Position(words)
-    if at.section is None:
+    if not at.section.path:
         return Completions()
     if at.pending is not None:
         return _values(at, at.pending.values, "", word, open_app)
@@ -282,7 +278,6 @@ def _values(
 def _offered(
     at: Position, kind: str, fixed: str, open_app: Callable[[dict[str, str]], App]
 ) -> Iterable[tuple[str, str]]:
-    assert at.section is not None
     if kind == "commands":
         path = " ".join([*at.given]) or ROOT
         section = load(path.split()[0])[0].get(path)
