@@ -83,17 +83,17 @@ class LiveTable:
         if not every:
             return foot
         names = [*_KIND.columns, *(["step"] if columns >= STEP_COLUMNS else [])]
-        at = next((at for at, row in enumerate(every) if row.id == state.selected), None)
-        if at is None:
-            cells = [self._cells(row, style) for row in every[:room]]
-            return f"{listing(_KIND, cells, names, style)}\n{foot}"
-        top = max(min(at - room // 2, len(every) - room), 0)
+        selected = next((at for at, row in enumerate(every) if row.id == state.selected), None)
+        mark = "" if selected is None else _MARK
+        top = max(min((selected or 0) - room // 2, len(every) - room), 0)
         cells = [self._cells(row, style) for row in every[top : top + room]]
-        style = style._replace(width=columns - len(_MARK))
-        head, *lines = listing(_KIND, cells, names, style).splitlines()
-        marks = [_MARK if top + index == at else " " * len(_MARK) for index in range(len(lines))]
-        marked = "".join(f"{mark}{line}\n" for mark, line in zip(marks, lines, strict=True))
-        return f"{' ' * len(_MARK)}{head}\n{marked}\n{foot}"
+        style = style._replace(width=columns - len(mark))
+        head, *lines = listing(_KIND, cells, names, style).removesuffix("\n").split("\n")
+        blank = " " * len(mark)
+        marked = "".join(
+            f"{mark if at == selected else blank}{line}\n" for at, line in enumerate(lines, top)
+        )
+        return f"{blank}{head}\n{marked}\n{foot}"
 
     def make(self) -> Draw:
         """What draws it."""
