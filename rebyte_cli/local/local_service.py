@@ -46,10 +46,6 @@ RESTART_SECONDS = 2.0
 ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 
 
-def _quiet(_line: str) -> None:
-    """Tell no one."""
-
-
 class AlreadyServed(Exception):
     """Another service answers for the same folder: `served`."""
 
@@ -84,7 +80,7 @@ class Service:
         public_url: str | None = None,
         config_file: Path | None = None,
         simulate: bool = False,
-        announce: Callable[[str], None] = _quiet,
+        announce: Callable[[str], None] = lambda _line: None,
         store: Store | None = None,
         embedded: bool | None = None,
         in_background: bool = False,
