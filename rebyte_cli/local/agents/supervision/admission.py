@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ CONFINED = "confined"
 
 def executors(config_file: Path | None) -> tuple[str, ...]:
     """The executors that can be named. Raises Refusal for a config.toml in disorder."""
-    return tuple(_load(config_file).agents)
+    with _readable_config():
+        return tuple(config.load(config_file).agents)
 
 
 class Admission:
@@ -65,6 +67,8 @@ class Admission:
             executor, self._config_file, self._store.folder, wanted
         )
         model = http.optional_text(body, "model", most=200, least=1)
+        with _readable_config():
+            prices = config.prices(self._config_file)
         options: dict[str, Any] = {
             "adapter": config.describe(adapter),
             "model": None if model in CLOUD_TIERS else model,
@@ -82,7 +86,7 @@ class Admission:
             # The private HOME of the next run has only what is named again.
             "skills": list(earlier["skills"] if earlier else ()),
             **self._network(body, settings, repeated),
-            **run_budget.asked_for(body, settings, self._prices(), model, repeated),
+            **run_budget.asked_for(body, settings, prices, model, repeated),
         }
         account, access = self._account(adapter, options)
         run_budget.check(self._store, adapter, options, access)
@@ -111,12 +115,6 @@ class Admission:
         account = accounts.account_of(adapter, access, user, secret, model)
         has_credential = adapter.found_login(user) is not None
         return {"account": account, "hasCredential": has_credential}, access
-
-    def _prices(self) -> dict[str, list[float]]:
-        try:
-            return config.prices(self._config_file)
-        except config.ConfigError as error:
-            raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
 
     def _on_limit(
         self,
@@ -334,9 +332,11 @@ class AdmittedRun:
             announce(f"{name} runs without {unused} of your settings")
 
 
-def _load(config_file: Path | None, state_dir: Path | None = None) -> config.LocalConfig:
+@contextmanager
+def _readable_config() -> Iterator[None]:
+    """Raise Refusal in the block for a config.toml in disorder."""
     try:
-        return config.load(config_file, state_dir)
+        yield
     except config.ConfigError as error:
         raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
 
@@ -355,7 +355,8 @@ def usable_agent(
             "real agents run on Linux and macOS only",
             "Run rebyte in the Windows Subsystem for Linux, or without -x to simulate a run",
         )
-    settings = _load(config_file, state_dir)
+    with _readable_config():
+        settings = config.load(config_file, state_dir)
     adapter = settings.agents.get(executor)
     if adapter is None:
         http.invalid(f"executor must be one of {', '.join(settings.agents)}")
