@@ -25,14 +25,13 @@ from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, fr
 from .gateway_settings import GatewaySettings
 from .json_scanner import JsonScanner
 from .login_file import CurrentModels
-from .model_budget import BudgetMeter
+from .model_budget import BudgetMeter, estimate
 from .model_request import ModelRequest
 from .refusal import GatewayRefusal
 from .request_record import BUDGET, RequestEntry, RequestRecord, now
 from .secret_mask import SecretMask
 from .traffic_quota import TrafficQuota
 from .tunnel import Tunnel
-from .uncounted import estimate
 from .upstream import LARGEST_HEAD, UpstreamConnection, UpstreamConnector
 
 NO_ROOM = "the disk has no room to record the request"

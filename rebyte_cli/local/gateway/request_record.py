@@ -47,7 +47,7 @@ class RequestEntry(NamedTuple):
     `usage` has the tokens that `model` counted (see model_usage.py); `refused_for` is the seconds
     for which it refuses requests from then on, because a usage limit is reached. `uncounted` are
     the tokens for which a request counts beyond `usage` because the model did not say what it used
-    (see uncounted.py); while `is_open`, it still may.
+    (see model_budget.py); while `is_open`, it still may.
     """
 
     time: int

@@ -17,7 +17,7 @@ from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
 from rebyte_cli.local.agents.supervision import disk_space, recovery, run_lock, runs
-from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
+from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from rebyte_cli.local.store import StateError, Store
 from tests.waiting import eventually, kill_supervisor
 

@@ -22,8 +22,8 @@ from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits.run_meter import RunMeter, left_behind
 from rebyte_cli.local.agents.supervision import by_hand, recovery, run_lock, runs
 from rebyte_cli.local.gateway import request_record
+from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from rebyte_cli.local.gateway.model_prices import ModelPrices
-from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
 from rebyte_cli.local.http import Context
 from tests.waiting import eventually
 

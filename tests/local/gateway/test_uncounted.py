@@ -16,7 +16,7 @@ import pytest
 
 from rebyte_cli.local.agents.limits.run_meter import RunMeter
 from rebyte_cli.local.gateway import request_record
-from rebyte_cli.local.gateway.uncounted import LARGEST, USUAL
+from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from tests.local.gateway.harness import (
     PLACEHOLDER,
     SECONDS,

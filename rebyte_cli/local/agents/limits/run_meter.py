@@ -87,8 +87,8 @@ class RunMeter:
         and told none.
 
         `uncounted` are the `requests` of which the models did not say all that they used, and the
-        `tokens` and `cost_usd` for which they count beyond that (see `gateway/uncounted.py`); those
-        under way are among them once the gateway `has_ended`.
+        `tokens` and `cost_usd` for which they count beyond that (see `gateway/model_budget.py`);
+        those under way are among them once the gateway `has_ended`.
         """
         found = copy.copy(self._ended)
         found.counts = dict(found.counts)

@@ -284,7 +284,7 @@ class Egress:
     def close(self, *, is_stopped: bool = False) -> None:
         """End the gateway, which writes the rest of its record.
 
-        `is_stopped` if it was the user who ended the run: see `gateway/uncounted.py`.
+        `is_stopped` if it was the user who ended the run: see `gateway/model_budget.py`.
         """
         if self._jail_port is not None:
             self._jail_port.close()
