@@ -399,26 +399,18 @@ class History:
 
         That is the whole id where the history does not have it.
         """
-        found = {}
-        for task_id in ids:
-            near = self.shown(task_id[:SHORTEST_SHOWN])
-            found[task_id] = _shortest(task_id, near) if task_id in near else task_id
-        return found
+        return {each: _shortest(each, self.shown(each[:SHORTEST_SHOWN])) for each in ids}
 
     def shortest_workspace_prefixes(self, ids: Iterable[str]) -> dict[str, str]:
         """As `shortest_prefixes`, for workspaces, whose prefixes must be none of a task either."""
         known: dict[str, list[str]] = {}
         for workspace in self.workspaces():
             known.setdefault(workspace["id"][:SHORTEST_SHOWN], []).append(workspace["id"])
-        found = {}
-        for workspace_id in ids:
-            start = workspace_id[:SHORTEST_SHOWN]
-            near = known.get(start, [])
-            whole = workspace_id not in near
-            found[workspace_id] = (
-                workspace_id if whole else _shortest(workspace_id, near + self.shown(start))
-            )
-        return found
+        starts = {each: each[:SHORTEST_SHOWN] for each in ids}
+        return {
+            each: _shortest(each, known.get(start, []), self.shown(start))
+            for each, start in starts.items()
+        }
 
     def ends(self, ids: Iterable[str]) -> dict[tuple[str, str], str]:
         """The final statuses that were seen, by id and `completedAt`.
@@ -556,12 +548,15 @@ def _write_answered(row: list[str], connection: sqlite3.Connection) -> None:
     )
 
 
-def _shortest(wanted: str, near: Iterable[str]) -> str:
-    """The shortest prefix of an id that none of the other ids `near` starts with.
+def _shortest(wanted: str, near: Sequence[str], of_tasks: Sequence[str] = ()) -> str:
+    """The shortest prefix of an id that none of the other ids `near`, or `of_tasks`, starts with.
 
-    The whole id stands for itself, even if others start like it.
+    The whole id stands for itself, even if others start like it. It is all there is of an id that
+    is not among those `near`.
     """
-    others = [other for other in near if other != wanted]
+    if wanted not in near:
+        return wanted
+    others = [other for other in (*near, *of_tasks) if other != wanted]
     length = SHORTEST_SHOWN
     while length < len(wanted) and any(other.startswith(wanted[:length]) for other in others):
         length += 1
