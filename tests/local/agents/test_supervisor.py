@@ -200,6 +200,7 @@ def test_the_patch_of_an_earlier_run_goes_when_there_is_none_of_this_one(bench: 
     assert bench.artifact("changes.patch") is None
 
 
+@pytest.mark.slow
 def test_the_patch_goes_when_there_is_none_of_what_a_user_changed(bench: Bench) -> None:
     run = bench.run(["sh", "-c", "echo x > first"])
     workspace, said = bench.workspace(), list[str]()
