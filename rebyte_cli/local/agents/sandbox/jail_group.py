@@ -29,7 +29,7 @@ from ....system.deadline import Deadline
 from ....system.files import persistently
 from ....system.locks import flock, is_locked
 from ....system.process_group import ProcessGroup
-from . import RECORDS, children
+from . import RECORDS, children, seal
 from .egress import Egress
 from .jail import JailLayout
 
@@ -37,7 +37,7 @@ END_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 LOWEST = 10  # the shell of a process group uses lower descriptors
 # Run inside the jail before all else: it ends where the process that would let it begin is dead.
-WAIT = 'read -r _ <"/proc/self/fd/$0" && exec "$@"'
+WAIT = f'read -r _ <&{seal.GATE} && exec "$@" {seal.GATE}<&-'
 
 
 class JailGroup(ProcessGroup):
@@ -78,8 +78,8 @@ class JailGroup(ProcessGroup):
             self._lock, self._record = os.fdopen(descriptor, "wb", buffering=0), Path(name)
             # bubblewrap tells its first process, in which nothing begins before that is recorded.
             end = line.index("--")
-            words = [*line[:end], "--info-fd", str(told), "--", "sh", "-c", WAIT, str(gate)]
-            words += line[end + 1 :]
+            words = [*line[:end], "--info-fd", str(told), seal.GATE_OPTION, str(gate), "--"]
+            words += ["sh", "-c", WAIT, "sh", *line[end + 1 :]]
             guard = python_process.command(__name__, name)
             try:
                 flock(descriptor)

@@ -26,6 +26,8 @@ DEVICES = [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom
 NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 READ_ONLY, NO_SETUID, NO_PROGRAMS, REMOUNT, BIND = 1, 2, 8, 32, 4096
 DOWN_THE_TREE, FROM_OUTSIDE_ALONE = 16384, 1 << 19  # MS_REC, MS_SLAVE
+# The shell inside the sandbox can close descriptors of one digit only.
+GATE, GATE_OPTION = 9, "--gate"
 EASY_TO_KILL = "500"  # when memory runs out, the kernel ends the agent first
 
 
@@ -37,10 +39,18 @@ def has_scopes(program: str) -> bool:
 
 
 def main() -> None:
-    """Become PROGRAM [ARGUMENT]…, sealed as far as the kernel can."""
+    """Become PROGRAM [ARGUMENT]…, sealed as far as the kernel can.
+
+    Of its arguments, `--gate NUMBER` is not bubblewrap's: that descriptor becomes `GATE`.
+    """
     words = sys.argv[1:]
     program = words[0]
     try:
+        if GATE_OPTION in words[: words.index("--")]:
+            place = words.index(GATE_OPTION)
+            os.dup2(int(words[place + 1]), GATE)
+            os.close(int(words[place + 1]))
+            del words[place : place + 2]
         _become_easy_to_kill()
         if os.geteuid() == 0:
             _hold_devices()
