@@ -370,7 +370,7 @@ def test_a_reset_of_a_damaged_database_ends_the_jobs(bench: Bench, scheduler: Sc
         file.write_bytes(b"damaged" * 1000)
     (scheduler.folder / "broken").unlink()
     local_service.reset(bench.folder)
-    assert not scheduler.is_at_work(prompt)
+    eventually(lambda: not scheduler.is_at_work(prompt))
 
 
 @pytest.mark.parametrize("how", ["killed", "unreachable"])

@@ -904,7 +904,7 @@ def test_a_workspace_is_removed_an_hour_after_its_last_task(machine: Machine) ->
     with contextlib.closing(Store(machine.state)) as store, store.read() as db:
         last = runs.newest(db, first["workspaceId"])
     assert last
-    with run_lock.claimed(machine.state, last):  # as `workspace run` does
+    with run_lock.held(machine.state, last):  # as `workspace run` does
         swept(61)
         assert folder.exists()
     swept(61)
