@@ -83,6 +83,7 @@ BRANCHES = {
     "system/permissions.py": 6,
     "system/process_group.py": 3,
     "system/signals.py": 2,
+    "tasks/apply.py": 1,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
     "tasks/hook.py": 5,

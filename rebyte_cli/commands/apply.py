@@ -153,7 +153,8 @@ def _to_tree(
             _warn(app, risks, asks=True)
         if flags["commits"]:
             commit = _prepared(source, root, tree, head, message)
-    changed = set(apply.apply(found, root, remember, attributes=attributes))
+    is_forced = flags["force"] and not flags["commits"]  # a commit needs the index
+    changed = set(apply.apply(found, root, remember, force=is_forced, attributes=attributes))
     rows = [change for change in changes if {change.path, change.old_path} & changed]
     if not rows:
         return _nothing(app, f"{root} has these changes already")

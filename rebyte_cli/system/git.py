@@ -399,10 +399,12 @@ def signals_later() -> Iterator[None]:
     def hold(number: int, _frame: FrameType | None) -> None:
         arrived.append(number)
 
-    with handled(dict.fromkeys(numbers, hold)):
-        yield
-    if arrived:
-        signal.raise_signal(arrived[0])
+    try:
+        with handled(dict.fromkeys(numbers, hold)):
+            yield
+    finally:
+        if arrived:
+            signal.raise_signal(arrived[0])
 
 
 def _reason(stderr: str, word: str, status: int) -> str:

@@ -1,7 +1,8 @@
 """Bringing a patch into the working tree and the index here: all of it or nothing, but conflicts.
 
-git checks a patch, then removes all files that it changes, and writes them. It may fail after that:
-where a file is in the place of a folder, inside a submodule, or on a full disk.
+git checks a patch, then removes all files that it changes, and writes them. If it fails after that,
+as on a full disk, the files are brought back that it has removed or written. What others write at
+the same time stays.
 """
 
 from __future__ import annotations
@@ -12,16 +13,28 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from ..errors import Interrupted, RebyteError
 from ..system import git
+from ..system.locks import flock
 from .git_apply import git_apply
-from .patch import conflict, place, safe_repository, shown, uncommitted, unmerged
-from .patch_headers import sections
+from .patch import (
+    SHORTEST_ID,
+    blobs,
+    conflict,
+    own_repository,
+    place,
+    safe_repository,
+    shown,
+    uncommitted,
+    unmerged,
+)
+from .patch_headers import PatchedFile, sections
 
 NOTHING = "Nothing was applied"
 _MOVED = re.compile(rb"^(?:copy|rename) from ", re.MULTILINE)
@@ -29,11 +42,20 @@ _States = Mapping[bytes, tuple[int, bytes]]  # a path's mode and a digest of its
 _ABSENT = (0, b"")
 
 
+class _Repository(NamedTuple):
+    """Where a patch is applied: the root, git's variables, and the file of the index."""
+
+    root: Path
+    variables: Mapping[str, str]
+    index_file: Path
+
+
 def apply(
     patch: bytes,
     root: Path,
     applied: Callable[[], None] = lambda: None,
     *,
+    force: bool = False,
     attributes: str | None = None,
 ) -> list[str]:
     """Apply the patch to the work tree and the index, with a merge where the files moved on.
@@ -42,23 +64,29 @@ def apply(
     names of files that are left with conflict markers, or with git's reason when nothing was
     applied at all. git works to its end even if this process is told to stop, and the Interrupted
     says what it has done. `applied` is called when files were changed, with conflicts or without.
-    With `attributes`, the `.gitattributes` files of this tree or commit are in force (git 2.41).
+    With `force`, files with uncommitted changes are patched, too, without the index. With
+    `attributes`, the `.gitattributes` files of this tree or commit are in force (git 2.41).
     """
-    before: _States = {}
-    with telling(lambda: _done(root, before)):
-        touched = {name for each in sections(patch) for name in (each.old, each.new) if name}
-        before = _states(root, touched)
+    done = [NOTHING]
+    with telling(lambda: done[0]):
+        files = list(sections(patch))
+        before = _states(root, {name for each in files for name in (each.old, each.new) if name})
         variables = safe_repository(root)
         if attributes is not None:
             variables["GIT_ATTR_SOURCE"] = attributes
-        try:
-            _apply(patch, root, before, variables)
-        except BaseException:  # a signal that came while git worked, or there are conflicts
-            if _changed(root, before):
-                applied()
-            raise
-        applied()
-        return _changed(root, before)
+        where = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
+        here = _Repository(root, variables, Path(git.line(where, root, variables)))
+
+        def succeed(conflicts: list[str]) -> None:
+            applied()
+            told = f", with conflicts in {', '.join(conflicts)}" if conflicts else ""
+            done[0] = f"The changes were applied{told}"
+
+        with _alone(here.index_file.parent):
+            _check_folders(root, files)
+            _apply(patch, here, before, succeed, force=force)
+            after = _states(root, before)
+            return sorted(shown(name) for name in before if before[name] != after[name])
 
 
 @contextlib.contextmanager
@@ -71,160 +99,242 @@ def telling(done: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
         raise Interrupted(stop.exit_status, hint=stop.hint or done()) from None
 
 
-def _done(root: Path, before: _States) -> str:
-    if not _changed(root, before):
-        return NOTHING
-    conflicts = ", ".join(unmerged(root))
-    return "The changes were applied" + (f", with conflicts in {conflicts}" if conflicts else "")
-
-
-def _apply(patch: bytes, root: Path, before: _States, variables: Mapping[str, str]) -> None:
-    undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep every other `apply` out of a repository for as long as the block takes."""
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        is_merged = _whole(["--3way"], patch, root, before, variables)
+        try:
+            flock(descriptor, wait=False)
+        except BlockingIOError:
+            raise RebyteError("another `apply` is at work in this repository") from None
+        except OSError:
+            pass  # some network file systems have no locks
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_folders(root: Path, files: Iterable[PatchedFile]) -> None:
+    """Refuse a patch with a new file in a folder that is none here, which git notices too late."""
+    files = list(files)
+    removed = {each.old for each in files if each.old != each.new}
+    modules: set[bytes] | None = None
+    for each in files:
+        parts = each.new.split(b"/")
+        for number in range(1, len(parts)):
+            above = b"/".join(parts[:number])
+            path = place(root, above)
+            is_folder = path is not None and not os.path.islink(path) and os.path.isdir(path)
+            is_there = path is None or os.path.lexists(path)
+            if is_there and not is_folder and above not in removed:
+                raise conflict([], f"{shown(above)} is no folder, but {shown(each.new)} is in it")
+            if each.old == each.new:
+                continue
+            if modules is None:
+                modules = set(map(os.fsencode, git.submodules(root, own_repository())))
+            if above in modules:
+                raise conflict([], f"{shown(each.new)} is in the submodule {shown(above)}")
+
+
+def _apply(
+    patch: bytes,
+    here: _Repository,
+    before: _States,
+    succeed: Callable[[list[str]], None],
+    *,
+    force: bool,
+) -> None:
+    undo = "" if uncommitted(here.root) else "; `git reset --hard` undoes everything"
+    try:
+        conflicts = _whole(["--3way"], patch, here, before, succeed)
     except git.GitUnusable:  # it took too long to find out whether it applies
         raise
     except git.GitFailed as error:
         reason = error.message
-        # With --force, files that have uncommitted changes are patched without the index, which
-        # knows which files are the user's to show. Otherwise only the reason is wanted: a failed
-        # merge often gives none.
-        is_dirty = "does not match index" in error.said and not _MOVED.search(patch)
+        # What is moved has to be in the index, which knows what is the user's to show. Otherwise
+        # only the reason is wanted: a failed merge often gives none.
+        is_dirty = "does not match index" in error.said
         try:
-            if is_dirty:
-                _whole([], patch, root, before, variables)
-            else:
-                git_apply(["--whitespace=nowarn", "--check"], patch, root, variables)
+            if force and is_dirty and not _MOVED.search(patch):
+                _whole([], patch, here, before, succeed)
+                return
+            if not is_dirty:
+                words = ["--whitespace=nowarn", "--check"]
+                git_apply(words, patch, here.root, here.variables)
         except git.GitFailed as failure:
             reason = reason if error.is_partial else failure.message
-        else:
-            if is_dirty:
-                return
         raise conflict([], reason) from None
-    if not is_merged:
+    if conflicts:
         hint = f"Edit them, then `git add` them{undo}"
-        raise conflict(unmerged(root), "").copy_with(hint=hint)
+        raise conflict(conflicts, "").copy_with(hint=hint)
 
 
 def _whole(
-    words: list[str], patch: bytes, root: Path, before: _States, variables: Mapping[str, str]
-) -> bool:
-    """Let git apply the patch. Returns False if it leaves conflicts.
+    words: list[str],
+    patch: bytes,
+    here: _Repository,
+    before: _States,
+    succeed: Callable[[list[str]], None],
+) -> list[str]:
+    """Let git apply the patch, and call `succeed` with the files that have conflicts: the result.
 
-    If it fails otherwise, all is as it was. Raises GitFailed then, and RebyteError.
+    If git fails, all is as it was. Raises GitFailed then, and RebyteError.
     """
     words = [*words, "--whitespace=nowarn"]
-    where = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
-    index = Path(git.line(where, root, variables))
-    with _Backup(root, before, index.parent) as backup:
-        # What is only newer than the index knows, git would take for changed.
-        refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"]
+    # What is only newer than the index knows, git would take for changed.
+    refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"]
+    with contextlib.suppress(git.GitFailed):
+        git.run(refresh, here.root, here.variables, to_end=True)
+    # Within limits of time and memory, and Ctrl-C ends it.
+    git_apply(["--check", *words], patch, here.root, here.variables)
+    with _Backup(patch, here, before) as backup, git.signals_later():
+        # Links change what the index knows of a file, too.
         with contextlib.suppress(git.GitFailed):
-            git.run(refresh, root, variables, to_end=True)
-        then = _identity(index)
+            git.run(refresh, here.root, here.variables, to_end=True)
+        then, conflicts = _identity(here.index_file), list[str]()
         try:
-            git_apply(words, patch, root, variables, to_end=True)
-        except BaseException as error:
+            git_apply(words, patch, here.root, here.variables, to_end=True, seconds=None)
+        except git.GitFailed as error:
             # git writes the index last, with the conflicts that it has found.
-            has_failed = isinstance(error, git.GitFailed)
-            if _identity(index) == then or (has_failed and not unmerged(root)):
-                backup.restore()
-            elif has_failed:
-                return False
-            raise
-    return True
+            if _identity(here.index_file) != then:
+                conflicts = unmerged(here.root)
+            if not conflicts:
+                if "index.lock" not in error.said:  # another git is at work: nothing was touched
+                    backup.restore(error.message)
+                raise
+        succeed(conflicts)
+        return conflicts
 
 
-def _identity(file: Path) -> tuple[int, int, int] | None:
-    """What tells a file from another one with its name; None if there is none."""
+def _identity(path: str | Path, *, of_link: bool = False) -> tuple[int, int, int] | None:
+    """What tells a file, or a link itself, from another one with that name; None for nothing."""
     try:
-        found = file.stat()
+        found = os.stat(path, follow_symlinks=not of_link)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 class _Backup:
-    """Files of the user as they are at the beginning of the block.
+    """The files that git is about to change, for as long as the block takes.
 
-    They are kept as further links where the file system has these, which takes no room, and
-    bringing them back does not either.
+    Those with content are kept in the repository, as further links where the file system has these,
+    which takes no room. If rebyte is killed, they stay there, in a folder `rebyte-*`.
     """
 
-    def __init__(self, root: Path, before: _States, folder: Path) -> None:
-        """`before` has what they are. They are kept in a folder inside `folder`."""
-        self._root, self._before, self._inside = root, before, folder
+    def __init__(self, patch: bytes, here: _Repository, before: _States) -> None:
+        """`before` has what the files are."""
+        self._here, self._before = here, before
+        self._written = {each.new: each.blob for each in sections(patch) if each.new}
+        self._folders: dict[str, int | None] = {}  # above the files, and their modes
+        self._links: dict[bytes, str] = {}
         self._kept: dict[bytes, str] = {}
-        self._new_folders: list[str] = []
+        self._folder = ""
 
     def __enter__(self) -> Self:
         """Raises RebyteError."""
-        self._folder = tempfile.mkdtemp(prefix="rebyte-", dir=self._inside)
+        self._folder = tempfile.mkdtemp(prefix="rebyte-", dir=self._here.index_file.parent)
         try:
-            for number, (name, (mode, _)) in enumerate(self._before.items()):
-                if (path := place(self._root, name)) is None:
+            for number, (name, (mode, content)) in enumerate(self._before.items()):
+                if (path := place(self._here.root, name)) is None:
                     continue
-                if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+                self._note_folders(path)
+                if stat.S_ISLNK(mode):
+                    self._links[name] = os.fsdecode(content)
+                elif stat.S_ISREG(mode):
                     self._kept[name] = os.path.join(self._folder, str(number))
                     _copy(path, self._kept[name])
-                self._new_folders += _missing_above(self._root, path)
         except OSError as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self.__exit__()
             raise RebyteError(f"the files to change cannot be kept: {error}") from None
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_error: object) -> None:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def restore(self) -> None:
-        """Bring back what is no longer as it was, and remove what was not there.
+    def _note_folders(self, path: str) -> None:
+        above, root = os.path.dirname(path), os.path.realpath(self._here.root)
+        while len(above) > len(root) and above not in self._folders:
+            is_folder = os.path.isdir(above)
+            self._folders[above] = stat.S_IMODE(os.stat(above).st_mode) if is_folder else None
+            above = os.path.dirname(above)
 
-        Raises RebyteError that names the folder in which the files are then.
+    def restore(self, reason: str) -> None:
+        """Bring back what git has removed or written, and remove what it has added.
+
+        Raises RebyteError, with the reason for which git failed, that names the files that are not
+        as they were, and the folder where they are.
         """
-        with git.signals_later():
-            now = _states(self._root, self._before)
-            changed = [name for name in self._before if self._before[name] != now[name]]
-            try:
-                self._restore(changed)
-            except OSError as error:
-                folder, self._folder = self._folder, ""
-                raise RebyteError(
-                    f"git failed, and the files cannot be brought back: {error}",
-                    hint=f"As they were, they are in {folder}",
-                ) from None
+        now = _states(self._here.root, self._before)
+        changed = [name for name in self._before if self._before[name] != now[name]]
+        try:
+            self._set_aside({name: now[name] for name in changed if now[name] != _ABSENT})
+            self._restore_folders()
+            failed = [name for name in changed if not self._bring_back(name)]
+        except (OSError, git.GitFailed) as error:
+            reason, failed = f"{reason}; {error}", changed
+        if failed:
+            folder, self._folder = self._folder, ""
+            names = ", ".join(map(shown, failed))
+            raise RebyteError(
+                f"the patch does not apply: {reason}. Not as they were before: {names}",
+                hint=f"What they were is in {folder}",
+            )
 
-    def _restore(self, changed: list[bytes]) -> None:
-        for name in changed:
-            path = place(self._root, name)
-            is_folder = path is not None and os.path.isdir(path) and not os.path.islink(path)
-            if path is not None and self._before[name] == _ABSENT and not is_folder:
-                os.unlink(path)
-        for folder in sorted(self._new_folders, key=len, reverse=True):
-            with contextlib.suppress(OSError):  # it is not there, or has other files
-                os.rmdir(folder)
-        for name in changed:
-            if (kept := self._kept.get(name)) is not None:
-                path = os.path.join(self._root, os.fsdecode(name))
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                os.replace(kept, path)
+    def _set_aside(self, now: _States) -> None:
+        """Take away the files that are what the patch makes of them, or changed in mode alone."""
+        then = {name: _identity(self._path(name), of_link=True) for name in now}
+        ids = blobs(self._here.root, now, self._written.values())
+        for number, (name, (_, content)) in enumerate(now.items()):
+            written = self._written.get(name, "")
+            is_gits = len(written) >= SHORTEST_ID and ids.get(name, "").startswith(written)
+            if not is_gits and content != self._before[name][1]:
+                continue
+            aside = os.path.join(self._folder, f"new-{number}")
+            os.replace(self._path(name), aside)
+            if _identity(aside, of_link=True) != then[name] and not os.path.lexists(
+                self._path(name)
+            ):
+                os.replace(aside, self._path(name))  # it was written again meanwhile
+
+    def _restore_folders(self) -> None:
+        for folder, mode in sorted(self._folders.items(), reverse=True):
+            if mode is None:
+                with contextlib.suppress(OSError):  # it is not there, or has other files
+                    os.rmdir(folder)
+        for folder, mode in sorted(self._folders.items()):
+            if mode is not None and not os.path.lexists(folder):
+                os.mkdir(folder)
+                os.chmod(folder, mode)
+
+    def _bring_back(self, name: bytes) -> bool:
+        """Whether a file is as it was, if nothing else is there by now."""
+        path = self._path(name)
+        if os.path.lexists(path):
+            return False
+        if name in self._links:
+            os.symlink(self._links[name], path)
+        elif name in self._kept:
+            os.replace(self._kept[name], path)
+        return True
+
+    def _path(self, name: bytes) -> str:
+        return os.path.join(self._here.root, os.fsdecode(name))
 
 
 def _copy(path: str, to: str) -> None:
     try:
-        os.link(path, to, follow_symlinks=False)
-    except (OSError, NotImplementedError):
-        shutil.copy2(path, to, follow_symlinks=False)
-
-
-def _missing_above(root: Path, path: str) -> list[str]:
-    """The folders between the root and a path that are not there."""
-    found = []
-    above = os.path.dirname(path)
-    while len(above) > len(os.fspath(root)) and not os.path.isdir(above):
-        found.append(above)
-        above = os.path.dirname(above)
-    return found
+        os.link(path, to)
+    except OSError:
+        shutil.copy2(path, to)
 
 
 def _states(root: Path, names: Iterable[bytes]) -> _States:
@@ -246,8 +356,3 @@ def _digest(path: str, mode: int) -> bytes:
         return b""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
-
-
-def _changed(root: Path, before: _States) -> list[str]:
-    after = _states(root, before)
-    return sorted(shown(name) for name in before if before[name] != after[name])

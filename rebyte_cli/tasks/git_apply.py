@@ -26,13 +26,11 @@ def git_apply(
     options: Sequence[str] = (),
     to_end: bool = False,
     memory: int = git.MEMORY,
-    seconds: float = git.SECONDS,
+    seconds: float | None = git.SECONDS,
 ) -> bytes:
     """Run `git OPTIONS apply WORDS` on the patch in `root` and return what it prints.
 
-    `variables`, `to_end` and `memory` are those of `git.run`, and `seconds` its `timeout`. With
-    `to_end`, git has no limit, as one could end it half-way: a filter may download each file. So it
-    first makes the files within the limits, without writing them.
+    `variables`, `to_end` and `memory` are those of `git.run`, and `seconds` its `timeout`.
     Raises GitFailed, also for binary files of more than `LARGEST_UNPACKED` bytes, before git reads
     the patch.
     """
@@ -48,11 +46,7 @@ def git_apply(
         file = Path(folder) / "changes.patch"
         file.write_bytes(patch)
         line = [*options, "apply", *words, str(file)]
-        if to_end:
-            tried = [*options, "apply", "--check", *words, str(file)]
-            git.run(tried, root, variables, memory=memory, timeout=seconds)
-        limit = None if to_end else seconds
-        return git.run(line, root, variables, to_end=to_end, memory=memory, timeout=limit)
+        return git.run(line, root, variables, to_end=to_end, memory=memory, timeout=seconds)
 
 
 def unpacked(patch: bytes) -> int:

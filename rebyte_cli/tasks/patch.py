@@ -345,14 +345,13 @@ def missing(patch: bytes, root: Path) -> bytes:
     files = [file for _, file in parts]
     # Each once: a patch can name a large file a million times.
     names = dict.fromkeys(each.new for each in files if each.new and each.mode != SUBMODULE)
-    hashes = "sha256" if any(len(each.blob) > 40 for each in files) else "sha1"
-    blobs = _blobs(root, names, hashes)
+    found = blobs(root, names, [each.blob for each in files])
     return b"".join(
         part
         for part, each in parts
         # Without the id of a content, nothing says that the content here is it.
         if (len(each.blob) < SHORTEST_ID and each.new and _CONTENT.search(part))
-        or not _is_in_place(root, each, blobs.get(each.new, ""))
+        or not _is_in_place(root, each, found.get(each.new, ""))
     )
 
 
@@ -370,8 +369,12 @@ def _is_in_place(root: Path, section: PatchedFile, blob: str) -> bool:
     return True
 
 
-def _blobs(root: Path, names: Iterable[bytes], hashes: str) -> dict[bytes, str]:
-    """The ids of the files as they are now, as git would store them; without those that are not."""
+def blobs(root: Path, names: Iterable[bytes], like: Iterable[str]) -> dict[bytes, str]:
+    """The ids of the files as they are now, as git would store them; without those that are not.
+
+    They have the form of the ids `like` which a patch has.
+    """
+    hashes = "sha256" if any(len(each) > 40 for each in like) else "sha1"
     result, files = {}, []
     for name in names:
         path = place(root, name) or ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from rebyte_cli.tasks import apply
 from rebyte_cli.tasks.patch import PatchConflict
 from tests.patch_farm import patch_of
 from tests.repositories import git, introduce
+from tests.waiting import eventually
 
 CODE = "line\n" * 20
 
@@ -61,11 +64,8 @@ def files(root: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("has_links", [True, False])
 @pytest.mark.parametrize("way", ["untracked", "tracked", "dirty", "hidden", "link"])
-def test_a_file_in_the_place_of_a_folder(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, way: str, has_links: bool
-) -> None:
+def test_a_file_in_the_place_of_a_folder(repository: Path, way: str) -> None:
     theirs = patch_of(repository, changed(repository))
     if way == "link":
         (repository / "notes").symlink_to("folder")
@@ -78,14 +78,10 @@ def test_a_file_in_the_place_of_a_folder(
         (repository / "last.txt").write_text("mine, not committed\n" + CODE)
     if way == "hidden":
         git(repository, "update-index", "--skip-worktree", "last.txt")
-    if not has_links:
-        monkeypatch.setattr(os, "link", no_links)
     before = files(repository)
-    asked: list[bool] = []
-    with pytest.raises(PatchConflict, match="does not apply"):
-        apply.apply(theirs, repository, lambda: asked.append(True))
+    with pytest.raises(PatchConflict, match=r"notes is no folder, but notes/new\.txt is in it"):
+        apply.apply(theirs, repository, pytest.fail, force=True)
     assert files(repository) == before
-    assert not asked
     assert not list((repository / ".git").glob("rebyte-*"))
 
 
@@ -99,26 +95,121 @@ def test_a_path_inside_a_submodule(repository: Path) -> None:
     git(repository, "commit", "-q", "-m", "Sub")
     (repository / "sub").mkdir()
     before = files(repository)
-    with pytest.raises(PatchConflict):
+    with pytest.raises(PatchConflict, match=r"sub/new\.txt is in the submodule sub"):
         apply.apply(theirs, repository)
     assert files(repository) == before
 
 
-def test_a_signal_while_git_fails(repository: Path, tmp_path: Path) -> None:
+# A git that removes files, writes some of what a patch says, and fails, as on a full disk.
+FAILING = """#!/bin/sh
+PATH={path}
+case "$*" in
+*"apply --check"*) ;;
+*"apply --3way"*) cd {root}; {script}; echo "fatal: no space left" >&2; exit 128 ;;
+esac
+exec git "$@"
+"""
+BEGINS = (
+    "rm first.txt last.txt link; rm -r folder; mkdir notes; echo new > notes/new.txt;"
+    " yes line | head -20 > first.txt; echo theirs >> first.txt"
+)
+
+
+def failing(home: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Have git fail after a script in the working tree."""
+    program = home / "failing/git"
+    program.parent.mkdir()
+    text = FAILING.format(path=os.environ["PATH"], root=home / "repository", script=script)
+    program.write_text(text)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_git_that_fails_halfway(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
     theirs = patch_of(repository, changed(repository))
-    (repository / "notes").write_text("mine\n")
+    (repository / "folder").chmod(0o700)
     before = files(repository)
-    # git runs this when it has removed files, and writes them again.
-    git(repository, "config", "filter.slow.smudge", f"kill -INT {os.getpid()}; cat")
-    (repository / ".git/info/attributes").write_text("first.txt filter=slow\n")
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(Interrupted) as stopped:
-            apply.apply(theirs, repository)
-    finally:
-        signal.signal(signal.SIGINT, old)
+    failing(home, monkeypatch, BEGINS)
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(PatchConflict, match="no space left"):
+        apply.apply(theirs, repository, pytest.fail)
+    assert files(repository) == before
+    assert not list((repository / ".git").glob("rebyte-*"))
+
+
+def test_what_the_user_saves_meanwhile_stays(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = patch_of(repository, changed(repository))
+    saves = "echo mine > saved; mv saved last.txt; echo mine > notes/run.sh"
+    failing(home, monkeypatch, f"{BEGINS}; {saves}")
+    with pytest.raises(RebyteError, match=r"Not as they were before: .*last\.txt") as told:
+        apply.apply(theirs, repository)
+    assert (repository / "last.txt").read_text() == "mine\n"
+    assert (repository / "notes/run.sh").read_text() == "mine\n"
+    assert (repository / "first.txt").read_text() == CODE
+    (kept,) = (repository / ".git").glob("rebyte-*")
+    assert str(kept) in str(told.value.hint)
+    assert CODE in [file.read_text() for file in kept.iterdir()]
+
+
+def test_what_another_git_does_meanwhile_stays(repository: Path) -> None:
+    theirs = patch_of(repository, changed(repository))
+    lock = repository / ".git/index.lock"
+    lock.touch()
+    before = files(repository)
+    with pytest.raises(PatchConflict, match=r"index\.lock"):
+        apply.apply(theirs, repository)
+    assert files(repository) == before
+    lock.unlink()
+    apply.apply(theirs, repository)
+
+
+def test_two_at_once(repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = patch_of(repository, changed(repository))
+    wait = f'touch {home}/begun; while [ ! -e {home}/go ]; do sleep 0.01; done; exec git "$@"'
+    failing(home, monkeypatch, wait)
+    program = "import sys; from pathlib import Path; from rebyte_cli.tasks import apply; "
+    program += "apply.apply(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]))"
+    (home / "patch").write_bytes(theirs)
+    words = [sys.executable, "-c", program, home / "patch", repository]
+    with subprocess.Popen(words, cwd=repository) as first:
+        eventually((home / "begun").exists)
+        with pytest.raises(RebyteError, match="another `apply` is at work"):
+            apply.apply(theirs, repository, pytest.fail)
+        (home / "go").touch()
+        assert first.wait(60) == 0
+    assert "theirs" in git(repository, "show", ":last.txt")
+
+
+@pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
+def test_changes_that_git_is_told_not_to_see(repository: Path, flag: str) -> None:
+    theirs = patch_of(repository, changed(repository))
+    git(repository, "update-index", flag, "last.txt")
+    (repository / "last.txt").write_text("mine\n" + CODE)
+    before = files(repository)
+    with pytest.raises(PatchConflict, match="does not match index"):
+        apply.apply(theirs, repository, pytest.fail)
+    assert files(repository) == before
+    apply.apply(theirs, repository, force=True)
+    assert (repository / "last.txt").read_text() == "mine\n" + CODE + "theirs\n"
+
+
+def test_a_signal_while_the_files_are_kept(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = patch_of(repository, changed(repository))
+    before = files(repository)
+    monkeypatch.setattr(os, "link", lambda *_words: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted) as stopped:
+        apply.apply(theirs, repository)
     assert stopped.value.hint == "Nothing was applied"
     assert files(repository) == before
+    assert not list((repository / ".git").glob("rebyte-*"))
 
 
 def test_what_cannot_be_kept_is_not_touched(
