@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Self, TypeVar
@@ -41,13 +42,14 @@ SAFE = (
     # Conflicts that a repository says were resolved before would be, by what it has written down.
     "-c", "rerere.enabled=false",
 )  # fmt: skip
-# What receives a push on this disk, without the programs that the settings there name:
-# `receive.denyCurrentBranch` can ask for the filters of a working tree, and a partial clone could
-# fetch, for which git before 2.45 knows no other way to stop it.
-RECEIVE_PACK = "GIT_ALLOW_PROTOCOL= " + shlex.join((
-    "git", *SAFE, "-c", "core.alternateRefsCommand=true", "-c", "receive.autogc=false",
-    "-c", "receive.denyCurrentBranch=refuse", "receive-pack",
+NEW = (2, 54)  # the git that runs hooks which its settings name, and keeps references as these say
+OFF = "REBYTE_OFF"  # a variable, with the value of a setting
+# What runs no hook, as it moves no reference and writes no index.
+_RUN_NO_HOOK = frozenset((
+    "--version", "cat-file", "check-attr", "check-ref-format", "commit-tree", "config", "diff-tree",
+    "for-each-ref", "hash-object", "ls-files", "ls-tree", "merge-base", "rev-list", "rev-parse",
 ))  # fmt: skip
+_WITH_VALUE = ("-C", "-c", "--git-dir", "--work-tree")  # options of git itself
 # Settings that name a program for signing or merging, and what git runs without them.
 PROGRAMS = {
     r"gpg\.(?:openpgp\.)?program": "gpg",
@@ -164,7 +166,7 @@ def run(
     if program is None:
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
-    line = [program, *there, *SAFE, *words]
+    line = [program, *there, *SAFE, *_hooks_off(words, folder, extra), *words]
     line = line if to_end else limited(line, memory)
     if to_end:
         printed, errors, status = _to_end(line, variables, words[0], timeout, most)
@@ -182,7 +184,7 @@ def run(
                     stdin=given,
                 )
             except OSError as error:  # a name can be too long for a command line
-                raise GitFailed(f"git cannot be started: {error.strerror}") from None
+                raise _not_started(error) from None
             with group:
                 said.start()
                 out.start()
@@ -225,6 +227,65 @@ def _program(path: str) -> str | None:
     name = "git.exe" if sys.platform == "win32" else "git"
     places = (os.path.join(each, name) for each in path.split(os.pathsep) if os.path.isabs(each))
     return next(filter(None, map(shutil.which, places)), None)
+
+
+def _hooks_off(
+    words: Sequence[str], folder: str | os.PathLike[str] | None, extra: Mapping[str, str] | None
+) -> list[str]:
+    number = 0
+    while words[number].startswith("-") and words[number] not in _RUN_NO_HOOK:
+        number += 2 if words[number] in _WITH_VALUE else 1
+    if words[number] in _RUN_NO_HOOK:
+        return []
+    return hooks_off(folder, extra, words[:number])
+
+
+def hooks_off(
+    folder: str | os.PathLike[str] | None,
+    extra: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+) -> list[str]:
+    """Options of git that turn off the hooks which the settings in force in a folder name.
+
+    The user's, too. `options` are others of git itself. Raises GitFailed.
+    """
+    if not _is_new(extra):
+        return []
+    # With that variable, `git config` would read another file instead.
+    known = {name: value for name, value in (extra or {}).items() if name != "GIT_CONFIG"}
+    # Each time: what a repository's settings include can be a file that a patch has just changed.
+    listed = os.fsdecode(run([*options, "config", "-z", "--name-only", "--list"], folder, known))
+    names = re.findall(r"(?:^|\0)hook\.([^\0]*)\.[^.\0]*", listed)
+    # Unlike `-c`, this takes names with `=`; and no setting counts more.
+    return [f"--config-env=hook.{name}.enabled={OFF}" for name in dict.fromkeys(names)]
+
+
+def _is_new(extra: Mapping[str, str] | None = None) -> bool:
+    """Whether the git that `run` starts is as new as `NEW`, or tells no version."""
+    path = (os.environ | dict(extra or {})).get("PATH", os.defpath)
+    program = _program(path)
+    # A program that runs for weeks sees git replaced.
+    return program is not None and _is_new_program(path, program, os.stat(program).st_mtime_ns)
+
+
+@cache
+def _is_new_program(path: str, _program: str, _changed: int) -> bool:
+    found = re.match(rb"git version (\d+)\.(\d+)", run(["--version"], extra={"PATH": path}))
+    return found is None or (int(found[1]), int(found[2])) >= NEW
+
+
+def receive_pack(off: Sequence[str]) -> str:
+    """The program that receives a push on this disk, as a line for a shell.
+
+    With what `hooks_off` gives for the receiver, it runs no program that the settings there name:
+    `receive.denyCurrentBranch` can ask for the filters of a working tree, and a partial clone could
+    fetch, for which git before 2.45 knows no other way to stop it.
+    """
+    words = (
+        "git", *SAFE, "-c", "core.alternateRefsCommand=true", "-c", "receive.autogc=false",
+        "-c", "receive.denyCurrentBranch=refuse", *off, "receive-pack",
+    )  # fmt: skip
+    return f"GIT_ALLOW_PROTOCOL= {OFF}=false {shlex.join(words)}"
 
 
 class Pipe:
@@ -302,6 +363,10 @@ def _check_size(word: str, size: int, most: int) -> None:
         raise GitFailed(f"git {word} printed more than {most / (1 << 20):.3g} MiB")
 
 
+def _not_started(error: OSError) -> GitFailed:
+    return GitFailed(f"git cannot be started: {error.strerror}")
+
+
 def _too_long(word: str, timeout: float | None) -> GitUnusable:
     return GitUnusable(f"git {word} took longer than {timeout:g} s")
 
@@ -339,6 +404,7 @@ def _variables() -> dict[str, str]:
         if name not in LOCATIONS + MEANINGS and not name.startswith("REBYTE_")
     }
     variables |= {
+        OFF: "false",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_LAZY_FETCH": "1",
         # What a clone and a push have: `git replace` shows others here, with other parents.
@@ -366,14 +432,17 @@ def _to_end(
     deadline, said, status = Deadline(timeout), b"", None
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile(buffering=0) as errors:
         with signals_later():
-            process = subprocess.Popen(
-                line,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    line,
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise _not_started(error) from None
             while status is None:
                 with suppress(subprocess.TimeoutExpired):
                     status = process.wait(deadline.cap(LOOK_SECONDS))

@@ -85,9 +85,11 @@ def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, s
     words = ["-c", "push.negotiate=false", "push", "--quiet", "--no-verify"]
     words += ["--no-recurse-submodules"]
     if os.path.splitdrive(address)[0] or not _ELSEWHERE.match(address):
+        off: list[str] = []
         if address.startswith("file://") or not _HELPER.match(address):
-            _check_receiver(root, address)
-        words += ["--no-signed", f"--receive-pack={git.RECEIVE_PACK}"]
+            receiver = _checked_receiver(root, address)
+            off = git.hooks_off(root, {**variables, "GIT_DIR": receiver})
+        words += ["--no-signed", f"--receive-pack={git.receive_pack(off)}"]
     try:
         git.run([*words, "--end-of-options", *to], root, variables, timeout=SECONDS)
     except git.GitFailed as error:
@@ -103,8 +105,8 @@ def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, s
         raise
 
 
-def _check_receiver(root: Path, address: str) -> None:
-    """Check a repository on this disk as git finds it: it would write through its links, too."""
+def _checked_receiver(root: Path, address: str) -> str:
+    """The repository on this disk as git finds it: it would write through its links, too."""
     place = os.path.join(root, _path_of(address))
     for end in ("/.git", "", ".git/.git", ".git"):
         with suppress(git.GitFailed):
@@ -116,6 +118,7 @@ def _check_receiver(root: Path, address: str) -> None:
     common = git.line(["rev-parse", "--path-format=absolute", "--git-common-dir"], root, here)
     for each in {found, common}:
         git.check_parts(Path(root, each).resolve())
+    return here["GIT_DIR"]
 
 
 def _path_of(address: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from rebyte_cli.system.git import GitFailed
 from rebyte_cli.tasks.push import push_branch
+from tests import newer_git
 from tests.conftest import Done
 from tests.patch_farm import PatchFarm, patch_of
 from tests.repositories import git, introduce, snapshot
@@ -712,3 +714,27 @@ def test_a_patch_that_is_too_large_is_not_kept(
     done = inside(command, farm.add("Add much", bytes(257 << 20)), cwd=make(home / "repository"))
     assert done.status == 1
     assert "the patch is larger than 256 MiB" in done.err
+
+
+def test_no_hook_that_settings_name_is_run(
+    home: Path, farm: PatchFarm, inside: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git does so since 2.54. Not even one that the patch itself adds to what is included."""
+    repository, mark = make(home / "repository"), home / "mark"
+    newer_git.name_hook(repository, "new", mark, file="added")
+    hook = (repository / "added").read_text()
+    (repository / "added").unlink()
+    task = farm.add("A", patch_of(repository, lambda: (repository / "settings").write_text(hook)))
+    git(repository, "config", "include.path", "../settings")
+    newer_git.name_hook(repository / ".git", "theirs", mark)
+    log = newer_git.install(home / "newer")
+    monkeypatch.setenv("PATH", f"{home / 'newer'}{os.pathsep}{os.environ['PATH']}")
+    for words in (
+        ("apply", task, "--branch", "one"),
+        ("land", task, "--branch", "two", "--no-check"),
+        ("apply", task, "--yes", "--commit"),
+    ):
+        assert inside(*words, cwd=repository).status == 0
+        assert not log.exists(), log.read_text()
+    assert not mark.exists()
+    assert (repository / "settings").read_text() == hook

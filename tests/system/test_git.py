@@ -21,6 +21,7 @@ from rebyte_cli.system.git import (
     check_place,
     check_repository,
     filters_off,
+    only_settings,
     own_index,
     portions,
     run,
@@ -29,6 +30,7 @@ from rebyte_cli.system.git import (
     watched,
 )
 from rebyte_cli.tasks import checkout
+from tests import newer_git
 from tests.repositories import FORGE, Repository, git
 from tests.servers import Line, RawServer, Request, reply
 
@@ -576,3 +578,47 @@ def test_a_number_of_settings_that_is_none_is_replaced(monkeypatch: pytest.Monke
     variables = settings_of([("user.name", "x")])
     assert variables["GIT_CONFIG_COUNT"] == "1"
     assert run(["config", "user.name"], extra=variables) == b"x\n"
+
+
+def test_no_hook_that_settings_name_is_run(
+    home: Path, private: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git does so since 2.54, whatever `core.hooksPath` is."""
+    log, mark = newer_git.install(home / "newer"), home / "mark"
+    commit = private("rev-parse", "HEAD").strip()
+    for name in ("x", "", "x.enabled=true", 'Ä "b\\'):
+        newer_git.name_hook(private.path / ".git", name, mark)
+    (private.path / ".git/config").write_bytes(
+        (private.path / ".git/config").read_bytes() + b"[include]\n\tpath = ../settings\n"
+    )
+    newer_git.name_hook(private.path, "included", mark, file="settings")
+    newer_git.name_hook(home, "user", mark, file=".gitconfig")
+    other = {"GIT_DIR": str(private.path / ".git")}
+    monkeypatch.setenv("PATH", f"{home / 'newer'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'hook.x.enabled=true'")
+    only = only_settings(home / "none") | other
+    for number, (folder, extra, options) in enumerate((
+        (private.path, {}, []),
+        (None, other, []),
+        (None, settings_of([("user.name", "x")]) | other, ["-c", "user.email=y"]),
+        (None, {}, ["--git-dir", other["GIT_DIR"]]),
+        (None, only, []),
+    )):  # fmt: skip
+        for to_end in (False, True):
+            # As a patch can change what is included.
+            newer_git.name_hook(private.path, f"{number}{to_end}", mark, file="settings")
+            ref = f"refs/heads/{number}{to_end}"
+            run([*options, "update-ref", ref, commit], folder, extra, to_end=to_end)
+    assert not log.exists(), log.read_text()
+    assert not mark.exists()
+
+
+def test_more_hooks_than_fit_into_a_command_line_fail(
+    home: Path, private: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer_git.install(home / "newer")
+    newer_git.name_hook(private.path / ".git", "x" * 200_000, home / "mark")
+    monkeypatch.setenv("PATH", f"{home / 'newer'}{os.pathsep}{os.environ['PATH']}")
+    for to_end in (False, True):
+        with pytest.raises(GitFailed, match="Argument list too long"):
+            run(["update-ref", "refs/heads/x", "HEAD"], private.path, to_end=to_end)

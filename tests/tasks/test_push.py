@@ -12,6 +12,7 @@ import pytest
 
 from rebyte_cli.system.git import GitFailed
 from rebyte_cli.tasks.push import push_branch
+from tests import newer_git
 from tests.certificates import certificate
 from tests.repositories import Repository, git, git_server
 from tests.servers import RawServer, Request, reply
@@ -38,6 +39,26 @@ def test_a_push_runs_no_program_of_a_repository_on_this_disk(
     repository("branch", "topic")
     push_branch(repository.path, "topic", "origin")
     assert git(evil, "rev-parse", "topic") == repository("rev-parse", "topic")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("form", ["{evil}", "file://{evil}", "evil"])
+def test_a_push_runs_no_hook_that_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """git does so since 2.54, in the repository that receives, too."""
+    repository, mark = Repository(tmp_path), tmp_path / "mark"
+    evil = repository.path / "evil"
+    git(tmp_path, "init", "-q", "--bare", str(evil))
+    newer_git.name_hook(repository.path / ".git", "sends", mark)
+    newer_git.name_hook(evil, "re 'ceives;=$(touch x)", mark)
+    repository("config", "remote.origin.url", form.format(evil=evil))
+    repository("branch", "topic")
+    log = newer_git.install(tmp_path / "newer", receiver=evil)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'newer'}{os.pathsep}{os.environ['PATH']}")
+    push_branch(repository.path, "topic", "origin")
+    assert git(evil, "rev-parse", "topic") == repository("rev-parse", "topic")
+    assert not log.exists(), log.read_text()
     assert not mark.exists()
 
 
