@@ -52,7 +52,8 @@ def command(
 
     Works as `git apply --3way`: the changes end up in the work tree and the index, merged where
     the files have changed. Files left with conflicts are named, and the status is 1; if it fails
-    otherwise, every file is as it was. A tree with uncommitted changes is refused (2) unless
+    otherwise, every file is as it was, or those that are not are named. (Killed in the middle, it
+    leaves what they were in .git/rebyte-*.) A tree with uncommitted changes is refused (2) unless
     --force is given. Prints each changed file.
 
     --commit also commits what was applied on the current branch, and nothing else that is staged.
