@@ -87,7 +87,8 @@ DIFF = (
 # Inside a git hook these name the repository of the hook, which may be another one.
 LOCATIONS = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR",
-    "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE",
+    "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
+    "GIT_REFERENCE_BACKEND", "GIT_WORK_TREE",
 )  # fmt: skip
 # These let options mean other things, show other objects or attributes, or change what is printed.
 MEANINGS = (
@@ -553,12 +554,13 @@ def check_place(root: str) -> Path:
 
 
 def check_parts(repository: Path) -> None:
-    """Refuse a repository with a link, or a name of a branch, by which git would write elsewhere.
+    """Refuse a repository with a link, a setting or a branch by which git would write elsewhere.
 
     And one with a pipe or a device, at which the git that changes the user's files would wait for
     ever, or with a folder that cannot be read: git may reach it by a shorter path. A monitor of
     files may have its socket there. Raises GitFailed.
     """
+    _check_storage(repository)
     waiting = [("", "")]  # a folder below the repository, and a folder in that
     while waiting:
         if len(waiting) > MOST_FOLDERS:
@@ -585,6 +587,20 @@ def check_parts(repository: Path) -> None:
         except OSError as error:
             reason = f"a part of the repository cannot be read: {folder}: {error.strerror}"
             raise GitFailed(reason) from None
+
+
+def _check_storage(repository: Path) -> None:
+    """Refuse an address for the references. A git that is not new does so itself."""
+    config = repository / "config"
+    if not _is_new() or not config.is_file():
+        return
+    words = ["config", "-z", "--no-includes", "--file", str(config), "--list"]
+    for name, value in settings_in(run(words, os.sep)):
+        if name == "extensions.refstorage" and not re.fullmatch(r"\w+", value):
+            raise GitFailed(
+                f"a part of the repository is elsewhere: its references are where {config} says,"
+                f" in extensions.refStorage: {value}"
+            )
 
 
 def _check_special(repository: Path, name: str) -> None:

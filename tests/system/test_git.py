@@ -622,3 +622,29 @@ def test_more_hooks_than_fit_into_a_command_line_fail(
     for to_end in (False, True):
         with pytest.raises(GitFailed, match="Argument list too long"):
             run(["update-ref", "refs/heads/x", "HEAD"], private.path, to_end=to_end)
+
+
+@pytest.mark.parametrize("value", ["files://{there}", "reftable://../x", "/x", ""])
+def test_references_cannot_be_kept_elsewhere(
+    home: Path, private: Repository, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """A setting says so to git since 2.54, which writes them there; earlier ones know none such."""
+    newer_git.install(home / "newer")
+    monkeypatch.setenv("PATH", f"{home / 'newer'}{os.pathsep}{os.environ['PATH']}")
+    private("config", "extensions.refStorage", "files")
+    check_parts(private.path / ".git")
+    # Of several, the last one counts for git.
+    settings = f'[extensions]\n\trefStorage = "{value.format(there=home)}"\n\trefStorage = files\n'
+    with (private.path / ".git/config").open("a") as config:
+        config.write(settings)
+    with pytest.raises(GitFailed, match="its references are"):
+        check_parts(private.path / ".git")
+
+
+def test_a_variable_does_not_say_where_references_are(
+    private: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook of git has it, of the repository of the hook."""
+    monkeypatch.setenv("GIT_REFERENCE_BACKEND", "files:///nowhere")
+    alias = "alias.x=!echo ${GIT_REFERENCE_BACKEND-unset}"
+    assert run(["-c", alias, "x"], private.path) == b"unset\n"
