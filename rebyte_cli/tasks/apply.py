@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -118,26 +118,25 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_folders(root: Path, files: Iterable[PatchedFile]) -> None:
+def _check_folders(root: Path, files: Sequence[PatchedFile]) -> None:
     """Refuse a patch with a new file in a folder that is none here, which git notices too late."""
-    files = list(files)
     removed = {each.old for each in files if each.old != each.new}
-    modules: set[bytes] | None = None
-    for each in files:
-        parts = each.new.split(b"/")
-        for number in range(1, len(parts)):
-            above = b"/".join(parts[:number])
-            path = place(root, above)
-            is_folder = path is not None and not os.path.islink(path) and os.path.isdir(path)
-            is_there = path is None or os.path.lexists(path)
-            if is_there and not is_folder and above not in removed:
-                raise conflict([], f"{shown(above)} is no folder, but {shown(each.new)} is in it")
-            if each.old == each.new:
-                continue
-            if modules is None:
-                modules = set(map(os.fsencode, git.submodules(root, own_repository())))
-            if above in modules:
-                raise conflict([], f"{shown(each.new)} is in the submodule {shown(above)}")
+    inside: dict[bytes, bytes] = {}  # the first new file of each folder that has some
+    for each in reversed(files):
+        if each.new != each.old:
+            parts = each.new.split(b"/")
+            folders = (b"/".join(parts[:number]) for number in range(1, len(parts)))
+            inside |= dict.fromkeys(folders, each.new)
+    for folder in inside.keys() - removed:
+        path = place(root, folder)
+        is_folder = path is not None and os.path.isdir(path) and not os.path.islink(path)
+        if not is_folder and (path is None or os.path.lexists(path)):
+            problem = f"{shown(folder)} is no folder, but {shown(inside[folder])} is in it"
+            raise conflict([], problem)
+    modules = map(os.fsencode, git.submodules(root, own_repository()) if inside else ())
+    for module in modules:
+        if module in inside:
+            raise conflict([], f"{shown(inside[module])} is in the submodule {shown(module)}")
 
 
 def _apply(
