@@ -70,8 +70,10 @@ def command(
     Binary files of more than 1 GiB in all are refused; with PATH, only those there count.
 
     Hooks of the repository do not run, not even for --commit: the patch may have changed them.
-    Nor do programs that its own configuration names, but filters: what signs and merges is what
-    your own configuration names (`git config --global`), or git's own program.
+    Nor do programs that its own configuration names: what signs and merges is what your own
+    configuration names (`git config --global`), or git's own program. But filters run, and what
+    your git-lfs runs by the repository's configuration (lfs.extension.*, lfs.customtransfer.*).
+    With --branch, no filter runs.
     If the repository has the changes already, this does nothing (0).
 
     Examples:

@@ -674,11 +674,12 @@ def programs_off(
 ) -> dict[str, str]:
     """Variables with which git signs and merges with no program that the repository names.
 
-    What the user's configuration says instead is obeyed, or else git's own programs run. Its
-    filters stay on with `filters`. Raises GitFailed.
+    What the user's configuration says instead is obeyed, or else git's own programs run. Without
+    `filters`, none is on, the user's neither: git-lfs runs what the repository's settings name.
+    Raises GitFailed.
     """
     users, repositorys = settings(folder, extra)
-    off = [] if filters else list(_without_filters(repositorys))
+    off = [] if filters else list(_without_filters([*users, *repositorys]))
     for pattern, usual in PROGRAMS.items():
         for name in {name for name, _ in repositorys if re.fullmatch(pattern, name, re.DOTALL)}:
             same = r"gpg\.(?:openpgp\.)?program" if usual == "gpg" else re.escape(name)

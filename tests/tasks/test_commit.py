@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.tasks.commit import encoded
-from tests.repositories import git
+from rebyte_cli.tasks.commit import encoded, tree_with
+from rebyte_cli.tasks.patch import PatchConflict
+from tests.patch_farm import patch_of
+from tests.repositories import Repository, git
 
 
 @pytest.mark.slow
@@ -33,3 +35,25 @@ def test_encodings_of_many_files_take_no_minutes(tmp_path: Path) -> None:
     assert len(encoded(tmp_path, before, after)) == len(names)
     assert encoded(tmp_path, after, before) == {}
     assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("key", ["process", "clean smudge"])
+@pytest.mark.parametrize("scope", ["--global", "--local"])
+def test_no_filter_runs_for_a_tree(home: Path, scope: str, key: str) -> None:
+    """The user's own git-lfs runs what a repository's settings name. And content stays content."""
+    repository, mark = Repository(home), home / "mark"
+    repository.write(".gitattributes", "*.bin filter=large\n")
+    repository.commit("Attributes")
+    path, text = repository.path / "new.bin", "same\n"
+    same = patch_of(repository.path, lambda: path.write_text(text))
+    other = patch_of(repository.path, lambda: path.write_text("other\n"))
+    repository.write("new.bin", text)
+    repository.commit("New")
+    for each in [*key.split(), "required"]:
+        value = "true" if each == "required" else f"touch {mark}; tr a-z A-Z"
+        repository("config", scope, f"filter.large.{each}", value)
+    before = repository("rev-parse", "HEAD^{tree}").strip()
+    assert tree_with(repository.path, "HEAD", same) == before
+    with pytest.raises(PatchConflict):
+        tree_with(repository.path, "HEAD", other)
+    assert not mark.exists()
