@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .patch import SUBMODULE, own_repository
 from .patch_headers import PatchedFile, sections
 
 MOST_COMMITS = 200  # that are compared with a patch
+_ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def base_commit(
@@ -25,14 +27,16 @@ def base_commit(
 ) -> str:
     """The commit in the repository at `root` that the run of `task` started from.
 
-    The service on this machine says it. Elsewhere it is the one that was `noted` when the task was
-    created, if the patch is one of that, or else the newest commit from before the task was
-    created that has the files which the patch changes, as they were: of `branch`, which the task
-    was told to work on, of its remote's, of HEAD, then of any branch. Raises NotFound.
+    The service on this machine says it, by its whole id. Elsewhere it is the one that was `noted`
+    when the task was created, if the patch is one of that, or else the newest commit from before
+    the task was created that has the files which the patch changes, as they were: of `branch`,
+    which the task was told to work on, of its remote's, of HEAD, then of any branch.
+    Raises NotFound.
     """
     told = task.get("baseCommit")
     if isinstance(told, str) and told:
-        if git.commit_of(root, told, own_repository()):
+        # Any other name could be that of a branch which the user has never sent.
+        if _ID.fullmatch(told) and git.commit_of(root, told, own_repository()) == told:
             return told
         raise NotFound(
             f"the repository here does not have commit {told}, from which the task started",

@@ -169,6 +169,22 @@ def test_a_base_that_is_not_here_is_named(
     assert git(other, "branch", "--list", "x") == ""
 
 
+@pytest.mark.parametrize("name", ["draft", "HEAD", "{commit}~0", "{short}"])
+def test_a_service_names_no_commit_but_by_its_id(
+    farm: PatchFarm, inside: Run, home: Path, name: str
+) -> None:
+    """A branch of the user's that was never sent would be a part of the new one."""
+    repository = make(home / "repository")
+    patch = patch_of(repository, everything(repository))
+    git(repository, "checkout", "-q", "-b", "draft")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "Private")
+    commit = git(repository, "rev-parse", "HEAD").strip()
+    told = farm.add("Told", patch, baseCommit=name.format(commit=commit, short=commit[:39]))
+    done = inside("apply", told, "--branch", "x", "-o", "table", cwd=repository)
+    assert (done.status, "does not have commit" in done.err) == (4, True), done
+    assert git(repository, "branch", "--list", "x") == ""
+
+
 def test_a_commit_is_what_was_applied_and_nothing_else(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
