@@ -277,7 +277,7 @@ class RequestHandling:
             connection = self._shared.upstream.to_model(asked.scheme, asked.place)
             self._exchange(
                 connection, asked.scheme, asked.place, method, asked.target, passed, may_send,
-                asked.answer, drains=asked.generates,
+                asked.answer, question=asked.question(passed) if asked.generates else None,
             )  # fmt: skip
         except (AnswerCut, GatewayRefusal):
             # What is sent to a server that is at work already, the program chose.
@@ -317,7 +317,9 @@ class RequestHandling:
             sent, received = (passing.sent, passing.received) if passing else (0, 0)
             uncounted = estimate(answer.usage, sent, received, is_cut=is_cut)
         is_open = is_open and uncounted is not None
-        self.note(usage=answer.usage, model=answer.model, refused_for=answer.refused_for)
+        is_refused = answer.is_refused and answer.usage is None
+        model = asked.model if is_refused else answer.model
+        self.note(usage=answer.usage, model=model, refused_for=answer.refused_for)
         self.note(uncounted=uncounted, is_open=is_open)
         counts = [answer.usage, None if is_open else uncounted]
         self._shared.budget.spend(str(self.entry.id), answer.model, *counts)
@@ -345,9 +347,7 @@ class RequestHandling:
         self._keep_room()
         connection = self._shared.upstream.to_allowed("http", place)
         answer = PlainAnswer(SecretMask((), self._shared.passwords))
-        self._exchange(
-            connection, "http", place, method, path, kept + body, may_send, answer, drains=False
-        )
+        self._exchange(connection, "http", place, method, path, kept + body, may_send, answer)
 
     def _exchange(
         self,
@@ -360,8 +360,9 @@ class RequestHandling:
         may_send: Callable[[int], str],
         answer: AnswerFilter,
         *,
-        drains: bool,
+        question: JsonScanner | None = None,
     ) -> None:
+        drains = question is not None  # a model is at work
         self._attach(connection.sock, asks_model=drains)
         host = place.header(HTTPS_PORT if scheme == "https" else HTTP_PORT)
         if connection.proxy is not None:
@@ -378,7 +379,7 @@ class RequestHandling:
             idle_seconds=self._limits.idle_seconds,
             stalled_seconds=self._limits.stalled_seconds,
             drain_seconds=self._limits.drain_seconds if drains else 0.0,
-            question=_question(headers) if drains else None,
+            question=question,
         )
         self._passing = exchange
         try:
@@ -450,15 +451,6 @@ class RequestHandling:
 
 def _new_parser() -> h11.Connection:
     return h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
-
-
-def _question(headers: Headers) -> JsonScanner:
-    """What reads the body of a request to a model. Of one that is packed (`Content-Encoding`), any
-    part may have everything.
-    """
-    question = JsonScanner()
-    question.has_ended = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
-    return question
 
 
 def _check_length(body: Headers, most: int) -> None:

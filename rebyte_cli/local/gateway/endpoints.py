@@ -60,6 +60,12 @@ def is_allowed(wire: str, method: str, path: str) -> bool:
     )
 
 
+def model_in(path: str) -> str:
+    """The model that the path of an allowed question names; empty if it names none."""
+    found = re.search(rf"/(?:models|tunedModels)/({_PLAIN}):|/deployments/({_NAME})/", path)
+    return (found[1] or found[2]) if found else ""
+
+
 def generates(method: str, path: str) -> bool:
     """Whether an allowed request makes a model work, which costs something."""
     return method == "POST" and not path.endswith(

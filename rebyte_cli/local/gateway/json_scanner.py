@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from ...system.untrusted import read_json
+
 LONGEST_VALUE = 65_536  # bytes of a wanted value; the usage of a model has a few hundred
 
 Path = tuple[bytes, ...]
@@ -79,7 +81,7 @@ class JsonScanner:
             return
         frame = self._frames[-1]
         if frame.is_object and frame.key is None:
-            frame.key = bytes(text[1:-1])
+            frame.key = _plain(bytes(text))
         else:
             self._found(self._path(), bytes(text))
 
@@ -145,3 +147,13 @@ class JsonScanner:
             self._kept += part
             if len(self._kept) > LONGEST_VALUE:
                 self._kept = None
+
+
+def _plain(text: bytes) -> bytes:
+    """A key as it is compared: what it is spelled with says nothing."""
+    if b"\\" in text:
+        try:
+            return str(read_json(text.decode("utf-8", "replace"))).encode("utf-8", "replace")
+        except ValueError:
+            pass
+    return text[1:-1]

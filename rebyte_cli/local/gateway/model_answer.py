@@ -69,7 +69,7 @@ class ModelAnswer(AnswerFilter):
         self._unpacked: Unpacked | None = None
         self._reader: UsageReader | None = None
         self._changes = 0
-        self._is_refused = False
+        self.is_refused = False  # by its status
         self._has_ended = False
         self._refusal: ModelRefusal | None = None
         # The seconds for which the model refuses requests, if it refused this one for that long.
@@ -86,8 +86,8 @@ class ModelAnswer(AnswerFilter):
     @property
     def is_accounted(self) -> bool:
         """Whether all that it used is known: nothing, if the request was refused."""
-        if self._is_refused or self._reader is None:
-            return self._is_refused
+        if self.is_refused or self._reader is None:
+            return self.is_refused
         return self._reader.is_final(has_ended=self._has_ended)
 
     @property
@@ -97,7 +97,7 @@ class ModelAnswer(AnswerFilter):
 
     def head(self, status: int, headers: Headers) -> Headers:
         """Without cookies and addresses; a redirect is a fault, and so is a login that expired."""
-        self._is_refused = not 200 <= status < 300
+        self.is_refused = not 200 <= status < 300
         if 300 <= status < 400 and status != 304:
             location = next((v for n, v in headers if n == b"location"), b"")
             reason = f"{self._host} redirects to {_origin(location)}, which is not followed"

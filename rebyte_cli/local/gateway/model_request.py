@@ -6,11 +6,14 @@ import re
 from collections.abc import Sequence
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
+from ...system.untrusted import read_json
 from . import endpoints
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort, parse_authority, to_ascii
 from .exchange import Headers
-from .gateway_settings import BEARER, CREDENTIALS, ModelRoute
+from .gateway_settings import BEARER, CREDENTIALS, GEMINI, ModelRoute
+from .json_scanner import JsonScanner, Path
 from .model_answer import ModelAnswer
+from .model_usage import model_name
 from .refusal import GatewayRefusal
 from .request_record import printable
 from .secret_mask import SecretMask
@@ -50,13 +53,34 @@ class ModelRequest:
         given = [part for part in endpoints.clean_query(query) if part[0] not in ours]
         whole = urlencode([*given, *ours.items()], safe=":")
         self.target = f"{self.path}?{whole}" if whole else self.path
-        wire = endpoints.wire_of(route.wire, self._rest)
+        self._wire = wire = endpoints.wire_of(route.wire, self._rest)
+        self._names = {endpoints.model_in(self._rest)} - {""}  # of models, as read so far
         secrets = [value for name, value in ours.items() if not endpoints.is_plain(name)]
         secrets += [word for value in route.headers.values() for word in (value, *value.split())]
         keys = [route.key, *password_of(self._base), *passwords]
         self.answer = ModelAnswer(route, SecretMask(secrets, keys), wire, self.place.host)
         # Whether it makes the model work, which costs something.
         self.generates = endpoints.generates(method, self._rest)
+
+    @property
+    def model(self) -> str | None:
+        """The model that it asks for; None if it does not say, or could mean several."""
+        return model_name(next(iter(self._names))) if len(self._names) == 1 else None
+
+    def question(self, headers: Headers) -> JsonScanner:
+        """What reads the body of this request, which has these headers.
+
+        Of one that is packed (`Content-Encoding`), any part may have everything.
+        """
+        question = JsonScanner([] if self._wire == GEMINI else [(b"model",)], self._found)
+        question.has_ended = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
+        return question
+
+    def _found(self, _path: Path, text: bytes) -> None:
+        try:
+            self._names.add(str(read_json(text.decode("utf-8", "replace"))))
+        except ValueError:
+            self._names.add("")
 
     def check(self, headers: Headers) -> None:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""

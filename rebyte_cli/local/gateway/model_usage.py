@@ -116,8 +116,7 @@ class UsageReader:
 
     `wire` is a key of WIRES. The bytes are those of the answer after any `Content-Encoding`, cut
     anywhere. `model` is the name of the model that answered, once it was read. Bytes that make no
-    sense are no error: they say nothing. A name that is spelled with escapes (`"\\u0075sage"`) or
-    a usage above 64 KiB is not read.
+    sense are no error: they say nothing. A usage above 64 KiB is not read.
     """
 
     def __init__(self, wire: str) -> None:
@@ -178,7 +177,7 @@ class UsageReader:
         except ValueError:
             return
         if path in self._wire.model:
-            self.model = _model(value) or self.model
+            self.model = model_name(value) or self.model
         elif isinstance(value, dict) and path in self._wire.tools:
             self._note_others(OF_TOOLS, [tool for tool in value.values() if isinstance(tool, dict)])
         elif isinstance(value, dict):
@@ -213,7 +212,7 @@ class UsageReader:
         for part in parts:
             counts = self._in_words({n: c for n in names if (c := _count(part, n)) is not None})
             if counts:
-                sums = found.setdefault(_model(part.get("model")), {})
+                sums = found.setdefault(model_name(part.get("model")), {})
                 sums |= {name: sums.get(name, 0) + number for name, number in counts.items()}
         if _tokens(found) > _tokens(self._others.get(where, {})):
             self._others[where] = found
@@ -234,7 +233,7 @@ def _tokens(others: Mapping[str | None, Mapping[str, int]]) -> int:
     return sum(sum(counts.values()) for counts in others.values())
 
 
-def _model(value: object) -> str | None:
+def model_name(value: object) -> str | None:
     """The name of a model; None for what is none."""
     if isinstance(value, str) and 0 < len(value) <= LONGEST_MODEL and value.isprintable():
         return value

@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents import config
-from rebyte_cli.local.agents.adapters.adapter import User
+from rebyte_cli.local.agents.adapters.adapter import Adapter, User
 from rebyte_cli.local.agents.adapters.claude import Claude
+from rebyte_cli.local.agents.adapters.gemini import Gemini
 from rebyte_cli.local.agents.adapters.model_access import AgentAccess
+from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.limits.account_limit import AccountLimit
 from rebyte_cli.local.agents.supervision import recovery, runs
 from rebyte_cli.local.agents.supervision.accounts import account_of
 from rebyte_cli.local.agents.supervision.transcript_writer import TRANSCRIPT_CUT
+from rebyte_cli.local.gateway.gateway_settings import ModelRoute
 from rebyte_cli.local.local_service import Service
 from tests.waiting import eventually, kill_supervisor
 
@@ -43,6 +46,7 @@ class LimitedModel(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.lock = threading.Lock()
         self.refuses = 0
+        self.refuses_to = ""  # the run that it always refuses
         self.refusal: Callable[[], tuple[int, dict[str, str], Any]] = lambda: after(LIMIT)
         self.asked: list[tuple[float, str]] = []  # when and by which run
         self.answered: list[str] = []
@@ -58,8 +62,8 @@ class _Answers(BaseHTTPRequestHandler):
         headers: dict[str, str] = {}
         with self.server.lock:
             self.server.asked.append((time.monotonic(), who))
-            if self.server.refuses:
-                self.server.refuses -= 1
+            if self.server.refuses or who == self.server.refuses_to != "":
+                self.server.refuses = max(self.server.refuses - 1, 0)
                 status, headers, document = self.server.refusal()
             else:
                 self.server.answered.append(who)
@@ -89,9 +93,9 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedModel]:
 # It asks its model once. What it is refused it says; then it waits, as if it asked again later.
 ASK = f"""
 import json, os, sys, time, urllib.error, urllib.request
-def ask(who):
+def ask(who, **more):
     url, key = os.environ["ANTHROPIC_BASE_URL"], os.environ["ANTHROPIC_API_KEY"]
-    body = json.dumps(dict(who=who)).encode()
+    body = json.dumps(dict(more, who=who)).encode()
     request = urllib.request.Request(url + "/v1/messages", body, dict([("x-api-key", key)]))
     try:
         urllib.request.urlopen(request).read()
@@ -319,7 +323,7 @@ def test_a_limit_of_one_model_of_a_key_is_none_of_another(
 ) -> None:
     def account(name: str | None, key: str = "sk-ant-real") -> str:
         user = User({"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": key}, tmp_path)
-        return account_of(agent(), agent().access(user), user, b"secret", name)
+        return account_of(agent(), agent().access(user), user, b"secret", name).name
 
     model.refuses, model.refusal = 1, lambda: after(3600)
     first = start(bench, "first", account=account("large"))
@@ -335,6 +339,65 @@ def test_a_limit_of_one_model_of_a_key_is_none_of_another(
     assert len(set(names)) == len(names)
 
 
+# As if a vendor gave each model of a key a limit, this one has none left of `other`.
+ASK_BOTH = "ask('good', model='good'); time.sleep = print; ask('one', model={!r})"
+
+
+@pytest.mark.parametrize(("asked", "limited"), [("other", "good"), ("good-2", "good")])
+def test_a_refusal_by_another_model_is_none_of_the_account(
+    bench: Bench, model: LimitedModel, asked: str, limited: str
+) -> None:
+    """A program in the sandbox chooses the model of each request, and other runs would wait."""
+    model.refuses_to, model.refusal = "one", lambda: after(3600)
+    code = agent(ASK_BOTH.format(asked))
+    prompt = bench.start(code, "one", account=ACCOUNT, limitedModel=limited)
+    assert bench.wait(prompt).outcome == "succeeded"
+    assert "refused 429" in bench.said(prompt)
+    assert limit(bench).resumes_at() is None
+
+
+@pytest.mark.parametrize("limited", ["*oo*", None])
+def test_a_refusal_by_its_model_is_one_of_the_account(
+    bench: Bench, model: LimitedModel, limited: str | None
+) -> None:
+    model.refuses_to, model.refusal = "one", lambda: after(3600)
+    code = agent(ASK_BOTH.format("good"))
+    prompt = bench.start(code, "one", account=ACCOUNT, limitedModel=limited)
+    parked(bench, prompt)
+    bench.cancel(prompt)
+
+
+OPENCODE_OWN = {"provider": {"p": {"models": {"large": {"id": "large-7"}}}}}
+
+
+@pytest.mark.parametrize(
+    ("agent", "named", "asked"),
+    [
+        (agent(), "small[1]", "small[[]1]"),
+        (Claude(), "claude-opus-5[1m]", "claude-opus-5"),
+        (Claude(), "sonnet", "*sonnet*"),
+        (Claude(), "opus", "my-opus"),
+        (Claude(), "opusplan", None),
+        (Gemini(), "gemini-3-pro", "gemini-3-pro"),
+        (Gemini(), "pro", None),
+        (OpenCode(), "p/small/x", "small/x"),
+        (OpenCode(), "p/large", "large-7"),
+    ],
+)
+def test_requests_name_a_model_as_its_vendor_does(
+    agent: Adapter, named: str, asked: str | None, tmp_path: Path
+) -> None:
+    own = {
+        "ANTHROPIC_DEFAULT_OPUS_MODEL": "my-opus",
+        "OPENCODE_CONFIG_CONTENT": json.dumps(OPENCODE_OWN),
+    }
+    user = User(own, tmp_path)
+    assert agent.asked_model(named, user) == asked
+    key = AgentAccess((ModelRoute("m", "any", "http://m", "sk-key", "bearer", ""),))
+    assert account_of(agent, key, user, b"", named).limited_model == asked
+    assert account_of(agent, key, user, b"", None).limited_model is None
+
+
 def test_a_limit_of_a_login_is_one_for_all_models(tmp_path: Path) -> None:
     user, agent = User({}, tmp_path), Claude(command=("claude",))
     accesses = (
@@ -344,7 +407,7 @@ def test_a_limit_of_a_login_is_one_for_all_models(tmp_path: Path) -> None:
     )
     for access in accesses:
         names = {account_of(agent, access, user, b"", name) for name in (None, "opus", "haiku")}
-        assert len(names) == 1
+        assert [account.limited_model for account in names] == [None]
 
 
 @pytest.mark.slow

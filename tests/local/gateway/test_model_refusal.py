@@ -98,7 +98,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str], Any, float | None]] = {
 class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         name = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        status, headers, document, _ = ANSWERS[name]
+        status, headers, document, _ = ANSWERS.get(name, ANSWERS["seconds"])
         body = json.dumps(document).encode()
         self.send_response_only(status)
         self.send_header("Date", formatdate(NOW, usegmt=True))
@@ -131,6 +131,34 @@ def test_the_gateway_records_for_how_long_a_model_refuses(upstream: str, tmp_pat
         found = [entry.refused_for for entry in gateway.entries(len(ANSWERS))]
     expected = [seconds for *_, seconds in ANSWERS.values()]
     assert dict(zip(ANSWERS, found, strict=True)) == dict(zip(ANSWERS, expected, strict=True))
+
+
+MESSAGES, AZURE = "/any/v1/messages", "/any/openai/deployments/x-1/chat/completions"
+GEMINI = "/any/v1beta/models/gemini-3:generateContent"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        (MESSAGES, '{"messages": [{"model": "no"}], "model": "opus"}', "opus"),
+        (MESSAGES, '{"model": "opus", "mod\\u0065l": "other"}', None),
+        (MESSAGES, '{"model": "opus", "model": "other"}', None),
+        (MESSAGES, '{"model": "opus", "model": {"a": 1}}', None),
+        (MESSAGES, "{}", None),
+        ("/any/v1/messages/count_tokens", '{"model": "opus"}', None),  # another limit
+        (AZURE, "{}", "x-1"),
+        (AZURE, '{"model": "opus"}', None),
+        (GEMINI, '{"model": "opus"}', "gemini-3"),
+    ],
+)
+def test_the_model_that_refused_is_in_the_record(
+    upstream: str, tmp_path: Path, path: str, body: str, named: str | None
+) -> None:
+    """Servers differ in what counts of two names: it is none of both then."""
+    with GatewayProcess(tmp_path, [model(upstream, name="any", wire="any")]) as gateway:
+        assert gateway.ask(path, body.encode()).status == 429
+        (entry,) = gateway.entries(1)
+    assert (entry.refused_for, entry.model) == (HOUR, named)
 
 
 def test_without_a_date_the_clock_here_counts() -> None:

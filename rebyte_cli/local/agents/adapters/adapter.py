@@ -7,6 +7,7 @@ stream formats were measured with versions of the range `Adapter.tested` (see th
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import re
 import time
@@ -277,6 +278,13 @@ class Adapter(ABC):
         Raises LoginExpired.
         """
         return AgentAccess()
+
+    def asked_model(self, model: str, user: User) -> str | None:
+        """A pattern (fnmatch) for the name in requests of the model that `-m` names.
+
+        None if only the agent knows which that is.
+        """
+        return glob.escape(model)
 
     def login_for_jail(self, text: str, access: AgentAccess) -> str:
         """What of a login file may be inside: no token that is invalid once it was used there.

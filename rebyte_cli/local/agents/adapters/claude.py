@@ -32,12 +32,13 @@ KEYS = {
     "ANTHROPIC_API_KEY": (X_API_KEY, VENDORS[ANTHROPIC].key_start),
     "CLAUDE_CODE_OAUTH_TOKEN": (BEARER, "sk-ant-oat01-"),
 }
+FAMILIES = ("FABLE", "HAIKU", "OPUS", "SONNET")
 # The models by their families and the user's own one, with what describes each.
 MODEL_VARIABLES = tuple(
     f"{name}{end}"
     for name in (
         "ANTHROPIC_CUSTOM_MODEL_OPTION",
-        *(f"ANTHROPIC_DEFAULT_{family}_MODEL" for family in ("FABLE", "HAIKU", "OPUS", "SONNET")),
+        *(f"ANTHROPIC_DEFAULT_{family}_MODEL" for family in FAMILIES),
     )
     for end in ("", "_DESCRIPTION", "_NAME", "_SUPPORTED_CAPABILITIES")
 )
@@ -108,6 +109,16 @@ class Claude(Adapter):
         files = self.files(user, code, access)
         settings = json.loads(files[SETTINGS]) | {"skipDangerousModePermissionPrompt": True}
         return files | {SETTINGS: json.dumps(settings), ".claude.json": json.dumps(state)}
+
+    def asked_model(self, model: str, user: User) -> str | None:
+        name = model.partition("[")[0]  # opus[1m]
+        if name.upper() in FAMILIES:
+            own = user.variables.get(f"ANTHROPIC_DEFAULT_{name.upper()}_MODEL")
+            if not own:
+                return f"*{name.lower()}*"
+            name = own.partition("[")[0]
+        is_other = name in ("best", "default", "opusplan")
+        return None if is_other else super().asked_model(name, user)
 
     def access(self, user: User) -> AgentAccess:
         outside = user.variables

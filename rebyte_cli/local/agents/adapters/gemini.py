@@ -94,6 +94,10 @@ class Gemini(Adapter):
         arguments = ["--approval-mode", "yolo", "--skip-trust"]
         return [*arguments, *invocation.model_and_session("-m")]
 
+    def asked_model(self, model: str, user: User) -> str | None:
+        is_other = model.startswith(("auto", "flash", "pro"))
+        return None if is_other else super().asked_model(model, user)
+
     def access(self, user: User) -> AgentAccess:
         wire, outside = VENDORS[GEMINI], user.variables
         login = _login(user)

@@ -97,6 +97,10 @@ class OpenCode(Adapter):
             "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
         }
 
+    def asked_model(self, model: str, user: User) -> str | None:
+        settings = _merged(_settings(user.home), _inline(user.variables))
+        return super().asked_model(opencode_providers.model_id(settings, model), user)
+
     def access(self, user: User) -> AgentAccess:
         inline = _inline(user.variables)
         settings = _merged(_settings(user.home), inline)

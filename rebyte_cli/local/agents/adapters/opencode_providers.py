@@ -141,6 +141,13 @@ def find(settings: Mapping[str, Any], user: User) -> Iterator[ModelRoute]:
         yield ModelRoute(name, wire, root, key, credential, stand_in, headers, query)
 
 
+def model_id(settings: Mapping[str, Any], model: str) -> str:
+    """How the provider itself names a `model`, which is PROVIDER/NAME."""
+    provider, _, name = model.partition("/")
+    models = _table(_table(_table(settings.get("provider")).get(provider)).get("models"))
+    return str(_table(models.get(name)).get("id") or name)
+
+
 def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide which model answers, with the user's keys.
 

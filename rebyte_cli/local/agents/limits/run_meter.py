@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,11 @@ class RunMeter:
     the run: what is in the record then is what the run used.
     """
 
-    def __init__(self, folder: Path, prices: ModelPrices = NO_PRICES) -> None:
+    def __init__(
+        self, folder: Path, prices: ModelPrices = NO_PRICES, limited: str | None = None
+    ) -> None:
+        """`limited` is a pattern for the models whose refusals count; None if all do."""
+        self._limited = limited
         self._file = folder / request_record.FILE
         self._prices = prices
         self._at = 0  # bytes that were read
@@ -65,9 +70,11 @@ class RunMeter:
             self.spent = entry.refused
         if entry.option == request_record.LOGIN and entry.refused:
             self.login_expired = entry.refused
-        self.was_refused |= entry.status in STATUSES
+        is_limit = self._is_limited(entry.model)
+        self.was_refused |= is_limit and entry.status in STATUSES
         if isinstance(entry.refused_for, int | float):
-            self.refused_for, self.was_refused_last = float(entry.refused_for), True
+            if is_limit:
+                self.refused_for, self.was_refused_last = float(entry.refused_for), True
         elif entry.usage is not None:
             self.has_passed, self.was_refused_last = True, False
         key = entry.id or object()
@@ -78,6 +85,13 @@ class RunMeter:
         if entry.seconds:  # no other line of it follows
             self._ended.add(self._requests.pop(key), has_ended=True)
         return before is None or _counts(before) != _counts(entry)
+
+    def _is_limited(self, model: object) -> bool:
+        """Whether a refusal by this model is one of the account's limit.
+
+        A program in the sandbox can ask for any other, and other runs would wait for that one.
+        """
+        return self._limited is None or fnmatch.fnmatchcase(str(model), self._limited)
 
     def used(self, told: Mapping[str, Any], *, has_ended: bool = False) -> dict[str, Any]:
         """What was used, in the words of `token_counts`, with `requests` and `cost_usd`.

@@ -12,19 +12,27 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import config
 from ..adapters.adapter import Adapter, User
 from ..adapters.model_access import AgentAccess
 
 
+class LimitedAccount(NamedTuple):
+    """Whose limit a run meets: `name` tells nothing of the key.
+
+    `limited_model` is a pattern (fnmatch) for the model whose limit it is; None for any.
+    """
+
+    name: str
+    limited_model: str | None
+
+
 def account_of(
     adapter: Adapter, access: AgentAccess, user: User, secret: bytes, model: str | None
-) -> str:
-    """A name for the account that a run with this access uses; it tells nothing of the key.
-
-    `model` is the one that the run names.
+) -> LimitedAccount:
+    """The account that a run with this access uses. `model` is the one that the run names.
 
     A login is known by its file: its tokens change.
     """
@@ -35,10 +43,12 @@ def account_of(
     if not access.models:
         keys = [user.variables[name] for name in adapter.keys(user)]
         parts += [keys]
+    limited_model = None
     if model and any(keys) and not is_login:
         parts += [model]
+        limited_model = adapter.asked_model(model, user)
     digest = hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256)
-    return digest.hexdigest()[:32]
+    return LimitedAccount(digest.hexdigest()[:32], limited_model)
 
 
 def has_credential(options: Mapping[str, Any]) -> bool:

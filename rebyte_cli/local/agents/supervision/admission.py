@@ -113,8 +113,12 @@ class Admission:
             raise Refusal(400, "login_expired", str(error)) from None
         secret, model = self._store.secret(), options["model"]
         account = accounts.account_of(adapter, access, user, secret, model)
-        has_credential = adapter.found_login(user) is not None
-        return {"account": account, "hasCredential": has_credential}, access
+        found = {
+            "account": account.name,
+            "limitedModel": account.limited_model,
+            "hasCredential": adapter.found_login(user) is not None,
+        }
+        return found, access
 
     def _on_limit(
         self,
