@@ -573,6 +573,26 @@ def test_the_command_that_ends_a_job_gets_no_secret_of_the_command_that_runs_it(
     assert "came-later" not in seen
 
 
+def test_a_job_whose_file_cannot_be_read_stays(tmp_path: Path, scheduler: Scheduler) -> None:
+    """As on NFS, for a while: only a file that is missing or not finished says that none began."""
+    folder = tmp_path / "ws" / "runs" / "p1"
+    folder.mkdir(parents=True)
+    job, aside = folder / launcher.JOB, folder / "aside"
+    launcher.begin_job(folder, scheduler.options["launcherStop"], ())
+    job.rename(aside)
+    job.symlink_to(job)
+    with pytest.raises(launcher.JobStays, match=r"ended: .*/job cannot be read: Too many levels"):
+        launcher.end_job(tmp_path, folder)
+    assert "Too many levels" in (tmp_path / "supervisors.log").read_text()
+    aside.rename(job)
+    launcher.end_job(tmp_path, folder)
+    assert (scheduler.folder / "environment").exists()
+    assert not launcher.has_job(folder)
+    job.write_text('{"stop": [')
+    launcher.end_job(tmp_path, folder)
+    assert not launcher.has_job(folder)
+
+
 def test_a_launcher_gets_the_variables_that_it_needs() -> None:
     needed = {
         "PATH": "/home/me/.npm_packages/bin:/usr/bin",

@@ -114,19 +114,23 @@ def forget_job(folder: Path) -> None:
 def end_job(state_dir: Path, folder: Path) -> None:
     """End the job of a run, if it may have one. Its lock is held by this process.
 
-    Raises JobStays when `launcher_stop` fails, which the service's log tells, too; then the next
-    call tries again.
+    Raises JobStays when `launcher_stop` fails or is not known, which the service's log tells, too;
+    then the next call tries again.
     """
     try:
         job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
-    except (OSError, ValueError):  # it was being written: nothing was started yet
+    except ValueError:  # it was being written: nothing was started yet
         forget_job(folder)
         return
-    # Another command than the one that began the job may run this, with secrets of its user.
-    variables = environment(hidden(os.environ, job["hidden"], ()))
-    if problem := _stop(job["stop"], variables):
+    except OSError as error:
+        problem = f"{folder / JOB} cannot be read: {error.strerror}"
+    else:
+        # Another command than the one that began the job may run this, with secrets of its user.
+        variables = environment(hidden(os.environ, job["hidden"], ()))
+        problem = _stop(job["stop"], variables)
+    if problem:
         problem = f"the launcher's job cannot be ended: {problem}"
         with suppress(OSError):
             os.utime(folder / JOB)
