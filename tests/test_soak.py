@@ -117,7 +117,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         options, ledger = BatchOptions(jobs=16), Ledger(history, "batch", journal.sync)
         place = OpenPlace(
             BatchPlace("default", service.server.origin, lambda: client, history),
-            client, batch, throttle, options, ledger, upload=lambda path: {},
+            client, batch, throttle, options, ledger,
         )  # fmt: skip
         lines_by_index = LineTable(range(TASKS), place.name)
         run = Runner(

@@ -17,7 +17,7 @@ import pytest
 
 from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.commands import batch
+from rebyte_cli.commands import _batch
 from rebyte_cli.errors import APIError
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.process import ServiceProcess
@@ -143,7 +143,7 @@ def test_a_batch_whose_service_is_killed_creates_each_task_once(
     inside: Callable[..., Done],
     children: list[subprocess.Popen[bytes]],
 ) -> None:
-    lines = [f"Line {number} [[run=0s]]" for number in range(batch.MANY)]
+    lines = [f"Line {number} [[run=0s]]" for number in range(_batch.MANY)]
     (home / "p.txt").write_text("\n".join(lines))
 
     def kill() -> None:
