@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from rebyte_cli.local.agents import agent_files
 from rebyte_cli.local.agents.adapters import built_in, opencode_database
+from rebyte_cli.local.agents.adapters.opencode import OpenCode
 
-from .bench import Bench
+from .bench import PYTHON, Bench
 
 SESSIONS = (
     ".claude/projects/-code/fe552eb0.jsonl",
@@ -77,6 +79,9 @@ def test_modes_keep_nothing_in_the_home(tmp_path: Path) -> None:
     assert found(tmp_path) == {session}
 
 
+PLENTY = 1 << 30  # bytes of the disk
+
+
 def database(folder: Path, *statements: str) -> Path:
     """A database like OpenCode's, with one session, one account, and what is done to them."""
     path = folder / opencode_database.NAME
@@ -94,9 +99,9 @@ def database(folder: Path, *statements: str) -> Path:
 
 
 def test_opencode_keeps_sessions_and_no_accounts(tmp_path: Path) -> None:
-    opencode_database.clean(tmp_path, "/code")  # there is none yet
+    opencode_database.clean(tmp_path, "/code", PLENTY)  # there is none yet
     path = database(tmp_path)
-    opencode_database.clean(tmp_path, "/code")
+    opencode_database.clean(tmp_path, "/code", PLENTY)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT * FROM session").fetchall() == [("ses_1", "/code", "", None)]
         assert db.execute("SELECT url FROM account").fetchall() == []
@@ -120,7 +125,7 @@ def test_an_opencode_database_that_keeps_its_accounts_is_removed(
     tmp_path: Path, statements: list[str]
 ) -> None:
     path = database(tmp_path, *statements)
-    opencode_database.clean(tmp_path, "/code")
+    opencode_database.clean(tmp_path, "/code", PLENTY)
     assert not path.exists()
 
 
@@ -151,13 +156,59 @@ def test_an_opencode_database_that_takes_long_is_removed(
 ) -> None:
     """SQLite itself cannot be interrupted in a function: these would take it hours."""
     path = database(tmp_path, *statements)
-    opencode_database.clean(tmp_path, "/code", cpu_seconds=2)
+    opencode_database.clean(tmp_path, "/code", PLENTY, cpu_seconds=2)
     assert list(tmp_path.iterdir()) == []
     assert not path.exists()
+
+
+WAL = "PRAGMA journal_mode = WAL"
+MANY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+
+
+def test_an_opencode_database_that_would_fill_the_disk_is_removed(tmp_path: Path) -> None:
+    filled = f"{MANY} INSERT INTO session SELECT i, '/code/evil', hex(zeroblob(2000)), '' FROM n"
+    database(tmp_path, WAL, filled)
+    assert opencode_database.clean(tmp_path, "/code", 400_000) == opencode_database.REMOVED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_opencode_database_may_be_larger_than_what_is_written(tmp_path: Path) -> None:
+    """What is beyond that cannot be written, and stays in the log, where OpenCode reads it."""
+    path = tmp_path / opencode_database.NAME
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(WAL)
+        db.execute("CREATE TABLE todo (id, text)")
+        db.execute(f"{MANY} INSERT INTO todo SELECT i, hex(zeroblob(2000)) FROM n")
+        db.execute("CREATE TABLE session (id, directory, path, workspace_id)")  # at the end
+        db.execute("INSERT INTO session VALUES ('ses_1', '/code/evil', 'evil', 'wrk_1')")
+        db.commit()
+    assert path.stat().st_size > 1_000_000
+    assert opencode_database.clean(tmp_path, "/code", 400_000) == ""
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT * FROM session").fetchall() == [("ses_1", "/code", "", None)]
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_full_disk_removes_no_session(tmp_path: Path) -> None:
+    path = database(tmp_path)
+    with pytest.raises(OSError, match="keep_free"):
+        opencode_database.clean(tmp_path, "/code", 0)
+    assert path.exists()
+
+
+def test_the_transcript_says_that_sessions_were_removed(bench: Bench) -> None:
+    agent = OpenCode(command=(PYTHON, "-c", "print(open)"), extra_paths=(sys.base_prefix,))
+    bench.run(["true"])
+    folder = bench.workspace().home / ".local/share/opencode"
+    folder.mkdir(parents=True)
+    (folder / opencode_database.NAME).write_text("damaged")
+    run = bench.run(agent)
+    assert opencode_database.REMOVED in bench.said(run.prompt)
+    assert not (folder / opencode_database.NAME).exists()
 
 
 def test_a_file_that_is_no_database_is_removed(tmp_path: Path) -> None:
     path = tmp_path / opencode_database.NAME
     path.write_bytes(b"x" * 10_000)
-    opencode_database.clean(tmp_path, "/code")
+    opencode_database.clean(tmp_path, "/code", PLENTY)
     assert not path.exists()

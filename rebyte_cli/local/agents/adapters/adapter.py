@@ -326,11 +326,14 @@ class Adapter(ABC):
         own = {k: v for k, v in more if self._is_for_agent(k, user.home)}
         return user._replace(variables={**user.variables, **own})
 
-    def clean_sessions(self, home: Path, code: str) -> None:  # noqa: B027 - most need nothing
+    def clean_sessions(self, home: Path, code: str, room: int) -> str:
         """Remove what the agent would obey from the sessions that stayed in the private HOME.
 
-        `code` is the folder in which it will start.
+        `code` is the folder in which it will start, and `room` the bytes of the disk that may be
+        filled. What the user is to know of sessions that were lost, or an empty text. Raises
+        OSError.
         """
+        return ""
 
     def keys_named_by(self, user_home: Path) -> Iterable[str]:
         """Further variables to let through, because the user's settings of the agent name them."""

@@ -148,8 +148,8 @@ class OpenCode(Adapter):
         settings["instructions"] = [f"{code.inside}/{name}" for name in found[:1]]
         return {".config/opencode/opencode.json": json.dumps(settings)}
 
-    def clean_sessions(self, home: Path, code: str) -> None:
-        opencode_database.clean(home / ".local/share/opencode", code)
+    def clean_sessions(self, home: Path, code: str, room: int) -> str:
+        return opencode_database.clean(home / ".local/share/opencode", code, room)
 
     def keys_named_by(self, user_home: Path) -> Iterator[str]:
         """Names of variables that the user's own providers read (`{env:NAME}`)."""

@@ -9,6 +9,7 @@ nothing stops a function that it computes but the end of its process.
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from ....system import python_process
 CPU_SECONDS = 10
 WALL_SECONDS = 60.0  # on a busy machine, or a slow disk
 MEMORY = 1 << 30
+MOST_WRITTEN = 100 << 20  # bytes of one file
+REMOVED = "OpenCode's earlier sessions were removed: their database cannot be cleaned within limits"
 NAME = "opencode.db"
 FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
 # What OpenCode needs to resume a session, and to know which version of its tables it has.
@@ -33,18 +36,24 @@ TABLE = re.compile(r"CREATE TABLE [`\"]?(\w+)[`\"]?\s*\(")
 INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX ")
 
 
-def clean(folder: Path, code: str, *, cpu_seconds: int = CPU_SECONDS) -> None:
+def clean(folder: Path, code: str, room: int, *, cpu_seconds: int = CPU_SECONDS) -> str:
     """Empty all tables but those of sessions, which are then in `code`, the agent's folder.
 
-    A database in which that is impossible, or takes more than `cpu_seconds`, is removed.
+    A database in which that is impossible, or takes more than `cpu_seconds` or `MOST_WRITTEN`, is
+    removed: then what to tell the user, otherwise an empty text. `room` is the bytes of the disk
+    that may be filled; raises OSError if there are none.
     No agent may be at work: its files are those of `FILES`, and none is a link.
     """
     database = folder / NAME
     if not database.exists():
-        return
+        return ""
+    if room <= 0:
+        raise OSError(errno.ENOSPC, "the disk has no room left ([local] keep_free)")
+    # Both the database and its log may be written.
+    most = min(MOST_WRITTEN, max(room // 2, 1))
     try:
         subprocess.run(
-            python_process.command(__name__, database, code, cpu_seconds),
+            python_process.command(__name__, database, code, cpu_seconds, most),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -55,19 +64,22 @@ def clean(folder: Path, code: str, *, cpu_seconds: int = CPU_SECONDS) -> None:
     except subprocess.SubprocessError:
         for name in (*FILES, f"{NAME}-journal"):
             (folder / name).unlink(missing_ok=True)
+        return REMOVED
+    return ""
 
 
 def main() -> None:
     """Clean one database within limits, which hold when the supervisor was killed, too.
 
-    Arguments: DATABASE CODE_FOLDER CPU_SECONDS.
+    Arguments: DATABASE CODE_FOLDER CPU_SECONDS BYTES_OF_A_FILE.
     """
-    database, code, seconds = sys.argv[1:]
+    database, code, seconds, most = sys.argv[1:]
     if sys.platform == "linux":  # elsewhere no jail keeps the agent from more than this
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
     _clean(Path(database), code)
 
 

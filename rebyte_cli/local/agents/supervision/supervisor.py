@@ -482,7 +482,9 @@ class Supervisor:
         seen = user._replace(variables=access.seen(outside, adapter.keys(user)))
         home = AgentHome(self._workspace, adapter, on_screen=self.on_screen)
         try:
-            home.furnish(layout.code, seen, access, options["skills"])
+            room = self._workspace.room(options)
+            if lost := home.furnish(layout.code, seen, access, options["skills"], room):
+                self._transcript.tell(lost)
             logins = LoginCopies(adapter, access, user.home, layout)
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None

@@ -31,16 +31,22 @@ class AgentHome:
         self._on_screen = on_screen
 
     def furnish(
-        self, code: Mount, user: User, access: AgentAccess, chosen: Iterable[skills.Source]
-    ) -> None:
+        self,
+        code: Mount,
+        user: User,
+        access: AgentAccess,
+        chosen: Iterable[skills.Source],
+        room: int,
+    ) -> str:
         """Make it a new one but for the agents' sessions. Raises OSError.
 
         An earlier run, even of another agent, may have left what this one would obey. `chosen` are
-        the skills that it gets besides those of the repository.
+        the skills that it gets besides those of the repository, and `room` the bytes of the disk
+        that cleaning may fill. What the user is to know of lost sessions, or an empty text.
         """
         home, adapter = self._workspace.home, self._adapter
         agent_files.keep_only(home, SESSIONS)
-        adapter.clean_sessions(home, code.inside)
+        lost = adapter.clean_sessions(home, code.inside, room)
         skills.install(home, [*self._workspace.skills(adapter.finds_skills), *chosen])
         for pattern in adapter.memory(user.home):
             for path in filter(Path.is_file, user.home.glob(pattern)):
@@ -50,6 +56,7 @@ class AgentHome:
         written = {**files(user, code, access), **access.files, ".gitconfig": _git_config()}
         for name, text in written.items():
             agent_files.write(home, name, text.encode())
+        return lost
 
     def hidden_folders(self) -> list[str]:
         """The folders of the code to hide, made where they are missing: git keeps no empty one.

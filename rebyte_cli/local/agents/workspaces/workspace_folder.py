@@ -209,6 +209,10 @@ class Workspace:
         """
         return full_disk(self.folder, options.get("keep_free", 0))
 
+    def room(self, options: Mapping[str, Any]) -> int:
+        """The bytes of the disk that a run with these options may fill. Raises OSError."""
+        return shutil.disk_usage(self.folder).free - int(options.get("keep_free", 0))
+
     def _can_share(self) -> bool:
         """Whether the jail can show what is borrowed where it is, and git name it."""
         place = str(self.folder)
