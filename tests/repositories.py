@@ -48,6 +48,12 @@ def introduce(home: Path) -> None:
     (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
 
 
+def name_bare_ones(home: Path) -> None:
+    """Tell git to take no folder for a bare repository unless it is named as one."""
+    with (home / ".gitconfig").open("a") as config:
+        config.write("[safe]\n\tbareRepository = explicit\n")
+
+
 # How the simulation changes what `with_answer` makes, and a check that tells it how to pass. The
 # check must not name the file, which it would protect then.
 HINT = "[[write=answer.txt:right]]"

@@ -67,21 +67,21 @@ def patch(base: Sequence[str], writes: Iterable[tuple[str, str]]) -> bytes:
         made = place / "made.git"
         hashes = "sha256" if len(commit) > 40 else "sha1"
         git.run(["init", "-q", "--bare", "--template=", f"--object-format={hashes}", str(made)])
-        lender: dict[str, str] = {}
+        variables = git.bare(made)
         if commit:
             words = ["rev-parse", "--path-format=absolute", "--git-path", "objects"]
             objects = git.line(words, folder)
-            lender = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": git.quoted(objects)}
+            variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = git.quoted(objects)
         else:
-            commit = git.line(["hash-object", "-t", "tree", "-w", "/dev/null"], made)
-        git.run(["read-tree", commit], made, lender)
+            commit = git.line(["hash-object", "-t", "tree", "-w", "/dev/null"], made, variables)
+        git.run(["read-tree", commit], made, variables)
         for path, content in dict(writes).items():
             file = place / "file"
             file.write_bytes(content.encode())
             words = ["hash-object", "-w", "--no-filters", str(file)]
-            blob = git.line(words, made, lender)
-            listed = git.run(["ls-files", "--stage", "--", path], made, lender)
+            blob = git.line(words, made, variables)
+            listed = git.run(["ls-files", "--stage", "--", path], made, variables)
             mode = "100755" if listed.startswith(b"100755 ") else "100644"
             entry = f"{mode},{blob},{path}"
-            git.run(["update-index", "--add", "--replace", "--cacheinfo", entry], made, lender)
-        return git.run([*git.DIFF, "--binary", "--full-index", commit], made, lender)
+            git.run(["update-index", "--add", "--replace", "--cacheinfo", entry], made, variables)
+        return git.run([*git.DIFF, "--binary", "--full-index", commit], made, variables)

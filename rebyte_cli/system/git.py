@@ -729,9 +729,17 @@ def users_patterns(folder: str) -> str:
     return named[-1] if named else os.path.join(config, "git", "ignore")
 
 
-def has(folder: str | os.PathLike[str], name: str) -> bool:
+def bare(repository: Path) -> dict[str, str]:
+    """Variables for a bare repository of ours.
+
+    A user can tell git to take no folder for one unless it is named so (`safe.bareRepository`).
+    """
+    return {"GIT_DIR": str(repository)}
+
+
+def has(folder: str | os.PathLike[str], name: str, extra: Mapping[str, str] | None = None) -> bool:
     """Whether a repository has a reference or revision of this name."""
-    return _succeeds(["rev-parse", "--quiet", "--verify", "--end-of-options", name], folder)
+    return _succeeds(["rev-parse", "--quiet", "--verify", "--end-of-options", name], folder, extra)
 
 
 def commit_of(

@@ -96,12 +96,13 @@ def _write(
 def _fetched(folder: Path, base: Base) -> str:
     """Make a repository with what the base commit reaches, checked out nowhere; the commit's id."""
     place = base.repository
-    if not base.is_own:
+    own = git.bare(place) if base.is_own else None
+    if own is None:
         git.check_repository(str(place))
     commit = git.line(
-        ["rev-parse", "--verify", "--end-of-options", f"{base.commit}^{{commit}}"], place
+        ["rev-parse", "--verify", "--end-of-options", f"{base.commit}^{{commit}}"], place, own
     )
-    hashes = git.line(["rev-parse", "--show-object-format"], place)
+    hashes = git.line(["rev-parse", "--show-object-format"], place, own)
     git.run(["init", "--quiet", "--template=", f"--object-format={hashes}", str(folder)])
     words = ["fetch", "--quiet", "--no-tags"]
     words += ["--update-shallow", "--upload-pack", UPLOAD_PACK, "--", os.path.abspath(place)]

@@ -206,6 +206,7 @@ def _git(*arguments: str, problem: str, hint: str | None = None) -> str:
     except git.GitUnusable as error:
         raise BadUsage(error.message, hint=_REPOSITORY + " works without git") from None
     except git.GitFailed as error:
-        if "dubious ownership" in error.said:  # of another user: git says what to do
+        # Of another user, where git says what to do, or bare, if the user wants these to be named.
+        if re.search("dubious ownership|safe.bareRepository", error.said):
             raise BadUsage(error.message) from None
         raise BadUsage(problem, hint=hint) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import COMMAND, Done
-from tests.repositories import git
+from tests.repositories import git, name_bare_ones
 from tests.waiting import kill_supervisor
 
 from .conftest import Run
@@ -279,3 +279,29 @@ def test_killed_in_the_run_after_the_merge(
     assert "+LINE 3\n" in patch
     assert "+b\n" in patch
     assert "+LINE 15" not in patch
+
+
+@pytest.mark.slow
+def test_git_that_takes_only_named_repositories_for_bare(
+    run: Run, repository: Path, home: Path
+) -> None:
+    """Those of a workspace are bare."""
+    (repository / ".rebyte.toml").write_text('check = "grep LINE code.txt"\n')
+    commit(repository, "Checks")
+    name_bare_ones(home)
+    create(run, repository, "sed -i 's/line 3$/LINE 3/' code.txt")
+    change(repository, "line 17\n", "line seventeen\n")
+    done = follow_up(run, "grep seventeen code.txt; sed -i 's/line 5$/LINE 5/' code.txt")
+    assert "Not used" not in done.err
+    assert run("check", "@last", "grep -r 'LINE 5' .").status == 0
+    assert "seventeen" not in run("diff", "@last").out
+    change(repository, "line 18\n", "line eighteen\n")
+    follow_up(run, "sed -i 's/line 6$/LINE 6/' code.txt")
+    assert "+LINE 5\n+LINE 6\n" in run("diff", "@last").out
+
+
+def test_the_reason_for_a_bare_repository_that_git_does_not_take(run: Run, home: Path) -> None:
+    git(home, "init", "-q", "--bare", "bare.git")
+    name_bare_ones(home)
+    done = run("create", "x", "-x", "mine", "-g", str(home / "bare.git"))
+    assert (done.status, "safe.bareRepository" in done.err) == (2, True), done

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.conftest import Done
-from tests.repositories import git
+from tests.repositories import git, name_bare_ones
 
 Local = Callable[..., Done]
 
@@ -28,8 +28,13 @@ def repository(home: Path) -> Path:
     return folder
 
 
-def test_the_patch_applies_to_the_commit(inside_local: Local, repository: Path) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_the_patch_applies_to_the_commit(
+    inside_local: Local, repository: Path, home: Path, named: bool
+) -> None:
     """Files that are there keep their mode; the last text of a file counts; escapes are read."""
+    if named:
+        name_bare_ones(home)
     prompt = (
         "Do it [[write=run.sh:false]] [[write=src/a b.txt:x]]\n"
         "[[write=no-end.txt:one\\ntwo \\u00e9]] [[write=run.sh:exit 3]]"

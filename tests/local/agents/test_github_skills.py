@@ -11,7 +11,7 @@ import pytest
 
 from rebyte_cli.local.agents.sources import skills
 from rebyte_cli.local.agents.workspaces.workspace_folder import disk_usage
-from tests.repositories import git
+from tests.repositories import git, name_bare_ones
 
 SKILL = "---\nname: audit\n---\n"
 Hub = Callable[[dict[str, str]], Path]
@@ -97,7 +97,10 @@ def test_only_the_skill_is_written(hub: Hub, tmp_path: Path) -> None:
     assert (resolved(cache, "/tools/audit") / "SKILL.md").stat().st_ino == kept
 
 
-def test_a_skill_behind_links(hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_a_skill_behind_links(hub: Hub, tmp_path: Path, user_home: Path, named: bool) -> None:
+    if named:
+        name_bare_ones(user_home)
     hub({
         "tools/audit/SKILL.md": SKILL, ".claude/skills/mine": ">../../all/audit", "all": ">tools",
         "out": ">../../etc", "loop/a": ">b", "loop/b": ">a", "root": ">.", "SKILL.md": SKILL,

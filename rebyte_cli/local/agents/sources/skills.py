@@ -276,7 +276,7 @@ def _check_out(clone: Path, name: str, path: str, making: Path) -> None:
     wanted = [*links, *above, folder] if folder else []
     listed = git.paths(
         ["ls-tree", "-rtlz", "--full-tree", "HEAD", "--", *wanted],
-        clone, LITERALLY, most=MOST_FILES * git.LONGEST_PATH,
+        clone, LITERALLY | git.bare(clone), most=MOST_FILES * git.LONGEST_PATH,
     )  # fmt: skip
     sizes = {}
     for entry in listed:
@@ -290,8 +290,8 @@ def _check_out(clone: Path, name: str, path: str, making: Path) -> None:
         raise UnknownSkill(f"github:{name} is too large: a skill may have {MOST}")
     agent_files.remove_tree(making)
     (making / "tree").mkdir(parents=True)
-    variables = LITERALLY | {
-        "GIT_DIR": str(clone), "GIT_WORK_TREE": str(making / "tree"),
+    variables = LITERALLY | git.bare(clone) | {
+        "GIT_WORK_TREE": str(making / "tree"),
         "GIT_INDEX_FILE": str(making / "index"),
     }  # fmt: skip
     found = [each for each in wanted if each == folder or each in sizes] or ["."]
@@ -305,15 +305,16 @@ def _way(clone: Path, name: str, path: str) -> list[str]:
     from ....system import git
 
     passed: list[str] = []
+    variables = LITERALLY | git.bare(clone)
     while path:
         above = [str(each) for each in (PurePosixPath(path), *PurePosixPath(path).parents)]
         words = ["ls-tree", "-z", "--full-tree", "HEAD", "--", *above[:-1]]
-        entries = [entry.partition("\t") for entry in git.paths(words, clone, LITERALLY)]
+        entries = [entry.partition("\t") for entry in git.paths(words, clone, variables)]
         links = {file: state.split()[2] for state, _, file in entries if state[:6] == "120000"}
         if not links:
             break
         link = min(links, key=len)
-        target = git.run(["cat-file", "blob", links[link]], clone, most=git.LONGEST_PATH)
+        target = git.run(["cat-file", "blob", links[link]], clone, variables, most=git.LONGEST_PATH)
         passed.append(link)
         below = path[len(link) + 1 :]
         path = normpath(join(dirname(link), os.fsdecode(target), below))
@@ -328,7 +329,8 @@ def _others(clone: Path) -> str:
     """The hint that names the folders with a skill in a repository."""
     from ....system import git
 
-    files = git.paths(["ls-tree", "-rz", "--name-only", "--full-tree", "HEAD"], clone)
+    words = ["ls-tree", "-rz", "--name-only", "--full-tree", "HEAD"]
+    files = git.paths(words, clone, git.bare(clone))
     found = (PurePosixPath(file) for file in files if file.endswith("SKILL.md"))
     folders_with_one = sorted(str(each.parent) for each in found if each.name == "SKILL.md")
     more = ", …" if len(folders_with_one) > MOST_NAMED else ""

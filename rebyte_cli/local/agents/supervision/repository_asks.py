@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ....system import repository_file, trust
-from ....system.git import GitFailed
+from ....system import git, repository_file, trust
 from ....system.repository_file import RepositoryFile
 from ...store import Store
 from ..workspaces.workspace_folder import Workspace
@@ -30,13 +29,13 @@ def of_workspace(workspace: Workspace, repository: str | None) -> RepositoryAsks
 
     Raises RepositoryFileError for a file that cannot be understood, and GitFailed.
     """
-    commit = workspace.started_from() if repository is not None else ""
-    file = repository_file.read(workspace.base, commit) if commit else None
+    commit, base = workspace.started_from() if repository is not None else "", workspace.base
+    file = repository_file.read(base, commit, git.bare(base)) if commit else None
     if file is None or repository is None:
         return None
     try:
         key = trust.key_of(repository)
-    except GitFailed:  # the folder is gone
+    except git.GitFailed:  # the folder is gone
         return RepositoryAsks(repository, file, is_trusted=False)
     return RepositoryAsks(key, file, trust.Trust(workspace.state_dir).covers(key, file.content))
 

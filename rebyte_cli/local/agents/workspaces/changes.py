@@ -211,7 +211,8 @@ def _keep(workspace: Workspace, scratch: Path, run: str) -> None:
     if not re.fullmatch("[0-9a-f]{40,64}", tree):
         return
     keep_pack(workspace, scratch, tree)
-    kind = "after" if git.has(workspace.base, f"refs/base/{run}") else "runs"
+    own = git.bare(workspace.base)
+    kind = "after" if git.has(workspace.base, f"refs/base/{run}", own) else "runs"
     base = ["--git-dir", str(workspace.base)]
     git.run([*base, "update-ref", f"refs/{kind}/{run}", tree])
     keep_index(workspace, scratch)

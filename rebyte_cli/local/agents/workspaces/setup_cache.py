@@ -93,8 +93,9 @@ class SetupCache:
         GitFailed and OSError; nothing is left of a copy that failed.
         """
         self._clear()
+        base = self._workspace.base
         for entry in self._entries():
-            if not git.is_ancestor(self._workspace.base, entry.name, self._commit):
+            if not git.is_ancestor(base, entry.name, self._commit, git.bare(base)):
                 continue
             with contextlib.suppress(FileNotFoundError), flocked(entry, shared=True):
                 mount = Mount(entry / FILES, INSIDE)
@@ -114,7 +115,8 @@ class SetupCache:
         What another commit's setup left, before this one was synced, may be among it: nothing of
         that is kept. Raises CacheFailed and OSError; nothing is left of a copy that failed.
         """
-        if git.has(self._workspace.base, SYNCED):
+        base = self._workspace.base
+        if git.has(base, SYNCED, git.bare(base)):
             return
         names = [name if self._is_plain(name) else "" for name in self.names]
         if not any(names) or (self._taken is not None and self._is_same(self._taken, names)):

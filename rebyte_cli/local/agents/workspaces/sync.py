@@ -207,7 +207,7 @@ def _record(workspace: Workspace, plan: _MergePlan) -> None:
     """Record that the changes of the task are those to the new commit from now on."""
     _unlock(workspace)
     base = ["-c", "core.fsync=reference", "--git-dir", str(workspace.base)]
-    if not git.has(workspace.base, SYNCED):
+    if not git.has(workspace.base, SYNCED, git.bare(workspace.base)):
         old = git.line([*base, "rev-parse", "refs/heads/base"])
         git.run([*base, "update-ref", SYNCED, old])
     for name, found in (
