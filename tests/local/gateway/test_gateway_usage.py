@@ -393,6 +393,12 @@ def test_a_count_that_is_none_is_left_out(number: str) -> None:
     assert used == {"output_tokens": 2}
 
 
+def test_a_name_may_be_spelled_with_escapes() -> None:
+    answer = rb'{"us\u0061ge": {"input_tokens": 1}, "mod\u0065l": "\u006d", "\ud800\x": 1}'
+    reader = read("openai", answer)
+    assert (reader.usage(), reader.model) == ({"input_tokens": 1}, "m")
+
+
 def test_a_model_that_is_no_name_is_left_out() -> None:
     for name in ("", "a\nb", "x" * 201, "\x1b[2J"):
         assert read("openai", json.dumps({"model": name}).encode()).model is None
