@@ -50,10 +50,10 @@ def test_a_push_runs_no_hook_that_settings_name(
     repository, mark = Repository(tmp_path), tmp_path / "mark"
     evil = repository.path / "evil"
     git(tmp_path, "init", "-q", "--bare", str(evil))
-    newer_git.name_hook(repository.path / ".git", "sends", mark)
-    newer_git.name_hook(evil, "re 'ceives;=$(touch x)", mark)
     repository("config", "remote.origin.url", form.format(evil=evil))
     repository("branch", "topic")
+    newer_git.name_hook(repository.path / ".git", "sends", mark)
+    newer_git.name_hook(evil, "re 'ceives;=$(touch x)", mark)
     log = newer_git.install(tmp_path / "newer", receiver=evil)
     monkeypatch.setenv("PATH", f"{tmp_path / 'newer'}{os.pathsep}{os.environ['PATH']}")
     push_branch(repository.path, "topic", "origin")
