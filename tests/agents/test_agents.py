@@ -95,10 +95,20 @@ def refusal(agent: str, seconds: int) -> tuple[int, dict[str, Any], dict[str, st
     return 429, {"error": {"message": "Limited"}}, {"Retry-After": str(seconds)}
 
 
+MODELS = {
+    "claude": "sonnet",
+    "codex": "gpt-5.1-codex",
+    "gemini": "gemini-2.5-flash",
+    "opencode": "anthropic/claude-sonnet-4-5",
+}
+
+
 def test_a_usage_limit_is_waited_for(run: Run, model: Model, agent: str) -> None:
+    """That of the model that the run names, which is known by the request for it."""
     model.refusals.append(lambda: refusal(agent, 12))
     prompt = "The codeword is heron. [[write hello.txt Hello there]]"
-    task = run("create", prompt, "-x", agent, "-g", ".", "-o", "json").json["id"]
+    named = ("-x", agent, "-m", MODELS[agent], "-g", ".")
+    task = run("create", prompt, *named, "-o", "json").json["id"]
     eventually(lambda: "resumesAt" in run("get", task).json)
     asked = sum(bool(turn.tools) for turn in model.turns)
     assert asked == 1
