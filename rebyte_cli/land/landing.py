@@ -115,7 +115,10 @@ class Landing:
         patch = self._steps.patch(line.current)
         line.status, tip = APPLIED, self._state.tip
         about = {"title": line.title, "url": task.get("url")}
-        tree = commit.tree_with(self._root, tip, patch) if patch.strip() else ""
+        tree = ""
+        if patch.strip():
+            # What landed before has no say in how this is merged: its author is an agent.
+            tree = commit.tree_with(self._root, tip, patch, self._state.started_at)
         before = git.line(["rev-parse", f"{tip}^{{tree}}"], self._root, own_repository())
         if tree in ("", before):
             self._journal.record(line, EMPTY, **about)

@@ -71,11 +71,12 @@ def _one_line(value: Any, longest: int) -> str:
     return words if len(words) <= longest else words[: longest - 1].rstrip() + "…"
 
 
-def tree_with(root: Path, base: str, patch: bytes) -> str:
+def tree_with(root: Path, base: str, patch: bytes, attributes: str = "") -> str:
     """The tree that a patch makes of the commit `base`, or of nothing if that is empty.
 
-    It is merged where files have changed. Only objects are written.
-    Raises PatchConflict that names the files with conflicts.
+    It is merged where files have changed, as the `.gitattributes` of the commit `attributes` say,
+    or else those of `base` (git 2.41; an older git obeys those of `base` in any case). Only objects
+    are written. Raises PatchConflict that names the files with conflicts.
     """
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         # Even with --cached, git checks out a file that the patch adds but the index has.
@@ -85,6 +86,7 @@ def tree_with(root: Path, base: str, patch: bytes) -> str:
             "GIT_DIR": _git_dir(root),
             "GIT_WORK_TREE": str(scratch),
             "GIT_INDEX_FILE": str(Path(folder) / "index"),
+            "GIT_ATTR_SOURCE": attributes or base or git.empty_tree(root, own_repository()),
         }
         root = scratch
         git.run(["read-tree", base or "--empty"], root, variables)

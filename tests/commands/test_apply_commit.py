@@ -558,6 +558,25 @@ def test_the_encoding_of_one_task_and_the_file_of_another_are_named(
         assert f"run.sh ({NAMED})" in " ".join(done.err.split())
 
 
+def test_what_lands_first_does_not_say_how_the_rest_is_merged(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    def change(text: str, *attributes: str) -> Callable[[], None]:
+        def write() -> None:
+            (repository / "code.txt").write_text(CODE.replace("line 3\n", text))
+            for line in attributes:
+                (repository / ".gitattributes").write_text(line)
+
+        return write
+
+    first = farm.add("One", patch_of(repository, change("THREE\n", "* merge=union\n")))
+    second = farm.add("Two", patch_of(repository, change("three\n")))
+    words = ("--branch", "b", "--no-check", "-o", "jsonl")
+    done = inside("land", first, second, *words, cwd=repository)
+    assert [row["status"] for row in done.documents] == ["landed", "left out"], done
+    assert git(repository, "show", "b:code.txt") == CODE.replace("line 3\n", "THREE\n")
+
+
 def test_land_names_what_tools_run_in_notes_rows_and_the_report(
     farm: PatchFarm, inside: Run, repository: Path, home: Path
 ) -> None:

@@ -57,3 +57,14 @@ def test_no_filter_runs_for_a_tree(home: Path, scope: str, key: str) -> None:
     with pytest.raises(PatchConflict):
         tree_with(repository.path, "HEAD", other)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("hashes", ["sha1", "sha256"])
+def test_a_patch_of_nothing_makes_a_tree_of_nothing(tmp_path: Path, hashes: str) -> None:
+    """Before the first commit, there are no attributes to merge by."""
+    git(tmp_path, "init", "-q", f"--object-format={hashes}")
+    patch = (
+        b"diff --git a/new b/new\nnew file mode 100644\n--- /dev/null\n+++ b/new\n"
+        b"@@ -0,0 +1 @@\n+x\n"
+    )
+    assert git(tmp_path, "ls-tree", "--name-only", tree_with(tmp_path, "", patch)) == "new\n"
