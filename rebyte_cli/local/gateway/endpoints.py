@@ -49,6 +49,8 @@ HEADERS = {
     "session-id", "session_id", "user-agent", "x-app", "x-goog-api-client",
 }  # fmt: skip
 HEADER_PREFIXES = ("x-stainless-",)
+# Whose work it is: no secret, and a word that an answer may need.
+BILLED = {"chatgpt-account-id", "openai-organization", "openai-project"}
 
 
 def is_allowed(wire: str, method: str, path: str) -> bool:

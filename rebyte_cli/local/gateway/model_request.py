@@ -56,7 +56,8 @@ class ModelRequest:
         self._wire = wire = endpoints.wire_of(route.wire, self._rest)
         self._names = {endpoints.model_in(self._rest)} - {""}  # of models, as read so far
         secrets = [value for name, value in ours.items() if not endpoints.is_plain(name)]
-        secrets += [word for value in route.headers.values() for word in (value, *value.split())]
+        for name, value in route.headers.items():
+            secrets += () if name.lower() in endpoints.BILLED else (value, *value.split())
         keys = [route.key, *password_of(self._base), *passwords]
         self.answer = ModelAnswer(route, SecretMask(secrets, keys), wire, self.place.host)
         # Whether it makes the model work, which costs something.

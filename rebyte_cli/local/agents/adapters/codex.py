@@ -24,6 +24,8 @@ KEPT_SETTINGS = ("model", "model_provider", "model_providers", "model_reasoning_
 LOGIN = ".codex/auth.json"
 # The provider that stands for the gateway, and the variable with the placeholder.
 PROVIDER, KEY_VARIABLE = "rebyte", "CODEX_API_KEY"
+# What codex tells OpenAI with an API key, and the variables that it has it from.
+BILLED = {"OpenAI-Organization": "OPENAI_ORGANIZATION", "OpenAI-Project": "OPENAI_PROJECT"}
 # Of a provider, what codex has to know where the gateway does the rest. It may have commands, too.
 PLAIN = (
     "name", "request_max_retries", "stream_idle_timeout_ms", "stream_max_retries", "wire_api",
@@ -51,7 +53,7 @@ class Codex(Adapter):
     install = "npm install -g @openai/codex"
     tested = ("0.169.0", "0.169.0")
     log_in = "run `codex login`, or set CODEX_API_KEY"
-    variables = ("OPENAI_ORGANIZATION", "OPENAI_PROJECT")
+    variables = tuple(BILLED.values())
     key_variables = ("OPENAI_API_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY")
     private_variables = ("OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT")
     logins = (LOGIN,)
@@ -84,7 +86,12 @@ class Codex(Adapter):
             return _own_provider(provider, user)
         key, login = _credential(user)
         root = CHATGPT if login else settings.get("openai_base_url") or VENDORS[OPENAI].root
-        return _behind_gateway(user, str(root), key, login)
+        is_billed = name == OPENAI and not login
+        given = {
+            header: user.variables.get(source, "").strip() for header, source in BILLED.items()
+        }
+        headers = {header: value for header, value in given.items() if value and is_billed}
+        return _behind_gateway(user, str(root), key, login, headers)
 
     def login_for_jail(self, text: str, access: AgentAccess) -> str:
         login = json.loads(text)

@@ -93,6 +93,8 @@ PACKAGES = {
     "@ai-sdk/anthropic": (ANTHROPIC, X_API_KEY),
     "@ai-sdk/google": (GEMINI, X_GOOG_API_KEY),
 }
+# What OpenAI is told besides the key, and the options of a provider with it.
+BILLED = {"OpenAI-Organization": "organization", "OpenAI-Project": "project"}
 # The variable with another address of a provider, where its package obeys one.
 ADDRESSES = {"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}
 # The hosts of logins that OpenCode has to use itself.
@@ -128,7 +130,9 @@ def find(settings: Mapping[str, Any], user: User) -> Iterator[ModelRoute]:
         if not root or is_login or not (key or name in own):
             continue
         wire, credential = PACKAGES.get(given.get("npm", ""), (default.wire, default.credential))
-        headers = {
+        billed = BILLED.items() if wire == OPENAI else ()
+        headers = {header: _resolved(options.get(option), outside) for header, option in billed}
+        headers = {header: value for header, value in headers.items() if value} | {
             header: _resolved(value, outside)
             for header, value in strings(options.get("headers")).items()
         }

@@ -1,5 +1,6 @@
 """Which runs share a usage limit: those of one agent with the same credential.
 
+The headers of the settings, which name an organization or a project, are part of the credential.
 With a key they also have the same model: the vendors limit the requests to each model of a key, and
 all that a login does.
 """
@@ -39,7 +40,10 @@ def account_of(
     is_login = access.inside == "login" or bool(access.files.keys() & set(adapter.logins))
     keys = [each.key for each in access.models]
     parts: list[object] = [adapter.title, adapter.command]
-    parts += [[each.base_url, "" if is_login else each.key] for each in access.models]
+    parts += [
+        [each.base_url, "" if is_login else each.key, sorted(each.headers.items())]
+        for each in access.models
+    ]
     if not access.models:
         keys = [user.variables[name] for name in adapter.keys(user)]
         parts += [keys]
