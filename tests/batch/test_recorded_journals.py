@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -81,8 +82,10 @@ def with_a_right_key(farm: Farm, request: Request) -> Answer | None:
 
 @pytest.mark.parametrize("state", RECORDED)
 def test_a_batch_that_an_earlier_version_began_is_resumed(
-    state: str, home: Path, one_clock: None
+    state: str, home: Path, pace: Callable[..., None]
 ) -> None:
+    # Three scans have to fit into a search, also on a busy machine.
+    pace(look_for=4.0, first_pause=0.1, later=30.0, skew=0.1)
     recorded = an_hour_ago(state)
     statuses, sent = RESUMED[state]
     with Farm() as farm:
