@@ -1,4 +1,4 @@
-"""Whose work a request to a model is: the organization and project of a key."""
+"""Whose work a request to a model is: an organization and project, or the account of a login."""
 
 from __future__ import annotations
 
@@ -90,3 +90,19 @@ def test_two_organizations_are_two_accounts(user_home: Path) -> None:
     assert len(set(names)) == len(names)
     assert account() == names[0]
     assert ORGANIZATION not in names[0]
+
+
+@pytest.mark.parametrize("account", ["acct-private", None])
+def test_a_login_of_chatgpt_is_used_for_its_own_account_only(
+    account: str | None, user_home: Path, tmp_path: Path
+) -> None:
+    """A program in the sandbox could name another one. Without a name in the login, any passes."""
+    tokens = {"access_token": "token-of-the-user", "account_id": account}
+    with RawServer(json_reply({})) as server:
+        own = f'[model_providers.own]\nbase_url = "http://127.0.0.1:{server.port}/v1"\n'
+        settings = f'model_provider = "own"\n{own}requires_openai_auth = true\n'
+        put(user_home, {CODEX: settings, ".codex/auth.json": json.dumps({"tokens": tokens})})
+        ask(Codex(), User({}, user_home), tmp_path, [("ChatGPT-Account-ID", "acct-other")])
+    sent = server.requests[0].headers
+    assert sent["authorization"] == "Bearer token-of-the-user"
+    assert sent["chatgpt-account-id"] == (account or "acct-other")

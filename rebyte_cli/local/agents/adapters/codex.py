@@ -262,8 +262,12 @@ def _behind_gateway(
 ) -> AgentAccess:
     """The access with a key, or with the access token in `login`, if it is one."""
     name, stand_in = (CHATGPT_NAME if login else OPENAI), placeholder(VENDORS[OPENAI].key_start)
+    account = login["tokens"].get("account_id") if login else None
+    # Otherwise a program in the jail could name another account that the token is good for.
+    sent = {"ChatGPT-Account-ID": account} if account and isinstance(account, str) else {}
+    sent |= headers or {}
     model = ModelRoute(
-        name, OPENAI, base_url, key, BEARER, stand_in, dict(headers or {}), dict(query or {}),
+        name, OPENAI, base_url, key, BEARER, stand_in, sent, dict(query or {}),
         _login_file(user) if login else None,
     )  # fmt: skip
     if not login:
