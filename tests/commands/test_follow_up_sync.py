@@ -136,6 +136,24 @@ def test_a_conflict_is_named_and_changes_nothing(run: Run, repository: Path, tas
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("then", ["true", "git add -A; git commit -qm Mine"])
+def test_the_users_attributes_say_how_it_is_merged(run: Run, repository: Path, then: str) -> None:
+    union = "* merge=union\n"
+    script = "echo '* merge=union' > .gitattributes; sed -i 's/line 3$/LINE 3/' code.txt; "
+    task = create(run, repository, script + then)
+    change(repository, "line 3\n", "mine\n")
+    done = run("follow-up", task, "true", "--sync", "--wait")
+    assert done.status == 1
+    assert "conflicts in code.txt" in done.err
+    (repository / ".gitattributes").write_text(union)
+    commit(repository, "Attributes")
+    follow_up(run, "cat code.txt; git show HEAD:code.txt | grep -c mine")
+    said = run("result", task).out
+    assert ("LINE 3\n" in said, "mine\n" in said) == (True, True)
+    assert said.endswith("\n1\n")
+
+
+@pytest.mark.slow
 def test_an_ignored_file_in_the_way_is_kept(run: Run, repository: Path) -> None:
     create(run, repository, "echo new.txt > .gitignore; echo theirs > new.txt")
     (repository / "new.txt").write_text("new\n")

@@ -35,7 +35,9 @@ own() {{
 """
 # After `changes.ADD`, in the agent's working tree. `g` is git there. `taken` is the tree that the
 # user has applied and committed, if any: where that was edited, the user's version counts. It does
-# everything that can fail, and changes nothing; what is new of the trees is left as one pack.
+# everything that can fail, and changes nothing; what is new of the trees is left as one pack. What
+# the user has committed says how to merge (git 2.41): the agent's `* merge=union` would hide
+# conflicts.
 MERGE = rf"""
 listed() {{ head -n 5 "$1" | paste -sd, - | sed 's/,/, /g'; }}
 merged() {{
@@ -46,6 +48,7 @@ merged() {{
 }}
 how="merge-tree --write-tree --name-only --no-messages"
 old=$(g rev-parse refs/heads/base) new=$(g rev-parse refs/sync) target=
+export GIT_ATTR_SOURCE="$new"
 committed() {{ g {shlex.join(AUTHOR)} commit-tree -m . "$1"; }}
 base=$old mine=$(committed "$tree")
 if [ -n "$taken" ] && ! g $how --merge-base="$base" "$mine" "$new" > "$SCRATCH/merged"; then
