@@ -79,6 +79,34 @@ def test_no_older_state_stands_for_a_run_without_a_tree(tmp_path: Path) -> None:
     assert b"b/first" in (of("first") or b"")
 
 
+def test_attributes_of_the_agent_hide_no_lines_of_a_patch(tmp_path: Path) -> None:
+    """Ignored, they would not even be in the patch themselves."""
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    (workspace.code / ".gitignore").write_text(".gitattributes\n")
+    (workspace.code / ".gitattributes").write_text("*.py -diff\n")
+    (workspace.code / "a.py").write_text("evil\n")
+    assert b"\n+evil\n" in changes.patch(workspace, "only", jailed=False)
+
+
+def test_attributes_of_a_run_do_not_merge_those_after_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    (workspace.code / ".gitattributes").write_text("* merge=union -diff\n")
+    for run in ("first", "between", "last"):
+        (workspace.code / "file").write_text(f"{run}\n")
+        changes.patch(workspace, run, jailed=False)
+
+    def of(*wanted: str) -> bytes:
+        runs = ["first", "between", "last"]
+        return changes.of_runs(workspace, runs, wanted, jailed=False) or b""
+
+    assert b"\n-between\n+last\n" in of("last")
+    assert b"\n+last\n" in of("first", "between", "last")
+    with pytest.raises(GitFailed):  # what it changes is the work of a run that is not wanted
+        of("first", "last")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a limit")
 @pytest.mark.parametrize("jailed", [True, False])
 def test_git_that_reads_the_files_of_an_agent_has_a_limit_of_memory(

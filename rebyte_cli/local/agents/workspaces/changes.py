@@ -72,6 +72,7 @@ OPTIONS = (
 # `tree` is written last: there is a pack if there is a tree.
 # What git may not read would be missing, often without a word. Of a file's mode, git keeps only
 # whether its owner may execute it, and that stays.
+# The patch is made without attributes (git 2.41): the agent's `*.py -diff` would hide what it says.
 ADD = r"""set -e
 find . -maxdepth 2048 -name .git -prune -o -type d ! -perm -700 -exec chmod u+rwx {} \; \
     -o -type f ! -perm -400 -exec chmod u+r {} + 2>/dev/null || :
@@ -108,6 +109,8 @@ SCRIPT = rf"""{ADD}
 echo "$tree" | "$@" pack-objects -q --revs --local --non-empty --window=0 --compression=1 \
     --stdout > "$SCRATCH/pack"
 echo "$tree" > "$SCRATCH/tree"
+GIT_ATTR_SOURCE=$("$@" hash-object -t tree --stdin </dev/null)
+export GIT_ATTR_SOURCE
 exec "$@" diff --cached $FORM refs/heads/base --
 """
 
@@ -115,7 +118,8 @@ exec "$@" diff --cached $FORM refs/heads/base --
 # tree, what a run changed counts as its successor's, so the last one that is wanted needs a tree.
 # The changes of others in between are left out: what follows is applied to the tree without them.
 # So are commits that were brought in after a run (see sync.py): if all runs before are wanted,
-# their changes are those to the new base.
+# their changes are those to the new base. How they are merged is said by the attributes of the base
+# (git 2.41), not by those that a run has left.
 RUNS_SCRIPT = r"""set -e
 tree() { g rev-parse --quiet --verify "$1^{tree}"; }
 base=$(tree refs/start || tree refs/heads/base) from= is_whole=
@@ -129,7 +133,10 @@ for run; do
             if [ ! -e index ] || [ "$(g write-tree)" = "$before" ]; then g read-tree "$new"
             else
                 g diff $FORM "$before" "$new" > patch
-                test ! -s patch || g apply --cached --3way --whitespace=nowarn patch
+                test ! -s patch || (
+                    export GIT_ATTR_SOURCE="$base"
+                    g apply --cached --3way --whitespace=nowarn patch
+                )
             fi
         esac
         before=$new
