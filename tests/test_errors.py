@@ -88,6 +88,7 @@ def test_a_copy_differs_in_what_it_was_given_alone(error: RebyteError) -> None:
     assert error.copy_with().as_dict() == error.as_dict()
 
 
+@pytest.mark.slow
 def test_errors_are_not_changed_where_they_pass() -> None:
     """Nothing is assigned to a caught error: the raiser decides what it says."""
     changed = []
@@ -128,6 +129,7 @@ def test_what_all_words_begin_with_makes_none_nearer() -> None:
     assert found == "Did you mean 'REBYTE_OUTPUT'?"
 
 
+@pytest.mark.slow
 def test_exit_statuses_are_set_in_one_place() -> None:
     elsewhere = [
         f"{path.relative_to(PACKAGE)}: {kind.name}"

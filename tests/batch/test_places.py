@@ -361,6 +361,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 COUNT = int(os.environ.get("REBYTE_TEST_PLACES", "24"))
 
 
+@pytest.mark.slow
 def test_kills_of_the_client_double_nothing(home: Path, one_clock: None) -> None:
     words = [*COMMAND, "batch", "t.jsonl", "--on", "one:2,two:3,three:4", "--resend-after", "1"]
     with (

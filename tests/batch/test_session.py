@@ -348,6 +348,7 @@ def test_a_full_disk_stops_new_creates_and_says_so(batch: Callable[..., Done], h
         assert len(farm.made) == 80
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits of other systems differ")
 @pytest.mark.parametrize(
     ("limit", "lack"),

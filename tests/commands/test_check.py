@@ -62,6 +62,7 @@ def check(agents: Local, *words: str, **options: Any) -> Done:
     return agents("check", "@last", *words, "-o", "json", **options)
 
 
+@pytest.mark.slow
 def test_the_changes_decide(agents: Local, repository: Path) -> None:
     """What the agent did is checked, not what is in the working tree or was said."""
     task = work(agents, repository, RIGHT)
@@ -82,6 +83,7 @@ def test_the_changes_decide(agents: Local, repository: Path) -> None:
     assert list(Path(done.json["file"]).parent.glob("tree-*")) == []
 
 
+@pytest.mark.slow
 def test_a_check_that_fails(agents: Local, repository: Path) -> None:
     work(agents, repository, "echo still wrong > answer.txt")
     done = check(agents, "seq 1000; printf '\\033[31mred\\033[0m\\n'; tests/run.sh")
@@ -260,6 +262,7 @@ os.fchmod(1, 0)
 """
 
 
+@pytest.mark.slow
 def test_the_log_is_out_of_reach(agents: Local, repository: Path) -> None:
     """Inside, its output is no file that could be filled, or get another mode."""
     work(agents, repository, RIGHT)
@@ -326,6 +329,7 @@ def test_nothing_outlives_a_check_that_is_killed(agents: Local, repository: Path
     outliving.must_die_with(words, mark, repository)
 
 
+@pytest.mark.slow
 def test_without_a_jail_it_must_be_asked_for(
     agents: Local, repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

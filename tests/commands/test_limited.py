@@ -139,6 +139,7 @@ def test_any_command_with_the_key_resumes_a_run_that_lost_its_process(
 # --on-limit
 
 
+@pytest.mark.slow
 def test_a_task_that_is_not_to_wait_fails_with_status_13(local: Run) -> None:
     done = local("create", PROMPT, "--on-limit", "stop", "--wait", "-o", "json")
     assert (done.status, done.json["status"], done.json["endedBy"]) == (13, "failed", "limit")

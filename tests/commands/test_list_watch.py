@@ -87,6 +87,7 @@ def test_the_table_follows_what_happens(
     assert "\x1b[?25l" not in session.raw  # a kill would leave the cursor hidden
 
 
+@pytest.mark.slow
 def test_keys_act_on_the_chosen_task(inside_local: Run, terminal: Callable[..., Session]) -> None:
     need_tool("less")
     done = inside_local("create", "Say hello", "--wait", "-o", "id").out.strip()
@@ -157,6 +158,7 @@ def test_the_filter_follows_what_is_typed(
     assert session.finish() == 0
 
 
+@pytest.mark.slow
 def test_the_terminal_is_as_it_was_after_each_end(
     inside_local: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,6 +183,7 @@ def test_a_task_that_has_ended_is_left_unchanged_by_cancel(home: Path, aim: Any)
         served(story=story)
 
 
+@pytest.mark.slow
 def test_waiting_reports_progress_and_can_be_cancelled(home: Path, service: Any) -> None:
     async def story(client: Client) -> None:
         heard: list[float] = []
@@ -444,6 +445,7 @@ def test_a_rejected_key_is_not_repeated(home: Path, service: Any, monkeypatch: A
     served(story=story)
 
 
+@pytest.mark.slow
 def test_the_local_service_lives_as_long_as_the_server(home: Path) -> None:
     """`-P local` needs no key and no second process."""
 

@@ -142,6 +142,7 @@ def test_an_agent_runs_in_a_sandbox_whatever_the_settings_are(
     served_by_a_process("-P", "local", story=story)
 
 
+@pytest.mark.slow
 def test_an_agent_without_a_sandbox_is_refused(
     home: Path, agent: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def test_the_first_try_passes(local: Local) -> None:
     assert len(prompts_of(local)) == 1
 
 
+@pytest.mark.slow
 def test_the_task_mends_what_the_check_says(local: Local) -> None:
     done = create(local, WRONG, "--check", CHECK)
     assert (done.status, done.json["check"]["status"], done.json["check"]["tries"]) == (

@@ -83,6 +83,7 @@ def left(farmed: Local, script: str = WORK) -> None:
     assert done.status == 0, done
 
 
+@pytest.mark.slow
 def test_from_a_prompt_to_an_applied_patch_in_two_commands(agents: Local, repository: Path) -> None:
     created = work(agents, repository)
     assert created.json["finalResult"] == "Done."
@@ -104,6 +105,7 @@ def test_from_a_prompt_to_an_applied_patch_in_two_commands(agents: Local, reposi
     assert "LINE 3" in (repository / "code.txt").read_text()
 
 
+@pytest.mark.slow
 def test_diff_in_a_pipe_is_the_patch_itself(agents: Local, repository: Path) -> None:
     work(agents, repository)
     done = agents("diff", "@last", env={"NO_COLOR": "", "FORCE_COLOR": "1"})
@@ -685,6 +687,7 @@ def test_outside_of_a_repository(farmed: Local, repository: Path, home: Path) ->
     assert "not inside a work tree" in done.err
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_come_along(agents: Local, repository: Path) -> None:
     (repository / "untracked").write_text("x")
     created = work(agents, repository, "ls > seen; cat seen", "--with-changes")
@@ -692,6 +695,7 @@ def test_uncommitted_changes_come_along(agents: Local, repository: Path) -> None
     assert "untracked" not in agents("diff", "@last").out.split("+++")[0]
 
 
+@pytest.mark.slow
 def test_line_ends_of_the_user_are_staged_by_nothing(
     agents: Local, repository: Path, home: Path
 ) -> None:
@@ -707,6 +711,7 @@ def test_line_ends_of_the_user_are_staged_by_nothing(
     assert "LINE 3\r\n" in (repository / "code.txt").read_bytes().decode()
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_workspace(agents: Local, repository: Path, home: Path) -> None:
     work(agents, repository)
     done = agents("workspace", "path", "@last")
@@ -760,6 +765,7 @@ def test_git_of_a_workspace_runs_in_a_jail(agents: Local, repository: Path, home
     assert "ambiguous argument 'nothing'" in failed.err
 
 
+@pytest.mark.slow
 def test_the_folder_is_not_for_git_while_an_agent_works(agents: Local, repository: Path) -> None:
     wait = "touch started; until [ -e go ]; do sleep 0.02; done"
     words = ("create", wait, "-x", "mine", "-g", ".", "-o", "id")

@@ -382,6 +382,7 @@ def test_ctrl_c_ends_the_line(terminal: Terminal, inside_local: Run, words: tupl
     assert line in (PROMPT, f"{PROMPT} ^C")
 
 
+@pytest.mark.slow
 def test_ctrl_d_leaves_the_question_open(terminal: Terminal, inside_local: Run) -> None:
     task = inside_local("create", ASK, "-o", "id").out.strip()
     for words, status in ((("wait", task), 12), (("answer", task), 1)):

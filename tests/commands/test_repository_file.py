@@ -84,6 +84,7 @@ def test_what_is_not_committed_is_not_read(agents: Local, repository: Path) -> N
     assert "false" not in shown.err
 
 
+@pytest.mark.slow
 def test_another_repository_with_the_same_content(
     agents: Local, repository: Path, home: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_list_and_remove(agents: Local, repository: Path) -> None:
     assert "It was not trusted" in agents("local", "trust", "--remove", cwd=repository).err
 
 
+@pytest.mark.slow
 def test_a_file_that_says_nonsense(agents: Local, repository: Path) -> None:
     """It stops no one: it may be of another version, and of someone else."""
     say(repository, 'check = "true"\nchck = "true"\n')
@@ -233,6 +235,7 @@ def test_a_run_takes_the_setup(agents: Local, repository: Path) -> None:
     assert (done.status, "Not without a sandbox, of .rebyte.toml: setup" in done.err) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_setup_that_fails(agents: Local, repository: Path) -> None:
     say(repository, 'setup = "echo no such package; exit 7"\n')
     trust(agents, repository)

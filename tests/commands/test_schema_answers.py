@@ -100,6 +100,7 @@ def test_without_a_wait_it_is_only_asked_for(local: Local, schema: Callable[...,
     assert len(prompts_of(local)) == 1
 
 
+@pytest.mark.slow
 def test_result(local: Local, schema: Callable[..., str]) -> None:
     answer = "Here:\\u000a\\u0060\\u0060\\u0060\\u000a[5,\\u00206]\\u000a\\u0060\\u0060\\u0060"
     for said in (answer, "true", "word"):
@@ -136,6 +137,7 @@ def test_with_a_check(inside_local: Local, home: Path, schema: Callable[..., str
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_usage(local: Local, schema: Callable[..., str], tmp_path: Path) -> None:
     for words in (
         ("create", "Hi", "--wait", "--schema", schema({"type": "strin"})),

@@ -333,6 +333,7 @@ def test_case_1_no_bus(rebyte: Rebyte, url: str) -> None:
     assert (missing.status, json.loads(missing.err)["error"]["code"]) == (3, "missing_key")
 
 
+@pytest.mark.slow
 def test_case_2_locked(
     rebyte: Rebyte, url: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +358,7 @@ def test_case_3_case_4_a_hung_daemon(rebyte: Rebyte, url: str, daemon: KeyringDa
     assert (done.status, done.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_user_at_a_terminal_is_told_and_waited_for(
     rebyte: Rebyte, url: str, daemon: KeyringDaemon
 ) -> None:
@@ -448,6 +450,7 @@ def test_case_9_logout_with_nothing_stored(rebyte: Rebyte, home: Path) -> None:
     assert (done.status, done.out, done.err) == (0, "", "No key is stored for profile default\n")
 
 
+@pytest.mark.slow
 def test_case_10_the_daemon_dies_between_two_calls(
     rebyte: Rebyte, url: str, daemon: KeyringDaemon
 ) -> None:
@@ -476,6 +479,7 @@ def test_case_11_two_profiles_two_keys(rebyte: Rebyte, url: str, daemon: Keyring
     assert rebyte("-P", "two", "list").status == 0
 
 
+@pytest.mark.slow
 def test_a_key_that_another_program_removed(
     rebyte: Rebyte, url: str, daemon: KeyringDaemon
 ) -> None:
@@ -488,6 +492,7 @@ def test_a_key_that_another_program_removed(
     assert rebyte("auth", "logout").status == 0
 
 
+@pytest.mark.slow
 def test_a_key_moves_from_the_keyring_to_the_file_when_told(
     rebyte: Rebyte, url: str, daemon: KeyringDaemon, home: Path
 ) -> None:

@@ -53,6 +53,7 @@ def test_forty_tasks_of_which_twelve_conflict(bench: LandBench, land: Run) -> No
     assert land("--branch", "all", "--status", "-o", "jsonl").documents == done.documents
 
 
+@pytest.mark.slow
 def test_what_does_not_land_is_named(bench: LandBench, land: Run) -> None:
     prompts = ("count 1", "count 2", "nothing", "none", "fail <fail>", "add x", "add x")
     tasks = bench.create(*prompts)
@@ -181,6 +182,7 @@ def test_a_check_that_cannot_run_decides_nothing(bench: LandBench, land: Run) ->
     assert git(bench.repository, "branch", "--list", "b") == ""
 
 
+@pytest.mark.slow
 def test_how_often_a_task_runs_again(bench: LandBench, land: Run) -> None:
     """The agent does not see the tip: it works on `main`, and conflicts each time."""
     first, second = bench.create("count 1", "count 2")
@@ -238,6 +240,7 @@ def test_a_task_whose_names_or_time_no_commit_can_have_stops_no_other(
     assert "too long for any system" in done.documents[0]["error"]["message"]
 
 
+@pytest.mark.slow
 def test_changes_that_no_file_system_takes_stop_no_other(bench: LandBench, land: Run) -> None:
     need_jail()
     tasks = bench.create("add long", "add good")

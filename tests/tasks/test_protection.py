@@ -126,6 +126,7 @@ def test_a_pattern_that_is_none() -> None:
         Protection(["[z-a]"])
 
 
+@pytest.mark.slow
 def test_a_chain_of_thousands_of_links_takes_no_minutes() -> None:
     names = [f"l{number:04}" for number in range(4000)]
     links = dict(zip(["Makefile", *names], [*names, "end"], strict=True))

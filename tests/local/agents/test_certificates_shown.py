@@ -22,6 +22,7 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_link_in_the_code_shows_no_file_of_the_user(
     bench: Bench, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

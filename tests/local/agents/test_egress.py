@@ -298,6 +298,7 @@ def alive(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_gateway_and_jail_end_with_a_supervisor_that_is_killed(
     bench: Bench, model: ModelServer
@@ -335,6 +336,7 @@ def test_an_agent_that_ends_at_once_needs_no_gateway_to_say_so(bench: Bench) -> 
     assert run.answer == "mine exited with status 3: no"
 
 
+@pytest.mark.slow
 def test_each_run_has_another_placeholder(bench: Bench, model: ModelServer) -> None:
     code = "import os; print(os.environ['ANTHROPIC_API_KEY'])"
     first, second = (bench.run(caller(code)).answer for _ in range(2))

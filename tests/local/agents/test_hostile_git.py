@@ -76,6 +76,7 @@ def hostile(bench: Bench, tmp_path: Path, user_home: Path) -> Hostile:
     return Hostile(bench, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_remote_is_no_option_of_git(hostile: Hostile) -> None:
     """`git fetch --all` starts one more git for each name."""
     hostile.agent(
@@ -173,6 +174,7 @@ def test_the_address_of_the_clone_stays(hostile: Hostile) -> None:
     assert git(hostile.code, "remote").split() == []
 
 
+@pytest.mark.slow
 def test_a_forged_index_leads_nowhere(hostile: Hostile, tmp_path: Path) -> None:
     up = "../" * (len(hostile.code.relative_to(tmp_path).parts))
     victim, mine = tmp_path / "victim", tmp_path / "mine"
@@ -232,6 +234,7 @@ def test_an_index_that_stands_for_much_does_not_fill_the_disk(
         subprocess.run(["umount", small], check=True)
 
 
+@pytest.mark.slow
 def test_what_is_staged_stays_staged(hostile: Hostile) -> None:
     """Names that git takes are put into an index that git itself has written."""
     hostile.agent(
@@ -257,6 +260,7 @@ def test_two_that_look_at_once_lose_nothing(hostile: Hostile) -> None:
     assert hostile.user("status", "--porcelain") == "M  a\nD  b\n?? b\n"
 
 
+@pytest.mark.slow
 def test_a_conflict_of_the_agent_stays_one(hostile: Hostile) -> None:
     hostile.agent(
         "git checkout -qb x; echo x > a; git commit -qam x; git checkout -q main; echo y > a;"

@@ -107,6 +107,7 @@ def test_a_hostile_repository_reaches_nothing_of_the_users_home(
     assert "input.txt" not in patch
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_of_a_hostile_repository(
     bench: Bench, hostile: Path, user_home: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_nothing_is_shared_but_the_network_if_the_run_says_so(bench: Bench) -> N
         assert shared == [network == "host", False, False]
 
 
+@pytest.mark.slow
 def test_the_patch_is_made_without_the_network(bench: Bench) -> None:
     """The files that git reads for it are the agent's."""
     bench.run(["true"])
@@ -626,6 +628,7 @@ def test_pipes_where_git_reads_do_not_stop_the_patch(
     assert "+++ b/below/a" in changes.patch(workspace, "run", jailed=jailed).decode()
 
 
+@pytest.mark.slow
 def test_the_patch_has_what_the_agent_may_not_read(bench: Bench, repository: Path) -> None:
     """As root too: without its capabilities, it may not in the jail."""
     (repository / "run.sh").chmod(0o755)

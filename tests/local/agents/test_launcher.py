@@ -127,6 +127,7 @@ def test_two_work_at_a_time_and_what_they_print_is_theirs(
     assert sorted(scheduler.names("started")) == sorted(prompts)
 
 
+@pytest.mark.slow
 def test_a_canceled_run_is_ended_by_the_command_for_that(
     bench: Bench, scheduler: Scheduler
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_canceled_run_is_ended_by_the_command_for_that(
     assert "+work" in (bench.artifact("changes.patch") or "")
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_in_a_queue_can_be_canceled(bench: Bench, scheduler: Scheduler) -> None:
     (scheduler.folder / "drained").touch()
     prompt = bench.start(["echo", "x"], stall=0.2, limit=0.3, **scheduler.options)
@@ -359,6 +361,7 @@ def test_a_sweep_leaves_the_workspace_of_a_job_that_stays(
     assert gone(f"{NAP}511")
 
 
+@pytest.mark.slow
 def test_a_reset_of_a_damaged_database_ends_the_jobs(bench: Bench, scheduler: Scheduler) -> None:
     prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}512"], **scheduler.options)
     (scheduler.folder / "broken").touch()
@@ -479,6 +482,7 @@ def test_a_tool_that_the_agent_does_not_tell_of_is_seen_at_work(
     assert run.answer == "opencode printed nothing for 2.5s"
 
 
+@pytest.mark.slow
 def test_the_clone_needs_nothing_outside_the_workspace(shop: Shop, scheduler: Scheduler) -> None:
     run = shop.run("git log --oneline; echo 43 > answer.txt", **scheduler.options)
     assert run.outcome == "succeeded", run.answer

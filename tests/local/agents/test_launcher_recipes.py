@@ -47,6 +47,7 @@ def node_of(cluster: SlurmCluster, prompt: str) -> str:
     return cluster.ask("squeue", "--noheader", f"--name=rebyte-{prompt}", "--format=%N")
 
 
+@pytest.mark.slow
 def test_a_run_is_a_job(bench: Bench, cluster: SlurmCluster, model: ModelServer) -> None:
     code = ASK + "print(sys.stdin.read(), 'x' * 200_000); open('made', 'w').write('work')"
     prompt = bench.start(caller(code), "Say é", **recipe("srun"))

@@ -259,6 +259,7 @@ def test_a_lender_keeps_those_that_it_borrows_from(source: Source) -> None:
     assert source.lenders() == sorted([first, second])
 
 
+@pytest.mark.slow
 def test_an_agent_outside_the_jail_has_its_own_objects(source: Source) -> None:
     source.agent("git log", "ws", jail=False)
     assert source.lenders() == []

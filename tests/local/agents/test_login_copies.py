@@ -126,6 +126,7 @@ def test_nothing_of_it_comes_back(
     assert "SECRET" in (bench.workspace().code / "seen").read_text()
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_on_the_disk(bench: Bench, user_home: Path, tmp_path: Path) -> None:
     """Not even after a supervisor that was killed."""
     log_in(user_home, GEMINI)

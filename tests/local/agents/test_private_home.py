@@ -44,6 +44,7 @@ def found(home: Path) -> set[str]:
     return {str(path.relative_to(home)) for path in home.rglob("*") if not path.is_dir()}
 
 
+@pytest.mark.slow
 def test_a_run_finds_the_sessions_of_earlier_runs_and_nothing_else(bench: Bench) -> None:
     """Its own agent is a different one, without sessions."""
     bench.run(["true"])

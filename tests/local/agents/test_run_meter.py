@@ -281,6 +281,7 @@ def test_what_an_agent_says_does_not_change_what_a_priced_model_cost(
     assert used(bench, run.prompt)["cost_usd"] == 0.0  # without a price, it is all that is known
 
 
+@pytest.mark.slow
 def test_what_an_agent_says_is_no_use_where_the_gateway_saw_none(
     bench: Bench, model: CountingModel
 ) -> None:
@@ -529,6 +530,7 @@ def test_a_run_that_is_canceled_at_work_gives_nothing_back(
     assert run.answer == "mine was not started: the budget of 100,000 tokens is used up"
 
 
+@pytest.mark.slow
 def test_requests_of_any_number_are_added_up_in_little_memory(tmp_path: Path) -> None:
     """Each tenth is under way, or was when its gateway was killed."""
     usage = {"input_tokens": 10, "output_tokens": 1, "cost_usd": 0.1}

@@ -124,6 +124,7 @@ for kind, address in ((socket.AF_UNIX, "\\0inside"), (socket.AF_INET, ("127.0.0.
 """
 
 
+@pytest.mark.slow
 def test_abstract_sockets_of_other_programs_cannot_be_reached(
     bench: Bench, secret_socket: str
 ) -> None:

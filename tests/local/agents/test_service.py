@@ -140,6 +140,7 @@ def test_a_task_of_a_real_agent_looks_like_any_other(machine: Machine) -> None:
     assert machine.artifact(created["workspaceId"], "answer.md") == "Say hello\n"
 
 
+@pytest.mark.slow
 def test_words_in_a_prompt_steer_no_real_agent(machine: Machine) -> None:
     created = machine.own.create("[[fail]] [[run=nonsense]] [[http=500]]", executor="mine")
     task = machine.wait(created["id"])
@@ -618,6 +619,7 @@ def test_of_a_skill_of_a_repository_only_what_git_tracks_is_copied(
         assert machine.wait(created["id"])["finalResult"].split() == found
 
 
+@pytest.mark.slow
 def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_home: Path) -> None:
     """Cloned as the user's own git would: here from a folder, by the user's own settings."""
     hub = tmp_path / "hub/acme/shop.git"
@@ -807,6 +809,7 @@ def test_a_task_that_waits_says_for_what(start: Starter) -> None:
         assert queue(third) is None
 
 
+@pytest.mark.slow
 def test_a_webhook_hears_of_a_run_while_no_service_runs(start: Starter) -> None:
     with receiving() as (url, arrived):
         with start(STEPS) as machine:
@@ -930,6 +933,7 @@ def test_reset_stops_everything(machine: Machine, tmp_path: Path) -> None:
     assert not list((machine.state / "workspaces").iterdir())
 
 
+@pytest.mark.slow
 def test_status_tells_what_runs_and_what_waits(machine: Machine) -> None:
     tasks = [begun(machine), begun(machine), machine.own.create("x", executor="slow")]
     seen = local_service.status(machine.state)
@@ -941,6 +945,7 @@ def test_status_tells_what_runs_and_what_waits(machine: Machine) -> None:
     assert (seen["agentsRunning"], seen["agentsQueued"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_service_that_started_it(start: Starter) -> None:
     config = '[local.agents.mine]\ncommand = ["sh", "-c", "sleep 0.5; echo done"]'
     with start(config) as machine:

@@ -114,6 +114,7 @@ TOOL_DONE = {"type": "item.completed", "item": COMMAND | {"exit_code": 0}}
 CODEX_DONE = {"type": "turn.completed", "usage": {}}
 
 
+@pytest.mark.slow
 def test_a_tool_at_work_is_no_stall(bench: Bench, tmp_path: Path) -> None:
     text = f"{says(TOOL_AT_WORK)} sleep 1.5; {says(TOOL_DONE, CODEX_DONE)}"
     agent = Codex(command=(script(tmp_path / "bin", "codex", text),))
@@ -292,6 +293,7 @@ def test_a_hanging_supervisor_that_is_canceled_leaves_its_patch(bench: Bench) ->
     assert "first" in (bench.artifact("changes.patch") or "")
 
 
+@pytest.mark.slow
 def test_git_leaves_nothing_half_written_on_a_full_disk(bench: Bench) -> None:
     bench.run(["true"])
     workspace = bench.workspace()
@@ -393,6 +395,7 @@ def test_an_agent_ends_whose_cancel_was_killed_before_it_told_anyone(bench: Benc
     assert bench.log() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_cancel_of_a_run_whose_supervisor_hangs(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", f"echo x; (setsid sleep {NAP}045 &); sleep {NAP}046"])
@@ -607,6 +610,7 @@ def test_a_session_that_the_agent_has_lost_is_begun_again(bench: Bench, tmp_path
     assert bench.run(agent, task="t").outcome == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_session_id_that_is_an_option_is_no_argument(bench: Bench, tmp_path: Path) -> None:
     """An agent can write into its own output, and the next run's arguments are outside its jail."""
     forged = json.dumps({"type": "thread.started", "thread_id": '-cmodel_provider="evil"'})

@@ -214,6 +214,7 @@ def test_a_full_disk_ends_the_merge_and_changes_nothing(tmp_path: Path) -> None:
     assert place.judge()
 
 
+@pytest.mark.slow
 def test_a_head_that_cannot_be_moved_changes_nothing(place: Place) -> None:
     (place.code / ".git/refs/heads/main.lock").mkdir()
     with pytest.raises(GitFailed, match="remove the file manually"):
@@ -221,6 +222,7 @@ def test_a_head_that_cannot_be_moved_changes_nothing(place: Place) -> None:
     assert not place.judge()
 
 
+@pytest.mark.slow
 def test_the_agent_was_killed_in_a_merge_of_its_own(place: Place) -> None:
     """Its conflict is content like any other; of the state of its git, the index is replaced."""
     git(place.code, "checkout", "-q", "-b", "other", "HEAD")

@@ -176,6 +176,7 @@ def test_neither_limit_counts_while_a_run_waits(bench: Bench, model: LimitedMode
     assert run.outcome == "succeeded", run.answer
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_is_canceled_at_once(bench: Bench, model: LimitedModel) -> None:
     model.refuses, model.refusal = 1, lambda: after(3600)
     prompt = start(bench)
@@ -286,6 +287,7 @@ def test_the_bound_of_a_transcript_holds_beyond_a_limit(
     assert bench.said(prompt).count(TRANSCRIPT_CUT) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_to_wait_fails(bench: Bench, model: LimitedModel) -> None:
     model.refuses, model.refusal = 1, lambda: after(3600)
     prompt = start(bench, onLimit="stop")
@@ -471,6 +473,7 @@ def test_the_same_session_continues_after_what_the_agent_said(bench: Bench, how:
     assert (run.outcome, run.answer) == ("succeeded", "Resumed.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "believed"), [("20 minutes", 1200), ("39 days", 3600)])
 def test_an_agent_may_know_the_time_of_a_refusal_without_one(
     bench: Bench, model: LimitedModel, said: str, believed: int
