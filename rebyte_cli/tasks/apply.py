@@ -42,12 +42,17 @@ _States = Mapping[bytes, tuple[int, bytes]]  # a path's mode and a digest of its
 _ABSENT = (0, b"")
 
 
-class _Repository(NamedTuple):
-    """Where a patch is applied: the root, git's variables, and the file of the index."""
+class _Target(NamedTuple):
+    """Where a patch is applied: the root, git's variables, and the file of the index.
+
+    `before` has what its files are, and `written` the ids of what it makes of them.
+    """
 
     root: Path
     variables: Mapping[str, str]
     index_file: Path
+    before: _States
+    written: Mapping[bytes, str]
 
 
 def apply(
@@ -75,16 +80,18 @@ def apply(
         if attributes is not None:
             variables["GIT_ATTR_SOURCE"] = attributes
         where = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
-        here = _Repository(root, variables, Path(git.line(where, root, variables)))
+        index_file = Path(git.line(where, root, variables))
+        written = {each.new: each.blob for each in files if each.new}
+        target = _Target(root, variables, index_file, before, written)
 
         def succeed(conflicts: list[str]) -> None:
             applied()
             told = f", with conflicts in {', '.join(conflicts)}" if conflicts else ""
             done[0] = f"The changes were applied{told}"
 
-        with _alone(here.index_file.parent):
+        with _alone(index_file.parent):
             _check_folders(root, files)
-            _apply(patch, here, before, succeed, force=force)
+            _apply(patch, target, succeed, force=force)
             after = _states(root, before)
             return sorted(shown(name) for name in before if before[name] != after[name])
 
@@ -140,16 +147,11 @@ def _check_folders(root: Path, files: Sequence[PatchedFile]) -> None:
 
 
 def _apply(
-    patch: bytes,
-    here: _Repository,
-    before: _States,
-    succeed: Callable[[list[str]], None],
-    *,
-    force: bool,
+    patch: bytes, target: _Target, succeed: Callable[[list[str]], None], *, force: bool
 ) -> None:
-    undo = "" if uncommitted(here.root) else "; `git reset --hard` undoes everything"
+    undo = "" if uncommitted(target.root) else "; `git reset --hard` undoes everything"
     try:
-        conflicts = _whole(["--3way"], patch, here, before, succeed)
+        conflicts = _whole(["--3way"], patch, target, succeed)
     except git.GitUnusable:  # it took too long to find out whether it applies
         raise
     except git.GitFailed as error:
@@ -159,11 +161,11 @@ def _apply(
         is_dirty = "does not match index" in error.said
         try:
             if force and is_dirty and not _MOVED.search(patch):
-                _whole([], patch, here, before, succeed)
+                _whole([], patch, target, succeed)
                 return
             if not is_dirty:
                 words = ["--whitespace=nowarn", "--check"]
-                git_apply(words, patch, here.root, here.variables)
+                git_apply(words, patch, target.root, target.variables)
         except git.GitFailed as failure:
             reason = reason if error.is_partial else failure.message
         raise conflict([], reason) from None
@@ -173,34 +175,30 @@ def _apply(
 
 
 def _whole(
-    words: list[str],
-    patch: bytes,
-    here: _Repository,
-    before: _States,
-    succeed: Callable[[list[str]], None],
+    words: list[str], patch: bytes, target: _Target, succeed: Callable[[list[str]], None]
 ) -> list[str]:
     """Let git apply the patch, and call `succeed` with the files that have conflicts: the result.
 
     If git fails, all is as it was. Raises GitFailed then, and RebyteError.
     """
-    words = [*words, "--whitespace=nowarn"]
+    words, root, variables = [*words, "--whitespace=nowarn"], target.root, target.variables
     # What is only newer than the index knows, git would take for changed.
     refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"]
     with contextlib.suppress(git.GitFailed):
-        git.run(refresh, here.root, here.variables, to_end=True)
+        git.run(refresh, root, variables, to_end=True)
     # Within limits of time and memory, and Ctrl-C ends it.
-    git_apply(["--check", *words], patch, here.root, here.variables)
-    with _Backup(patch, here, before) as backup, git.signals_later():
+    git_apply(["--check", *words], patch, root, variables)
+    with _Backup(target) as backup, git.signals_later():
         # Links change what the index knows of a file, too.
         with contextlib.suppress(git.GitFailed):
-            git.run(refresh, here.root, here.variables, to_end=True)
-        then, conflicts = _identity(here.index_file), list[str]()
+            git.run(refresh, root, variables, to_end=True)
+        then, conflicts = _identity(target.index_file), list[str]()
         try:
-            git_apply(words, patch, here.root, here.variables, to_end=True, seconds=None)
+            git_apply(words, patch, root, variables, to_end=True, seconds=None)
         except git.GitFailed as error:
             # git writes the index last, with the conflicts that it has found.
-            if _identity(here.index_file) != then:
-                conflicts = unmerged(here.root)
+            if _identity(target.index_file) != then:
+                conflicts = unmerged(root)
             if not conflicts:
                 if "index.lock" not in error.said:  # another git is at work: nothing was touched
                     backup.restore(error.message)
@@ -225,10 +223,8 @@ class _Backup:
     which takes no room. If rebyte is killed, they stay there, in a folder `rebyte-*`.
     """
 
-    def __init__(self, patch: bytes, here: _Repository, before: _States) -> None:
-        """`before` has what the files are."""
-        self._here, self._before = here, before
-        self._written = {each.new: each.blob for each in sections(patch) if each.new}
+    def __init__(self, target: _Target) -> None:
+        self._target = target
         self._folders: dict[str, int | None] = {}  # above the files, and their modes
         self._links: dict[bytes, str] = {}
         self._kept: dict[bytes, str] = {}
@@ -236,10 +232,10 @@ class _Backup:
 
     def __enter__(self) -> Self:
         """Raises RebyteError."""
-        self._folder = tempfile.mkdtemp(prefix="rebyte-", dir=self._here.index_file.parent)
+        self._folder = tempfile.mkdtemp(prefix="rebyte-", dir=self._target.index_file.parent)
         try:
-            for number, (name, (mode, content)) in enumerate(self._before.items()):
-                if (path := place(self._here.root, name)) is None:
+            for number, (name, (mode, content)) in enumerate(self._target.before.items()):
+                if (path := place(self._target.root, name)) is None:
                     continue
                 self._note_folders(path)
                 if stat.S_ISLNK(mode):
@@ -260,7 +256,7 @@ class _Backup:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _note_folders(self, path: str) -> None:
-        above, root = os.path.dirname(path), os.path.realpath(self._here.root)
+        above, root = os.path.dirname(path), os.path.realpath(self._target.root)
         while len(above) > len(root) and above not in self._folders:
             is_folder = os.path.isdir(above)
             self._folders[above] = stat.S_IMODE(os.stat(above).st_mode) if is_folder else None
@@ -272,8 +268,8 @@ class _Backup:
         Raises RebyteError, with the reason for which git failed, that names the files that are not
         as they were, and the folder where they are.
         """
-        now = _states(self._here.root, self._before)
-        changed = [name for name in self._before if self._before[name] != now[name]]
+        now = _states(self._target.root, self._target.before)
+        changed = [name for name in self._target.before if self._target.before[name] != now[name]]
         try:
             self._set_aside({name: now[name] for name in changed if now[name] != _ABSENT})
             self._restore_folders()
@@ -291,11 +287,11 @@ class _Backup:
     def _set_aside(self, now: _States) -> None:
         """Take away the files that are what the patch makes of them, or changed in mode alone."""
         then = {name: _identity(self._path(name), of_link=True) for name in now}
-        ids = blobs(self._here.root, now, self._written.values())
+        ids = blobs(self._target.root, now, self._target.written.values())
         for number, (name, (_, content)) in enumerate(now.items()):
-            written = self._written.get(name, "")
+            written = self._target.written.get(name, "")
             is_gits = len(written) >= SHORTEST_ID and ids.get(name, "").startswith(written)
-            if not is_gits and content != self._before[name][1]:
+            if not is_gits and content != self._target.before[name][1]:
                 continue
             aside = os.path.join(self._folder, f"new-{number}")
             os.replace(self._path(name), aside)
@@ -326,7 +322,7 @@ class _Backup:
         return True
 
     def _path(self, name: bytes) -> str:
-        return os.path.join(self._here.root, os.fsdecode(name))
+        return os.path.join(self._target.root, os.fsdecode(name))
 
 
 def _copy(path: str, to: str) -> None:
