@@ -139,11 +139,14 @@ def _to_tree(
         return _nothing(app, "all of it was applied here before; --all applies it again")
     changes = patch.changes(found, root)
     _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
+    is_forced = flags["force"] and not flags["commits"]  # a commit needs the index
     commit = attributes = None
     changes_attributes = any(os.path.basename(each.path) == ".gitattributes" for each in changes)
     if flags["commits"] or not flags["yes"] or changes_attributes:
         tree = _tree(root, head, found)
-        if changes_attributes:  # where git may obey the old ones or the new ones, as they lie there
+        # Where git may obey the old ones or the new ones, as they lie there. But the new ones have
+        # no say in how the patch is merged with what is staged, as they had none for `tree`.
+        if changes_attributes and not (is_forced and patch.uncommitted(root)):
             attributes = tree if isinstance(tree, str) else head or None
         if not flags["yes"]:
             encodings = encoded_by(root, found, None)
@@ -156,7 +159,6 @@ def _to_tree(
             _warn(app, risks, asks=True)
         if flags["commits"]:
             commit = _prepared(source, root, tree, head, message)
-    is_forced = flags["force"] and not flags["commits"]  # a commit needs the index
     changed = set(apply.apply(found, root, remember, force=is_forced, attributes=attributes))
     rows = [change for change in changes if {change.path, change.old_path} & changed]
     if not rows:

@@ -541,6 +541,21 @@ def test_attributes_that_the_patch_changes_are_obeyed_as_it_has_them(
     assert ".gitattributes (git)" in " ".join(done.err.split()) or way == "--yes"
 
 
+def test_attributes_of_the_patch_do_not_merge_it_with_what_is_staged(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    def both() -> None:
+        (repository / ".gitattributes").write_text("* merge=union\n")
+        (repository / "code.txt").write_text(CODE.replace("line 3\n", "theirs\n"))
+
+    task = farm.add("Work", patch_of(repository, both))
+    (repository / "code.txt").write_text(CODE.replace("line 3\n", "mine\n"))
+    git(repository, "add", "-A")
+    done = inside("apply", task, "--force", "--yes", "-o", "table", cwd=repository)
+    assert done.status == 1, done
+    assert "1 file has conflicts: code.txt" in done.err
+
+
 def test_the_encoding_of_one_task_and_the_file_of_another_are_named(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
