@@ -38,14 +38,14 @@ def repository(
         return _owner_repo(given, note), branch
     remote = _remote()
     url = _git("remote", "get-url", remote, problem=f"cannot read the remote {remote}")
+    # Not `--short`: if a tag has that name, too, git would say `heads/NAME`.
     branch = branch or _git(
         "symbolic-ref",
         "--quiet",
-        "--short",
         "HEAD",
         problem="HEAD is detached, so the current branch is unknown",
         hint="Check out a branch, or name one with " + checkout.BRANCH,
-    )
+    ).removeprefix("refs/heads/")
     return _owner_repo(url, note), branch
 
 

@@ -166,6 +166,45 @@ def test_an_ignored_file_in_the_way_is_kept(run: Run, repository: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("made", ["echo theirs > out", "ln -s /tmp out", "mkfifo out"])
+def test_an_ignored_file_in_place_of_a_folder_is_kept(
+    run: Run, repository: Path, made: str
+) -> None:
+    create(run, repository, f"echo out > .gitignore; {made}; ls -l out")
+    (repository / "out").mkdir()
+    (repository / "out/new.txt").write_text("mine\n")
+    commit(repository, "A new folder")
+    done = run("follow-up", "@last", "true", "--sync", "--wait")
+    assert done.status == 1
+    assert "ignored files are where they have others: out" in done.err
+
+
+@pytest.mark.slow
+def test_a_file_of_the_repository_becomes_a_folder(run: Run, repository: Path) -> None:
+    create(run, repository, "echo theirs > added.txt")
+    (repository / "code.txt").unlink()
+    (repository / "code.txt").mkdir()
+    (repository / "code.txt/new.txt").write_text("mine\n")
+    commit(repository, "A folder")
+    follow_up(run, "cat code.txt/new.txt added.txt")
+    assert run("result", "@last").out == "mine\ntheirs\n"
+
+
+@pytest.mark.slow
+def test_a_tag_with_the_name_of_the_branch_is_not_brought(run: Run, repository: Path) -> None:
+    git(repository, "checkout", "-q", "-b", "other")
+    change(repository, "line 9\n", "tagged\n")
+    git(repository, "tag", "main")
+    git(repository, "checkout", "-q", "main")
+    create(run, repository, "cat code.txt", "-b", "main")
+    assert "tagged" not in run("result", "@last").out
+    change(repository, "line 15\n", "LINE 15\n")
+    follow_up(run, "cat code.txt")
+    said = run("result", "@last").out
+    assert ("LINE 15\n" in said, "tagged\n" in said) == (True, False)
+
+
+@pytest.mark.slow
 def test_commits_of_the_agent_are_merged(run: Run, repository: Path) -> None:
     task = create(run, repository, "sed -i 's/line 3$/LINE 3/' code.txt; git commit -qam Mine")
     change(repository, "line 15\n", "LINE 15\n")

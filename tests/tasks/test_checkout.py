@@ -234,6 +234,16 @@ def test_a_branch_that_a_folder_lacks_is_refused(repository: Repository) -> None
     assert "git branch topic origin/topic" in str(error.value.hint)
 
 
+def test_the_current_branch_has_its_name_whatever_tags_there_are(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any remote can send one of that name."""
+    repository("tag", "main")
+    repository("remote", "set-url", "origin", "https://github.com/acme/shop.git")
+    monkeypatch.chdir(repository.path)
+    assert source(".", None, is_local=False, note=print)["branchName"] == "main"
+
+
 def test_folders_of_every_kind_are_taken(repository: Repository) -> None:
     """Bare ones, URLs of folders, and those without a commit."""
     bare = repository.origin.parent / "a b.git"

@@ -20,7 +20,7 @@ from ....system.files import sync_folder, write_private
 from ....system.git import SAFE, GitFailed
 from ..sandbox import jail
 from ..sandbox.jail_group import end_rest
-from ..sources.lenders import UPLOAD_PACK
+from ..sources.lenders import UPLOAD_PACK, ref_of
 from . import changes
 from .workspace_folder import AUTHOR, SYNCED, Workspace
 
@@ -33,11 +33,12 @@ own() {{
         git {shlex.join((*SAFE, *AUTHOR))} "$@"
 }}
 """
-# After `changes.ADD`, in the agent's working tree. `g` is git there. `taken` is the tree that the
-# user has applied and committed, if any: where that was edited, the user's version counts. It does
-# everything that can fail, and changes nothing; what is new of the trees is left as one pack. What
-# the user has committed says how to merge (git 2.41): the agent's `* merge=union` would hide
-# conflicts.
+# After `changes.ADD`, in the agent's working tree. `g` and `"$@"` are git there. `taken` is the
+# tree that the user has applied and committed, if any: where that was edited, the user's version
+# counts. It does everything that can fail, and changes nothing; what is new of the trees is left as
+# one pack. What the user has committed says how to merge (git 2.41): the agent's `* merge=union`
+# would hide conflicts. To write a file, git would remove what is ignored in its place, or in that
+# of a folder above it.
 MERGE = rf"""
 listed() {{ head -n 5 "$1" | paste -sd, - | sed 's/,/, /g'; }}
 merged() {{
@@ -56,8 +57,18 @@ if [ -n "$taken" ] && ! g $how --merge-base="$base" "$mine" "$new" > "$SCRATCH/m
 fi
 result=$(merged g $how --merge-base="$base" "$mine" "$new")
 g diff-tree -r --name-only --diff-filter=A -z "$tree" "$result" | xargs -0 -r sh -c '
-    for file; do if [ -e "$file" ] || [ -L "$file" ]; then printf "%s\\n" "$file"; fi; done
-' sh > "$SCRATCH/there"
+    for file; do
+        if [ -e "$file" ] || [ -L "$file" ]; then printf "%s\\n" "$file"; fi
+        while [ "$file" != "${{file%/*}}" ]; do
+            file=${{file%/*}}
+            if [ -e "$file/." ] && [ ! -L "$file" ]; then continue; fi
+            if [ -e "$file" ] || [ -L "$file" ]; then printf "%s\\0" "$file" >&3; fi
+        done
+    done
+' sh > "$SCRATCH/there" 3> "$SCRATCH/above"
+sort -zu "$SCRATCH/above" | xargs -0 -r -I {{}} sh -c '
+    if [ -z "$("$@")" ]; then for file; do :; done; printf "%s\\n" "$file"; fi
+' sh "$@" --literal-pathspecs ls-files -- {{}} >> "$SCRATCH/there"
 if [ -s "$SCRATCH/there" ]; then
     echo "ignored files are where they have others: $(listed "$SCRATCH/there")" >&2
     exit 1
@@ -128,7 +139,9 @@ def bring(
     """
     complete_merge(workspace, watch)
     git.check_repository(str(place))
-    ref, base = branch or "HEAD", ["--git-dir", str(workspace.base)]
+    ref, base = ref_of(place, branch), ["--git-dir", str(workspace.base)]
+    if ref is None:
+        raise GitFailed(f"the repository {place} has no commit {branch or 'yet'}")
     old = git.line([*base, "rev-parse", "refs/heads/base"])
     if git.line(["-C", str(place), "rev-parse", "--verify", f"{ref}^{{commit}}"]) == old:
         return False
