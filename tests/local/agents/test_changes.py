@@ -107,6 +107,27 @@ def test_attributes_of_a_run_do_not_merge_those_after_it(tmp_path: Path) -> None
         of("first", "last")
 
 
+@pytest.mark.parametrize(
+    "name", ["index", "patch", "index.lock", "objects/info/alternates", ".gitattributes"]
+)
+def test_files_of_runs_are_not_those_that_git_uses(tmp_path: Path, name: str) -> None:
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    file = workspace.code / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    one, two = "* -diff\n", "* -diff -text\n"
+    runs = {"a": one, "x": None, "b": one, "c": two, "y": None, "d": two}
+    for run, text in runs.items():
+        if text is None:
+            file.unlink()
+        else:
+            file.write_text(text)
+        (workspace.code / f"of-{run}").write_text(f"{run}\n")
+        changes.patch(workspace, run, jailed=False)
+    found = changes.of_runs(workspace, runs, "abcd", jailed=False) or b""
+    assert "".join(run for run in runs if f"\n+{run}\n".encode() in found) == "abcd"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a limit")
 @pytest.mark.parametrize("jailed", [True, False])
 def test_git_that_reads_the_files_of_an_agent_has_a_limit_of_memory(

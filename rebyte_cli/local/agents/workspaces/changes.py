@@ -119,8 +119,11 @@ exec "$@" diff --cached $FORM refs/heads/base --
 # The changes of others in between are left out: what follows is applied to the tree without them.
 # So are commits that were brought in after a run (see sync.py): if all runs before are wanted,
 # their changes are those to the new base. How they are merged is said by the attributes of the base
-# (git 2.41), not by those that a run has left.
+# (git 2.41), not by those that a run has left. It begins in an empty folder of the scratch: even
+# with --cached, git checks out a file that the patch adds but the index has.
 RUNS_SCRIPT = r"""set -e
+GIT_ATTR_SOURCE=$(g hash-object -t tree --stdin </dev/null)
+export GIT_ATTR_SOURCE
 tree() { g rev-parse --quiet --verify "$1^{tree}"; }
 base=$(tree refs/start || tree refs/heads/base) from= is_whole=
 before=$base
@@ -130,12 +133,13 @@ for run; do
         case $run in +*)
             is_whole=1
             : "${from:=$before}"
-            if [ ! -e index ] || [ "$(g write-tree)" = "$before" ]; then g read-tree "$new"
+            if [ ! -e ../index ] || [ "$(g write-tree)" = "$before" ]; then g read-tree "$new"
             else
-                g diff $FORM "$before" "$new" > patch
-                test ! -s patch || (
-                    export GIT_ATTR_SOURCE="$base"
-                    g apply --cached --3way --whitespace=nowarn patch
+                g diff $FORM "$before" "$new" > ../patch
+                find . -mindepth 1 -delete
+                test ! -s ../patch || (
+                    GIT_ATTR_SOURCE=$base
+                    g apply --cached --3way --whitespace=nowarn ../patch
                 )
             fi
         esac
@@ -261,11 +265,12 @@ def of_runs(
     those of a run in between that is not wanted.
     """
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        (Path(folder) / "objects").mkdir()
+        for name in ("objects", "tree"):
+            (Path(folder) / name).mkdir()
         layout = jail.layout_of(workspace.folder, jailed=jailed)
         scratch = SCRATCH if jailed else folder
-        words = shlex.join(git_of(layout, workspace, scratch))
-        script = f'cd "$SCRATCH"\ng() {{ {words} "$@"; }}\n{RUNS_SCRIPT}'
+        words = shlex.join(git_of(layout, workspace, f"{scratch}/tree"))
+        script = f'cd "$SCRATCH/tree"\ng() {{ {words} "$@"; }}\n{RUNS_SCRIPT}'
         marked = (f"+{run}" if run in wanted else run for run in runs)
 
         def watch() -> str:  # what one run changed may be more than all of them together
