@@ -545,9 +545,10 @@ def check_place(root: str) -> Path:
         tree = _work_tree(own)
         is_here = tree != "" and os.path.realpath(own / tree) == str(here)
     if not is_here:
+        words = ["git", "--git-dir", str(own), "config", "core.worktree", str(here)]
         raise GitFailed(
             f"the repository of {root} is elsewhere, and does not name this folder: {own}",
-            hint=f"If it belongs here: git --git-dir {own} config core.worktree {here}",
+            hint=f"If it belongs here: {shlex.join(words)}",
         )
     check_parts(common)
     return common

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -97,7 +98,8 @@ def check_local_branch(folder: str, branch: str) -> None:
     is_known = git.has(folder, f"refs/remotes/origin/{branch}")
     raise BadUsage(
         f"the repository {folder} has no branch or tag {branch!r}",
-        hint=f"It is on origin: `git branch {branch} origin/{branch}` makes it here"
+        hint=f"It is on origin: `{shlex.join(['git', 'branch', branch, f'origin/{branch}'])}`"
+        " makes it here"
         if is_known
         else "`git branch --list` shows what there is",
     )
@@ -112,13 +114,13 @@ def _check_branch(folder: str, remote: str, branch: str, upstream: str | None) -
     if not git.has(folder, f"refs/remotes/{remote}/{branch}"):
         other = (upstream or "").removeprefix(f"{remote}/")
         instead = (
-            ", or use its upstream: " + BRANCH + f" {other}"
+            ", or use its upstream: " + BRANCH + f" {shlex.quote(other)}"
             if other not in ("", upstream, branch)
             else ""
         )
         raise BadUsage(
             f"the branch {branch} is not on {remote}, so a task cannot check it out",
-            hint=f"Push it with `git push -u {remote} {branch}`"
+            hint=f"Push it with `{_push(remote, branch)}`"
             + instead
             + "; "
             + BRANCH
@@ -127,11 +129,15 @@ def _check_branch(folder: str, remote: str, branch: str, upstream: str | None) -
     words = ["rev-list", "--count", "HEAD", "--not", f"--remotes={remote}"]
     ahead = int(git.run(words, folder).decode().strip() or 0)
     if upstream is None:
-        yield f"Branch {branch} has no upstream: set it with `git push -u {remote} {branch}`"
+        yield f"Branch {branch} has no upstream: set it with `{_push(remote, branch)}`"
     if ahead:
         count = _count(ahead, "commit")
         verb = "is" if ahead == 1 else "are"
         yield f"{count} of {branch} {verb} not on {remote}: push first (`git push`)"
+
+
+def _push(remote: str, branch: str) -> str:
+    return shlex.join(["git", "push", "-u", remote, branch])
 
 
 def _count(number: int, what: str) -> str:

@@ -171,6 +171,16 @@ def test_a_link_inside_the_repository_is_followed(private: Repository) -> None:
     assert top_level(str(private.path)) == str(private.path)
 
 
+def test_the_command_for_a_repository_that_is_elsewhere_is_quoted(private: Repository) -> None:
+    """A download can give the folder that has the repository any name."""
+    there = private.path / "x;id>y"
+    (private.path / ".git").rename(there)
+    (private.path / ".git").write_text(f"gitdir: {there}\n")
+    with pytest.raises(GitFailed) as error:
+        check_repository(str(private.path))
+    assert f"git --git-dir '{there}' config core.worktree " in str(error.value.hint)
+
+
 def test_a_very_deep_repository_is_read(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     deep = tmp_path / ".git/refs" / "/".join("a" * 1200)  # more than Python takes calls

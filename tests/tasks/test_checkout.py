@@ -38,6 +38,24 @@ def test_a_clean_and_pushed_branch_has_nothing_to_say(repository: Repository) ->
     assert lines(repository) == []
 
 
+def test_a_name_in_a_command_to_type_is_quoted(repository: Repository) -> None:
+    """A clone has the branches that its remote thought of."""
+    name = "x;id>y"
+    for made in (("update-ref", f"refs/remotes/origin/{name}", "HEAD"), ("checkout", "-qb", name)):
+        repository(*made)
+    assert f"`git push -u origin '{name}'`" in lines(repository, name)[0]
+    repository("checkout", "-q", "main")
+    repository("branch", "-q", "-D", name)
+    with pytest.raises(BadUsage) as error:
+        local_source(str(repository.path), name, note=print)
+    assert f"`git branch '{name}' 'origin/{name}'`" in str(error.value.hint)
+    repository("branch", "-q", "-u", f"origin/{name}", "main")
+    repository("update-ref", "-d", "refs/remotes/origin/main")
+    with pytest.raises(BadUsage) as error:
+        lines(repository)
+    assert f"use its upstream: -b '{name}'" in str(error.value.hint)
+
+
 def test_commits_that_the_remote_lacks_are_named_with_a_remedy(repository: Repository) -> None:
     repository.write("b.txt", "two\n")
     repository.commit("Second")
