@@ -89,6 +89,16 @@ def test_attributes_of_the_agent_hide_no_lines_of_a_patch(tmp_path: Path) -> Non
     assert b"\n+evil\n" in changes.patch(workspace, "only", jailed=False)
 
 
+def test_a_patch_holds_what_git_stores_whenever_the_files_were_written(tmp_path: Path) -> None:
+    """Where git knows a file as unchanged, it may read that instead of what it stored."""
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    (workspace.code / ".gitattributes").write_text("* text\n")
+    (workspace.code / "file").write_bytes(b"one\r\n")
+    os.utime(workspace.code / "file", (1, 1))
+    assert b"\n+one\n" in changes.patch(workspace, "only", jailed=False)
+
+
 def test_attributes_of_a_run_do_not_merge_those_after_it(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, "ws")
     workspace.prepare(WorkspaceSource(None, None, False), ())

@@ -73,6 +73,8 @@ OPTIONS = (
 # What git may not read would be missing, often without a word. Of a file's mode, git keeps only
 # whether its owner may execute it, and that stays.
 # The patch is made without attributes (git 2.41): the agent's `*.py -diff` would hide what it says.
+# It is made without an index too: git would take what that knows as unchanged from the file, as the
+# file is, and not as it is stored.
 ADD = r"""set -e
 find . -maxdepth 2048 -name .git -prune -o -type d ! -perm -700 -exec chmod u+rwx {} \; \
     -o -type f ! -perm -400 -exec chmod u+r {} + 2>/dev/null || :
@@ -110,8 +112,8 @@ echo "$tree" | "$@" pack-objects -q --revs --local --non-empty --window=0 --comp
     --stdout > "$SCRATCH/pack"
 echo "$tree" > "$SCRATCH/tree"
 GIT_ATTR_SOURCE=$("$@" hash-object -t tree --stdin </dev/null)
-export GIT_ATTR_SOURCE
-exec "$@" diff --cached $FORM refs/heads/base --
+export GIT_ATTR_SOURCE GIT_INDEX_FILE="$SCRATCH/none"
+exec "$@" diff $FORM refs/heads/base "$tree" --
 """
 
 # Its arguments are the runs of the workspace in turn, `+` before those that are wanted. Without a
