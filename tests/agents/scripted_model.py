@@ -328,8 +328,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.turns.append(turn)
         self.server.bodies.append(json.dumps(body))
         self.server.headers.append({name.lower(): text for name, text in self.headers.items()})
-        if self.server.refusals and turn.tools:
-            return self.reply(*self.server.refusals.pop()())
+        if turn.tools and (refusal := self.server.refusal()):
+            return self.reply(*refusal)
         if turn.directive.isdigit() and turn.tools:
             code = int(turn.directive)
             kind = ERRORS.get(code, "api_error")
@@ -412,8 +412,8 @@ class Model(ThreadingHTTPServer):
         self.turns: list[Turn] = []
         self.bodies: list[str] = []  # the whole requests, as JSON
         self.headers: list[dict[str, str]] = []
-        # What answers the next requests, from the last on: status, document and headers.
-        self.refusals: list[Callable[[], tuple[int, Json, dict[str, str]]]] = []
+        # What answers the next request instead, if anything: status, document and headers.
+        self.refusal: Callable[[], tuple[int, Json, dict[str, str]] | None] = lambda: None
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self) -> Model:

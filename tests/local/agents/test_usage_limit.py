@@ -142,6 +142,16 @@ def come(bench: Bench) -> None:
 
 
 @pytest.mark.slow
+def test_a_refused_agent_can_save_its_session_before_it_is_stopped(
+    bench: Bench, model: LimitedModel
+) -> None:
+    model.refuses = 1
+    late = "import threading; threading.Timer(0.5, open, ('saved', 'w')).start()\n"
+    run = bench.start(agent(late + WORK), account=ACCOUNT, workspace="ws-one")
+    eventually(lambda: is_parked(bench, run))
+    assert (bench.workspace("ws-one").code / "saved").exists()
+
+
 def test_a_run_waits_for_its_limit_and_continues(bench: Bench, model: LimitedModel) -> None:
     model.refuses = 1
     prompt = start(bench)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ....system.deadline import Deadline
 from ..adapters.adapter import Parser
 from . import limit_words
 from .account_limit import LONGEST_UNTRIED, AccountLimit
@@ -16,6 +17,8 @@ from .run_meter import RunMeter
 # What to do then: `on_limit` in the options of a run; anything else is the name of an executor.
 WAIT, STOP = "wait", "stop"
 REACHED = "its usage limit is reached"
+# Agents write their sessions a moment late, and one that is not there cannot be continued.
+SAVING_SECONDS = 1.0
 
 
 def waited_for(options: Mapping[str, Any]) -> str:
@@ -38,6 +41,7 @@ class LimitWatch:
         self._meter = meter
         self._probe = probe  # held until this process ends, or becomes another
         self._is_known = not options.get("account")
+        self._saved: Deadline | None = None  # since the agent was refused
 
     def check(self) -> None:
         """Raise UsageLimitReached if it is known that a request would be refused."""
@@ -46,10 +50,13 @@ class LimitWatch:
 
     def reason_to_stop(self, parser: Parser | None) -> str:
         """Why the agent is to be stopped, or an empty text: it would wait, or ask in vain."""
-        refused = self._refused_for(parser)
-        if refused is None and self._meter.has_passed:
-            self.pass_on()
-        return "" if refused is None else REACHED
+        if self._refused_for(parser) is None:
+            self._saved = None
+            if self._meter.has_passed:
+                self.pass_on()
+            return ""
+        self._saved = self._saved or Deadline(SAVING_SECONDS)
+        return REACHED if self._saved.has_passed else ""
 
     def _refused_for(self, parser: Parser | None) -> float | None:
         return self._meter.refused_for or self._believed(parser.refused_for if parser else None)
