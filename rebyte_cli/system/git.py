@@ -883,7 +883,9 @@ def add_all(
     root: str, index: Mapping[str, str], new: Iterable[str], *, memory: int = MEMORY
 ) -> None:
     """Bring `index`, which is `own_index`, up to date with the working tree and its `new` files."""
-    words = ["-c", "advice.addEmbeddedRepo=false", "add", "--all", "."]
+    # A sparse checkout would refuse a new file beyond what it is of; what it lacks stays unchanged.
+    words = ["-c", "advice.addEmbeddedRepo=false", "-c", "core.sparseCheckout=false"]
+    words += ["add", "--all", "."]
     run([*words, *_without_repositories(root, index, new)], root, index, memory=memory)
 
 

@@ -132,6 +132,19 @@ def test_the_patch_is_of_the_whole_tree_also_from_a_folder_or_a_worktree(
     assert checkout.write_patch(str(tree), tree.parent / "p").files == ["only here.txt"]
 
 
+@pytest.mark.parametrize("more", [[], ["--sparse-index"]])
+def test_a_sparse_checkout_has_a_patch_of_what_is_there(
+    repository: Repository, more: list[str]
+) -> None:
+    repository.write("left out/file.txt", "here\n")
+    repository.write("kept/file.txt", "here\n")
+    repository.commit("Folders")
+    repository("sparse-checkout", "set", "--cone", *more, "kept")
+    repository.write("left out/new.txt", "new\n")
+    repository.write("kept/file.txt", "changed\n")
+    assert patched(repository)[0].files == ["kept/file.txt", "left out/new.txt"]
+
+
 def test_a_patch_of_nothing_and_one_that_is_too_large(repository: Repository) -> None:
     changes, patch = patched(repository)
     assert (changes.files, patch) == ([], b"")
