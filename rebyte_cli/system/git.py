@@ -754,6 +754,23 @@ def commit_of(
         return ""
 
 
+def check_name(
+    folder: str | os.PathLike[str], revision: str, extra: Mapping[str, str] | None = None
+) -> None:
+    """Refuse a revision by a name that more than one reference has. Raises GitFailed.
+
+    Of these, git would take a tag, and only warn: a remote can send one with the name of a branch.
+    """
+    name = re.split(r"[~^:]|@\{", revision)[0]
+    kinds = [f"refs/{kind}/{name}" for kind in ("heads", "remotes", "tags")]
+    listed = os.fsdecode(run(["for-each-ref", "--format=%(refname)", *kinds], folder, extra))
+    found = [each for each in listed.split("\n") if each in kinds]
+    if len(found) > 1:
+        raise GitFailed(
+            f"{name} may be each of {', '.join(found)}", hint="Name one of them in full"
+        )
+
+
 def is_ancestor(
     folder: str | os.PathLike[str], old: str, new: str, extra: Mapping[str, str] | None = None
 ) -> bool:

@@ -189,6 +189,7 @@ def base_of(
             f"the repository {place} has no commit {commit}",
             hint="Fetch it, or name another one with " + Term("--base REV", "`base`"),
         )
+    git.check_name(place, commit)
     return Base(Path(place), commit)
 
 

@@ -260,7 +260,8 @@ def _no_commit(like: str) -> str:
 
 
 def revision(root: Path, name: str) -> str:
-    """The commit that a revision of the user's names. Raises NotFound."""
+    """The commit that a revision of the user's names. Raises NotFound; GitFailed for two."""
+    git.check_name(root, name, own_repository())
     found = "" if name.startswith("-") else git.commit_of(root, name, own_repository())
     if not found:
         raise NotFound(f"the repository here has no commit {name!r}")

@@ -592,6 +592,23 @@ def test_what_lands_first_does_not_say_how_the_rest_is_merged(
     assert git(repository, "show", "b:code.txt") == CODE.replace("line 3\n", "THREE\n")
 
 
+def test_land_asks_which_one_is_meant_of_a_branch_and_a_tag(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    """Any remote can send a tag of that name, which git would take."""
+    task = farm.add("Work", patch_of(repository, lambda: (repository / "new").write_text("x")))
+    old = git(repository, "rev-parse", "HEAD").strip()
+    git(repository, "commit", "-q", "--allow-empty", "-m", "Second")
+    git(repository, "tag", "main", old)
+    words = ("land", task, "--branch", "x", "--no-check", "-o", "table", "--onto")
+    for name in ("main", "main~0"):
+        done = inside(*words, name, cwd=repository)
+        assert done.status == 1, done
+        assert "refs/heads/main, refs/tags/main" in " ".join(done.err.split())
+    assert inside(*words, "refs/heads/main", cwd=repository).status == 0
+    assert git(repository, "log", "--format=%s", "x").split() == ["Work", "Second", "Start"]
+
+
 def test_land_names_what_tools_run_in_notes_rows_and_the_report(
     farm: PatchFarm, inside: Run, repository: Path, home: Path
 ) -> None:

@@ -367,6 +367,9 @@ def test_another_service(inside: Local, home: Path, tmp_path: Path) -> None:
     words = ("check", "@last", "true", "--base", "nothing")
     done = inside("-P", "local", *words, cwd=repository.path)
     assert (done.status, "has no commit nothing" in done.err) == (4, True)
+    repository("tag", "main", "HEAD~")
+    done = inside("-P", "local", *words[:-1], "main", cwd=repository.path)
+    assert (done.status, "refs/heads/main, refs/tags/main" in done.err) == (1, True)
 
 
 def test_a_patch_that_does_not_apply(inside: Local, home: Path, tmp_path: Path) -> None:
