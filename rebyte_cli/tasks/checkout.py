@@ -96,10 +96,10 @@ def check_local_branch(folder: str, branch: str) -> None:
     if any(git.has(folder, f"refs/{kind}/{branch}") for kind in ("heads", "tags")):
         return
     is_known = git.has(folder, f"refs/remotes/origin/{branch}")
+    names = shlex.join([branch, f"origin/{branch}"])
     raise BadUsage(
         f"the repository {folder} has no branch or tag {branch!r}",
-        hint=f"It is on origin: `{shlex.join(['git', 'branch', branch, f'origin/{branch}'])}`"
-        " makes it here"
+        hint=f"It is on origin: `git branch {names}` makes it here"
         if is_known
         else "`git branch --list` shows what there is",
     )
@@ -137,7 +137,7 @@ def _check_branch(folder: str, remote: str, branch: str, upstream: str | None) -
 
 
 def _push(remote: str, branch: str) -> str:
-    return shlex.join(["git", "push", "-u", remote, branch])
+    return f"git push -u {shlex.join([remote, branch])}"
 
 
 def _count(number: int, what: str) -> str:
