@@ -191,6 +191,17 @@ def test_a_file_of_the_repository_becomes_a_folder(run: Run, repository: Path) -
 
 
 @pytest.mark.slow
+def test_a_tag_that_was_moved_is_brought(run: Run, repository: Path) -> None:
+    git(repository, "tag", "-a", "-m", "One", "v1")
+    create(run, repository, "echo theirs > added.txt", "-b", "v1")
+    change(repository, "line 15\n", "LINE 15\n")
+    git(repository, "tag", "-f", "-a", "-m", "Two", "v1")
+    follow_up(run, "grep LINE code.txt; cat added.txt; git log --format=%s")
+    assert run("result", "@last").out == "LINE 15\ntheirs\nLINE 15\nStart\n"
+    assert "LINE 15" not in run("diff", "@last").out
+
+
+@pytest.mark.slow
 def test_a_tag_with_the_name_of_the_branch_is_not_brought(run: Run, repository: Path) -> None:
     git(repository, "checkout", "-q", "-b", "other")
     change(repository, "line 9\n", "tagged\n")

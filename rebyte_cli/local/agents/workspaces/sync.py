@@ -48,7 +48,7 @@ merged() {{
     exit 1
 }}
 how="merge-tree --write-tree --name-only --no-messages"
-old=$(g rev-parse refs/heads/base) new=$(g rev-parse refs/sync) target=
+old=$(g rev-parse refs/heads/base) new=$(g rev-parse 'refs/sync^{{commit}}') target=
 export GIT_ATTR_SOURCE="$new"
 committed() {{ g {shlex.join(AUTHOR)} commit-tree -m . "$1"; }}
 base=$old mine=$(committed "$tree")
@@ -151,7 +151,7 @@ def bring(
     with git.watched(watch):
         words += [f"+{ref}:refs/sync"]
         git.run([*base, *words], timeout=changes.GIT_SECONDS)
-    new = git.line([*base, "rev-parse", "refs/sync"])
+    new = git.line([*base, "rev-parse", "refs/sync^{commit}"])
     with changes.scratch_of(workspace) as scratch:
         since = [f"^{old}"] if _is_after(place, old, new) else []
         bundle = ["bundle", "create", "--quiet", str(scratch / BUNDLE), *since, ref]
