@@ -141,7 +141,8 @@ def _to_tree(
     _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
     is_forced = flags["force"] and not flags["commits"]  # a commit needs the index
     commit = attributes = None
-    changes_attributes = any(os.path.basename(each.path) == ".gitattributes" for each in changes)
+    names = [name for each in changes for name in (each.path, each.old_path) if name]
+    changes_attributes = any(os.path.basename(name) == ".gitattributes" for name in names)
     if flags["commits"] or not flags["yes"] or changes_attributes:
         tree = _tree(root, head, found)
         # Where git may obey the old ones or the new ones, as they lie there. But the new ones have

@@ -521,8 +521,9 @@ def test_attributes_that_are_in_no_commit_are_obeyed_and_named(
 
 
 @pytest.mark.parametrize("way", ["", "--commit", "--yes"])
+@pytest.mark.parametrize("moved", [False, True])
 def test_attributes_that_the_patch_changes_are_obeyed_as_it_has_them(
-    farm: PatchFarm, inside: Run, repository: Path, way: str
+    farm: PatchFarm, inside: Run, repository: Path, way: str, *, moved: bool
 ) -> None:
     (repository / ".gitattributes").write_text(ATTRIBUTES)
     git(repository, "add", "-A")
@@ -530,7 +531,10 @@ def test_attributes_that_the_patch_changes_are_obeyed_as_it_has_them(
     shown = "MSG='\u6328'\n"
 
     def both() -> None:
-        (repository / ".gitattributes").write_text("# none\n")
+        if moved:
+            (repository / ".gitattributes").rename(repository / "attributes")
+        else:
+            (repository / ".gitattributes").write_text("# none\n")
         (repository / "new.sh").write_text(shown)
 
     task = farm.add("Work", patch_of(repository, both))
@@ -538,7 +542,7 @@ def test_attributes_that_the_patch_changes_are_obeyed_as_it_has_them(
     assert done.status == 0, done
     assert (repository / "new.sh").read_text() == shown
     assert git(repository, "diff", "--name-only") == ""
-    assert ".gitattributes (git)" in " ".join(done.err.split()) or way == "--yes"
+    assert ".gitattributes (git)" in " ".join(done.err.split()) or way == "--yes" or moved
 
 
 def test_attributes_of_the_patch_do_not_merge_it_with_what_is_staged(
