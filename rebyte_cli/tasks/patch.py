@@ -272,14 +272,15 @@ def _status(section: PatchedFile) -> str:
 def risks(found: Sequence[FileChange], encodings: Mapping[str, str]) -> list[str]:
     """The paths that tools run or read by themselves or that lead elsewhere, each with the reason.
 
-    Links and submodules are known by their mode, whatever they are called. `encodings`: see
-    `commit.encoded`.
+    A file that is moved is one that is deleted, too. Links and submodules are known by their mode,
+    whatever they are called. `encodings`: see `commit.encoded`.
     """
     from .autorun import reader_of
 
     named: dict[str, dict[str, None]] = {}
-    for change in found:
-        kinds = {LINK: "symbolic link", SUBMODULE: "submodule"}
+    kinds = {LINK: "symbolic link", SUBMODULE: "submodule"}
+    moved = [one._replace(path=one.old_path, status="deleted") for one in found if one.old_path]
+    for change in (*moved, *found):
         reasons = [reader_of(change.path), kinds.get(change.mode, "")]
         runs = change.mode == EXECUTABLE and change.status != "deleted"
         reasons.append("executable" if runs else "")

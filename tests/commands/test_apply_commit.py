@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -542,7 +543,7 @@ def test_attributes_that_the_patch_changes_are_obeyed_as_it_has_them(
     assert done.status == 0, done
     assert (repository / "new.sh").read_text() == shown
     assert git(repository, "diff", "--name-only") == ""
-    assert ".gitattributes (git)" in " ".join(done.err.split()) or way == "--yes" or moved
+    assert ".gitattributes (git)" in " ".join(done.err.split()) or way == "--yes"
 
 
 def test_attributes_of_the_patch_do_not_merge_it_with_what_is_staged(
@@ -635,6 +636,31 @@ def test_land_names_what_tools_run_in_notes_rows_and_the_report(
     report = (home / "report.md").read_text()
     assert "## Files that tools run or read by themselves" in report
     assert all(f"- 1: {one}\n".replace("_", "\\_") in report for one in named)
+
+
+def test_what_is_moved_away_is_named_in_a_conflict_too(
+    farm: PatchFarm, inside: Run, home: Path
+) -> None:
+    """The patch itself can bring the conflict about, where no tree shows what it does."""
+    repository = make(home / "repository")
+    (repository / ".npmrc").write_text("ignore-scripts=true\n")
+    (repository / "login").symlink_to("old.txt")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Settings")
+
+    def move() -> None:
+        (repository / ".npmrc").rename(repository / "notes")
+        (repository / "login").rename(repository / "way")
+        (repository / "run.sh").rename(repository / "run")
+        (repository / "code.txt").write_text(CODE.replace("line 3\n", "LINE 3\n"))
+
+    task = farm.add("Work", patch_of(repository, move))
+    (repository / "code.txt").write_text(CODE.replace("line 3\n", "line three\n"))
+    git(repository, "commit", "-q", "-a", "-m", "Moved on")
+    done = inside("apply", task, "-o", "table", cwd=repository)
+    assert (done.status, "1 file has conflicts: code.txt" in done.err) == (1, True), done
+    named = [".npmrc (npm)", "login (symbolic link)", "way (symbolic link)"]
+    assert sorted(re.findall(r"^  (.*)$", done.err, re.MULTILINE)) == named
 
 
 @pytest.mark.parametrize("said_by", ["tree", "configuration"])
