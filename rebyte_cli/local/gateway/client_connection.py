@@ -317,10 +317,10 @@ class RequestHandling:
             sent, received = (passing.sent, passing.received) if passing else (0, 0)
             uncounted = estimate(answer.usage, sent, received, is_cut=is_cut)
         is_open = is_open and uncounted is not None
-        is_refused = answer.is_refused and answer.usage is None
-        model = asked.model if is_refused else answer.model
-        self.note(usage=answer.usage, model=model, refused_for=answer.refused_for)
+        self.note(usage=answer.usage, model=answer.model, refused_for=answer.refused_for)
         self.note(uncounted=uncounted, is_open=is_open)
+        if asked.generates:
+            self.note(route=asked.route, asked=asked.model)
         counts = [answer.usage, None if is_open else uncounted]
         self._shared.budget.spend(str(self.entry.id), answer.model, *counts)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 from collections.abc import Sequence
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
@@ -19,13 +21,17 @@ from .request_record import printable
 from .secret_mask import SecretMask
 from .user_proxy import basic_authorization, password_of
 
+# Some servers read a key in any case, and of several the last one.
+_MODEL = b"model"
+_MODEL_KEYS = [(bytes(key),) for key in itertools.product(b"mM", b"oO", b"dD", b"eE", b"lL")]
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class ModelRequest:
     """A request for `target`, which begins with the prefix of one of the models.
 
-    `scheme`, `place` and `target` say where it is to go; `answer` filters what comes back.
+    `scheme`, `place` and `target` say where it is to go, `route` which of the models it is for;
+    `answer` filters what comes back.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class ModelRequest:
         if route is None:
             raise GatewayRefusal(403, "no model is served at this path")
         self._route = route
+        self.route = route.name
         self._method = method
         self._rest = path.removeprefix(route.prefix)
         self._base, self.place = _address(route.base_url)
@@ -73,15 +80,16 @@ class ModelRequest:
 
         Of one that is packed (`Content-Encoding`), any part may have everything.
         """
-        question = JsonScanner([] if self._wire == GEMINI else [(b"model",)], self._found)
+        question = JsonScanner([] if self._wire == GEMINI else _MODEL_KEYS, self._found)
         question.has_ended = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
         return question
 
-    def _found(self, _path: Path, text: bytes) -> None:
-        try:
-            self._names.add(str(read_json(text.decode("utf-8", "replace"))))
-        except ValueError:
-            self._names.add("")
+    def _found(self, path: Path, text: bytes) -> None:
+        name = ""
+        if path == (_MODEL,):
+            with contextlib.suppress(ValueError):
+                name = str(read_json(text.decode("utf-8", "replace")))
+        self._names.add(name)
 
     def check(self, headers: Headers) -> None:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""

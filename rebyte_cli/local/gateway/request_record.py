@@ -44,11 +44,11 @@ class RequestEntry(NamedTuple):
     `sent` and `received` are the bytes of its body and of its answer, or all bytes of a tunnel
     (CONNECT). `status` is 0 if nothing was answered. `refused` is why the gateway did not pass it
     on, and `option` the option that would let it, or LOGIN; `fault` is what went wrong outside.
-    `usage` has the tokens that `model` counted (see model_usage.py); of a request that a model has
-    refused, `model` is the one that it asked for, if that is certain. `refused_for` is the seconds
-    for which it refuses requests from then on, because a usage limit is reached. `uncounted` are
-    the tokens for which a request counts beyond `usage` because the model did not say what it used
-    (see model_budget.py); while `is_open`, it still may.
+    `usage` has the tokens that `model` counted (see model_usage.py). `route` is the name of the
+    ModelRoute of a request that makes a model work, and `asked` the model that it names, if that is
+    certain. `refused_for` is the seconds for which requests are refused from then on, because a
+    usage limit is reached. `uncounted` are the tokens for which a request counts beyond `usage`
+    because the model did not say what it used (see model_budget.py); while `is_open`, it still may.
     """
 
     time: int
@@ -69,6 +69,8 @@ class RequestEntry(NamedTuple):
     refused_for: float | None = None
     uncounted: Mapping[str, int] | None = None
     is_open: bool = False
+    route: str | None = None
+    asked: str | None = None
 
     @property
     def place(self) -> str:

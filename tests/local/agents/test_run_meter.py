@@ -194,6 +194,62 @@ def test_a_record_of_any_kind_does_no_harm(tmp_path: Path, usage: str) -> None:
     assert meter.used({}).get("input_tokens", 0) == 0
 
 
+REFUSED = {"status": 429, "refused_for": 3600.0}
+PASSED = {"status": 200, "usage": {"input_tokens": 1}}
+OWN = {"route": "p1", "asked": "m"}
+
+
+def look(folder: Path, *entries: dict[str, Any]) -> RunMeter:
+    """What the meter of a run with `-m p1/m` has seen."""
+    record = request_record.RequestRecord(str(folder / request_record.FILE))
+    for each in entries:
+        record.add(request_record.RequestEntry(1, "h", 443, "POST", "/", **each))
+    meter = RunMeter(folder, limited="m", route="p1")
+    meter.look()
+    return meter
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"route": "p2", "asked": "m"},
+        {"route": "p1", "asked": "m-2"},
+        {"route": "p1", "asked": None},
+        {"route": None, "asked": None},
+    ],
+)
+def test_only_requests_to_its_own_model_tell_a_run_of_its_limit(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    """A program in the sandbox can ask the same name of another provider, or only count tokens."""
+    meter = look(tmp_path, other | REFUSED, other | PASSED)
+    assert (meter.refused_for, meter.was_refused, meter.has_passed) == (None, False, False)
+    meter = look(tmp_path, OWN | REFUSED, other | PASSED)
+    assert (meter.refused_for, meter.was_refused_last, meter.has_passed) == (3600.0, True, False)
+    meter = look(tmp_path, OWN | PASSED | {"model": "m-20260101"})
+    assert (meter.was_refused_last, meter.has_passed) == (False, True)
+
+
+@pytest.mark.parametrize("entry", [REFUSED, {"status": 429, "method": "GET"}])
+def test_a_refusal_by_a_host_is_none_by_a_model(tmp_path: Path, entry: dict[str, Any]) -> None:
+    (tmp_path / request_record.FILE).write_text(
+        json.dumps({"time": 1, "host": "h", "port": 80, "method": "POST", "path": "/"} | entry)
+        + "\n"
+    )
+    meter = RunMeter(tmp_path)
+    meter.look()
+    assert (meter.refused_for, meter.was_refused) == (None, False)
+
+
+def test_a_name_that_is_not_ascii_is_found_in_the_record(tmp_path: Path) -> None:
+    own = {"route": "modèles", "asked": "größe-7"}
+    record = request_record.RequestRecord(str(tmp_path / request_record.FILE))
+    record.add(request_record.RequestEntry(1, "h", 443, "POST", "/", **own, **REFUSED))
+    meter = RunMeter(tmp_path, limited="größe-7", route="modèles")
+    meter.look()
+    assert meter.refused_for == 3600.0
+
+
 @pytest.mark.slow
 def test_a_command_in_the_workspace_keeps_the_cost_that_the_agent_told(
     bench: Bench, model: CountingModel

@@ -355,26 +355,31 @@ def test_a_limit_of_one_model_of_a_key_is_none_of_another(
 ASK_BOTH = "ask('good', model='good'); time.sleep = print; ask('one', model={!r})"
 
 
-@pytest.mark.parametrize(("asked", "limited"), [("other", "good"), ("good-2", "good")])
+@pytest.mark.parametrize(
+    ("asked", "limited", "route"),
+    [("other", "good", None), ("good-2", "good", None), ("good", "good", "elsewhere")],
+)
 def test_a_refusal_by_another_model_is_none_of_the_account(
-    bench: Bench, model: LimitedModel, asked: str, limited: str
+    bench: Bench, model: LimitedModel, asked: str, limited: str, route: str | None
 ) -> None:
     """A program in the sandbox chooses the model of each request, and other runs would wait."""
     model.refuses_to, model.refusal = "one", lambda: after(3600)
     code = agent(ASK_BOTH.format(asked))
-    prompt = bench.start(code, "one", account=ACCOUNT, limitedModel=limited)
+    options = {"limitedModel": limited, "limitedRoute": route}
+    prompt = bench.start(code, "one", account=ACCOUNT, **options)
     assert bench.wait(prompt).outcome == "succeeded"
     assert "refused 429" in bench.said(prompt)
     assert limit(bench).resumes_at() is None
 
 
-@pytest.mark.parametrize("limited", ["*oo*", None])
+@pytest.mark.parametrize(("limited", "route"), [("*oo*", "anthropic"), (None, None)])
 def test_a_refusal_by_its_model_is_one_of_the_account(
-    bench: Bench, model: LimitedModel, limited: str | None
+    bench: Bench, model: LimitedModel, limited: str | None, route: str | None
 ) -> None:
     model.refuses_to, model.refusal = "one", lambda: after(3600)
     code = agent(ASK_BOTH.format("good"))
-    prompt = bench.start(code, "one", account=ACCOUNT, limitedModel=limited)
+    options = {"limitedModel": limited, "limitedRoute": route}
+    prompt = bench.start(code, "one", account=ACCOUNT, **options)
     parked(bench, prompt)
     bench.cancel(prompt)
 
@@ -406,8 +411,10 @@ def test_requests_name_a_model_as_its_vendor_does(
     user = User(own, tmp_path)
     assert agent.asked_model(named, user) == asked
     key = AgentAccess((ModelRoute("m", "any", "http://m", "sk-key", "bearer", ""),))
-    assert account_of(agent, key, user, b"", named).limited_model == asked
-    assert account_of(agent, key, user, b"", None).limited_model is None
+    account = account_of(agent, key, user, b"", named)
+    route = "p" if isinstance(agent, OpenCode) else None
+    assert (account.limited_model, account.limited_route) == (asked, route)
+    assert account_of(agent, key, user, b"", None)[1:] == (None, None)
 
 
 def test_a_limit_of_a_login_is_one_for_all_models(tmp_path: Path) -> None:
@@ -419,7 +426,7 @@ def test_a_limit_of_a_login_is_one_for_all_models(tmp_path: Path) -> None:
     )
     for access in accesses:
         names = {account_of(agent, access, user, b"", name) for name in (None, "opus", "haiku")}
-        assert [account.limited_model for account in names] == [None]
+        assert [account[1:] for account in names] == [(None, None)]
 
 
 @pytest.mark.slow

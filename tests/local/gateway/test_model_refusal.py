@@ -144,8 +144,11 @@ GEMINI = "/any/v1beta/models/gemini-3:generateContent"
         (MESSAGES, '{"model": "opus", "mod\\u0065l": "other"}', None),
         (MESSAGES, '{"model": "opus", "model": "other"}', None),
         (MESSAGES, '{"model": "opus", "model": {"a": 1}}', None),
+        (MESSAGES, '{"model": "opus", "Model": "other"}', None),  # Go reads the last one
+        (MESSAGES, '{"mod\\u0045l": "other", "model": "opus"}', None),
+        (MESSAGES, '{"MODEL": "opus"}', None),
+        (MESSAGES, '{"models": ["other"], "model": "opus"}', "opus"),
         (MESSAGES, "{}", None),
-        ("/any/v1/messages/count_tokens", '{"model": "opus"}', None),  # another limit
         (AZURE, "{}", "x-1"),
         (AZURE, '{"model": "opus"}', None),
         (GEMINI, '{"model": "opus"}', "gemini-3"),
@@ -158,7 +161,21 @@ def test_the_model_that_refused_is_in_the_record(
     with GatewayProcess(tmp_path, [model(upstream, name="any", wire="any")]) as gateway:
         assert gateway.ask(path, body.encode()).status == 429
         (entry,) = gateway.entries(1)
-    assert (entry.refused_for, entry.model) == (HOUR, named)
+    assert (entry.refused_for, entry.route, entry.asked) == (HOUR, "any", named)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/any/v1/messages/count_tokens", "/any/v1beta/models/gemini-3:countTokens", "/any/v1/models"],
+)
+def test_what_generates_nothing_asks_no_model(upstream: str, tmp_path: Path, path: str) -> None:
+    """It has a limit that is none of the model's."""
+    method = "GET" if path.endswith("models") else "POST"
+    with GatewayProcess(tmp_path, [model(upstream, name="any", wire="any")]) as gateway:
+        body = b'{"model": "opus"}' if method == "POST" else b""
+        gateway.ask(path, body, method=method)
+        (entry,) = gateway.entries(1)
+    assert (entry.route, entry.asked) == (None, None)
 
 
 def test_without_a_date_the_clock_here_counts() -> None:

@@ -286,6 +286,10 @@ class Adapter(ABC):
         """
         return glob.escape(model)
 
+    def asked_route(self, model: str) -> str | None:
+        """The name of the route to the model that `-m` names; None if the agent has only one."""
+        return None
+
     def login_for_jail(self, text: str, access: AgentAccess) -> str:
         """What of a login file may be inside: no token that is invalid once it was used there.
 

@@ -101,6 +101,9 @@ class OpenCode(Adapter):
         settings = _merged(_settings(user.home), _inline(user.variables))
         return super().asked_model(opencode_providers.model_id(settings, model), user)
 
+    def asked_route(self, model: str) -> str | None:
+        return model.partition("/")[0]
+
     def access(self, user: User) -> AgentAccess:
         inline = _inline(user.variables)
         settings = _merged(_settings(user.home), inline)

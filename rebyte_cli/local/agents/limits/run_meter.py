@@ -29,10 +29,17 @@ class RunMeter:
     """
 
     def __init__(
-        self, folder: Path, prices: ModelPrices = NO_PRICES, limited: str | None = None
+        self,
+        folder: Path,
+        prices: ModelPrices = NO_PRICES,
+        limited: str | None = None,
+        route: str | None = None,
     ) -> None:
-        """`limited` is a pattern for the models whose refusals count; None if all do."""
-        self._limited = limited
+        """`limited` is a pattern for the models whose refusals count, `route` the name of the route
+        (see ModelRoute) to them; None if all do.
+        """
+        self._limited = "*" if limited is None else request_record.printable(limited)
+        self._route = route and request_record.printable(route)
         self._file = folder / request_record.FILE
         self._prices = prices
         self._at = 0  # bytes that were read
@@ -42,8 +49,8 @@ class RunMeter:
         # Why the gateway let a request to a model not pass any more, or empty texts.
         self.spent = ""
         self.login_expired = ""
-        # The seconds for which a model refuses requests, and whether one was answered, since `look`
-        # was called with `afresh`.
+        # The seconds for which its model refuses requests, and whether one was answered, since
+        # `look` was called with `afresh`.
         self.refused_for: float | None = None
         self.has_passed = False
         self.was_refused_last = False
@@ -52,7 +59,7 @@ class RunMeter:
     def look(self, *, afresh: bool = False) -> bool:
         """Read what is new; whether that changed what the run has used.
 
-        With `afresh`, what models refused and answered so far does not count any more.
+        With `afresh`, what its model refused and answered so far does not count any more.
         """
         changed = False
         for entries, at in request_record.read_from(self._file, self._at):
@@ -70,13 +77,12 @@ class RunMeter:
             self.spent = entry.refused
         if entry.option == request_record.LOGIN and entry.refused:
             self.login_expired = entry.refused
-        is_limit = self._is_limited(entry.model)
-        self.was_refused |= is_limit and entry.status in STATUSES
-        if isinstance(entry.refused_for, int | float):
-            if is_limit:
+        if self._is_limited(entry):
+            self.was_refused |= entry.status in STATUSES
+            if isinstance(entry.refused_for, int | float):
                 self.refused_for, self.was_refused_last = float(entry.refused_for), True
-        elif entry.usage is not None:
-            self.has_passed, self.was_refused_last = True, False
+            elif entry.usage is not None:
+                self.has_passed, self.was_refused_last = True, False
         key = entry.id or object()
         if not isinstance(entry.usage, dict) and not isinstance(entry.uncounted, dict):
             return self._requests.pop(key, None) is not None
@@ -86,12 +92,14 @@ class RunMeter:
             self._ended.add(self._requests.pop(key), has_ended=True)
         return before is None or _counts(before) != _counts(entry)
 
-    def _is_limited(self, model: object) -> bool:
-        """Whether a refusal by this model is one of the account's limit.
+    def _is_limited(self, entry: request_record.RequestEntry) -> bool:
+        """Whether what became of this request tells of the account's limit.
 
-        A program in the sandbox can ask for any other, and other runs would wait for that one.
+        A program in the sandbox can ask for any other model, and other runs would wait for that.
         """
-        return self._limited is None or fnmatch.fnmatchcase(str(model), self._limited)
+        if entry.route is None or self._route not in (None, entry.route):
+            return False
+        return fnmatch.fnmatchcase(str(entry.asked), self._limited)
 
     def used(self, told: Mapping[str, Any], *, has_ended: bool = False) -> dict[str, Any]:
         """What was used, in the words of `token_counts`, with `requests` and `cost_usd`.

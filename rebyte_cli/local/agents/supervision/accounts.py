@@ -23,11 +23,13 @@ from ..adapters.model_access import AgentAccess
 class LimitedAccount(NamedTuple):
     """Whose limit a run meets: `name` tells nothing of the key.
 
-    `limited_model` is a pattern (fnmatch) for the model whose limit it is; None for any.
+    `limited_model` is a pattern (fnmatch) for the model whose limit it is, and `limited_route` the
+    name of the route to it; None for any.
     """
 
     name: str
     limited_model: str | None
+    limited_route: str | None
 
 
 def account_of(
@@ -47,12 +49,13 @@ def account_of(
     if not access.models:
         keys = [user.variables[name] for name in adapter.keys(user)]
         parts += [keys]
-    limited_model = None
+    limited_model = limited_route = None
     if model and any(keys) and not is_login:
         parts += [model]
         limited_model = adapter.asked_model(model, user)
+        limited_route = adapter.asked_route(model)
     digest = hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256)
-    return LimitedAccount(digest.hexdigest()[:32], limited_model)
+    return LimitedAccount(digest.hexdigest()[:32], limited_model, limited_route)
 
 
 def has_credential(options: Mapping[str, Any]) -> bool:

@@ -116,6 +116,7 @@ class Admission:
         found = {
             "account": account.name,
             "limitedModel": account.limited_model,
+            "limitedRoute": account.limited_route,
             "hasCredential": adapter.found_login(user) is not None,
         }
         return found, access

@@ -133,7 +133,8 @@ class Supervisor:
         self._outbox = Outbox(self._folder / outbox.FILE, self._write)
         self._transcript = TranscriptWriter(store, prompt_id, self._outbox)
         prices = ModelPrices.of_options(self._options)
-        self._meter = RunMeter(self._folder, prices, self._options.get("limitedModel"))
+        limited = self._options.get("limitedModel"), self._options.get("limitedRoute")
+        self._meter = RunMeter(self._folder, prices, *limited)
         self._budgets = RunBudgets(store, self._run, self._options)
         self._limit = LimitWatch(store.folder, self._options, self._meter, probe)
         self._ended_by = ""  # `budget` or `limit`
