@@ -900,9 +900,8 @@ def add_all(
     root: str, index: Mapping[str, str], new: Iterable[str], *, memory: int = MEMORY
 ) -> None:
     """Bring `index`, which is `own_index`, up to date with the working tree and its `new` files."""
-    # A sparse checkout would refuse a new file beyond what it is of; what it lacks stays unchanged.
-    words = ["-c", "advice.addEmbeddedRepo=false", "-c", "core.sparseCheckout=false"]
-    words += ["add", "--all", "."]
+    # A sparse checkout has files beyond what it is of, too; those that it lacks stay unchanged.
+    words = ["-c", "advice.addEmbeddedRepo=false", "add", "--all", "--sparse", "."]
     run([*words, *_without_repositories(root, index, new)], root, index, memory=memory)
 
 

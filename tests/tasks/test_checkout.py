@@ -136,13 +136,16 @@ def test_the_patch_is_of_the_whole_tree_also_from_a_folder_or_a_worktree(
 def test_a_sparse_checkout_has_a_patch_of_what_is_there(
     repository: Repository, more: list[str]
 ) -> None:
-    repository.write("left out/file.txt", "here\n")
+    for name in ("file", "other"):
+        repository.write(f"left out/{name}.txt", "here\n")
     repository.write("kept/file.txt", "here\n")
     repository.commit("Folders")
     repository("sparse-checkout", "set", "--cone", *more, "kept")
-    repository.write("left out/new.txt", "new\n")
+    for name in ("new", "file"):
+        repository.write(f"left out/{name}.txt", "new\n")
     repository.write("kept/file.txt", "changed\n")
-    assert patched(repository)[0].files == ["kept/file.txt", "left out/new.txt"]
+    names = ["kept/file.txt", "left out/file.txt", "left out/new.txt"]
+    assert patched(repository)[0].files == names
 
 
 def test_a_patch_of_nothing_and_one_that_is_too_large(repository: Repository) -> None:
