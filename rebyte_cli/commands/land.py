@@ -88,8 +88,9 @@ def command(
 
     If changes conflict or the check fails, the prompt of the task runs again, in a new workspace
     that begins at the tip, and the result is landed instead. After --rerun attempts the task is
-    left out and named, and the status is 10; so is a task that failed or left no patch. The order
-    is that of the arguments.
+    left out and named, and the status is 10; so is a task that failed or left no patch, or one that
+    git cannot use. The order is that of the arguments. A failure of this machine, such as a full
+    disk, stops the landing (1), and runs nothing again.
 
     An agent on this machine clones the branch from here. A service elsewhere has to clone it from
     the repository's remote: --push REMOTE pushes the branch there before a rerun. Without it,

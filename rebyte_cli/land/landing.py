@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BadUsage, LeftOut, NotFound, RebyteError, ResourceNotFound, TaskEnded
 from ..system import git
 from ..tasks import commit
-from ..tasks.patch import PatchConflict, conflict, own_repository, safe_repository
+from ..tasks.patch import PatchConflict, PatchUnusable, own_repository, safe_repository
 from .land_journal import (
     APPLIED,
     CHECKING,
@@ -94,6 +94,8 @@ class Landing:
                 key = f"land {self._journal.name} {line.number} {line.reruns}"
                 self._journal.record(line, "created", id=self._steps.rerun(line.task, key))
             self._land(line)
+        except PatchUnusable as error:
+            self._reject(line, error, "left")
         except (PatchConflict, CheckRed) as error:
             check = error.outcome.document() if isinstance(error, CheckRed) else None
             again = line.reruns < self._reruns
@@ -123,11 +125,9 @@ class Landing:
         if tree in ("", before):
             self._journal.record(line, EMPTY, **about)
             return
-        try:
-            exact = self._exact(tip, tree) if self._steps.check is not None else b""
-            risks = commit.risks_between(self._root, tip, tree)
-        except git.GitFailed as error:  # a few bytes of a patch may copy large files
-            raise conflict([], error.message) from None
+        exact, risks = commit.of_patch(  # a few bytes of a patch may copy large files
+            lambda: self._difference(tip, tree), lambda: commit.encoded(self._root, "", tip)
+        )
         check = self._checked(line, tip, exact)
         if line.picked is None:
             self._journal.record(line, "picked", at=int(time.time()))
@@ -137,11 +137,14 @@ class Landing:
         self._journal.record(line, LANDED, commit=made, check=check, risks=risks, **about)
         self._set_branch()
 
-    def _exact(self, tip: str, tree: str) -> bytes:
-        """What makes the tree of the tip, as a patch."""
-        words = [*commit.DIFFERENCE, "-p", "--binary", "--full-index", tip, tree]
-        words += ["--no-ext-diff", "--no-textconv"]
-        return git.run(words, self._root, safe_repository(self._root))
+    def _difference(self, tip: str, tree: str) -> tuple[bytes, list[str]]:
+        """What makes the tree of the tip, as a patch if that is checked, and its risks."""
+        exact = b""
+        if self._steps.check is not None:
+            words = [*commit.DIFFERENCE, "-p", "--binary", "--full-index", tip, tree]
+            words += ["--no-ext-diff", "--no-textconv"]
+            exact = git.run(words, self._root, safe_repository(self._root))
+        return exact, commit.risks_between(self._root, tip, tree)
 
     def _checked(self, line: LandLine, tip: str, exact: bytes) -> Mapping[str, Any] | None:
         """Check the tip with the changes. Raises CheckRed, or what the check cannot run for."""

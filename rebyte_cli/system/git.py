@@ -110,6 +110,7 @@ class GitFailed(RebyteError):
 
     code = "git_failed"
     said = ""  # all that git printed on stderr, in English
+    status: int | None = None  # with which git ended by itself, or -N for a signal N
     is_partial = False  # whether it had to do without what a partial clone has not fetched
 
 
@@ -199,7 +200,7 @@ def run(
             failure.is_partial = True
         if not to_end and (problem := lack_of_memory(text, memory)):
             failure = GitFailed(problem)
-        failure.said = text
+        failure.said, failure.status = text, status
         raise failure
     return printed
 

@@ -53,6 +53,10 @@ class PatchConflict(RebyteError):
     code = "conflict"
 
 
+class PatchUnusable(PatchConflict):
+    """A patch of which nothing can be made, wherever it is to apply and whatever was there."""
+
+
 def conflict(files: Sequence[str], reason: str) -> PatchConflict:
     """The error for a patch that left conflicts in these files, or did not apply at all."""
     if not files:
@@ -126,7 +130,7 @@ def downloaded(get: Callable[..., None], *what: object) -> bytes:
         size += more
         if size > LARGEST:
             most = f"{LARGEST >> 20} MiB"
-            raise RebyteError(f"the patch is larger than {most}", code="too_large")
+            raise PatchUnusable(f"the patch is larger than {most}", code="too_large")
 
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         target = Path(folder) / PATCH_FILE

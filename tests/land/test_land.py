@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -274,3 +275,49 @@ def test_a_patch_whose_copies_fill_the_memory_is_left_out(bench: LandBench, land
     done = land(hostile, good, "--branch", "b", "--check", "true", "--rerun", "0", "-o", "jsonl")
     assert [row["status"] for row in done.documents] == ["left out", "landed"], done
     assert "printed more than 256 MiB" in done.documents[0]["error"]["message"]
+
+
+# A git for which the disk is full in one of its commands, for as long as a file is there.
+FULL = """#!/bin/sh
+PATH={path}
+case " $* " in *" {word} "*)
+    if [ -e {mark} ]; then echo 'fatal: sha1 file write error. Out of diskspace' >&2; exit 128; fi
+esac
+exec git "$@"
+"""
+
+
+@pytest.mark.parametrize("word", ["apply", "read-tree", "check-attr"])
+def test_a_failure_of_this_machine_runs_nothing_again(
+    bench: LandBench, land: Run, home: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """It stops the landing, which the same command resumes."""
+    tasks = bench.create("add x", "add y")
+    program, mark, path = home / "full/git", home / "mark", os.environ["PATH"]
+    program.parent.mkdir()
+    program.write_text(FULL.format(path=path, mark=mark, word=word))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{path}")
+    mark.touch()
+    done = land(*tasks, "--branch", "b", *PUSH)
+    assert (done.status, "Out of diskspace" in done.err) == (1, True), done
+    assert done.documents == []
+    mark.unlink()
+    done = land(*tasks, "--branch", "b", *PUSH)
+    assert [row["status"] for row in done.documents] == ["landed"] * 2, done
+    assert bench.farm.made == {"add x": 1, "add y": 1}
+
+
+def test_a_patch_that_nothing_can_be_made_of_stops_no_other_and_runs_once(
+    bench: LandBench, land: Run
+) -> None:
+    no_patch, large, good = bench.create("add evil", "add much", "add good")
+    bench.farm.patches[bench.farm.tasks[no_patch]["workspaceId"]] = b"no patch"
+    bench.farm.patches[bench.farm.tasks[large]["workspaceId"]] = bytes(257 << 20)
+    done = land(no_patch, large, good, "--branch", "b", *PUSH)
+    assert [(row["status"], row["reruns"]) for row in done.documents] == [
+        ("left out", 0), ("left out", 0), ("landed", 0)
+    ]  # fmt: skip
+    assert "No valid patches" in done.documents[0]["error"]["message"]
+    assert done.documents[1]["error"]["code"] == "too_large"
+    assert bench.farm.made["add evil"] == bench.farm.made["add much"] == 1
