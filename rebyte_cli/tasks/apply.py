@@ -7,8 +7,10 @@ the same time stays.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -25,6 +27,9 @@ from ..system.locks import flock
 from .git_apply import git_apply
 from .patch import (
     SHORTEST_ID,
+    SUBMODULE,
+    PatchConflict,
+    above,
     blobs,
     conflict,
     own_repository,
@@ -45,14 +50,14 @@ _ABSENT = (0, b"")
 class _Target(NamedTuple):
     """Where a patch is applied: the root, git's variables, and the file of the index.
 
-    `before` has what its files are, and `written` the ids of what it makes of them.
+    `before` has what its files are, and `written` what the patch says of those that it leaves.
     """
 
     root: Path
     variables: Mapping[str, str]
     index_file: Path
     before: _States
-    written: Mapping[bytes, str]
+    written: Mapping[bytes, PatchedFile]
 
 
 def apply(
@@ -75,13 +80,14 @@ def apply(
     done = [NOTHING]
     with telling(lambda: done[0]):
         files = list(sections(patch))
-        before = _states(root, {name for each in files for name in (each.old, each.new) if name})
+        names = {name for each in files for name in (each.old, each.new, each.keeps) if name}
+        before = _states(root, names)
         variables = safe_repository(root)
         if attributes is not None:
             variables["GIT_ATTR_SOURCE"] = attributes
         where = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
         index_file = Path(git.line(where, root, variables))
-        written = {each.new: each.blob for each in files if each.new}
+        written = {each.new: each for each in files if each.new}
         target = _Target(root, variables, index_file, before, written)
 
         def succeed(conflicts: list[str]) -> None:
@@ -126,24 +132,51 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _check_folders(root: Path, files: Sequence[PatchedFile]) -> None:
-    """Refuse a patch with a new file in a folder that is none here, which git notices too late."""
+    """Refuse a patch where a file and a folder have one name, which git notices too late."""
     removed = {each.old for each in files if each.old != each.new}
-    inside: dict[bytes, bytes] = {}  # the first new file of each folder that has some
-    for each in reversed(files):
-        if each.new != each.old:
-            parts = each.new.split(b"/")
-            folders = (b"/".join(parts[:number]) for number in range(1, len(parts)))
-            inside |= dict.fromkeys(folders, each.new)
-    for folder in inside.keys() - removed:
-        path = place(root, folder)
-        is_folder = path is not None and os.path.isdir(path) and not os.path.islink(path)
-        if not is_folder and (path is None or os.path.lexists(path)):
-            problem = f"{shown(folder)} is no folder, but {shown(inside[folder])} is in it"
-            raise conflict([], problem)
-    modules = map(os.fsencode, git.submodules(root, own_repository()) if inside else ())
+    kinds = {each.new: each.mode for each in files if each.new and each.new != each.old}
+    added = sorted(kinds, key=_in_order)
+    for name, following in itertools.pairwise(added):
+        if following.startswith(name + b"/"):
+            raise _no_folder(name, following)
+    for name in added:
+        for folder, mode in above(root, name):
+            if folder in removed:
+                break
+            if not stat.S_ISDIR(mode):
+                raise _no_folder(folder, name)
+        if kinds[name] != SUBMODULE:
+            _check_inside(root, name, removed)
+    modules = list(map(os.fsencode, git.submodules(root, own_repository()) if added else ()))
     for module in modules:
-        if module in inside:
-            raise conflict([], f"{shown(inside[module])} is in the submodule {shown(module)}")
+        at = bisect.bisect(added, _in_order(module + b"/"), key=_in_order)
+        for name in added[at : at + 1]:
+            if name.startswith(module + b"/"):
+                raise conflict([], f"{shown(name)} is in the submodule {shown(module)}")
+
+
+def _in_order(name: bytes) -> bytes:
+    """A key by which a folder comes right before what is in it."""
+    return name.replace(b"/", b"\0")
+
+
+def _no_folder(name: bytes, inside: bytes) -> PatchConflict:
+    return conflict([], f"{shown(name)} is no folder, but {shown(inside)} is in it")
+
+
+def _check_inside(root: Path, name: bytes, removed: set[bytes]) -> None:
+    """Refuse a new file where a folder is with more in it than what the patch removes."""
+    top = os.fsencode(root)
+    path = os.path.join(top, name)
+    if os.path.islink(path) or not os.path.isdir(path) or place(root, name) is None:
+        return
+    for folder, folders, files in os.walk(path):
+        links = [each for each in folders if os.path.islink(os.path.join(folder, each))]
+        empty = [b""] if folder != path and not folders and not files else []
+        for each in [*files, *links, *empty]:
+            inside = os.path.relpath(os.path.join(folder, each), top)
+            if inside not in removed:
+                raise conflict([], f"{shown(name)} is a folder, and {shown(inside)} is in it")
 
 
 def _apply(
@@ -200,8 +233,7 @@ def _whole(
             if _identity(target.index_file) != then:
                 conflicts = unmerged(root)
             if not conflicts:
-                if "index.lock" not in error.said:  # another git is at work: nothing was touched
-                    backup.restore(error.message)
+                backup.restore(error.message)
                 raise
         succeed(conflicts)
         return conflicts
@@ -220,12 +252,13 @@ class _Backup:
     """The files that git is about to change, for as long as the block takes.
 
     Those with content are kept in the repository, as further links where the file system has these,
-    which takes no room. If rebyte is killed, they stay there, in a folder `rebyte-*`.
+    which takes no room. If rebyte is killed, they stay there, in a folder `rebyte-*`, under their
+    own paths. What is brought back goes nowhere beyond a link: git may have made that just now.
     """
 
     def __init__(self, target: _Target) -> None:
         self._target = target
-        self._folders: dict[str, int | None] = {}  # above the files, and their modes
+        self._modes: dict[bytes, int] = {}  # of the folders above the files
         self._links: dict[bytes, str] = {}
         self._kept: dict[bytes, str] = {}
         self._folder = ""
@@ -234,15 +267,15 @@ class _Backup:
         """Raises RebyteError."""
         self._folder = tempfile.mkdtemp(prefix="rebyte-", dir=self._target.index_file.parent)
         try:
-            for number, (name, (mode, content)) in enumerate(self._target.before.items()):
-                if (path := place(self._target.root, name)) is None:
-                    continue
-                self._note_folders(path)
+            for name, (mode, content) in self._target.before.items():
+                folders = dict(above(self._target.root, name))
+                self._modes |= {each: of for each, of in folders.items() if stat.S_ISDIR(of)}
                 if stat.S_ISLNK(mode):
                     self._links[name] = os.fsdecode(content)
                 elif stat.S_ISREG(mode):
-                    self._kept[name] = os.path.join(self._folder, str(number))
-                    _copy(path, self._kept[name])
+                    self._kept[name] = os.path.join(self._folder, "before", os.fsdecode(name))
+                    os.makedirs(os.path.dirname(self._kept[name]), exist_ok=True)
+                    _copy(os.path.join(self._target.root, os.fsdecode(name)), self._kept[name])
         except OSError as error:
             self.__exit__()
             raise RebyteError(f"the files to change cannot be kept: {error}") from None
@@ -254,13 +287,6 @@ class _Backup:
     def __exit__(self, *_error: object) -> None:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _note_folders(self, path: str) -> None:
-        above, root = os.path.dirname(path), os.path.realpath(self._target.root)
-        while len(above) > len(root) and above not in self._folders:
-            is_folder = os.path.isdir(above)
-            self._folders[above] = stat.S_IMODE(os.stat(above).st_mode) if is_folder else None
-            above = os.path.dirname(above)
 
     def restore(self, reason: str) -> None:
         """Bring back what git has removed or written, and remove what it has added.
@@ -281,48 +307,64 @@ class _Backup:
             names = ", ".join(map(shown, failed))
             raise RebyteError(
                 f"the patch does not apply: {reason}. Not as they were before: {names}",
-                hint=f"What they were is in {folder}",
+                hint=f"What they were is in {os.path.join(folder, 'before')}",
             )
 
     def _set_aside(self, now: _States) -> None:
         """Take away the files that are what the patch makes of them, or changed in mode alone."""
-        then = {name: _identity(self._path(name), of_link=True) for name in now}
-        ids = blobs(self._target.root, now, self._target.written.values())
-        for number, (name, (_, content)) in enumerate(now.items()):
-            written = self._target.written.get(name, "")
-            is_gits = len(written) >= SHORTEST_ID and ids.get(name, "").startswith(written)
-            if not is_gits and content != self._target.before[name][1]:
+        like = [each.blob for each in self._target.written.values()]
+        paths = {name: place(self._target.root, name) or "" for name in now}
+        then = {name: _identity(path, of_link=True) for name, path in paths.items()}
+        ids = blobs(self._target.root, now, like)
+        aside = tempfile.mkdtemp(dir=self._folder)
+        for number, (name, state) in enumerate(now.items()):
+            path, to = paths[name], os.path.join(aside, str(number))
+            if not path or not self._is_gits(name, state, ids.get(name, "")):
                 continue
-            aside = os.path.join(self._folder, f"new-{number}")
-            os.replace(self._path(name), aside)
-            if _identity(aside, of_link=True) != then[name] and not os.path.lexists(
-                self._path(name)
-            ):
-                os.replace(aside, self._path(name))  # it was written again meanwhile
+            shutil.move(path, to)
+            if _identity(to, of_link=True) != then[name] and not os.path.lexists(path):
+                shutil.move(to, path)  # it was written again meanwhile
+
+    def _is_gits(self, name: bytes, state: tuple[int, bytes], blob: str) -> bool:
+        """Whether a file is what the patch makes of it, or changed in mode alone."""
+        mode, content = state
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            return False
+        if content == self._target.before[name][1]:
+            return True
+        file = self._target.written.get(name)
+        if file is None:
+            return False
+        if not file.blob:  # it was moved or copied, and no more
+            return content == self._target.before[file.keeps or file.old][1]
+        return len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
 
     def _restore_folders(self) -> None:
-        for folder, mode in sorted(self._folders.items(), reverse=True):
-            if mode is None:
-                with contextlib.suppress(OSError):  # it is not there, or has other files
-                    os.rmdir(folder)
-        for folder, mode in sorted(self._folders.items()):
-            if mode is not None and not os.path.lexists(folder):
-                os.mkdir(folder)
-                os.chmod(folder, mode)
+        root = os.fsencode(self._target.root)
+        for name, state in self._target.before.items():
+            found = above(self._target.root, name) if state == _ABSENT else ()
+            folders = [folder for folder, mode in found if stat.S_ISDIR(mode)]
+            with contextlib.suppress(OSError):  # it has other files
+                while folders and folders[-1] not in self._modes:
+                    os.rmdir(os.path.join(root, folders.pop()))
+        for name, mode in sorted(self._modes.items()):
+            path = place(self._target.root, name)
+            if path is not None and not os.path.lexists(path):
+                os.mkdir(path)
+                os.chmod(path, stat.S_IMODE(mode))
 
     def _bring_back(self, name: bytes) -> bool:
         """Whether a file is as it was, if nothing else is there by now."""
-        path = self._path(name)
-        if os.path.lexists(path):
+        path = place(self._target.root, name)
+        if stat.S_ISDIR(self._target.before[name][0]):
+            return path is not None and os.path.isdir(path) and not os.path.islink(path)
+        if path is None or os.path.lexists(path):
             return False
         if name in self._links:
             os.symlink(self._links[name], path)
         elif name in self._kept:
-            os.replace(self._kept[name], path)
+            shutil.move(self._kept[name], path)
         return True
-
-    def _path(self, name: bytes) -> str:
-        return os.path.join(self._target.root, os.fsdecode(name))
 
 
 def _copy(path: str, to: str) -> None:

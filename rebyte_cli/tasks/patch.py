@@ -233,12 +233,27 @@ def _mode_after(root: Path, section: PatchedFile) -> str:
     return (_mode_here(root, section.keeps) if kept else "") or section.mode
 
 
+def above(root: Path, name: bytes) -> Iterator[tuple[bytes, int]]:
+    """The folders above a file that are there, from the top, with their modes.
+
+    Only the last one can be something else, as a link. A path may have thousands of parts.
+    """
+    top, end = os.fsencode(root), name.find(b"/")
+    while end >= 0:
+        try:
+            mode = os.lstat(os.path.join(top, name[:end])).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        yield name[:end], mode
+        if not stat.S_ISDIR(mode):
+            return
+        end = name.find(b"/", end + 1)
+
+
 def place(root: Path, name: bytes) -> str | None:
     """The path of a file that a patch names; None beyond a link, where git changes nothing."""
-    folder, base = os.path.split(os.fsdecode(name))
-    real = os.path.realpath(root)
-    path = os.path.join(real, folder)
-    return os.path.join(path, base) if os.path.realpath(path) == os.path.normpath(path) else None
+    is_beyond = any(stat.S_ISLNK(mode) for _, mode in above(root, name))
+    return None if is_beyond else os.path.join(root, os.fsdecode(name))
 
 
 def _mode_here(root: Path, name: bytes) -> str:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,64 @@ def test_a_path_inside_a_submodule(repository: Path) -> None:
     assert files(repository) == before
 
 
+@pytest.mark.parametrize("inside", ["mine.txt", "deep/mine.txt", "empty/", "link"])
+def test_a_folder_in_the_place_of_a_file(repository: Path, inside: str) -> None:
+    """git notices it when all files that the patch changes are gone."""
+    theirs = patch_of(repository, lambda: (repository / "first.txt").rename(repository / "new"))
+    (repository / ".git/info/exclude").write_text("new\n")
+    path = repository / "new" / inside
+    path.parent.mkdir(parents=True)
+    if inside.endswith("/"):
+        path.mkdir()
+    elif inside == "link":
+        path.symlink_to("../folder")
+    else:
+        path.write_text("mine\n")
+    before = files(repository)
+    said = f"new is a folder, and new/{inside.strip('/')} is in it"
+    with pytest.raises(PatchConflict, match=said):
+        apply.apply(theirs, repository, pytest.fail, force=True)
+    assert files(repository) == before
+
+
+def test_a_folder_that_the_patch_empties_gives_way_to_a_file(repository: Path) -> None:
+    def change() -> None:
+        shutil.rmtree(repository / "folder")
+        (repository / "folder").write_text("new\n")
+
+    apply.apply(patch_of(repository, change), repository)
+    assert (repository / "folder").read_text() == "new\n"
+
+
+def test_a_file_and_a_folder_of_one_name_in_a_patch(repository: Path) -> None:
+    """Called `index.lock`, as if another git were at work."""
+    one = patch_of(repository, lambda: write(repository / "index.lock"))
+    other = patch_of(repository, lambda: write(repository / "index.lock/b"))
+    theirs = patch_of(repository, changed(repository))
+    (repository / "last.txt").write_text("mine, not committed\n" + CODE)
+    before = files(repository)
+    with pytest.raises(PatchConflict, match=r"index\.lock is no folder"):
+        apply.apply(one + other + theirs, repository, force=True)
+    assert files(repository) == before
+
+
+def test_paths_of_thousands_of_parts(repository: Path) -> None:
+    """Ten of them took 45 s when each part was looked for in every path."""
+    deep = [f"{number}/{'a/' * 1500}f" for number in range(20)]
+    patch = patch_of(repository, lambda: write(repository / "new"))
+    theirs = b"".join(patch.replace(b"/new", b"/" + each.encode()) for each in deep)
+    started = time.process_time()
+    (repository / "0").write_text("mine\n")
+    with pytest.raises(PatchConflict, match="0 is no folder"):
+        apply.apply(theirs, repository)
+    assert time.process_time() - started < 2
+
+
+def write(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("new\n")
+
+
 # A git that removes files, writes some of what a patch says, and fails, as on a full disk.
 FAILING = """#!/bin/sh
 PATH={path}
@@ -154,7 +213,7 @@ def test_what_the_user_saves_meanwhile_stays(
     assert (repository / "first.txt").read_text() == CODE
     (kept,) = (repository / ".git").glob("rebyte-*")
     assert str(kept) in str(told.value.hint)
-    assert CODE in [file.read_text() for file in kept.iterdir()]
+    assert (kept / "before/last.txt").read_text() == CODE
 
 
 def test_what_another_git_does_meanwhile_stays(repository: Path) -> None:
@@ -167,6 +226,50 @@ def test_what_another_git_does_meanwhile_stays(repository: Path) -> None:
     assert files(repository) == before
     lock.unlink()
     apply.apply(theirs, repository)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_nothing_is_brought_back_beyond_a_link(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """A folder that git has replaced by a link of the patch, which may tell a false id."""
+
+    def change() -> None:
+        shutil.rmtree(repository / "folder")
+        (repository / "folder").symlink_to(home / "outside")
+
+    (home / "outside").mkdir()
+    (repository / "link").unlink()
+    (repository / "link").symlink_to(home / "outside")
+    git(repository, "commit", "-q", "-a", "-m", "Link")
+    theirs = patch_of(repository, change)
+    if not is_known:
+        blob = git(repository, "rev-parse", ":link").strip()
+        theirs = theirs.replace(blob.encode(), b"1" * 40)
+    before = files(repository)
+    failing(home, monkeypatch, f"rm -r folder; ln -s {home}/outside folder")
+    if is_known:
+        with pytest.raises(PatchConflict, match="no space left"):
+            apply.apply(theirs, repository)
+        assert files(repository) == before
+    else:
+        with pytest.raises(RebyteError, match=r"Not as they were before: .*folder/gone\.txt"):
+            apply.apply(theirs, repository)
+        (kept,) = (repository / ".git").glob("rebyte-*/before/folder/gone.txt")
+        assert kept.read_text() == CODE
+    assert list((home / "outside").iterdir()) == []
+
+
+def test_a_file_that_is_only_moved_is_taken_back(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which a patch does not tell the id."""
+    theirs = patch_of(repository, lambda: (repository / "link").rename(repository / "moved"))
+    before = files(repository)
+    failing(home, monkeypatch, "mv link moved")
+    with pytest.raises(PatchConflict, match="no space left"):
+        apply.apply(theirs, repository)
+    assert files(repository) == before
 
 
 def test_two_at_once(repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
