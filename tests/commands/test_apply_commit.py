@@ -546,6 +546,28 @@ def test_attributes_that_the_patch_changes_are_obeyed_as_it_has_them(
     assert ".gitattributes (git)" in " ".join(done.err.split()) or way == "--yes"
 
 
+def test_a_patch_with_attributes_is_applied_or_refused_without_the_index_too(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    """git crashes there if it is to take the attributes from a tree."""
+
+    def both() -> None:
+        (repository / ".gitattributes").write_text("*.x text\n")
+        (repository / "code.txt").write_text(CODE.replace("line 3\n", "LINE 3\n"))
+
+    made = patch_of(repository, both)
+    unknown = re.sub(rb"^index [^0].*\n", b"", made, flags=re.MULTILINE)
+    fits, other = farm.add("Work", made), farm.add("Other", unknown.replace(b"-line 3", b"-line"))
+    done = inside("apply", other, "--yes", cwd=repository)
+    assert (done.status, "code.txt: patch does not apply" in done.err) == (1, True), done
+    git(repository, "update-index", "--assume-unchanged", "code.txt")
+    (repository / "code.txt").write_text(CODE + "mine\n")
+    done = inside("apply", fits, "--yes", "--force", cwd=repository)
+    assert done.status == 0, done
+    changed = CODE.replace("line 3\n", "LINE 3\n")
+    assert (repository / "code.txt").read_text() == f"{changed}mine\n"
+
+
 def test_attributes_of_the_patch_do_not_merge_it_with_what_is_staged(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
