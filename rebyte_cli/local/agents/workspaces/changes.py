@@ -68,7 +68,8 @@ OPTIONS = (
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
 # On tmpfs, a program can change a file that it maps without a trace in its times: there, git looks
-# into every file.
+# into every file. It does so too if one was changed in the second in which git wrote the index, and
+# its time was put back: by whole seconds, git knows that from what it read before.
 # `tree` is written last: there is a pack if there is a tree.
 # What git may not read would be missing, often without a word. Of a file's mode, git keeps only
 # whether its owner may execute it, and that stays.
@@ -82,8 +83,14 @@ patterns() { find . -maxdepth 2048 -name ".git[aim]*" ! -type d ! -type l "$@" 2
 patterns ! -type f -exec rm -f {} +
 large=$(patterns -size +1024k)
 if [ -n "$large" ]; then echo "$large is larger than 1 MiB" >&2; exit 1; fi
-test -e "$SCRATCH/index" || "$@" read-tree refs/heads/base
-case $(stat -f -c %T . 2>/dev/null) in tmpfs | ramfs) "$@" read-tree "$("$@" write-tree)" ;; esac
+if [ -e "$SCRATCH/index" ]; then
+    new=$(find . -maxdepth 2048 -name .git -prune -o ! -type d ! -newer "$SCRATCH/before" \
+        -cnewer "$SCRATCH/before" ! -cnewer "$SCRATCH/after" -print -quit 2>/dev/null) ||
+        new=unknown
+    case $(stat -f -c %T . 2>/dev/null) in tmpfs | ramfs) new=unknown ;; esac
+    if [ -n "$new" ]; then "$@" read-tree "$("$@" write-tree)"; fi
+else "$@" read-tree refs/heads/base
+fi
 empty=$("$@" hash-object -t blob --stdin </dev/null)
 find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
     entry=$1,${2#./}; shift 2
@@ -204,6 +211,10 @@ def scratch_of(workspace: Workspace) -> Iterator[Path]:
         if (workspace.base / INDEX).exists():
             # What git knows of unchanged files, with its time: git looks into files as new as that.
             shutil.copy2(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
+            second = int((scratch / INDEX).stat().st_mtime)
+            for name, at in (("before", second * 10**9 - 1), ("after", (second + 1) * 10**9)):
+                (scratch / name).touch()
+                os.utime(scratch / name, ns=(at, at))
         yield scratch
     finally:
         agent_files.remove_tree(scratch)
