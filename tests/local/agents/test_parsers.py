@@ -18,7 +18,12 @@ import pytest
 
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.adapter import AgentEvent, Outcome, Parser
-from rebyte_cli.local.agents.adapters.lines import ErrorReader, LineSplitter, TimeLimits, pump
+from rebyte_cli.local.agents.adapters.lines import (
+    ErrorCopy,
+    LineSplitter,
+    TimeLimits,
+    pump,
+)
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter, ProgramParser
 from rebyte_cli.system.untrusted import read_json
 
@@ -409,6 +414,39 @@ def test_a_run_is_looked_after_whatever_the_agent_prints(text: str, tmp_path: Pa
     assert max(after - before for before, after in pairwise(looks)) < 1
 
 
+def test_an_agent_does_not_fill_the_disk_with_its_errors(tmp_path: Path) -> None:
+    """Of very many, the last are kept: they say why it failed."""
+    code = """
+import sys
+for _ in range(40): sys.stderr.write("x" * (1 << 20) + chr(10))
+print("the end", file=sys.stderr)
+"""
+    pipe, limits = subprocess.PIPE, TimeLimits(0, 0)
+    with (
+        (tmp_path / "raw").open("wb", buffering=0) as raw,
+        (tmp_path / "errors").open("wb", buffering=0) as errors,
+        subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe) as agent,
+    ):
+        parser = parser_of("opencode")
+        pump(agent, parser, lambda _: None, raw, errors, limits, lambda: "", lambda _: False)
+    kept = (tmp_path / "errors").read_bytes()
+    assert 500_000 < len(kept) < 20_000_000
+    assert kept.endswith(b"x\nthe end\n")
+
+
+def test_each_of_few_lines_after_very_many_is_read_once(tmp_path: Path) -> None:
+    with (tmp_path / "errors").open("wb", buffering=0) as file:
+        errors = ErrorCopy(file, parser_of("opencode"))
+        told = list[str]()
+        for attempt in range(3):
+            for _ in range(100):
+                errors.add(b"x" * 60_000 + b"\n")
+            errors.add(b'level=ERROR message="stream error" error.error="busy %d"\n' % attempt)
+            for _ in range(200):
+                told += [each.payload["error"] for each in errors.events()]
+    assert told == ["busy 0", "busy 1", "busy 2"]
+
+
 def test_a_line_with_a_picture_is_read() -> None:
     parser = parser_of("claude")
     picture = {"type": "image", "source": {"data": "iVBOR" * 1_000_000}}
@@ -490,10 +528,12 @@ def test_what_is_nested_deeply_is_left_out() -> None:
 
 
 def test_a_retry_of_any_number_is_told(tmp_path: Path) -> None:
-    errors = tmp_path / "stderr"
     line = "Attempt {} failed with status 429. Retrying... x\n"
-    errors.write_text(line.format("1" * 5000) + line.format("1" * 3000) + line.format(2))
-    events = ErrorReader(errors, parser_of("gemini")).events()
+    said = line.format("1" * 5000) + line.format("1" * 3000) + line.format(2)
+    with (tmp_path / "stderr").open("wb", buffering=0) as file:
+        errors = ErrorCopy(file, parser_of("gemini"))
+        errors.add(said.encode())
+        events = errors.events()
     assert retries(events)[-1] == (2, "429 x")
     assert json.dumps([event.payload for event in events])
 

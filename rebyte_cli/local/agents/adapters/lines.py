@@ -19,6 +19,7 @@ LONGEST_LINE = 8 * 1024 * 1024
 # Of a line on stderr; to search one may take the square of its length.
 LONGEST_COMPLAINT = 4_000
 LARGEST_RAW = 256 * 1024 * 1024
+LARGEST_ERRORS, KEPT_ERRORS = 4 * 1024 * 1024, 1024 * 1024
 # How long to read on after the agent has ended: a child of it may hold the pipe open forever.
 DRAIN_SECONDS = 0.5
 LOOK_SECONDS = 0.2
@@ -59,14 +60,14 @@ def pump(
 ) -> str:
     """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
 
-    Its stderr is copied to `errors`; both files are unbuffered. `watch` is called every 0.2
-    seconds, in which a fast disk takes a few hundred megabytes; it may return a reason to kill the
-    agent. `has_new` tells whether it has started a process within so many seconds. Returns why the
-    agent has to be killed, or an empty text when it ended by itself.
+    Its stderr is copied to `errors` (see ErrorCopy); both files are unbuffered. `watch` is called
+    every 0.2 seconds, in which a fast disk takes a few hundred megabytes; it may return a reason to
+    kill the agent. `has_new` tells whether it has started a process within so many seconds. Returns
+    why the agent has to be killed, or an empty text when it ended by itself.
     """
     assert process.stdout is not None
     assert process.stderr is not None
-    splitter, complaints = LineSplitter(parser), ErrorReader(Path(errors.name), parser)
+    splitter, complaints = LineSplitter(parser), ErrorCopy(errors, parser)
     began = heard = watched = paused = time.monotonic()
     spoke: float | None = None
     ended: float | None = None
@@ -108,7 +109,7 @@ def pump(
                 if not piece:
                     selector.unregister(key.fileobj)
                 if key.fileobj is process.stderr:
-                    errors.write(piece)
+                    complaints.add(piece)
                     continue
                 if raw.tell() < LARGEST_RAW:
                     raw.write(piece)
@@ -125,13 +126,30 @@ def pump(
     return ""
 
 
-class ErrorReader:
-    """Gives the parser each line of the file `path`, in which the agent's stderr arrives."""
+class ErrorCopy:
+    """Copies an agent's stderr to a file, and gives the parser each line of it.
 
-    def __init__(self, path: Path, parser: Parser) -> None:
-        self._path = path
+    Of more than 4 MiB, the file has the end.
+    """
+
+    def __init__(self, file: IO[bytes], parser: Parser) -> None:
+        self._file = file
+        self._path = Path(file.name)
         self._parser = parser
         self._read = 0
+
+    def add(self, piece: bytes) -> None:
+        """Copy what came."""
+        self._file.write(piece)
+        size = self._file.tell()
+        if size > LARGEST_ERRORS:
+            with self._path.open("rb") as file:
+                file.seek(size - KEPT_ERRORS)
+                rest = file.read()
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(rest)
+            self._read = max(self._read - (size - KEPT_ERRORS), 0)
 
     def events(self) -> list[AgentEvent]:
         """The events of the lines that came since the last call; of very much text, of a part."""
