@@ -163,6 +163,7 @@ def test_a_configuration_is_read_without_the_writer(
     assert modules.isdisjoint(HTTP | HEAVY | {"tomli_w", "sqlite3"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("list",), ("create", "Say hello", "--wait", "-q"), ("doctor",)])
 def test_no_warning_is_an_error_where_warnings_are(
     words: tuple[str, ...], home: Path, service: Service

@@ -73,6 +73,7 @@ def test_every_way_to_patch_a_constant_is_seen(source: str) -> None:
     assert "rebyte_cli.batch.runner.GRACE" in set(patched_constants(source))
 
 
+@pytest.mark.slow
 def test_no_test_patches_a_constant() -> None:
     """It takes the time that users have, reaches a limit with real data, or passes another one."""
     found = {

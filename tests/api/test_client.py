@@ -427,6 +427,7 @@ def test_pages_are_asked_for_when_they_are_wanted() -> None:
     assert len(server.requests) == 3
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_long_list_is_flat() -> None:
     """Each row once, although a task is made between any two pages; old ids are forgotten."""
     names = [f"00000000-0000-4000-8000-{n:012d}" for n in range(36_000)]

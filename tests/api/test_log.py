@@ -163,6 +163,7 @@ def test_case_15_no_key_of_another_service_is_told() -> None:
     assert all("ghp_…" in str(text) for text in shown)
 
 
+@pytest.mark.slow
 def test_case_15_no_fault_tells_the_key_even_in_a_traceback(tmp_path: Path) -> None:
     # A separate process, so that the traceback is the one that Python prints.
     import sys

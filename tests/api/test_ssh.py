@@ -115,6 +115,7 @@ def test_an_agent_there_works_on_the_commits_here(
     assert "POST /v1/files" not in done.err  # nothing was missing there
 
 
+@pytest.mark.slow
 def test_commits_of_another_repository_do_not_travel(
     on_box: Run, box: SshHost, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_commits_of_another_repository_do_not_travel(
     assert "its objects are those" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "status", "problem"),
     [
@@ -159,6 +161,7 @@ def test_a_machine_that_cannot_be_used(
     assert len(done.err.strip().splitlines()) <= 2
 
 
+@pytest.mark.slow
 def test_a_machine_that_never_ends_its_line(tmp_path: Path, home: Path) -> None:
     """What it says on standard error is kept for a message, and must not fill the memory."""
     endless = "echo rebyte-connect 1 x; head -c 200M /dev/zero >&2; exit 3"
@@ -184,6 +187,7 @@ def is_being_read() -> bool:
     return any(thread.name == "rebyte-ssh" for thread in threading.enumerate())
 
 
+@pytest.mark.slow
 def test_what_is_only_for_this_machine_says_so(on_box: Run) -> None:
     on_box("create", "Say hello")
     for words in (("attach", "@last"), ("open", "@last"), ("workspace", "path", "@last")):

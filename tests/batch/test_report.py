@@ -151,6 +151,7 @@ def test_a_report_holds_no_key(tmp_path: Path, name: str) -> None:
     assert "It was rbk_…." in page
 
 
+@pytest.mark.slow
 def test_ten_thousand_lines_make_a_page_that_can_be_looked_at(tmp_path: Path) -> None:
     rows = [
         {

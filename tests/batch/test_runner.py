@@ -137,6 +137,7 @@ def test_retried_after_a_fault_it_is_sent_once_a_task_can_no_longer_appear(
     assert statuses(done) == ["refused"]
 
 
+@pytest.mark.slow
 def test_a_line_costs_one_request_and_one_more_to_see_its_end(batch: Batch) -> None:
     with Farm() as farm:
         lines = [f"Task {number}" for number in range(200)]

@@ -327,6 +327,7 @@ def test_status_makes_no_request_and_needs_no_key(batch: Callable[..., Done], ho
         assert sum(farm.calls.values()) == calls
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_new_creates_and_says_so(batch: Callable[..., Done], home: Path) -> None:
     write(home, 80)
     # `ulimit -f` counts blocks of 512 or 1024 bytes: some 8 to 16 records fit.
@@ -567,6 +568,7 @@ LINES = 200 if RUNS > 1 else 60
 KILLS = 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", range(RUNS))
 def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
     file = home / "tasks.jsonl"
@@ -602,6 +604,7 @@ def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
         assert all(json.loads(line) for line in journal.splitlines())
 
 
+@pytest.mark.slow
 def test_the_first_task_of_a_local_service_is_found_after_a_kill(
     inside_local: Callable[..., Done], home: Path
 ) -> None:

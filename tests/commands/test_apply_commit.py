@@ -91,6 +91,7 @@ def test_a_branch_has_one_commit_at_the_base(
     assert made == patch
 
 
+@pytest.mark.slow
 def test_a_branch_that_exists_is_replaced_by_force_only(
     farm: PatchFarm, inside: Run, repository: Path, home: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_branch_that_stands_for_another_one_is_refused(
     assert snapshot(repository) == before
 
 
+@pytest.mark.slow
 def test_the_base_is_found_by_its_files(farm: PatchFarm, inside: Run, repository: Path) -> None:
     """Where the service does not tell it: the newest commit from before that the patch fits."""
     first = git(repository, "rev-parse", "HEAD").strip()
@@ -234,6 +236,7 @@ def test_a_conflict_is_left_to_be_resolved_and_nothing_is_committed(
     assert "UU code.txt" in git(repository, "status", "--porcelain")
 
 
+@pytest.mark.slow
 def test_a_detached_head_and_an_unborn_one(
     farm: PatchFarm, inside: Run, repository: Path, home: Path
 ) -> None:
@@ -264,6 +267,7 @@ def test_a_merge_under_way_is_not_ended(farm: PatchFarm, inside: Run, repository
     assert (done.status, "a merge is under way" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_no_hook_runs_and_a_signature_only_if_git_signs(
     farm: PatchFarm, inside: Run, repository: Path, home: Path
 ) -> None:
@@ -344,6 +348,7 @@ def test_no_program_that_the_repository_names_runs(
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_partial_clone_says_how_to_fetch_what_it_lacks(
     farm: PatchFarm, inside: Run, home: Path
 ) -> None:
@@ -583,6 +588,7 @@ def test_attributes_of_the_patch_do_not_merge_it_with_what_is_staged(
     assert "1 file has conflicts: code.txt" in done.err
 
 
+@pytest.mark.slow
 def test_the_encoding_of_one_task_and_the_file_of_another_are_named(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
@@ -685,6 +691,7 @@ def test_what_is_moved_away_is_named_in_a_conflict_too(
     assert sorted(re.findall(r"^  (.*)$", done.err, re.MULTILINE)) == named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said_by", ["tree", "configuration"])
 def test_a_new_commit_of_a_submodule_is_named_and_checked_whatever_git_is_to_ignore(
     farm: PatchFarm, inside: Run, home: Path, said_by: str
@@ -835,6 +842,7 @@ def test_a_patch_that_is_too_large_is_not_kept(
     assert "the patch is larger than 256 MiB" in done.err
 
 
+@pytest.mark.slow
 def test_no_hook_that_settings_name_is_run(
     home: Path, farm: PatchFarm, inside: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_late_task_joins_the_wait(contest: Contest, inside: Run) -> None:
     assert re.search(r"Task wins-. completed first; canceled runs-.", done.err)
 
 
+@pytest.mark.slow
 def test_a_create_that_hangs_does_not_hold_back_the_first_success(contest: Contest) -> None:
     """Its task is canceled when it turns up."""
     words = ("create", "Fix", "-x", "wins", "-x", "late-runs", "--attempts", "2", "--wait")

@@ -372,6 +372,7 @@ def test_another_service(inside: Local, home: Path, tmp_path: Path) -> None:
     assert (done.status, "refs/heads/main, refs/tags/main" in done.err) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_patch_that_does_not_apply(inside: Local, home: Path, tmp_path: Path) -> None:
     need_jail()
     repository = Repository(tmp_path)

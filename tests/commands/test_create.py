@@ -144,6 +144,7 @@ def test_a_prompt_of_several_words_wants_quotes(local: Run) -> None:
     assert (done.status, "3 arguments" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_left_unread_is_pointed_out(rebyte: Run) -> None:
     """In a process, whose standard input is a pipe; the note does not read it."""
     for command in (["create", "Review this"], ["follow-up", "abcd1234", "Review this"]):

@@ -309,6 +309,7 @@ def test_settings_of_agents_that_mean_nothing(inside: Run, well: Path) -> None:
     assert (found["status"], found["hint"]) == ("problem", "See `rebyte man local-agents`")
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_is_a_list_with_what_to_do(well: Path) -> None:
     session = Session([*COMMAND, "doctor"], 100, 60, VISUAL="nosuch", COLUMNS="100", NO_COLOR="")
     assert session.finish() == 0

@@ -126,6 +126,7 @@ def test_a_file_of_the_user_is_never_deleted(
     assert (home / "mine.md").read_text() == "Hello"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_a_prompt_outlives_its_command(
     aim: Aim,
@@ -245,6 +246,7 @@ def test_everything_else_is_checked_before_the_editor_opens(
     assert not opened.exists()
 
 
+@pytest.mark.slow
 def test_the_service_is_asked_before_the_editor_opens(
     aim: Aim, run: Run, editor: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_the_terminal_shows_when_it_resumes(local: Run, limited: Any) -> None:
     watch.finish()
 
 
+@pytest.mark.slow
 def test_it_continues_once_the_limit_is_reset(local: Run) -> None:
     done = local("create", "Hello [[run=0s]] [[limit=1s]]", "--stream")
     assert done.status == 0
@@ -75,12 +76,14 @@ def test_it_continues_once_the_limit_is_reset(local: Run) -> None:
     assert (ended - began).total_seconds() >= 1
 
 
+@pytest.mark.slow
 def test_a_limited_task_is_canceled_at_once(local: Run, limited: Any) -> None:
     assert local("cancel", limited["id"]).status == 0
     task = local("get", limited["id"]).json
     assert (task["status"], "resumesAt" in task) == ("canceled", False)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_wait_any_longer_shows_its_limited_lines(
     local: Run, tmp_path: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_keys_act_on_the_chosen_task(inside_local: Run, terminal: Callable[..., 
     assert not any(line.startswith("> ") for line in session.lines[-4:])
 
 
+@pytest.mark.slow
 def test_a_cancel_is_confirmed(inside_local: Run, terminal: Callable[..., Session]) -> None:
     task = inside_local("create", "Work [[run=1h]]", "-o", "id").out.strip()
     session = terminal(columns=100, rows=14)
@@ -194,6 +195,7 @@ def test_the_terminal_is_as_it_was_after_each_end(
     session.finish()
 
 
+@pytest.mark.slow
 def test_a_hundred_running_tasks_take_two_requests_a_second(
     aim: Callable[[Any], Any], terminal: Callable[..., Session]
 ) -> None:

@@ -168,6 +168,7 @@ def test_a_question_is_shown_with_the_way_to_answer_it(inside_local: Run) -> Non
     assert f"`rebyte answer {task}`" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_there", [True, False])
 def test_the_stream_stands_in_for_content_that_is_missing_or_too_large(
     inside: Run, aim: Aim, is_there: bool

@@ -170,6 +170,7 @@ def test_an_answer_that_fits_a_schema(home: Path, service: Any) -> None:
     served_by_a_process(story=story)
 
 
+@pytest.mark.slow
 def test_a_task_that_has_ended_is_left_unchanged_by_cancel(home: Path, aim: Any) -> None:
     """Some services refuse to cancel such a task."""
     conflict = error_reply(409, "conflict", "Task is not running")
@@ -265,6 +266,7 @@ def test_arguments_that_a_tool_does_not_take_are_refused(home: Path, service: An
     served(story=story)
 
 
+@pytest.mark.slow
 def test_every_request_is_answered(home: Path, service: Any) -> None:
     """Those that the SDK's parser refuses too, with the id that they have, wherever it stands."""
     odd = {

@@ -56,6 +56,7 @@ def agent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "secret").write_text("out of the sandbox")
 
 
+@pytest.mark.slow
 def test_a_repository_is_the_folder_of_the_server_or_from_the_network(home: Path, aim: Any) -> None:
     elsewhere = [
         *("/", "/etc", "./x", "../x", "~", "~root/x", "-x/y", "_x/y", "../y", "x", "file:///srv/x"),

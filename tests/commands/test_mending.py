@@ -41,6 +41,7 @@ def create(local: Local, prompt: str, *words: str) -> Done:
     return local("create", prompt, "-g", ".", "--wait", "-o", "json", *words)
 
 
+@pytest.mark.slow
 def test_the_first_try_passes(local: Local) -> None:
     done = create(local, HINT, "--check", CHECK)
     assert done.status == 0, done

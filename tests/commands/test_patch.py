@@ -863,6 +863,7 @@ def test_a_bad_table_of_agents_is_named(agents: Local, home: Path) -> None:
     assert f"{config}: [local.agents.mine]" in done.err
 
 
+@pytest.mark.slow
 def test_the_default_executor_of_the_profile(agents: Local) -> None:
     assert agents("profile", "set", "local", "executor=mine").status == 0
     done = agents("create", "echo hi", "--wait", "-o", "json")

@@ -229,6 +229,7 @@ def test_a_batch_keeps_waiting_if_told_so(inside_local: Run, home: Path) -> None
 # On a terminal
 
 
+@pytest.mark.slow
 def test_a_wait_asks_and_continues(terminal: Terminal) -> None:
     session = terminal("create", ASK, "--wait", "-o", "json")
     shown = answered(session, "3", "", "2")
@@ -241,6 +242,7 @@ def test_a_wait_asks_and_continues(terminal: Terminal) -> None:
     assert "Answered: Stop here" in text
 
 
+@pytest.mark.slow
 def test_a_batch_asks_while_other_lines_go_on(terminal: Terminal, home: Path) -> None:
     (home / "t.txt").write_text(f"{ASK}\nOther [[run=1s]]\n")
     session = terminal("batch", str(home / "t.txt"), "--text")
@@ -265,6 +267,7 @@ def test_a_stream_does_not_repeat_the_question_that_it_showed(terminal: Terminal
     assert str(shown).count("? How") == 1
 
 
+@pytest.mark.slow
 def test_logs_ask_what_is_open_and_nothing_that_was_answered(
     terminal: Terminal, inside_local: Run
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_question_that_is_answered_elsewhere_is_withdrawn(
     assert session.lines[-1] == task
 
 
+@pytest.mark.slow
 def test_tasks_that_end_meanwhile_are_shown_above_the_question(
     terminal: Terminal, inside_local: Run
 ) -> None:
@@ -313,6 +317,7 @@ def test_tasks_that_end_meanwhile_are_shown_above_the_question(
     assert session.lines == [*ended, *question[:-1], f"{PROMPT} 1", task]
 
 
+@pytest.mark.slow
 def test_questions_of_several_tasks_are_asked_one_after_another(
     terminal: Terminal, inside_local: Run
 ) -> None:
@@ -368,6 +373,7 @@ def test_a_process_that_was_held_up_asks_once(terminal: Terminal, inside_local: 
     assert session.raw.count(PROMPT) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("wait", "@last"), ("logs", "@last", "-f"), ("answer", "@last")], ids=str
 )
@@ -394,6 +400,7 @@ def test_ctrl_d_leaves_the_question_open(terminal: Terminal, inside_local: Run) 
     assert inside_local("answer", task, "--option", "1").status == 0
 
 
+@pytest.mark.slow
 def test_keys_typed_before_the_question_are_no_answer(
     terminal: Terminal, inside_local: Run
 ) -> None:
@@ -424,6 +431,7 @@ def test_the_time_limit_holds_while_a_question_is_open(
     with_time(check, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["ask", "wait"])
 def test_a_question_at_the_time_limit_is_named_on_a_terminal(
     terminal: Terminal, inside_local: Run, policy: str
@@ -442,6 +450,7 @@ def test_a_question_at_the_time_limit_is_named_on_a_terminal(
     with_time(check, 0.5)
 
 
+@pytest.mark.slow
 def test_ctrl_d_inside_a_line_does_not_hold_up_the_wait(
     terminal: Terminal, inside_local: Run
 ) -> None:
@@ -466,12 +475,14 @@ def test_ctrl_d_inside_a_line_does_not_end_it(terminal: Terminal, inside_local: 
     assert "My own words" in inside_local("result", "@last").out
 
 
+@pytest.mark.slow
 def test_no_input_stops_on_a_terminal(terminal: Terminal, inside_local: Run) -> None:
     inside_local("create", ASK)
     assert terminal("wait", "@last", "--no-input").finish() == 12
     assert terminal("wait", "@last", "--on-question", "stop").finish() == 12
 
 
+@pytest.mark.slow
 def test_a_pipe_on_stdout_leaves_the_question_on_the_terminal(home: Path, service: Any) -> None:
     del service
     result = home / "out.json"
@@ -481,6 +492,7 @@ def test_a_pipe_on_stdout_leaves_the_question_on_the_terminal(home: Path, servic
     assert json.loads(result.read_text())["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_job_in_the_background_is_not_stopped(home: Path, service: Any) -> None:
     """It notes the question, and asks once it is in the foreground."""
     del service

@@ -37,6 +37,7 @@ def terminal(service: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal
         session.child.close(force=True)
 
 
+@pytest.mark.slow
 def test_an_answer_is_rendered_where_colours_are(inside_local: Run, terminal: Terminal) -> None:
     inside_local("create", SAID, "--wait")
     for words in (("result", "@last"), ("logs", "@last", "-f")):
@@ -113,6 +114,7 @@ def test_a_spinner_does_not_run_into_what_another_program_prints(
     assert "Waiting" not in session.raw[first:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [30, 80])
 def test_words_are_whole_at_the_edge(inside_local: Run, terminal: Terminal, columns: int) -> None:
     prompt = "Considerably longer sentences which certainly require wrapping somewhere [[run=1ms]]"

@@ -210,6 +210,7 @@ def test_land_uses_what_the_branch_begins_with(agents: Local, repository: Path) 
     )
 
 
+@pytest.mark.slow
 def test_a_simulated_run_is_checked_too(agents: Local, repository: Path) -> None:
     trust(agents, repository)
     words = ("create", "[[write=answer.txt:right]]", "-g", ".", "--wait", "-o", "json")

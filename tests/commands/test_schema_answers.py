@@ -41,6 +41,7 @@ def create(local: Local, prompt: str, *words: str) -> Done:
     return local("create", prompt, "--wait", "-o", "json", *words)
 
 
+@pytest.mark.slow
 def test_an_answer_that_fits(local: Local, schema: Callable[..., str]) -> None:
     done = create(local, "How many? [[say=5]]", "--schema", schema())
     assert (done.status, done.json["output"]) == (0, 5), done
@@ -53,6 +54,7 @@ def test_an_answer_that_fits(local: Local, schema: Callable[..., str]) -> None:
     assert (null.status, null.json) == (0, {"output": None})
 
 
+@pytest.mark.slow
 def test_an_answer_that_does_not_is_told_so(local: Local, schema: Callable[..., str]) -> None:
     done = create(local, WRONG, "--schema", schema())
     assert (done.status, done.json["output"]) == (0, 7), done

@@ -28,6 +28,7 @@ def test_public_prints_the_link_and_anybody_can_read_it(inside_local: Run) -> No
         urlopen(shared["shareUrl"])
 
 
+@pytest.mark.slow
 def test_the_link_of_a_local_task_is_there_while_it_is_served(local: Run) -> None:
     local("create", f"Say hello {NOW}")
     told = "The page is only available while `rebyte local serve` runs"

@@ -81,6 +81,7 @@ def test_text_that_an_editor_may_leave(
     assert child.exitstatus == status
 
 
+@pytest.mark.slow
 def test_a_no_changes_nothing_and_is_no_interrupt(terminal: Terminal) -> None:
     for answer, status in (("n\n", 1), ("\n", 1), ("y\n", 0)):
         child = terminal("local", "reset")
@@ -93,6 +94,7 @@ def test_a_no_changes_nothing_and_is_no_interrupt(terminal: Terminal) -> None:
     assert "--yes" in rest(terminal("local", "reset", "--no-input"))
 
 
+@pytest.mark.slow
 def test_a_relative_reference_is_confirmed_by_title_before_it_is_deleted(
     terminal: Terminal, inside_local: Callable[..., Any]
 ) -> None:
@@ -151,6 +153,7 @@ def test_the_end_of_input_at_a_hidden_question(terminal: Terminal) -> None:
     assert child.exitstatus == 1
 
 
+@pytest.mark.slow
 def test_errors_are_json_where_asked_for_or_read_by_a_program(terminal: Terminal) -> None:
     """In a pipe, stdout is JSON; a user still reads stderr."""
     plain = "Error: no such command: rebyte zzzzz\nHint: See `rebyte --help`\n"
@@ -168,6 +171,7 @@ def test_errors_are_json_where_asked_for_or_read_by_a_program(terminal: Terminal
     assert said(f"{words} get zzzzz zzzzzz | cat").startswith("Error: zzzzz: ")
 
 
+@pytest.mark.slow
 def test_a_manual_page_opens_in_the_pager(terminal: Terminal) -> None:
     """With bold headings, as in man(1); and printed where the user wants no pager."""
     for tool in ("man", "less"):
@@ -200,6 +204,7 @@ def test_nothing_is_asked_with_no_input(terminal: Terminal) -> None:
     assert "--with-key" in rest(terminal("auth", "login", "--insecure-storage", "--no-input"))
 
 
+@pytest.mark.slow
 def test_a_table_fits_the_terminal(terminal: Terminal) -> None:
     rest(terminal("create", "A title that is far too long for the eighty columns", "--wait"))
     shown = rest(terminal("list", NO_COLOR=""))
@@ -214,6 +219,7 @@ def test_a_table_fits_the_terminal(terminal: Terminal) -> None:
     assert "\x1b[1m" in rest(terminal("list", "--color", "always"))
 
 
+@pytest.mark.slow
 def test_a_failed_task_is_red_and_its_short_id_answers(terminal: Terminal) -> None:
     rest(terminal("create", "Bad [[fail]]", "--wait"))
     row = rest(terminal("list", NO_COLOR="")).splitlines()[-1]
@@ -272,6 +278,7 @@ def test_what_the_reader_of_a_pipe_prints_stays_whole(
     with_time(check, seconds)
 
 
+@pytest.mark.slow
 def test_errors_on_a_terminal_are_text_wherever_results_go(terminal: Terminal, home: Path) -> None:
     broken = f"REBYTE_CONFIG_DIR={home}/broken {shlex.quote(REBYTE)} doctor > results"
     (home / "broken").mkdir()

@@ -179,6 +179,7 @@ def test_a_notice_says_how_the_wait_ended(inside_local: Run) -> None:
     assert on_a_terminal("wait", good)[1].count("\a") == 0
 
 
+@pytest.mark.slow
 def test_a_create_that_waits_gives_a_notice_too(inside_local: Run) -> None:
     _, raw = on_a_terminal("create", "Say hello", "--wait", "--notify", TMUX="/tmp/tmux,1,0")
     assert "\a\x1bPtmux;\x1b\x1b]9;rebyte: Say hello: completed\x1b\x1b\\\x1b\\" in raw

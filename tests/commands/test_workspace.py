@@ -288,6 +288,7 @@ def test_a_long_list_is_filtered_and_cut(inside: Run, inside_local: Run, service
     assert inside_local("workspace", "list", "--all", "--limit", "3").status == 2
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_short_ids_that_answer(inside_local: Run) -> None:
     made = inside_local("create", "Say hello [[run=1ms]]").json["workspaceId"]
     session = Session([*COMMAND, "workspace", "list"])

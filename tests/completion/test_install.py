@@ -31,6 +31,7 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_a_new_shell_completes_after_the_install(
     name: str, home: Path, rebyte: Callable[..., Done]
@@ -92,6 +93,7 @@ def test_a_home_is_left_as_empty_as_it_was(
     assert list(home.rglob("*")) == [start]
 
 
+@pytest.mark.slow
 def test_the_other_name_is_completed_where_another_program_has_the_first(home: Path) -> None:
     """`rebyte-cli` is for machines where something else is called `rebyte`."""
     shell = Shell("zsh", home, ["-f", "-i"])

@@ -17,6 +17,7 @@ from tests.shells import Shell
 LOGIN = {"bash": "zsh", "zsh": "fish", "fish": "bash"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOGIN)
 def test_the_shell_at_work_comes_before_the_login_shell(name: str, home: Path) -> None:
     """A script in between, which is not of that shell, changes nothing."""

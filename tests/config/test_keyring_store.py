@@ -323,6 +323,7 @@ def login(rebyte: Rebyte, *options: str, key: str = KEY, **rest: Any) -> Done:
     return rebyte(*options, "auth", "login", "--with-key", "-o", "json", stdin=key, **rest)
 
 
+@pytest.mark.slow
 def test_case_1_no_bus(rebyte: Rebyte, url: str) -> None:
     assert ways_out(login(rebyte, "-q"))
     # Said before the key is read, so that a user does not type one in vain.
@@ -346,6 +347,7 @@ def test_case_2_locked(
         assert ways_out(login(rebyte, "-q", env=daemon.env))
 
 
+@pytest.mark.slow
 def test_case_3_case_4_a_hung_daemon(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
     assert login(rebyte).status == 0
     daemon.hang()

@@ -215,6 +215,7 @@ def test_labels_are_kept_even_if_the_history_is_off(tmp_path: Path) -> None:
     assert history.labels.having({"run": "1"}) == []
 
 
+@pytest.mark.slow
 def test_ids_that_were_shown_are_bounded(history: History) -> None:
     last = MOST_SHOWN - 1
     history.remember_shown([{"id": "before"}])

@@ -82,6 +82,7 @@ def test_a_commit_is_that_of_the_user_at_the_end_of_the_task(bench: LandBench, l
     assert shown == f"Ada Ada 1700000000\nadd x\n\nRebyte-Task: {task}\nRebyte-Executor: claude"
 
 
+@pytest.mark.slow
 def test_the_results_of_a_batch(bench: LandBench, land: Run) -> None:
     first, second, failed = bench.create("add 1", "add 2", "fail <fail>")
     rows = [
@@ -165,6 +166,7 @@ def test_a_task_cannot_weaken_the_check_of_the_next(
     assert "- build.sh\n" in report
 
 
+@pytest.mark.slow
 def test_two_tasks_that_add_the_same_file(bench: LandBench, land: Run) -> None:
     """git merges them with what it checks out, which must not be in the user's working tree."""
     tasks = bench.create("new one", "new two")
@@ -287,6 +289,7 @@ exec git "$@"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["apply", "read-tree", "check-attr"])
 def test_a_failure_of_this_machine_runs_nothing_again(
     bench: LandBench, land: Run, home: Path, monkeypatch: pytest.MonkeyPatch, word: str
@@ -308,6 +311,7 @@ def test_a_failure_of_this_machine_runs_nothing_again(
     assert bench.farm.made == {"add x": 1, "add y": 1}
 
 
+@pytest.mark.slow
 def test_a_patch_that_nothing_can_be_made_of_stops_no_other_and_runs_once(
     bench: LandBench, land: Run
 ) -> None:

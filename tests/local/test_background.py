@@ -113,6 +113,7 @@ def test_open_starts_a_service_and_lets_a_new_browser_in(
     assert store.served() == [served]
 
 
+@pytest.mark.slow
 def test_a_printed_link_lets_a_new_browser_in_too(local: Run, store: Store, opened: Path) -> None:
     task = real_task(local, store)
     done = local("open", "@last", "--print")
@@ -126,6 +127,7 @@ def test_a_printed_link_lets_a_new_browser_in_too(local: Run, store: Store, open
     assert not opened.exists()
 
 
+@pytest.mark.slow
 def test_the_background_service_is_on_its_own(local: Run, store: Store, opened: Path) -> None:
     """It outlives the terminal, holds nothing of the command's open, and ends on SIGTERM."""
     local("create", "Say hello [[run=1ms]]")
@@ -183,6 +185,7 @@ def test_a_request_that_goes_on_keeps_it(store: Store) -> None:
         eventually(lambda: service.idle_seconds() > 0)
 
 
+@pytest.mark.slow
 def test_what_took_the_port_gets_no_key(local: Run, store: Store, opened: Path) -> None:
     """Another program may listen where a service was killed, and have heard its instance."""
     with Service(store.folder) as real:

@@ -364,6 +364,7 @@ def started(*words: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_create_whose_service_is_killed_before_it_answers_makes_one_task(
     state: Path, local: Callable[..., Done]
 ) -> None:

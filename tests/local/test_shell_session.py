@@ -8,10 +8,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from rebyte_cli.local.shell_session import FORGET_AFTER, is_first_use
 from tests.conftest import COMMAND, Done
 
 
+@pytest.mark.slow
 def test_each_shell_session_is_told_once(home: Path) -> None:
     command = f"{shlex.join(COMMAND)} -P local list -o id"
 

@@ -28,6 +28,7 @@ def repository(home: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [False, True])
 def test_the_patch_applies_to_the_commit(
     inside_local: Local, repository: Path, home: Path, named: bool

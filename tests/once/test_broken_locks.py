@@ -92,6 +92,7 @@ def test_a_batch_is_refused_with_the_reason(start: Start, home: Path, kind: str)
     assert not (home / "t.txt.journal").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_two_runs_on_one_journal_notice_each_other(start: Start, home: Path, run: int) -> None:
     """Two machines, each with its own state folder and locks. One of them stops, or both."""
@@ -107,6 +108,7 @@ def test_two_runs_on_one_journal_notice_each_other(start: Start, home: Path, run
         assert max(farm.tried.values()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_two_runs_that_start_together_send_no_line_twice(
     start: Start, home: Path, run: int

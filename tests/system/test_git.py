@@ -590,6 +590,7 @@ def test_a_number_of_settings_that_is_none_is_replaced(monkeypatch: pytest.Monke
     assert run(["config", "user.name"], extra=variables) == b"x\n"
 
 
+@pytest.mark.slow
 def test_no_hook_that_settings_name_is_run(
     home: Path, private: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_sparse_checkout_has_a_patch_of_what_is_there(
     assert patched(repository)[0].files == names
 
 
+@pytest.mark.slow
 def test_a_patch_of_nothing_and_one_that_is_too_large(repository: Repository) -> None:
     changes, patch = patched(repository)
     assert (changes.files, patch) == ([], b"")

@@ -150,6 +150,7 @@ def fails(folder: Path, monkeypatch: pytest.MonkeyPatch, condition: str, failure
     monkeypatch.setenv("PATH", f"{program.parent}:{path}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "said"), [(FULL, "Out of diskspace"), (CRASH, "signal 11")], ids=["full", "crash"]
 )
@@ -181,6 +182,7 @@ print(tree_with(Path(sys.argv[1]), "HEAD", Path(sys.argv[2]).read_bytes()))
 """
 
 
+@pytest.mark.slow
 def test_a_small_disk_is_no_conflict(root: Path, tmp_path: Path) -> None:
     """The index fits into the temporary folder, but not twice."""
     blob = git(root, "rev-parse", ":file").strip()

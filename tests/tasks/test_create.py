@@ -413,6 +413,7 @@ def start(home: Path, bench: Bench) -> Iterator[Callable[..., subprocess.Popen[s
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("once_key", [["--once", "nightly"], []])
 def test_case_38_killed_between_the_post_and_its_answer_then_again(
     bench: Bench, start: Start, once_key: list[str]

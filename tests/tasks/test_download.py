@@ -108,6 +108,7 @@ def test_folders_are_not_for_everyone_to_write(tmp_path: Path) -> None:
     assert modes == [0o775] * 3
 
 
+@pytest.mark.slow
 def test_case_53_a_packed_download_is_not_unpacked_without_limit(tmp_path: Path) -> None:
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(80)) + packer.flush()

@@ -282,6 +282,7 @@ def test_the_users_configuration_holds_as_in_the_repository(home: Path) -> None:
     assert git(repository.origin, "rev-parse", "topic") == repository("rev-parse", "topic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["sha1", "sha256"])
 def test_a_branch_only_moves_forward_at_each_address(tmp_path: Path, form: str) -> None:
     work, first, second = (tmp_path / name for name in ("work", "first", "second"))

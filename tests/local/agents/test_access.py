@@ -245,6 +245,7 @@ def hook(caller: Caller, url: str) -> Any:
     return caller.call("POST", "/webhooks", body).document
 
 
+@pytest.mark.slow
 def test_webhooks_of_other_keys_hear_nothing_of_the_workspace(
     machine: Machine, receiver: tuple[str, list[dict[str, Any]]]
 ) -> None:
@@ -264,6 +265,7 @@ def test_webhooks_of_other_keys_hear_nothing_of_the_workspace(
     assert real["id"] not in heard("/other")()
 
 
+@pytest.mark.slow
 def test_webhooks_of_the_owner_are_out_of_reach(
     machine: Machine, receiver: tuple[str, list[dict[str, Any]]]
 ) -> None:

@@ -35,6 +35,7 @@ def test_a_link_in_the_code_shows_no_file_of_the_user(
     assert run.answer == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SSL_CERT_DIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 def test_what_is_no_certificate_is_not_shown(
     bench: Bench, user_home: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -48,6 +48,7 @@ def changed(bench: Bench) -> list[str]:
     return [line.rpartition(" b/")[2] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_changes", [False, True])
 def test_the_users_line_ends_do_not_change_the_files(
     bench: Bench, repository: Path, user_home: Path, with_changes: bool
@@ -171,6 +172,7 @@ def test_nothing_is_left_of_a_workspace_that_could_not_be_made(
     assert [Path(skill).name for skill in workspace.skills(())] == ["s00"]
 
 
+@pytest.mark.slow
 def test_an_agent_commits_in_the_name_of_the_user_whatever_it_is(
     bench: Bench, repository: Path, user_home: Path
 ) -> None:
@@ -249,6 +251,7 @@ def test_patterns_that_are_no_file_hold_nothing_up(bench: Bench, repository: Pat
     assert run.answer == "here"
 
 
+@pytest.mark.slow
 def test_empty_submodules_are_named(bench: Bench, repository: Path, tmp_path: Path) -> None:
     source = begun(tmp_path / "library")
     add = ("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(source))
@@ -356,6 +359,7 @@ def test_an_address_that_is_none_has_no_login() -> None:
     assert login("https://[x/", {USER: "u", PASSWORD: "p"}) == {}
 
 
+@pytest.mark.slow
 def test_the_users_name_for_a_remote_is_no_problem(
     bench: Bench, repository: Path, user_home: Path
 ) -> None:

@@ -472,6 +472,7 @@ def test_parts_of_a_bare_repository_are_not_elsewhere(trap: Trap, tmp_path: Path
     assert not os.path.lexists(trap.code / "other/refs")
 
 
+@pytest.mark.slow
 def test_the_private_home_obeys_nothing(trap: Trap) -> None:
     """`git push` runs the hooks of a repository there, and people change into folders."""
     home = trap.workspace.home

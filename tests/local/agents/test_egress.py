@@ -177,6 +177,7 @@ print("interfaces", *[name for _, name in socket.if_nameindex()])
 """
 
 
+@pytest.mark.slow
 def test_nothing_of_the_network_is_reached(bench: Bench, model: ModelServer) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as abstract:
         name = f"rebyte-edge-{os.getpid()}"
@@ -203,6 +204,7 @@ for target in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_only_hosts_on_the_list_are_connected_to(bench: Bench) -> None:
     targets = ["listed.invalid:443", "other.invalid:443", "other.invalid:443", "127.0.0.1:80"]
     agent = python(CONNECT)
@@ -220,6 +222,7 @@ def test_only_hosts_on_the_list_are_connected_to(bench: Bench) -> None:
     assert [entry.method for entry in entries] == ["CONNECT"] * 4
 
 
+@pytest.mark.slow
 def test_what_was_refused_is_in_the_reason_of_a_failure(bench: Bench) -> None:
     agent = python(CONNECT + "\nsys.exit('no package')")
     agent = ProgramAdapter(
@@ -269,6 +272,7 @@ def begun(bench: Bench, model: ModelServer, nap: str) -> str:
     return prompt
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_a_gateway_that_is_killed_fails_the_run(bench: Bench, model: ModelServer) -> None:
     prompt = begun(bench, model, f"{NAP}201")
@@ -280,6 +284,7 @@ def test_a_gateway_that_is_killed_fails_the_run(bench: Bench, model: ModelServer
     assert gone(f"{NAP}201")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_a_run_that_hangs_without_its_gateway_is_ended(bench: Bench, model: ModelServer) -> None:
     code = f"import time\nprint('x', flush=True)\ntime.sleep({NAP}211)"
@@ -311,6 +316,7 @@ def test_gateway_and_jail_end_with_a_supervisor_that_is_killed(
     eventually(lambda: not alive(gateway))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_gateway_and_jail_end_when_a_run_is_canceled(bench: Bench, model: ModelServer) -> None:
     prompt = begun(bench, model, f"{NAP}231")
@@ -320,6 +326,7 @@ def test_gateway_and_jail_end_when_a_run_is_canceled(bench: Bench, model: ModelS
     eventually(lambda: not alive(gateway))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_the_key_is_in_no_argument_and_no_environment_of_the_gateway(
     bench: Bench, model: ModelServer
@@ -331,6 +338,7 @@ def test_the_key_is_in_no_argument_and_no_environment_of_the_gateway(
     bench.cancel(prompt)
 
 
+@pytest.mark.slow
 def test_an_agent_that_ends_at_once_needs_no_gateway_to_say_so(bench: Bench) -> None:
     run = bench.run(["sh", "-c", "echo no >&2; exit 3"])
     assert run.answer == "mine exited with status 3: no"

@@ -56,6 +56,7 @@ def many_names(hub: Hub) -> None:
     git(root, "commit", "-q", "-m", "Grow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["", "/tools/audit", "/tools"])
 def test_of_one_that_is_too_large_nothing_is_written(hub: Hub, tmp_path: Path, path: str) -> None:
     many_names(hub)
@@ -97,6 +98,7 @@ def test_only_the_skill_is_written(hub: Hub, tmp_path: Path) -> None:
     assert (resolved(cache, "/tools/audit") / "SKILL.md").stat().st_ino == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [False, True])
 def test_a_skill_behind_links(hub: Hub, tmp_path: Path, user_home: Path, named: bool) -> None:
     if named:

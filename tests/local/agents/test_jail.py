@@ -321,6 +321,7 @@ def test_settings_that_name_another_server_are_not_there(bench: Bench, tmp_path:
     assert "+++ b/settings" in patch
 
 
+@pytest.mark.slow
 def test_a_link_to_settings_is_refused(bench: Bench, tmp_path: Path) -> None:
     bench.run(["sh", "-c", "mkdir elsewhere; ln -s elsewhere .gemini"])
     run = bench.run(fake_gemini(tmp_path / "bin", "true"))
@@ -465,6 +466,7 @@ def test_a_branch(tmp_path: Path, repository: Path) -> None:
     assert files(workspace) == [".gitignore", "a", "old", "run.sh"]
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_come_along_when_they_are_wanted(
     tmp_path: Path, repository: Path
 ) -> None:
@@ -715,6 +717,7 @@ def test_a_list_of_patterns_without_end_is_not_read(bench: Bench, tmp_path: Path
         (workspace.code / name).unlink()
 
 
+@pytest.mark.slow
 def test_the_patch_leaves_submodules_out(bench: Bench, tmp_path: Path, repository: Path) -> None:
     source = tmp_path / "source"
     git(tmp_path, "clone", "-q", str(repository), str(source))

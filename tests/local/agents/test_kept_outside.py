@@ -108,6 +108,7 @@ def test_an_address_that_the_agent_uses_itself_has_no_password(
     assert secrets(seen) == []
 
 
+@pytest.mark.slow
 def test_the_gateway_sends_gemini_s_own_headers(
     bench: Bench, tmp_path: Path, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +294,7 @@ def test_settings_of_opencode_with_the_network_shared(
     assert found == {"model": "mine/m", "provider": EVERYTHING["provider"]}
 
 
+@pytest.mark.slow
 def test_logins_of_opencode_without_an_address(
     look: Any, user_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingModel]:
     yield from serving(CountingModel(), monkeypatch)
 
 
+@pytest.mark.slow
 def test_an_agent_works_where_the_launcher_starts_it(bench: Bench, scheduler: Scheduler) -> None:
     code = (
         "import os, sys; print(sys.stdin.read(), os.getcwd()); print('x' * 300_000);"
@@ -156,6 +157,7 @@ def test_a_run_that_waits_in_a_queue_can_be_canceled(bench: Bench, scheduler: Sc
     assert not scheduler.is_at_work(prompt)
 
 
+@pytest.mark.slow
 def test_the_time_in_a_queue_is_not_that_of_the_run(bench: Bench, scheduler: Scheduler) -> None:
     (scheduler.folder / "drained").touch()
     prompt = bench.start(["echo", "hello"], stall=5, limit=5, **scheduler.options)
@@ -165,6 +167,7 @@ def test_the_time_in_a_queue_is_not_that_of_the_run(bench: Bench, scheduler: Sch
     assert run.outcome == "succeeded", run.answer
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_ended(bench: Bench, scheduler: Scheduler) -> None:
     options = {**scheduler.options, "limit": 1}
     run = bench.run(["sh", "-c", f"echo x; sleep {NAP}502"], **options)
@@ -173,6 +176,7 @@ def test_a_run_that_takes_too_long_is_ended(bench: Bench, scheduler: Scheduler) 
     assert gone(f"{NAP}502")
 
 
+@pytest.mark.slow
 def test_the_job_of_a_killed_supervisor_is_ended_by_the_next_look(
     bench: Bench, scheduler: Scheduler
 ) -> None:
@@ -198,6 +202,7 @@ def _unlooked(bench: Bench, prompt: str) -> runs.RunRecord:
         return runs.load(db, [prompt])[prompt]
 
 
+@pytest.mark.slow
 def test_a_cancel_after_the_supervisor_was_killed_ends_the_job(
     bench: Bench, scheduler: Scheduler
 ) -> None:
@@ -376,6 +381,7 @@ def test_a_reset_of_a_damaged_database_ends_the_jobs(bench: Bench, scheduler: Sc
     eventually(lambda: not scheduler.is_at_work(prompt))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "unreachable"])
 def test_a_node_that_dies_fails_the_run_with_the_reason(
     bench: Bench, scheduler: Scheduler, how: str
@@ -445,6 +451,7 @@ def test_only_a_cancel_makes_a_request_that_it_cuts_off_cheap(
     assert tokens == sum(USUAL if how == "canceled" else LARGEST)
 
 
+@pytest.mark.slow
 def test_a_login_that_is_inside_goes_along(
     bench: Bench, scheduler: Scheduler, user_home: Path, tmp_path: Path
 ) -> None:
@@ -455,6 +462,7 @@ def test_a_login_that_is_inside_goes_along(
     assert "SECRET" in (bench.workspace().code / "seen").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"network": "host"}, {"jail": False}])
 def test_a_run_without_a_gateway(bench: Bench, scheduler: Scheduler, options: Any) -> None:
     prompt = bench.start(
@@ -530,6 +538,7 @@ exec "$@"
 """
 
 
+@pytest.mark.slow
 def test_kubernetes_is_given_the_command_that_the_manual_has(bench: Bench, tmp_path: Path) -> None:
     options = recipe("kubectl")
     assert options["launcherStop"][:3] == ["kubectl", "delete", "pod"]

@@ -77,6 +77,7 @@ def test_a_wrong_certificate_is_the_reason_and_gets_no_key(
     assert ("localhost" in second[len(says) :]) is (wrong == "name")
 
 
+@pytest.mark.slow
 def test_through_the_users_own_proxy(
     bench: Bench, made: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_through_the_users_own_proxy(
     assert KEY.encode() not in b"".join(heads)
 
 
+@pytest.mark.slow
 def test_a_proxy_that_refuses_is_the_reason(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with RawServer(json_reply({}, 407)) as proxy:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://model.example")

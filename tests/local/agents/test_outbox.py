@@ -52,6 +52,7 @@ def go(bench: Bench) -> None:
     (bench.workspace().code / "go").touch()
 
 
+@pytest.mark.slow
 def test_a_locked_database_does_not_end_an_agent_that_prints(bench: Bench) -> None:
     lines = "echo one; until [ -e go ]; do sleep 0.02; done; echo two; "
     prompt = bench.start(["sh", "-c", f"{lines} until [ -e on ]; do sleep 0.02; done; echo three"])
@@ -70,6 +71,7 @@ def test_a_locked_database_does_not_end_an_agent_that_prints(bench: Bench) -> No
     assert kept(bench, prompt) == ""
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_while_the_database_is_locked_keeps_its_answer(bench: Bench) -> None:
     prompt = printing(bench)
     lock = Lock(bench)
@@ -84,6 +86,7 @@ def test_a_run_that_ends_while_the_database_is_locked_keeps_its_answer(bench: Be
     assert kinds(bench.events(prompt)) == ["text", "text", "result"]
 
 
+@pytest.mark.slow
 def test_a_supervisor_killed_while_the_database_is_locked_has_lost_nothing(bench: Bench) -> None:
     prompt = printing(bench)
     process = bench.supervisor(prompt)
@@ -99,6 +102,7 @@ def test_a_supervisor_killed_while_the_database_is_locked_has_lost_nothing(bench
     assert kinds(bench.events(prompt)) == ["text", "text", "result"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_printed_is_there(bench: Bench) -> None:
     lines = f"echo one; until [ -e go ]; do sleep 0.02; done; echo two; sleep {NAP}161"
     prompt = bench.start(["sh", "-c", lines])
@@ -114,6 +118,7 @@ def test_what_a_killed_run_printed_is_there(bench: Bench) -> None:
     assert gone(f"{NAP}161")
 
 
+@pytest.mark.slow
 def test_a_run_starts_when_the_database_is_free(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

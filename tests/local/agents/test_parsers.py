@@ -574,6 +574,7 @@ def test_half_a_surrogate_pair_is_text_that_can_be_stored(agent: str) -> None:
     assert read_json('{"\\ud800": ["\\ud83d\\ude00", "\\udfff"]}') == {"?": ["😀", "?"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["claude", "codex", "gemini"])  # which tell of both ends
 def test_tools_without_end_do_not_fill_the_memory(agent: str) -> None:
     parser = parser_of(agent)
@@ -603,6 +604,7 @@ def test_an_answer_of_codex_that_is_no_text(text: object) -> None:
     assert (outcome.succeeded, type(outcome.answer)) == (True, str)
 
 
+@pytest.mark.slow
 def test_a_line_that_comes_in_tiny_pieces_does_not_fill_the_memory() -> None:
     splitter = LineSplitter(parser_of("claude"))
     tracemalloc.start()

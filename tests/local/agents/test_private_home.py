@@ -197,6 +197,7 @@ def test_a_full_disk_removes_no_session(tmp_path: Path) -> None:
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_the_transcript_says_that_sessions_were_removed(bench: Bench) -> None:
     agent = OpenCode(command=(PYTHON, "-c", "print(open)"), extra_paths=(sys.base_prefix,))
     bench.run(["true"])

@@ -124,18 +124,21 @@ def used(bench: Bench, prompt: str) -> Any:
     return None if found is None else json.loads(found)
 
 
+@pytest.mark.slow
 def test_each_request_counts(bench: Bench, model: CountingModel) -> None:
     run = bench.run(agent("ask(); ask()"))
     assert (run.outcome, model.served) == ("succeeded", 2)
     assert used(bench, run.prompt) == TWO
 
 
+@pytest.mark.slow
 def test_a_run_without_requests_has_no_usage(bench: Bench, model: CountingModel) -> None:
     run = bench.run(agent("print('hello')"))
     assert run.outcome == "succeeded"
     assert used(bench, run.prompt) is None
 
 
+@pytest.mark.slow
 def test_a_run_that_works_shows_what_it_has_used(bench: Bench, model: CountingModel) -> None:
     prompt = bench.start(agent(f"ask(); print('x', flush=True); time.sleep({NAP}1)"))
     eventually(lambda: used(bench, prompt) == ONE)
@@ -275,6 +278,7 @@ def last(bench: Bench, prompt: str) -> dict[str, Any]:
     return bench.events(prompt)[-1].payload
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_its_next_request_once_its_budget_is_used_up(
     bench: Bench, model: CountingModel
 ) -> None:
@@ -354,6 +358,7 @@ def test_what_an_agent_says_is_no_use_where_the_gateway_saw_none(
     assert (run.outcome, used(bench, run.prompt)) == ("succeeded", ONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_canceled", [False, True])
 def test_a_request_that_an_agent_leaves_at_its_end_is_not_cheap(
     bench: Bench, model: CountingModel, is_canceled: bool
@@ -388,6 +393,7 @@ def test_each_request_costs_what_the_model_costs_that_answered(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [None, 2.0])
 def test_what_another_model_did_for_a_request_costs_what_that_model_costs(
     bench: Bench, model: CountingModel, budget: float | None
@@ -424,6 +430,7 @@ def test_the_price_of_a_model_is_found_by_the_name_that_answers() -> None:
     assert prices.cost(usage | {"cost_usd": 0.5}, "gpt-5") == 0.5
 
 
+@pytest.mark.slow
 def test_a_run_with_a_budget_that_asked_no_model_used_nothing(
     bench: Bench, model: CountingModel
 ) -> None:
@@ -432,6 +439,7 @@ def test_a_run_with_a_budget_that_asked_no_model_used_nothing(
     assert used(bench, run.prompt)["requests"] == 0
 
 
+@pytest.mark.slow
 def test_a_budget_in_dollars(bench: Bench, model: CountingModel) -> None:
     price = [100.0, 10.0, 200.0]  # 0.083 for each answer
     run = bench.run(agent("ask(); ask(); ask(); ask()"), price=price, **limit("task", cost=0.1))
@@ -554,6 +562,7 @@ def test_a_record_of_any_length_is_read_to_its_end(tmp_path: Path) -> None:
     assert left_behind(tmp_path, {}).items() >= expected.items()
 
 
+@pytest.mark.slow
 def test_what_was_used_is_not_given_back(bench: Bench, model: CountingModel) -> None:
     del model
     run = bench.wait(bench.start(agent("ask(); ask()"), task="t"))

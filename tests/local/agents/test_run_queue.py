@@ -80,6 +80,7 @@ def test_a_queued_task_is_shown_as_queued(steps: Run, go: Path) -> None:
     assert "queue" not in steps("get", created.json["id"]).json
 
 
+@pytest.mark.slow
 def test_a_created_task_has_no_link_while_nothing_answers_at_it(steps: Run, go: Path) -> None:
     go.touch()
     done = steps("create", "Go", "-x", "steps", "--wait", "-o", "id")

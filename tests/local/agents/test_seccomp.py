@@ -246,6 +246,7 @@ def test_only_sockets_that_programs_need_can_be_made(bench: Bench, workspace: Pa
     assert inside[5:] == [[]] * len(outside[5:])
 
 
+@pytest.mark.slow
 def test_no_descriptor_of_the_filter_is_left(bench: Bench) -> None:
     assert bench.run(["sh", "-c", "ls /proc/self/fd"]).answer == "0\n1\n2\n3"
 

@@ -147,6 +147,7 @@ def test_words_in_a_prompt_steer_no_real_agent(machine: Machine) -> None:
     assert task["finalResult"] == "[[fail]] [[run=nonsense]] [[http=500]]"
 
 
+@pytest.mark.slow
 def test_events_are_streamed_as_they_are_recorded(machine: Machine) -> None:
     created = machine.own.create("Say hello", executor="mine")
     text = machine.own.call("GET", f"/tasks/{created['id']}/events").raw.decode()
@@ -287,6 +288,7 @@ def test_a_key_that_a_power_cut_left_behind_is_replaced(tmp_path: Path, text: st
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_other_keys_do_not_see_the_users_work(machine: Machine) -> None:
     """Every user of this machine reaches the port, and any `rbk_` key is taken there."""
     created = machine.own.create("Secret", executor="mine")
@@ -687,6 +689,7 @@ def test_a_password_in_a_url_reaches_the_server_alone(start: Starter, tmp_path: 
         machine.own.call("POST", f"/tasks/{created['id']}/cancel")
 
 
+@pytest.mark.slow
 def test_a_clone_says_how_far_it_is(start: Starter, tmp_path: Path) -> None:
     with RawServer(lambda _: Line.wait) as server, start() as machine:
         url = f"http://127.0.0.1:{server.port}/acme/shop.git"
@@ -851,6 +854,7 @@ def test_cancel(machine: Machine, tmp_path: Path) -> None:
     assert machine.wait(created["id"])["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_delete_stops_the_run(machine: Machine, tmp_path: Path) -> None:
     created = begun(machine)
     assert machine.own.call("DELETE", f"/tasks/{created['id']}").status == 204
@@ -858,6 +862,7 @@ def test_delete_stops_the_run(machine: Machine, tmp_path: Path) -> None:
     assert machine.own.call("GET", f"/tasks/{created['id']}").status == 404
 
 
+@pytest.mark.slow
 def test_delete_stops_the_follow_ups_that_wait(machine: Machine, tmp_path: Path) -> None:
     created = begun(machine)
     task, folder = created["id"], machine.state / "workspaces" / created["workspaceId"]
@@ -915,6 +920,7 @@ def test_a_workspace_is_removed_an_hour_after_its_last_task(machine: Machine) ->
     eventually(lambda: not list((machine.state / "trash").iterdir()))
 
 
+@pytest.mark.slow
 def test_deleting_a_workspace_removes_its_folder(machine: Machine, tmp_path: Path) -> None:
     created = begun(machine)
     folder = machine.state / "workspaces" / created["workspaceId"]
@@ -989,6 +995,7 @@ def test_agents_that_are_found(
     assert found["missing"]["problem"] == "no-such-program is not on PATH"
 
 
+@pytest.mark.slow
 def test_a_launcher_of_the_settings_starts_the_agents(start: Starter, tmp_path: Path) -> None:
     program = script(tmp_path / "bin", "elsewhere", 'echo "$1" >> "$0.jobs"; shift; exec "$@"')
     commands = f'launcher = ["{program}", "job {{prompt}}"]\nlauncher_stop = ["true"]\n'

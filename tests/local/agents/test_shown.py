@@ -68,6 +68,7 @@ def test_of_etc_and_opt_it_shows_no_keys_and_no_other_program(bench: Bench, tmp_
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_of_proc_it_shows_neither_kernel_memory_nor_names_of_keys(bench: Bench) -> None:
     """Root may read them outside; a user, some of them."""
     lines = f"cd /proc; for file in {' '.join(jail.SECRET)}; do head -c 1 $file && echo $file; done"

@@ -32,6 +32,7 @@ from .bench import NAP, Bench, gone, kinds, processes, script
 SAMPLES = Path(__file__).parent / "samples"
 
 
+@pytest.mark.slow
 def test_a_program_gets_the_prompt_on_stdin_and_prints_the_answer(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "cat; echo; pwd"], "Say hello")
     run = bench.wait(prompt)
@@ -48,6 +49,7 @@ def test_a_program_gets_the_prompt_on_stdin_and_prints_the_answer(bench: Bench) 
     assert bench.artifact("changes.patch") == ""
 
 
+@pytest.mark.slow
 def test_the_output_of_a_program_is_recorded_as_it_comes(bench: Bench) -> None:
     waiting = "until [ -e go ]; do sleep 0.02; done"
     prompt = bench.start(["sh", "-c", f"echo; echo one; echo; echo two; {waiting}; echo; echo 3"])
@@ -58,6 +60,7 @@ def test_the_output_of_a_program_is_recorded_as_it_comes(bench: Bench) -> None:
     assert bench.said(prompt) == "one\n\ntwo\n\n3"
 
 
+@pytest.mark.slow
 def test_a_program_that_prints_much_does_not_wait_for_each_line(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "i=0; while [ $i -lt 9999 ]; do i=$((i+1)); echo $i; done"])
     assert bench.wait(prompt).answer == "\n".join(map(str, range(1, 10_000)))
@@ -154,6 +157,7 @@ def test_retries_are_no_sign_of_life(bench: Bench, tmp_path: Path) -> None:
     assert late.answer == "codex ran longer than its limit of 1s: no route to host"
 
 
+@pytest.mark.slow
 def test_a_retry_on_stderr_is_shown_at_once(bench: Bench, tmp_path: Path) -> None:
     text = """
     echo 'Attempt 1 failed with status 529. Retrying with backoff...' >&2
@@ -180,6 +184,7 @@ def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
     assert gone(f"{NAP}035")
 
 
+@pytest.mark.slow
 def test_a_patch_that_would_fill_the_disk_is_not_created(bench: Bench) -> None:
     """git copies every new file, after the agent has ended."""
     prompt = bench.start(["sh", "-c", "echo x > new; echo done"])
@@ -192,6 +197,7 @@ def test_a_patch_that_would_fill_the_disk_is_not_created(bench: Bench) -> None:
     assert "+y" not in (bench.artifact("changes.patch") or "")
 
 
+@pytest.mark.slow
 def test_the_patch_of_an_earlier_run_goes_when_there_is_none_of_this_one(bench: Bench) -> None:
     """`apply` would take it for what the task has made."""
     bench.run(["sh", "-c", "echo x > first"])
@@ -264,6 +270,7 @@ def test_the_next_run_keeps_the_patch_of_one_whose_supervisor_was_killed(bench: 
         )
 
 
+@pytest.mark.slow
 def test_a_run_that_cleans_up_after_another_leaves_nothing_of_it_to_do(bench: Bench) -> None:
     """The next command that looks would do it while the second agent works there."""
     killed = bench.start(["sh", "-c", f"echo on; sleep {NAP}061"])
@@ -310,6 +317,7 @@ def test_git_leaves_nothing_half_written_on_a_full_disk(bench: Bench) -> None:
     assert partial() == []
 
 
+@pytest.mark.slow
 def test_folders_are_private_whatever_the_umask(bench: Bench) -> None:
     before = os.umask(0)
     try:
@@ -354,6 +362,7 @@ def test_the_patch_is_created_after_one_that_was_cut_off(bench: Bench) -> None:
     assert not scratch.exists()
 
 
+@pytest.mark.slow
 def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(bench: Bench) -> None:
     """After a reboot, numbers are given again, and the next look holds the lock for a moment."""
     prompt = bench.run(["true"]).prompt
@@ -406,6 +415,7 @@ def test_cancel_of_a_run_whose_supervisor_hangs(bench: Bench) -> None:
     assert bench.wait(prompt).outcome == "canceled"
 
 
+@pytest.mark.slow
 def test_background_processes_of_an_agent_end_with_it(bench: Bench) -> None:
     run = bench.run(["sh", "-c", f"(setsid nohup sleep {NAP}051 &) ; sleep {NAP}052 & echo done"])
     assert (run.outcome, run.answer) == ("succeeded", "done")
@@ -423,6 +433,7 @@ def test_cancel_of_a_run_that_waits(bench: Bench) -> None:
     bench.cancel(first)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_case_85_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", f"echo x; (setsid sleep {NAP}071 &); sleep {NAP}072"])
@@ -440,6 +451,7 @@ def test_case_85_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Ben
     assert (set(before) <= {"text"}, last) == (True, "result")  # what it printed may be there
 
 
+@pytest.mark.slow
 def test_a_reboot_is_a_failed_run(bench: Bench) -> None:
     """After one no process is left and no lock is held; the files are as they were."""
     prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}081"])
@@ -560,6 +572,7 @@ def fake_claude(folder: Path, sample: str, *, resume: str = ":", status: int = 0
     return Claude(command=(path,), extra_paths=(str(folder / f"{sample}.jsonl"),))
 
 
+@pytest.mark.slow
 def test_an_agent_with_a_stream(bench: Bench, tmp_path: Path) -> None:
     prompt = bench.start(fake_claude(tmp_path / "bin", "claude-write"))
     run = bench.wait(prompt)
@@ -574,6 +587,7 @@ def test_an_agent_with_a_stream(bench: Bench, tmp_path: Path) -> None:
         assert db.execute("SELECT model FROM tasks").fetchone()[0] == "claude-opus-4-8[1m]"
 
 
+@pytest.mark.slow
 def test_text_that_no_database_takes(bench: Bench, tmp_path: Path) -> None:
     """Models are known to emit half of a surrogate pair."""
     line = {"type": "result", "is_error": False, "result": "half \ud83d of one"}
@@ -583,6 +597,7 @@ def test_text_that_no_database_takes(bench: Bench, tmp_path: Path) -> None:
     assert bench.artifact("answer.md") == "half ? of one\n"
 
 
+@pytest.mark.slow
 def test_an_answer_without_end(bench: Bench) -> None:
     words = ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo more"]
     answer = bench.run(words).answer or ""
@@ -622,6 +637,7 @@ def test_a_session_id_that_is_an_option_is_no_argument(bench: Bench, tmp_path: P
     assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "known"),
     [
@@ -682,6 +698,7 @@ def test_a_run_costs_what_it_cost_itself(bench: Bench, tmp_path: Path) -> None:
         assert (payload["usage"], payload["cost_usd"]) == ({"output_tokens": 5}, own)
 
 
+@pytest.mark.slow
 def test_a_rejected_key_ends_the_run_at_once(bench: Bench, tmp_path: Path) -> None:
     text = f"head -3 {tmp_path}/bin/s.jsonl; sleep {NAP}101"
     path = script(tmp_path / "bin", "claude", text)
@@ -723,6 +740,7 @@ def test_without_a_jail_cancel_kills_the_process_group(bench: Bench) -> None:
     assert gone(f"{NAP}12")
 
 
+@pytest.mark.slow
 def test_case_85_without_a_jail_the_next_look_kills_what_outlived_its_supervisor(
     bench: Bench,
 ) -> None:
@@ -775,6 +793,7 @@ def test_a_transcript_of_tiny_values_takes_no_more_memory(bench: Bench, tmp_path
     assert "more than 64 MB" in bench.said(prompt)
 
 
+@pytest.mark.slow
 def test_a_session_is_told_of_once(bench: Bench, tmp_path: Path) -> None:
     """Each turn of some agents says it, and any program in the sandbox can."""
     lines = "\n".join(f'{{"type": "thread.started", "thread_id": "{name}"}}' for name in "aaabbc")
@@ -785,6 +804,7 @@ def test_a_session_is_told_of_once(bench: Bench, tmp_path: Path) -> None:
     assert told == [{"session_id": name} for name in "abc"]
 
 
+@pytest.mark.slow
 def test_a_session_that_no_database_takes(bench: Bench, tmp_path: Path) -> None:
     lines = (
         {"type": "thread.started", "thread_id": "\ud800"},

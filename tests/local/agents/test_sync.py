@@ -246,6 +246,7 @@ def test_the_agent_was_killed_in_a_merge_of_its_own(place: Place) -> None:
     assert b"+USER" not in patch
 
 
+@pytest.mark.slow
 def test_new_files_that_are_ignored_are_no_changes_of_the_agent(place: Place) -> None:
     (place.source / ".gitignore").write_text("*.log\n")
     (place.source / "kept.log").write_text("USER\n")
@@ -255,6 +256,7 @@ def test_new_files_that_are_ignored_are_no_changes_of_the_agent(place: Place) ->
     assert b"kept.log" not in changes.patch(place.workspace, "run", jailed=True)
 
 
+@pytest.mark.slow
 def test_what_changes_after_the_merge_counts(place: Place) -> None:
     """As the last run's, as `workspace run` says."""
     assert place.bring()

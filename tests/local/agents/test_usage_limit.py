@@ -152,6 +152,7 @@ def test_a_refused_agent_can_save_its_session_before_it_is_stopped(
     assert (bench.workspace("ws-one").code / "saved").exists()
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_its_limit_and_continues(bench: Bench, model: LimitedModel) -> None:
     model.refuses = 1
     prompt = start(bench)
@@ -355,6 +356,7 @@ def test_a_limit_of_one_model_of_a_key_is_none_of_another(
 ASK_BOTH = "ask('good', model='good'); time.sleep = print; ask('one', model={!r})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "limited", "route"),
     [("other", "good", None), ("good-2", "good", None), ("good", "good", "elsewhere")],
@@ -372,6 +374,7 @@ def test_a_refusal_by_another_model_is_none_of_the_account(
     assert limit(bench).resumes_at() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limited", "route"), [("*oo*", "anthropic"), (None, None)])
 def test_a_refusal_by_its_model_is_one_of_the_account(
     bench: Bench, model: LimitedModel, limited: str | None, route: str | None

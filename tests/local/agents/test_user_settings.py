@@ -61,6 +61,7 @@ def test_memory_files_of_the_user_are_copied(
     assert seen(bench) == {name: name for name in read}
 
 
+@pytest.mark.slow
 def test_a_memory_file_may_be_a_link(bench: Bench, user_home: Path, lister: str) -> None:
     """As managers of dotfiles leave it."""
     put(user_home, {"dotfiles/claude.md": "linked"})

@@ -39,6 +39,7 @@ def said(bench: Bench, command: str, *folders: str, **options: Any) -> str:
     return bench.said(prompt)
 
 
+@pytest.mark.slow
 def test_a_folder_is_shown_read_only_and_first_on_path(bench: Bench, user_home: Path) -> None:
     script(user_home / ".local/bin", "git", "echo my own git")
     (user_home / ".local/share").mkdir()
@@ -69,6 +70,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_sockets_and_pipes_in_a_shown_folder_lead_nowhere(
     bench: Bench, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +115,7 @@ def test_a_folder_with_a_file_system_in_it_is_shown_with_that(
     assert "--tmp-overlay" in user_tools._read_only([other])
 
 
+@pytest.mark.slow
 def test_rustup_has_its_toolchains(bench: Bench, user_home: Path) -> None:
     """`cargo` is a link to `rustup`, which looks for them in HOME."""
     rustup = script(
@@ -144,6 +147,7 @@ def test_node_of_nvm_by_its_own_folder_and_by_a_link(bench: Bench, user_home: Pa
     assert said(bench, "npm", "~/bin") == f"npm by {user_home}/bin/node"
 
 
+@pytest.mark.slow
 def test_a_tool_of_uv_has_its_environment_and_python(bench: Bench, user_home: Path) -> None:
     """The link of the environment leads through one that names the minor version."""
     share = user_home / ".local/share/uv"
@@ -160,6 +164,7 @@ def test_a_tool_of_uv_has_its_environment_and_python(bench: Bench, user_home: Pa
     assert said(bench, "ruff check", "~/.local/bin") == f"python {user_home}/.local/bin/ruff check"
 
 
+@pytest.mark.slow
 def test_a_shim_of_pyenv_chooses_the_version_in_the_sandbox(bench: Bench, user_home: Path) -> None:
     root = user_home / ".pyenv"
     script(root / "shims", "python", PYENV.format(root=root))
@@ -171,6 +176,7 @@ def test_a_shim_of_pyenv_chooses_the_version_in_the_sandbox(bench: Bench, user_h
     assert said(bench, command, "~/.pyenv/shims") == "Python 3.13\nPython 3.12"
 
 
+@pytest.mark.slow
 def test_a_shim_of_asdf_finds_asdf_and_the_versions_of_the_home(
     bench: Bench, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +190,7 @@ def test_a_shim_of_asdf_finds_asdf_and_the_versions_of_the_home(
     assert said(bench, "node", "~/.asdf/shims") == "node 22"
 
 
+@pytest.mark.slow
 def test_what_a_link_leads_to_is_shown_alone(bench: Bench, user_home: Path) -> None:
     """Of a work tree with a `lib`, or of a folder with secrets, no more than the program."""
     for folder in ("project", "keys"):
@@ -287,6 +294,7 @@ def test_a_folder_with_secrets_is_refused(
     assert f"[local] {setting}: {path} cannot be shown to agents: {reason}" in str(problem.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "secret",
     [
@@ -351,6 +359,7 @@ def test_the_hint_names_the_folder(user_home: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_hint_once(bench: Bench, user_home: Path, tmp_path: Path) -> None:
     """At its end, though two tools found no `cargo`."""
     output = "/bin/bash: line 1: cargo: command not found"
