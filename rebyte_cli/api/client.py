@@ -156,8 +156,8 @@ class RebyteClient:
                 body = self._prepare(self, body)
             except NetworkError as error:  # of a call before the create
                 raise Unsent(error.message, seconds=error.seconds, hint=error.hint) from None
-        limit = self._at_most(timeout, SLOW_SECONDS)
-        return cast("CreatedTask", self._create("/tasks", body, "id", timeout=limit))
+        made = self._create("/tasks", body, "id", timeout=timeout, usual=SLOW_SECONDS)
+        return cast("CreatedTask", made)
 
     def get_task(self, task_id: str, *, timeout: float | None = None) -> Task:
         """One task with its status and its prompts (seed document).
@@ -165,7 +165,7 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}"
-        return cast("Task", self._object("GET", path, timeout=self._at_most(timeout)))
+        return cast("Task", self._object("GET", path, timeout=timeout))
 
     def list_tasks(
         self, limit: int = 50, offset: int = 0, *, timeout: float | None = None
@@ -174,8 +174,7 @@ class RebyteClient:
 
         At most 100 a page. Rows have no `status` (vendor docs). `timeout` as in `get_task`.
         """
-        page = self._page("/tasks", limit, offset, timeout=self._at_most(timeout))
-        return cast("TaskPage", page)
+        return cast("TaskPage", self._page("/tasks", limit, offset, timeout=timeout))
 
     def iter_tasks(
         self, page: int = PAGE, *, offset: int = 0, total: list[int] | None = None
@@ -213,8 +212,8 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts"
-        limit = self._at_most(timeout, SLOW_SECONDS)
-        return cast("CreatedPrompt", self._create(path, body, "promptId", timeout=limit))
+        made = self._create(path, body, "promptId", timeout=timeout, usual=SLOW_SECONDS)
+        return cast("CreatedPrompt", made)
 
     def wait_for_task(
         self,
@@ -318,9 +317,7 @@ class RebyteClient:
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/content"
         query = {"include": "events" if events else None}
-        return cast(
-            "Content", self._object("GET", path, query=query, timeout=self._at_most(timeout))
-        )
+        return cast("Content", self._object("GET", path, query=query, timeout=timeout))
 
     def task_requests(self, task_id: str) -> list[dict[str, Any]]:
         """The requests of a task's agent to the network, oldest first.
@@ -394,8 +391,8 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/answer"
-        repeat, limit = RetryPolicy.IF_UNSENT, self._at_most(timeout)
-        return self._post(path, body=dict(body), repeat=repeat, timeout=limit)
+        repeat = RetryPolicy.IF_UNSENT
+        return self._post(path, body=dict(body), repeat=repeat, timeout=timeout)
 
     # Files
 
@@ -568,10 +565,8 @@ class RebyteClient:
 
         `timeout` shortens the time limit of this call (seconds).
         """
-        return cast(
-            "Computer",
-            self._object("GET", _computer_path(computer_id), timeout=self._at_most(timeout)),
-        )
+        found = self._object("GET", _computer_path(computer_id), timeout=timeout)
+        return cast("Computer", found)
 
     def update_computer(
         self,
@@ -745,12 +740,18 @@ class RebyteClient:
         raise _unexpected("GET", path, response, RetryPolicy.SAFE, "a list of objects")
 
     def _create(
-        self, path: str, body: Mapping[str, Any], identity: str, *, timeout: float | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        identity: str,
+        *,
+        timeout: float | None = None,
+        usual: float = SECONDS,
     ) -> dict[str, Any]:
         """What a POST created; a response that does not name it leaves the outcome unknown."""
         repeat = RetryPolicy.IF_UNSENT
         response = self.transport.send(
-            "POST", path, body=dict(body), repeat=repeat, timeout=timeout
+            "POST", path, body=dict(body), repeat=repeat, timeout=timeout, usual=usual
         )
         made = response.data
         if not isinstance(made, dict):
@@ -814,11 +815,6 @@ class RebyteClient:
         except ResourceNotFound as missing:
             if not missing.retried:
                 raise
-
-    def _at_most(self, timeout: float | None, usual: float = SECONDS) -> float:
-        """The time limit of a call: the usual one, or `timeout` if that is shorter."""
-        limit = self.transport.limit(usual)
-        return limit if timeout is None else min(timeout, limit)
 
 
 def _unexpected(

@@ -288,14 +288,5 @@ def _follow(route: Router, first: Request, save: Callable[[Response, AttemptStat
             raise Redirected(f"GET {first.path} was redirected to an unsafe address") from None
         headers = {name: value for name, value in request.headers.items() if name != "API_KEY"}
         calls, headers = route(url, headers)
-        request = Request(
-            "GET",
-            first.path,
-            url,
-            headers=headers,
-            repeat=RetryPolicy.SAFE,
-            seconds=first.seconds,
-            idle=first.idle,
-            per_attempt=True,
-        )
+        request = first._replace(url=url, headers=headers)
     raise Redirected(f"GET {first.path} was redirected too often")

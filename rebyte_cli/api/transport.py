@@ -108,8 +108,10 @@ class Transport:
         body: Any = None,
         repeat: RetryPolicy,
         timeout: float | None = None,
+        usual: float = SECONDS,
     ) -> ApiResponse:
         """One JSON call. `path` starts after the base URL; `body` is JSON data or None.
+        `timeout` shortens its time limit, which is `usual` unless the user set another (seconds).
 
         Raises what the tree in `errors` names: 4xx, 5xx, failures, broken responses, and
         OutcomeUnknown when a request that creates something was sent and got no usable response.
@@ -118,8 +120,10 @@ class Transport:
         headers = {"Accept": "application/json"}
         if data is not None:
             headers["Content-Type"] = "application/json"
+        limit = self.limit(usual)
+        seconds = limit if timeout is None else min(timeout, limit)
         request = self._request(
-            method, path, headers, query=query, body=data, repeat=repeat, seconds=timeout
+            method, path, headers, query=query, body=data, repeat=repeat, seconds=seconds
         )
         return self._own.ask(request, as_json)
 
