@@ -268,21 +268,32 @@ def _opened(source: Path | bytes) -> Any:
         raise BadUsage(f"cannot read {source}: {error.strerror}") from None
 
 
-def file_size(path: Path) -> int:
-    """The size of a plain file in bytes; BadUsage for a folder or a pipe, NotFound for none."""
-    try:
-        info = path.stat()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a file name"
-        raise NotFound(f"cannot read {path}: {why}") from None
+def file_size(path: Path | str) -> int:
+    """The size in bytes of a file that can be uploaded.
+
+    Raises NotFound if there is none, BadUsage for a folder, a device, and a file that cannot be
+    read.
+    """
     import stat
 
+    try:
+        info = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"no such file: {path}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadUsage(f"cannot read {str(path)!r}: {reason}") from None
     if stat.S_ISDIR(info.st_mode):
-        raise BadUsage(f"{path} is a folder; give a file")
+        raise BadUsage(
+            f"{path} is a folder, and only files can be uploaded",
+            hint="Name the files, or pack the folder: tar czf folder.tar.gz folder",
+        )
     if not stat.S_ISREG(info.st_mode):
-        raise BadUsage(f"{path} is not a plain file")
-    if not os.access(path, os.R_OK):
-        raise NotFound(f"cannot read {path}: Permission denied")
+        raise BadUsage(
+            f"{path} is not a regular file, so its size is not known",
+            hint="Write it to a file first",
+        )
+    _opened(Path(path)).close()
     return info.st_size
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..api.body import file_size
 from ..api.failures import NO_SUCH_CALL
 from ..errors import APIError, BadUsage, NotFound, RebyteError, worst
 from .parallel import MakeProgressBar, in_parallel
@@ -37,7 +37,9 @@ def check(paths: Iterable[str]) -> list[str]:
     found: dict[str, None] = {}
     for path in paths:
         for name in _expand(path):
-            _check_one(name)
+            file_size(name)
+            if len(os.path.basename(name)) > LONGEST_NAME:
+                raise BadUsage(f"the name of {name} has more than {LONGEST_NAME} characters")
             found[name] = None
     return list(found)
 
@@ -49,36 +51,6 @@ def _expand(path: str) -> list[str]:
     if not matches:
         raise NotFound(f"no file matches {path}")
     return matches
-
-
-def _check_one(path: str) -> None:
-    try:
-        mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:
-        raise BadUsage(f"cannot read {path!r}: {_reason(error)}") from None
-    if stat.S_ISDIR(mode):
-        raise BadUsage(
-            f"{path} is a folder, and only files can be uploaded",
-            hint="Name the files, or pack the folder: tar czf folder.tar.gz folder",
-        )
-    if not stat.S_ISREG(mode):
-        raise BadUsage(
-            f"{path} is not a regular file, so its size is not known",
-            hint="Write it to a file first",
-        )
-    if len(os.path.basename(path)) > LONGEST_NAME:
-        raise BadUsage(f"the name of {path} has more than {LONGEST_NAME} characters")
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise BadUsage(f"cannot read {path}: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
 
 
 def content_type(path: str) -> str:
@@ -141,15 +113,13 @@ def put(
     Small files go through the API, large ones to a signed URL (vendor docs; what both look like
     is inferred), or through the API as well where the service has no such URL.
     """
-    from ..api.body import file_size
-
     names = [os.path.basename(path) for path in paths]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise BadUsage(f"two of the files are named {min(twice)}, and artifacts have no folders")
 
     def put_one(path: str, advance: Callable[[int], None]) -> dict[str, Any]:
-        size = file_size(Path(path))  # it existed when all were checked; it may be gone now
+        size = file_size(path)  # it existed when all were checked; it may be gone now
         answer: Mapping[str, Any] | None = None
         if size > LARGE:
             answer = _put_signed(client, workspace_id, path, advance)
