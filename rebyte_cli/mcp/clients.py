@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..errors import BadUsage, RebyteError
 from ..system.files import write_private, write_shared
+from ..system.untrusted import read_toml
 
 NAME = "rebyte"
 
@@ -135,19 +136,12 @@ def _read(path: Path) -> str:
 
 
 def _parsed(path: Path, text: str) -> Mapping[str, Any]:
-    if path.suffix == ".toml":
-        import tomllib
-
-        try:
-            return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise BadUsage(f"{path}: {error}", hint="Add the entry by hand: --dry-run") from None
+    is_toml = path.suffix == ".toml"
     try:
-        found = json.loads(text) if text.strip() else {}
-    except ValueError as error:
-        raise BadUsage(
-            f"{path}: not JSON: {error}", hint="Add the entry by hand: --dry-run"
-        ) from None
+        found = read_toml(text) if is_toml else json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        why = error if is_toml else f"not JSON: {error}"
+        raise BadUsage(f"{path}: {why}", hint="Add the entry by hand: --dry-run") from None
     if not isinstance(found, dict):
         raise BadUsage(f"{path}: not a JSON object")
     return found

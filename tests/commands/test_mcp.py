@@ -577,9 +577,11 @@ def test_install_adds_an_entry_and_keeps_the_rest(
     assert inside("mcp", "--install", client, "-P", "local", "-o", "json").json["changed"] is False
     other = inside("mcp", "--install", client)  # another profile: the entry may have been edited
     assert other.status == 2
-    file.write_text("{ broken")
-    assert inside("mcp", "--install", client).status == 2
-    assert file.read_text() == "{ broken"
+    deep = ("a = " if path.endswith(".toml") else '{"a": ') + "[" * 5000
+    for unreadable in ("{ broken", deep):
+        file.write_text(unreadable)
+        assert inside("mcp", "--install", client).status == 2
+        assert file.read_text() == unreadable
 
 
 def test_install_leaves_the_modes_of_a_project_alone(inside: Run, home: Path) -> None:
