@@ -209,10 +209,11 @@ def check_outputs(source: InputSource, *, results: str | None, report: str | Non
         raise BadUsage("--report and --results name the same file")
 
 
-def check_report(path: str) -> None:
-    """Raise BadUsage unless a report can be written there later."""
-    if not path.lower().endswith((".html", ".htm", ".md")):
-        raise BadUsage(f"--report {path}: the name must end with .html or .md")
+def check_report(path: str, *, in_html: bool = True) -> None:
+    """Raise BadUsage unless a report can be written there later, in Markdown or `in_html`."""
+    if not path.lower().endswith((".html", ".htm", ".md") if in_html else ".md"):
+        endings = ".html or .md" if in_html else ".md"
+        raise BadUsage(f"--report {path}: the name must end with {endings}")
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
         raise BadUsage(f"--report {path}: cannot be written there")

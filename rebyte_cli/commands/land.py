@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -108,6 +107,7 @@ def command(
       rebyte land - --branch all --report all.md < ids.txt
       rebyte land --branch all --status
     """
+    from ..batch.results import check_report
     from ..tasks.patch import top_level
     from ._land import LandOptions, TargetBranch, lines_to_land
 
@@ -118,7 +118,7 @@ def command(
             raise BadUsage("--no-jail requires --check")
     chosen = LandOptions(checks=checks, **options)
     if chosen.report is not None:
-        _check_report(chosen.report)
+        check_report(chosen.report, in_html=False)
     branch = TargetBranch(app, chosen, top_level())
     if app.format == "json":
         app.auto = "jsonl"
@@ -127,11 +127,3 @@ def command(
         return Records(LAND, rows)
     shorten = app.history.shortest_prefixes
     return RecordList(LAND, rows, below=branch.summary, shorten=shorten)
-
-
-def _check_report(path: str) -> None:
-    if not path.lower().endswith(".md"):
-        raise BadUsage(f"--report {path}: the name must end with .md")
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
-        raise BadUsage(f"--report {path}: cannot be written there")
