@@ -110,7 +110,7 @@ class Assignment:
     def field_of(self, index: int, name: str) -> str:
         """A field of the create of a line, as text, where it is or would be first."""
         place = self._by_name.get(self._lines[index].place or "", self._places[0])
-        return str(place.body(self._batch.lines[index]).get(name) or "")
+        return str(place.batch.body(self._batch.lines[index]).get(name) or "")
 
     def _executor_of(self, index: int) -> str:
         return self.field_of(index, "executor")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..errors import RebyteError
 from ..once.search import PACE, Pace
 from ..once.server_clock import ServerClock
-from .input import Input, InputLine, Plan
+from .input import Input, Plan
 from .lost_lines import LostLineSearch, search_lost
 from .poller import Poller, probe_network, watch_tasks
 from .state import BatchEvent, Emit, EventKind, LineTable
@@ -188,10 +188,6 @@ class OpenPlace:
         """The commit that a task with this body starts from, as far as it is known here."""
         return None if self.place.checks is None else self.place.checks.base(body)
 
-    def body(self, line: InputLine) -> dict[str, Any]:
-        """The fields of POST /tasks for a line here."""
-        return self.batch.body(line)
-
     def _answered(self) -> list[dict[str, Any]]:
         """Tasks of this batch that were answered here; a list without them is stale."""
         entries = list(self._lines.items())
@@ -319,11 +315,7 @@ class CheckPool:
         self._jobs: SimpleQueue[CheckJob | MendJob | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
-
-    @property
-    def tries(self) -> int:
-        """How many runs of a task are examined at most."""
-        return self._checks.tries
+        self.tries = checks.tries  # how many runs of a task are examined at most
 
     def put(self, job: CheckJob | MendJob) -> None:
         """Carry out a job when there is a thread for it."""

@@ -517,7 +517,7 @@ class Runner:
         # Before the line has its task: until then an equal one could take the same task.
         place.ledger.claim(task["id"])
         self._record(index, created_record(line.number, task, found=True))
-        self._created(place, line, task, place.body(line))
+        self._created(place, line, task, place.batch.body(line))
         return self._watch(index, entry)
 
     def _on_absent(self, index: int, entry: LineState, _value: None) -> None:
@@ -554,7 +554,7 @@ class Runner:
             self._record(index, {"line": line.number, "is": "checking"})
             self._spend(index, task)
             task = {**task, "workspaceId": entry.workspace or task.get("workspaceId")}
-            place.checks.put(CheckJob(index, task, place.body(line), line.schema))
+            place.checks.put(CheckJob(index, task, place.batch.body(line), line.schema))
             return ()
         return self._ended(
             index, task, ended_record(line.number, task, text_of_time(local_now()), reason)
@@ -674,7 +674,7 @@ class Runner:
                     "createdAt": entry.started,
                     "completedAt": entry.finished,
                 }
-                self._created(place, line, task, place.body(line))
+                self._created(place, line, task, place.batch.body(line))
         for place in self.places:
             place.ledger.release_settled()
 

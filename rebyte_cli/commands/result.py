@@ -135,15 +135,12 @@ def _fitting(schema: AnswerSchema, answer: str, task_id: str) -> str:
 
 def _explained(answer: str | RebyteError) -> str | RebyteError:
     """The error of a task that did not complete with what shows more; what it said is no answer."""
+    if not isinstance(answer, TaskEnded):
+        return answer
+    task_id = str(answer.task.get("id"))
     if isinstance(answer, SchemaMismatch):
-        return answer.copy_with(
-            hint=Next("result", f"{answer.task.get('id')}") + " shows the whole answer"
-        )
-    if isinstance(answer, TaskEnded):
-        return answer.copy_with(
-            hint=Next("logs", f"{answer.task.get('id')}") + " shows what it did"
-        )
-    return answer
+        return answer.copy_with(hint=Next("result", task_id) + " shows the whole answer")
+    return answer.copy_with(hint=Next("logs", task_id) + " shows what it did")
 
 
 def _rendered(app: App, answers: Answers) -> Answers:
