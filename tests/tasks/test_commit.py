@@ -38,7 +38,7 @@ def test_encodings_of_many_files_take_no_minutes(tmp_path: Path) -> None:
     assert encoded(tmp_path, "", after) == dict.fromkeys(sorted(names), "UTF-16")
     assert len(encoded(tmp_path, before, after)) == len(names)
     assert encoded(tmp_path, after, before) == {}
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("key", ["process", "clean smudge"])
