@@ -47,12 +47,10 @@ def base_of(body: Mapping[str, Any], *, may_read: bool) -> list[str] | None:
         return None
     if not (may_read and isinstance(folder, str) and os.path.isabs(folder)):
         return ["", ""]
-    names = [f"refs/heads/{branch}", f"refs/tags/{branch}"] if branch else ["HEAD"]
     with contextlib.suppress(git.GitFailed):
         git.check_repository(folder)
-        for name in names:
-            if git.has(folder, f"{name}^{{commit}}"):
-                return [folder, git.line(["rev-parse", "--verify", f"{name}^{{commit}}"], folder)]
+        if ref := git.ref_of(folder, branch):
+            return [folder, git.commit_of(folder, ref)]
     return ["", ""]
 
 

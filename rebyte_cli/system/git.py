@@ -164,8 +164,7 @@ def run(
     reason.
     """
     variables = _variables() | dict(extra or {})
-    program = _program(variables.get("PATH", os.defpath))
-    if program is None:
+    if (program := _program()) is None:
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
     line = [program, *there, *SAFE, *_hooks_off(words, folder, extra), *words]
@@ -221,13 +220,13 @@ def lack_of_memory(said: str, memory: int = MEMORY) -> str:
     return f"git needed more than {memory / 1024**3:.2g} GiB of memory"
 
 
-def _program(path: str) -> str | None:
-    """git on a PATH, but in no folder that depends on where we are: that can be a stranger's.
+def _program() -> str | None:
+    """git on PATH, but in no folder that depends on where we are: that can be a stranger's.
 
     Windows itself, and Python there, would look into the folder here before all others.
     """
     name = "git.exe" if sys.platform == "win32" else "git"
-    places = (os.path.join(each, name) for each in path.split(os.pathsep) if os.path.isabs(each))
+    places = (os.path.join(each, name) for each in os.get_exec_path() if os.path.isabs(each))
     return next(filter(None, map(shutil.which, places)), None)
 
 
@@ -251,7 +250,7 @@ def hooks_off(
 
     The user's, too. `options` are others of git itself. Raises GitFailed.
     """
-    if not _is_new(extra):
+    if not _is_new():
         return []
     # With that variable, `git config` would read another file instead.
     known = {name: value for name, value in (extra or {}).items() if name != "GIT_CONFIG"}
@@ -262,17 +261,16 @@ def hooks_off(
     return [f"--config-env=hook.{name}.enabled={OFF}" for name in dict.fromkeys(names)]
 
 
-def _is_new(extra: Mapping[str, str] | None = None) -> bool:
+def _is_new() -> bool:
     """Whether the git that `run` starts is as new as `NEW`, or tells no version."""
-    path = (os.environ | dict(extra or {})).get("PATH", os.defpath)
-    program = _program(path)
+    program = _program()
     # A program that runs for weeks sees git replaced.
-    return program is not None and _is_new_program(path, program, os.stat(program).st_mtime_ns)
+    return program is not None and _is_new_program(program, os.stat(program).st_mtime_ns)
 
 
 @cache
-def _is_new_program(path: str, _program: str, _changed: int) -> bool:
-    found = re.match(rb"git version (\d+)\.(\d+)", run(["--version"], extra={"PATH": path}))
+def _is_new_program(_program: str, _changed: int) -> bool:
+    found = re.match(rb"git version (\d+)\.(\d+)", run(["--version"]))
     return found is None or (int(found[1]), int(found[2])) >= NEW
 
 
@@ -753,6 +751,15 @@ def commit_of(
         return run(words, folder, extra).decode().strip()
     except GitFailed:
         return ""
+
+
+def ref_of(folder: str | os.PathLike[str], branch: str | None) -> str | None:
+    """The whole name of a branch (or tag, or HEAD), as a clone knows it; None without a commit.
+
+    By a short name, git would take a tag before the branch.
+    """
+    refs = [f"refs/{kind}/{branch}" for kind in ("heads", "tags")] if branch else ["HEAD"]
+    return next((ref for ref in refs if commit_of(folder, ref)), None)
 
 
 def check_name(

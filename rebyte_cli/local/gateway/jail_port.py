@@ -27,6 +27,22 @@ os.execvp(words[0], words)
 """
 
 
+def moved(descriptor: int, number: int | None = None) -> int:
+    """A descriptor, which is closed, as one that a jail can inherit: this `number`, or a free one.
+
+    The shell of the jail's process group leaves it alone.
+    """
+    import fcntl
+
+    try:
+        if number is not None:
+            return os.dup2(descriptor, number, inheritable=False)
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOWEST)
+    finally:
+        if descriptor != number:
+            os.close(descriptor)
+
+
 class JailPort:
     """A socket pair: one end goes into the jail, and the port's listening socket comes out.
 
@@ -36,13 +52,7 @@ class JailPort:
     def __init__(self, number: int | None = None) -> None:
         """With a `number`, that of another one, for whose command line this one is."""
         self.outside, theirs = socket.socketpair()
-        with theirs:
-            import fcntl
-
-            if number is None:
-                self.inside = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, LOWEST)
-            else:
-                self.inside = os.dup2(theirs.fileno(), number, inheritable=False)
+        self.inside = moved(theirs.detach(), number)
 
     def command(self, python: str, words: Sequence[str]) -> list[str]:
         """The command line inside the jail that opens the port and becomes `words`."""

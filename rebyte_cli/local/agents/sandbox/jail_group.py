@@ -29,13 +29,13 @@ from ....system.deadline import Deadline
 from ....system.files import persistently
 from ....system.locks import flock, is_locked
 from ....system.process_group import ProcessGroup
+from ...gateway.jail_port import moved
 from . import RECORDS, children, seal
 from .egress import Egress
 from .jail import JailLayout
 
 END_SECONDS = 5.0
 LOOK_SECONDS = 0.05
-LOWEST = 10  # the shell of a process group uses lower descriptors
 # Run inside the jail before all else: it ends where the process that would let it begin is dead.
 WAIT = f'read -r _ <&{seal.GATE} && exec "$@" {seal.GATE}<&-'
 
@@ -72,7 +72,7 @@ class JailGroup(ProcessGroup):
         told = _channel()
         gate, ours = os.pipe()
         try:
-            gate = _moved(gate)
+            gate = moved(gate)
             # Before there is anything to end, so that the guard knows where it will be named.
             descriptor, name = tempfile.mkstemp(dir=folder)
             self._lock, self._record = os.fdopen(descriptor, "wb", buffering=0), Path(name)
@@ -260,17 +260,7 @@ def _channel() -> int:
     """A pipe's two ends as one descriptor: it never ends, as long as one who waits there has it."""
     read, write = os.pipe()
     try:
-        return _moved(os.open(f"/proc/self/fd/{read}", os.O_RDWR | os.O_CLOEXEC))
+        return moved(os.open(f"/proc/self/fd/{read}", os.O_RDWR | os.O_CLOEXEC))
     finally:
         os.close(read)
         os.close(write)
-
-
-def _moved(descriptor: int) -> int:
-    """A descriptor, which is closed, as one that the shell of a process group leaves alone."""
-    import fcntl
-
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOWEST)
-    finally:
-        os.close(descriptor)

@@ -11,12 +11,11 @@ import os
 import sys
 from pathlib import Path
 
+from ...gateway.jail_port import moved
 from .. import agent_files
 from ..adapters.adapter import Adapter
 from ..adapters.model_access import AgentAccess
 from .jail import JailLayout
-
-LOWEST = 10  # the shell of a process group uses lower descriptors
 
 
 class LoginCopies:
@@ -73,15 +72,7 @@ def in_memory(content: bytes, number: int | None = None) -> int:
     """
     if sys.platform != "linux":
         raise OSError("there is no jail to show it in")
-    import fcntl
-
-    made = os.memfd_create("login")
-    try:
-        os.write(made, content)
-        os.lseek(made, 0, os.SEEK_SET)
-        if number is not None:
-            return os.dup2(made, number, inheritable=False)
-        return fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, LOWEST)
-    finally:
-        if made != number:
-            os.close(made)
+    made = moved(os.memfd_create("login"), number)
+    os.write(made, content)
+    os.lseek(made, 0, os.SEEK_SET)
+    return made

@@ -47,22 +47,13 @@ def in_use(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def ref_of(place: Path, branch: str | None) -> str | None:
-    """The whole name of a branch (or tag, or HEAD), as a clone knows it; None without a commit.
-
-    By a short name, git would take a tag before the branch.
-    """
-    refs = [f"refs/{kind}/{branch}" for kind in ("heads", "tags")] if branch else ["HEAD"]
-    return next((ref for ref in refs if git.has(place, f"{ref}^{{commit}}")), None)
-
-
 def find(state_dir: Path, place: Path, branch: str | None) -> Path | None:
     """The lender for a branch (or tag, or HEAD) of the repository at `place`, made if missing.
 
     None for a branch without a commit, and a repository without its whole history. Raises
     GitFailed and OSError.
     """
-    ref = ref_of(place, branch)
+    ref = git.ref_of(place, branch)
     if ref is None or git.line(["rev-parse", "--is-shallow-repository"], place) == "true":
         return None
     key = hashlib.sha256(os.fsencode(os.path.realpath(git.common_folder(place)))).hexdigest()[:16]

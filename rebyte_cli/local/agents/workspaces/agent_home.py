@@ -94,10 +94,9 @@ class AgentHome:
 def _git_config() -> str:
     """So that the agent can commit, in the user's name, and git takes /code for its own."""
     found = {"name": "agent", "email": "agent@localhost"}
-    with suppress(GitFailed, ValueError):
+    with suppress(GitFailed):
         listed = git.run(["config", "--global", "-z", "--get-regexp", r"^user\.(name|email)$"])
-        for entry in listed.decode().split("\0")[:-1]:
-            key, _, value = entry.partition("\n")
+        for key, value in git.settings_in(listed):
             found[key.removeprefix("user.")] = value.strip()
     text = "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n[user]\n"
     for key, value in found.items():

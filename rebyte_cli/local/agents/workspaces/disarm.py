@@ -616,10 +616,9 @@ def _base_files(workspace: Workspace) -> Files:
     """Mode and blob of each file in the commit that the workspace began with."""
     words = ["--git-dir", str(workspace.base), "ls-tree", "-rz", "refs/heads/base"]
     try:
-        listed = os.fsdecode(git.run(words))
+        rows = [row.split("\t", 1) for row in git.paths(words)]
     except git.GitFailed:
         return {}
-    rows = (row.split("\t", 1) for row in listed.split("\0") if row)
     return {path: (state.split(" ")[0], state.split(" ")[2]) for state, path in rows}
 
 

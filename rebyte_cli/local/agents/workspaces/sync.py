@@ -20,7 +20,7 @@ from ....system.files import sync_folder, write_private
 from ....system.git import SAFE, GitFailed
 from ..sandbox import jail
 from ..sandbox.jail_group import end_rest
-from ..sources.lenders import UPLOAD_PACK, ref_of
+from ..sources.lenders import UPLOAD_PACK
 from . import changes
 from .workspace_folder import AUTHOR, SYNCED, Workspace
 
@@ -139,7 +139,7 @@ def bring(
     """
     complete_merge(workspace, watch)
     git.check_repository(str(place))
-    ref, base = ref_of(place, branch), ["--git-dir", str(workspace.base)]
+    ref, base = git.ref_of(place, branch), ["--git-dir", str(workspace.base)]
     if ref is None:
         raise GitFailed(f"the repository {place} has no commit {branch or 'yet'}")
     old = git.line([*base, "rev-parse", "refs/heads/base"])

@@ -254,12 +254,10 @@ class Workspace:
             (self.folder / SKILLS).mkdir()
             lacks += self._keep_skills()
         git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(making)])
-        base, commit = ["--git-dir", str(making)], ""
-        if source.repository is not None and git.has(self.code, "HEAD"):
-            commit = git.line(["rev-parse", "HEAD"], self.code)
-            if not share:  # of the history only what the changes are compared with
-                words = ["fetch", "--quiet", "--depth=1", str(self.code), "HEAD"]
-                git.run([*base, *words])
+        base = ["--git-dir", str(making)]
+        commit = "" if source.repository is None else git.commit_of(self.code, "HEAD")
+        if commit and not share:  # of the history only what the changes are compared with
+            git.run([*base, "fetch", "--quiet", "--depth=1", str(self.code), "HEAD"])
         if source.repository is not None and share:
             self._borrow(making)
         if not commit:
@@ -335,7 +333,7 @@ class Workspace:
         if place is not None:
             origin = _origin_of(place) or str(place)
         git.run(["remote", "set-url", "origin", origin], self.code)
-        cloned = git.line(["rev-parse", "HEAD"], self.code) if git.has(self.code, "HEAD") else ""
+        cloned = git.commit_of(self.code, "HEAD")
         if place is not None and source.with_changes:
             copy_uncommitted(place, self.code)
         return cloned
