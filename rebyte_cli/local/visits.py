@@ -10,8 +10,8 @@ import hashlib
 import os
 import socket
 import sys
-from pathlib import Path
 
+from ..system.clock import kernel_text
 from .store import Store
 
 OPENED_SECONDS = 120.0  # a link that a command opens: a browser may be slow to start
@@ -51,11 +51,8 @@ def is_of_another_user(connection: socket.socket) -> bool:
         return False
     ends = f"{connection.getpeername()[1]:04X}", f"{connection.getsockname()[1]:04X}"
     for table in ("tcp", "tcp6"):
-        try:
-            lines = Path("/proc/self/net", table).read_text(encoding="ascii").splitlines()
-        except OSError:
-            continue
-        for words in (line.split() for line in lines[1:]):
+        lines = kernel_text(f"/proc/self/net/{table}").splitlines()[1:]
+        for words in map(str.split, lines):
             if (words[1][-4:], words[2][-4:]) == ends and int(words[7]) not in (0, os.getuid()):
                 return True
     return False

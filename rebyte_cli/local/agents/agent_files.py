@@ -287,12 +287,8 @@ def _opened(root: Path | int, path: PurePosixPath, *, make: bool = False) -> Ite
 
 
 def _make(part: str, here: int) -> None:
-    try:
-        is_folder = stat.S_ISDIR(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        is_folder = False
-    else:
-        if not is_folder:
-            os.unlink(part, dir_fd=here)
-    if not is_folder:
-        os.mkdir(part, 0o700, dir_fd=here)
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
+            return
+        os.unlink(part, dir_fd=here)
+    os.mkdir(part, 0o700, dir_fd=here)

@@ -11,6 +11,8 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import NamedTuple
 
+from ...system.clock import kernel_text
+
 TABLES = Path("/proc/net")
 HAS_GATEWAY, IS_REJECTED = 0x2, 0x200  # RTF_GATEWAY, RTF_REJECT (linux/route.h)
 # A route for much of the world that has no router, such as 0.0.0.0/1, leads into a tunnel.
@@ -27,12 +29,12 @@ class NetworkRoute(NamedTuple):
 def read_routes(tables: Path = TABLES) -> list[NetworkRoute]:
     """The routes of this machine (proc_net(5)); none where there is no such file."""
     found = []
-    for line in _lines(tables / "route")[1:]:
+    for line in kernel_text(f"{tables}/route").splitlines()[1:]:
         _, destination, _, flags, _, _, _, mask = line.split()[:8]
         # The kernel prints each as a number in the byte order of the machine.
         address, bits = (int.from_bytes(_native(word), "big") for word in (destination, mask))
         found.append(_route(IPv4Network((address, bits.bit_count())), int(flags, 16)))
-    for line in _lines(tables / "ipv6_route"):
+    for line in kernel_text(f"{tables}/ipv6_route").splitlines():
         words = line.split()
         network = IPv6Network((bytes.fromhex(words[0]), int(words[1], 16)))
         found.append(_route(network, int(words[8], 16)))
@@ -57,10 +59,3 @@ def _route(network: IPv4Network | IPv6Network, flags: int) -> NetworkRoute | Non
 
 def _native(word: str) -> bytes:
     return int(word, 16).to_bytes(4, sys.byteorder)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []

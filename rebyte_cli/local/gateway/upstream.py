@@ -49,18 +49,16 @@ class UpstreamConnector:
 
     def to_model(self, scheme: str, target: HostPort) -> UpstreamConnection:
         """A connection to a model's server, over TLS for https. Raises GatewayRefusal."""
-        return self._connect(scheme, target, tls=scheme == "https", is_trusted=True)
+        return self._connect(scheme, target, is_trusted=True)
 
     def to_allowed(self, scheme: str, target: HostPort) -> UpstreamConnection:
         """A connection to a host on the list, for a tunnel (`https`) or one request (`http`).
 
         Raises GatewayRefusal, also if an address of it is near.
         """
-        return self._connect(scheme, target, tls=False, is_trusted=False)
+        return self._connect(scheme, target, is_trusted=False)
 
-    def _connect(
-        self, scheme: str, target: HostPort, *, tls: bool, is_trusted: bool
-    ) -> UpstreamConnection:
+    def _connect(self, scheme: str, target: HostPort, *, is_trusted: bool) -> UpstreamConnection:
         deadline = Deadline(self._seconds)
         try:
             proxy = proxy_for(self._proxies, scheme, target)
@@ -76,7 +74,7 @@ class UpstreamConnector:
             if proxy is not None and scheme == "https":
                 _ask_for_tunnel(sock, proxy, target)
                 proxy = None
-            if tls:
+            if is_trusted and scheme == "https":
                 sock = self._wrap(sock, target, deadline)
         except BaseException:
             sock.close()

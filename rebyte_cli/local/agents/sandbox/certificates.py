@@ -7,9 +7,9 @@ says what it leads to, or be a folder of much more than certificates.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 
+from ....system.untrusted import read_file
 from ..exposed import CERTIFICATE_VARIABLES
 from . import jail
 from .user_tools import why_not
@@ -57,13 +57,5 @@ def _files(path: str) -> Iterator[str]:
 
 def _holds_certificates(path: str) -> bool:
     """Whether it is a file of certificates in PEM, and of nothing secret."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-                return False
-            content = file.read(MOST_BYTES + 1)
-    except OSError:
-        return False
+    content = read_file(os.path.realpath(path), MOST_BYTES) or b""
     return b"CERTIFICATE-----" in content and b"PRIVATE KEY-----" not in content

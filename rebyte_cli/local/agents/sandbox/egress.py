@@ -309,12 +309,9 @@ def refused_hosts(file: Path) -> list[str]:
     """What the record of a gateway says was refused, a line for each host."""
     found = [(place, host) for place, host in request_record.refusals(str(file)).items() if place]
     lines = [_refused(*each) for each in found[:SHOWN_HOSTS]]
-    left = len(found) - SHOWN_HOSTS
-    return (
-        [*lines, f"{left} more host{'s were' if left > 1 else ' was'} refused"]
-        if left > 0
-        else lines
-    )
+    if (left := len(found) - SHOWN_HOSTS) > 0:
+        lines.append(f"{left} more host{'s were' if left > 1 else ' was'} refused")
+    return lines
 
 
 def _refused(place: str, host: request_record.RefusedHost) -> str:

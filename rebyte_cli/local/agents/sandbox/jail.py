@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....system import python_process
+from ....system.clock import kernel_text
 from ..exposed import SHARED_VARIABLES, Mount
 from ..sources import lenders
 from . import seal, seccomp
@@ -239,10 +240,7 @@ def _fix() -> str:
 
 
 def _kernel(name: str) -> str:
-    try:
-        return Path("/proc/sys", name).read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+    return kernel_text(f"/proc/sys/{name}").strip()
 
 
 def _base() -> list[str]:

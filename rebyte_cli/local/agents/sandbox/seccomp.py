@@ -21,17 +21,13 @@ import sys
 X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028
 RISCV64, RISCV32, LOONGARCH64 = 0xC00000F3, 0x400000F3, 0xC0000102
 PPC64LE, PPCLE, S390X, S390 = 0xC0000015, 0x40000014, 0x80000016, 0x00000016
-GENERIC = (217, 218, 219, 282)
+GENERIC = AARCH64, RISCV64, RISCV32, LOONGARCH64  # with the numbers of asm-generic
 NUMBERS = {
     X86_64: (248, 249, 250, 323),
     I386: (286, 287, 288, 374),
-    AARCH64: GENERIC,
     ARM: (309, 310, 311, 388),
-    RISCV64: GENERIC,
-    RISCV32: GENERIC,
-    LOONGARCH64: GENERIC,
-    PPC64LE: (269, 270, 271, 364),
-    PPCLE: (269, 270, 271, 364),
+    **dict.fromkeys(GENERIC, (217, 218, 219, 282)),
+    **dict.fromkeys((PPC64LE, PPCLE), (269, 270, 271, 364)),
     S390X: (278, 279, 280, 355),
     S390: (278, 279, 280, 355),
 }
@@ -40,7 +36,7 @@ NUMBERS = {
 SOCKETS: dict[int, tuple[int, ...]] = {
     X86_64: (41, 53),
     I386: (359, 360, 102),
-    **dict.fromkeys((AARCH64, RISCV64, RISCV32, LOONGARCH64), (198, 199)),
+    **dict.fromkeys(GENERIC, (198, 199)),
     ARM: (281, 288),
     **dict.fromkeys((PPC64LE, PPCLE), (326, 333, 102)),
 }
@@ -54,7 +50,7 @@ WRITE_MEMORY: dict[int, tuple[int, ...]] = {
     X86_64: (311, 540),  # the second for x32
     I386: (348,),
     ARM: (377,),
-    **dict.fromkeys((AARCH64, RISCV64, RISCV32, LOONGARCH64), (271,)),
+    **dict.fromkeys(GENERIC, (271,)),
     **dict.fromkeys((PPC64LE, PPCLE), (352,)),
     **dict.fromkeys((S390X, S390), (341,)),
 }
@@ -63,7 +59,7 @@ WRITE_MEMORY: dict[int, tuple[int, ...]] = {
 FCNTL: dict[int, tuple[int, ...]] = {
     X86_64: (72,),
     **dict.fromkeys((I386, ARM), (55, 221)),
-    **dict.fromkeys((AARCH64, RISCV64, RISCV32, LOONGARCH64), (25,)),
+    **dict.fromkeys(GENERIC, (25,)),
     PPC64LE: (55,),
     PPCLE: (55, 204),
 }
