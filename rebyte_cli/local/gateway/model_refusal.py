@@ -18,11 +18,11 @@ Where each fact is from, and how sure it is:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+from ...system.durations import parse_duration
 from ...system.untrusted import read_json
 from .json_scanner import JsonScanner
 
@@ -32,8 +32,6 @@ SHORTEST = 10.0
 LONGEST = 40 * 86400.0  # a month is the longest known; more is an error
 LARGEST_BODY = 65536
 KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
-_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
-_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 class ModelRefusal:
@@ -122,9 +120,7 @@ class ModelRefusal:
 
 def duration_of(text: str) -> float | None:
     """The seconds of a duration such as `6m0s`, `34.07s` or `20ms`; None for other text."""
-    if len(text) > 40 or not re.fullmatch(rf"(?:{_PARTS.pattern})+", text):
-        return None
-    return sum(float(amount) * _SECONDS[unit] for amount, unit in _PARTS.findall(text))
+    return parse_duration(text) if text[-1:].isalpha() else None
 
 
 def until_midnight_in_california(now: float) -> float:

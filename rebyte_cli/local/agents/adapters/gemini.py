@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...gateway.gateway_settings import GEMINI, X_GOOG_API_KEY, ModelRoute
+from ...gateway.gateway_settings import GEMINI
 from ..exposed import Mount
 from .adapter import (
     LONGEST_STRING,
@@ -25,13 +25,7 @@ from .adapter import (
     readable,
     said,
 )
-from .model_access import (
-    VENDORS,
-    AgentAccess,
-    header_lines,
-    placeholder,
-    without_password,
-)
+from .model_access import VENDORS, AgentAccess, header_lines, with_key, without_password
 from .tokens import token_counts
 from .user_config import read_env, read_json
 
@@ -112,15 +106,9 @@ class Gemini(Adapter):
                 logins=self.logins,
                 hosts=_hosts(login, own),
             )
-        base_url, key = outside.get(wire.url_variable) or wire.root, outside.get(wire.key_variable)
         # They are separated by commas, which values have as well.
         own = re.sub(r",(?=\s*[^,:]+:)", "\n", outside.get(HEADERS, ""))
-        model = ModelRoute(
-            GEMINI, GEMINI, base_url, key or "", X_GOOG_API_KEY, placeholder(wire.key_start),
-            header_lines(own),
-        )  # fmt: skip
-        variables = {wire.url_variable: model.url, wire.key_variable: model.placeholder}
-        return AgentAccess((model,), variables)
+        return with_key(GEMINI, outside, wire.key_variable, wire.url_variable, header_lines(own))
 
     def files(self, user: User, code: Mount, access: AgentAccess) -> dict[str, str]:
         settings: dict[str, Any] = {

@@ -95,6 +95,24 @@ class AgentAccess:
         return {**kept, **self.variables}
 
 
+def with_key(
+    api: str,
+    outside: Mapping[str, str],
+    key: str,
+    address: str,
+    headers: Mapping[str, str] | None = None,
+) -> AgentAccess:
+    """The access to the API of a vendor, by two variables: the `key`, and an `address` if it is
+    another one.
+    """
+    vendor = VENDORS[api]
+    model = ModelRoute(
+        api, api, outside.get(address) or vendor.root, outside.get(key, ""), vendor.credential,
+        placeholder(vendor.key_start), headers or {},
+    )  # fmt: skip
+    return AgentAccess((model,), {key: model.placeholder, address: model.url})
+
+
 def without_password(address: str) -> str:
     """A URL without the user name and the password in it."""
     start, slashes, rest = address.partition("://")

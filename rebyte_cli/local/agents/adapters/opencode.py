@@ -38,20 +38,7 @@ class OpenCode(Adapter):
     name = "opencode"
     install = "npm install -g opencode-ai"
     tested = ("1.18.33", "1.18.33")  # without a login it has models that need none
-    key_variables = (
-        "ANTHROPIC_API_KEY",
-        "DEEPSEEK_API_KEY",
-        "GEMINI_API_KEY",
-        "GOOGLE_GENERATIVE_AI_API_KEY",
-        "GROQ_API_KEY",
-        "MISTRAL_API_KEY",
-        "MOONSHOT_API_KEY",
-        "OPENAI_API_KEY",
-        "OPENCODE_API_KEY",
-        "OPENROUTER_API_KEY",
-        "XAI_API_KEY",
-        "ZHIPU_API_KEY",
-    )
+    key_variables = opencode_providers.KEY_VARIABLES
     private_variables = (*opencode_providers.ADDRESSES.values(), INLINE)
     logins = (opencode_providers.LOGIN,)
 

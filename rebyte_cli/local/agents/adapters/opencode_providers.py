@@ -88,6 +88,7 @@ PROVIDERS = {
         "https://open.bigmodel.cn/api/coding/paas/v4", ("ZHIPU_API_KEY",)
     ),
 }  # fmt: skip
+KEY_VARIABLES = tuple(sorted({name for one in PROVIDERS.values() for name in one.variables}))
 # The APIs of the packages that speak another one than OpenAI's.
 PACKAGES = {
     "@ai-sdk/anthropic": (ANTHROPIC, X_API_KEY),

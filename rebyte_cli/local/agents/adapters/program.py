@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...gateway.gateway_settings import ModelRoute
 from .adapter import (
     LONGEST_ANSWER,
     Adapter,
@@ -24,7 +23,7 @@ from .adapter import (
     said,
     without_sequences,
 )
-from .model_access import VENDORS, AgentAccess, placeholder
+from .model_access import VENDORS, AgentAccess, with_key
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,7 @@ class ProgramAdapter(Adapter):
         if not self.own_model:
             return AgentAccess()
         api, key, address = self._model_settings()
-        model = ModelRoute(
-            api,
-            api,
-            user.variables.get(address) or VENDORS[api].root,
-            user.variables.get(key, ""),
-            VENDORS[api].credential,
-            placeholder(VENDORS[api].key_start),
-        )
-        return AgentAccess((model,), {key: model.placeholder, address: model.url})
+        return with_key(api, user.variables, key, address)
 
     def keys_named_by(self, user_home: Path) -> Iterable[str]:
         return self._model_settings()[1:] if self.own_model else ()

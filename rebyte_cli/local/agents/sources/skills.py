@@ -88,11 +88,9 @@ def folders(config_dir: Path | None, here: Path | None) -> list[SkillFolder]:
     """Where skills are, the ones that win first. `here` is the repository to look into."""
     result = [] if config_dir is None else [SkillFolder(config_dir / "skills")]
     result += [SkillFolder(Path.home() / place) for place in PLACES]
-    return (
-        result
-        if here is None
-        else [*result, *(SkillFolder(here / place, here) for place in PLACES)]
-    )
+    if here is not None:
+        result += [SkillFolder(here / place, here) for place in PLACES]
+    return result
 
 
 def known(places: Iterable[SkillFolder]) -> dict[str, Skill]:

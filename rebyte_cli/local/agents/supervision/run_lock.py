@@ -67,11 +67,10 @@ def held(state_dir: Path, run: RunRecord, *, wait: bool = True) -> Iterator[int]
     It is NO_LOCK if the run has no folder any more. Without `wait`, see `flocked`.
     """
     with contextlib.ExitStack() as stack:
-        try:
+        lock = NO_LOCK
+        with contextlib.suppress(FileNotFoundError):
             place = _lock_file(state_dir, run)
             lock = stack.enter_context(flocked(place, wait=wait, create=True))
-        except FileNotFoundError:
-            lock = NO_LOCK
         yield lock
 
 
@@ -82,12 +81,10 @@ def claimed(state_dir: Path, run: RunRecord) -> Iterator[int | None]:
     It is held while the run is cleaned up, so that the next run of the workspace, which waits
     for it, gets its login files after those of this one are removed.
     """
-    lock: int | None
+    lock: int | None = None
     with contextlib.ExitStack() as stack:
-        try:
+        with contextlib.suppress(BlockingIOError):
             lock = stack.enter_context(held(state_dir, run, wait=False))
-        except BlockingIOError:
-            lock = None
         yield lock
 
 
