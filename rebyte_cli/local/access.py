@@ -52,6 +52,13 @@ class Caller:
             raise missing(what)
 
 
+def check_workspace(db: sqlite3.Connection, caller: Caller, workspace: str) -> None:
+    """Raise Refusal if there is no such workspace, or not for the caller."""
+    caller.check(db, workspace, "Workspace")
+    if db.execute("SELECT 1 FROM workspaces WHERE id = ?", (workspace,)).fetchone() is None:
+        raise missing("Workspace")
+
+
 def caller_of(context: Context, request: HttpRequest) -> Caller:
     """The caller of a request to the API, or of a page."""
     return Caller(lambda: context.permission.is_own(request.environ.get("rebyte.key")))

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from ..system.git import GitFailed
 from ..system.http_server import Environ
 from . import http, simulated_changes
-from .access import Caller, caller_of
+from .access import caller_of, check_workspace
 from .agents import facade
 from .artifact_store import ANSWER_FILE, NO_AGENT, PATCH_FILE, RESULTS, put, put_result, remove
 from .blobs import BoundedBody, pieces, save
@@ -96,7 +96,7 @@ def list_all(context: Context, request: HttpRequest, workspace: str) -> HttpResp
     caller = caller_of(context, request)
     facade.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
-        _check(db, caller, workspace)
+        check_workspace(db, caller, workspace)
         save_results(context.store, db, workspace)
         rows = _rows(db, workspace)
     return http.reply({"data": [_shown(context, row) for row in rows]})
@@ -106,7 +106,7 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
     """POST /workspaces/{id}/artifacts: multipart, part name `files`, repeatable."""
     caller = caller_of(context, request)
     with context.store.read() as db:
-        _check(db, caller, workspace)
+        check_workspace(db, caller, workspace)
     if request.mimetype != "multipart/form-data":
         http.invalid("The body must be multipart/form-data with parts named files")
     body = BoundedBody(request.stream, context.store.objects, facade.keep_free(context))
@@ -120,7 +120,7 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
     saved = [save(folder, part.stream, new_id()) for part in parts]
     with context.store.write() as db:
         try:
-            _check(db, caller, workspace)  # a real agent may have begun to run meanwhile
+            check_workspace(db, caller, workspace)  # a real agent may have begun to run meanwhile
         except http.Refusal:
             for one in saved:
                 (folder / one.object).unlink()
@@ -137,7 +137,7 @@ def upload_urls(context: Context, request: HttpRequest, workspace: str) -> HttpR
     """POST /workspaces/{id}/artifacts/upload-url: one signed PUT URL per file, in order."""
     caller = caller_of(context, request)
     with context.store.read() as db:
-        _check(db, caller, workspace)
+        check_workspace(db, caller, workspace)
     body = http.body_of(request)
     files = http.objects(body, "files")
     if not files:
@@ -162,7 +162,7 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
     caller = caller_of(context, request)
     facade.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
-        _check(db, caller, workspace)
+        check_workspace(db, caller, workspace)
         save_results(context.store, db, workspace)
         row = next((row for row in _rows(db, workspace) if row["filename"] == filename), None)
         if row is None and filename == PATCH_FILE:
@@ -192,22 +192,15 @@ def _why_no_patch(context: Context, db: sqlite3.Connection, workspace: str) -> s
     return "Its run has not ended" if ended < runs else facade.why_no_patch(context, db, workspace)
 
 
-def delete(context: Context, request: HttpRequest, workspace: str, filename: str) -> HttpResponse:
-    """DELETE /workspaces/{id}/artifacts/{filename}."""
+def delete(
+    context: Context, request: HttpRequest, workspace: str, filename: str | None = None
+) -> HttpResponse:
+    """DELETE /workspaces/{id}/artifacts/{filename}; without a name, all of them."""
     with context.store.write() as db:
-        _check(db, caller_of(context, request), workspace)
+        check_workspace(db, caller_of(context, request), workspace)
         save_results(context.store, db, workspace)
-        if not remove(context.store.objects, db, workspace, filename):
+        if not remove(context.store.objects, db, workspace, filename) and filename is not None:
             raise http.missing("Artifact")
-    return http.empty()
-
-
-def delete_all(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
-    """DELETE /workspaces/{id}/artifacts."""
-    with context.store.write() as db:
-        _check(db, caller_of(context, request), workspace)
-        save_results(context.store, db, workspace)
-        remove(context.store.objects, db, workspace, None)
     return http.empty()
 
 
@@ -223,12 +216,6 @@ def _form_files(environ: Environ, name: str) -> list[FileStorage]:
         raise
     except OSError as error:  # of a body in chunks
         http.invalid(f"The form cannot be read: {error}")
-
-
-def _check(db: sqlite3.Connection, caller: Caller, workspace: str) -> None:
-    caller.check(db, workspace, "Workspace")
-    if db.execute("SELECT 1 FROM workspaces WHERE id = ?", (workspace,)).fetchone() is None:
-        raise http.missing("Workspace")
 
 
 def _rows(db: sqlite3.Connection, workspace: str) -> list[sqlite3.Row]:

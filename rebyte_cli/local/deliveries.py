@@ -254,11 +254,9 @@ def _turn(folder: Path) -> Iterator[bool]:
     """
     file = folder / "sending.lock"
     with contextlib.closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as lock:
-        try:
+        is_mine = False
+        with contextlib.suppress(sqlite3.OperationalError):
             lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            is_mine = False
-        else:
             is_mine = True
         yield is_mine
 

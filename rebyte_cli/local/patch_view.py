@@ -61,11 +61,9 @@ def _file(lines: list[str]) -> FileDiff:
 
 
 def _counts(added: int, removed: int) -> str:
-    return (
-        f' <ins class="count">+{added}</ins> <del class="count">−{removed}</del>'  # noqa: RUF001
-        if added or removed
-        else ""
-    )
+    if not (added or removed):
+        return ""
+    return f' <ins class="count">+{added}</ins> <del class="count">−{removed}</del>'  # noqa: RUF001
 
 
 def _lines(lines: list[str]) -> Iterator[str]:

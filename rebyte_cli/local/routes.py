@@ -50,7 +50,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/repositories/<key>", repositories.add),
     ("GET", "/v1/workspaces/<workspace>/artifacts", artifacts.list_all),
     ("POST", "/v1/workspaces/<workspace>/artifacts", artifacts.upload),
-    ("DELETE", "/v1/workspaces/<workspace>/artifacts", artifacts.delete_all),
+    ("DELETE", "/v1/workspaces/<workspace>/artifacts", artifacts.delete),
     ("POST", "/v1/workspaces/<workspace>/artifacts/upload-url", artifacts.upload_urls),
     ("GET", "/v1/workspaces/<workspace>/artifacts/<path:filename>", artifacts.download),
     ("DELETE", "/v1/workspaces/<workspace>/artifacts/<path:filename>", artifacts.delete),

@@ -96,7 +96,7 @@ def make_plan(prompt: str, sub_prompt: str) -> SimulationPlan:
         "cut": words.number("cut", 0, bare=1, low=1, high=10_000),
         "usage": words.usage(),
         "limit": words.duration("limit", 0),
-        "writes": list(map(parse, words.writes())),
+        "writes": list(map(parse, words.writes)),
     }
 
 
@@ -127,7 +127,7 @@ def at_limit(plan: SimulationPlan, answer: str, on_limit: str) -> str:
 
 def make_title(prompt: str) -> str:
     """The title that a task gets: the prompt's first line without steering, 60 characters."""
-    explicit = Words(prompt).title()
+    explicit = Words(prompt).text("title")
     if explicit is not None:
         return explicit
     line = plain(prompt).split("\n", 1)[0].strip()
@@ -152,7 +152,7 @@ def make_answer(
     """
     if outcome == "canceled":
         return ""
-    said = Words(prompt).answer()
+    said = Words(prompt).text("say")
     if said is not None and outcome != "failed":
         return said
     lines = [NOTICE, ""]

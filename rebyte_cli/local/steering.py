@@ -79,12 +79,12 @@ class Words:
 
     def __init__(self, prompt: str) -> None:
         self._found: dict[str, str] = {}
-        self._writes: list[str] = []
+        self.writes: list[str] = []  # the values of all words `write`, in order
         for line in prompt.split("\n"):
             for word in _words(line):
                 if word.name in _KNOWN:
                     self._found.setdefault(word.name, word.value)
-                    self._writes += [word.value] if word.name == "write" else []
+                    self.writes += [word.value] if word.name == "write" else []
 
     def __contains__(self, name: str) -> bool:
         return name in self._found
@@ -127,19 +127,8 @@ class Words:
             raise ValueError(f"[[{name}]] needs an HTTP status from 400 to 599, as in {name}=503")
         return int(match[1]), int(match[2]) if match[2] else None
 
-    def writes(self) -> list[str]:
-        """The values of all words `write`, in order."""
-        return self._writes
-
-    def title(self) -> str | None:
-        """The value of `title`, its \\uXXXX escapes decoded (pairs of surrogates joined)."""
-        return self._text("title")
-
-    def answer(self) -> str | None:
-        """The value of `say`, decoded as that of `title`."""
-        return self._text("say")
-
-    def _text(self, name: str) -> str | None:
+    def text(self, name: str) -> str | None:
+        """The value of `title` or `say`, its \\uXXXX escapes decoded (surrogates joined)."""
         if name not in self._found:
             return None
         text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), self._found[name])

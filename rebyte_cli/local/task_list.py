@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -69,8 +68,9 @@ def render(context: Context, request: HttpRequest) -> tuple[str, str]:
     else:
         page, total = newest(context, request, PER_PAGE, offset, **wanted)
     with context.store.read() as db:
-        batches = _batches(db)
-    rows = "".join(_row(context.store, task, now) for task in page)
+        rows = db.execute("SELECT * FROM batches").fetchall()
+    batches = {row["id"]: (row["title"], row["lines"]) for row in rows}
+    items = "".join(_row(context.store, task, now) for task in page)
     name = batches[search.batch][0] if search.batch in batches else "Tasks"
     shown = f"{offset + 1} to {offset + len(page)} of {total}" if page else "No tasks"
     if search.status and found.total > COUNTED:
@@ -81,7 +81,7 @@ def render(context: Context, request: HttpRequest) -> tuple[str, str]:
         '<section><table class="tasks"><thead><tr><th scope="col">Task</th>'
         '<th scope="col">Status</th><th scope="col" class="wide">Executor</th>'
         '<th scope="col" class="wide">Created</th><th scope="col">Took</th></tr></thead>'
-        f'<tbody id="tasks" data-items>{rows}</tbody></table></section>'
+        f'<tbody id="tasks" data-items>{items}</tbody></table></section>'
         f"{_pages(search, offset, total)}"
     )
     busy = [f"{found.counts[each]} {each}" for each in STATUSES[:2] if found.counts[each]]
@@ -110,11 +110,6 @@ def _chips(search: TaskSearch, counts: Counter[str]) -> str:
         if name in ("", search.status) or counts[name]
     )
     return f'<ul class="chips" id="chips" aria-label="Status" data-changes>{items}</ul>'
-
-
-def _batches(db: sqlite3.Connection) -> dict[str, tuple[str, int]]:
-    """Title and number of lines of every batch, by its id."""
-    return {row["id"]: (row["title"], row["lines"]) for row in db.execute("SELECT * FROM batches")}
 
 
 def _progress(

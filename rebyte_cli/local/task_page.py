@@ -58,7 +58,7 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
         f'<span id="used" data-changes>{spent and f" · {h(spent)}"}</span>',
         SIMULATED if task.is_simulated else "",
     ]
-    cancel = _form(task, "cancel", "Cancel", ' data-confirm="Cancel this task?"')
+    cancel = _form(task.id, "cancel", "Cancel", ' data-confirm="Cancel this task?"')
     is_over, room = task.completed(now) is not None, PageRoom()
     return (
         f'<h1 id="title" data-changes>{h(task.shown_title(now) or "New task")}</h1>'
@@ -75,10 +75,10 @@ def render(context: Context, db: sqlite3.Connection, task: TaskRecord, *, may_ac
     )
 
 
-def _form(task: TaskRecord, action: str, button: str, more: str = "", fields: str = "") -> str:
+def _form(task: str, action: str, button: str, more: str = "", fields: str = "") -> str:
     """A form that the script sends, for a browser that may act."""
     return (
-        f'<form class="act" data-post="/run/{task.id}/{action}"{more}>{fields}'
+        f'<form class="act" data-post="/run/{task}/{action}"{more}>{fields}'
         f'<button class="{"main" if fields else ""}">{button}</button>'
         '<output role="alert"></output></form>'
     )
@@ -86,7 +86,7 @@ def _form(task: TaskRecord, action: str, button: str, more: str = "", fields: st
 
 def _follow_up(task: TaskRecord) -> str:
     box = '<label for="follow-up">Follow-up</label><textarea id="follow-up" name="prompt" required>'
-    return f"<section>{_form(task, 'prompts', 'Send', fields=f'{box}</textarea>')}</section>"
+    return f"<section>{_form(task.id, 'prompts', 'Send', fields=f'{box}</textarea>')}</section>"
 
 
 def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool, room: PageRoom) -> str:
@@ -156,11 +156,8 @@ def _question(run: Run, events: Sequence[ScheduledEvent], now: int, may_act: boo
     parts = asked.get("questions") or [asked]
     name, task = run.prompt.id, run.prompt.task
     fields = "".join(_part(f"{name}-{number}", part) for number, part in enumerate(parts, 1))
-    form = (
-        f'<form class="act" data-post="/run/{task}/answer" data-message="{h(waiting.message)}"'
-        f' data-action="{waiting.action}">{fields}<button class="main">Answer</button>'
-        '<output role="alert"></output></form>'
-    )
+    which = f' data-message="{h(waiting.message)}" data-action="{waiting.action}"'
+    form = _form(task, "answer", "Answer", which, fields)
     hint = f'<p class="unable">Answer: <code>rebyte answer {task}</code></p>'
     return hint + (form if may_act else "")
 

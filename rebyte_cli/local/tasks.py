@@ -13,7 +13,7 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import artifacts, faults, http, simulated_changes, simulation
-from .access import Caller, caller_of, is_open, is_private
+from .access import Caller, caller_of, check_workspace, is_open, is_private
 from .agents import facade
 from .artifact_store import PATCH_FILE, RESULTS
 from .http import Context, JsonObject
@@ -392,9 +392,7 @@ def _file(db: sqlite3.Connection, index: int, given: JsonObject) -> simulation.I
 
 def _ready(db: sqlite3.Connection, caller: Caller, workspace: str) -> int:
     """The moment from which the workspace can run something. 404 when the caller sees none."""
-    caller.check(db, workspace, "Workspace")
-    if db.execute("SELECT 1 FROM workspaces WHERE id = ?", (workspace,)).fetchone() is None:
-        raise http.missing("Workspace")
+    check_workspace(db, caller, workspace)
     row = db.execute("SELECT ready, problem FROM computers WHERE id = ?", (workspace,)).fetchone()
     if row is None:
         return 0

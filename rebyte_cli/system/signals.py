@@ -79,10 +79,6 @@ def _send_after(function: CodeType, thread: int, number: int) -> None:
         signal.pthread_kill(thread, number)
 
 
-def _do_nothing() -> None:
-    """The default of what is done at a signal."""
-
-
 class StopSignal:
     """From `with` on, SIGINT and SIGTERM set `requested` and call `wake`, once.
 
@@ -92,7 +88,7 @@ class StopSignal:
     """
 
     def __init__(
-        self, wake: Callable[[], None] = _do_nothing, force: Callable[[], None] = _do_nothing
+        self, wake: Callable[[], None] = lambda: None, force: Callable[[], None] = lambda: None
     ) -> None:
         import socket  # every command imports this module, and few serve
 

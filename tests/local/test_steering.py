@@ -16,7 +16,7 @@ def test_words_are_found_wherever_they_stand() -> None:
     words = Words("[[run=2s]] and [[[fail]] then\n[[title=a [[b]] [[unknown=[[cancel]]")
     assert words.duration("run", 0) == 2000
     assert "fail" in words
-    assert words.title() == "a [[b"
+    assert words.text("title") == "a [[b"
     assert "cancel" not in words
 
 
