@@ -89,28 +89,11 @@ class History:
 
     # Tasks
 
-    def add_task(
-        self,
-        created: Mapping[str, Any],
-        *,
-        prompt: str,
-        body: Mapping[str, Any] | None = None,
-        labels: Mapping[str, str] | None = None,
-        files: Sequence[str] | None = None,
-        base: str | None = None,
-    ) -> None:
-        """Remember a task: `created` is the API's answer, `body` what was sent for it.
-
-        `files` and `base` are as in `NewTask`. Adding one that is known updates it and leaves its
-        place in the order as it was.
-        """
-        made = NewTask(created, prompt, body or {}, labels or {}, files, base=base)
-        self.add_tasks([made])
-
     def add_tasks(self, made: Iterable[NewTask]) -> None:
-        """As add_task, for many in one step.
+        """Remember tasks, in one step.
 
-        Labels are written even if the history is off: the user asked for them.
+        Adding one that is known updates it and leaves its place in the order as it was. Labels are
+        written even if the history is off: the user asked for them.
         """
         made = list(made)
         names = [*COLUMNS.values(), "prompt_digest", "body_digest", "line"]
@@ -139,12 +122,8 @@ class History:
 
         self._lenient.change(insert)
 
-    def update_task(self, task: Mapping[str, Any]) -> None:
-        """Take over title, status and completedAt of a task that is known; others are ignored."""
-        self.update_tasks([task])
-
     def update_tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
-        """As update_task, for many in one step."""
+        """Take over title, status and completedAt of tasks that are known; ignore others."""
         if not self.enabled:
             return
         tasks = list(tasks)

@@ -49,7 +49,7 @@ class KnownTasks:
     def update(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """Like `located`, and the history learns the task's title, status and usage."""
         if history := self._history():
-            history.update_task(task)
+            history.update_tasks([task])
         return self.located(task)
 
     def located(self, task: Mapping[str, Any]) -> dict[str, Any]:

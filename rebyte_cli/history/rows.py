@@ -80,7 +80,7 @@ class NewTask(NamedTuple):
 
     created: Mapping[str, Any]
     prompt: str
-    sent: Mapping[str, Any]
+    sent: Mapping[str, Any] = {}
     labels: Mapping[str, str] = {}
     files: Sequence[str] | None = None
     line: str | None = None

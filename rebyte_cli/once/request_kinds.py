@@ -24,6 +24,7 @@ from ..errors import (
     Unsent,
 )
 from ..history.prompt_digest import body_digest_of, digest_of
+from ..history.rows import NewTask
 from .listing import Row, newest_task
 from .scan import LostRequest, Matches, Scanner, any_of, find_prompts
 from .server_clock import SKEW, ServerClock
@@ -68,9 +69,7 @@ class TaskRequest:
         """
         self.client = client
         self.history = history
-        self._labels = labels or {}
-        self._files = files
-        self._base = base
+        self._new = NewTask({}, prompt, body, labels or {}, files, base=base)
         self.server_clock = ServerClock(client, skew)
         self.scan = Scanner(
             client,
@@ -109,17 +108,8 @@ class TaskRequest:
 
     def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         """Add the task to the history; returns its id. `as_asked`: it has this prompt."""
-        if as_asked:
-            self.history.add_task(
-                answer,
-                prompt=self.prompt,
-                body=self.body,
-                labels=self._labels,
-                files=self._files,
-                base=self._base,
-            )
-        else:
-            self.history.add_task(answer, prompt="", labels=self._labels)
+        new = self._new if as_asked else NewTask({}, "", labels=self._new.labels)
+        self.history.add_tasks([new._replace(created=answer)])
         return str(answer["id"])
 
     def describe(self, answer: Mapping[str, Any]) -> str:
@@ -231,7 +221,7 @@ class PromptRequest:
 
     def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         """Note in the history that the task runs again; returns the prompt's id."""
-        self.history.update_task({"id": self.target, "status": "running", "completedAt": None})
+        self.history.update_tasks([{"id": self.target, "status": "running", "completedAt": None}])
         return str(answer["promptId"])
 
     def describe(self, answer: Mapping[str, Any]) -> str:

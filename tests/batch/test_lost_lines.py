@@ -19,6 +19,7 @@ from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.config.credentials import LOCAL_KEY
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import NewTask
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.finder import Verdict
 from rebyte_cli.once.ledger import Ledger
@@ -211,13 +212,13 @@ def test_a_task_in_the_journal_belongs_to_its_line(desk: Desk) -> None:
 
 def test_a_task_that_only_the_history_knows_is_neither_taken_nor_ruled_out(desk: Desk) -> None:
     made = desk.make()
-    desk.history.add_task({"id": made}, prompt="Same")
+    desk.history.add_tasks([NewTask({"id": made}, prompt="Same")])
     assert desk.find("Same") == [ScanResult(0, None, False, [made])]
 
 
 def test_a_task_that_another_command_asked_something_else_is_ruled_out(desk: Desk) -> None:
     """It was created just before the batch, whose create made nothing."""
-    desk.history.add_task({"id": desk.make("Other")}, prompt="Other")
+    desk.history.add_tasks([NewTask({"id": desk.make("Other")}, prompt="Other")])
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 

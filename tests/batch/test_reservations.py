@@ -19,7 +19,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import digest_of
-from rebyte_cli.history.rows import Reservation
+from rebyte_cli.history.rows import NewTask, Reservation
 from rebyte_cli.once.search import Pace
 from rebyte_cli.tasks import create
 from tests.conftest import COMMAND
@@ -213,7 +213,7 @@ def test_a_line_does_not_take_the_task_of_an_answered_create(place: Place, histo
     def hook(request: Request) -> Answer | None:
         answer = lose(request)
         for made in place.farm.tasks.values() if answer else ():
-            earlier.add_task(made, prompt=SAME, body={"prompt": SAME})
+            earlier.add_tasks([NewTask(made, prompt=SAME, sent={"prompt": SAME})])
             earlier.intents.settle(intent, state="done", task_id=made["id"], task=made)
         return answer
 

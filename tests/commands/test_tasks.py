@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.history.rows import NewTask
 from tests.conftest import Done
 from tests.fork_server import commands
 from tests.servers import RawServer, error_reply, json_reply
@@ -282,7 +283,7 @@ def test_references_that_are_ambiguous_list_what_they_could_be(
     origin = json.loads(inside_local("auth", "status").out)["origin"]
     history = History(home / ".local" / "state" / "rebyte" / "history.db", origin=origin)
     for task in ("abcd-1", "abcd-2"):
-        history.add_task({"id": task}, prompt="x")
+        history.add_tasks([NewTask({"id": task}, prompt="x")])
     history.close()
     done = inside_local("get", "abcd")
     assert done.status == 2

@@ -19,6 +19,7 @@ from rebyte_cli.completion.main import CommandLine
 from rebyte_cli.completion.values import SETTINGS
 from rebyte_cli.config.fields import FIELDS
 from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import NewTask
 from rebyte_cli.manual.builder import hand_written
 from tests.conftest import Done
 from tests.repositories import git, small_repository
@@ -154,7 +155,7 @@ def test_before_anything_is_typed_a_few_ids_are_offered(home: Path) -> None:
     )
     for number in range(30):
         task, workspace = (f"{number:02}{letter}" + TASK[3:] for letter in "ab")
-        known.add_task({"id": task, "workspaceId": workspace}, prompt="x")
+        known.add_tasks([NewTask({"id": task, "workspaceId": workspace}, prompt="x")])
     known.name_workspace(f"05b{TASK[3:]}", "shop")
     known.close()
 
@@ -225,7 +226,7 @@ def test_nothing_is_asked_of_the_service(home: Path, rebyte: Callable[..., Done]
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         known = History(home / ".local/state/rebyte/history.db", origin=url.removesuffix("/v1"))
-        known.add_task({"id": TASK, "status": "running"}, prompt="Say hello")
+        known.add_tasks([NewTask({"id": TASK, "status": "running"}, prompt="Say hello")])
         known.close()
         for line in (["get", ""], ["create", "-w", ""], ["create", "-s", ""], ["-P", ""]):
             done = complete(rebyte, *line, REBYTE_API_URL=url, REBYTE_API_KEY="rbk_local")

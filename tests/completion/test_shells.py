@@ -9,6 +9,7 @@ import pytest
 
 from rebyte_cli.completion.install import script_of
 from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import NewTask
 from tests.shells import Shell
 
 FIRST = "550e8400-e29b-41d4-a716-446655440000"
@@ -46,7 +47,7 @@ def remember(home: Path) -> None:
     for task, about in tasks:
         created = {"id": task, "workspaceId": WORKSPACE, "status": "completed", "title": about}
         skills = [skill for skill in SKILLS if not skill.startswith("pdf,")]
-        known.add_task(created, prompt=about, body={"skills": skills})
+        known.add_tasks([NewTask(created, prompt=about, sent={"skills": skills})])
     known.name_workspace(WORKSPACE, "shop")
     known.close()
 

@@ -16,6 +16,7 @@ from rebyte_cli.api.urls import check_key
 from rebyte_cli.errors import BadUsage, KeyProblem, NotFound
 from rebyte_cli.history import references
 from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import NewTask
 
 from . import ANY_TEXT, ends_well, tries, within
 
@@ -71,7 +72,7 @@ def test_a_prompt_on_the_command_line(tmp_path: Path, text: str, option: bool) -
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     made = History(tmp_path_factory.mktemp("h") / "history.db", origin="https://x.example")
     for task, workspace in (("aaaa-1111", "ws-one"), ("aaaa-2222", "ws-two"), ("bbbb_3", None)):
-        made.add_task({"id": task, "workspaceId": workspace}, prompt="x")
+        made.add_tasks([NewTask({"id": task, "workspaceId": workspace}, prompt="x")])
     made.name_workspace("ws-one", "shop")
     yield made
     made.close()

@@ -19,7 +19,7 @@ from rebyte_cli.errors import RebyteError
 from rebyte_cli.history import database, references
 from rebyte_cli.history.database import VERSION, HistoryUnusable
 from rebyte_cli.history.history import History
-from rebyte_cli.history.rows import Reservation
+from rebyte_cli.history.rows import NewTask, Reservation
 from rebyte_cli.system import sqlite
 from tests.conftest import COMMAND, Done, need_tool
 from tests.forks import run_forks
@@ -40,9 +40,9 @@ def use(number: int, path: str) -> None:
     name = f"t{number}"
     with history.intents.hold(name):
         intent = history.intents.open(name, digest="", body_digest="", started_at="", owner="")
-        history.add_task({"id": name, "workspaceId": "w"}, prompt=name)
+        history.add_tasks([NewTask({"id": name, "workspaceId": "w"}, prompt=name)])
         history.intents.settle(intent.id, state="done", task_id=name)
-    history.update_task({"id": name, "title": "t"})
+    history.update_tasks([{"id": name, "title": "t"}])
     found = history.intents.of(name)
     assert found is not None
     assert found.task_id == name
@@ -65,7 +65,7 @@ def test_a_damaged_file_is_told_once_and_only_intents_fail(tmp_path: Path, damag
     path.write_bytes(damage)
     told: list[str] = []
     history = History(path, origin="o", warn=told.append)
-    history.add_task({"id": "a"}, prompt="x")
+    history.add_tasks([NewTask({"id": "a"}, prompt="x")])
     assert history.tasks() == history.workspaces() == []
     assert history.task("a") is None
     assert len(told) == 1
@@ -97,7 +97,7 @@ def test_a_file_cut_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     whole = History(path, origin="o")
     for number in range(500):
-        whole.add_task({"id": f"t{number}"}, prompt="x" * 100)
+        whole.add_tasks([NewTask({"id": f"t{number}"}, prompt="x" * 100)])
     whole.close()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     told: list[str] = []
@@ -110,11 +110,12 @@ FULL_DISK = """
 import os, sys
 from pathlib import Path
 from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import NewTask
 
 def told(number):
     found = []
     history = History(Path(f"{sys.argv[2]}/h/history.db"), origin="o", warn=found.append)
-    history.add_task({"id": f"t{number}"}, prompt="x")
+    history.add_tasks([NewTask({"id": f"t{number}"}, prompt="x")])
     return [task["id"] for task in history.tasks()], len(found)
 
 with open(f"{sys.argv[2]}/filler", "wb") as filler:
@@ -144,7 +145,7 @@ def test_a_history_that_a_full_disk_stopped_is_made_once_there_is_room(
 def test_a_folder_that_cannot_be_written() -> None:
     told: list[str] = []
     history = History(Path("/proc/rebyte/history.db"), origin="o", warn=told.append)
-    history.add_task({"id": "a"}, prompt="x")
+    history.add_tasks([NewTask({"id": "a"}, prompt="x")])
     assert history.tasks() == []
     assert len(told) == 1
 
@@ -153,7 +154,7 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     told: list[str] = []
     history = History(tmp_path / "state" / "history.db", origin="o", warn=told.append)
-    history.add_task({"id": "a"}, prompt="x")
+    history.add_tasks([NewTask({"id": "a"}, prompt="x")])
     assert len(told) == 1
     with pytest.raises(RebyteError, match="Not a directory"):
         open_intent(history, "key")
@@ -161,7 +162,7 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
 
 def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
-    History(path, origin="o").add_task({"id": "a"}, prompt="x")
+    History(path, origin="o").add_tasks([NewTask({"id": "a"}, prompt="x")])
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version={VERSION + 1}")
     told: list[str] = []
@@ -215,11 +216,11 @@ def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> Non
     path = tmp_path / "history.db"
     killed = History(path, origin="o")
     for number in range(50):
-        killed.add_task({"id": f"t{number}"}, prompt="x")
+        killed.add_tasks([NewTask({"id": f"t{number}"}, prompt="x")])
     path.rename(tmp_path / "history.db.old")
     assert (tmp_path / "history.db-wal").stat().st_size
     fresh = History(path, origin="o")
-    fresh.add_task({"id": "new"}, prompt="x")
+    fresh.add_tasks([NewTask({"id": "new"}, prompt="x")])
     assert [task["id"] for task in fresh.tasks()] == ["new"]
 
 
@@ -230,7 +231,7 @@ def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> Non
 def stuck(tmp_path: Path) -> Iterator[Path]:
     """A history that another program has begun to write to, and never ends."""
     path = tmp_path / "history.db"
-    History(path, origin="o").add_task({"id": "a"}, prompt="x")
+    History(path, origin="o").add_tasks([NewTask({"id": "a"}, prompt="x")])
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     yield path
@@ -245,7 +246,7 @@ def test_case_57_a_stuck_writer_is_waited_for_once(
     monkeypatch.setattr(sqlite, "time", pauses)
     history = History(stuck, origin="o", warn=told.append)
     for number in range(20):
-        history.add_task({"id": f"t{number}"}, prompt="x")
+        history.add_tasks([NewTask({"id": f"t{number}"}, prompt="x")])
     assert history.intents.reserve("batch", [Reservation(1, "d", "now")]) == {}
     assert history.tasks() != []  # reading needs no lock
     with pytest.raises(HistoryUnusable, match="another process has kept it locked for 5 s"):
@@ -275,7 +276,7 @@ def test_a_writer_that_gets_on_is_waited_for_longer(
 ) -> None:
     path = tmp_path / "history.db"
     history = History(path, origin="o", warn=pytest.fail)
-    history.add_task({"id": "a"}, prompt="x")
+    history.add_tasks([NewTask({"id": "a"}, prompt="x")])
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     commits: list[float] = []
@@ -290,7 +291,7 @@ def test_a_writer_that_gets_on_is_waited_for_longer(
 
     pauses = Pauses(commit_now_and_then)
     monkeypatch.setattr(sqlite, "time", pauses)
-    history.add_task({"id": "b"}, prompt="x")
+    history.add_tasks([NewTask({"id": "b"}, prompt="x")])
     writer.close()
     assert pauses.monotonic() > 4 * database.WAIT
     assert [task["id"] for task in history.tasks()] == ["b", "a"]
@@ -302,12 +303,12 @@ def test_a_writer_that_waits_for_long_asks_less_and_less_often(
     """Hundreds of creates at once would keep the one that writes from running."""
     path = tmp_path / "history.db"
     history = History(path, origin="o", warn=pytest.fail)
-    history.add_task({"id": "a"}, prompt="x")
+    history.add_tasks([NewTask({"id": "a"}, prompt="x")])
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     pauses = Pauses(lambda: writer.close() if pauses.monotonic() > 2 else None)
     monkeypatch.setattr(sqlite, "time", pauses)
-    history.add_task({"id": "b"}, prompt="x")
+    history.add_tasks([NewTask({"id": "b"}, prompt="x")])
     assert [task["id"] for task in history.tasks()] == ["b", "a"]
     assert len(pauses) < 20
 
@@ -325,7 +326,9 @@ def test_case_58_sigterm_ends_a_create_that_waits_for_the_history(
     with RawServer(service) as server:
         env = {**os.environ, "REBYTE_API_URL": server.base_url, "REBYTE_API_KEY": "rbk_key"}
         path = home / ".local" / "state" / "rebyte" / "history.db"
-        History(path, origin=server.base_url.removesuffix("/v1")).add_task({"id": "a"}, prompt="x")
+        History(path, origin=server.base_url.removesuffix("/v1")).add_tasks(
+            [NewTask({"id": "a"}, prompt="x")]
+        )
         writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("BEGIN IMMEDIATE")
         process = subprocess.Popen([*COMMAND, "create", "Say hello"], env=env)
@@ -379,7 +382,9 @@ def test_case_57_neither_a_create_nor_a_batch_is_held_up_by_a_stuck_writer(
 def test_case_59_odd_rows_are_read_as_far_as_they_go(tmp_path: Path, change: str) -> None:
     path = tmp_path / "history.db"
     history = History(path, origin="o")
-    history.add_task({"id": "a", "workspaceId": "w"}, prompt="x", body={"skills": ["pdf"]})
+    history.add_tasks(
+        [NewTask({"id": "a", "workspaceId": "w"}, prompt="x", sent={"skills": ["pdf"]})]
+    )
     history.name_workspace("w", "shop")
     intent = open_intent(history, "key")
     history.intents.settle(intent, state="done", task_id="a", task={"id": "a"})
@@ -402,7 +407,7 @@ def test_case_59_odd_rows_are_read_as_far_as_they_go(tmp_path: Path, change: str
 
 def test_text_in_no_encoding_is_a_fault_of_the_history(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
-    History(path, origin="o").add_task({"id": "a"}, prompt="x")
+    History(path, origin="o").add_tasks([NewTask({"id": "a"}, prompt="x")])
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE tasks SET title = CAST(x'ff' AS TEXT)")
     told: list[str] = []
@@ -414,10 +419,10 @@ def test_a_file_that_becomes_newer_while_it_is_open_is_not_written(tmp_path: Pat
     path = tmp_path / "history.db"
     told: list[str] = []
     history = History(path, origin="o", warn=told.append)
-    history.add_task({"id": "a"}, prompt="x")
+    history.add_tasks([NewTask({"id": "a"}, prompt="x")])
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version={VERSION + 1}")
-    history.add_task({"id": "b"}, prompt="x")
+    history.add_tasks([NewTask({"id": "b"}, prompt="x")])
     assert told == [f"{path} was written by a newer rebyte; continuing without the history"]
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT id FROM tasks").fetchall() == [("a",)]

@@ -11,7 +11,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.history.history import MOST_ANSWERED, MOST_SHOWN, History
-from rebyte_cli.history.rows import Intent
+from rebyte_cli.history.rows import Intent, NewTask
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {
@@ -29,7 +29,7 @@ def history(tmp_path: Path) -> History:
 
 
 def add(history: History, task: str, workspace: str = "ws-1", prompt: str = "Say hello") -> None:
-    history.add_task({**CREATED, "id": task, "workspaceId": workspace}, prompt=prompt)
+    history.add_tasks([NewTask({**CREATED, "id": task, "workspaceId": workspace}, prompt=prompt)])
 
 
 def test_an_answered_question_is_remembered_for_its_account(
@@ -64,7 +64,7 @@ def test_questions_make_no_file(history: History) -> None:
     assert history.nth(1) is None
     assert history.intents.of("x") is None
     assert history.knows(["x"]) == set()
-    history.update_task({"id": "x", "title": "y"})
+    history.update_tasks([{"id": "x", "title": "y"}])
     history.forget_task("x")
     assert not history.path.parent.exists()
 
@@ -79,7 +79,7 @@ def test_a_task_is_remembered_with_what_was_sent(history: History) -> None:
         "branchName": "next",
         "files": [{"id": "f1", "filename": "a.txt"}],
     }
-    history.add_task(CREATED, prompt="\n  Fix\nit", body=body)
+    history.add_tasks([NewTask(CREATED, prompt="\n  Fix\nit", sent=body)])
     assert History(history.path, origin=CLOUD).tasks() == [
         {
             **CREATED,
@@ -108,7 +108,9 @@ def test_the_options_that_a_rerun_needs_are_remembered(history: History) -> None
         "workspaceId": "ws-0",
         "files": [{"id": "f1", "filename": "a-ab12.txt"}],
     }
-    history.add_task({**CREATED, "workspaceId": "ws-9"}, prompt="x", body=body, files=["/d/a.txt"])
+    history.add_tasks(
+        [NewTask({**CREATED, "workspaceId": "ws-9"}, prompt="x", sent=body, files=["/d/a.txt"])]
+    )
     task = history.task("task-1")
     assert task is not None
     assert (task["workspaceId"], task["givenWorkspaceId"]) == ("ws-9", "ws-0")
@@ -119,7 +121,9 @@ def test_the_options_that_a_rerun_needs_are_remembered(history: History) -> None
 def test_only_the_first_line_of_a_prompt_is_kept_without_keys(history: History) -> None:
     add(history, "a", prompt=f"{'x' * 300}\nSECOND")
     body = {"githubUrl": "https://me:ghp_token@github.com/o/r"}
-    history.add_task({"id": "b"}, prompt="use rbk_0123456789abcdef now\nTHIRD", body=body)
+    history.add_tasks(
+        [NewTask({"id": "b"}, prompt="use rbk_0123456789abcdef now\nTHIRD", sent=body)]
+    )
     assert [task["prompt"] for task in history.tasks()] == ["use rbk_… now", "x" * 200]
     history.close()
     for secret in (b"SECOND", b"THIRD", b"rbk_0123", b"ghp_token"):
@@ -137,8 +141,8 @@ def opened(history: History) -> Intent:
 def test_case_67_no_key_is_kept_wherever_it_stands(history: History) -> None:
     one, two, three, four = (key.decode() for key in KEYS)
     body = {"model": one, "executor": two, "skills": ["pdf", three], "githubUrl": f"o/{four}"}
-    history.add_task({**CREATED, "title": f"Use {one}"}, prompt=f"Use {two}", body=body)
-    history.update_task({"id": "task-1", "title": f"Used {three}", "status": "completed"})
+    history.add_tasks([NewTask({**CREATED, "title": f"Use {one}"}, prompt=f"Use {two}", sent=body)])
+    history.update_tasks([{"id": "task-1", "title": f"Used {three}", "status": "completed"}])
     intent = opened(history)
     task = {**CREATED, "title": four, "prompts": [{"id": one}], "model": [two]}
     history.intents.settle(intent.id, state="done", task_id="task-1", task=task)
@@ -153,7 +157,7 @@ def test_case_67_no_key_is_kept_wherever_it_stands(history: History) -> None:
 def test_the_newest_is_first_and_adding_again_changes_no_order(history: History) -> None:
     for task in ("a", "b", "c"):
         add(history, task)
-    history.add_task({"id": "a", "status": "completed"}, prompt="")
+    history.add_tasks([NewTask({"id": "a", "status": "completed"}, prompt="")])
     assert [task["id"] for task in history.tasks()] == ["c", "b", "a"]
     assert [task["id"] for task in history.tasks(2)] == ["c", "b"]
     again = history.task("a")
@@ -169,7 +173,7 @@ def test_news_of_a_known_task_are_taken_over_and_of_others_not(history: History)
             {"id": "stranger", "title": "x"},
         ]
     )
-    history.update_task({"id": "a", "title": None})
+    history.update_tasks([{"id": "a", "title": None}])
     known = history.task("a")
     assert known is not None
     assert (known["title"], known["status"], known["completedAt"]) == (
@@ -178,7 +182,7 @@ def test_news_of_a_known_task_are_taken_over_and_of_others_not(history: History)
         "2026-01-02",
     )
     assert history.task("stranger") is None
-    history.update_task({"id": "a", "status": "running", "completedAt": None})
+    history.update_tasks([{"id": "a", "status": "running", "completedAt": None}])
     known = history.task("a")
     assert known is not None
     assert (known["status"], known["completedAt"]) == ("running", None)
@@ -191,12 +195,12 @@ def test_tasks_are_found_by_all_of_their_labels_newest_first(history: History) -
         ("c", {"team": "web", "run": "1"}),
         ("d", {"team": "search", "run": "1"}),
     ):
-        history.add_task({"id": task}, prompt="x", labels=labels)
+        history.add_tasks([NewTask({"id": task}, prompt="x", labels=labels)])
     assert history.labels.having({"team": "search"}) == ["d", "b", "a"]
     assert history.labels.having({"team": "search", "run": "1"}) == ["d", "a"]
     assert history.labels.having({"team": "sea"}) == history.labels.having({}) == []
     assert history.labels.of(["a"])["a"] == {"run": "1", "team": "search"}
-    history.add_task({"id": "a"}, prompt="x", labels={"run": "2"})
+    history.add_tasks([NewTask({"id": "a"}, prompt="x", labels={"run": "2"})])
     assert history.labels.of(["a"])["a"] == {"run": "2", "team": "search"}
     history.forget_task("d")
     assert history.labels.having({"run": "1"}) == ["c"]
@@ -208,7 +212,7 @@ def test_tasks_are_found_by_all_of_their_labels_newest_first(history: History) -
 def test_labels_are_kept_even_if_the_history_is_off(tmp_path: Path) -> None:
     """The user asked for them. Nothing else is kept of such a task."""
     history = History(tmp_path / "history.db", origin="o", enabled=False)
-    history.add_task({"id": "a"}, prompt="Secret words", labels={"run": "1"})
+    history.add_tasks([NewTask({"id": "a"}, prompt="Secret words", labels={"run": "1"})])
     assert history.labels.having({"run": "1"}) == ["a"]
     assert history.tasks() == []
     history.forget_task("a")
@@ -230,8 +234,8 @@ def test_ids_that_were_shown_are_bounded(history: History) -> None:
 def test_text_that_no_encoding_takes_is_kept_in_words(history: History) -> None:
     add(history, "task-1")
     odd = {"id": "task-2", "url": "https://x/\ud800", "workspaceId": "\udfff"}
-    history.add_task(odd, prompt="Say \ud800", body={"model": "\ud800"})
-    history.update_task({"id": "task-1", "title": "a\ud800", "status": "running"})
+    history.add_tasks([NewTask(odd, prompt="Say \ud800", sent={"model": "\ud800"})])
+    history.update_tasks([{"id": "task-1", "title": "a\ud800", "status": "running"}])
     assert history.tasks()[0]["url"] == "https://x/\\ud800"
     assert history.tasks()[1]["title"] == "a\\ud800"
     assert history.task("\ud800") is None
@@ -307,7 +311,7 @@ def test_many_ids_can_be_asked_about_at_once(history: History) -> None:
 def test_a_history_that_is_off_writes_nothing_about_tasks(tmp_path: Path) -> None:
     off = History(tmp_path / "history.db", origin=CLOUD, enabled=False)
     add(off, "a")
-    off.update_task({"id": "a", "title": "x"})
+    off.update_tasks([{"id": "a", "title": "x"}])
     assert os.listdir(tmp_path) == []
     intent = opened(off)
     task: dict[str, Any] = {**CREATED, "title": "Made from the PROMPT", "prompts": ["PROMPT"]}
@@ -322,7 +326,7 @@ def test_a_history_that_is_off_writes_nothing_about_tasks(tmp_path: Path) -> Non
 def test_words_used_before_are_offered_latest_first(history: History) -> None:
     for number, skills in enumerate((["pdf"], ["deep-research", "pdf"], [])):
         body = {"skills": skills, "model": "lite", "executor": f"e{number}"}
-        history.add_task({"id": f"t{number}"}, prompt="x", body=body)
+        history.add_tasks([NewTask({"id": f"t{number}"}, prompt="x", sent=body)])
     assert history.words("skills") == ["deep-research", "pdf"]
     assert history.words("model") == ["lite"]
     assert history.words("executor") == ["e2", "e1", "e0"]

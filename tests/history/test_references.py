@@ -10,6 +10,7 @@ from rebyte_cli.app import App
 from rebyte_cli.errors import BadUsage, NotFound, OutcomeUnknown
 from rebyte_cli.history import references
 from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import NewTask
 from rebyte_cli.presenter import Presenter
 
 
@@ -17,7 +18,7 @@ from rebyte_cli.presenter import Presenter
 def history(tmp_path: Path) -> History:
     made = History(tmp_path / "history.db", origin="https://api.rebyte.ai")
     for task, workspace in (("aaaa-1111", "ws-one"), ("aaaa-2222", "ws-two"), ("bbbb-3333", None)):
-        made.add_task({"id": task, "workspaceId": workspace}, prompt="x")
+        made.add_tasks([NewTask({"id": task, "workspaceId": workspace}, prompt="x")])
     return made
 
 
@@ -70,9 +71,9 @@ def test_a_link_of_another_service_is_named_as_such(
 
 
 def test_an_exact_id_wins_over_longer_ones(history: History) -> None:
-    history.add_task({"id": "aaaa"}, prompt="x")
+    history.add_tasks([NewTask({"id": "aaaa"}, prompt="x")])
     assert references.task(history, "aaaa") == "aaaa"
-    history.add_task({"id": "bbb"}, prompt="x")
+    history.add_tasks([NewTask({"id": "bbb"}, prompt="x")])
     assert references.task(history, "bbb") == "bbb"
 
 
@@ -200,7 +201,9 @@ def test_a_deleted_task_keeps_its_number(history: History) -> None:
 
 
 def test_nothing_but_its_place_is_kept_of_a_deleted_task(history: History) -> None:
-    history.add_task({"id": "cccc-4444", "title": "Private", "workspaceId": "w"}, prompt="Secret")
+    history.add_tasks(
+        [NewTask({"id": "cccc-4444", "title": "Private", "workspaceId": "w"}, prompt="Secret")]
+    )
     history.remember_shown([{"id": "cccc-4444"}])
     history.forget_task("cccc-4444")
     assert history.task("cccc-4444") is None
@@ -224,14 +227,16 @@ def test_a_short_id_of_a_workspace_is_none_of_a_task(tmp_path: Path) -> None:
     history = History(tmp_path / "history.db", origin="https://api.rebyte.ai")
     ids = ["abcdefgh-1", "abcdefgh-2", "12345678-1"]
     for number, workspace_id in enumerate(ids):
-        history.add_task({"id": f"task-{number}", "workspaceId": workspace_id}, prompt="Hi")
+        history.add_tasks(
+            [NewTask({"id": f"task-{number}", "workspaceId": workspace_id}, prompt="Hi")]
+        )
     history.remember_shown([{"id": "12345678-2"}])
     short = history.shortest_workspace_prefixes([*ids, "stranger-to-it"])
     assert short == {
         "abcdefgh-1": "abcdefgh-1", "abcdefgh-2": "abcdefgh-2", "12345678-1": "12345678-1",
         "stranger-to-it": "stranger-to-it",
     }  # fmt: skip
-    history.add_task({"id": "task-9", "workspaceId": "87654321-9"}, prompt="Hi")
+    history.add_tasks([NewTask({"id": "task-9", "workspaceId": "87654321-9"}, prompt="Hi")])
     assert history.shortest_workspace_prefixes(["87654321-9"]) == {"87654321-9": "87654321"}
     assert references.workspace(history, "87654321") == "87654321-9"
 

@@ -17,7 +17,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
-from rebyte_cli.history.rows import Reservation
+from rebyte_cli.history.rows import NewTask, Reservation
 from rebyte_cli.once.match import may_be_cut
 from rebyte_cli.tasks import create as engine
 from tests.conftest import Done
@@ -286,7 +286,7 @@ def test_a_key_remembers_what_its_first_run_found_possible(place: Place) -> None
 def test_a_twin_with_another_repository_proves_nothing(place: Place, is_same: bool) -> None:
     twin = {"prompt": LONG} if is_same else {"prompt": LONG, "githubUrl": "acme/app"}
     made = place.farm._make(twin)
-    place.history().add_task(made, prompt=LONG, body=twin)
+    place.history().add_tasks([NewTask(made, prompt=LONG, sent=twin)])
     place.farm.shows = lambda prompt: "Summary of it" if prompt == SHORT else prompt
     place.makes = SHORT
     with pytest.raises(OutcomeUnknown) as caught:

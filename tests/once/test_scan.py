@@ -30,6 +30,7 @@ from rebyte_cli.errors import (
 )
 from rebyte_cli.history.history import History
 from rebyte_cli.history.prompt_digest import body_digest_of, digest_of
+from rebyte_cli.history.rows import NewTask
 from rebyte_cli.once.listing import BEFORE_ALL, PAGES, newest_task
 from rebyte_cli.once.scan import (
     READS,
@@ -127,7 +128,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Scanner]]:
         created = more.get("created", [])
         history = History(tmp_path / f"{len(servers)}.db", origin=server.base_url)
         for twin in reversed(more.get("twins", ())):
-            history.add_task({"id": twin}, prompt=PROMPT)
+            history.add_tasks([NewTask({"id": twin}, prompt=PROMPT)])
         return Scanner(
             client,
             history,

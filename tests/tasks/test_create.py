@@ -37,7 +37,7 @@ from rebyte_cli.errors import (
 from rebyte_cli.history.history import History
 from rebyte_cli.history.intents import Intents
 from rebyte_cli.history.prompt_digest import digest_of
-from rebyte_cli.history.rows import Intent
+from rebyte_cli.history.rows import Intent, NewTask
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.operation import Operation
 from rebyte_cli.once.request_kinds import TaskRequest
@@ -628,7 +628,7 @@ def test_a_task_claimed_by_a_twin_during_the_search_is_not_taken(
     look = history.intents.rivals
 
     def rivals(owner: str, target: str | None = None) -> list[Intent]:
-        bench.memory().add_task(theirs, prompt=PROMPT)
+        bench.memory().add_tasks([NewTask(theirs, prompt=PROMPT)])
         return look(owner, target)
 
     monkeypatch.setattr(history.intents, "rivals", rivals)

@@ -14,6 +14,7 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import NewTask
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.request_kinds import PromptRequest
 from rebyte_cli.tasks import create
@@ -104,7 +105,7 @@ def test_the_same_text_to_another_task_is_another_follow_up(bench: Bench, task: 
 
 def test_a_finished_task_is_remembered_as_running_again(bench: Bench, task: str) -> None:
     done = {"id": task, "status": "completed", "completedAt": "2026-02-09T10:00:00Z"}
-    bench.history.add_task(done, prompt="The first prompt")
+    bench.history.add_tasks([NewTask(done, prompt="The first prompt")])
     bench.follow_up(task)
     remembered = bench.history.task(task)
     assert remembered is not None
