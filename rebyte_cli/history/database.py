@@ -317,17 +317,18 @@ class HistoryBusy(HistoryUnusable):
 class Lenient:
     """A database for conveniences: if it cannot be used, reads find nothing and writes do nothing.
 
-    `warn` is told of the first fault.
+    `origin` is the one that queries are about; `warn` is told of the first fault.
     """
 
-    def __init__(self, database: Database, warn: Callable[[str], None] | None) -> None:
+    def __init__(self, database: Database, origin: str, warn: Callable[[str], None] | None) -> None:
+        self.origin = origin
         self._database = database
         self._warn = warn
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """The rows of a query."""
+        """The rows of a query, whose first value (`?1`) is the origin, before `values`."""
         try:
-            return self._database.rows(sql, values)
+            return self._database.rows(sql, (self.origin, *values))
         except HistoryUnusable as problem:
             self._complain(problem)
             return []

@@ -46,10 +46,10 @@ _SELECT_WORKSPACE = """
     FROM (SELECT known.id, named.alias, COUNT(task.seq) AS tasks, MAX(task.seq) AS last_seq,
                  MIN(task.created_at) AS created_at, MAX(task.created_at) AS last_used_at
           FROM (SELECT DISTINCT workspace_id AS id FROM tasks
-                  WHERE origin = ? AND workspace_id >= ? AND workspace_id < ?
-                UNION SELECT id FROM workspaces WHERE origin = ? AND id >= ? AND id < ?) AS known
-          LEFT JOIN workspaces AS named ON named.origin = ? AND named.id = known.id
-          LEFT JOIN tasks AS task ON task.origin = ? AND task.workspace_id = known.id
+                  WHERE origin = ?1 AND workspace_id >= ?2 AND workspace_id < ?3
+                UNION SELECT id FROM workspaces WHERE origin = ?1 AND id >= ?2 AND id < ?3) AS known
+          LEFT JOIN workspaces AS named ON named.origin = ?1 AND named.id = known.id
+          LEFT JOIN tasks AS task ON task.origin = ?1 AND task.workspace_id = known.id
           GROUP BY known.id
           HAVING named.hidden_at IS NULL OR MAX(task.seq) > named.hidden_at) AS found
     LEFT JOIN tasks AS last ON last.seq = found.last_seq
@@ -78,10 +78,10 @@ class History:
         self.origin = origin
         self.enabled = enabled
         self.database = Database(path)
-        self._lenient = Lenient(self.database, warn)
-        self.intents = Intents(self.database, self._lenient, origin, keeps_all=enabled)
-        self.labels = TaskLabels(self._lenient, origin)
-        self.used = UsedTokens(self._lenient, origin, self.labels, enabled=enabled)
+        self._lenient = Lenient(self.database, origin, warn)
+        self.intents = Intents(self.database, self._lenient, keeps_all=enabled)
+        self.labels = TaskLabels(self._lenient)
+        self.used = UsedTokens(self._lenient, self.labels, enabled=enabled)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -138,7 +138,6 @@ class History:
         rows = self._lenient.rows(
             "SELECT id, title, status, completed_at FROM tasks"  # noqa: S608 -- constant
             f" WHERE origin = ? AND NOT deleted AND id {AMONG}",
-            self.origin,
             among(task_id for task_id, _ in given),
         )
         known = {row["id"]: [text_of(value) for value in tuple(row)[1:]] for row in rows}
@@ -167,7 +166,7 @@ class History:
     def tasks(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The tasks created from here, newest first; all of them without a limit."""
         count = -1 if limit is None else limit
-        rows = self._lenient.rows(f"{_SELECT_TASK} ORDER BY seq DESC LIMIT ?", self.origin, count)
+        rows = self._lenient.rows(f"{_SELECT_TASK} ORDER BY seq DESC LIMIT ?", count)
         return [task_of(row) for row in rows]
 
     def nth(self, number: int) -> dict[str, Any] | None:
@@ -178,21 +177,18 @@ class History:
         rows = self._lenient.rows(
             f"SELECT {', '.join(COLUMNS.values())}, deleted FROM tasks WHERE origin = ?"  # noqa: S608 -- ours
             " ORDER BY seq DESC LIMIT 1 OFFSET ?",
-            self.origin,
             number - 1,
         )
         return task_of(rows[0]) | {"deleted": bool(rows[0]["deleted"])} if rows else None
 
     def count(self) -> int:
         """How many tasks were created from here, deleted ones included; see `nth`."""
-        rows = self._lenient.rows(
-            "SELECT COUNT(*) AS tasks FROM tasks WHERE origin = ?", self.origin
-        )
+        rows = self._lenient.rows("SELECT COUNT(*) AS tasks FROM tasks WHERE origin = ?")
         return int(rows[0]["tasks"]) if rows else 0
 
     def task(self, task_id: str) -> dict[str, Any] | None:
         """What is known about one task, or None."""
-        rows = self._lenient.rows(f"{_SELECT_TASK} AND id = ?", self.origin, task_id)
+        rows = self._lenient.rows(f"{_SELECT_TASK} AND id = ?", task_id)
         return task_of(rows[0]) if rows else None
 
     def is_deleted(self, task_id: str) -> bool:
@@ -209,7 +205,7 @@ class History:
             "SELECT id FROM tasks WHERE origin = ? AND prompt_digest = ? AND body_digest = ?"
             " ORDER BY seq DESC"
         )
-        return [str(row["id"]) for row in self._lenient.rows(sql, self.origin, digest, body_digest)]
+        return [str(row["id"]) for row in self._lenient.rows(sql, digest, body_digest)]
 
     def prompts(self) -> list[tuple[str, str]]:
         """The latest tasks of which the whole prompt is known: their ids, and its digest.
@@ -220,7 +216,6 @@ class History:
             "SELECT id, prompt_digest FROM (SELECT * FROM tasks WHERE origin = ?"
             " ORDER BY seq DESC LIMIT ?) WHERE prompt_digest IS NOT NULL"
             " ORDER BY LENGTH(prompt) DESC, seq DESC",
-            self.origin,
             LATEST_PROMPTS,
         )
         return [(str(row["id"]), str(row["prompt_digest"])) for row in rows]
@@ -229,12 +224,13 @@ class History:
         """The ids of the tasks that the lines of a batch were given, the newest last, by line."""
         named = self._lenient.rows(
             "SELECT id, line FROM tasks WHERE origin = ? AND line > ? AND line < ? ORDER BY seq",
-            *(self.origin, f"{owner} ", f"{owner}!"),
+            f"{owner} ",
+            f"{owner}!",
         )
         kept = self._lenient.rows(  # with the history off
             "SELECT task_id AS id, body_digest AS line FROM intents"
             " WHERE origin = ? AND owner = ? AND state = 'done' ORDER BY id",
-            *(self.origin, owner),
+            owner,
         )
         found: dict[int, list[str]] = {}
         for row in (*named, *kept):
@@ -246,10 +242,11 @@ class History:
     def was_sent(self, digest: str) -> bool:
         """Whether a task with this prompt was created from here, or may have been."""
         sql = (
-            "SELECT 1 FROM tasks WHERE origin = ? AND prompt_digest = ? UNION SELECT 1 FROM intents"
-            " WHERE origin = ? AND digest = ? AND state NOT IN ('refused', 'unsent') LIMIT 1"
+            "SELECT 1 FROM tasks WHERE origin = ?1 AND prompt_digest = ?2 UNION"
+            " SELECT 1 FROM intents WHERE origin = ?1 AND digest = ?2"
+            " AND state NOT IN ('refused', 'unsent') LIMIT 1"
         )
-        return bool(self._lenient.rows(sql, self.origin, digest, self.origin, digest))
+        return bool(self._lenient.rows(sql, digest))
 
     def workspace_of(self, task_id: str) -> str | None:
         """The workspace that a task was given, or None when it is not known."""
@@ -260,23 +257,22 @@ class History:
     ) -> Any:
         """One column of a task; None if the task is not known."""
         sql = f"SELECT {column} FROM tasks WHERE origin = ? AND id = ?"  # noqa: S608 -- one of three
-        rows = self._lenient.rows(sql, self.origin, task_id)
+        rows = self._lenient.rows(sql, task_id)
         return rows[0][0] if rows else None
 
     def knows(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that were created from here, with the history on or off."""
         sql = (
-            f"SELECT id FROM tasks WHERE origin = ? AND id {AMONG} UNION"  # noqa: S608 -- constant
-            f" SELECT task_id FROM intents WHERE origin = ? AND task_id {AMONG}"
+            f"SELECT id FROM tasks WHERE origin = ?1 AND id {AMONG} UNION"  # noqa: S608 -- constant
+            f" SELECT task_id FROM intents WHERE origin = ?1 AND task_id {AMONG}"
         )
         wanted = among(ids)
-        rows = self._lenient.rows(sql, self.origin, wanted, self.origin, wanted)
-        return {row["id"] for row in rows}
+        return {row["id"] for row in self._lenient.rows(sql, wanted, wanted)}
 
     def asked_otherwise(self, ids: Iterable[str], digest: str) -> set[str]:
         """Those of the ids that were created from here with a prompt of another digest."""
         sql = f"SELECT id FROM tasks WHERE origin = ? AND prompt_digest != ? AND id {AMONG}"  # noqa: S608 -- constant
-        return {row["id"] for row in self._lenient.rows(sql, self.origin, digest, among(ids))}
+        return {row["id"] for row in self._lenient.rows(sql, digest, among(ids))}
 
     def forget_task(self, task_id: str) -> None:
         """Drop all that is known of a task but its place in the order; see `nth`."""
@@ -289,9 +285,7 @@ class History:
                 [[self.origin, task_id]],
             )
         self.labels.forget(task_id)
-        if self._lenient.rows(
-            "SELECT 1 FROM applied WHERE origin = ? AND task_id = ?", self.origin, task_id
-        ):
+        if self._lenient.rows("SELECT 1 FROM applied WHERE origin = ? AND task_id = ?", task_id):
             sql = "DELETE FROM applied WHERE origin = ? AND task_id = ?"
             self._write(sql, [[self.origin, task_id]])
         if self.shown(task_id):
@@ -317,7 +311,7 @@ class History:
         The commit may be one that is gone.
         """
         sql = "SELECT run, head FROM applied WHERE origin = ? AND task_id = ? AND folder = ?"
-        rows = self._lenient.rows(sql, self.origin, task_id, stored_text(folder, plain=True))
+        rows = self._lenient.rows(sql, task_id, stored_text(folder, plain=True))
         return {str(row["run"]): str(row["head"]) for row in rows}
 
     def remember_shown(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -360,16 +354,15 @@ class History:
     def was_answered(self, message_id: str) -> bool:
         """Whether a question was answered from here."""
         sql = "SELECT 1 FROM answered WHERE origin = ? AND message_id = ?"
-        return bool(self._lenient.rows(sql, self.origin, stored_text(message_id, plain=True)))
+        return bool(self._lenient.rows(sql, stored_text(message_id, plain=True)))
 
     def shown(self, prefix: str) -> list[str]:
         """The ids that start like this among all that were created or shown here."""
-        span = (self.origin, prefix, prefix + _AFTER_ALL)
         rows = self._lenient.rows(
-            "SELECT id FROM tasks WHERE origin = ? AND id >= ? AND id < ? AND NOT deleted"
-            " UNION SELECT id FROM seen WHERE origin = ? AND id >= ? AND id < ?",
-            *span,
-            *span,
+            "SELECT id FROM tasks WHERE origin = ?1 AND id >= ?2 AND id < ?3 AND NOT deleted"
+            " UNION SELECT id FROM seen WHERE origin = ?1 AND id >= ?2 AND id < ?3",
+            prefix,
+            prefix + _AFTER_ALL,
         )
         return [str(row["id"]) for row in rows]
 
@@ -410,9 +403,7 @@ class History:
 
     def _by_id(self, select: str, ids: Iterable[str]) -> dict[str, sqlite3.Row]:
         """Rows of this origin by their id."""
-        rows = self._lenient.rows(
-            f"{select} WHERE origin = ? AND id {AMONG}", self.origin, among(ids)
-        )
+        rows = self._lenient.rows(f"{select} WHERE origin = ? AND id {AMONG}", among(ids))
         return {str(row["id"]): row for row in rows}
 
     def clear(self) -> None:
@@ -427,8 +418,7 @@ class History:
         rows = self._lenient.rows(
             f"SELECT {field} AS word FROM"  # noqa: S608 -- one of three words
             f" (SELECT {field} FROM tasks WHERE origin = ? ORDER BY seq DESC LIMIT 5000)"
-            f" WHERE {field} IS NOT NULL LIMIT 1000",
-            self.origin,
+            f" WHERE {field} IS NOT NULL LIMIT 1000"
         )
         found: dict[str, None] = {}
         for row in rows:
@@ -445,7 +435,6 @@ class History:
         Keys: `id`, `name` (the alias, or None), `tasks` (how many were created from here),
         `lastTask`, `createdAt`, `lastUsedAt`, `githubUrl`; what is not known is None.
         """
-        span = (self.origin, prefix, prefix + _AFTER_ALL)
         return [
             {
                 "id": str(row["id"]),
@@ -456,13 +445,13 @@ class History:
                 "lastUsedAt": text_of(row["last_used_at"]),
                 "githubUrl": text_of(row["github_url"]),
             }
-            for row in self._lenient.rows(_SELECT_WORKSPACE, *span, *span, self.origin, self.origin)
+            for row in self._lenient.rows(_SELECT_WORKSPACE, prefix, prefix + _AFTER_ALL)
         ]
 
     def workspace(self, id_or_alias: str) -> dict[str, Any] | None:
         """One workspace by its alias or its id, or None."""
         sql = "SELECT id FROM workspaces WHERE origin = ? AND alias = ?"
-        named = [str(row["id"]) for row in self._lenient.rows(sql, self.origin, id_or_alias)]
+        named = [str(row["id"]) for row in self._lenient.rows(sql, id_or_alias)]
         for workspace_id in (*named, id_or_alias):
             for workspace in self.workspaces(workspace_id):
                 if workspace["id"] == workspace_id:

@@ -45,13 +45,11 @@ class Intents:
     `rivals`.
     """
 
-    def __init__(
-        self, database: Database, lenient: Lenient, origin: str, *, keeps_all: bool
-    ) -> None:
+    def __init__(self, database: Database, lenient: Lenient, *, keeps_all: bool) -> None:
         """`lenient` is the same database; with `keeps_all`, intents keep whole answers."""
         self._database = database
         self._lenient = lenient
-        self._origin = origin
+        self._origin = lenient.origin
         self._keeps_all = keeps_all
         self._held: dict[str, int] = {}  # the threads that hold a key
 
@@ -275,7 +273,6 @@ class Intents:
         """
         rows = self._lenient.rows(
             f"SELECT * FROM intents WHERE origin = ? AND {_UNSETTLED} AND owner = ? ORDER BY id",  # noqa: S608 -- constant
-            self._origin,
             owner,
         )
         numbered = ((line_of(row), intent_of(row)) for row in rows)
@@ -289,6 +286,7 @@ class Intents:
         rows = self._lenient.rows(
             "SELECT * FROM intents"  # noqa: S608 -- constant
             f" WHERE origin = ? AND {_UNSETTLED} AND owner != ? AND target IS ?",
-            *(self._origin, owner, target),
+            owner,
+            target,
         )
         return [intent_of(row) for row in rows]

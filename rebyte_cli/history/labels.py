@@ -96,9 +96,9 @@ class LabelCount(NamedTuple):
 class TaskLabels:
     """The table `labels` of one origin."""
 
-    def __init__(self, database: Lenient, origin: str) -> None:
+    def __init__(self, database: Lenient) -> None:
         self._database = database
-        self._origin = origin
+        self._origin = database.origin
 
     def of(self, ids: Iterable[str]) -> dict[str, dict[str, str]]:
         """The labels of those of the tasks that have any, by id, sorted by name."""
@@ -106,30 +106,26 @@ class TaskLabels:
             f"SELECT task_id, name, value FROM labels WHERE origin = ? AND task_id {AMONG}"  # noqa: S608 -- constant
             " ORDER BY name"
         )
-        return _by_task(self._database.rows(sql, self._origin, among(ids)))
+        return _by_task(self._database.rows(sql, among(ids)))
 
     def every(self) -> dict[str, dict[str, str]]:
         """The labels of every task that has some, as `of`."""
         sql = "SELECT task_id, name, value FROM labels WHERE origin = ? ORDER BY name"
-        return _by_task(self._database.rows(sql, self._origin))
+        return _by_task(self._database.rows(sql))
 
     def having(self, labels: Mapping[str, str]) -> list[str]:
         """The ids of the tasks that have all of these labels, newest first."""
         if not labels:
             return []
         tables = " INTERSECT ".join(
-            ["SELECT task_id FROM labels WHERE origin = ? AND name = ? AND value = ?"] * len(labels)
+            ["SELECT task_id FROM labels WHERE origin = ?1 AND name = ? AND value = ?"]
+            * len(labels)
         )
-        values = [
-            part
-            for name, value in labels.items()
-            for part in (self._origin, name, stored_text(value))
-        ]
+        values = [part for name, value in labels.items() for part in (name, stored_text(value))]
         rows = self._database.rows(
             f"SELECT found.task_id FROM ({tables}) AS found LEFT JOIN tasks"  # noqa: S608 -- ours
-            " ON tasks.origin = ? AND tasks.id = found.task_id ORDER BY tasks.seq DESC",
+            " ON tasks.origin = ?1 AND tasks.id = found.task_id ORDER BY tasks.seq DESC",
             *values,
-            self._origin,
         )
         return [str(row["task_id"]) for row in rows]
 
@@ -139,7 +135,7 @@ class TaskLabels:
             "SELECT name, value, COUNT(*) AS tasks FROM labels WHERE origin = ?"
             " GROUP BY name, value ORDER BY name, value"
         )
-        rows = self._database.rows(sql, self._origin)
+        rows = self._database.rows(sql)
         return [LabelCount(str(row["name"]), str(row["value"]), int(row["tasks"])) for row in rows]
 
     def change(

@@ -26,11 +26,8 @@ _TOLD = ("createdAt", "executor", "model")  # of the task; of no other use once 
 class UsedTokens:
     """The table `used` of one origin. With `enabled` false nothing is written."""
 
-    def __init__(
-        self, database: Lenient, origin: str, labels: TaskLabels, *, enabled: bool
-    ) -> None:
+    def __init__(self, database: Lenient, labels: TaskLabels, *, enabled: bool) -> None:
         self._database = database
-        self._origin = origin
         self._labels = labels
         self._enabled = enabled
 
@@ -55,10 +52,10 @@ class UsedTokens:
             return
         sql = f"SELECT id FROM tasks WHERE origin = ? AND id {AMONG}"  # noqa: S608 -- constant
         ids = among(task_id for task_id, _ in found)
-        own = {row["id"] for row in self._database.rows(sql, self._origin, ids)}
+        own = {row["id"] for row in self._database.rows(sql, ids)}
         known = self._rows(own)
         new = [
-            [self._origin, task_id, prompt_id, *usage, *told]
+            [self._database.origin, task_id, prompt_id, *usage, *told]
             for (task_id, prompt_id), (usage, told) in found.items()
             if task_id in own and known.get(task_id, {}).get(prompt_id) != usage
         ]
@@ -84,8 +81,7 @@ class UsedTokens:
         rows = self._database.rows(
             "SELECT used.*, tasks.github_url, tasks.local_repository FROM used"
             " LEFT JOIN tasks ON tasks.origin = used.origin AND tasks.id = used.task_id"
-            " WHERE used.origin = ? ORDER BY used.created_at, used.task_id, used.prompt_id",
-            self._origin,
+            " WHERE used.origin = ? ORDER BY used.created_at, used.task_id, used.prompt_id"
         )
         labels = self._labels.every()
         usages = _usages_of(rows)
@@ -108,7 +104,6 @@ class UsedTokens:
         """What is known, by task and prompt."""
         rows = self._database.rows(
             f"SELECT * FROM used WHERE origin = ? AND task_id {AMONG}",  # noqa: S608 -- constant
-            self._origin,
             among(ids),
         )
         return _usages_of(rows)
