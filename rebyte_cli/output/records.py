@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BadUsage, RebyteError, RowOrError, did_you_mean, lines
 
@@ -360,19 +360,18 @@ Footer = Callable[[int], str | None]
 Draw = Callable[[Mapping[str, Any], Any], str]
 
 
-class Records:
+class Records(NamedTuple):
     """Independent records: in JSON, one document after another.
 
     A row that is a RebyteError is shown on stderr and counts towards the exit status; one that
     carries a record (a task that failed) shows that on stdout first.
     """
 
-    def __init__(self, kind: RecordKind, rows: Iterable[RowOrError]) -> None:
-        self.kind = kind
-        self.rows = rows
+    kind: RecordKind
+    rows: Iterable[RowOrError]
 
 
-class RecordList:
+class RecordList(NamedTuple):
     """The records of a list: in JSON, one document `{"data": [...], **envelope}`.
 
     `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
@@ -384,32 +383,20 @@ class RecordList:
     are printed in place of a table, as the rows arrive.
     """
 
-    def __init__(
-        self,
-        kind: RecordKind,
-        rows: Iterable[RowOrError],
-        envelope: Envelope = None,
-        below: Notes = None,
-        *,
-        columns: tuple[str, ...] | None = None,
-        shorten: Shorten | None = None,
-        footer: Footer | None = None,
-        draw: Draw | None = None,
-    ) -> None:
-        self.kind = kind
-        self.rows = rows
-        self.envelope = envelope
-        self.below = below
-        self.columns = columns
-        self.shorten = shorten
-        self.footer = footer
-        self.draw = draw
+    kind: RecordKind
+    rows: Iterable[RowOrError]
+    envelope: Envelope = None
+    below: Notes = None
+    columns: tuple[str, ...] | None = None
+    shorten: Shorten | None = None
+    footer: Footer | None = None
+    draw: Draw | None = None
 
 
 PAGER = "REBYTE_PAGER"  # the variable that names the pager for text of the service
 
 
-class Text:
+class Text(NamedTuple):
     """Text under every format: a transcript, a script, a page of the manual.
 
     The lines of `prose` are wrapped between words on a terminal, except those that are `Rendered`.
@@ -417,30 +404,21 @@ class Text:
     the variable that names the pager for it, on a terminal; "" for text that is not paged.
     """
 
-    def __init__(
-        self,
-        chunks: str | Iterable[str | RebyteError],
-        *,
-        prose: bool = False,
-        pager: str = "",
-    ) -> None:
-        self.chunks = chunks
-        self.prose = prose
-        self.pager = pager
+    chunks: str | Iterable[str | RebyteError]
+    prose: bool = False
+    pager: str = ""
 
 
-class Document:
+class Document(NamedTuple):
     """A JSON document that is not a record: a schema, a request body."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    value: Any
 
 
-class Raw:
+class Raw(NamedTuple):
     """Bytes printed unchanged, at once or in pieces; errors among them as in `Text`."""
 
-    def __init__(self, data: bytes | Iterable[bytes | RebyteError]) -> None:
-        self.data = data
+    data: bytes | Iterable[bytes | RebyteError]
 
 
 Value = Records | RecordList | Text | Document | Raw | None
