@@ -12,7 +12,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, RebyteError
 from ..output.records import INSTALLED, RecordKind, Records, check_fields
-from ._options import SHARED, Option, Output, shared_options
+from ._options import SHARED, Option, Output, shared_options, take
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,17 +46,9 @@ class _Shared(click.Command):
     context_class = _HelpContext
     usual_statuses: tuple[int, ...] = ()
 
-    def __init__(
-        self,
-        *args: Any,
-        kind: RecordKind | None = None,
-        whole: RecordKind | None = None,
-        text: bool = False,
-        json_only: bool = False,
-        statuses: Iterable[int] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.output = Output(kind, whole, text, json_only)
+    def __init__(self, *args: Any, statuses: Iterable[int] | None = None, **kwargs: Any) -> None:
+        """The fields of `Output` are arguments, too."""
+        self.output = take(Output, kwargs)
         self.statuses = tuple(self.usual_statuses if statuses is None else statuses)
         kwargs["help"] = _keep_blocks(kwargs.get("help"))
         kwargs["context_settings"] = {

@@ -54,13 +54,10 @@ def parse(words: Iterable[str], *, of: str = "--label") -> dict[str, str]:
         name, equals, value = word.partition("=")
         if not equals:
             raise BadUsage(f"{of} {word!r} is not NAME=VALUE", hint=f"For example {of} team=search")
-        problem = problem_of(name, value)
-        if problem is not None:
-            raise BadUsage(f"{of}: {problem}")
         if labels.setdefault(name, value) != value:
             raise BadUsage(f"{of}: {name} has two values, {labels[name]!r} and {value!r}")
-    if len(labels) > MOST:
-        raise BadUsage(f"{of}: more than {MOST} labels")
+    if problem := problem_of_all(labels):
+        raise BadUsage(f"{of}: {problem}")
     return labels
 
 

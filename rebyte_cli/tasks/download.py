@@ -144,13 +144,10 @@ def fetch(
     `folder` is a descriptor of the folder that `target` is in (see `open_folder`), or None. Raises
     BadUsage when `target` exists and `force` is not set; a link is replaced, never followed.
     """
-    place = target if folder is None else Path(target.name)
-    with suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(place, dir_fd=folder, follow_symlinks=False).st_mode):
-            raise BadUsage(f"{target} is a folder")
     client.get_artifact(
         workspace_id, name, target, overwrite=force, progress=progress, folder=folder
     )
+    place = target if folder is None else Path(target.name)
     size = os.stat(place, dir_fd=folder, follow_symlinks=False).st_size
     return {"name": name, "size": size, "path": str(target)}
 
