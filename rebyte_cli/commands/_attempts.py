@@ -97,9 +97,7 @@ def _first_success(
         raise failure
 
 
-def _first_passed(
-    ends: Iterator[RowOrError],
-) -> Iterator[RowOrError]:
+def _first_passed(ends: Iterator[RowOrError]) -> Iterator[RowOrError]:
     """The first that is no error, alone; or else all of them."""
     failed = []
     for end in ends:

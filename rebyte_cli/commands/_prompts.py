@@ -257,10 +257,7 @@ class PromptSource:
         if status != 0:
             if not after.st_size:
                 draft.discard()
-            if status in (
-                -signal.SIGINT,
-                128 + signal.SIGINT,
-            ):  # Ctrl-C, which leaves its line open
+            if status in (-signal.SIGINT, 128 + signal.SIGINT):  # Ctrl-C leaves its line open
                 self._app.console.write_err("\n")
                 raise Interrupted(130)
             if status == 127:

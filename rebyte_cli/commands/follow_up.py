@@ -80,11 +80,8 @@ def command(
       rebyte follow-up 550e8400 -f notes.md -p "Take these notes into account"
     """
     written = read_prompt(app, prompt, prompt_option, prompt_file)
-    paths, agent, waiting = (
-        check_files(files),
-        take(AgentOptions, options),
-        take(WaitOptions, options),
-    )
+    paths = check_files(files)
+    agent, waiting = take(AgentOptions, options), take(WaitOptions, options)
     task_id = chosen_task(app, task)
     model = None
     if agent.budget is not None and agent.budget.cost is not None and app.settings.is_own_service:

@@ -212,10 +212,8 @@ class ServerClock:
         `room` is how far `createdAt` may be from `Date`, beyond what has been seen.
         """
         stamp, sent, now = _parse(written), self.sent(written), self.now()
-        behind, ahead = (
-            self._skew + self._behind,
-            self._skew + max(timedelta(0), self._ahead - LIFE),
-        )
+        behind = self._skew + self._behind
+        ahead = self._skew + max(timedelta(0), self._ahead - LIFE)
         floor, newest = self._floor(stamp, sent.latest), stamp.tags.get("after")
         if sent.latest is None:
             shifted = stamp.time or local_now()
