@@ -165,10 +165,13 @@ def _chunks(
         return _record_tables(kind, rows, fields, console, now)
     if form == "json" and isinstance(value, RecordList):
         return _json_listing(value, rows, fields, console)
+    from .formats import id_line, pick
+
     if form in ("json", "jsonl"):
-        return _json_records(rows, fields, console, pretty=form == "json")
+        encode = _encoder(console, pretty=form == "json")
+        return (encode(pick(row, fields)) + "\n" for row in rows)
     if form == "id":
-        return _ids(kind, rows)
+        return (id_line(row.get(kind.id)) for row in rows)
     return _lines(kind, rows, form, fields)
 
 
@@ -177,16 +180,6 @@ def _encoder(console: Console, *, pretty: bool) -> Callable[[Any], str]:
 
     ascii_only = not console.unicode
     return lambda value: encode(value, pretty=pretty, ascii_only=ascii_only)
-
-
-def _json_records(
-    rows: Mappings, fields: FieldNames, console: Console, *, pretty: bool
-) -> Iterator[str]:
-    from .formats import pick
-
-    encode = _encoder(console, pretty=pretty)
-    for row in rows:
-        yield encode(pick(row, fields)) + "\n"
 
 
 def _json_listing(
@@ -205,13 +198,6 @@ def _json_listing(
     start = "\n  ]" if count else '{\n  "data": []'
     # The rest is that of a document that starts with `data`.
     yield start + encode({"data": 0, **(envelope or {})}).removeprefix('{\n  "data": 0') + "\n"
-
-
-def _ids(kind: RecordKind, rows: Mappings) -> Iterator[str]:
-    from .formats import id_line
-
-    for row in rows:
-        yield id_line(row.get(kind.id))
 
 
 def _lines(kind: RecordKind, rows: Mappings, form: str, fields: FieldNames) -> Iterator[str]:
@@ -334,11 +320,7 @@ def _document(value: Any, fields: FieldNames) -> Any:
 
 
 def _raw(pieces: Iterable[bytes], console: Console) -> None:
-    if not console.out_tty:
-        for piece in pieces:
-            console.write_out(piece, flush=True)
-        return
-    for chunk in _text(_decoded(pieces)):
+    for chunk in _text(_decoded(pieces)) if console.out_tty else pieces:
         console.write_out(chunk, flush=True)
 
 
