@@ -25,10 +25,6 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         return "", {}
     except OSError as problem:
         raise BadUsage(f"cannot read {path}: {problem.strerror}") from None
-    return _parsed(raw, path)
-
-
-def _parsed(raw: bytes, path: Path) -> tuple[str, dict[str, Any]]:
     import tomllib
 
     try:
