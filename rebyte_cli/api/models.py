@@ -55,26 +55,6 @@ class Prompt(TypedDict):
     hasChanges: NotRequired[bool]
 
 
-class Task(TypedDict):
-    """Response of GET /tasks/{id} (seed document).
-
-    `finalResult` was seen in a client; `workspaceId` in no source, but a service may send it.
-    """
-
-    id: str
-    status: str
-    url: NotRequired[str]
-    title: NotRequired[str | None]
-    executor: NotRequired[str | None]
-    model: NotRequired[str | None]
-    createdAt: NotRequired[str]
-    completedAt: NotRequired[str | None]
-    prompts: NotRequired[list[Prompt]]
-    finalResult: NotRequired[str]
-    workspaceId: NotRequired[str | None]
-    usage: NotRequired[Usage]
-
-
 class TaskRow(TypedDict):
     """A task in a list (vendor docs): no `status`, no `prompts`, no `workspaceId`."""
 
@@ -86,6 +66,18 @@ class TaskRow(TypedDict):
     createdAt: NotRequired[str]
     completedAt: NotRequired[str | None]
     usage: NotRequired[Usage]
+
+
+class Task(TaskRow):
+    """Response of GET /tasks/{id} (seed document).
+
+    `finalResult` was seen in a client; `workspaceId` in no source, but a service may send it.
+    """
+
+    status: str
+    prompts: NotRequired[list[Prompt]]
+    finalResult: NotRequired[str]
+    workspaceId: NotRequired[str | None]
 
 
 class TaskPage(TypedDict):
@@ -146,19 +138,17 @@ class Visibility(TypedDict):
     shareUrl: NotRequired[str]
 
 
-class UploadSlot(TypedDict):
-    """Response of POST /files (vendor docs). `filename` is a unique variant of the one sent."""
-
-    id: str
-    filename: str
-    uploadUrl: str
-
-
 class FileRef(TypedDict):
     """An uploaded file as POST /tasks takes it (vendor docs)."""
 
     id: str
     filename: str
+
+
+class UploadSlot(FileRef):
+    """Response of POST /files (vendor docs). `filename` is a unique variant of the one sent."""
+
+    uploadUrl: str
 
 
 class Artifact(TypedDict, total=False):

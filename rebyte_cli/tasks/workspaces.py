@@ -61,12 +61,10 @@ def merged(known: Mapping[str, Any] | None, computer: Mapping[str, Any] | None) 
     """One row: what the history knows, and the state that the API tells. An alias wins over a
     computer's own name, since it is what `-w` takes.
     """
-    row = dict(known or {"id": None, "tasks": 0})
-    row["id"] = row["id"] or (computer or {}).get("id")
-    for name in _FROM_API if computer else ():
-        if computer and computer.get(name) is not None:
-            row[name] = computer[name]
-    row["name"] = row.get("name") or (computer or {}).get("name")
+    row, told = dict(known or {"id": None, "tasks": 0}), computer or {}
+    row["id"] = row["id"] or told.get("id")
+    row |= {name: told[name] for name in _FROM_API if told.get(name) is not None}
+    row["name"] = row.get("name") or told.get("name")
     return row
 
 
