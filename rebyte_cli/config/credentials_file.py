@@ -19,7 +19,6 @@ from ..system.files import locked, write_private
 from ..system.permissions import LOCK_NAME, UnsafeFile, read_private
 
 FILE_NAME = "credentials.json"
-LARGEST = 1 << 20  # bytes
 Keys = dict[str, dict[str, dict[str, str]]]
 
 
@@ -31,7 +30,7 @@ def read_keys(folder: Path) -> Keys:
     """
     path = folder / FILE_NAME
     try:
-        document: Any = json.loads(read_private(path, largest=LARGEST))
+        document: Any = json.loads(read_private(path))
         keys: Keys = document["keys"]
         held = [record for origins in keys.values() for record in origins.values()]
         sane = all(

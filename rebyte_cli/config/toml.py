@@ -10,8 +10,6 @@ from typing import Any
 from ..errors import BadUsage
 from ..system.permissions import read_private
 
-LARGEST = 1 << 20  # bytes; far more than settings need
-
 
 def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     """The text and the document of a TOML file; both empty when there is no such file.
@@ -20,7 +18,7 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     without what they quote, which may be a key in the wrong place.
     """
     try:
-        raw = read_private(path, largest=LARGEST)
+        raw = read_private(path)
     except FileNotFoundError:
         return "", {}
     except OSError as problem:

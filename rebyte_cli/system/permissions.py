@@ -15,6 +15,7 @@ from ..errors import BadUsage, RebyteError
 
 LOCK_NAME = ".lock"
 SCHEMA_NAME = "config.schema.json"
+LARGEST = 1 << 20  # bytes of a private file; far more than settings and keys need
 # What may be in a folder for it to be ours, and so ours to close to others.
 _OURS = {"config.toml", "credentials.json", LOCK_NAME, SCHEMA_NAME}
 MOUNTS = Path("/proc/self/mountinfo")
@@ -71,10 +72,10 @@ def _close_to_others(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def read_private(path: Path, *, largest: int) -> bytes:
+def read_private(path: Path) -> bytes:
     """The content of a file that only its owner can change.
 
-    Raises UnsafeFile when others can, or for a device, a pipe or more than `largest` bytes;
+    Raises UnsafeFile when others can, or for a device, a pipe or more than LARGEST bytes;
     OSError when the file is missing or cannot be read.
     """
     # Opening a pipe would wait for its writer.
@@ -86,9 +87,9 @@ def read_private(path: Path, *, largest: int) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise UnsafeFile(f"{path} is not a regular file")
         check_private(path)
-        data = file.read(largest + 1)
-    if len(data) > largest:
-        raise UnsafeFile(f"{path} is larger than {largest >> 20} MiB")
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise UnsafeFile(f"{path} is larger than {LARGEST >> 20} MiB")
     return data
 
 
