@@ -22,13 +22,7 @@ from .body import ApiResponse, MultipartForm, Request, as_it_came, as_json, enco
 from .calls import Calls, Refused
 from .log import HIDDEN, CallLog
 from .retry import SECONDS, RetryPolicy
-from .urls import (
-    address,
-    check_base_url,
-    check_key,
-    check_target_url,
-    origin_of,
-)
+from .urls import address, check_base_url, check_key, check_target_url, origin_of
 
 if TYPE_CHECKING:
     from datetime import datetime

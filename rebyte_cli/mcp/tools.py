@@ -57,9 +57,7 @@ Schema = Annotated[
 Skills = Annotated[Sequence[str] | None, Field(description="Skills to attach, e.g. deep-research.")]
 
 
-def _tool(
-    method: Method[Arguments],
-) -> Callable[Concatenate[Tools, Arguments], CallToolResult]:
+def _tool(method: Method[Arguments]) -> Callable[Concatenate[Tools, Arguments], CallToolResult]:
     """Turn what a method returns into an answer, and a RebyteError into one that is an error.
 
     Text is sent as it is; a record is sent as structured content, and as JSON for clients that
