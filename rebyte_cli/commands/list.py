@@ -229,7 +229,8 @@ def _listed(app: App, asked: ListedTasks) -> tuple[Iterator[RowOrError], Any]:
         insists = "question" in (app.fields or ())
         found = asking(found, most=None if insists else MOST_ASKED)
     if _shows(app, "workspaceId", False):
-        found = _located(app, found)
+        located = app.known.located
+        found = (row if isinstance(row, RebyteError) else located(row) for row in found)
     elif app.format != "id":
         found = app.known.with_usage(found)
     return found, envelope
@@ -359,12 +360,6 @@ def _shows_questions(app: App) -> bool:
     """Whether it is printed that a run waits for an answer: as its status, or as a key of JSON."""
     as_status = app.format not in ("json", "jsonl") and _shows(app, "status", True)
     return as_status or _shows(app, "question", False)
-
-
-def _located(app: App, rows: Iterator[RowOrError]) -> Iterator[RowOrError]:
-    """Each row with its workspace, which only the history knows."""
-    for row in rows:
-        yield row if isinstance(row, RebyteError) else app.known.located(row)
 
 
 def _counted(
