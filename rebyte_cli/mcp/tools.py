@@ -233,7 +233,6 @@ class Tools:
             client,
             self._history,
             examine,
-            tries=None,
             deadline=deadline,
             note=note,
             fields=self._confined(),

@@ -58,7 +58,7 @@ class Mending:
         history: History,
         examine: Examine,
         *,
-        tries: int | None,
+        tries: int | None = None,
         deadline: Deadline,
         note: Callable[[str], None],
         fields: Mapping[str, Any] | None = None,
