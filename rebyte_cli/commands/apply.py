@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +111,7 @@ def _to_tree(
 ) -> RecordList:
     """Apply what is new, and commit it if that is wanted."""
     from ..tasks import apply, patch
-    from ..tasks.commit import advance_head, encoded_by, risks_between
+    from ..tasks.commit import advance_head
 
     before = {} if flags["everything"] else app.history.applied(source.task, str(root))
     still_here = _still_here(before, root)
@@ -141,8 +140,7 @@ def _to_tree(
     _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
     is_forced = flags["force"] and not flags["commits"]  # a commit needs the index
     commit = attributes = None
-    names = [name for each in changes for name in (each.path, each.old_path) if name]
-    changes_attributes = any(os.path.basename(name) == ".gitattributes" for name in names)
+    changes_attributes = bool(patch.attributes(found))
     if flags["commits"] or not flags["yes"] or changes_attributes:
         tree = _tree(root, head, found)
         # Where git may obey the old ones or the new ones, as they lie there. But the new ones have
@@ -150,14 +148,7 @@ def _to_tree(
         if changes_attributes and not (is_forced and patch.uncommitted(root)):
             attributes = tree if isinstance(tree, str) else head or None
         if not flags["yes"]:
-            encodings = encoded_by(root, found, None)
-            # With --force, files here may have other modes than those of the commit.
-            if isinstance(tree, str):
-                risks = risks_between(root, head, tree, changes, encodings)
-            else:
-                encodings |= encoded_by(root, found, head) if head else {}
-                risks = patch.risks(changes, encodings)
-            _warn(app, risks, asks=True)
+            _warn(app, _risks(root, head, tree, found, changes), asks=True)
         if flags["commits"]:
             commit = _prepared(source, root, tree, head, message)
     changed = set(apply.apply(found, root, remember, force=is_forced, attributes=attributes))
@@ -199,6 +190,26 @@ def _tree(root: Path, head: str, found: bytes) -> str | PatchConflict:
         return commit.tree_with(root, head, found)
     except patch.PatchConflict as conflict:
         return conflict
+
+
+def _risks(
+    root: Path, head: str, tree: str | PatchConflict, found: bytes, changes: Sequence[FileChange]
+) -> list[str]:
+    """What the patch brings that tools run by themselves; `tree` is what `_tree` says of it."""
+    from ..tasks import patch
+    from ..tasks.commit import encoded_by, risks_between
+
+    encodings = encoded_by(root, found, None)
+    # With --force, files here may have other modes than those of the commit.
+    if isinstance(tree, str):
+        return risks_between(root, head, tree, changes, encodings)
+    encodings |= encoded_by(root, found, head) if head else {}
+    if attributes := patch.attributes(found):
+        then = _tree(root, head, attributes)
+        if not isinstance(then, str):  # how the files are going to be written cannot be told
+            raise then
+        encodings |= encoded_by(root, found, then)
+    return patch.risks(changes, encodings)
 
 
 def _warn(app: App, risks: Sequence[str], *, asks: bool) -> None:

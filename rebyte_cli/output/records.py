@@ -266,7 +266,7 @@ NETWORK_REQUEST = _kind(
     "time:time host:text port:integer method:text path:text status:integer sent:bytes"
     " received:bytes seconds:number refused:text? option:text? fault:text? usage:any?"
     " model:text? id:text? refused_for:number? uncounted:any?"
-    " is_open:boolean? promptId",
+    " is_open:boolean? route:text? asked:text? promptId",
     "time method host path status received refused",
 )  # fmt: skip
 

@@ -30,6 +30,7 @@ from .patch import (
     SUBMODULE,
     PatchConflict,
     above,
+    beyond_cone,
     blobs,
     conflict,
     own_repository,
@@ -70,7 +71,7 @@ def apply(
 ) -> list[str]:
     """Apply the patch to the work tree and the index, with a merge where the files moved on.
 
-    Returns the paths of the files that are different on disk now. Raises PatchConflict with the
+    Returns the paths of the files that are different now. Raises PatchConflict with the
     names of files that are left with conflict markers, or with git's reason when nothing was
     applied at all. git works to its end even if this process is told to stop, and the Interrupted
     says what it has done. `applied` is called when files were changed, with conflicts or without.
@@ -80,7 +81,9 @@ def apply(
     done = [NOTHING]
     with telling(lambda: done[0]):
         files = list(sections(patch))
-        names = {name for each in files for name in (each.old, each.new, each.keeps) if name}
+        names = sorted(
+            {name for each in files for name in (each.old, each.new, each.keeps) if name}
+        )
         before = _states(root, names)
         variables = safe_repository(root)
         if attributes is not None:
@@ -95,11 +98,13 @@ def apply(
             told = f", with conflicts in {', '.join(conflicts)}" if conflicts else ""
             done[0] = f"The changes were applied{told}"
 
+        hidden = beyond_cone(root, {each.old for each in files if each.old != each.new})
         with _alone(index_file.parent):
-            _check_folders(root, files)
+            _check_folders(root, files, names)
             _apply(patch, target, succeed, force=force)
             after = _states(root, before)
-            return sorted(shown(name) for name in before if before[name] != after[name])
+            changed = {name for name in before if before[name] != after[name]}
+            return sorted(map(shown, changed | hidden))
 
 
 @contextlib.contextmanager
@@ -131,20 +136,29 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_folders(root: Path, files: Sequence[PatchedFile]) -> None:
-    """Refuse a patch where a file and a folder have one name, which git notices too late."""
+def _check_folders(root: Path, files: Sequence[PatchedFile], names: Sequence[bytes]) -> None:
+    """Refuse a patch where a file and a folder have one name, which git notices too late.
+
+    And one about a file beyond a link, which git may follow if the index tells otherwise, or that
+    removes a file which git cannot remove: it would only warn.
+    """
     removed = {each.old for each in files if each.old != each.new}
     kinds = {each.new: each.mode for each in files if each.new and each.new != each.old}
     added = sorted(kinds, key=_in_order)
     for name, following in itertools.pairwise(added):
         if following.startswith(name + b"/"):
             raise _no_folder(name, following)
-    for name in added:
+    for name in names:
+        folder = b""
         for folder, mode in above(root, name):
             if folder in removed:
                 break
             if not stat.S_ISDIR(mode):
                 raise _no_folder(folder, name)
+        else:
+            if name in removed and not os.access(os.path.join(root, os.fsdecode(folder)), os.W_OK):
+                raise conflict([], f"{shown(name)} cannot be removed from its folder")
+    for name in added:
         if kinds[name] != SUBMODULE:
             _check_inside(root, name, removed)
     modules = list(map(os.fsencode, git.submodules(root, own_repository()) if added else ()))
@@ -226,6 +240,7 @@ def _whole(
         with contextlib.suppress(git.GitFailed):
             git.run(refresh, root, variables, to_end=True)
         then, conflicts = _identity(target.index_file), list[str]()
+        backup.is_needed = True
         try:
             git_apply(words, patch, root, variables, to_end=True, seconds=None)
         except git.GitFailed as error:
@@ -235,6 +250,7 @@ def _whole(
             if not conflicts:
                 backup.restore(error.message)
                 raise
+        backup.is_needed = False
         succeed(conflicts)
         return conflicts
 
@@ -249,7 +265,7 @@ def _identity(path: str | Path, *, of_link: bool = False) -> tuple[int, int, int
 
 
 class _Backup:
-    """The files that git is about to change, for as long as the block takes.
+    """The files that git is about to change, for as long as the block takes, or `is_needed`.
 
     Those with content are kept in the repository, as further links where the file system has these,
     which takes no room. If rebyte is killed, they stay there, in a folder `rebyte-*`, under their
@@ -262,6 +278,7 @@ class _Backup:
         self._links: dict[bytes, str] = {}
         self._kept: dict[bytes, str] = {}
         self._folder = ""
+        self.is_needed = False
 
     def __enter__(self) -> Self:
         """Raises RebyteError."""
@@ -285,7 +302,7 @@ class _Backup:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._folder:
+        if self._folder and not self.is_needed:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def restore(self, reason: str) -> None:
@@ -294,21 +311,22 @@ class _Backup:
         Raises RebyteError, with the reason for which git failed, that names the files that are not
         as they were, and the folder where they are.
         """
-        now = _states(self._target.root, self._target.before)
-        changed = [name for name in self._target.before if self._target.before[name] != now[name]]
+        before, changed = self._target.before, list(self._target.before)
         try:
+            now = _states(self._target.root, before)
+            changed = [name for name in before if before[name] != now[name]]
             self._set_aside({name: now[name] for name in changed if now[name] != _ABSENT})
             self._restore_folders()
             failed = [name for name in changed if not self._bring_back(name)]
         except (OSError, git.GitFailed) as error:
             reason, failed = f"{reason}; {error}", changed
         if failed:
-            folder, self._folder = self._folder, ""
             names = ", ".join(map(shown, failed))
             raise RebyteError(
                 f"the patch does not apply: {reason}. Not as they were before: {names}",
-                hint=f"What they were is in {os.path.join(folder, 'before')}",
+                hint=f"What they were is in {os.path.join(self._folder, 'before')}",
             )
+        self.is_needed = False
 
     def _set_aside(self, now: _States) -> None:
         """Take away the files that are what the patch makes of them, or changed in mode alone."""
@@ -336,7 +354,7 @@ class _Backup:
         if file is None:
             return False
         if not file.blob:  # it was moved or copied, and no more
-            return content == self._target.before[file.keeps or file.old][1]
+            return content == self._target.before.get(file.keeps or file.old, _ABSENT)[1]
         return len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
 
     def _restore_folders(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from ..errors import BadUsage, NotFound
+from ..errors import BadUsage, NotFound, RebyteError
 from ..system import git
 from .git_apply import git_apply
 from .patch import (
@@ -31,7 +31,7 @@ from .patch import (
     shown,
     unmerged,
 )
-from .patch_headers import sections
+from .patch_headers import check_form, sections
 
 T = TypeVar("T")
 LONGEST_SUBJECT = 72
@@ -82,6 +82,11 @@ def tree_with(root: Path, base: str, patch: bytes, attributes: str = "") -> str:
     are written. Raises PatchConflict if the patch does not apply, which names the files with
     conflicts; and as `of_patch` does.
     """
+
+    try:
+        check_form(patch)
+    except RebyteError as error:
+        raise PatchUnusable(error.message) from None
 
     def tree(given: bytes) -> str:
         return _tree_with(root, base, given, attributes)

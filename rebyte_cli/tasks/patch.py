@@ -184,6 +184,15 @@ def _parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
         yield part, next(sections(part))
 
 
+def attributes(patch: bytes) -> bytes:
+    """The parts of a patch about `.gitattributes` files."""
+    return b"".join(
+        part
+        for part, each in _parts(patch)
+        if b".gitattributes" in map(os.path.basename, (each.old, each.new))
+    )
+
+
 def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
     """The patch line by line for a terminal."""
     from ..output.console import clean
@@ -205,10 +214,8 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
     check_form(patch)
     counts = git_apply(["--numstat", "-z"], patch, root, safe_repository(root)).split(b"\0")[:-1]
     entries = [entry.split(b"\t", 2) for entry in counts]
-    files = list(sections(patch)) or [
-        PatchedFile(path, path, "", "", "", keeps=path) for *_, path in entries
-    ]
-    # What git finds between the files that are told apart here, it applies as well.
+    files = list(sections(patch))
+    # What git finds besides the files that are told apart here, it applies as well.
     if [each.new or each.old for each in files] != [path for *_, path in entries]:
         raise RebyteError("the patch has changes that are not in git's format", code="bad_patch")
     result = []
@@ -366,25 +373,42 @@ def missing(patch: bytes, root: Path) -> bytes:
     # Each once: a patch can name a large file a million times.
     names = dict.fromkeys(each.new for each in files if each.new and each.mode != SUBMODULE)
     found = blobs(root, names, [each.blob for each in files])
+    hidden = beyond_cone(root, [each.old for each in files if each.old != each.new])
     return b"".join(
         part
         for part, each in parts
         # Without the id of a content, nothing says that the content here is it.
         if (len(each.blob) < SHORTEST_ID and each.new and _CONTENT.search(part))
+        or each.old in hidden
         or not _is_in_place(root, each, found.get(each.new, ""))
     )
 
 
+def beyond_cone(root: Path, names: Iterable[bytes]) -> set[bytes]:
+    """Those files that a sparse checkout has in its index, and not on disk."""
+    gone = [os.fsdecode(name) for name in names if name and not os.path.lexists(_path(root, name))]
+    found = set()
+    for some in git.portions(gone):
+        words = ["--literal-pathspecs", "ls-files", "-z", "-v", "--", *some]
+        entries = git.run(words, root, own_repository()).split(b"\0")
+        found |= {entry[2:] for entry in entries if entry[:2] in (b"S ", b"s ")}
+    return found
+
+
+def _path(root: Path, name: bytes) -> bytes:
+    return os.path.join(os.fsencode(root), name)
+
+
 def _is_in_place(root: Path, section: PatchedFile, blob: str) -> bool:
     moved = section.old != section.new
-    if section.old and moved and os.path.lexists(os.path.join(os.fsencode(root), section.old)):
+    if section.old and moved and os.path.lexists(_path(root, section.old)):
         return False
     if not section.new:
         return True
     if not blob or not blob.startswith(section.blob):
         return False
     if section.mode in ("100644", "100755") and sys.platform != "win32":
-        mode = os.lstat(os.path.join(os.fsencode(root), section.new)).st_mode
+        mode = os.lstat(_path(root, section.new)).st_mode
         return bool(mode & stat.S_IXUSR) == (section.mode == "100755")
     return True
 

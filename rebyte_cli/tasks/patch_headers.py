@@ -19,6 +19,7 @@ _HEADERS = (
     b"rename to ", b"copy from ", b"copy to ", b"index ", b"--- ", b"+++ ",
 )  # fmt: skip
 MOST_FILES = 250_000  # of which Python keeps a kilobyte each
+MOST_FOLDERS = 250  # above one file: Python goes down in folders by recursion
 _NO_NAMES = (b"", b".", b"..", b".git")
 _BEGIN, _CONTENT = b"diff --git ", (b"@@ ", b"GIT binary patch")
 _ESCAPES = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
@@ -57,7 +58,8 @@ _MODES = (b"new mode ", b"new file mode ", b"deleted file mode ")  # one of them
 def check_form(patch: bytes) -> None:
     """Raise RebyteError for a header that git does not write, and so could read differently.
 
-    And for a name that no file in a repository has, or more than `MOST_FILES` files.
+    And for a name that no file in a repository has, one below more than `MOST_FOLDERS` folders, or
+    more than `MOST_FILES` files.
     """
     header: dict[bytes, bytes] = {}
     for line in _header_lines(patch):
@@ -80,6 +82,9 @@ def _check_names(file: PatchedFile) -> None:
         if path and any(part.lower() in _NO_NAMES for part in path.split(b"/")):
             text = path.decode("utf-8", "backslashreplace")
             raise RebyteError(f"a repository has no file called {text!r}", code="bad_patch")
+        if path.count(b"/") > MOST_FOLDERS:
+            many = f"a file below more than {MOST_FOLDERS} folders"
+            raise RebyteError(f"the patch has {many}", code="bad_patch")
 
 
 def _fits(name: bytes, line: bytes, header: Mapping[bytes, bytes]) -> bool:

@@ -513,6 +513,23 @@ def test_a_patch_that_brings_the_encoding_names_the_files(
     assert NAMED in " ".join(done.err.split())
 
 
+def test_with_conflicts_too_a_patch_that_brings_the_encoding_names_the_files(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    def both() -> None:
+        (repository / ".gitattributes").write_text(ATTRIBUTES)
+        (repository / "run.sh").write_bytes(SCRIPT)
+        (repository / "old.txt").write_text("theirs\n")
+
+    task = farm.add("Work", patch_of(repository, both))
+    (repository / "old.txt").write_text("mine\n")
+    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    done = inside("apply", task, "-o", "table", cwd=repository)
+    assert done.status == 1, done
+    assert "conflicts: old.txt" in done.err
+    assert f"run.sh (executable, {NAMED})" in " ".join(done.err.split()) or NAMED in done.err
+
+
 def test_attributes_that_are_in_no_commit_are_obeyed_and_named(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 
 from rebyte_cli.errors import Interrupted, RebyteError
 from rebyte_cli.tasks import apply
-from rebyte_cli.tasks.patch import PatchConflict
+from rebyte_cli.tasks.commit import tree_with
+from rebyte_cli.tasks.patch import PatchConflict, missing
 from tests.patch_farm import patch_of
 from tests.repositories import git, introduce
 from tests.waiting import eventually
@@ -142,16 +144,79 @@ def test_a_file_and_a_folder_of_one_name_in_a_patch(repository: Path) -> None:
     assert files(repository) == before
 
 
-def test_paths_of_thousands_of_parts(repository: Path) -> None:
-    """Ten of them took 45 s when each part was looked for in every path."""
-    deep = [f"{number}/{'a/' * 1500}f" for number in range(20)]
-    patch = patch_of(repository, lambda: write(repository / "new"))
-    theirs = b"".join(patch.replace(b"/new", b"/" + each.encode()) for each in deep)
+def test_paths_of_hundreds_of_parts(repository: Path) -> None:
+    """Each part was looked for in every path, and Python cannot remove very deep folders."""
+
+    def deep(parts: int) -> bytes:
+        names = [f"{number}/{'a/' * parts}f" for number in range(50)]
+        return b"".join(new.replace(b"/new", b"/" + each.encode()) for each in names)
+
+    new = patch_of(repository, lambda: write(repository / "new"))
     started = time.process_time()
     (repository / "0").write_text("mine\n")
     with pytest.raises(PatchConflict, match="0 is no folder"):
+        apply.apply(deep(249), repository)
+    assert time.process_time() - started < 1
+    with pytest.raises(RebyteError, match="below more than 250 folders"):
+        missing(deep(250), repository)
+    with pytest.raises(PatchConflict, match="below more than 250 folders"):
+        tree_with(repository, "HEAD", deep(250))
+
+
+@pytest.mark.parametrize("content", ["changed", None])
+def test_a_file_beyond_a_link_that_the_index_does_not_know(
+    repository: Path, home: Path, content: str | None
+) -> None:
+    """With such an index, git would change or remove a file outside."""
+    file = repository / "folder/gone.txt"
+    theirs = patch_of(repository, lambda: file.write_text(content) if content else file.unlink())
+    git(repository, "config", "core.checkStat", "minimal")
+    git(repository, "update-index", "--assume-unchanged", "folder/gone.txt")
+    (repository / "folder").rename(home / "outside")
+    (repository / "folder").symlink_to(home / "outside")
+    with pytest.raises(PatchConflict, match=r"folder is no folder, but folder/gone\.txt is in it"):
         apply.apply(theirs, repository)
-    assert time.process_time() - started < 2
+    assert (home / "outside/gone.txt").read_text() == CODE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere root can write everywhere")
+def test_a_link_that_cannot_be_removed_is_not_followed(repository: Path, home: Path) -> None:
+    """git only warns of it."""
+    (home / "outside").mkdir()
+    (repository / "folder/link").symlink_to(home / "outside")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Link")
+
+    def change() -> None:
+        (repository / "folder/link").unlink()
+        write(repository / "folder/link/new")
+
+    (home / "patch").write_bytes(patch_of(repository, change))
+    (repository / "folder").chmod(0o555)
+    lacks = ["/usr/bin/setpriv", "--bounding-set=-dac_override"] if os.getuid() == 0 else []
+    program = "import sys; from pathlib import Path; from rebyte_cli.tasks import apply; "
+    program += "apply.apply(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]))"
+    words = [*lacks, sys.executable, "-c", program, home / "patch", repository]
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True)
+    assert "folder/link cannot be removed from its folder" in done.stderr
+    assert list((home / "outside").iterdir()) == []
+    (repository / "folder").chmod(0o755)
+
+
+def test_a_deletion_beyond_a_sparse_checkout(repository: Path) -> None:
+    def change() -> None:
+        shutil.rmtree(repository / "folder")
+
+    theirs = patch_of(repository, change)
+    write(repository / "in/file")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "In")
+    git(repository, "sparse-checkout", "set", "--cone", "in")
+    assert not (repository / "folder").exists()
+    assert missing(theirs, repository) == theirs
+    assert apply.apply(theirs, repository) == ["folder/gone.txt"]
+    assert git(repository, "ls-files", "folder") == ""
+    assert missing(theirs, repository) == b""
 
 
 def write(path: Path) -> None:
@@ -226,6 +291,19 @@ def test_what_another_git_does_meanwhile_stays(repository: Path) -> None:
     assert files(repository) == before
     lock.unlink()
     apply.apply(theirs, repository)
+
+
+def test_what_a_patch_tells_no_id_of_stays_and_is_named(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = patch_of(repository, changed(repository))
+    theirs = re.sub(rb"^index .*\n", b"", theirs, flags=re.MULTILINE)
+    failing(home, monkeypatch, BEGINS)
+    with pytest.raises(RebyteError, match=r"Not as they were before: .*first\.txt"):
+        apply.apply(theirs, repository)
+    (kept,) = (repository / ".git").glob("rebyte-*/before/first.txt")
+    assert kept.read_text() == CODE
+    assert (repository / "last.txt").read_text() == CODE
 
 
 @pytest.mark.parametrize("is_known", [True, False])

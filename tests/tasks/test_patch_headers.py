@@ -87,6 +87,7 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
         modified("new mode 100755"),
         modified() + MORE,
         MORE + modified(),
+        MORE,
     ],
 )
 def test_what_git_does_not_write_is_refused(root: Path, odd: bytes) -> None:
