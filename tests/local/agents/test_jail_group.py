@@ -21,7 +21,7 @@ import pytest
 from rebyte_cli.local.agents import workspace_access
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.sandbox import jail
-from rebyte_cli.local.agents.sandbox.jail_group import JailGroup
+from rebyte_cli.local.agents.sandbox.jail_group import JailGroup, _status
 from rebyte_cli.local.agents.supervision import run_lock
 from rebyte_cli.system import process_identity
 from tests import outliving
@@ -268,6 +268,18 @@ if os.fork() == 0:
     time.sleep(600)
 print(os.read(read, 9).decode(), flush=True)
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc has the status")
+def test_no_program_forges_what_the_kernel_says_of_it() -> None:
+    """It could pass for the one whose end is waited for: a name may have a carriage return."""
+    script = r"import ctypes; ctypes.CDLL(None).prctl(15, b'\rNSpid:\t1 2'); print(); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-uc", script], stdin=pipe, stdout=pipe) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        assert _status(str(program.pid), "NSpid") == [str(program.pid)]
+        program.communicate(b"\n")
 
 
 @pytest.mark.slow

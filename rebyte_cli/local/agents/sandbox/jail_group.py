@@ -249,7 +249,8 @@ def _with_tracers(first: int) -> list[int]:
 
 def _status(task: str, name: str) -> list[str]:
     """The words of a field in the status of a process or a thread; none if it is gone."""
-    with suppress(OSError), open(f"/proc/{task}/status", errors="replace") as file:
+    # In the name that a program gives itself, the kernel escapes no carriage returns.
+    with suppress(OSError), open(f"/proc/{task}/status", errors="replace", newline="\n") as file:
         for line in file:
             if line.startswith(f"{name}:"):
                 return line.split()[1:]
