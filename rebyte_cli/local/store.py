@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -81,10 +82,7 @@ CREATE TABLE IF NOT EXISTS run_events (
   prompt TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
   payload TEXT NOT NULL, PRIMARY KEY (prompt, seq)) WITHOUT ROWID;
 """
-TABLES = (
-    "workspaces", "computers", "tasks", "prompts", "files", "artifacts", "webhooks",
-    "deliveries", "leaks", "refusals", "runs", "run_events", "batches",
-)  # fmt: skip
+TABLES = re.findall(r"CREATE TABLE IF NOT EXISTS (?!meta\b)(\w+)", SCHEMA)
 
 # What SQLite says, by its primary result codes.
 _UNUSABLE = {
@@ -255,7 +253,7 @@ class Store:
         """Forget every task, workspace, file and webhook; addresses and the secret stay."""
         with self.write() as db:
             for table in TABLES:
-                db.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the tuple above
+                db.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the schema above
         for path in self.objects.iterdir():
             path.unlink(missing_ok=True)
         self.shrink()

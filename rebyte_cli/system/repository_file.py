@@ -27,18 +27,15 @@ LONGEST = 20_000  # characters of a command or a name
 MOST = 200  # entries of a list
 _PATH = r"^[^\x00-\x1f\x7f\\]+$"
 _HOST = r"^[^/@,;\s]+$"
+_COMMAND = {"type": "string", "minLength": 1, "maxLength": LONGEST}
 _STRINGS = {"type": "array", "maxItems": MOST}
 SETTINGS: dict[str, dict[str, Any]] = {
     "setup": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": LONGEST,
+        **_COMMAND,
         "description": "A shell command that prepares a new workspace, before the agent starts.",
     },
     "check": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": LONGEST,
+        **_COMMAND,
         "description": "A shell command that passes when the work is done.",
     },
     "protect": {

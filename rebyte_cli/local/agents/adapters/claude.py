@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ...gateway.gateway_settings import ANTHROPIC, BEARER, X_API_KEY, LoginFile, ModelRoute
 from ...gateway.model_refusal import LONGEST, SHORTEST
+from ...gateway.model_usage import WIRES
 from ..exposed import Mount
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined
 from .model_access import (
@@ -314,12 +315,8 @@ def _cloud(outside: Mapping[str, str]) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _usage(document: dict[str, Any]) -> dict[str, Any]:
-    numbers: dict[str, Any] = token_counts(
-        document.get("usage"),
-        input_tokens=["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"],
-        cached_input_tokens=["cache_read_input_tokens"],
-        output_tokens=["output_tokens"],
-    )
+    (names,) = WIRES[ANTHROPIC].counts
+    numbers: dict[str, Any] = token_counts(document.get("usage"), **names)
     if isinstance(document.get("total_cost_usd"), int | float):
         numbers["cost_usd"] = document["total_cost_usd"]
     return numbers

@@ -120,7 +120,7 @@ def find_shown(
         found.append(str(folder))
         for path in _around(folder):
             show(path)
-        kept, variable = next((KEPT[end] for end in KEPT if _ends(folder, end)), ("", ""))
+        kept, variable = next((KEPT[end] for end in KEPT if folder.match(end)), ("", ""))
         if folder.name == "shims":
             kept = ".."
             manager = shutil.which(folder.parent.name.removeprefix("."), path=search)
@@ -272,10 +272,6 @@ def hint(names: Iterable[str], search: str) -> str:
 def _short(path: str) -> str:
     home = str(Path.home())
     return f"~{path.removeprefix(home)}" if _is_in(path, home) else path
-
-
-def _ends(folder: Path, end: str) -> bool:
-    return folder.parts[-end.count("/") - 1 :] == tuple(end.split("/"))
 
 
 def _is_in(path: str, folder: str) -> bool:

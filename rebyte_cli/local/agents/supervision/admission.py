@@ -266,7 +266,8 @@ class AdmittedRun:
         where a jailed agent has worked.
         """
         _, workspace, prompt = place
-        if not self._options["jail"] and runs.had_jail(db, workspace):
+        had_jail = "workspace = ? AND json_extract(options, '$.jail')"
+        if not self._options["jail"] and runs.find(db, had_jail, workspace):
             raise Refusal(
                 400,
                 "jail_required",

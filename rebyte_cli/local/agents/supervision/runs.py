@@ -245,15 +245,6 @@ def source(db: sqlite3.Connection, workspace: str) -> WorkspaceSource | None:
     return None if row is None else WorkspaceSource(*json.loads(row[0])["source"])
 
 
-def had_jail(db: sqlite3.Connection, workspace: str) -> bool:
-    """Whether a run of the workspace is, or was to be, in a jail."""
-    row = db.execute(
-        "SELECT 1 FROM runs WHERE workspace = ? AND json_extract(options, '$.jail') LIMIT 1",
-        (workspace,),
-    ).fetchone()
-    return row is not None
-
-
 def begin(db: sqlite3.Connection, prompt: str, at: int) -> bool:
     """Record that a run works, since `at` unless it did before; false if an end is recorded."""
     changed = db.execute(
