@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ..system.files import write_all
 from ..system.http_server import Application, ConnectedServer, Environ
 from .agents.agent_permission import AgentPermission
 from .local_service import Service, not_yet
@@ -58,7 +59,7 @@ def serve(
     api.application = for_owner(api.application, storage.application, key)
     ours, theirs = socket.socketpair()
     with service:
-        _write(greeting(version))
+        write_all(1, greeting(version))
         reader = threading.Thread(target=_pump, args=(theirs,), daemon=True)
         reader.start()
         writer = threading.Thread(target=_drain, args=(theirs,), daemon=True)
@@ -91,11 +92,6 @@ def _drain(connection: socket.socket) -> None:
     """What is answered, until that ends or the other side is gone."""
     with contextlib.suppress(OSError):
         while piece := connection.recv(PIECE):
-            _write(piece)
+            write_all(1, piece)
     with contextlib.suppress(OSError):  # a run that is streamed is not worth more work
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def _write(data: bytes) -> None:
-    while data:
-        data = data[os.write(1, data) :]

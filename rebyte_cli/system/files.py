@@ -256,6 +256,20 @@ def read_text(path: str, most: int) -> str:
         raise BadUsage(f"{path} is not UTF-8 (byte {error.start + 1})") from None
 
 
+def tail(path: Path, most: int) -> bytes:
+    """The last `most` bytes of a file, or all of it; nothing if it cannot be read."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        return file.read()
+    return b""
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, however little is taken at a time. Raises OSError."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
 @contextmanager
 def flocked(
     path: str | Path, *, shared: bool = False, wait: bool = True, create: bool = False

@@ -24,9 +24,14 @@ def find(known: str) -> int | None:
     return int(number)
 
 
+def stat_fields(pid: int) -> list[str]:
+    """What /proc says of a process after its name, which may be anything; nothing if it is gone."""
+    return kernel_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
 def _started(pid: int) -> str:
     """When the process started, in the kernel's own count; empty if it is dead."""
-    fields = kernel_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    fields = stat_fields(pid)
     # One whose first thread has ended is a zombie, too, but has more than one thread.
     if len(fields) < 20 or (fields[0] in "ZX" and int(fields[17]) < 2):
         return ""

@@ -32,8 +32,8 @@ def read_routes(tables: Path = TABLES) -> list[NetworkRoute]:
     for line in kernel_text(f"{tables}/route").splitlines()[1:]:
         _, destination, _, flags, _, _, _, mask = line.split()[:8]
         # The kernel prints each as a number in the byte order of the machine.
-        address, bits = (int.from_bytes(_native(word), "big") for word in (destination, mask))
-        found.append(_route(IPv4Network((address, bits.bit_count())), int(flags, 16)))
+        address = int(destination, 16).to_bytes(4, sys.byteorder)
+        found.append(_route(IPv4Network((address, int(mask, 16).bit_count())), int(flags, 16)))
     for line in kernel_text(f"{tables}/ipv6_route").splitlines():
         words = line.split()
         network = IPv6Network((bytes.fromhex(words[0]), int(words[1], 16)))
@@ -55,7 +55,3 @@ def is_near(address: str, routes: list[NetworkRoute]) -> bool:
 
 def _route(network: IPv4Network | IPv6Network, flags: int) -> NetworkRoute | None:
     return None if flags & IS_REJECTED else NetworkRoute(network, bool(flags & HAS_GATEWAY))
-
-
-def _native(word: str) -> bytes:
-    return int(word, 16).to_bytes(4, sys.byteorder)

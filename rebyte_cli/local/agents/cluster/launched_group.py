@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
+from ....system.files import tail, write_all
 from ....system.process_group import ProcessGroup
 from ....system.untrusted import read_json
 from ..sandbox.egress import RunStopped
@@ -45,8 +46,7 @@ class LaunchedAgent:
         """Let it print `piece`, unless nothing reads any more. Raises KeyError after `finish`."""
         end = self._writing[name]
         with suppress(OSError):
-            while piece:
-                piece = piece[os.write(end, piece) :]
+            write_all(end, piece)
 
     def finish(self) -> None:
         """Let it print no more."""
@@ -183,9 +183,7 @@ class LaunchedGroup(ProcessGroup):
 
     def _said(self) -> str:
         """The last line that the launcher itself printed, behind a colon, or an empty text."""
-        with (self._folder / LOG).open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - launcher.SAID))
-            return launcher.last_said(log.read())
+        return launcher.last_said(tail(self._folder / LOG, launcher.SAID))
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         self._to_node.put(json.dumps(message).encode() + b"\n")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from ....system.clock import since_boot
+from ....system.process_identity import stat_fields
 
 
 def has_new(pid: int, seconds: float) -> bool:
@@ -16,14 +16,11 @@ def has_new(pid: int, seconds: float) -> bool:
     parents: dict[int, int] = {}
     since = (since_boot() - seconds) * os.sysconf("SC_CLK_TCK")
     new = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
-            continue
-        parents[int(folder.name)] = int(fields[1])
-        if int(fields[19]) > since:
-            new.append(int(folder.name))
+    for each in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        if fields := stat_fields(each):  # or it has ended meanwhile
+            parents[each] = int(fields[1])
+            if int(fields[19]) > since:
+                new.append(each)
     return any(_is_below(each, pid, parents) for each in new)
 
 

@@ -224,23 +224,19 @@ def _try() -> JailCheck:
 
 def _fix() -> str:
     """What makes user namespaces work here, as far as the kernel tells what stops them."""
-    if _kernel("kernel/apparmor_restrict_unprivileged_userns") == "1":
+    if kernel_text("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").strip() == "1":
         return (
             "AppArmor restricts user namespaces: allow them for bwrap with a profile in"
             " /etc/apparmor.d, or for all with"
             " `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
         )
-    if _kernel("kernel/unprivileged_userns_clone") == "0":
+    if kernel_text("/proc/sys/kernel/unprivileged_userns_clone").strip() == "0":
         return "Allow user namespaces: `sudo sysctl kernel.unprivileged_userns_clone=1`"
-    if _kernel("user/max_user_namespaces") == "0":
+    if kernel_text("/proc/sys/user/max_user_namespaces").strip() == "0":
         return "Allow user namespaces: `sudo sysctl user.max_user_namespaces=10000`"
     return (
         "In a container, start it with user namespaces allowed, or use the container as the sandbox"
     )
-
-
-def _kernel(name: str) -> str:
-    return kernel_text(f"/proc/sys/{name}").strip()
 
 
 def _base() -> list[str]:

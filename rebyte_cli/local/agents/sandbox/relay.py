@@ -21,6 +21,8 @@ from collections.abc import Callable
 from functools import partial
 
 from ....system.deadline import Deadline
+from ....system.files import write_all
+from ....system.process_identity import stat_fields
 from ....system.safe_text import clean
 from ....system.signals import handled
 from . import stand_in
@@ -149,7 +151,7 @@ class _Pipes:
         """Write all of what the program printed, to a terminal without control sequences."""
         if decoder := self._text.get(where):
             data = clean(decoder.decode(data)).encode("utf-8", "replace")
-        _write(where, data)
+        write_all(where, data)
 
     def tick(self) -> str:
         """Do what is to be done a few times a second; why the program is to be stopped."""
@@ -201,7 +203,7 @@ class _Terminal(_Pipes):
                     self._leave()
 
     def show(self, where: int, data: bytes) -> None:
-        _write(where, self._modes.seen(data))
+        write_all(where, self._modes.seen(data))
 
     def at_end_of_input(self) -> bool:
         return True
@@ -221,11 +223,9 @@ class _Terminal(_Pipes):
 
     def _is_stopped(self) -> bool:
         """Whether the program has stopped itself, as at Ctrl-Z: there is no shell to resume it."""
-        try:
-            with open(f"/proc/{os.tcgetpgrp(self.into)}/stat", encoding="utf-8") as file:
-                return file.read().rpartition(")")[2].split()[0] == "T"
-        except (OSError, IndexError):
-            return False
+        with contextlib.suppress(OSError):
+            return stat_fields(os.tcgetpgrp(self.into))[:1] == ["T"]
+        return False
 
     def _suspend(self) -> None:
         """Have the user's shell see what the program did. What it left running is still watched."""
@@ -256,7 +256,7 @@ class _Terminal(_Pipes):
             try:
                 with contextlib.suppress(OSError):
                     if undo := self._modes.undo():
-                        _write(1, undo + ASK)
+                        write_all(1, undo + ASK)
                         self._await_answer()
             finally:
                 with contextlib.suppress(termios.error):
@@ -327,11 +327,6 @@ def _decoder() -> io.IncrementalNewlineDecoder:
     """Text of pieces of UTF-8; a carriage return, which would draw over the line, ends it."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     return io.IncrementalNewlineDecoder(decoder, translate=True)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
 
 
 def _read(descriptor: int) -> bytes:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ....system import git
 from ....system.deadline import Deadline
+from ....system.files import tail
 from ....system.git import GitFailed
 from ....system.repository_file import RepositoryFileError
 from ...artifact_store import PATCH_FILE
@@ -424,7 +425,7 @@ class Supervisor:
             self._meter.sees_models = start.egress.sees_models
             stdin = adapter.stdin(self._words_for(session))
             status, reason = self._execute(start, stdin, parser)
-        stderr = _tail(self._folder / STDERR_FILE)
+        stderr = tail(self._folder / STDERR_FILE, STDERR_READ).decode("utf-8", "replace")
         if session is not None and not reason and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
         self._transcript.append(parser.flush())
@@ -697,13 +698,6 @@ class Supervisor:
         self._phase = Phase.STARTING if is_held else Phase.WORKING
         if self._was_signaled and not is_held:
             raise RunStopped
-
-
-def _tail(path: Path) -> str:
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - STDERR_READ))
-        return file.read().decode("utf-8", "replace")
-    return ""
 
 
 def _storable(text: str) -> str:

@@ -477,9 +477,8 @@ def _disarm_repository(folder: _Folder, is_code: bool, origin: str, lender: byte
             folder.fail(error, "config")
             folder.drop("config")
     if is_linked:
-        if not _WORK_TREE.fullmatch(
-            os.fsdecode(agent_files.read(here, "gitdir", LONGEST_LINK) or b"")
-        ):
+        work_tree = os.fsdecode(agent_files.read(here, "gitdir", LONGEST_LINK) or b"")
+        if not _WORK_TREE.fullmatch(work_tree):
             folder.drop("gitdir")
         agent_files.write(here, "commondir", b"../..\n")
 

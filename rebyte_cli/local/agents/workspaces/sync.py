@@ -143,14 +143,12 @@ def bring(
     if ref is None:
         raise GitFailed(f"the repository {place} has no commit {branch or 'yet'}")
     old = git.line([*base, "rev-parse", "refs/heads/base"])
-    if git.line(["-C", str(place), "rev-parse", "--verify", f"{ref}^{{commit}}"]) == old:
+    if git.commit_of(place, ref) == old:
         return False
     _unlock(workspace)
-    words = ["fetch", "--quiet", "--depth=1"]
-    words += ["--upload-pack", UPLOAD_PACK, str(place)]
+    words = ["fetch", "--quiet", "--depth=1", "--upload-pack", UPLOAD_PACK]
     with git.watched(watch):
-        words += [f"+{ref}:refs/sync"]
-        git.run([*base, *words], timeout=changes.GIT_SECONDS)
+        git.run([*base, *words, str(place), f"+{ref}:refs/sync"], timeout=changes.GIT_SECONDS)
     new = git.line([*base, "rev-parse", "refs/sync^{commit}"])
     with changes.scratch_of(workspace) as scratch:
         since = [f"^{old}"] if _is_after(place, old, new) else []

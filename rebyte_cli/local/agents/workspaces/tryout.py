@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ....system.deadline import Deadline
-from ....system.files import take_lock
+from ....system.files import tail, take_lock
 from ....system.locks import flock
 from ....system.permissions import make_folder
 from ....system.process_group import ProcessGroup
@@ -236,8 +236,6 @@ def _copy(group: ProcessGroup, log: IO[bytes], seconds: float) -> bool:
 
 def last_lines(log: Path, *, lines: int, characters: int) -> str:
     """The end of what a command has printed, without the sequences that steer a terminal."""
-    with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 8 * characters))
-        text = file.read().decode("utf-8", "replace")
+    text = tail(log, 8 * characters).decode("utf-8", "replace")
     kept = without_sequences(text).replace("\r\n", "\n").rstrip().split("\n")[-lines:]
     return "\n".join(kept)[-characters:]
