@@ -7,6 +7,7 @@ user can write is not believed. Everything here is about POSIX modes; Windows ha
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -196,19 +197,30 @@ def _is_exempt(path: Path) -> bool:
 
 def _file_system_of(path: str) -> str:
     """The type of the file system that a path is on, as Linux names it; empty elsewhere."""
-    try:
-        mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
     longest, found = "", ""
-    for line in mounts.splitlines():
-        # 36 35 98:0 / /mnt/c rw,noatime shared:1 - 9p C: rw (see proc_pid_mountinfo(5))
-        before, _, after = line.partition(" - ")
-        point = before.split(" ")[4].replace("\\040", " ")
+    for point, kind in mounted():
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(longest):  # of two at one place, the later covers
-            longest, found = point, after.partition(" ")[0]
+            longest, found = point, kind
     return found
+
+
+def mounted() -> list[tuple[str, str]]:
+    """Where file systems are mounted, with their types, in this order; nothing but on Linux.
+
+    See proc_pid_mountinfo(5). A name may have any other line end than that of the kernel.
+    """
+    try:
+        lines = os.fsdecode(MOUNTS.read_bytes()).split("\n")[:-1]
+    except OSError:
+        return []
+    result = []
+    for line in lines:
+        # 36 35 98:0 / /mnt/c rw,noatime shared:1 - 9p C: rw
+        before, _, after = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4])
+        result.append((point, after.partition(" ")[0]))
+    return result
 
 
 def _chown(path: Path) -> str:

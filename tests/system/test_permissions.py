@@ -130,8 +130,9 @@ def test_a_file_system_without_modes_is_trusted(
     monkeypatch.setattr(permissions, "MOUNTS", mounts)
     line = "36 35 98:0 / {} rw,noatime shared:1 - {} C: rw\n"
     root = line.format("/", "ext4")
+    other = line.format("/mnt/a\rb\x1cc", "ext4")  # only "\n" ends a line
     for point, kind in ((file.parent, "9p"), (tmp_path, "drvfs")):
-        mounts.write_text(root + line.format(point, kind))
+        mounts.write_text(root + other + line.format(point, kind), newline="")
         check_private(file)
     for point, kind in ((file.parent, "ext4"), (f"{tmp_path}/fold", "9p")):
         mounts.write_text(line.format("/", "9p") + root + line.format(point, kind))

@@ -15,6 +15,7 @@ from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
 from rebyte_cli.local.agents.sandbox import jail, user_tools
+from rebyte_cli.system import permissions
 
 from .bench import PYTHON, Bench, script
 
@@ -106,12 +107,13 @@ def test_a_folder_with_a_file_system_in_it_is_shown_with_that(
 ) -> None:
     """An overlay would not have it."""
     (tmp_path / "other").mkdir()
-    line = f"1 1 0:1 / {tmp_path}/other/in rw - tmpfs none rw"
-    monkeypatch.setattr(user_tools, "_mounts", lambda: [os.fsencode(line)])
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"1 1 0:1 / {tmp_path}/other/in rw - tmpfs none rw\n")
+    monkeypatch.setattr(permissions, "MOUNTS", mounts)
     monkeypatch.setattr(user_tools, "overlays_work", lambda _program, _folders: True)
     other = str(tmp_path / "other")
     assert user_tools._read_only([other]) == ["--ro-bind-try", other, other]
-    monkeypatch.setattr(user_tools, "_mounts", list)
+    mounts.write_text("")
     assert "--tmp-overlay" in user_tools._read_only([other])
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ....system.permissions import mounted
 from .. import agent_files
 from ..adapters import programs
 from ..adapters.built_in import LOGINS
@@ -204,11 +205,11 @@ def _read_only(paths: Sequence[str]) -> list[str]:
     A read-only folder does not keep anything from connecting to a socket in it, but a socket in an
     overlay is another one than that below. File systems mounted in a folder are not in its overlay.
     """
-    mounted = [os.fsdecode(line.split()[4]) for line in _mounts()]
+    points = [point for point, _ in mounted()]
     folders = [
         path
         for path in paths
-        if os.path.isdir(path) and not any(_is_in(each, path) and each != path for each in mounted)
+        if os.path.isdir(path) and not any(_is_in(each, path) and each != path for each in points)
     ]
     if folders and not overlays_work(jail.bubblewrap() or "bwrap", tuple(folders)):
         folders = []
@@ -219,13 +220,6 @@ def _read_only(paths: Sequence[str]) -> list[str]:
         else:
             arguments += ["--ro-bind-try", path, path]
     return arguments
-
-
-def _mounts() -> list[bytes]:
-    try:
-        return Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:
-        return []
 
 
 def _cached(caches: Iterable[str], private_home: Path) -> list[str]:
