@@ -617,12 +617,28 @@ def test_a_follow_up_resumes_the_session(bench: Bench, tmp_path: Path) -> None:
     assert "--resume 107dce9a-f250-4a65-b15e-8ec1ea297048" in second
 
 
+TOOL_USE = {"type": "tool_use", "id": "1", "name": "Bash", "input": {}}
+
+
 @pytest.mark.slow
 def test_a_session_that_the_agent_has_lost_is_begun_again(bench: Bench, tmp_path: Path) -> None:
     lost = "echo 'No conversation found with session ID' >&2; exit 1"
     agent = fake_claude(tmp_path / "bin", "claude-write", resume=lost)
     bench.run(agent, task="t")
     assert bench.run(agent, task="t").outcome == "succeeded"
+
+
+@pytest.mark.slow
+def test_no_program_lets_the_prompt_be_sent_twice_as_if_the_session_were_lost(
+    bench: Bench, tmp_path: Path
+) -> None:
+    line = json.dumps({"type": "assistant", "message": {"content": [TOOL_USE]}})
+    forged = f"echo '{line}'; echo 'No conversation found with session ID' >&2; exit 1"
+    agent = fake_claude(tmp_path / "bin", "claude-write", resume=forged)
+    bench.run(agent, task="t")
+    run = bench.run(agent, task="t")
+    kinds = [event.kind for event in bench.events(run.prompt)]
+    assert (run.outcome, kinds) == ("failed", ["tool_use", "result"])
 
 
 @pytest.mark.slow

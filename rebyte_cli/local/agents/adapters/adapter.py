@@ -99,6 +99,8 @@ class Parser(ABC):
         self.refused_for: float | None = None
         # Until when it waits to send a request again, by the monotonic clock.
         self.waits_until = 0.0
+        # Whether its model has said something.
+        self.has_worked = False
         # The tools that are at work.
         self.tools: set[str] = set()
         # Why waiting for the agent is pointless, as soon as that is known.
@@ -123,6 +125,7 @@ class Parser(ABC):
             for kind, payload in self.read(document):
                 events.append(AgentEvent(kind, shorten(payload)))
         for event in events:
+            self.has_worked |= event.kind in ("text", "thinking", "tool_use")
             if event.kind in ("tool_use", "tool_result"):
                 call = str(event.payload.get("id"))[:LONGEST_ID]
                 if event.kind == "tool_result":

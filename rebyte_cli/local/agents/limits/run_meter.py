@@ -49,8 +49,9 @@ class RunMeter:
         # Why the gateway let a request to a model not pass any more, or empty texts.
         self.spent = ""
         self.login_expired = ""
-        # The seconds for which its model refuses requests, and whether one was answered, since
-        # `look` was called with `afresh`.
+        # Whether a model was asked, the seconds for which its model refuses requests, and whether
+        # it has answered one, since `look` was called with `afresh`.
+        self.has_asked = False
         self.refused_for: float | None = None
         self.has_passed = False
         self.was_refused_last = False
@@ -67,7 +68,7 @@ class RunMeter:
             for entry in entries:
                 changed |= self._count(entry)
         if afresh:
-            self.refused_for, self.has_passed = None, False
+            self.refused_for, self.has_asked, self.has_passed = None, False, False
             self.was_refused = self.was_refused_last = False
         return changed
 
@@ -77,6 +78,7 @@ class RunMeter:
             self.spent = entry.refused
         if entry.option == request_record.LOGIN and entry.refused:
             self.login_expired = entry.refused
+        self.has_asked |= entry.route is not None
         if self._is_limited(entry):
             self.was_refused |= entry.status in STATUSES
             if isinstance(entry.refused_for, int | float):

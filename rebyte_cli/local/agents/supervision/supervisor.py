@@ -426,7 +426,9 @@ class Supervisor:
             stdin = adapter.stdin(self._words_for(session))
             status, reason = self._execute(start, stdin, parser)
         stderr = tail(self._folder / STDERR_FILE, STDERR_READ).decode("utf-8", "replace")
-        if session is not None and not reason and adapter.lost_session(status, stderr):
+        # Once its model has been asked, a program can say so in its place.
+        has_begun = self._meter.has_asked or parser.has_worked
+        if not (session is None or reason or has_begun) and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
         self._transcript.append(parser.flush())
         if start.program.layout.jailed:

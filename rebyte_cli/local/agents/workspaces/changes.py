@@ -67,9 +67,8 @@ OPTIONS = (
 # git would wait at a pipe for ever, and read the longest list of patterns into memory.
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
-# On tmpfs, a program can change a file that it maps without a trace in its times: there, git looks
-# into every file. It does so too if one was changed in the second in which git wrote the index, and
-# its time was put back: by whole seconds, git knows that from what it read before.
+# git reads every file: a program can change one without a trace in its times, through memory on
+# tmpfs, and on ext4 by what defragments it. What the index keeps is only what git tracks.
 # `tree` is written last: there is a pack if there is a tree.
 # What git may not read would be missing, often without a word. Of a file's mode, git keeps only
 # whether its owner may execute it, and that stays.
@@ -83,12 +82,7 @@ patterns() { find . -maxdepth 2048 -name ".git[aim]*" ! -type d ! -type l "$@" 2
 patterns ! -type f -exec rm -f {} +
 large=$(patterns -size +1024k)
 if [ -n "$large" ]; then echo "$large is larger than 1 MiB" >&2; exit 1; fi
-if [ -e "$SCRATCH/index" ]; then
-    new=$(find . -maxdepth 2048 -name .git -prune -o ! -type d ! -newer "$SCRATCH/before" \
-        -cnewer "$SCRATCH/before" ! -cnewer "$SCRATCH/after" -print -quit 2>/dev/null) ||
-        new=unknown
-    case $(stat -f -c %T . 2>/dev/null) in tmpfs | ramfs) new=unknown ;; esac
-    if [ -n "$new" ]; then "$@" read-tree "$("$@" write-tree)"; fi
+if [ -e "$SCRATCH/index" ]; then "$@" read-tree "$("$@" write-tree)"
 else "$@" read-tree refs/heads/base
 fi
 empty=$("$@" hash-object -t blob --stdin </dev/null)
@@ -209,12 +203,7 @@ def scratch_of(workspace: Workspace) -> Iterator[Path]:
     (scratch / "objects").mkdir(mode=0o700)
     try:
         if (workspace.base / INDEX).exists():
-            # What git knows of unchanged files, with its time: git looks into files as new as that.
-            shutil.copy2(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
-            second = int((scratch / INDEX).stat().st_mtime)
-            for name, at in (("before", second * 10**9 - 1), ("after", (second + 1) * 10**9)):
-                (scratch / name).touch()
-                os.utime(scratch / name, ns=(at, at))
+            shutil.copyfile(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
         yield scratch
     finally:
         agent_files.remove_tree(scratch)
