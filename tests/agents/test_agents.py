@@ -19,6 +19,8 @@ from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 
+from rebyte_cli.local.agents.adapters.built_in import SESSIONS
+
 from ..conftest import COMMAND, Done
 from ..terminals import Session
 from .conftest import KEY, LIMIT, all_gone, configure, eventually, gateways, processes, write
@@ -126,6 +128,20 @@ def test_a_usage_limit_is_waited_for(run: Run, model: Model, agent: str) -> None
     assert run("diff", task).out.count("+Hello there\n") == 1
     again = run("follow-up", task, "What did I tell you? [[recall]]", "--wait", "-o", "json")
     assert again.json["finalResult"] == "You told me heron."
+
+
+def test_a_session_that_is_lost_is_begun_again(run: Run, agent: str, home: Path) -> None:
+    """Before its model is asked: that is why the prompt is sent once more."""
+    task = run("create", "hello", "-x", agent, "--wait", "-o", "id").out.strip()
+    lost = [path for name in SESSIONS for path in home.rglob(f"workspaces/*/home/{name}")]
+    assert lost
+    for path in lost:
+        path.unlink()
+    done = run("follow-up", task, "[[write hello.txt Hello]]", "--wait", "-o", "json")
+    assert done.json["finalResult"] == "I wrote hello.txt."
+    events = run("logs", task, "-o", "jsonl").documents
+    sessions = [e["payload"]["session_id"] for e in events if e["eventType"] == "init"]
+    assert len(set(sessions)) == 2
 
 
 def test_a_follow_up_after_another_agent_in_the_workspace(run: Run, agent: str) -> None:
