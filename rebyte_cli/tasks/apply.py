@@ -148,9 +148,10 @@ def _check_folders(root: Path, files: Sequence[PatchedFile], names: Sequence[byt
     for name, following in itertools.pairwise(added):
         if following.startswith(name + b"/"):
             raise _no_folder(name, following)
+    known: dict[bytes, int] = {}
     for name in names:
         folder = b""
-        for folder, mode in above(root, name):
+        for folder, mode in above(root, name, known):
             if folder in removed:
                 break
             if not stat.S_ISDIR(mode):
@@ -283,10 +284,12 @@ class _Backup:
     def __enter__(self) -> Self:
         """Raises RebyteError."""
         self._folder = tempfile.mkdtemp(prefix="rebyte-", dir=self._target.index_file.parent)
+        known: dict[bytes, int] = {}
         try:
             for name, (mode, content) in self._target.before.items():
-                folders = dict(above(self._target.root, name))
-                self._modes |= {each: of for each, of in folders.items() if stat.S_ISDIR(of)}
+                for folder, folder_mode in above(self._target.root, name, known):
+                    if stat.S_ISDIR(folder_mode):
+                        self._modes[folder] = folder_mode
                 if stat.S_ISLNK(mode):
                     self._links[name] = os.fsdecode(content)
                 elif stat.S_ISREG(mode):
@@ -321,10 +324,10 @@ class _Backup:
         except (OSError, git.GitFailed) as error:
             reason, failed = f"{reason}; {error}", changed
         if failed:
-            names = ", ".join(map(shown, failed))
+            names, kept = ", ".join(map(shown, failed)), os.path.join(self._folder, "before")
             raise RebyteError(
                 f"the patch does not apply: {reason}. Not as they were before: {names}",
-                hint=f"What they were is in {os.path.join(self._folder, 'before')}",
+                hint=f"What they were is in {kept}" if os.path.exists(kept) else None,
             )
         self.is_needed = False
 
@@ -394,11 +397,11 @@ def _copy(path: str, to: str) -> None:
 
 def _states(root: Path, names: Iterable[bytes]) -> _States:
     """What each path is on disk."""
-    result = {}
+    result, known = {}, dict[bytes, int]()
     for name in names:
         result[name] = _ABSENT
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if (path := place(root, name)) is not None:
+            if (path := place(root, name, known)) is not None:
                 mode = os.lstat(path).st_mode
                 result[name] = (mode, _digest(path, mode))
     return result

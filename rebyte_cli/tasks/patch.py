@@ -218,6 +218,7 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
     # What git finds besides the files that are told apart here, it applies as well.
     if [each.new or each.old for each in files] != [path for *_, path in entries]:
         raise RebyteError("the patch has changes that are not in git's format", code="bad_patch")
+    in_index = _modes_in_index(root, {each.keeps for each in files if each.keeps})
     result = []
     for section, (plus, minus, path) in zip(files, entries, strict=True):
         result.append(
@@ -228,38 +229,62 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
                 None if minus == b"-" else int(minus),
                 section.mode == EXECUTABLE != section.old_mode,
                 shown(section.old) if _status(section) == "renamed" else None,
-                _mode_after(root, section),
+                _mode_after(root, section, in_index),
             )
         )
     return result
 
 
-def _mode_after(root: Path, section: PatchedFile) -> str:
-    """The mode that git gives a file: the one in an `index` line only warns of another one here."""
-    kept = section.keeps and section.mode in ("", "100644")
-    return (_mode_here(root, section.keeps) if kept else "") or section.mode
+def _mode_after(root: Path, section: PatchedFile, in_index: Mapping[bytes, str]) -> str:
+    """The mode that git gives a file: the one in an `index` line only warns of another one here.
+
+    By `core.fileMode`, it is that on disk or in the index: executable if one is.
+    """
+    if not section.keeps or section.mode not in ("", "100644"):
+        return section.mode
+    here = _mode_here(root, section.keeps)
+    is_executable = here != LINK and in_index.get(section.keeps) == EXECUTABLE
+    return EXECUTABLE if is_executable else here or section.mode
 
 
-def above(root: Path, name: bytes) -> Iterator[tuple[bytes, int]]:
+def _modes_in_index(root: Path, names: Iterable[bytes]) -> dict[bytes, str]:
+    found = {}
+    for some in git.portions([os.fsdecode(name) for name in names]):
+        words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
+        for entry in git.run(words, root, own_repository()).split(b"\0")[:-1]:
+            about, _, name = entry.partition(b"\t")
+            found[name] = about[:6].decode()
+    return found
+
+
+def above(
+    root: Path, name: bytes, known: dict[bytes, int] | None = None
+) -> Iterator[tuple[bytes, int]]:
     """The folders above a file that are there, from the top, with their modes.
 
-    Only the last one can be something else, as a link. A path may have thousands of parts.
+    Only the last one can be something else, as a link. Those that are `known` are added to that: a
+    path may have hundreds of parts.
     """
-    top, end = os.fsencode(root), name.find(b"/")
+    top, end, known = os.fsencode(root), name.find(b"/"), {} if known is None else known
     while end >= 0:
-        try:
-            mode = os.lstat(os.path.join(top, name[:end])).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        yield name[:end], mode
-        if not stat.S_ISDIR(mode):
+        folder = name[:end]
+        if folder not in known:
+            try:
+                known[folder] = os.lstat(os.path.join(top, folder)).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return
+        yield folder, known[folder]
+        if not stat.S_ISDIR(known[folder]):
             return
         end = name.find(b"/", end + 1)
 
 
-def place(root: Path, name: bytes) -> str | None:
-    """The path of a file that a patch names; None beyond a link, where git changes nothing."""
-    is_beyond = any(stat.S_ISLNK(mode) for _, mode in above(root, name))
+def place(root: Path, name: bytes, known: dict[bytes, int] | None = None) -> str | None:
+    """The path of a file that a patch names; None beyond a link, where git changes nothing.
+
+    `known`: see `above`.
+    """
+    is_beyond = any(stat.S_ISLNK(mode) for _, mode in above(root, name, known))
     return None if is_beyond else os.path.join(root, os.fsdecode(name))
 
 
@@ -419,9 +444,9 @@ def blobs(root: Path, names: Iterable[bytes], like: Iterable[str]) -> dict[bytes
     They have the form of the ids `like` which a patch has.
     """
     hashes = "sha256" if any(len(each) > 40 for each in like) else "sha1"
-    result, files = {}, []
+    result, files, known = {}, [], dict[bytes, int]()
     for name in names:
-        path = place(root, name) or ""
+        path = place(root, name, known) or ""
         if os.path.islink(path):
             target = os.fsencode(os.readlink(path))
             content = b"blob %d\0%s" % (len(target), target)

@@ -22,7 +22,9 @@ MOST_FILES = 250_000  # of which Python keeps a kilobyte each
 MOST_FOLDERS = 250  # above one file: Python goes down in folders by recursion
 _NO_NAMES = (b"", b".", b"..", b".git")
 _BEGIN, _CONTENT = b"diff --git ", (b"@@ ", b"GIT binary patch")
-_ESCAPES = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
+_ESCAPES = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
+_LETTERS = {code: letter for letter, code in _ESCAPES.items()}
+_MOVES = [b"rename from ", b"rename to ", b"copy from ", b"copy to "]
 
 
 class PatchedFile(NamedTuple):
@@ -58,23 +60,84 @@ _MODES = (b"new mode ", b"new file mode ", b"deleted file mode ")  # one of them
 def check_form(patch: bytes) -> None:
     """Raise RebyteError for a header that git does not write, and so could read differently.
 
+    All of its lines have to name the same two files, each as git spells it.
     And for a name that no file in a repository has, one below more than `MOST_FOLDERS` folders, or
     more than `MOST_FILES` files.
     """
     header: dict[bytes, bytes] = {}
     for line in _header_lines(patch):
         if line.startswith(_BEGIN):
-            header = {}
+            _check_spelling(header)
+            header = {_BEGIN: line}
         elif not line:
             header[line] = line  # git's header ends here, so only another one may follow
         elif not line.startswith(_CONTENT) or b"" in header:
             name = next((each for each in _FORMS if line.startswith(each)), b"")
             if b"" in header or name in header or not _fits(name, line, header):
-                text = line.decode("utf-8", "backslashreplace")
-                raise RebyteError(f"not a patch as git writes it: {text!r}", code="bad_patch")
+                raise _odd(line)
             header[name] = line
+    _check_spelling(header)
     if sum(1 for _ in map(_check_names, sections(patch))) > MOST_FILES:
         raise RebyteError(f"the patch changes more than {MOST_FILES:,} files", code="too_large")
+
+
+def _odd(line: bytes) -> RebyteError:
+    text = line.decode("utf-8", "backslashreplace")
+    return RebyteError(f"not a patch as git writes it: {text!r}", code="bad_patch")
+
+
+def _check_spelling(header: Mapping[bytes, bytes]) -> None:
+    """Raise RebyteError if the lines of a header do not agree on the names."""
+    if _BEGIN not in header:
+        return
+    fields = {name: line.removeprefix(name) for name, line in header.items()}
+    moves = [name for name in _MOVES if name in fields]
+    old, new = _names(fields)
+    sides = {
+        b"--- ": b"" if b"new file mode " in fields else old,
+        b"+++ ": b"" if b"deleted file mode " in fields else new,
+    }
+    lines = {name: fields[name].removesuffix(b"\t") for name in sides if name in fields}
+    both = fields[_BEGIN]
+    fits = [
+        moves in ([], _MOVES[:2], _MOVES[2:]) and (bool(moves) or old == new),
+        *(fields[name] in _spellings(each) for name, each in zip(moves, (old, new), strict=False)),
+        *(_is_side(lines[name], sides[name]) for name in lines),
+        any(
+            both.startswith(first + b" ") and _is_side(both.removeprefix(first + b" "), new)
+            for first in _spellings(_prefix(both) + old)
+        ),
+    ]
+    if not all(fits):
+        raise _odd(header[_BEGIN])
+
+
+def _is_side(text: bytes, name: bytes) -> bool:
+    """Whether a text is a name behind a folder of one letter, or the one for no file."""
+    if not name:
+        return text == b"/dev/null"
+    prefix = _prefix(text)
+    return bool(re.fullmatch(b"[a-z]/", prefix)) and text in _spellings(prefix + name)
+
+
+def _prefix(text: bytes) -> bytes:
+    return text.removeprefix(b'"')[:2]
+
+
+def _spellings(name: bytes) -> list[bytes]:
+    """How git may write a name: in quotes if it has odd characters, or those beyond ASCII."""
+    if b"\0" in name:
+        return []
+    body = re.sub(rb'[\x01-\x1f\x7f"\\]', _escaped, name)
+    return [
+        *([name] if body == name else []),
+        *(b'"%b"' % each for each in (body, re.sub(rb"[\x80-\xff]", _escaped, body))),
+    ]
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    code = found[0][0]
+    return b"\\%c" % _LETTERS[code] if code in _LETTERS else b"\\%03o" % code
 
 
 def _check_names(file: PatchedFile) -> None:
@@ -91,6 +154,8 @@ def _fits(name: bytes, line: bytes, header: Mapping[bytes, bytes]) -> bool:
     """Whether a line may stand behind the lines of a header."""
     if not name or not re.fullmatch(_FORMS[name], line.removeprefix(name)):
         return False
+    if b"Binary files " in header:
+        return False
     if name in _MODES:
         others = any(each in header for each in _MODES)
         return not others and (name == b"new mode ") == (b"old mode " in header)
@@ -106,7 +171,7 @@ def sections(patch: bytes) -> Iterator[PatchedFile]:
         if line.startswith(_BEGIN):
             if fields:
                 yield _section(fields)
-            fields = {b"diff": line.removeprefix(_BEGIN)}
+            fields = {_BEGIN: line.removeprefix(_BEGIN)}
         elif found := next((name for name in _HEADERS if line.startswith(name)), None):
             fields[found] = line.removeprefix(found)
     if fields:
@@ -126,9 +191,7 @@ def _header_lines(patch: bytes) -> Iterator[bytes]:
 
 
 def _section(fields: dict[bytes, bytes]) -> PatchedFile:
-    both = _name_of_both(fields[b"diff"])
-    old = _name(fields, b"rename from ", b"copy from ") or _side(fields, b"--- ") or both
-    new = _name(fields, b"rename to ", b"copy to ") or _side(fields, b"+++ ") or both
+    old, new = _names(fields)
     keeps = b"" if b"new mode " in fields or b"new file mode " in fields else old
     ids, _, mode = fields.get(b"index ", b"").partition(b" ")
     if b"copy to " in fields or b"new file mode " in fields:
@@ -150,12 +213,20 @@ def _section(fields: dict[bytes, bytes]) -> PatchedFile:
     )
 
 
-def _name(fields: dict[bytes, bytes], *names: bytes) -> bytes:
+def _names(fields: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The names before and after, the same for a file that is new or deleted."""
+    both = _name_of_both(fields[_BEGIN])
+    old = _name(fields, b"rename from ", b"copy from ") or _side(fields, b"--- ") or both
+    new = _name(fields, b"rename to ", b"copy to ") or _side(fields, b"+++ ") or both
+    return old, new
+
+
+def _name(fields: Mapping[bytes, bytes], *names: bytes) -> bytes:
     """The name in the first of these lines that is there."""
     return next((_unquoted(fields[name]) for name in names if name in fields), b"")
 
 
-def _side(fields: dict[bytes, bytes], line: bytes) -> bytes:
+def _side(fields: Mapping[bytes, bytes], line: bytes) -> bytes:
     """The name in a `---` or `+++` line without its prefix; empty for no file."""
     name = _unquoted(fields.get(line, b"").removesuffix(b"\t"))
     return b"" if name == b"/dev/null" else name.partition(b"/")[2]

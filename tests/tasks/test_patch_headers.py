@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../x", ".git/x", "a/.GIT/x", "a//x", "."])
 def test_a_name_that_no_file_in_a_repository_has(root: Path, name: str) -> None:
     """It is refused before anything there is read."""
-    odd = added("new file mode 100644").replace(b"b/x", b"b/" + name.encode())
+    odd = added("new file mode 100644").replace(b"/x", b"/" + name.encode())
     for read in (patch.missing, patch.changes):
         with pytest.raises(RebyteError, match="a repository has no file called"):
             read(odd, root)
@@ -56,8 +56,42 @@ def test_a_name_that_no_file_in_a_repository_has(root: Path, name: str) -> None:
 def test_a_file_beyond_a_link_is_not_read(root: Path) -> None:
     (root.parent / "x").write_text("x\n")
     (root / "out").symlink_to("..")
-    odd = added("new file mode 100644", "index 0000000..587be6b").replace(b"b/x", b"b/out/x")
+    odd = added("new file mode 100644", "index 0000000..587be6b").replace(b"/x", b"/out/x")
     assert patch.missing(odd, root) == odd
+
+
+@pytest.mark.parametrize("quotes", ["true", "false"])
+def test_every_name_that_git_writes_is_read(root: Path, quotes: str) -> None:
+    odd = [
+        b"a b",
+        b'q"',
+        b"back\\",
+        b"tab\t",
+        b"new\nline",
+        b"\x01\x7f",
+        b"\xff",
+        "é".encode(),
+        b"b/a b/x",
+    ]
+    for name in odd:
+        path = os.path.join(os.fsencode(root), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(os.fsdecode(path)).write_bytes(name)
+    git(root, "config", "core.quotePath", quotes)
+    git(root, "mv", "f", "moved é")
+    git(root, "add", "-A")
+    written = safe_git.run(["diff", "--cached", "-M", "--full-index", "--binary"], root)
+    git(root, "reset", "-q", "--hard")
+    assert {change.status for change in patch.changes(written, root)} == {"added", "renamed"}
+    names = {file.new for file in patch_headers.sections(written)}
+    assert names == {*odd, "moved é".encode()}
+
+
+def test_a_file_that_only_the_index_knows_as_executable_is_named(root: Path) -> None:
+    git(root, "config", "core.fileMode", "false")
+    (root / "run").chmod(0o644)
+    (change,) = patch.changes(modified().replace(b"/f", b"/run"), root)
+    assert patch.risks([change], {}) == ["run (executable)"]
 
 
 @pytest.mark.slow
@@ -88,6 +122,21 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
         modified() + MORE,
         MORE + modified(),
         MORE,
+        modified().replace(b"--- a/f", b"--- a/f\tx"),
+        modified().replace(b"--- a/f", b'--- "a/f"x'),
+        modified().replace(b"--- a/f", b'--- "a\\057f"'),
+        modified().replace(b"--- a/f", b'--- "a/\\q"'),
+        modified().replace(b"--- a/f", b'--- "a/f\\000g"'),
+        modified().replace(b"--- a/f", b"--- a/run"),
+        modified().replace(b"--- a/f", b"--- /dev/null"),
+        modified().replace(b"git a/f", b"git a/run"),
+        modified().replace(b"+++ b/f", b"+++ /dev/null"),
+        modified("rename from run", "rename to f").replace(b"git a/f", b"git a/run"),
+        modified("rename from run"),
+        modified("rename from f", "copy to f"),
+        b"diff --git a/f b/run\n--- a/f\n+++ b/run\n@@ -1 +1 @@\n-a\n+b\n",
+        b"diff --git a/f b/f\nindex 7898192..6178079 100644\nBinary files a/f and b/f differ\n"
+        b"deleted file mode 100644\n",
     ],
 )
 def test_what_git_does_not_write_is_refused(root: Path, odd: bytes) -> None:
