@@ -152,10 +152,11 @@ def _check_folders(root: Path, files: Sequence[PatchedFile], names: Sequence[byt
     for name in names:
         folder = b""
         for folder, mode in above(root, name, known):
-            if folder in removed:
-                break
-            if not stat.S_ISDIR(mode):
+            if stat.S_ISDIR(mode):
+                continue
+            if folder not in removed or name not in kinds or name in removed:
                 raise _no_folder(folder, name)
+            break
         else:
             if name in removed and not os.access(os.path.join(root, os.fsdecode(folder)), os.W_OK):
                 raise conflict([], f"{shown(name)} cannot be removed from its folder")

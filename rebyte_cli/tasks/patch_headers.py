@@ -1,4 +1,4 @@
-"""The headers of a patch in git's format: what it says of each file before the hunks.
+"""The form of a patch in git's format, and its headers: what it says of each file.
 
 The summary of git itself prints names with line breaks as they are, and is silent about modes. So
 they are read here; and since git reads a header that says a thing twice, or in other words, in its
@@ -19,9 +19,19 @@ _HEADERS = (
     b"rename to ", b"copy from ", b"copy to ", b"index ", b"--- ", b"+++ ",
 )  # fmt: skip
 MOST_FILES = 250_000  # of which Python keeps a kilobyte each
+LONGEST_LINE = 40_000  # of a header: two paths, each byte in four characters
+LONGEST_SHOWN = 200
 MOST_FOLDERS = 250  # above one file: Python goes down in folders by recursion
 _NO_NAMES = (b"", b".", b"..", b".git")
 _BEGIN, _CONTENT = b"diff --git ", (b"@@ ", b"GIT binary patch")
+_PART = re.compile(rb"^diff --git ", re.MULTILINE)
+# What git reads wherever it is: patches of other programs, hunks and binary content.
+_READ = re.compile(rb"^(?:--- |\+\+\+ |@@ |GIT binary patch)", re.MULTILINE)
+_HUNK = re.compile(rb"@@ -\d{1,18}(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@(?: .*)?\n")
+_BINARY = b"GIT binary patch\n"
+_BLOCK = re.compile(rb"(?:literal|delta) \d{1,18}\n")
+# A line of binary content: a letter for the number of its bytes, and these.
+_ENCODED = re.compile(rb"([A-Za-z])((?:[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{5})+)\n")
 _ESCAPES = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
 _LETTERS = {code: letter for letter, code in _ESCAPES.items()}
 _MOVES = [b"rename from ", b"rename to ", b"copy from ", b"copy to "]
@@ -58,38 +68,92 @@ _MODES = (b"new mode ", b"new file mode ", b"deleted file mode ")  # one of them
 
 
 def check_form(patch: bytes) -> None:
-    """Raise RebyteError for a header that git does not write, and so could read differently.
+    """Raise RebyteError for a patch that git does not write, and so could read differently.
 
-    All of its lines have to name the same two files, each as git spells it.
-    And for a name that no file in a repository has, one below more than `MOST_FOLDERS` folders, or
-    more than `MOST_FILES` files.
+    All lines of a header have to name the same two files, each as git spells it, and nothing that
+    git would read may be outside of the parts. And for a name that no file in a repository has, one
+    below more than `MOST_FOLDERS` folders, or more than `MOST_FILES` files.
     """
-    header: dict[bytes, bytes] = {}
-    for line in _header_lines(patch):
-        if line.startswith(_BEGIN):
-            _check_spelling(header)
-            header = {_BEGIN: line}
-        elif not line:
-            header[line] = line  # git's header ends here, so only another one may follow
-        elif not line.startswith(_CONTENT) or b"" in header:
-            name = next((each for each in _FORMS if line.startswith(each)), b"")
-            if b"" in header or name in header or not _fits(name, line, header):
-                raise _odd(line)
-            header[name] = line
-    _check_spelling(header)
-    if sum(1 for _ in map(_check_names, sections(patch))) > MOST_FILES:
+    if patch.count(b"\n" + _BEGIN) >= MOST_FILES:
         raise RebyteError(f"the patch changes more than {MOST_FILES:,} files", code="too_large")
+    at = _next_part(patch, 0)
+    while at < len(patch):
+        header, at = _header(patch, at)
+        _check_spelling(header)
+        at = _next_part(patch, _after_content(patch, at))
+    for file in sections(patch):
+        _check_names(file)
+
+
+def _next_part(patch: bytes, at: int) -> int:
+    """Where the next part begins, or the end, after text that git passes over."""
+    part = _PART.search(patch, at)
+    end = part.start() if part else len(patch)
+    if found := _READ.search(patch, at, end):
+        raise _odd(_line(patch, found.start()))
+    return end
+
+
+def _header(patch: bytes, at: int) -> tuple[dict[bytes, bytes], int]:
+    """The lines of the header that begins there by their first words, and where it ends."""
+    header = {_BEGIN: _line(patch, at)}
+    at += len(header[_BEGIN]) + 1
+    while at < len(patch) and not patch.startswith(_BEGIN, at):
+        line = _line(patch, at)
+        if line.startswith(_CONTENT) and b"" not in header:
+            break
+        name = next((each for each in _FORMS if line.startswith(each)), b"")
+        # git's header ends at an empty line, so only another one may follow.
+        if line and (b"" in header or name in header or not _fits(name, line, header)):
+            raise _odd(line)
+        header[name] = line
+        at += len(line) + 1
+    if not header.keys() - {_BEGIN, b""}:  # git would pass over it, and keep the names
+        raise _odd(header[_BEGIN])
+    return header, at
+
+
+def _after_content(patch: bytes, at: int) -> int:
+    """Where the hunks or the binary content end that begin there, if any do."""
+    while hunk := _HUNK.match(patch, at):
+        at = hunk.end()
+        old, new = (1 if count is None else int(count) for count in hunk.groups())
+        while old or new or patch.startswith(b"\\ ", at):
+            kind, end = patch[at : at + 1], patch.find(b"\n", at)
+            old -= kind in (b" ", b"\n", b"-")
+            new -= kind in (b" ", b"\n", b"+")
+            if kind not in (b" ", b"\n", b"-", b"+", b"\\") or min(old, new) < 0 or end < 0:
+                raise _odd(_line(patch, at))
+            at = end + 1
+    if patch.startswith(_BINARY, at):
+        at += len(_BINARY)
+        while block := _BLOCK.match(patch, at):
+            at = block.end()
+            while line := _ENCODED.match(patch, at):
+                size = line[1][0] - (64 if line[1] <= b"Z" else 70)
+                if len(line[2]) != (size + 3) // 4 * 5:
+                    raise _odd(line[0])
+                at = line.end()
+            if not patch.startswith(b"\n", at):
+                raise _odd(_line(patch, at))
+            at += 1
+    return at
+
+
+def _line(patch: bytes, at: int) -> bytes:
+    end = patch.find(b"\n", at)
+    if end < 0 or end - at > LONGEST_LINE:
+        raise _odd(patch[at : at + LONGEST_LINE])
+    return patch[at:end]
 
 
 def _odd(line: bytes) -> RebyteError:
-    text = line.decode("utf-8", "backslashreplace")
+    text = line[:LONGEST_SHOWN].decode("utf-8", "backslashreplace")
     return RebyteError(f"not a patch as git writes it: {text!r}", code="bad_patch")
 
 
 def _check_spelling(header: Mapping[bytes, bytes]) -> None:
     """Raise RebyteError if the lines of a header do not agree on the names."""
-    if _BEGIN not in header:
-        return
     fields = {name: line.removeprefix(name) for name, line in header.items()}
     moves = [name for name in _MOVES if name in fields]
     old, new = _names(fields)
@@ -113,15 +177,16 @@ def _check_spelling(header: Mapping[bytes, bytes]) -> None:
 
 
 def _is_side(text: bytes, name: bytes) -> bool:
-    """Whether a text is a name behind a folder of one letter, or the one for no file."""
+    """Whether a text is a name behind a folder that git strips, or the one for no file."""
     if not name:
         return text == b"/dev/null"
     prefix = _prefix(text)
-    return bool(re.fullmatch(b"[a-z]/", prefix)) and text in _spellings(prefix + name)
+    return bool(prefix) and text in _spellings(prefix + name)
 
 
 def _prefix(text: bytes) -> bytes:
-    return text.removeprefix(b'"')[:2]
+    found = re.match(rb'"?([\w.+-]+/)', text)
+    return found[1] if found else b""
 
 
 def _spellings(name: bytes) -> list[bytes]:

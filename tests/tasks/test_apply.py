@@ -188,6 +188,21 @@ def test_a_file_beyond_a_link_that_the_index_does_not_know(
     assert (home / "outside/gone.txt").read_text() == CODE
 
 
+def test_a_file_beyond_a_link_that_the_patch_removes(repository: Path, home: Path) -> None:
+    """git removes the file first, and an index can have both."""
+    (home / "outside").mkdir()
+    (home / "outside/gone.txt").write_text(CODE)
+    (repository / "place").symlink_to(home / "outside")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Link")
+    link = patch_of(repository, lambda: (repository / "place").unlink())
+    file = patch_of(repository, lambda: (repository / "folder/gone.txt").unlink())
+    theirs = file.replace(b"/folder/", b"/place/") + link
+    with pytest.raises(PatchConflict, match=r"place is no folder, but place/gone\.txt is in it"):
+        apply.apply(theirs, repository)
+    assert (home / "outside/gone.txt").read_text() == CODE
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere root can write everywhere")
 def test_a_link_that_cannot_be_removed_is_not_followed(repository: Path, home: Path) -> None:
     """git only warns of it."""

@@ -20,6 +20,13 @@ NEW = b"""--- /dev/null
 \\ No newline at end of file
 """
 CHANGED = b"--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n"
+BINARY = b"""diff --git a/f b/f
+index 7898192..6178079 100644
+GIT binary patch
+literal 1
+IcmZPo000310RR91
+
+"""
 MORE = b"--- /dev/null\n+++ b/Makefile\n@@ -0,0 +1 @@\n+evil\n"
 
 
@@ -80,7 +87,11 @@ def test_every_name_that_git_writes_is_read(root: Path, quotes: str) -> None:
     git(root, "config", "core.quotePath", quotes)
     git(root, "mv", "f", "moved é")
     git(root, "add", "-A")
-    written = safe_git.run(["diff", "--cached", "-M", "--full-index", "--binary"], root)
+    words = ["diff", "--cached", "-M", "--full-index", "--binary"]
+    for first, other in (("1/", "2/"), ("old/", "new/"), ("A.x/", "B-y/")):
+        prefixes = [f"--src-prefix={first}", f"--dst-prefix={other}"]
+        patch_headers.check_form(safe_git.run([*words, *prefixes], root))
+    written = safe_git.run(words, root)
     git(root, "reset", "-q", "--hard")
     assert {change.status for change in patch.changes(written, root)} == {"added", "renamed"}
     names = {file.new for file in patch_headers.sections(written)}
@@ -134,6 +145,17 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
         modified("rename from run", "rename to f").replace(b"git a/f", b"git a/run"),
         modified("rename from run"),
         modified("rename from f", "copy to f"),
+        b"diff --git a/f b/f\n" + CHANGED.partition(b"+++ b/f\n")[2],
+        b"diff --git a/f b/f\n" + modified(),
+        modified() + b"+++ b/x\n",
+        modified() + b"@@ -1 +1 @@ \n",
+        modified().replace(b"-1 +1 @@", b"-1,2 +1 @@"),
+        modified().replace(b"+b\n", b"+b"),
+        modified().replace(b"-a\n", b"-a\n?\n"),
+        b"Subject: x\n--- a/run\n+++ b/run\n" + modified(),
+        BINARY.replace(b"literal 1\n", b"literal 1\nbroken\n"),
+        BINARY.replace(b"\nIcm", b"\nMcm"),
+        BINARY + b"GIT binary patch\n",
         b"diff --git a/f b/run\n--- a/f\n+++ b/run\n@@ -1 +1 @@\n-a\n+b\n",
         b"diff --git a/f b/f\nindex 7898192..6178079 100644\nBinary files a/f and b/f differ\n"
         b"deleted file mode 100644\n",
@@ -171,7 +193,7 @@ def test_empty_lines_after_a_change_of_the_mode_are_fine(root: Path, end: bytes)
 
 def test_a_part_brings_no_other_file_along(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    with pytest.raises(RebyteError, match="not in git's format"):
+    with pytest.raises(RebyteError, match=r"as git writes it|not in git's format"):
         patch.changes(patch.only(modified() + MORE, ["f"], root), root)
 
 
