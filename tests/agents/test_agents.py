@@ -130,6 +130,16 @@ def test_a_usage_limit_is_waited_for(run: Run, model: Model, agent: str) -> None
     assert again.json["finalResult"] == "You told me heron."
 
 
+def test_a_follow_up_asks_the_model_of_the_task(run: Run, model: Model, agent: str) -> None:
+    words = ("create", "hello", "-x", agent, "-m", MODELS[agent], "--wait", "-o", "id")
+    task = run(*words).out.strip()
+    first = {turn.model for turn in model.turns if turn.tools}
+    model.turns.clear()
+    run("follow-up", task, "hello again", "--wait")
+    assert {turn.model for turn in model.turns if turn.tools} == first
+    assert len(first) == 1
+
+
 def test_a_session_that_is_lost_is_begun_again(run: Run, agent: str, home: Path) -> None:
     """Before its model is asked: that is why the prompt is sent once more."""
     task = run("create", "hello", "-x", agent, "--wait", "-o", "id").out.strip()

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.agents.limits.account_limit import AccountLimit
+from rebyte_cli.local.agents.supervision.runs import last_options
+from rebyte_cli.local.store import Store
 from tests.conftest import COMMAND
 from tests.repositories import git, small_repository
 from tests.terminals import Session
@@ -106,6 +109,23 @@ def test_the_task_is_at_work_meanwhile(run: Run) -> None:
     assert session.finish() == 0
     assert run("wait", "@last").status == 0
     assert "+four\n" in run("diff", "@last", "--run").out
+
+
+@pytest.mark.slow
+def test_a_usage_limit_keeps_no_screen_closed(run: Run) -> None:
+    """What the user does there is for the agent to refuse."""
+    task, state = run("get", "@last").json["id"], login(run).parents[4]
+    with Store(state).read() as db:
+        found = last_options(db, task)
+    assert found is not None
+    AccountLimit(str(state), found[1]["account"]).reach(3600)
+    session = attached()
+    session.child.sendline("exit")
+    assert session.finish() == 0
+    assert run("get", task).json["status"] == "completed"
+    run("follow-up", task, "true")
+    eventually(lambda: "resumesAt" in run("get", task).json)
+    run("cancel", task, "--yes")
 
 
 @pytest.mark.slow

@@ -383,6 +383,26 @@ def test_what_repeats_a_task_has_its_sandbox_whatever_the_settings_are_now(
             assert found[1]["jail"] is is_jailed
 
 
+@pytest.mark.slow
+def test_the_model_stays_with_its_task_and_agent(start: Starter) -> None:
+    agents = "".join(f'[local.agents.{name}]\ncommand = ["cat"]\n' for name in ("mine", "other"))
+    with start(agents) as machine:
+        task = machine.own.create("x", executor="mine", model="small")["id"]
+        for body, model in (
+            ({}, "small"),
+            ({"executor": "mine"}, "small"),
+            ({"model": "large"}, "large"),
+            ({}, "large"),
+            ({"executor": "other"}, None),
+        ):
+            body = {"prompt": "y", **body}
+            assert machine.own.call("POST", f"/tasks/{task}/prompts", body).status == 201
+            with Store(machine.state).read() as db:
+                found = last_options(db, task)
+            assert found is not None
+            assert found[1]["model"] == model
+
+
 def network_of(machine: Machine, task: dict[str, Any]) -> tuple[str, list[str]]:
     """What the last run of a task may reach: the network, and the hosts."""
     with Store(machine.state).read() as db:

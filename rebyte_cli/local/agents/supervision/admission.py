@@ -48,11 +48,17 @@ class Admission:
         self._config_file = config_file
 
     def admit(
-        self, executor: str, body: JsonObject, earlier: dict[str, Any] | None = None
+        self,
+        executor: str,
+        body: JsonObject,
+        earlier: dict[str, Any] | None = None,
+        *,
+        on_screen: bool = False,
     ) -> AdmittedRun:
         """Check everything that can be checked before a run is recorded.
 
-        `earlier` are the options of the last run of the same task, whose jail the next one has.
+        `earlier` are the options of the last run of the same task, whose jail the next one has, and
+        its model, too, if the agent is the same. A run `on_screen` waits for no usage limit.
         `networkOf` in `body`, this service's own extension, is a task that this one repeats: what
         that could reach and use, this one may (`repeated`, in both cases). Raises Refusal when the
         agent is not installed, no jail can be made, or a skill is unknown.
@@ -67,6 +73,8 @@ class Admission:
             executor, self._config_file, self._store.folder, wanted
         )
         model = http.optional_text(body, "model", most=200, least=1)
+        if model is None and earlier and earlier["adapter"]["name"] == adapter.title:
+            model = earlier["model"]
         with _readable_config():
             prices = config.prices(self._config_file)
         options: dict[str, Any] = {
@@ -90,7 +98,7 @@ class Admission:
         }
         account, access = self._account(adapter, options)
         run_budget.check(self._store, adapter, options, access)
-        options |= account
+        options |= account | ({"account": ""} if on_screen else {})
         options |= self._on_limit(executor, body, settings, options, repeated)
         options["skills"] += [
             one for one in self._skills(body, settings) if one not in options["skills"]

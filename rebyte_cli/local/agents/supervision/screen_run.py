@@ -37,7 +37,7 @@ def attach(state_dir: Path, config_file: Path | None, task: str) -> tuple[int, s
                 "SELECT workspace FROM tasks WHERE id = ?", (task,)
             ).fetchone()
             session = runs.last_session(db, task, agent)
-        admitted = Admission(store, config_file).admit(agent, {}, options)
+        admitted = Admission(store, config_file).admit(agent, {}, options, on_screen=True)
         if not admitted.adapter.screen(Invocation(None, session, "", "")):
             raise Refusal(409, "no_screen", f"{agent} is a program without a screen and sessions")
         if session is None:
