@@ -7,6 +7,7 @@ of runs. `install` replaces `egress.start_gateway` in this process and what it f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,7 +64,8 @@ class ForkedProcess:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # its status is on the way
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """End it as the user would."""

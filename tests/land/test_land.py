@@ -231,7 +231,7 @@ def test_random_patches_in_random_order(bench: LandBench, land: Run, seed: int) 
 def test_a_task_whose_names_or_time_no_commit_can_have_stops_no_other(
     bench: LandBench, land: Run
 ) -> None:
-    deep = "/".join(["x" * 200] * 200)
+    deep = "/".join(["x" * 200] * 80)
     head = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n"
     tasks = bench.create("add deep", "add early", "add good")
     names = (deep, ".gitattributes")

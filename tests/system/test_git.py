@@ -574,8 +574,10 @@ def test_changes_are_those_to_what_a_clone_has(private: Repository, tmp_path: Pa
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows how large the file is")
 def test_what_git_says_that_is_left_to_finish_does_not_fill_the_disk() -> None:
     """A file with attributes can have thousands of mistakes, and a path of thousands of bytes."""
-    say = "for n in 1 2 3; do head -c 9000000 /dev/zero >&2; sleep 0.6;"
-    say += " stat -Lc %s /proc/self/fd/2; done; echo the end >&2"
+    size = "$(stat -Lc %s /proc/self/fd/2)"
+    say = "for n in 1 2 3; do head -c 9000000 /dev/zero >&2; i=0;"
+    say += f" while [ $i -lt 100 ] && [ {size} != 0 ]; do i=$((i + 1)); sleep 0.1; done;"
+    say += f" echo {size}; done; echo the end >&2"
     assert run(["-c", f"alias.x=!{say}", "x"], to_end=True).split() == [b"0"] * 3
     with pytest.raises(GitFailed) as error:
         run(["-c", f"alias.x=!{say}; exit 3", "x"], to_end=True)
