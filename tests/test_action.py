@@ -120,6 +120,7 @@ def test_a_failed_task_fails_the_step(action: Callable[..., Ran]) -> None:
     assert done.outputs["id"]
 
 
+@pytest.mark.slow
 def test_no_answer_of_the_service_sets_other_outputs(
     action: Callable[..., Ran], aim: Callable[[RawServer], RawServer]
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_signal_is_passed_on(home: Path) -> None:
         assert process.wait(20) == 143
 
 
+@pytest.mark.slow
 def test_a_terminal_is_that_of_the_forked_command(home: Path) -> None:
     session = Session([*COMMAND, "-P", "local", "create", "Work [[run=1h]]", "--wait"], columns=200)
     session.until(lambda lines: "Waiting for the task to end" in str(lines))

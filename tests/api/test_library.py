@@ -60,6 +60,7 @@ def script(base_url: str, text: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_script_written_for_the_vendors_client(served: str) -> None:
     printed = script(
         served,

@@ -339,6 +339,7 @@ def test_a_journal_without_a_task_belongs_to_any_batch(
     assert [record["is"] for record in earlier] == ["created"]
 
 
+@pytest.mark.slow
 def test_asking_for_the_holder_does_not_lock_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "j"
     opened(path)[0].close()

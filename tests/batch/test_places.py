@@ -298,6 +298,7 @@ def test_lost_answers_at_several_places_are_found(
         assert made_by(one, two, three) == Counter(lines)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_over_places_that_overlap(batch: Batch, home: Path) -> None:
     is_told: list[bool] = []
     with Farm(until=lambda: is_told) as one, Farm() as two, Farm() as three:

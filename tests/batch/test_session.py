@@ -461,6 +461,7 @@ def test_an_empty_file_is_nothing_to_do(batch: Callable[..., Done], home: Path) 
         assert not farm.calls
 
 
+@pytest.mark.slow
 def test_the_history_never_knows_more_than_the_journal(home: Path) -> None:
     """Killed right after a create: what the history has, the journal has, so nothing is doubled."""
     import sqlite3

@@ -188,6 +188,7 @@ def test_a_service_names_no_commit_but_by_its_id(
     assert git(repository, "branch", "--list", "x") == ""
 
 
+@pytest.mark.slow
 def test_a_commit_is_what_was_applied_and_nothing_else(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
@@ -568,6 +569,7 @@ def test_attributes_that_the_patch_changes_are_obeyed_as_it_has_them(
     assert ".gitattributes (git)" in " ".join(done.err.split()) or way == "--yes"
 
 
+@pytest.mark.slow
 def test_a_patch_with_attributes_is_applied_or_refused_without_the_index_too(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
@@ -623,6 +625,7 @@ def test_the_encoding_of_one_task_and_the_file_of_another_are_named(
         assert f"run.sh ({NAMED})" in " ".join(done.err.split())
 
 
+@pytest.mark.slow
 def test_what_lands_first_does_not_say_how_the_rest_is_merged(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:

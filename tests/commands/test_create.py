@@ -228,6 +228,7 @@ def test_an_unknown_field_is_refused_before_anything_is_created(local: Run) -> N
     assert local("list").json["data"] == []
 
 
+@pytest.mark.slow
 def test_the_repository_here(local: Run, home: Path) -> None:
     repo = home / "repo"
     git = ["git", "-C", str(repo), "-c", "user.name=a", "-c", "user.email=a@b.c"]

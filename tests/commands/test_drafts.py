@@ -193,6 +193,7 @@ def test_every_result_of_an_editor_has_a_clear_outcome(
     assert ("--prompt-file" in shown) == (kept is not None)
 
 
+@pytest.mark.slow
 def test_an_editor_with_a_window_is_told_to_wait(
     aim: Aim, run: Run, home: Path, drafts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +329,7 @@ def test_a_prompt_is_typed_only_after_everything_was_checked(
     assert not drafts.exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_nothing_was_written(
     aim: Aim, run: Run, drafts: Path, home: Path
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_batch_that_does_not_wait_any_longer_shows_its_limited_lines(
     assert (row["status"], "resumesAt" in row) == ("canceled", False)
 
 
+@pytest.mark.slow
 def test_a_word_without_a_duration_is_refused(local: Run) -> None:
     done = local("create", "[[limit=soon]]")
     assert done.status == 1

@@ -163,6 +163,7 @@ def test_case_66_a_newer_version_is_left_alone(inside: Run, state: Path) -> None
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_case_66_a_disk_that_is_full_is_named(home: Path) -> None:
     """No file of the process may grow, so SQLite is refused what a full disk refuses."""
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"

@@ -63,6 +63,7 @@ def test_a_pager_that_is_left_early_is_no_error(inside_local: Run, start: Start)
     assert "Error" not in str(session.lines)
 
 
+@pytest.mark.slow
 def test_errors_are_in_the_pager_too(inside_local: Run, start: Start, home: Path) -> None:
     """So that they are not drawn over it; the exit status is theirs."""
     del home
@@ -71,6 +72,7 @@ def test_errors_are_in_the_pager_too(inside_local: Run, start: Start, home: Path
     assert "> Error: bbbbbbbb: " in session.raw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "environment"),
     [

@@ -252,6 +252,7 @@ def test_a_batch_asks_while_other_lines_go_on(terminal: Terminal, home: Path) ->
     assert session.child.exitstatus == 0
 
 
+@pytest.mark.slow
 def test_a_stream_asks_and_continues(terminal: Terminal) -> None:
     session = terminal("create", "Deploy it [[ask=2]] [[run=200ms]]", "--stream")
     shown = "\n".join(answered(session, "1", "not now"))
@@ -259,6 +260,7 @@ def test_a_stream_asks_and_continues(terminal: Terminal) -> None:
     assert shown.endswith("Answered: Go on; not now")
 
 
+@pytest.mark.slow
 def test_a_stream_does_not_repeat_the_question_that_it_showed(terminal: Terminal) -> None:
     session = terminal("create", "Deploy it [[ask]] [[run=200ms]]", "--stream")
     shown = answered(session, "1")
@@ -282,6 +284,7 @@ def test_logs_ask_what_is_open_and_nothing_that_was_answered(
     assert PROMPT not in "\n".join(again.everything)
 
 
+@pytest.mark.slow
 def test_a_question_that_is_answered_elsewhere_is_withdrawn(
     terminal: Terminal, inside_local: Run
 ) -> None:

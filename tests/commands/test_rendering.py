@@ -55,6 +55,7 @@ def test_an_answer_is_rendered_where_colours_are(inside_local: Run, terminal: Te
     assert inside_local("result", "@last", "--color", "always").out.count("`make`") == 1
 
 
+@pytest.mark.slow
 def test_no_color_leaves_structure_without_colours(
     inside: Run, terminal: Terminal, aim: Callable[[Any], Any]
 ) -> None:
@@ -92,6 +93,7 @@ def test_json_is_coloured(inside_local: Run, terminal: Terminal) -> None:
     assert "\x1b" not in inside_local("get", "@last", "-o", "json", env={"FORCE_COLOR": "1"}).out
 
 
+@pytest.mark.slow
 def test_a_stream_shows_a_sign_of_life_until_something_comes(terminal: Terminal) -> None:
     def check(limit: float) -> None:
         prompt = f"Slowly, for {limit} s [[run=1h]]"
@@ -129,6 +131,7 @@ def test_words_are_whole_at_the_edge(inside_local: Run, terminal: Terminal, colu
     assert " ".join("\n".join(session.everything).split()) == " ".join(error.split())
 
 
+@pytest.mark.slow
 def test_a_question_is_whole_on_a_narrow_terminal(terminal: Terminal) -> None:
     session = terminal("create", "Deploy [[ask]] [[run=200ms]]", "--wait", "-o", "id", columns=40)
     lines = session.until(lambda lines: "own words:" in str(lines))

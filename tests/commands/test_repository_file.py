@@ -246,6 +246,7 @@ def test_a_setup_that_fails(agents: Local, repository: Path) -> None:
     assert "no such package" in done.err
 
 
+@pytest.mark.slow
 def test_doctor_tells_what_it_asks_for(agents: Local, repository: Path) -> None:
     def found() -> dict[str, str]:
         rows = agents("doctor", "-o", "json", cwd=repository).json["data"]

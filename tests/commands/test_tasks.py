@@ -345,6 +345,7 @@ def test_limits_of_a_list(inside_local: Run) -> None:
     assert envelope("--search", "Task", "--limit", "9" * 30) == (3, int("9" * 30), 0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["jsonl", "csv", "json"])
 def test_a_list_that_is_read_once_asks_for_one_page(service: Any, form: str) -> None:
     """A reader that leaves after the first line: no second page is asked for, no word, 141.

@@ -246,6 +246,7 @@ def test_an_interrupt_takes_the_spinner_away(terminal: Terminal) -> None:
     assert "\x1b[?25l" not in said  # the cursor is never hidden, so it need not come back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "seconds"),
     [

@@ -61,6 +61,7 @@ def test_the_hint_of_each_error_names_the_profile(inside_local: Run) -> None:
     assert [error["hint"] for error in errors] == ["See `rebyte -P local list`"] * 2
 
 
+@pytest.mark.slow
 def test_output_of_the_hook_is_not_data(local: Run, home: Path) -> None:
     good = created(local, "Good")
     done = local("wait", good, "--exec", "echo printed", "-o", "id")

@@ -89,11 +89,13 @@ def test_commands_options_and_choices_are_completed(shell: Shell) -> None:
         assert shell.completed(line) == ["rebyte", *words], line
 
 
+@pytest.mark.slow
 def test_the_value_of_a_setting_follows_without_a_space(shell: Shell) -> None:
     """`model=` is half a word."""
     assert shell.completed("rebyte profile set work mod", then="x")[-1] == "model=x"
 
 
+@pytest.mark.slow
 def test_values_come_from_the_history(shell: Shell) -> None:
     """Tasks, workspaces and their aliases."""
     typed = {

@@ -36,6 +36,7 @@ def test_a_home_that_is_none_is_refused(home: str) -> None:
         state_dir({"HOME": home})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["completion bash", "completion zsh", "man"])
 def test_a_relative_path_gets_into_no_start_file(
     command: str, rebyte: Callable[..., Done], home: Path

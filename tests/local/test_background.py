@@ -239,6 +239,7 @@ def serving(*words: str) -> Iterator[tuple[str, str]]:
             process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_second_serve_says_that_one_serves_already(
     rebyte: Run, store: Store, opened: Path
 ) -> None:

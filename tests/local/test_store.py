@@ -191,6 +191,7 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("service.db*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [sweep, lambda store: reset(store.folder)], ids=["delete", "reset"])
 def test_what_is_forgotten_leaves_its_space_to_the_disk(
     tmp_path: Path, how: Callable[[Store], None]
@@ -202,6 +203,7 @@ def test_what_is_forgotten_leaves_its_space_to_the_disk(
         assert size(tmp_path) < 1 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["another writes", "a full disk", "little is free"])
 def test_a_file_stays_as_large_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str

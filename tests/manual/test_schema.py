@@ -107,6 +107,7 @@ def test_every_help_has_an_example_that_is_a_command_of_ours(schema: Any) -> Non
         assert any("rebyte" in line for line in node["examples"]), node["path"]
 
 
+@pytest.mark.slow
 def test_the_schema_of_the_results(
     rebyte: Callable[..., Done], inside_local: Callable[..., Done]
 ) -> None:

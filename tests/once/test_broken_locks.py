@@ -62,6 +62,7 @@ def ended(process: subprocess.Popen[bytes]) -> Done:
     return Done(process.returncode, out.decode(), err.decode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSING)
 def test_a_key_is_refused_with_the_reason(start: Start, kind: str) -> None:
     with Farm() as farm:

@@ -15,6 +15,7 @@ from rebyte_cli.output.console import clean, one_line
 from tests.screens import console, text_of
 
 
+@pytest.mark.slow
 def test_every_control_and_direction_character_of_unicode() -> None:
     for code in range(sys.maxunicode + 1):
         character = chr(code)

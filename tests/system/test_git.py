@@ -382,6 +382,7 @@ def test_a_change_in_the_second_of_an_index_is_seen(private: Repository, tmp_pat
     assert run(["show", ":file"], private.path, variables) == b"b\n"
 
 
+@pytest.mark.slow
 def test_what_git_prints_ends_git_not_the_machine(private: Repository, tmp_path: Path) -> None:
     """Folders in folders: a few objects stand for any number of names."""
     endless = ["-c", "alias.x=!exec yes", "x"]
@@ -511,6 +512,7 @@ def test_a_folder_of_a_repository_that_cannot_be_read_is_refused(tmp_path: Path)
         subprocess.run(["rm", "-rf", tmp_path / ".git"], check=True)
 
 
+@pytest.mark.slow
 def test_long_names_fill_no_command_line(private: Repository) -> None:
     names = ["/".join(["x" * 200] * 20) + str(number) for number in range(1000)]
     assert [name for some in portions(names) for name in some] == names

@@ -81,6 +81,7 @@ def machine(tmp_path: Path, user_home: Path) -> Iterator[Machine]:
         yield Machine(service)
 
 
+@pytest.mark.slow
 def test_a_task_planted_in_the_workspace_shows_nothing_of_the_agents_work(
     machine: Machine,
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_form_that_began_before_the_run_is_not_stored_after_it(
     assert set((tmp_path / "state/objects").iterdir()) == stored
 
 
+@pytest.mark.slow
 def test_an_old_signed_url_reads_no_upload_of_the_owner(machine: Machine) -> None:
     workspace = machine.other.create("[[run=0]]")["workspaceId"]
     assert machine.upload(machine.slot(machine.other, workspace, "notes")["uploadUrl"]) == 200

@@ -40,6 +40,7 @@ agent_files.remove_tree(Path("tree"))
 """
 
 
+@pytest.mark.slow
 def test_an_agent_at_work_cannot_turn_a_mode_change_to_another_file(tmp_path: Path) -> None:
     """The name of a folder can have become a link by the time its mode is changed."""
     home, victim = tmp_path / "home", tmp_path / "victim"

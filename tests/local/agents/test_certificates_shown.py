@@ -46,6 +46,7 @@ def test_what_is_no_certificate_is_not_shown(
     assert run.answer == "done"
 
 
+@pytest.mark.slow
 def test_certificates_of_the_user_are_shown(
     bench: Bench, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,7 @@ def test_attributes_of_a_run_do_not_merge_those_after_it(tmp_path: Path) -> None
         of("first", "last")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["index", "patch", "index.lock", "objects/info/alternates", ".gitattributes"]
 )

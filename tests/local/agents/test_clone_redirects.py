@@ -52,6 +52,7 @@ def test_a_repository_with_a_new_name_is_cloned(home: Path, forge: Path) -> None
         assert origin == f"{server.origin}/o/old.git/"
 
 
+@pytest.mark.slow
 def test_a_private_repository_with_a_new_name_gets_its_login(
     home: Path, forge: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def begin(folder: Path) -> Path:
     return folder / ".git"
 
 
+@pytest.mark.slow
 def test_the_clone_obeys_nothing_and_keeps_the_commits_of_the_agent(trap: Trap) -> None:
     git(trap.code, "checkout", "-q", "-b", "topic")
     (trap.code / "b").write_text("b\n")
@@ -190,6 +191,7 @@ test -u tool && test -u folder/again && test -g folder && echo made
 """
 
 
+@pytest.mark.slow
 def test_nothing_that_an_agent_made_gives_its_rights_to_others(bench: Bench) -> None:
     """A program that is setuid, once it is moved to where others can start it."""
     run = bench.run(["sh", "-c", SET_IDS])
@@ -628,6 +630,7 @@ def test_a_walk_that_takes_too_long_is_ended(trap: Trap) -> None:
         disarm(trap.workspace, seconds=-1.0)
 
 
+@pytest.mark.slow
 def test_more_repositories_than_are_remembered_are_harmless_and_told(trap: Trap) -> None:
     """Each may have a path of thousands of bytes. The index of the clone comes first."""
     inner = [begin(trap.code / name) for name in ("inner", "other")]
@@ -807,6 +810,7 @@ ARM = (
 )
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_disarms(bench: Bench, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     bench.run(["sh", "-c", ARM.format(mark=mark, then="true")])

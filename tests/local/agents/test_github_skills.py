@@ -67,6 +67,7 @@ def test_of_one_that_is_too_large_nothing_is_written(hub: Hub, tmp_path: Path, p
     assert disk_usage(tmp_path / "cache") < 1_000_000
 
 
+@pytest.mark.slow
 def test_too_many_files_or_folders_are_refused(hub: Hub, tmp_path: Path) -> None:
     root = hub({"SKILL.md": SKILL})
     tree = git(root, "rev-parse", "HEAD^{tree}").strip()

@@ -266,11 +266,13 @@ def test_no_link_in_base_git_is_followed(tmp_path: Path, user_home: Path) -> Non
     assert secret.read_text() == SECRET
 
 
+@pytest.mark.slow
 def test_an_agent_has_no_capabilities(bench: Bench) -> None:
     answer = bench.run(["grep", "CapEff", "/proc/self/status"]).answer or ""
     assert answer.split() == ["CapEff:", "0000000000000000"]
 
 
+@pytest.mark.slow
 def test_an_agent_is_the_first_to_go_when_memory_runs_out(bench: Bench) -> None:
     """And it leaves no core dump. The count of processes does not hold for root."""
     lines = "cat /proc/self/oom_score_adj; ulimit -c; grep -i 'max processes' /proc/self/limits"
@@ -329,6 +331,7 @@ def test_a_link_to_settings_is_refused(bench: Bench, tmp_path: Path) -> None:
     assert (run.outcome, run.answer) == ("failed", reason)
 
 
+@pytest.mark.slow
 def test_an_agent_cannot_change_what_its_streams_have_carried(bench: Bench) -> None:
     """A file that is open as a stream can be opened again, for writing too, by its owner."""
     attack = "echo kept >&2; : >/proc/self/fd/2; echo new >&2; (echo no >/proc/self/fd/0) 2>&-; cat"
@@ -339,6 +342,7 @@ def test_an_agent_cannot_change_what_its_streams_have_carried(bench: Bench) -> N
     assert (folder / "stderr").read_text() == "kept\nnew\n"
 
 
+@pytest.mark.slow
 def test_an_agent_may_print_much_on_one_stream_after_it_closed_the_other(bench: Bench) -> None:
     text = "echo x; exec >&-; head -c 300000 /dev/zero | tr '\\0' y >&2; echo >&2; exit 4"
     prompt = bench.start(["sh", "-c", text])
@@ -346,6 +350,7 @@ def test_an_agent_may_print_much_on_one_stream_after_it_closed_the_other(bench: 
     assert (bench.run_folder(prompt) / "stderr").stat().st_size == 300_001
 
 
+@pytest.mark.slow
 def test_usr_is_read_only(bench: Bench) -> None:
     answer = bench.run(["sh", "-c", "touch /usr/pwned 2>&1; true"]).answer
     assert "Read-only file system" in (answer or "")
@@ -433,6 +438,7 @@ def test_a_clone_shares_no_file_with_the_users_repository(tmp_path: Path, reposi
         assert path.is_dir() or path.stat().st_nlink == 1
 
 
+@pytest.mark.slow
 def test_a_clone_has_only_what_its_branch_reaches(tmp_path: Path, repository: Path) -> None:
     """Neither what was amended away or unstaged, nor a stash or another branch."""
     for name, words in (
@@ -461,6 +467,7 @@ def test_a_clone_has_only_what_its_branch_reaches(tmp_path: Path, repository: Pa
     assert git(workspace.code, "describe", "--tags").startswith("v1-1-g")
 
 
+@pytest.mark.slow
 def test_a_branch(tmp_path: Path, repository: Path) -> None:
     workspace = prepared(tmp_path, WorkspaceSource(str(repository), "other", False))
     assert files(workspace) == [".gitignore", "a", "old", "run.sh"]

@@ -284,6 +284,7 @@ def documents(seen: str) -> list[dict[str, Any]]:
     return [json.loads(text) for text in found if text.startswith('{"')]
 
 
+@pytest.mark.slow
 def test_settings_of_opencode_with_the_network_shared(
     look: Any, monkeypatch: pytest.MonkeyPatch, user_home: Path
 ) -> None:

@@ -29,6 +29,7 @@ def need_scopes() -> None:
 DEVICES = {f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")}
 
 
+@pytest.mark.slow
 def test_nothing_of_the_kernel_can_be_written(bench: Bench) -> None:
     """As root, who owns all of it."""
     lines = "find /proc /sys /dev -not -path '/proc/[0-9]*' -not -type l -writable 2>/dev/null"
@@ -76,6 +77,7 @@ def test_modes_and_times_of_the_machine_stay(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["1 b'\\x00'"], done.stderr
 
 
+@pytest.mark.slow
 def test_the_devices_are_those_that_every_program_has(bench: Bench) -> None:
     lines = (
         "find /dev /tmp /run /var ! -type l '(' -exec test -c {} ';' -o -exec test -b {} ';' ')'"
@@ -174,6 +176,7 @@ def test_the_keys_of_a_login_cannot_be_read(bench: Bench, tmp_path: Path) -> Non
     assert answer(line) == "no key"
 
 
+@pytest.mark.slow
 def test_a_program_inside_gets_no_namespaces_of_its_own(bench: Bench) -> None:
     """In them it would have capabilities, and the larger part of the kernel before it."""
     if not jail.no_nested_namespaces("bwrap"):
@@ -234,6 +237,7 @@ def test_the_command_in_one_file_makes_the_same_sandbox(bench: Bench, tmp_path: 
     assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_an_old_bubblewrap_is_enough(bench: Bench, tmp_path: Path, user_home: Path) -> None:
     """It refuses the switch that forbids user namespaces."""
     real = jail.bubblewrap()

@@ -444,6 +444,7 @@ def test_what_a_run_may_reach_stays_with_its_task(start: Starter) -> None:
             assert machine.own.call("POST", "/tasks", body, check=False).status == 400, host
 
 
+@pytest.mark.slow
 def test_the_network_of_the_settings(start: Starter, tmp_path: Path) -> None:
     with start('[local]\nnetwork = "host"\n[local.agents.mine]\ncommand = ["cat"]') as machine:
         task = machine.own.create("x", executor="mine")
@@ -952,6 +953,7 @@ def test_deleting_a_workspace_removes_its_folder(machine: Machine, tmp_path: Pat
     assert machine.own.task(created["id"])["status"] == "canceled"
 
 
+@pytest.mark.slow
 def test_reset_stops_everything(machine: Machine, tmp_path: Path) -> None:
     begun(machine)
     local_service.reset(machine.state)

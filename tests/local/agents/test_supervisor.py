@@ -71,6 +71,7 @@ def test_a_program_that_prints_much_does_not_wait_for_each_line(bench: Bench) ->
     assert len(bench.events(prompt)) < 50 + (run.ended - run.started) // 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prompt", ["/help", "@/etc/hostname", "x" * 99_999 + "é", "  two\nlines\n\n", "--help"]
 )
@@ -80,6 +81,7 @@ def test_the_prompt_arrives_as_it_was_typed(bench: Bench, prompt: str) -> None:
     assert (bench.workspace().code / "prompt").read_text() == prompt
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_supervisors")
 def test_a_program_that_fails_says_why(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "echo working; echo 'out of credit' >&2; exit 3"])
@@ -95,11 +97,13 @@ def test_a_program_that_is_not_there_any_more(bench: Bench) -> None:
     assert (run.outcome, run.answer) == ("failed", "no-such-agent is no longer on PATH")
 
 
+@pytest.mark.slow
 def test_the_wall_clock_ends_a_run(bench: Bench) -> None:
     run = bench.run(["sh", "-c", "while true; do echo x; sleep 0.05; done"], limit=0.5)
     assert (run.outcome, run.answer) == ("failed", "mine ran longer than its limit of 0.5s")
 
 
+@pytest.mark.slow
 def test_a_silent_agent_is_ended(bench: Bench) -> None:
     run = bench.run(["sh", "-c", f"echo x; sleep {NAP}031"], stall=0.3)
     assert (run.outcome, run.answer) == ("failed", "mine printed nothing for 0.3s")
@@ -171,12 +175,14 @@ def test_a_retry_on_stderr_is_shown_at_once(bench: Bench, tmp_path: Path) -> Non
     assert bench.events(prompt)[0].payload == {"attempt": 1, "error": "529"}
 
 
+@pytest.mark.slow
 def test_an_agent_that_closes_its_output_is_waited_for(bench: Bench) -> None:
     run = bench.run(["sh", "-c", "echo x; exec >&- ; sleep 0.3; exit 4"])
     assert run.outcome == "failed"
     assert "exited with status 4" in (run.answer or "")
 
 
+@pytest.mark.slow
 def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
     run = bench.run(["sh", "-c", f"echo x; sleep {NAP}035"], keep_free=10**18)
     assert run.outcome == "failed"
@@ -378,6 +384,7 @@ def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(bench:
         stranger.kill()
 
 
+@pytest.mark.slow
 def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> None:
     line = f"echo x; (setsid nohup sleep {NAP}041 &) ; nohup sleep {NAP}042 &"
     line += f" trap '' TERM; sleep {NAP}043"
@@ -393,6 +400,7 @@ def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> No
     assert bench.artifact("changes.patch") == ""
 
 
+@pytest.mark.slow
 def test_an_agent_ends_whose_cancel_was_killed_before_it_told_anyone(bench: Bench) -> None:
     """The end is recorded, and nothing more will be done about it."""
     prompt = bench.start(["sh", "-c", f"echo begun; sleep {NAP}7; sleep {NAP}7; sleep {NAP}7"])
@@ -422,6 +430,7 @@ def test_background_processes_of_an_agent_end_with_it(bench: Bench) -> None:
     assert gone(f"{NAP}05")
 
 
+@pytest.mark.slow
 def test_cancel_of_a_run_that_waits(bench: Bench) -> None:
     first = bench.start(["sh", "-c", f"echo x; sleep {NAP}061"])
     bench.until_started(first)
@@ -743,6 +752,7 @@ def test_a_run_that_waits_takes_little_memory(bench: Bench) -> None:
 # Without a jail
 
 
+@pytest.mark.slow
 def test_without_a_jail_the_agent_has_a_private_home_all_the_same(bench: Bench) -> None:
     run = bench.run(["sh", "-c", "pwd; echo $HOME"], jail=False)
     workspace = bench.workspace()

@@ -171,6 +171,7 @@ def test_a_run_waits_for_its_limit_and_continues(bench: Bench, model: LimitedMod
     assert not (bench.folder / "limits" / ACCOUNT).exists()
 
 
+@pytest.mark.slow
 def test_a_short_refusal_is_the_agents_own_affair(bench: Bench, model: LimitedModel) -> None:
     model.refuses, model.refusal = 1, lambda: after(10)
     prompt = start(bench)
