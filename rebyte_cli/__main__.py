@@ -31,6 +31,10 @@ def _run(arguments: list[str]) -> int:
     if sys.implementation.name != "cpython":  # PyPy's sqlite3 cannot commit as ours must
         sys.stderr.write(f"Error: rebyte needs CPython, not {sys.implementation.name}\n")
         return 1
+    # An entry that is empty or relative would let whatever folder we are in name the programs which
+    # we and all our processes start. An empty PATH would, too.
+    kept = filter(os.path.isabs, os.environ.get("PATH", os.defpath).split(os.pathsep))
+    os.environ["PATH"] = os.pathsep.join(kept) or os.defpath
     shell = os.environ.get("_REBYTE_COMPLETE")
     if shell:
         from .completion.main import respond

@@ -221,12 +221,9 @@ def lack_of_memory(said: str, memory: int = MEMORY) -> str:
 
 
 def _program() -> str | None:
-    """git on PATH, but in no folder that depends on where we are: that can be a stranger's.
-
-    Windows itself, and Python there, would look into the folder here before all others.
-    """
+    """git on PATH: Windows, and Python there, would look into the folder here before that."""
     name = "git.exe" if sys.platform == "win32" else "git"
-    places = (os.path.join(each, name) for each in os.get_exec_path() if os.path.isabs(each))
+    places = (os.path.join(each, name) for each in os.get_exec_path())
     return next(filter(None, map(shutil.which, places)), None)
 
 

@@ -258,6 +258,41 @@ def test_agents_are_named_with_their_sandbox(inside: Run, well: Path) -> None:
     assert row["program"] == str(program)
 
 
+def test_no_program_is_taken_from_the_folder_here(rebyte: Run, well: Path) -> None:
+    """It may be a stranger's. On Windows, it would come first without being on any PATH."""
+    here, installed = well / "here", well / "bin"
+    for folder in (here, installed):
+        folder.mkdir()
+    for name in ("bwrap", "claude", "codex", "cat", "git", "git.exe"):
+        (here / name).write_text(f"#!/bin/sh\necho {name} >> '{well}/ran'\n")
+        (here / name).chmod(0o755)
+    (installed / "codex").write_text("#!/bin/sh\necho 1.0\n")
+    (installed / "codex").chmod(0o755)
+    path = os.pathsep.join(["", ".", "../here", str(installed), os.environ["PATH"]])
+    found = findings(rebyte("doctor", env={"PATH": path}, cwd=here))
+    assert found["git"]["message"].startswith("git version")
+    rows = {row["name"]: row["program"] for row in found["agents"]["details"]["agents"]}
+    assert (rows["claude"], rows["codex"]) == (None, str(installed / "codex"))
+    assert not (well / "ran").exists(), (well / "ran").read_text()
+
+
+@pytest.mark.parametrize("path", ["", ":."])
+def test_a_path_of_the_folder_here_alone_is_the_systems(
+    rebyte: Run, aim: Aim, home: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """An empty PATH means the folder here, to the kernel's callers."""
+    (home / "cat").write_text("#!/bin/sh\necho rbk_of_a_stranger\n")
+    (home / "cat").chmod(0o755)
+    (home / "key").write_text(KEY)
+    with RawServer(lambda _: json_reply(PAGE)) as server:
+        words = [f"base_url={aim(server).base_url}", f"key_command=cat '{home / 'key'}'"]
+        assert rebyte("profile", "create", "work", *words).status == 0
+        monkeypatch.delenv("REBYTE_API_KEY")
+        monkeypatch.delenv("REBYTE_API_URL")
+        assert rebyte("-P", "work", "list", env={"PATH": path}).status == 0
+    assert server.requests[-1].headers["api_key"] == KEY
+
+
 def test_an_old_kernel_leaves_a_sandbox_with_gaps(
     inside: Run, well: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

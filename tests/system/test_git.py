@@ -547,20 +547,6 @@ def test_a_patch_is_the_same_with_any_settings(
     assert b"+new" in (tmp_path / "after").read_bytes()
 
 
-def test_git_in_the_folder_here_is_not_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows, that would come first without being on any PATH."""
-    here = home / "here"
-    here.mkdir()
-    for name in ("git", "git.exe"):
-        (here / name).write_text(f"#!/bin/sh\ntouch '{home}/mark'\n")
-        (here / name).chmod(0o755)
-    monkeypatch.chdir(here)
-    for place in ("", ".", "../here"):
-        monkeypatch.setenv("PATH", os.pathsep.join([place, os.environ["PATH"]]))
-        assert run(["--version"]).startswith(b"git version")
-    assert not (home / "mark").exists()
-
-
 def test_changes_are_those_to_what_a_clone_has(private: Repository, tmp_path: Path) -> None:
     """`git replace` shows another commit in the place of one, which no clone gets."""
     real = private("rev-parse", "HEAD").strip()
