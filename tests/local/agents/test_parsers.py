@@ -27,9 +27,10 @@ from rebyte_cli.local.agents.adapters.lines import (
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter, ProgramParser
 from rebyte_cli.system.untrusted import read_json
 
+ID = "107dce9a-f250-4a65-b15e-8ec1ea297048"
 # How each agent says which session it is.
 SESSIONS = {
-    "claude": {"type": "system", "subtype": "init", "session_id": "\ud800", "model": "\udfff"},
+    "claude": {"type": "system", "subtype": "init", "session_id": ID, "model": "\udfff"},
     "codex": {"type": "thread.started", "thread_id": "\ud800"},
     "gemini": {"type": "init", "session_id": "\ud800", "model": "\udfff"},
     "opencode": {"type": "step_start", "sessionID": "\ud800", "part": {"\ud800": 1}},
@@ -145,6 +146,15 @@ def test_a_follow_up_is_the_same_session(agent: str) -> None:
     replay(f"{agent}-write", first)
     replay(f"{agent}-followup", second)
     assert first.session == second.session is not None
+
+
+@pytest.mark.parametrize("forged", ["evil", "", f"{ID}\n", f"{ID} --settings=x", 5, None])
+def test_a_session_of_claude_that_no_program_can_resume_is_not_believed(forged: object) -> None:
+    """Any program in the sandbox can write such a line, and each follow-up would fail."""
+    parser = parser_of("claude")
+    parser.feed(json.dumps(SESSIONS["claude"]))
+    assert parser.feed(json.dumps({**SESSIONS["claude"], "session_id": forged})) == []
+    assert parser.session == ID
 
 
 @pytest.mark.parametrize("name", sorted(INDEX))
@@ -569,7 +579,7 @@ def test_a_reason_of_codex_that_is_no_text(message: object) -> None:
 def test_half_a_surrogate_pair_is_text_that_can_be_stored(agent: str) -> None:
     parser = parser_of(agent)
     parser.feed(json.dumps(SESSIONS[agent]))
-    assert (parser.session or "").encode() == b"?"
+    assert (parser.session or "").encode() in (b"?", ID.encode())
     assert (parser.model or "").encode() in (b"?", b"")
     assert read_json('{"\\ud800": ["\\ud83d\\ude00", "\\udfff"]}') == {"?": ["😀", "?"]}
 

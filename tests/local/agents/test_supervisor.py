@@ -22,6 +22,7 @@ from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
 from rebyte_cli.local.agents.supervision.by_hand import run_by_hand
 from rebyte_cli.local.agents.workspaces import changes
+from rebyte_cli.local.store import new_id
 from rebyte_cli.system import process_identity
 from rebyte_cli.system.git import GitFailed
 from tests.servers import Line, RawServer
@@ -630,8 +631,13 @@ TOOL_USE = {"type": "tool_use", "id": "1", "name": "Bash", "input": {}}
 
 
 @pytest.mark.slow
-def test_a_session_that_the_agent_has_lost_is_begun_again(bench: Bench, tmp_path: Path) -> None:
-    lost = "echo 'No conversation found with session ID' >&2; exit 1"
+@pytest.mark.parametrize(
+    "said", ["No conversation found with session ID: x", "--resume requires a valid session ID or"]
+)
+def test_a_session_that_the_agent_has_lost_is_begun_again(
+    bench: Bench, tmp_path: Path, said: str
+) -> None:
+    lost = f"echo '{said}' >&2; exit 1"
     agent = fake_claude(tmp_path / "bin", "claude-write", resume=lost)
     bench.run(agent, task="t")
     assert bench.run(agent, task="t").outcome == "succeeded"
@@ -677,7 +683,7 @@ def test_a_model_is_recorded_if_it_can_be_one(
     bench: Bench, tmp_path: Path, model: object, known: str
 ) -> None:
     """`rerun` asks for the same one, and an agent can print anything."""
-    line = {"type": "system", "subtype": "init", "session_id": "s", "model": model}
+    line = {"type": "system", "subtype": "init", "session_id": new_id(), "model": model}
     agent = Claude(command=(script(tmp_path / "bin", "claude", says(line)),))
     bench.wait(bench.start(agent, task="t"))
     with bench.store.read() as db:
@@ -711,9 +717,10 @@ def test_a_run_counts_what_it_used_itself(bench: Bench, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_costs_what_it_cost_itself(bench: Bench, tmp_path: Path) -> None:
     """Claude Code reports the tokens of the run, and the cost of the session."""
+    session = new_id()
     for total, own in ((0.1, 0.1), (0.3, 0.2), (0.3, 0)):
         lines = [
-            {"type": "system", "subtype": "init", "session_id": "s"},
+            {"type": "system", "subtype": "init", "session_id": session},
             {"type": "result", "total_cost_usd": total, "usage": {"output_tokens": 5}},
         ]
         text = "".join(f"echo '{json.dumps(line)}'\n" for line in lines)

@@ -447,7 +447,8 @@ def test_a_service_gives_runs_another_process(bench: Bench, model: LimitedModel)
 
 # What an agent says itself, where no gateway sees the answers of its model
 
-INIT = {"type": "system", "subtype": "init", "session_id": "s-1", "model": "m", "cwd": "/code"}
+SESSION = "107dce9a-f250-4a65-b15e-8ec1ea297048"
+INIT = {"type": "system", "subtype": "init", "session_id": SESSION, "model": "m", "cwd": "/code"}
 DONE = {"type": "result", "subtype": "success", "is_error": False, "result": "Done."}
 
 
@@ -460,7 +461,7 @@ def say(lines):
 say([{INIT!r}])
 if "--resume" in sys.argv:
     said = sys.stdin.read()
-    ok = sys.argv[sys.argv.index("--resume") + 1] == "s-1" and "continue" in said.lower()
+    ok = sys.argv[sys.argv.index("--resume") + 1] == {SESSION!r} and "continue" in said.lower()
     say([dict({DONE!r}, result="Resumed." if ok else repr((sys.argv, said)))])
 else:
     say({list(lines)!r})
@@ -487,7 +488,7 @@ def test_the_same_session_continues_after_what_the_agent_said(bench: Bench, how:
         agent = claude({**FAILED, "result": f"Claude AI usage limit reached|{reset}"})
     prompt = bench.start(agent, account=ACCOUNT, network="host")
     parked(bench, prompt)
-    assert bench.look(prompt).session == "s-1"
+    assert bench.look(prompt).session == SESSION
     come(bench)
     kill(bench, prompt)  # it sleeps for a while
     run = bench.wait(prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,10 @@ MODEL_VARIABLES = tuple(
     for end in ("", "_DESCRIPTION", "_NAME", "_SUPPORTED_CAPABILITIES")
 )
 NEVER_MS = 4_102_444_800_000  # 2100: a placeholder does not expire
+
+# claude takes anything else for the title of a session, and ends if there is none.
+SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+NO_SESSION = re.compile("No conversation found|requires a valid session ID")
 
 # Waiting longer does not make a rejected key valid: claude itself tries ten times, for minutes.
 REJECTED = (401, 403)
@@ -197,7 +202,7 @@ class Claude(Adapter):
         return f"\n{prompt}" if prompt.lstrip().startswith("/") else prompt
 
     def lost_session(self, status: int, stderr: str) -> bool:
-        return status != 0 and "No conversation found" in stderr
+        return status != 0 and NO_SESSION.search(stderr) is not None
 
     def parser(self) -> ClaudeParser:
         return ClaudeParser(self.name)
@@ -250,7 +255,7 @@ class ClaudeParser(Parser):
         return self.success(answer)
 
     def _system(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-        if document["subtype"] == "init":
+        if document["subtype"] == "init" and SESSION_ID.fullmatch(document["session_id"]):
             self.session, self.model = document["session_id"], document.get("model")
             yield (
                 "init",
