@@ -1,7 +1,8 @@
 """The system calls that the kernel refuses inside the jail, as a seccomp program for bubblewrap.
 
-keyctl, add_key and request_key reach every key of the user, whatever the namespaces. io_uring and
-userfaultfd, which attacks on the kernel often use, are refused as container engines refuse them.
+keyctl, add_key and request_key reach every key of the user, whatever the namespaces, and syslog the
+kernel's log. io_uring, userfaultfd, bpf and perf_event_open, which attacks on the kernel often use,
+are refused as container engines refuse them.
 Of sockets, only those are made that programs need: one of AF_VSOCK would reach the host of a
 virtual machine. With what takes a descriptor from another process or writes to its memory, a
 program that is checked could tell in bubblewrap's place how its check has ended. With a lease of a
@@ -16,20 +17,20 @@ import os
 import struct
 import sys
 
-# The kernel's number of an architecture, and there: add_key, request_key, keyctl, userfaultfd.
+# The kernel's number of an architecture, and there: add_key, request_key, keyctl, userfaultfd,
+# syslog, perf_event_open, bpf.
 # A process can use the calls of each architecture that its processor runs, so all are refused.
 X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028
 RISCV64, RISCV32, LOONGARCH64 = 0xC00000F3, 0x400000F3, 0xC0000102
 PPC64LE, PPCLE, S390X, S390 = 0xC0000015, 0x40000014, 0x80000016, 0x00000016
 GENERIC = AARCH64, RISCV64, RISCV32, LOONGARCH64  # with the numbers of asm-generic
 NUMBERS = {
-    X86_64: (248, 249, 250, 323),
-    I386: (286, 287, 288, 374),
-    ARM: (309, 310, 311, 388),
-    **dict.fromkeys(GENERIC, (217, 218, 219, 282)),
-    **dict.fromkeys((PPC64LE, PPCLE), (269, 270, 271, 364)),
-    S390X: (278, 279, 280, 355),
-    S390: (278, 279, 280, 355),
+    X86_64: (248, 249, 250, 323, 103, 298, 321),
+    I386: (286, 287, 288, 374, 103, 336, 357),
+    ARM: (309, 310, 311, 388, 103, 364, 386),
+    **dict.fromkeys(GENERIC, (217, 218, 219, 282, 116, 241, 280)),
+    **dict.fromkeys((PPC64LE, PPCLE), (269, 270, 271, 364, 103, 319, 361)),
+    **dict.fromkeys((S390X, S390), (278, 279, 280, 355, 103, 331, 351)),
 }
 # socket, socketpair, and, where there is one, socketcall: it makes sockets too, and its family is
 # in memory, which no filter can read. On s390x, glibc uses it for every socket: none is refused.
