@@ -301,7 +301,7 @@ def test_a_login_stays_outside(run: Run, model: Model) -> None:
 @pytest.mark.parametrize("name", ["claude", "codex"])
 def test_a_login_that_expires_meanwhile_ends_the_run(run: Run, name: str) -> None:
     done = run("create", "[[401]]", "-x", name, "--wait", "-o", "json", status=10)
-    says = f"{name} was stopped: the login of {name} has expired: "
+    says = f"{name} was stopped: the model refused the login of {name} (401): if it has"
     assert done.json["finalResult"].startswith(says)
 
 

@@ -49,14 +49,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class LoginFile:
-    """Where the key of a login is: in the user's JSON file `path`, below the keys `names`.
+    """Where the key of an agent's login is: in the user's JSON file `path`, below the keys `names`.
 
-    `expired` is what to say when the model takes it no more, with how to renew it.
+    `renewal` says what renews it, as a clause.
     """
 
     path: str
     names: tuple[str, ...]
-    expired: str
+    agent: str
+    renewal: str
 
 
 @dataclass(frozen=True)

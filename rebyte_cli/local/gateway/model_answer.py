@@ -96,7 +96,7 @@ class ModelAnswer(AnswerFilter):
         return None if self._reader is None else self._reader.model
 
     def head(self, status: int, headers: Headers) -> Headers:
-        """Without cookies and addresses; a redirect is a fault, and so is a login that expired."""
+        """Without cookies and addresses; a redirect is a fault, and so is a refused login."""
         self.is_refused = not 200 <= status < 300
         if 300 <= status < 400 and status != 304:
             location = next((v for n, v in headers if n == b"location"), b"")
@@ -154,7 +154,9 @@ class ModelAnswer(AnswerFilter):
         key = read_key(login)
         if key and key != self._route.key:
             return GatewayRefusal(503, "the login was renewed while this was asked: ask again")
-        return GatewayRefusal(401, login.expired, LOGIN)
+        # It need not be too old: a program in the sandbox can ask for what no login is for.
+        reason = f"the model refused the login of {login.agent} (401): if it has expired,"
+        return GatewayRefusal(401, f"{reason} {login.renewal}", LOGIN)
 
     def _note_refusal(self) -> None:
         if self._refusal is not None and (seconds := self._refusal.seconds()) is not None:

@@ -28,7 +28,7 @@ from ...system.locks import flock
 FILE = "network.jsonl"  # in the folder of a run
 # The option that would let a request pass which was refused because nothing of the budget is left.
 BUDGET = "--budget"
-LOGIN = "login"  # instead of an option: the user's own login has to be renewed
+LOGIN = "login"  # instead of an option: the model refused the user's own login
 # Programs in a sandbox can make requests without end. Those that went out are always recorded, also
 # if they were refused then, and of each kind of the others so many.
 MOST_LINES = 10_000

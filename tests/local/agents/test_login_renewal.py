@@ -140,9 +140,10 @@ def test_a_run_uses_the_token_that_was_renewed_outside(
 
 
 @pytest.mark.slow
-def test_a_run_whose_login_expires_says_how_to_renew_it(
+def test_a_run_whose_login_is_refused_says_how_to_renew_it(
     bench: Bench, name: str, account: Account, tokens: Tokens
 ) -> None:
+    """It need not be too old: a program in the sandbox can ask for what no login is for."""
     prompt = begun(bench, name)
     tokens.valid = SECOND
     (bench.workspace().code / "go").touch()
@@ -154,8 +155,8 @@ def test_a_run_whose_login_expires_says_how_to_renew_it(
     }
     renew, again = words[name]
     assert run.answer == (
-        f"{name} was stopped: the login of {name} has expired: `{renew}` renews it, or log in again"
-        f" (`{again}`)"
+        f"{name} was stopped: the model refused the login of {name} (401): if it has expired,"
+        f" `{renew}` renews it, or log in again (`{again}`)"
     )
 
 

@@ -11,7 +11,7 @@ from rebyte_cli.local.gateway.gateway_settings import LoginFile, ModelRoute
 from tests.local.gateway.harness import GatewayProcess, model
 from tests.servers import RawServer, Request, error_reply, json_reply
 
-EXPIRED = "the login of x has expired: `x` renews it"
+REFUSED = "the model refused the login of x (401): if it has expired, `x` renews it"
 
 
 class LoginServer(RawServer):
@@ -42,7 +42,7 @@ class LoginServer(RawServer):
 
 
 def route(server: LoginServer) -> ModelRoute:
-    login = LoginFile(str(server.file), ("login", "token"), EXPIRED)
+    login = LoginFile(str(server.file), ("login", "token"), "x", "`x` renews it")
     return model(
         f"http://127.0.0.1:{server.port}", credential="bearer", key=server.token, login=login
     )
@@ -72,9 +72,9 @@ def test_a_token_that_is_not_renewed_ends_in_a_reason(tmp_path: Path, file: Path
         server.write(server.token)
         server.token = "another"
         answer = gateway.ask()
-        assert (answer.status, answer.message) == (401, EXPIRED)
+        assert (answer.status, answer.message) == (401, REFUSED)
         (entry,) = gateway.entries(1)
-        assert (entry.refused, entry.option) == (EXPIRED, "login")
+        assert (entry.refused, entry.option) == (REFUSED, "login")
 
 
 def test_a_token_that_is_renewed_meanwhile_is_tried(tmp_path: Path, file: Path) -> None:

@@ -142,10 +142,9 @@ class Claude(Adapter):
         variables = {}
         login_file = None
         if name is None and isinstance(login, dict):
-            how = "`claude -p hello` renews it, or log in again (`claude /login`)"
+            renewal = "`claude -p hello` renews it, or log in again (`claude /login`)"
             names = ("claudeAiOauth", "accessToken")
-            expired = f"the login of claude has expired: {how}"
-            login_file = LoginFile(str(user.home / LOGIN), names, expired)
+            login_file = LoginFile(str(user.home / LOGIN), names, self.name, renewal)
             check_expiry(login_file, login.get("expiresAt"))
             key, credential = str(login.get("accessToken", "")), BEARER
             stand_in = placeholder(KEYS["CLAUDE_CODE_OAUTH_TOKEN"][1])

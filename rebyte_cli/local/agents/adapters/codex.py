@@ -229,9 +229,8 @@ def _credential(user: User) -> tuple[str, dict[str, Any]]:
 
 
 def _login_file(user: User) -> LoginFile:
-    how = "`codex exec hello` renews it, or log in again (`codex login`)"
-    expired = f"the login of codex has expired: {how}"
-    return LoginFile(str(user.home / LOGIN), ("tokens", "access_token"), expired)
+    renewal = "`codex exec hello` renews it, or log in again (`codex login`)"
+    return LoginFile(str(user.home / LOGIN), ("tokens", "access_token"), Codex.name, renewal)
 
 
 def _tokens(login: Mapping[str, Any]) -> dict[str, Any]:

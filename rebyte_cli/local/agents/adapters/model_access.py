@@ -62,7 +62,7 @@ def check_expiry(login: LoginFile, expiry: object) -> None:
     Renewing it is the agent's own affair: here, an answer that is lost would log the user out.
     """
     if isinstance(expiry, int | float) and expiry < time.time() * 1000:
-        raise LoginExpired(login.expired)
+        raise LoginExpired(f"the login of {login.agent} has expired: {login.renewal}")
 
 
 def placeholder(start: str) -> str:

@@ -48,7 +48,7 @@ class RunMeter:
         self.sees_models = False  # whether every request to a model passes the gateway
         # Why the gateway let a request to a model not pass any more, or empty texts.
         self.spent = ""
-        self.login_expired = ""
+        self.login_refused = ""
         # Whether a model was asked, the seconds for which its model refuses requests, and whether
         # it has answered one, since `look` was called with `afresh`.
         self.has_asked = False
@@ -77,7 +77,7 @@ class RunMeter:
         if entry.option == request_record.BUDGET and entry.refused:
             self.spent = entry.refused
         if entry.option == request_record.LOGIN and entry.refused:
-            self.login_expired = entry.refused
+            self.login_refused = entry.refused
         self.has_asked |= entry.route is not None
         if self._is_limited(entry):
             self.was_refused |= entry.status in STATUSES

@@ -624,7 +624,7 @@ class Supervisor:
 
     def _no_model(self) -> str:
         """Why no request to a model passes any more, or an empty text."""
-        return self._meter.spent or self._meter.login_expired
+        return self._meter.spent or self._meter.login_refused
 
     def _note_spent(self) -> None:
         """Note that it is a budget that ends the run, if it fails now."""
