@@ -53,7 +53,8 @@ def command_line(profile: str | None) -> list[str]:
     elif Path(running).stem in (NAME, "rebyte-cli") and os.access(running, os.X_OK):
         start = [running]
     else:
-        start = [sys.executable, "-m", "rebyte_cli"]
+        # -P: the client starts it in any repository, from which Python would take modules.
+        start = [sys.executable, "-P", "-m", "rebyte_cli"]
     return [*start, "mcp", *(("-P", profile) if profile else ())]
 
 

@@ -525,7 +525,20 @@ def test_the_entry_has_the_profile_that_was_named(
         document = json.loads((home / ".gemini/settings.json").read_text())
         assert document["mcpServers"]["rebyte"]["args"][-3:] == ["mcp", "-P", profile]
         by_default = inside("mcp", "--install", "codex", "--dry-run").out
-        assert "-P" not in by_default  # the default profile may become another
+        assert "play" not in by_default  # the default profile may become another
+
+
+def test_the_entry_starts_nothing_of_the_folder_that_an_agent_works_in(
+    inside: Run, home: Path, tmp_path: Path
+) -> None:
+    inside("mcp", "--install", "gemini")
+    entry = json.loads((home / ".gemini/settings.json").read_text())["mcpServers"]["rebyte"]
+    for name in ("click.py", "rebyte_cli.py"):
+        (tmp_path / name).write_text("open('ran', 'w')")
+    words = [entry["command"], *entry["args"], "--help"]
+    done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, timeout=60, check=True)
+    assert b"--install" in done.stdout
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_link_in_a_project_is_not_written_through(inside: Run, home: Path) -> None:
