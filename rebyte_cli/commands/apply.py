@@ -184,10 +184,10 @@ def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force:
 
 def _tree(root: Path, head: str, found: bytes) -> str | PatchConflict:
     """The tree that the patch makes of `head`, or the error for its conflicts."""
-    from ..tasks import commit, patch
+    from ..tasks import patch, patched_tree
 
     try:
-        return commit.tree_with(root, head, found)
+        return patched_tree.tree_with(root, head, found)
     except patch.PatchConflict as conflict:
         return conflict
 
@@ -249,7 +249,7 @@ def _to_branch(
     force: bool,
 ) -> RecordList:
     """Make a branch of everything that the task changed."""
-    from ..tasks import base_commit, commit, patch
+    from ..tasks import base_commit, commit, patch, patched_tree
 
     old = commit.check_branch(root, branch, force=force)
     found = patch.fetch(app.client, source)
@@ -264,7 +264,7 @@ def _to_branch(
         task, found, root, branch=known.get("branchName"), noted=known.get("baseCommit")
     )
     changes = patch.changes(found, root)
-    tree = commit.tree_with(root, base, found)
+    tree = patched_tree.tree_with(root, base, found)
     # Nothing runs them before they are checked out.
     _warn(app, commit.risks_between(root, base, tree), asks=False)
     made = commit.commit_tree(root, tree, [base], commit.message(message, task))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, LeftOut, NotFound, RebyteError, ResourceNotFound, TaskEnded
 from ..system import git
-from ..tasks import commit
+from ..tasks import commit, patched_tree
 from ..tasks.patch import PatchConflict, PatchUnusable, own_repository, safe_repository
 from .land_journal import (
     APPLIED,
@@ -120,12 +120,12 @@ class Landing:
         tree = ""
         if patch.strip():
             # What landed before has no say in how this is merged: its author is an agent.
-            tree = commit.tree_with(self._root, tip, patch, self._state.started_at)
+            tree = patched_tree.tree_with(self._root, tip, patch, self._state.started_at)
         before = git.line(["rev-parse", f"{tip}^{{tree}}"], self._root, own_repository())
         if tree in ("", before):
             self._journal.record(line, EMPTY, **about)
             return
-        exact, risks = commit.of_patch(  # a few bytes of a patch may copy large files
+        exact, risks = patched_tree.of_patch(  # a few bytes of a patch may copy large files
             lambda: self._difference(tip, tree), lambda: commit.encoded(self._root, "", tip)
         )
         check = self._checked(line, tip, exact)

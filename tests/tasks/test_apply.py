@@ -16,8 +16,8 @@ import pytest
 
 from rebyte_cli.errors import Interrupted, RebyteError
 from rebyte_cli.tasks import apply
-from rebyte_cli.tasks.commit import tree_with
 from rebyte_cli.tasks.patch import PatchConflict, missing
+from rebyte_cli.tasks.patched_tree import tree_with
 from tests.patch_farm import patch_of
 from tests.repositories import git, introduce
 from tests.waiting import eventually

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.system.git import GitFailed
-from rebyte_cli.tasks.commit import encoded, tree_with
+from rebyte_cli.tasks.commit import encoded
 from rebyte_cli.tasks.patch import PatchConflict, PatchUnusable
+from rebyte_cli.tasks.patched_tree import tree_with
 from tests.patch_farm import patch_of
 from tests.repositories import Repository, git
 from tests.tools import need_tool
@@ -177,7 +178,7 @@ def test_whose_fault_a_failure_of_git_is(
 SMALL_DISK = """
 import sys
 from pathlib import Path
-from rebyte_cli.tasks.commit import tree_with
+from rebyte_cli.tasks.patched_tree import tree_with
 print(tree_with(Path(sys.argv[1]), "HEAD", Path(sys.argv[2]).read_bytes()))
 """
 

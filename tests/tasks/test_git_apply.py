@@ -12,7 +12,7 @@ import pytest
 
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
-from rebyte_cli.tasks import apply, check_tree, commit, git_apply, patch
+from rebyte_cli.tasks import apply, check_tree, git_apply, patch, patched_tree
 from tests.repositories import git
 
 MIB = 1024**2
@@ -103,7 +103,7 @@ def test_too_much_is_refused_wherever_a_patch_is_read(root: Path, tmp_path: Path
     with pytest.raises(patch.PatchConflict, match=said):
         apply.apply(large, root)
     with pytest.raises(patch.PatchConflict, match=said):
-        commit.tree_with(root, head, large)
+        patched_tree.tree_with(root, head, large)
     (tmp_path / "check").mkdir()
     with pytest.raises(safe_git.GitFailed, match=said):
         check_tree.make(tmp_path / "check", check_tree.Base(root, head), large, "true", ())
@@ -161,7 +161,7 @@ def test_no_filter_of_the_repository_makes_a_tree(root: Path, tmp_path: Path) ->
     (root / ".git/info/attributes").write_text("* filter=x\n")
     base = git(root, "rev-parse", "HEAD").strip()
     with pytest.raises(RebyteError):
-        commit.tree_with(root, base, found)
+        patched_tree.tree_with(root, base, found)
     assert not (tmp_path / "mark").exists()
 
 
