@@ -6,12 +6,14 @@ with PatchFarm(lambda prompt: patch_of(...)) as farm:
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rebyte_cli.tasks import apply
 from tests.farm import Farm
 from tests.repositories import git
 from tests.servers import Answer, Request, error_reply, reply
@@ -73,3 +75,12 @@ def patch_of(repository: Path, change: Callable[[], object], base: str = "HEAD")
     made = subprocess.run(words, cwd=repository, capture_output=True, check=True).stdout
     git(repository, "checkout", "-q", "main")
     return made
+
+
+def bring(
+    patch: bytes, root: Path, applied: Callable[[], None] = lambda: None, *, force: bool = False
+) -> list[str]:
+    """Apply a patch as the command does; the names of the files that changed."""
+    with apply.prepared(patch, root, force=force) as ready:
+        apply.apply(ready, applied)
+        return [os.fsdecode(each.path) for each in ready.changes]

@@ -477,7 +477,6 @@ RENAMES = {
     "local.agents.workspaces.setup_cache": "folders",
     "local.agents.sources.skills": "folders",
     "local.agents.workspaces.workspace_folder": "folders",
-    "tasks.apply": "keeps files with their owners, modes and times, and brings them back",
     "tasks.check_tree": "moves what was unpacked into its place",
 }
 

@@ -16,7 +16,8 @@ from ._options import chosen_task, task_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
-    from ..tasks.patch import FileChange, PatchConflict, PatchSource
+    from ..tasks.apply import PreparedPatch
+    from ..tasks.patch import FileChange, PatchSource
 
 SHORT = 10  # characters of a commit's id that people are shown
 
@@ -51,9 +52,10 @@ def command(
 
     Works as `git apply --3way`: the changes end up in the work tree and the index, merged where
     the files have changed. Files left with conflicts are named, and the status is 1; if it fails
-    otherwise, every file is as it was, or those that are not are named. (Killed in the middle, it
-    leaves what they were in .git/rebyte-*.) A tree with uncommitted changes is refused (2) unless
-    --force is given. Prints each changed file.
+    otherwise, every file is as it was, or those that are not are named. A tree with uncommitted
+    changes is refused (2) unless --force is given: then the files with such changes are patched as
+    they are, and the index stays as it is. (If all of that is killed in the middle, git has what
+    they were at refs/rebyte/before.) Prints each changed file.
 
     --commit also commits what was applied on the current branch, and nothing else that is staged.
     --branch changes no file, index or HEAD: it makes a branch with one commit of everything that
@@ -138,23 +140,19 @@ def _to_tree(
         return _nothing(app, "all of it was applied here before; --all applies it again")
     changes = patch.changes(found, root)
     _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
-    is_forced = flags["force"] and not flags["commits"]  # a commit needs the index
-    commit = attributes = None
-    changes_attributes = bool(patch.attributes(found))
-    if flags["commits"] or not flags["yes"] or changes_attributes:
-        tree = _tree(root, head, found)
-        # Where git may obey the old ones or the new ones, as they lie there. But the new ones have
-        # no say in how the patch is merged with what is staged, as they had none for `tree`.
-        if changes_attributes and not (is_forced and patch.uncommitted(root)):
-            attributes = tree if isinstance(tree, str) else head or None
+    commit = None
+    # With --commit, the files of others are as the index has them.
+    with apply.prepared(found, root, force=flags["force"] and not flags["commits"]) as ready:
+        changed = {patch.shown(each.path) for each in ready.changes}
+        rows = [change for change in changes if {change.path, change.old_path} & changed]
+        if not rows:
+            remember()
+            return _nothing(app, f"{root} has these changes already")
         if not flags["yes"]:
-            _warn(app, _risks(root, head, tree, found, changes), asks=True)
+            _warn(app, _risks(ready), asks=True)
         if flags["commits"]:
-            commit = _prepared(source, root, tree, head, message)
-    changed = set(apply.apply(found, root, remember, force=is_forced, attributes=attributes))
-    rows = [change for change in changes if {change.path, change.old_path} & changed]
-    if not rows:
-        return _nothing(app, f"{root} has these changes already")
+            commit = _prepared(source, root, found, head, message)
+        apply.apply(ready, remember)
     app.note(f"Applied the changes to {_files(rows)} in {root}")
     if commit is not None:
         advance_head(root, commit, head, f"rebyte apply: {source.task}")
@@ -182,34 +180,14 @@ def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force:
         raise BadUsage(f"there are uncommitted changes: {', '.join(dirty[:3])}{more}", hint=hint)
 
 
-def _tree(root: Path, head: str, found: bytes) -> str | PatchConflict:
-    """The tree that the patch makes of `head`, or the error for its conflicts."""
-    from ..tasks import patch, patched_tree
+def _risks(ready: PreparedPatch) -> list[str]:
+    """What the patch brings that tools run by themselves."""
+    from ..tasks.commit import encoded_here, risks_between
+    from ..tasks.patched_tree import NO_FILE
 
-    try:
-        return patched_tree.tree_with(root, head, found)
-    except patch.PatchConflict as conflict:
-        return conflict
-
-
-def _risks(
-    root: Path, head: str, tree: str | PatchConflict, found: bytes, changes: Sequence[FileChange]
-) -> list[str]:
-    """What the patch brings that tools run by themselves; `tree` is what `_tree` says of it."""
-    from ..tasks import patch
-    from ..tasks.commit import encoded_by, risks_between
-
-    encodings = encoded_by(root, found, None)
-    # With --force, files here may have other modes than those of the commit.
-    if isinstance(tree, str):
-        return risks_between(root, head, tree, changes, encodings)
-    encodings |= encoded_by(root, found, head) if head else {}
-    if attributes := patch.attributes(found):
-        then = _tree(root, head, attributes)
-        if not isinstance(then, str):  # how the files are going to be written cannot be told
-            raise then
-        encodings |= encoded_by(root, found, then)
-    return patch.risks(changes, encodings)
+    names = [each.path for each in ready.changes if each.mode != NO_FILE]
+    encodings = encoded_here(ready.root, names)
+    return risks_between(ready.root, ready.before, ready.after.tree, encodings)
 
 
 def _warn(app: App, risks: Sequence[str], *, asks: bool) -> None:
@@ -222,17 +200,19 @@ def _warn(app: App, risks: Sequence[str], *, asks: bool) -> None:
 
 
 def _prepared(
-    source: PatchSource, root: Path, tree: str | PatchConflict, head: str, message: str | None
+    source: PatchSource, root: Path, found: bytes, head: str, message: str | None
 ) -> str | None:
     """The commit that is to follow `head`, before anything is applied; None if there are conflicts.
 
     What git refuses, such as a commit of a user without a name, changes nothing then.
     """
-    from ..tasks import commit, patch
+    from ..tasks import commit, patch, patched_tree
 
-    if not isinstance(tree, str):
+    try:
+        tree = patched_tree.tree_with(root, head, found)
+    except patch.PatchConflict:
         if patch.uncommitted(root):
-            raise tree
+            raise
         return None  # applying it says so, and leaves the conflicts to be resolved
     text = commit.message(message, {**source.document, "id": source.task})
     return commit.commit_tree(root, tree, [head] if head else [], text)

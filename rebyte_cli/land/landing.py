@@ -141,7 +141,7 @@ class Landing:
         """What makes the tree of the tip, as a patch if that is checked, and its risks."""
         exact = b""
         if self._steps.check is not None:
-            words = [*commit.DIFFERENCE, "-p", "--binary", "--full-index", tip, tree]
+            words = [*patched_tree.DIFFERENCE, "-p", "--binary", "--full-index", tip, tree]
             words += ["--no-ext-diff", "--no-textconv"]
             exact = git.run(words, self._root, safe_repository(self._root))
         return exact, commit.risks_between(self._root, tip, tree)

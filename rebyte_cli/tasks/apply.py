@@ -1,34 +1,27 @@
 """Bringing a patch into the working tree and the index here: all of it or nothing, but conflicts.
 
-git checks a patch, then removes all files that it changes, and writes them. If it fails after that,
-as on a full disk, the files are brought back that it has removed or written. What others write at
+The result is made as a tree first, where no file can be in the way. git checks it out then as it
+does another commit: it looks at all files before it changes one, and goes nowhere beyond a link. If
+it fails in the middle, as on a full disk, what it has changed is taken back. What others write at
 the same time stays.
 """
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-import hashlib
-import itertools
 import os
-import re
-import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from ..errors import Interrupted, RebyteError
 from ..system import git
 from ..system.locks import flock
-from .git_apply import git_apply
 from .patch import (
-    SHORTEST_ID,
     SUBMODULE,
-    PatchConflict,
     above,
     beyond_cone,
     blobs,
@@ -40,71 +33,92 @@ from .patch import (
     uncommitted,
     unmerged,
 )
-from .patch_headers import PatchedFile, sections
+from .patch_headers import sections
+from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, no_folder, patched
 
 NOTHING = "Nothing was applied"
-_MOVED = re.compile(rb"^(?:copy|rename) from ", re.MULTILINE)
-_States = Mapping[bytes, tuple[int, bytes]]  # a path's mode and a digest of its content
-_ABSENT = (0, b"")
+BEFORE = "refs/rebyte/before"  # what `apply --force` is about to change, by the id of its tree
 
 
-class _Target(NamedTuple):
-    """Where a patch is applied: the root, git's variables, and the file of the index.
+class PreparedPatch(NamedTuple):
+    """A patch, and what it makes of the files here: of `before`, the tree that these are, `after`.
 
-    `before` has what its files are, and `written` what the patch says of those that it leaves.
+    `variables` name the index that has the files of `before`, which `is_own` if the user's has
+    others.
     """
 
     root: Path
     variables: Mapping[str, str]
-    index_file: Path
-    before: _States
-    written: Mapping[bytes, PatchedFile]
+    is_own: bool
+    before: str
+    after: PatchedTree
+    changes: Sequence[TreeChange]
 
 
-def apply(
-    patch: bytes,
-    root: Path,
-    applied: Callable[[], None] = lambda: None,
-    *,
-    force: bool = False,
-    attributes: str | None = None,
-) -> list[str]:
-    """Apply the patch to the work tree and the index, with a merge where the files moved on.
+@contextlib.contextmanager
+def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[PreparedPatch]:
+    """Find out what a patch makes of the files here, for as long as the block takes.
 
-    Returns the paths of the files that are different now. Raises PatchConflict with the
-    names of files that are left with conflict markers, or with git's reason when nothing was
-    applied at all. git works to its end even if this process is told to stop, and the Interrupted
-    says what it has done. `applied` is called when files were changed, with conflicts or without.
-    With `force`, files with uncommitted changes are patched, too, without the index. With
-    `attributes`, the `.gitattributes` files of this tree or commit are in force (git 2.41).
+    It is applied to the index, as the files have to be. With `force`, those with changes that are
+    not in the index are patched as they are, and the index stays. Only objects are written. Raises
+    PatchConflict, and GitFailed as `patched_tree.of_patch` does.
     """
-    done = [NOTHING]
-    with telling(lambda: done[0]):
-        files = list(sections(patch))
-        names = sorted(
-            {name for each in files for name in (each.old, each.new, each.keeps) if name}
+    variables = safe_repository(root)
+    if conflicts := unmerged(root):
+        raise conflict([], f"there are conflicts in {', '.join(conflicts)}, which come first")
+    # What is only newer than the index knows, git would take for changed.
+    refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"]
+    with contextlib.suppress(git.GitFailed):
+        git.run(refresh, root, variables, to_end=True)
+    files = list(sections(patch))
+    names = {name for each in files for name in (each.old, each.new) if name}
+    hidden = beyond_cone(root, names)
+    index = git.run(["write-tree", "--missing-ok"], root, variables).decode().strip()
+    with _index(root, variables, index) as own:
+        here = _tree_of_files(root, own, names - hidden)
+        dirty = difference(root, index, here)
+        after = patched(root, here, patch) if force or not dirty else None
+        if after is None or (dirty and after.stages):
+            names_of = ", ".join(_names(dirty))
+            raise conflict([], f"changes that are not in the index are in the way: {names_of}")
+        if not hidden.isdisjoint(after.stages):
+            many = ", ".join(after.conflicts)
+            raise conflict([], f"there are conflicts beyond the sparse checkout: {many}")
+        changes = difference(root, here, after.tree)
+        if odd := [each for each in changes if each.path not in names]:
+            raise conflict([], f"it changes what it does not name: {', '.join(_names(odd))}")
+        used = own if dirty else variables
+        yield PreparedPatch(root, used, bool(dirty), here, after, changes)
+
+
+def _names(changes: Sequence[TreeChange]) -> list[str]:
+    return [shown(each.path) for each in changes]
+
+
+@contextlib.contextmanager
+def _index(root: Path, variables: Mapping[str, str], tree: str) -> Iterator[dict[str, str]]:
+    """Variables with an index of our own that has the files of a tree."""
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        own = {**variables, "GIT_INDEX_FILE": os.path.join(folder, "index")}
+        git.run(["read-tree", tree], root, own)
+        yield own
+
+
+def _tree_of_files(root: Path, own: Mapping[str, str], names: Iterable[bytes]) -> str:
+    """Bring an index up to date with the files of these names that it has; the tree of it."""
+    known: dict[bytes, int] = {}
+    for some in git.portions(sorted(map(os.fsdecode, names))):
+        words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
+        lines = (
+            line.partition("\t") for line in os.fsdecode(git.run(words, root, own)).split("\0")
         )
-        before = _states(root, names)
-        variables = safe_repository(root)
-        if attributes is not None:
-            variables["GIT_ATTR_SOURCE"] = attributes
-        where = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
-        index_file = Path(git.line(where, root, variables))
-        written = {each.new: each for each in files if each.new}
-        target = _Target(root, variables, index_file, before, written)
-
-        def succeed(conflicts: list[str]) -> None:
-            applied()
-            told = f", with conflicts in {', '.join(conflicts)}" if conflicts else ""
-            done[0] = f"The changes were applied{told}"
-
-        hidden = beyond_cone(root, {each.old for each in files if each.old != each.new})
-        with _alone(index_file.parent):
-            _check_folders(root, files, names)
-            _apply(patch, target, succeed, force=force)
-            after = _states(root, before)
-            changed = {name for name in before if before[name] != after[name]}
-            return sorted(map(shown, changed | hidden))
+        # A submodule may be at another commit.
+        there = {name for about, _, name in lines if not about.startswith(SUBMODULE)} & {*some}
+        beyond = {name for name in there if place(root, os.fsencode(name), known) is None}
+        for way, found in (("--remove", there - beyond), ("--force-remove", beyond)):
+            if found:
+                git.run(["update-index", way, "--", *sorted(found)], root, own)
+    return git.run(["write-tree", "--missing-ok"], root, own).decode().strip()
 
 
 @contextlib.contextmanager
@@ -115,6 +129,32 @@ def telling(done: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted) as stop:
         stop = Interrupted.of(stop)
         raise Interrupted(stop.exit_status, hint=stop.hint or done()) from None
+
+
+def apply(ready: PreparedPatch, applied: Callable[[], None] = lambda: None) -> None:
+    """Change the files here, and the index unless that has others.
+
+    `applied` is called when that is done, with conflicts or without. Raises PatchConflict with the
+    names of files that are left with conflict markers, or with git's reason when nothing was
+    applied at all. git works to its end even if this process is told to stop, and the Interrupted
+    says what it has done.
+    """
+    root, done = ready.root, [NOTHING]
+    words = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
+    folder = Path(git.line(words, root, own_repository())).parent
+    with telling(lambda: done[0]), _alone(folder):
+        found = _check_places(ready)
+        _try_out(ready, folder)
+        undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
+        with git.signals_later():
+            hint = _check_out(ready, found)
+            applied()
+            conflicts = ", ".join(ready.after.conflicts)
+            told = f", with conflicts in {conflicts}" if conflicts else ""
+            done[0] = f"The changes were applied{told}"
+        if conflicts:
+            hint = hint or f"Edit them, then `git add` them{undo}"
+            raise conflict(ready.after.conflicts, "").copy_with(hint=hint)
 
 
 @contextlib.contextmanager
@@ -136,56 +176,54 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_folders(root: Path, files: Sequence[PatchedFile], names: Sequence[bytes]) -> None:
-    """Refuse a patch where a file and a folder have one name, which git notices too late.
+class _OnDisk(NamedTuple):
+    """What is here before git changes anything: the modes of folders, and the files that change."""
 
-    And one about a file beyond a link, which git may follow if the index tells otherwise, or that
-    removes a file which git cannot remove: it would only warn.
+    folders: dict[bytes, int]
+    files: dict[bytes, os.stat_result]
+
+
+def _check_places(ready: PreparedPatch) -> _OnDisk:
+    """What is here where files change.
+
+    Refuses what git would remove or replace although it is in no commit: ignored files and folders
+    with more in them, links in place of folders, submodules. And a file that it cannot remove,
+    of which it would only warn. Raises PatchConflict.
     """
-    removed = {each.old for each in files if each.old != each.new}
-    kinds = {each.new: each.mode for each in files if each.new and each.new != each.old}
-    added = sorted(kinds, key=_in_order)
-    for name, following in itertools.pairwise(added):
-        if following.startswith(name + b"/"):
-            raise _no_folder(name, following)
-    known: dict[bytes, int] = {}
-    for name in names:
-        folder = b""
-        for folder, mode in above(root, name, known):
-            if stat.S_ISDIR(mode):
-                continue
-            if folder not in removed or name not in kinds or name in removed:
-                raise _no_folder(folder, name)
-            break
+    removed = {each.path for each in ready.changes if each.mode == NO_FILE}
+    found = _OnDisk({}, {})
+    for each in ready.changes:
+        is_new, folder = each.old_mode == NO_FILE, b""
+        for folder, mode in above(ready.root, each.path, found.folders):
+            if not stat.S_ISDIR(mode):
+                if not is_new or folder not in removed:
+                    raise no_folder(folder, each.path)
+                break
         else:
-            if name in removed and not os.access(os.path.join(root, os.fsdecode(folder)), os.W_OK):
-                raise conflict([], f"{shown(name)} cannot be removed from its folder")
-    for name in added:
-        if kinds[name] != SUBMODULE:
-            _check_inside(root, name, removed)
-    modules = list(map(os.fsencode, git.submodules(root, own_repository()) if added else ()))
-    for module in modules:
-        at = bisect.bisect(added, _in_order(module + b"/"), key=_in_order)
-        for name in added[at : at + 1]:
-            if name.startswith(module + b"/"):
-                raise conflict([], f"{shown(name)} is in the submodule {shown(module)}")
+            path = _path(ready.root, each.path)
+            if (file := _stat(path)) is None:
+                continue
+            if each.path in removed and not os.access(os.path.dirname(path), os.W_OK):
+                raise conflict([], f"{shown(each.path)} cannot be removed from its folder")
+            if not stat.S_ISDIR(file.st_mode):
+                if is_new:
+                    raise conflict([], f"{shown(each.path)} already exists in the working tree")
+            elif each.mode not in (NO_FILE, SUBMODULE):
+                _check_inside(ready.root, each.path, removed)
+            found.files[each.path] = file
+    return found
 
 
-def _in_order(name: bytes) -> bytes:
-    """A key by which a folder comes right before what is in it."""
-    return name.replace(b"/", b"\0")
-
-
-def _no_folder(name: bytes, inside: bytes) -> PatchConflict:
-    return conflict([], f"{shown(name)} is no folder, but {shown(inside)} is in it")
+def _stat(path: bytes) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return os.lstat(path)
+    return None
 
 
 def _check_inside(root: Path, name: bytes, removed: set[bytes]) -> None:
-    """Refuse a new file where a folder is with more in it than what the patch removes."""
+    """Refuse a file where a folder is with more in it than what the patch removes."""
     top = os.fsencode(root)
     path = os.path.join(top, name)
-    if os.path.islink(path) or not os.path.isdir(path) or place(root, name) is None:
-        return
     for folder, folders, files in os.walk(path):
         links = [each for each in folders if os.path.islink(os.path.join(folder, each))]
         empty = [b""] if folder != path and not folders and not files else []
@@ -195,223 +233,136 @@ def _check_inside(root: Path, name: bytes, removed: set[bytes]) -> None:
                 raise conflict([], f"{shown(name)} is a folder, and {shown(inside)} is in it")
 
 
-def _apply(
-    patch: bytes, target: _Target, succeed: Callable[[list[str]], None], *, force: bool
-) -> None:
-    undo = "" if uncommitted(target.root) else "; `git reset --hard` undoes everything"
+def _try_out(ready: PreparedPatch, folder: Path) -> None:
+    """Write the new files elsewhere: a full disk and a filter that fails change nothing then.
+
+    Raises PatchConflict.
+    """
+    names = [os.fsdecode(each.path) for each in ready.changes if each.mode != NO_FILE]
     try:
-        conflicts = _whole(["--3way"], patch, target, succeed)
-    except git.GitUnusable:  # it took too long to find out whether it applies
-        raise
+        with (
+            tempfile.TemporaryDirectory(prefix="rebyte-", dir=folder) as scratch,
+            _index(ready.root, ready.variables, ready.after.tree) as own,
+        ):
+            for some in git.portions(names):
+                words = ["checkout-index", "--quiet", f"--prefix={scratch}/", "--", *some]
+                git.run(words, ready.root, own, timeout=None)
+    except (OSError, git.GitFailed) as error:
+        raise conflict([], getattr(error, "message", str(error))) from None
+
+
+def _check_out(ready: PreparedPatch, found: _OnDisk) -> str:
+    """Have git change the files and its index; why it could not note conflicts in that.
+
+    If it fails, all is as it was. Raises PatchConflict then, or RebyteError if it is not.
+    """
+    # What is in no commit and no index has to be found if all of this is killed.
+    kept = f"{BEFORE}/{ready.before}" if ready.is_own else ""
+    # Without the user's index, a file that a sparse checkout leaves out would be nowhere.
+    words = ["-c", "core.sparseCheckout=false"] if ready.is_own else []
+    words += ["read-tree", "-m", "-u", "--no-recurse-submodules", ready.before, ready.after.tree]
+    failure = None
+    try:
+        if kept:
+            git.run(["update-ref", kept, ready.before], ready.root, own_repository(), to_end=True)
+        git.run(words, ready.root, ready.variables, to_end=True, timeout=None)
     except git.GitFailed as error:
-        reason = error.message
-        # What is moved has to be in the index, which knows what is the user's to show. Otherwise
-        # only the reason is wanted: a failed merge often gives none.
-        is_dirty = "does not match index" in error.said
-        try:
-            if force and is_dirty and not _MOVED.search(patch):
-                _whole([], patch, target, succeed)
-                return
-            if not is_dirty:
-                words = ["--whitespace=nowarn", "--check"]
-                git_apply(words, patch, target.root, target.variables)
-        except git.GitFailed as failure:
-            reason = reason if error.is_partial else failure.message
-        raise conflict([], reason) from None
-    if conflicts:
-        hint = f"Edit them, then `git add` them{undo}"
-        raise conflict(conflicts, "").copy_with(hint=hint)
-
-
-def _whole(
-    words: list[str], patch: bytes, target: _Target, succeed: Callable[[list[str]], None]
-) -> list[str]:
-    """Let git apply the patch, and call `succeed` with the files that have conflicts: the result.
-
-    If git fails, all is as it was. Raises GitFailed then, and RebyteError.
-    """
-    words, root, variables = [*words, "--whitespace=nowarn"], target.root, target.variables
-    # What is only newer than the index knows, git would take for changed.
-    refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"]
-    with contextlib.suppress(git.GitFailed):
-        git.run(refresh, root, variables, to_end=True)
-    # Within limits of time and memory, and Ctrl-C ends it.
-    git_apply(["--check", *words], patch, root, variables)
-    with _Backup(target) as backup, git.signals_later():
-        # Links change what the index knows of a file, too.
+        _take_back(ready, found, error.message)
+        failure = conflict([], error.message)
+    if kept:
         with contextlib.suppress(git.GitFailed):
-            git.run(refresh, root, variables, to_end=True)
-        then, conflicts = _identity(target.index_file), list[str]()
-        backup.is_needed = True
+            git.run(["update-ref", "-d", kept], ready.root, own_repository(), to_end=True)
+    if failure is not None:
+        raise failure
+    return _note_conflicts(ready)
+
+
+def _note_conflicts(ready: PreparedPatch) -> str:
+    """Give the index both sides of each conflict; why that failed, or an empty text."""
+    if not ready.after.stages:
+        return ""
+    nothing = b"0 %s\t" % (b"0" * len(ready.before))
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        given = Path(folder) / "stages"
+        lines = [
+            line
+            for name, all_of in ready.after.stages.items()
+            for line in (nothing + name, *all_of)
+        ]
+        given.write_bytes(b"".join(line + b"\0" for line in lines))
+        words = ["update-index", "-z", "--index-info"]
         try:
-            git_apply(words, patch, root, variables, to_end=True, seconds=None)
+            git.run(words, ready.root, ready.variables, given=given)
         except git.GitFailed as error:
-            # git writes the index last, with the conflicts that it has found.
-            if _identity(target.index_file) != then:
-                conflicts = unmerged(root)
-            if not conflicts:
-                backup.restore(error.message)
-                raise
-        backup.is_needed = False
-        succeed(conflicts)
-        return conflicts
+            return f"They are not in git's index: {error.message}"
+    return ""
 
 
-def _identity(path: str | Path, *, of_link: bool = False) -> tuple[int, int, int] | None:
-    """What tells a file, or a link itself, from another one with that name; None for nothing."""
-    try:
-        found = os.stat(path, follow_symlinks=not of_link)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
+    """Make the files again what they were, but those that are not what git was to write.
 
-
-class _Backup:
-    """The files that git is about to change, for as long as the block takes, or `is_needed`.
-
-    Those with content are kept in the repository, as further links where the file system has these,
-    which takes no room. If rebyte is killed, they stay there, in a folder `rebyte-*`, under their
-    own paths. What is brought back goes nowhere beyond a link: git may have made that just now.
+    A full disk is no problem for it. Raises RebyteError, with the reason for which git failed, that
+    names the files that are not as they were.
     """
-
-    def __init__(self, target: _Target) -> None:
-        self._target = target
-        self._modes: dict[bytes, int] = {}  # of the folders above the files
-        self._links: dict[bytes, str] = {}
-        self._kept: dict[bytes, str] = {}
-        self._folder = ""
-        self.is_needed = False
-
-    def __enter__(self) -> Self:
-        """Raises RebyteError."""
-        self._folder = tempfile.mkdtemp(prefix="rebyte-", dir=self._target.index_file.parent)
-        known: dict[bytes, int] = {}
-        try:
-            for name, (mode, content) in self._target.before.items():
-                for folder, folder_mode in above(self._target.root, name, known):
-                    if stat.S_ISDIR(folder_mode):
-                        self._modes[folder] = folder_mode
-                if stat.S_ISLNK(mode):
-                    self._links[name] = os.fsdecode(content)
-                elif stat.S_ISREG(mode):
-                    self._kept[name] = os.path.join(self._folder, "before", os.fsdecode(name))
-                    os.makedirs(os.path.dirname(self._kept[name]), exist_ok=True)
-                    _copy(os.path.join(self._target.root, os.fsdecode(name)), self._kept[name])
-        except OSError as error:
-            self.__exit__()
-            raise RebyteError(f"the files to change cannot be kept: {error}") from None
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._folder and not self.is_needed:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def restore(self, reason: str) -> None:
-        """Bring back what git has removed or written, and remove what it has added.
-
-        Raises RebyteError, with the reason for which git failed, that names the files that are not
-        as they were, and the folder where they are.
-        """
-        before, changed = self._target.before, list(self._target.before)
-        try:
-            now = _states(self._target.root, before)
-            changed = [name for name in before if before[name] != now[name]]
-            self._set_aside({name: now[name] for name in changed if now[name] != _ABSENT})
-            self._restore_folders()
-            failed = [name for name in changed if not self._bring_back(name)]
-        except (OSError, git.GitFailed) as error:
-            reason, failed = f"{reason}; {error}", changed
-        if failed:
-            names, kept = ", ".join(map(shown, failed)), os.path.join(self._folder, "before")
-            raise RebyteError(
-                f"the patch does not apply: {reason}. Not as they were before: {names}",
-                hint=f"What they were is in {kept}" if os.path.exists(kept) else None,
-            )
-        self.is_needed = False
-
-    def _set_aside(self, now: _States) -> None:
-        """Take away the files that are what the patch makes of them, or changed in mode alone."""
-        like = [each.blob for each in self._target.written.values()]
-        paths = {name: place(self._target.root, name) or "" for name in now}
-        then = {name: _identity(path, of_link=True) for name, path in paths.items()}
-        ids = blobs(self._target.root, now, like)
-        aside = tempfile.mkdtemp(dir=self._folder)
-        for number, (name, state) in enumerate(now.items()):
-            path, to = paths[name], os.path.join(aside, str(number))
-            if not path or not self._is_gits(name, state, ids.get(name, "")):
-                continue
-            shutil.move(path, to)
-            if _identity(to, of_link=True) != then[name] and not os.path.lexists(path):
-                shutil.move(to, path)  # it was written again meanwhile
-
-    def _is_gits(self, name: bytes, state: tuple[int, bytes], blob: str) -> bool:
-        """Whether a file is what the patch makes of it, or changed in mode alone."""
-        mode, content = state
-        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            return False
-        if content == self._target.before[name][1]:
-            return True
-        file = self._target.written.get(name)
-        if file is None:
-            return False
-        if not file.blob:  # it was moved or copied, and no more
-            return content == self._target.before.get(file.keeps or file.old, _ABSENT)[1]
-        return len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
-
-    def _restore_folders(self) -> None:
-        root = os.fsencode(self._target.root)
-        for name, state in self._target.before.items():
-            found = above(self._target.root, name) if state == _ABSENT else ()
-            folders = [folder for folder, mode in found if stat.S_ISDIR(mode)]
-            with contextlib.suppress(OSError):  # it has other files
-                while folders and folders[-1] not in self._modes:
-                    os.rmdir(os.path.join(root, folders.pop()))
-        for name, mode in sorted(self._modes.items()):
-            path = place(self._target.root, name)
-            if path is not None and not os.path.lexists(path):
-                os.mkdir(path)
-                os.chmod(path, stat.S_IMODE(mode))
-
-    def _bring_back(self, name: bytes) -> bool:
-        """Whether a file is as it was, if nothing else is there by now."""
-        path = place(self._target.root, name)
-        if stat.S_ISDIR(self._target.before[name][0]):
-            return path is not None and os.path.isdir(path) and not os.path.islink(path)
-        if path is None or os.path.lexists(path):
-            return False
-        if name in self._links:
-            os.symlink(self._links[name], path)
-        elif name in self._kept:
-            shutil.move(self._kept[name], path)
-        return True
-
-
-def _copy(path: str, to: str) -> None:
+    root, failed = ready.root, list[TreeChange]()
+    touched = [
+        each
+        for each in ready.changes
+        if _identity(_stat(_path(root, each.path))) != _identity(found.files.get(each.path))
+    ]
     try:
-        os.link(path, to)
-    except OSError:
-        shutil.copy2(path, to)
+        _remove_written(ready, found, touched)
+        gone = [
+            each.path
+            for each in touched
+            if each.old_mode != NO_FILE and not os.path.lexists(_path(root, each.path))
+        ]
+        for some in git.portions(list(map(os.fsdecode, gone))):
+            git.run(["checkout-index", "--quiet", "--", *some], root, ready.variables)
+        modes = {name: found.files[name].st_mode for name in gone if name in found.files}
+        for name, mode in (found.folders | modes).items():
+            path = place(root, name)
+            if path is not None and os.path.lexists(path) and not os.path.islink(path):
+                os.chmod(path, stat.S_IMODE(mode))
+        now = blobs(root, [each.path for each in touched], [ready.before])
+        failed = [each for each in touched if not _is_as_before(root, each, now)]
+    except (OSError, git.GitFailed) as error:
+        reason, failed = f"{reason}; {error}", touched
+    if failed:
+        raise RebyteError(
+            f"the patch does not apply: {reason}. Not as they were before: "
+            + ", ".join(_names(failed)),
+            hint=f"What they were: git restore --source={ready.before} -- FILE…",
+        )
 
 
-def _states(root: Path, names: Iterable[bytes]) -> _States:
-    """What each path is on disk."""
-    result, known = {}, dict[bytes, int]()
-    for name in names:
-        result[name] = _ABSENT
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if (path := place(root, name, known)) is not None:
-                mode = os.lstat(path).st_mode
-                result[name] = (mode, _digest(path, mode))
-    return result
+def _path(root: Path, name: bytes) -> bytes:
+    return os.path.join(os.fsencode(root), name)
 
 
-def _digest(path: str, mode: int) -> bytes:
-    if stat.S_ISLNK(mode):
-        return os.fsencode(os.readlink(path))
-    if not stat.S_ISREG(mode):
-        return b""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def _identity(found: os.stat_result | None) -> tuple[int, ...]:
+    """What tells a file from another one with that name; empty for none."""
+    return () if found is None else (found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode)
+
+
+def _remove_written(ready: PreparedPatch, found: _OnDisk, touched: Sequence[TreeChange]) -> None:
+    """Remove what git has written, and the folders that it has made for that."""
+    written = blobs(ready.root, [each.path for each in touched], [ready.before])
+    for each in touched:
+        if each.mode != NO_FILE and written.get(each.path) == each.blob:
+            os.unlink(_path(ready.root, each.path))
+    for each in touched:
+        folders = [name for name, mode in above(ready.root, each.path) if stat.S_ISDIR(mode)]
+        if each.mode == SUBMODULE != each.old_mode:
+            folders.append(each.path)
+        with contextlib.suppress(OSError):  # it has other files
+            while folders and folders[-1] not in found.folders:
+                os.rmdir(_path(ready.root, folders.pop()))
+
+
+def _is_as_before(root: Path, change: TreeChange, now: Mapping[bytes, str]) -> bool:
+    path = _path(root, change.path)
+    if change.old_mode in (NO_FILE, SUBMODULE):
+        is_folder = os.path.isdir(path) and not os.path.islink(path)
+        return is_folder or (change.old_mode == NO_FILE and not os.path.lexists(path))
+    return now.get(change.path) == change.old_blob

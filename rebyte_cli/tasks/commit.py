@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -19,19 +19,15 @@ from typing import Any
 from ..errors import BadUsage, NotFound
 from ..system import git
 from .patch import (
-    EXECUTABLE,
     FileChange,
     own_repository,
     risks,
     safe_repository,
     shown,
 )
-from .patch_headers import sections
+from .patched_tree import DIFFERENCE, NO_FILE, difference
 
 LONGEST_SUBJECT = 72
-NO_FILE = "000000"  # git's mode of what is not there
-# Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
-DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
 MOST_NAMES, MOST_BYTES = 100_000, 1 << 24  # of paths for one git, each of which reads the index
 TRAILERS = {"Rebyte-Task": "id", "Rebyte-Executor": "executor"}  # each with the task's field
 _TRAILER = re.compile(r"[A-Za-z0-9-]+: \S.*")
@@ -96,33 +92,28 @@ def risks_between(
     root: Path,
     before: str,
     after: str,
-    also: Sequence[FileChange] = (),
     encodings: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
-    """As `patch.risks`, for what differs between two commits or trees, and `also` for these.
+    """As `patch.risks`, for what differs between two commits or trees. `before` may be empty.
 
-    `before` may be empty. Raises GitFailed.
+    With `encodings` besides those that `encoded` finds. Raises GitFailed.
     """
-    known = own_repository()
-    words = [*DIFFERENCE, "-z", "--raw", before or git.empty_tree(root, known), after]
-    fields = git.run(words, root, known).split(b"\0")[:-1]
-    changes = list(also)
-    for about, path in zip(fields[::2], fields[1::2], strict=True):
-        old, new, *_ = about.decode().removeprefix(":").split(" ")
-        status = "deleted" if new == NO_FILE else "added" if old == NO_FILE else "modified"
-        mode = old if new == NO_FILE else new
-        changes.append(FileChange(shown(path), status, None, None, mode == EXECUTABLE, None, mode))
+    changes = []
+    for each in difference(root, before or git.empty_tree(root, own_repository()), after):
+        is_gone, is_new = each.mode == NO_FILE, each.old_mode == NO_FILE
+        status = "deleted" if is_gone else "added" if is_new else "modified"
+        mode = each.old_mode if is_gone else each.mode
+        changes.append(FileChange(shown(each.path), status, None, None, False, None, mode))
     return risks(changes, {**encodings, **encoded(root, before, after)})
 
 
-def encoded_by(root: Path, patch: bytes, tree: str | None) -> dict[str, str]:
-    """As `encoded`, of the files in a patch, by the attributes in a tree or, None, the work tree.
+def encoded_here(root: Path, names: Iterable[bytes]) -> dict[str, str]:
+    """As `encoded`, of files with these names, by the attributes that are in the work tree now.
 
-    `git apply` obeys those in the work tree, and may do so even if the patch changes them.
+    git obeys those, too, where a commit that it checks out has none.
     """
-    names = {os.fsdecode(each.new) for each in sections(patch) if each.new}
-    paths = [name for name in names if len(os.fsencode(name)) <= git.LONGEST_PATH]
-    return _encodings(root, sorted(paths), tree)
+    paths = [os.fsdecode(name) for name in names if len(name) <= git.LONGEST_PATH]
+    return _encodings(root, sorted(paths), None)
 
 
 def _encodings(root: Path, paths: Sequence[str], tree: str | None) -> dict[str, str]:

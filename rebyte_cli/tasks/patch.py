@@ -35,7 +35,7 @@ class FileChange(NamedTuple):
     """What a patch does to one file; without line counts for a binary one.
 
     `status` is added, deleted, modified or renamed (from `old_path`); `executable` says that it
-    gains the bit; `mode` is git's, that of the file here when the patch does not change it.
+    gains the bit; `mode` is git's, empty if the patch does not say it.
     """
 
     path: str
@@ -184,15 +184,6 @@ def _parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
         yield part, next(sections(part))
 
 
-def attributes(patch: bytes) -> bytes:
-    """The parts of a patch about `.gitattributes` files."""
-    return b"".join(
-        part
-        for part, each in _parts(patch)
-        if b".gitattributes" in map(os.path.basename, (each.old, each.new))
-    )
-
-
 def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
     """The patch line by line for a terminal."""
     from ..output.console import clean
@@ -218,7 +209,6 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
     # What git finds besides the files that are told apart here, it applies as well.
     if [each.new or each.old for each in files] != [path for *_, path in entries]:
         raise RebyteError("the patch has changes that are not in git's format", code="bad_patch")
-    in_index = _modes_in_index(root, {each.keeps for each in files if each.keeps})
     result = []
     for section, (plus, minus, path) in zip(files, entries, strict=True):
         result.append(
@@ -229,32 +219,10 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
                 None if minus == b"-" else int(minus),
                 section.mode == EXECUTABLE != section.old_mode,
                 shown(section.old) if _status(section) == "renamed" else None,
-                _mode_after(root, section, in_index),
+                section.mode,
             )
         )
     return result
-
-
-def _mode_after(root: Path, section: PatchedFile, in_index: Mapping[bytes, str]) -> str:
-    """The mode that git gives a file: the one in an `index` line only warns of another one here.
-
-    By `core.fileMode`, it is that on disk or in the index: executable if one is.
-    """
-    if not section.keeps or section.mode not in ("", "100644"):
-        return section.mode
-    here = _mode_here(root, section.keeps)
-    is_executable = here != LINK and in_index.get(section.keeps) == EXECUTABLE
-    return EXECUTABLE if is_executable else here or section.mode
-
-
-def _modes_in_index(root: Path, names: Iterable[bytes]) -> dict[bytes, str]:
-    found = {}
-    for some in git.portions([os.fsdecode(name) for name in names]):
-        words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
-        for entry in git.run(words, root, own_repository()).split(b"\0")[:-1]:
-            about, _, name = entry.partition(b"\t")
-            found[name] = about[:6].decode()
-    return found
 
 
 def above(
@@ -271,7 +239,7 @@ def above(
         if folder not in known:
             try:
                 known[folder] = os.lstat(os.path.join(top, folder)).st_mode
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError:
                 return
         yield folder, known[folder]
         if not stat.S_ISDIR(known[folder]):
@@ -286,17 +254,6 @@ def place(root: Path, name: bytes, known: dict[bytes, int] | None = None) -> str
     """
     is_beyond = any(stat.S_ISLNK(mode) for _, mode in above(root, name, known))
     return None if is_beyond else os.path.join(root, os.fsdecode(name))
-
-
-def _mode_here(root: Path, name: bytes) -> str:
-    """Git's mode of a file as it is here; "" if there is none."""
-    try:
-        mode = os.lstat(place(root, name) or "").st_mode
-    except OSError:
-        return ""
-    if stat.S_ISLNK(mode):
-        return LINK
-    return EXECUTABLE if mode & stat.S_IXUSR else "100644"
 
 
 def shown(path: bytes) -> str:

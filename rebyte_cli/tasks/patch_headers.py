@@ -41,7 +41,6 @@ class PatchedFile(NamedTuple):
     """The part of a patch about one file: names, modes and the ids of its content, as written.
 
     A name is empty where there is no such file, a mode and an id where the patch does not say it.
-    `keeps` is the file whose mode git keeps, whatever `mode` says; empty if the patch sets one.
     """
 
     old: bytes
@@ -50,7 +49,6 @@ class PatchedFile(NamedTuple):
     mode: str
     blob: str
     old_blob: str = ""
-    keeps: bytes = b""
 
 
 _MODE = rb"(?:100644|100755|120000|160000)"
@@ -206,7 +204,7 @@ def _escaped(found: re.Match[bytes]) -> bytes:
 
 
 def _check_names(file: PatchedFile) -> None:
-    for path in {file.old, file.new, file.keeps}:
+    for path in {file.old, file.new}:
         if path and any(part.lower() in _NO_NAMES for part in path.split(b"/")):
             text = path.decode("utf-8", "backslashreplace")
             raise RebyteError(f"a repository has no file called {text!r}", code="bad_patch")
@@ -257,7 +255,6 @@ def _header_lines(patch: bytes) -> Iterator[bytes]:
 
 def _section(fields: dict[bytes, bytes]) -> PatchedFile:
     old, new = _names(fields)
-    keeps = b"" if b"new mode " in fields or b"new file mode " in fields else old
     ids, _, mode = fields.get(b"index ", b"").partition(b" ")
     if b"copy to " in fields or b"new file mode " in fields:
         old = b""
@@ -274,7 +271,6 @@ def _section(fields: dict[bytes, bytes]) -> PatchedFile:
         after.decode("ascii", "replace"),
         blob.decode("ascii", "replace"),
         old_blob.decode("ascii", "replace"),
-        keeps,
     )
 
 

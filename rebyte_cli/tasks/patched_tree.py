@@ -2,38 +2,83 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..errors import RebyteError
 from ..system import git
 from .git_apply import git_apply
-from .patch import PatchUnusable, conflict, own_repository, safe_repository, shown, unmerged
+from .patch import (
+    PatchConflict,
+    PatchUnusable,
+    conflict,
+    listed,
+    own_repository,
+    safe_repository,
+    shown,
+)
 from .patch_headers import check_form, sections
 
 T = TypeVar("T")
+NO_FILE = "000000"  # git's mode of what is not there
+# Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
+DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
+
+
+class PatchedTree(NamedTuple):
+    """What a patch makes of a tree: the id of a new one, in which conflicts are marked.
+
+    `stages` are the lines of git's index about these, by the names of the files.
+    """
+
+    tree: str
+    stages: Mapping[bytes, Sequence[bytes]]
+
+    @property
+    def conflicts(self) -> list[str]:
+        """The files with conflicts, for a list."""
+        return [listed(shown(name)) for name in self.stages]
+
+
+class TreeChange(NamedTuple):
+    """How a file differs between two trees: mode and blob in each, `NO_FILE` and zeros in none."""
+
+    path: bytes
+    old_mode: str
+    mode: str
+    old_blob: str
+    blob: str
 
 
 def tree_with(root: Path, base: str, patch: bytes, attributes: str = "") -> str:
-    """The tree that a patch makes of the commit `base`, or of nothing if that is empty.
+    """The tree that a patch makes of the commit or tree `base`, or of nothing if that is empty.
 
     It is merged where files have changed, as the `.gitattributes` of the commit `attributes` say,
     or else those of `base` (git 2.41; an older git obeys those of `base` in any case). Only objects
     are written. Raises PatchConflict if the patch does not apply, which names the files with
     conflicts; and as `of_patch` does.
     """
+    return _made(root, base, patch, attributes, marks=False).tree
 
+
+def patched(root: Path, base: str, patch: bytes) -> PatchedTree:
+    """As `tree_with`, but with the tree if there are conflicts, too."""
+    return _made(root, base, patch, "", marks=True)
+
+
+def _made(root: Path, base: str, patch: bytes, attributes: str, *, marks: bool) -> PatchedTree:
     try:
         check_form(patch)
     except RebyteError as error:
         raise PatchUnusable(error.message) from None
 
-    def tree(given: bytes) -> str:
-        return _tree_with(root, base, given, attributes)
+    def tree(given: bytes) -> PatchedTree:
+        return _patched(root, base, given, attributes, marks=marks)
 
     return of_patch(lambda: tree(patch), lambda: tree(_harmless(patch)))
 
@@ -67,7 +112,7 @@ def _harmless(patch: bytes) -> bytes:
     return head % (name, name, name) + b"@@ -0,0 +1 @@\n+%b\n" % patch.replace(b"\n", b" ")
 
 
-def _tree_with(root: Path, base: str, patch: bytes, attributes: str) -> str:
+def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: bool) -> PatchedTree:
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         # Even with --cached, git checks out a file that the patch adds but the index has.
         scratch = Path(folder) / "tree"
@@ -80,35 +125,70 @@ def _tree_with(root: Path, base: str, patch: bytes, attributes: str) -> str:
         }
         root = scratch
         git.run(["read-tree", base or "--empty"], root, variables)
+        made = PatchedTree("", {})
         try:
             git_apply(["--cached", "--3way", "--whitespace=nowarn"], patch, root, variables)
         except git.GitFailed as error:
             if error.is_partial:
                 raise PatchUnusable(f"the patch does not apply: {error.message}") from None
-            files = unmerged(root, variables)
+            made = made._replace(stages=_stages(root, variables))
+            if made.stages and marks:
+                _mark_conflicts(root, variables, made.stages)
             # With this status, git has found that it does not apply; it stops with another one.
-            if files or error.status == 1:
-                raise conflict(files, error.message) from None
-            if name := _in_the_way(root, variables, patch):
-                reason = f"{name} would be a file in place of a folder, or in another file"
-                raise conflict([], reason) from None
-            raise
-        return git.run(["write-tree", "--missing-ok"], root, variables).decode().strip()
+            elif made.stages or error.status == 1:
+                raise conflict(made.conflicts, error.message) from None
+            else:
+                _check_folders(root, variables, patch)
+                raise
+        tree = git.run(["write-tree", "--missing-ok"], root, variables).decode().strip()
+        return made._replace(tree=tree)
 
 
-def _in_the_way(root: Path, variables: Mapping[str, str], patch: bytes) -> str:
-    """A file that a patch adds where the index has a folder, or in what is a file there; or "".
+def _stages(root: Path, variables: Mapping[str, str]) -> dict[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    lines = git.run(["ls-files", "--unmerged", "-z"], root, variables)
+    for line in lines.split(b"\0")[:-1]:
+        found.setdefault(line.partition(b"\t")[2], []).append(line)
+    return found
 
-    git notices this last, and stops as it does for a full disk.
+
+def _mark_conflicts(root: Path, variables: Mapping[str, str], names: Iterable[bytes]) -> None:
+    """Replace the stages of each file in the index with one that has both sides, as git merges."""
+    for some in git.portions(list(map(os.fsdecode, names))):
+        words = ["--literal-pathspecs", "checkout", "--quiet", "--merge", "--", *some]
+        git.run(words, root, variables)
+        git.run(["update-index", "--", *some], root, variables)
+
+
+def _check_folders(root: Path, variables: Mapping[str, str], patch: bytes) -> None:
+    """Refuse a patch with a file in what is a file, or in place of a folder, in the index.
+
+    git notices this last, and stops as it does for a full disk. Raises PatchConflict.
     """
     files = set(git.run(["ls-files", "-z"], root, variables).split(b"\0")[:-1])
     files.difference_update(each.old for each in sections(patch) if each.old != each.new)
-    folders = {above for path in files for above in _above(path)}
-    for each in sections(patch):  # which may be millions
-        path = each.new if len(each.new) <= git.LONGEST_PATH else b""
-        if path in folders or not files.isdisjoint(_above(path)):
-            return shown(path)
-    return ""
+    names = [each.new for each in sections(patch) if len(each.new) <= git.LONGEST_PATH]
+    files.update(filter(None, names))
+    for name in sorted(files):
+        for folder in _above(name):
+            if folder in files:
+                raise no_folder(folder, name)
+
+
+def no_folder(name: bytes, inside: bytes) -> PatchConflict:
+    """The error for a file that would be in one which is no folder."""
+    return conflict([], f"{shown(name)} is no folder, but {shown(inside)} is in it")
+
+
+def difference(root: Path, before: str, after: str) -> list[TreeChange]:
+    """The files that differ between two commits or trees. Raises GitFailed."""
+    words = [*DIFFERENCE, "-z", "--raw", before, after]
+    fields = git.run(words, root, own_repository()).split(b"\0")[:-1]
+    result = []
+    for about, path in zip(fields[::2], fields[1::2], strict=True):
+        old_mode, mode, old_blob, blob, _ = about.decode().removeprefix(":").split(" ")
+        result.append(TreeChange(path, old_mode, mode, old_blob, blob))
+    return result
 
 
 def _above(path: bytes) -> Iterator[bytes]:

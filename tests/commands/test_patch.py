@@ -213,7 +213,7 @@ def test_a_file_in_the_way_is_named(farmed: Local, repository: Path) -> None:
     (repository / "data.bin").write_text("mine")
     done = farmed("apply", "@last", "--yes", "-o", "table", cwd=repository)
     assert done.status == 1
-    assert "does not apply: data.bin: already exists in working directory" in done.err
+    assert "does not apply: data.bin already exists in the working tree" in done.err
     assert git(repository, "status", "--porcelain") == "?? data.bin\n"
 
 
@@ -553,7 +553,7 @@ def stopped_apply(
     home: Path,
     number: signal.Signals,
     then: str = 'exec git "$@"',
-    during: str = "apply --3way",
+    during: str = "read-tree -m",
 ) -> tuple[int, str]:
     """The status and stderr of an `apply` that gets a signal while git works."""
     slow = home / "slow"
@@ -612,7 +612,9 @@ def test_a_signal_says_that_nothing_was_applied(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("during", ["rev-parse --show-toplevel", "apply --numstat", "status"])
+@pytest.mark.parametrize(
+    "during", ["rev-parse --show-toplevel", "apply --numstat", "apply --cached"]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_anything_is_applied_says_so(
     agents: Local, repository: Path, home: Path, number: signal.Signals, during: str

@@ -14,15 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.errors import Interrupted, RebyteError
-from rebyte_cli.tasks import apply
+from rebyte_cli.errors import RebyteError
 from rebyte_cli.tasks.patch import PatchConflict, missing
 from rebyte_cli.tasks.patched_tree import tree_with
-from tests.patch_farm import patch_of
+from tests.patch_farm import bring, patch_of
 from tests.repositories import git, introduce
 from tests.waiting import eventually
 
 CODE = "line\n" * 20
+# Applies the patch in the first file to the second, a folder.
+BRING = """
+import sys
+from pathlib import Path
+from rebyte_cli.tasks import apply
+with apply.prepared(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])) as ready:
+    apply.apply(ready)
+"""
 
 
 @pytest.fixture
@@ -83,13 +90,8 @@ def test_a_file_in_the_place_of_a_folder(repository: Path, way: str) -> None:
         git(repository, "update-index", "--skip-worktree", "last.txt")
     before = files(repository)
     with pytest.raises(PatchConflict, match=r"notes is no folder, but notes/new\.txt is in it"):
-        apply.apply(theirs, repository, pytest.fail, force=True)
+        bring(theirs, repository, pytest.fail, force=True)
     assert files(repository) == before
-    assert not list((repository / ".git").glob("rebyte-*"))
-
-
-def no_links(*_words: object, **_options: object) -> None:
-    raise OSError("no links here")
 
 
 def test_a_path_inside_a_submodule(repository: Path) -> None:
@@ -98,8 +100,8 @@ def test_a_path_inside_a_submodule(repository: Path) -> None:
     git(repository, "commit", "-q", "-m", "Sub")
     (repository / "sub").mkdir()
     before = files(repository)
-    with pytest.raises(PatchConflict, match=r"sub/new\.txt is in the submodule sub"):
-        apply.apply(theirs, repository)
+    with pytest.raises(PatchConflict, match=r"sub is no folder, but sub/new\.txt is in it"):
+        bring(theirs, repository)
     assert files(repository) == before
 
 
@@ -119,7 +121,7 @@ def test_a_folder_in_the_place_of_a_file(repository: Path, inside: str) -> None:
     before = files(repository)
     said = f"new is a folder, and new/{inside.strip('/')} is in it"
     with pytest.raises(PatchConflict, match=said):
-        apply.apply(theirs, repository, pytest.fail, force=True)
+        bring(theirs, repository, pytest.fail, force=True)
     assert files(repository) == before
 
 
@@ -128,7 +130,7 @@ def test_a_folder_that_the_patch_empties_gives_way_to_a_file(repository: Path) -
         shutil.rmtree(repository / "folder")
         (repository / "folder").write_text("new\n")
 
-    apply.apply(patch_of(repository, change), repository)
+    bring(patch_of(repository, change), repository)
     assert (repository / "folder").read_text() == "new\n"
 
 
@@ -140,7 +142,7 @@ def test_a_file_and_a_folder_of_one_name_in_a_patch(repository: Path) -> None:
     (repository / "last.txt").write_text("mine, not committed\n" + CODE)
     before = files(repository)
     with pytest.raises(PatchConflict, match=r"index\.lock is no folder"):
-        apply.apply(one + other + theirs, repository, force=True)
+        bring(one + other + theirs, repository, force=True)
     assert files(repository) == before
 
 
@@ -154,7 +156,7 @@ def test_paths_of_hundreds_of_parts(repository: Path) -> None:
     new = patch_of(repository, lambda: write(repository / "new"))
     (repository / "0").write_text("mine\n")
     with pytest.raises(PatchConflict, match="0 is no folder"):
-        apply.apply(deep(249), repository)
+        bring(deep(249), repository)
     with pytest.raises(RebyteError, match="below more than 250 folders"):
         missing(deep(250), repository)
     with pytest.raises(PatchConflict, match="below more than 250 folders"):
@@ -168,7 +170,7 @@ def test_many_files_in_a_deep_folder(repository: Path) -> None:
     (repository / folder).mkdir(parents=True)
     theirs = b"".join(new.replace(b"/new", f"/{folder}{number}".encode()) for number in range(500))
     started = time.process_time()
-    assert len(apply.apply(theirs, repository)) == 500
+    assert len(bring(theirs, repository)) == 500
     assert time.process_time() - started < 3
 
 
@@ -183,8 +185,8 @@ def test_a_file_beyond_a_link_that_the_index_does_not_know(
     git(repository, "update-index", "--assume-unchanged", "folder/gone.txt")
     (repository / "folder").rename(home / "outside")
     (repository / "folder").symlink_to(home / "outside")
-    with pytest.raises(PatchConflict, match=r"folder is no folder, but folder/gone\.txt is in it"):
-        apply.apply(theirs, repository)
+    with pytest.raises(PatchConflict, match=r"in the way: folder/gone\.txt"):
+        bring(theirs, repository)
     assert (home / "outside/gone.txt").read_text() == CODE
 
 
@@ -198,8 +200,8 @@ def test_a_file_beyond_a_link_that_the_patch_removes(repository: Path, home: Pat
     link = patch_of(repository, lambda: (repository / "place").unlink())
     file = patch_of(repository, lambda: (repository / "folder/gone.txt").unlink())
     theirs = file.replace(b"/folder/", b"/place/") + link
-    with pytest.raises(PatchConflict, match=r"place is no folder, but place/gone\.txt is in it"):
-        apply.apply(theirs, repository)
+    with pytest.raises(PatchConflict, match=r"place/gone\.txt: does not exist in index"):
+        bring(theirs, repository)
     assert (home / "outside/gone.txt").read_text() == CODE
 
 
@@ -218,8 +220,7 @@ def test_a_link_that_cannot_be_removed_is_not_followed(repository: Path, home: P
     (home / "patch").write_bytes(patch_of(repository, change))
     (repository / "folder").chmod(0o555)
     lacks = ["/usr/bin/setpriv", "--bounding-set=-dac_override"] if os.getuid() == 0 else []
-    program = "import sys; from pathlib import Path; from rebyte_cli.tasks import apply; "
-    program += "apply.apply(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]))"
+    program = BRING
     words = [*lacks, sys.executable, "-c", program, home / "patch", repository]
     done = subprocess.run(words, cwd=repository, capture_output=True, text=True)
     assert "folder/link cannot be removed from its folder" in done.stderr
@@ -238,7 +239,7 @@ def test_a_deletion_beyond_a_sparse_checkout(repository: Path) -> None:
     git(repository, "sparse-checkout", "set", "--cone", "in")
     assert not (repository / "folder").exists()
     assert missing(theirs, repository) == theirs
-    assert apply.apply(theirs, repository) == ["folder/gone.txt"]
+    assert bring(theirs, repository) == ["folder/gone.txt"]
     assert git(repository, "ls-files", "folder") == ""
     assert missing(theirs, repository) == b""
 
@@ -252,8 +253,7 @@ def write(path: Path) -> None:
 FAILING = """#!/bin/sh
 PATH={path}
 case "$*" in
-*"apply --check"*) ;;
-*"apply --3way"*) cd {root}; {script}; echo "fatal: no space left" >&2; exit 128 ;;
+*"read-tree -m -u"*) cd {root}; {script}; echo "fatal: no space left" >&2; exit 128 ;;
 esac
 exec git "$@"
 """
@@ -273,20 +273,18 @@ def failing(home: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
-@pytest.mark.parametrize("has_links", [True, False])
 def test_a_git_that_fails_halfway(
-    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = patch_of(repository, changed(repository))
     (repository / "folder").chmod(0o700)
+    (repository / "first.txt").chmod(0o600)
     before = files(repository)
     failing(home, monkeypatch, BEGINS)
-    if not has_links:
-        monkeypatch.setattr(os, "link", no_links)
     with pytest.raises(PatchConflict, match="no space left"):
-        apply.apply(theirs, repository, pytest.fail)
+        bring(theirs, repository, pytest.fail)
     assert files(repository) == before
-    assert not list((repository / ".git").glob("rebyte-*"))
+    assert git(repository, "status", "--porcelain") == ""
 
 
 def test_what_the_user_saves_meanwhile_stays(
@@ -296,13 +294,12 @@ def test_what_the_user_saves_meanwhile_stays(
     saves = "echo mine > saved; mv saved last.txt; echo mine > notes/run.sh"
     failing(home, monkeypatch, f"{BEGINS}; {saves}")
     with pytest.raises(RebyteError, match=r"Not as they were before: .*last\.txt") as told:
-        apply.apply(theirs, repository)
+        bring(theirs, repository)
     assert (repository / "last.txt").read_text() == "mine\n"
     assert (repository / "notes/run.sh").read_text() == "mine\n"
     assert (repository / "first.txt").read_text() == CODE
-    (kept,) = (repository / ".git").glob("rebyte-*")
-    assert str(kept) in str(told.value.hint)
-    assert (kept / "before/last.txt").read_text() == CODE
+    _, _, source = str(told.value.hint).partition("--source=")
+    assert git(repository, "show", f"{source.split()[0]}:last.txt") == CODE
 
 
 def test_what_another_git_does_meanwhile_stays(repository: Path) -> None:
@@ -310,55 +307,45 @@ def test_what_another_git_does_meanwhile_stays(repository: Path) -> None:
     lock = repository / ".git/index.lock"
     lock.touch()
     before = files(repository)
-    with pytest.raises(PatchConflict, match=r"index\.lock"):
-        apply.apply(theirs, repository)
+    with pytest.raises(RebyteError, match=r"index\.lock"):
+        bring(theirs, repository)
     assert files(repository) == before
     lock.unlink()
-    apply.apply(theirs, repository)
+    bring(theirs, repository)
 
 
-def test_what_a_patch_tells_no_id_of_stays_and_is_named(
+def test_a_patch_that_tells_no_ids_is_taken_back(
     repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = patch_of(repository, changed(repository))
     theirs = re.sub(rb"^index .*\n", b"", theirs, flags=re.MULTILINE)
+    before = files(repository)
     failing(home, monkeypatch, BEGINS)
-    with pytest.raises(RebyteError, match=r"Not as they were before: .*first\.txt"):
-        apply.apply(theirs, repository)
-    (kept,) = (repository / ".git").glob("rebyte-*/before/first.txt")
-    assert kept.read_text() == CODE
-    assert (repository / "last.txt").read_text() == CODE
+    with pytest.raises(PatchConflict, match="no space left"):
+        bring(theirs, repository)
+    assert files(repository) == before
 
 
-@pytest.mark.parametrize("is_known", [True, False])
 def test_nothing_is_brought_back_beyond_a_link(
-    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that git has replaced by a link of the patch, which may tell a false id."""
+    """A folder that git has replaced by a link of the patch, and that by one of others."""
 
     def change() -> None:
         shutil.rmtree(repository / "folder")
         (repository / "folder").symlink_to(home / "outside")
 
     (home / "outside").mkdir()
-    (repository / "link").unlink()
-    (repository / "link").symlink_to(home / "outside")
-    git(repository, "commit", "-q", "-a", "-m", "Link")
     theirs = patch_of(repository, change)
-    if not is_known:
-        blob = git(repository, "rev-parse", ":link").strip()
-        theirs = theirs.replace(blob.encode(), b"1" * 40)
     before = files(repository)
     failing(home, monkeypatch, f"rm -r folder; ln -s {home}/outside folder")
-    if is_known:
-        with pytest.raises(PatchConflict, match="no space left"):
-            apply.apply(theirs, repository)
-        assert files(repository) == before
-    else:
-        with pytest.raises(RebyteError, match=r"Not as they were before: .*folder/gone\.txt"):
-            apply.apply(theirs, repository)
-        (kept,) = (repository / ".git").glob("rebyte-*/before/folder/gone.txt")
-        assert kept.read_text() == CODE
+    with pytest.raises(PatchConflict, match="no space left"):
+        bring(theirs, repository)
+    assert files(repository) == before
+    script = home / "failing/git"
+    script.write_text(script.read_text().replace("/outside folder", "/outside/. folder"))
+    with pytest.raises(RebyteError, match=r"Not as they were before: .*folder/gone\.txt"):
+        bring(theirs, repository)
     assert list((home / "outside").iterdir()) == []
 
 
@@ -370,7 +357,7 @@ def test_a_file_that_is_only_moved_is_taken_back(
     before = files(repository)
     failing(home, monkeypatch, "mv link moved")
     with pytest.raises(PatchConflict, match="no space left"):
-        apply.apply(theirs, repository)
+        bring(theirs, repository)
     assert files(repository) == before
 
 
@@ -378,14 +365,13 @@ def test_two_at_once(repository: Path, home: Path, monkeypatch: pytest.MonkeyPat
     theirs = patch_of(repository, changed(repository))
     wait = f'touch {home}/begun; while [ ! -e {home}/go ]; do sleep 0.01; done; exec git "$@"'
     failing(home, monkeypatch, wait)
-    program = "import sys; from pathlib import Path; from rebyte_cli.tasks import apply; "
-    program += "apply.apply(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]))"
+    program = BRING
     (home / "patch").write_bytes(theirs)
     words = [sys.executable, "-c", program, home / "patch", repository]
     with subprocess.Popen(words, cwd=repository) as first:
         eventually((home / "begun").exists)
         with pytest.raises(RebyteError, match="another `apply` is at work"):
-            apply.apply(theirs, repository, pytest.fail)
+            bring(theirs, repository, pytest.fail)
         (home / "go").touch()
         assert first.wait(60) == 0
     assert "theirs" in git(repository, "show", ":last.txt")
@@ -397,43 +383,17 @@ def test_changes_that_git_is_told_not_to_see(repository: Path, flag: str) -> Non
     git(repository, "update-index", flag, "last.txt")
     (repository / "last.txt").write_text("mine\n" + CODE)
     before = files(repository)
-    with pytest.raises(PatchConflict, match="does not match index"):
-        apply.apply(theirs, repository, pytest.fail)
+    with pytest.raises(PatchConflict, match="changes that are not in the index"):
+        bring(theirs, repository, pytest.fail)
     assert files(repository) == before
-    apply.apply(theirs, repository, force=True)
+    bring(theirs, repository, force=True)
     assert (repository / "last.txt").read_text() == "mine\n" + CODE + "theirs\n"
-
-
-def test_a_signal_while_the_files_are_kept(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs = patch_of(repository, changed(repository))
-    before = files(repository)
-    monkeypatch.setattr(os, "link", lambda *_words: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(Interrupted) as stopped:
-        apply.apply(theirs, repository)
-    assert stopped.value.hint == "Nothing was applied"
-    assert files(repository) == before
-    assert not list((repository / ".git").glob("rebyte-*"))
-
-
-def test_what_cannot_be_kept_is_not_touched(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs = patch_of(repository, changed(repository))
-    before = files(repository)
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(shutil, "copy2", no_links)
-    with pytest.raises(RebyteError, match="cannot be kept"):
-        apply.apply(theirs, repository)
-    assert files(repository) == before
-    assert not list((repository / ".git").glob("rebyte-*"))
 
 
 def test_a_file_that_is_only_newer_than_the_index_is_staged(repository: Path) -> None:
     theirs = patch_of(repository, changed(repository))
     os.utime(repository / "first.txt", (1, 1))
-    assert "first.txt" in apply.apply(theirs, repository)
+    assert "first.txt" in bring(theirs, repository)
     assert git(repository, "diff", "--name-only") == ""
     assert "theirs" in git(repository, "show", ":first.txt")
 
@@ -443,6 +403,155 @@ def test_conflicts_stay(repository: Path) -> None:
     (repository / "first.txt").write_text(CODE + "mine\n")
     git(repository, "commit", "-q", "-a", "-m", "Mine")
     with pytest.raises(PatchConflict, match=r"first\.txt"):
-        apply.apply(theirs, repository)
+        bring(theirs, repository)
     assert "<<<<<<<" in (repository / "first.txt").read_text()
     assert "theirs" in (repository / "last.txt").read_text()
+
+
+def test_ignored_files_are_in_the_way(repository: Path) -> None:
+    """git itself would overwrite them."""
+    theirs = patch_of(repository, changed(repository))
+    (repository / ".git/info/exclude").write_text("notes\n")
+    (repository / "notes").mkdir()
+    (repository / "notes/new.txt").write_text("mine\n")
+    before = files(repository)
+    with pytest.raises(PatchConflict, match=r"notes/new\.txt already exists"):
+        bring(theirs, repository, pytest.fail, force=True)
+    assert files(repository) == before
+
+
+def test_a_submodule_with_files_does_not_give_way_to_a_file(repository: Path) -> None:
+    """git would remove them, those that are in no commit, too."""
+    submodule = repository / "sub"
+    git(repository, "init", "-q", "sub")
+    git(submodule, "commit", "-q", "--allow-empty", "-m", "Sub")
+    (submodule / "mine.txt").write_text("mine\n")
+    git(repository, "-c", "advice.addEmbeddedRepo=false", "add", "sub")
+    git(repository, "commit", "-q", "-m", "Sub")
+    old = git(repository, "ls-files", "--stage", "sub").split()[1]
+    gone = f"diff --git a/sub b/sub\ndeleted file mode 160000\nindex {old}..{'0' * 40}\n"
+    gone += f"--- a/sub\n+++ /dev/null\n@@ -1 +0,0 @@\n-Subproject commit {old}\n"
+    new = "diff --git a/sub b/sub\nnew file mode 100644\n"
+    new += "--- /dev/null\n+++ b/sub\n@@ -0,0 +1 @@\n+x\n"
+    with pytest.raises(PatchConflict, match="sub is a folder, and"):
+        bring((gone + new).encode(), repository)
+    assert (submodule / "mine.txt").read_text() == "mine\n"
+    git(submodule, "commit", "-q", "--allow-empty", "-m", "Mine")
+    bring(gone.encode(), repository)
+    assert (submodule / "mine.txt").read_text() == "mine\n"
+    assert git(repository, "ls-files", "sub") == ""
+
+
+def test_a_name_that_the_disk_does_not_take_changes_nothing(repository: Path) -> None:
+    """git finds out when other files are written."""
+    theirs = patch_of(repository, changed(repository))
+    new = patch_of(repository, lambda: write(repository / "name"))
+    before = files(repository)
+    with pytest.raises(PatchConflict, match="File name too long"):
+        bring(theirs + new.replace(b"/name", b"/" + b"n" * 300), repository, pytest.fail)
+    assert files(repository) == before
+
+
+def test_with_force_changes_stay_and_the_index_too(repository: Path) -> None:
+    theirs = patch_of(repository, changed(repository))
+    (repository / "first.txt").write_text("mine, staged\n" + CODE)
+    git(repository, "add", "first.txt")
+    (repository / "last.txt").write_text("mine\n" + CODE)
+    (repository / "last.txt").chmod(0o755)
+    with pytest.raises(PatchConflict, match=r"not in the index are in the way: last\.txt"):
+        bring(theirs, repository)
+    bring(theirs, repository, force=True)
+    assert (repository / "first.txt").read_text() == "mine, staged\n" + CODE + "theirs\n"
+    assert (repository / "last.txt").read_text() == "mine\n" + CODE + "theirs\n"
+    assert (repository / "last.txt").stat().st_mode & 0o777 == 0o755
+    assert (repository / "notes/new.txt").read_text() == "new\n"
+    assert git(repository, "diff", "--cached", "--name-only") == "first.txt\n"
+    assert git(repository, "for-each-ref", "refs/rebyte") == ""
+
+
+def test_with_force_nothing_is_marked_in_files_with_changes(repository: Path) -> None:
+    theirs = patch_of(repository, changed(repository))
+    (repository / "last.txt").write_text(CODE + "mine\n")
+    before = files(repository)
+    with pytest.raises(PatchConflict, match=r"in the way: last\.txt"):
+        bring(theirs, repository, pytest.fail, force=True)
+    assert files(repository) == before
+
+
+def test_with_force_what_is_outside_of_a_sparse_checkout_is_written(repository: Path) -> None:
+    """The index of the user does not get it."""
+    write(repository / "in/file")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "In")
+    theirs = patch_of(repository, lambda: write(repository / "out/new"))
+    theirs += patch_of(repository, lambda: (repository / "in/file").write_text("new\nmore\n"))
+    git(repository, "sparse-checkout", "set", "--cone", "in")
+    (repository / "in/file").write_text("mine\nnew\n")
+    bring(theirs, repository, force=True)
+    assert (repository / "out/new").read_text() == "new\n"
+    assert (repository / "in/file").read_text() == "mine\nnew\nmore\n"
+
+
+def test_changes_of_ones_own_are_found_if_all_is_killed(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = patch_of(repository, changed(repository))
+    (repository / "last.txt").write_text("mine\n" + CODE)
+    failing(home, monkeypatch, "rm last.txt; kill -9 $PPID; exit 1")
+    (home / "patch").write_bytes(theirs)
+    program = BRING.replace("argv[2])", "argv[2]), force=True")
+    done = subprocess.run([sys.executable, "-c", program, home / "patch", repository])
+    assert done.returncode == -signal.SIGKILL
+    (kept,) = git(repository, "for-each-ref", "--format=%(refname)", "refs/rebyte").split()
+    git(repository, "restore", f"--source={kept}", "last.txt")
+    assert (repository / "last.txt").read_text() == "mine\n" + CODE
+
+
+def test_conflicts_are_in_the_index(repository: Path) -> None:
+    """With what both sides added, and those of binary files."""
+    (repository / "data").write_bytes(b"\0one")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Data")
+
+    def change() -> None:
+        (repository / "data").write_bytes(b"\0theirs")
+        (repository / "both").write_text("theirs\n")
+
+    theirs = patch_of(repository, change)
+    (repository / "data").write_bytes(b"\0mine")
+    (repository / "both").write_text("mine\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Mine")
+    with pytest.raises(PatchConflict, match="2 files have conflicts: both, data"):
+        bring(theirs, repository)
+    assert git(repository, "status", "--porcelain") == "AA both\nUU data\n"
+    assert (
+        "<<<<<<< ours\nmine\n=======\ntheirs\n>>>>>>> theirs\n" in (repository / "both").read_text()
+    )
+    assert (repository / "data").read_bytes() == b"\0mine"
+    with pytest.raises(PatchConflict, match="there are conflicts in both, data"):
+        bring(theirs, repository, force=True)
+
+
+@pytest.mark.parametrize("attribute", ["text eol=crlf", "working-tree-encoding=UTF-16", "ident"])
+def test_conflicts_in_files_that_git_writes_in_another_form(
+    repository: Path, attribute: str
+) -> None:
+    (repository / ".gitattributes").write_text(f"first.txt {attribute}\n")
+    (repository / "first.txt").unlink()
+    git(repository, "add", ".gitattributes")
+    git(repository, "checkout", "--", "first.txt")
+    git(repository, "commit", "-q", "-m", "Attributes")
+    encoding = "utf-16" if "16" in attribute else "utf-8"
+
+    def add(line: str) -> None:
+        text = (repository / "first.txt").read_text(encoding)
+        (repository / "first.txt").write_text(f"{text}{line}\n", encoding)
+
+    theirs = patch_of(repository, lambda: add("theirs"))
+    add("mine")
+    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    with pytest.raises(PatchConflict, match=r"1 file has conflicts: first\.txt"):
+        bring(theirs, repository)
+    assert "\n=======\n" in (repository / "first.txt").read_text(encoding)
+    assert git(repository, "status", "--porcelain") == "UU first.txt\n"

@@ -12,7 +12,8 @@ import pytest
 
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
-from rebyte_cli.tasks import apply, check_tree, git_apply, patch, patched_tree
+from rebyte_cli.tasks import check_tree, git_apply, patch, patched_tree
+from tests.patch_farm import bring
 from tests.repositories import git
 
 MIB = 1024**2
@@ -101,7 +102,7 @@ def test_too_much_is_refused_wherever_a_patch_is_read(root: Path, tmp_path: Path
     with pytest.raises(RebyteError, match=said):
         patch.changes(large, root)
     with pytest.raises(patch.PatchConflict, match=said):
-        apply.apply(large, root)
+        bring(large, root)
     with pytest.raises(patch.PatchConflict, match=said):
         patched_tree.tree_with(root, head, large)
     (tmp_path / "check").mkdir()
@@ -114,7 +115,7 @@ def test_what_git_tries_before_it_writes_has_a_limit_of_memory(root: Path) -> No
     found = sparse(root, 10, 60 * MIB)
     with pytest.raises(safe_git.GitFailed, match="GiB of memory"):
         git_apply.git_apply(["--check", "--3way"], found, root, memory=64 * MIB)
-    apply.apply(found, root)
+    bring(found, root)
     assert (root / "zeros1").stat().st_size == 60 * MIB
 
 
@@ -144,7 +145,7 @@ def test_a_filter_of_the_user_may_take_longer_than_git_otherwise_may(root: Path)
     (root / "x.big").write_text("new\n")
     found = made(root)
     git(root, "config", "filter.slow.smudge", "sleep 2; cat")
-    apply.apply(found, root)
+    bring(found, root)
     assert (root / "x.big").read_text() == "new\n"
     assert git(root, "status", "--porcelain") == "A  x.big\n"
 

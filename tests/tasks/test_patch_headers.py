@@ -11,6 +11,7 @@ import pytest
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
 from rebyte_cli.tasks import apply, patch, patch_headers
+from rebyte_cli.tasks.commit import risks_between
 from tests.repositories import git
 
 NEW = b"""--- /dev/null
@@ -101,8 +102,8 @@ def test_every_name_that_git_writes_is_read(root: Path, quotes: str) -> None:
 def test_a_file_that_only_the_index_knows_as_executable_is_named(root: Path) -> None:
     git(root, "config", "core.fileMode", "false")
     (root / "run").chmod(0o644)
-    (change,) = patch.changes(modified().replace(b"/f", b"/run"), root)
-    assert patch.risks([change], {}) == ["run (executable)"]
+    with apply.prepared(modified().replace(b"/f", b"/run"), root) as ready:
+        assert risks_between(root, ready.before, ready.after.tree) == ["run (executable)"]
 
 
 @pytest.mark.slow
@@ -221,11 +222,13 @@ def test_what_becomes_a_link_or_can_be_run_is_named(
 ) -> None:
     """Whatever git makes a link or an executable is among the risks, or the patch is refused."""
     try:
-        found = patch.risks(patch.changes(odd, root), {})
+        patch.changes(odd, root)
+        before = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
+        with apply.prepared(odd, root) as ready:
+            found = risks_between(root, ready.before, ready.after.tree)
+            apply.apply(ready)
     except RebyteError:
         return
-    before = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
-    apply.apply(odd, root)
     telling = set()
     for path in root.iterdir():
         if path.name == ".git" or (
