@@ -25,6 +25,7 @@ from ..tasks.check import CheckCommand, CheckOutcome
 from ..tasks.check_tree import Base
 from ..tasks.push import push_branch
 from ..tasks.question_watch import QuestionWatcher
+from ..tasks.risks import HEADING
 from ..tasks.wait import WaitTarget, patient, watch
 from ._check import CheckOptions, repository_says
 from ._options import chosen_tasks, uploaded
@@ -174,7 +175,7 @@ class TargetBranch:
             if not isinstance(row, RebyteError) and row["line"] not in over:
                 title = row["title"]
                 if row["risks"]:
-                    heading = f"{title}: {patch.RISKS[0].lower()}{patch.RISKS[1:]}"
+                    heading = f"{title}: {HEADING[0].lower()}{HEADING[1:]}"
                     app.note("\n  ".join([heading, *row["risks"]]))
                 if not app.console.live:
                     what = f" as {row['commit'][:SHORT]}" if row["commit"] else ": nothing new"

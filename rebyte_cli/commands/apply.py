@@ -182,8 +182,8 @@ def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force:
 
 def _risks(ready: PreparedPatch) -> list[str]:
     """What the patch brings that tools run by themselves."""
-    from ..tasks.commit import encoded_here, risks_between
     from ..tasks.patched_tree import NO_FILE
+    from ..tasks.risks import encoded_here, risks_between
 
     names = [each.path for each in ready.changes if each.mode != NO_FILE]
     encodings = encoded_here(ready.root, names)
@@ -191,10 +191,10 @@ def _risks(ready: PreparedPatch) -> list[str]:
 
 
 def _warn(app: App, risks: Sequence[str], *, asks: bool) -> None:
-    from ..tasks import patch
+    from ..tasks.risks import HEADING
 
     if risks:
-        app.note("\n  ".join([patch.RISKS, *risks]))
+        app.note("\n  ".join([HEADING, *risks]))
         if asks and app.interactive:
             confirm(app, "Apply these changes?", yes=False)
 
@@ -230,6 +230,7 @@ def _to_branch(
 ) -> RecordList:
     """Make a branch of everything that the task changed."""
     from ..tasks import base_commit, commit, patch, patched_tree
+    from ..tasks.risks import risks_between
 
     old = commit.check_branch(root, branch, force=force)
     found = patch.fetch(app.client, source)
@@ -246,7 +247,7 @@ def _to_branch(
     changes = patch.changes(found, root)
     tree = patched_tree.tree_with(root, base, found)
     # Nothing runs them before they are checked out.
-    _warn(app, commit.risks_between(root, base, tree), asks=False)
+    _warn(app, risks_between(root, base, tree), asks=False)
     made = commit.commit_tree(root, tree, [base], commit.message(message, task))
     commit.set_branch(root, branch, made, old, f"rebyte apply: {source.task}")
     app.note(f"Branch {branch} is at {made[:SHORT]}, with {_files(changes)} changed")

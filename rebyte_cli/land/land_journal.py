@@ -26,7 +26,7 @@ class LandLine:
     `task` is its id, `current` that of the rerun whose patch counts, `reruns` their number.
     `picked` is the time of its commit in seconds since 1970, once that is decided. `sends`: a rerun
     was decided, and its task is not known yet. `check` is as in JSON. A line with a `problem` is
-    left out for it. `risks` are as `patch.risks` names them.
+    left out for it. `risks` are as `risks_between` names them.
     """
 
     def __init__(self, number: int, task: str, title: str = "") -> None:

@@ -12,6 +12,7 @@ from ..errors import BadUsage, LeftOut, NotFound, RebyteError, ResourceNotFound,
 from ..system import git
 from ..tasks import commit, patched_tree
 from ..tasks.patch import PatchConflict, PatchUnusable, own_repository, safe_repository
+from ..tasks.risks import encoded, risks_between
 from .land_journal import (
     APPLIED,
     CHECKING,
@@ -126,7 +127,7 @@ class Landing:
             self._journal.record(line, EMPTY, **about)
             return
         exact, risks = patched_tree.of_patch(  # a few bytes of a patch may copy large files
-            lambda: self._difference(tip, tree), lambda: commit.encoded(self._root, "", tip)
+            lambda: self._difference(tip, tree), lambda: encoded(self._root, "", tip)
         )
         check = self._checked(line, tip, exact)
         if line.picked is None:
@@ -144,7 +145,7 @@ class Landing:
             words = [*patched_tree.DIFFERENCE, "-p", "--binary", "--full-index", tip, tree]
             words += ["--no-ext-diff", "--no-textconv"]
             exact = git.run(words, self._root, safe_repository(self._root))
-        return exact, commit.risks_between(self._root, tip, tree)
+        return exact, risks_between(self._root, tip, tree)
 
     def _checked(self, line: LandLine, tip: str, exact: bytes) -> Mapping[str, Any] | None:
         """Check the tip with the changes. Raises CheckRed, or what the check cannot run for."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 PATCH_FILE = "changes.patch"
 LARGEST = 256 << 20  # bytes; the service on this machine makes none of more than 64 MiB
 LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
-RISKS = "Files that tools run or read by themselves:"
 SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
 _CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
@@ -35,7 +34,7 @@ class FileChange(NamedTuple):
     """What a patch does to one file; without line counts for a binary one.
 
     `status` is added, deleted, modified or renamed (from `old_path`); `executable` says that it
-    gains the bit; `mode` is git's, empty if the patch does not say it.
+    gains the bit.
     """
 
     path: str
@@ -44,7 +43,6 @@ class FileChange(NamedTuple):
     deletions: int | None
     executable: bool
     old_path: str | None = None
-    mode: str = ""
 
 
 class PatchConflict(RebyteError):
@@ -219,7 +217,6 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
                 None if minus == b"-" else int(minus),
                 section.mode == EXECUTABLE != section.old_mode,
                 shown(section.old) if _status(section) == "renamed" else None,
-                section.mode,
             )
         )
     return result
@@ -275,29 +272,6 @@ def _status(section: PatchedFile) -> str:
     if not section.new:
         return "deleted"
     return "modified" if section.old == section.new else "renamed"
-
-
-def risks(found: Sequence[FileChange], encodings: Mapping[str, str]) -> list[str]:
-    """The paths that tools run or read by themselves or that lead elsewhere, each with the reason.
-
-    A file that is moved is one that is deleted, too. Links and submodules are known by their mode,
-    whatever they are called. `encodings`: see `commit.encoded`.
-    """
-    from .autorun import reader_of
-
-    named: dict[str, dict[str, None]] = {}
-    kinds = {LINK: "symbolic link", SUBMODULE: "submodule"}
-    moved = [one._replace(path=one.old_path, status="deleted") for one in found if one.old_path]
-    for change in (*moved, *found):
-        reasons = [reader_of(change.path), kinds.get(change.mode, "")]
-        runs = change.mode == EXECUTABLE and change.status != "deleted"
-        reasons.append("executable" if runs else "")
-        if any(reasons):
-            named.setdefault(change.path, {}).update(dict.fromkeys(filter(None, reasons)))
-    result = [f"{listed(path)} ({', '.join(reasons)})" for path, reasons in named.items()]
-    for path, encoding in encodings.items():
-        result.append(f"{listed(path)} (its bytes are not those shown: {encoding})")
-    return result
 
 
 def top_level() -> Path:

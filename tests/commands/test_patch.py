@@ -18,7 +18,8 @@ import pytest
 
 from rebyte_cli.app import App
 from rebyte_cli.local.agents import workspace_access
-from rebyte_cli.tasks import patch as patch_module
+from rebyte_cli.tasks import apply
+from rebyte_cli.tasks.risks import risks_between
 from tests.conftest import Done, need_tool
 from tests.patch_farm import PatchFarm
 from tests.repositories import git, introduce
@@ -517,8 +518,9 @@ def test_links_and_submodules_are_named_by_their_mode(repository: Path) -> None:
     git(repository, "add", "-A")
     patch += git(repository, "diff", "--cached", "--binary", "--full-index")
     git(repository, "reset", "-q", "--hard")
-    found = patch_module.changes(patch.encode(), repository)
-    assert patch_module.risks(found, {}) == [
+    with apply.prepared(patch.encode(), repository) as ready:
+        found = risks_between(repository, ready.before, ready.after.tree)
+    assert found == [
         "module (submodule)",
         "notes.txt (symbolic link)",
     ]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.system.git import GitFailed
-from rebyte_cli.tasks.commit import encoded
 from rebyte_cli.tasks.patch import PatchConflict, PatchUnusable
 from rebyte_cli.tasks.patched_tree import tree_with
+from rebyte_cli.tasks.risks import encoded
 from tests.patch_farm import patch_of
 from tests.repositories import Repository, git
 from tests.tools import need_tool

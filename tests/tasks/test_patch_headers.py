@@ -11,7 +11,7 @@ import pytest
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
 from rebyte_cli.tasks import apply, patch, patch_headers
-from rebyte_cli.tasks.commit import risks_between
+from rebyte_cli.tasks.risks import risks_between
 from tests.repositories import git
 
 NEW = b"""--- /dev/null
