@@ -21,7 +21,8 @@ from .conftest import SCRIPT, Run
 AGENT = r"""#!/bin/sh
 case " $* " in
 *" -p "*)
-    printf '{"type":"system","subtype":"init","session_id":"s-1"}\n'
+    session=6f9a9c1e-2f0b-4c5e-9a53-0d6f3b1c7a42
+    printf '{"type":"system","subtype":"init","session_id":"%s"}\n' $session
     sh >&2
     printf '{"type":"result","is_error":false,"result":"Done."}\n'
     ;;
@@ -67,7 +68,7 @@ def test_the_screen_is_that_of_the_session_and_what_it_changes_is_in_the_patch(
     assert run("apply", "@last", "--yes", cwd=home / "repository").status == 0
     git(home / "repository", "commit", "-q", "-m", "Two")
     session = attached()
-    assert any("screen: " in line and "--resume s-1" in line for line in session.lines)
+    assert any("screen: " in line and "--resume 6f9a9c1e" in line for line in session.lines)
     assert "sk-ant-oat01-" in login(run).read_text()
     assert "secret" not in login(run).read_text()
     assert run("get", "@last").json["status"] == "running"

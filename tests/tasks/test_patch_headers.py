@@ -208,7 +208,7 @@ def test_a_part_brings_no_other_file_along(root: Path, monkeypatch: pytest.Monke
         (added("new file mode 100644"), None),
         (modified("old mode 100644", "new mode 100755"), "f (executable)"),
         (modified("old mode 100755", "new mode 100755"), "f (executable)"),
-        (modified("index 7898192..6178079 100755"), "f (executable)"),
+        (modified("index 7898192..6178079 100755"), None),
         (modified().replace(b"/f", b"/run") + b"", "run (executable)"),
         (
             modified("index 7898192..6178079 100755").replace(b"/f", b"/run"),
