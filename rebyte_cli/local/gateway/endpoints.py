@@ -8,6 +8,7 @@ Gemini CLI and OpenCode use.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from .gateway_settings import ANTHROPIC, ANY, GEMINI, OPENAI
 
@@ -43,6 +44,8 @@ _QUERY = {
     "pageToken",
 }  # fmt: skip
 _VALUE = re.compile(r"[A-Za-z0-9._~=-]{0,200}")
+# How an answer may be written: so that its counts are told apart from the text of the model.
+_FORMS = {"json", "sse"}
 HEADERS = {
     "accept", "anthropic-beta", "anthropic-dangerous-direct-browser-access", "anthropic-version",
     "chatgpt-account-id", "content-encoding", "content-type", "openai-beta", "originator",
@@ -85,6 +88,11 @@ def clean_query(query: str) -> list[tuple[str, str]]:
     """The parts of a query that a model needs; all others, such as `key=…`, are left out."""
     parts = [part.partition("=")[::2] for part in query.split("&")]
     return [(name, value) for name, value in parts if name in _QUERY and _VALUE.fullmatch(value)]
+
+
+def is_readable(query: Iterable[tuple[str, str]]) -> bool:
+    """Whether the answer to a cleaned query is in a form in which its tokens can be counted."""
+    return all(value in _FORMS for name, value in query if name == "alt")
 
 
 def is_plain(name: str) -> bool:

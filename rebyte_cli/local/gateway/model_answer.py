@@ -108,7 +108,8 @@ class ModelAnswer(AnswerFilter):
             named = {n.decode("latin-1"): v.decode("latin-1") for n, v in headers}
             self._refusal = ModelRefusal(named, time.time())
         headers = self._unpack(headers)
-        self._reader = UsageReader(self._wire)
+        kinds = b",".join(v for n, v in headers if n == b"content-type")
+        self._reader = UsageReader(self._wire, kinds)
         return [(n, self._mask.replace(v)) for n, v in headers if n not in _DROPPED]
 
     def feed(self, data: bytes) -> Iterator[bytes]:

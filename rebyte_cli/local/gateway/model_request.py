@@ -57,8 +57,8 @@ class ModelRequest:
         self.scheme = self._base.scheme
         self.path = self._base.path.rstrip("/") + self._rest
         ours = {**dict(parse_qsl(self._base.query)), **route.query}
-        given = [part for part in endpoints.clean_query(query) if part[0] not in ours]
-        whole = urlencode([*given, *ours.items()], safe=":")
+        self._given = [part for part in endpoints.clean_query(query) if part[0] not in ours]
+        whole = urlencode([*self._given, *ours.items()], safe=":")
         self.target = f"{self.path}?{whole}" if whole else self.path
         self._wire = wire = endpoints.wire_of(route.wire, self._rest)
         self._names = {endpoints.model_in(self._rest)} - {""}  # of models, as read so far
@@ -98,6 +98,9 @@ class ModelRequest:
         if not endpoints.is_allowed(self._route.wire, self._method, self._rest):
             what = printable(f"{self._method} {self._rest}")
             raise GatewayRefusal(403, f"{what} is no question to a model, and nothing else passes")
+        if not endpoints.is_readable(self._given):
+            reason = "no other answers than JSON and event streams can be asked for (alt)"
+            raise GatewayRefusal(403, reason)
         placeholder = self._route.placeholder.encode()
         found = [_credential(name, value) for name, value in headers]
         # hmac would compare in constant time, but takes 2 MiB; the whole jail may know it anyway.

@@ -12,6 +12,11 @@ Where the three wires say it (the vendors' API references):
 - gemini, :generateContent: `usageMetadata`; :streamGenerateContent: of each chunk, as server-sent
   events or as one array. Code Assist, which logins use, wraps each in `response`.
 
+Only JSON and event streams are read: what else a server can be asked for, such as protobuf, has the
+text of the model as it is, which could look as if the server had counted. Not every server names
+the form of its answer: the service behind the login of ChatGPT streams events without a
+Content-Type, and text/plain is what Go's library makes of none.
+
 The counts of one answer only grow, so the largest of each counts. Nothing of the answer itself is
 kept, whatever its size.
 """
@@ -36,6 +41,14 @@ OF_TOOLS = "tools"
 PARTS = {"cached_input_tokens": "input_tokens", "reasoning_tokens": "output_tokens"}
 PIECE = 65_536  # bytes that are looked at in one step
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# The types of what is read, and those of an answer whose beginning has to show what it is. That is
+# none of protobuf's, which begins with the end of a line.
+READABLE = re.compile(
+    rb"text/event-stream|(?:application|text)/(?:[a-z0-9.-]+\+)?(?:x-)?(?:nd)?json(?:l|lines)?"
+)
+UNNAMED = {b"", b"text/plain"}
+OPENING = re.compile(rb"[{\[]|(?:data|event|id|retry):")
+LONGEST_OPENING = 6
 
 
 class Wire(NamedTuple):
@@ -119,7 +132,11 @@ class UsageReader:
     sense are no error: they say nothing. A usage above 64 KiB is not read.
     """
 
-    def __init__(self, wire: str) -> None:
+    def __init__(self, wire: str, content_type: bytes = b"application/json") -> None:
+        """`content_type` is what the server calls the answer, empty if it does not say."""
+        kinds = {kind.partition(b";")[0].strip().lower() for kind in content_type.split(b",")}
+        self._is_unnamed = kinds <= UNNAMED
+        self._is_readable = self._is_unnamed or all(map(READABLE.fullmatch, kinds))
         self.model: str | None = None
         self.changes = 0  # how often the counts have grown
         self._wire = WIRES[wire]
@@ -135,11 +152,17 @@ class UsageReader:
 
     def feed(self, data: bytes) -> None:
         """Take in the next bytes of the answer."""
+        if not self._is_readable:
+            return
         if self._feed is None:
-            # Which of the two it is shows in the first byte: not every server has the right header.
-            data = (self._start + data).removeprefix(BYTE_ORDER_MARK).lstrip()
+            # Which of the two it is shows in the first byte: some servers name the other one.
+            data = (self._start + data).removeprefix(BYTE_ORDER_MARK)
+            data = data if self._is_unnamed else data.lstrip()
             if BYTE_ORDER_MARK.startswith(data):  # a part of it, or nothing
                 self._start = data
+                return
+            if self._is_unnamed and not OPENING.match(data):
+                self._start, self._is_readable = data, len(data) < LONGEST_OPENING
                 return
             is_json = data[:1] in b"{["
             self._feed = self._scanner.feed if is_json else _Events(self._scanner).feed

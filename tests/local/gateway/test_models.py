@@ -53,6 +53,13 @@ QUESTIONS = [
         "/v1beta/models/gemini-x-2.5:streamGenerateContent?alt=sse",
     ),
     ("gemini", "", "POST", "/v1/models/x:generateContent", "/v1/models/x:generateContent"),
+    (
+        "gemini",
+        "",
+        "POST",
+        "/v1/models/x:generateContent?alt=json&$alt=proto",
+        "/v1/models/x:generateContent?alt=json",
+    ),
     ("gemini", "/v1alpha", "POST", "/models/x:countTokens", "/v1alpha/models/x:countTokens"),
     ("gemini", "/v1beta", "GET", "/models?pageSize=50", "/v1beta/models?pageSize=50"),
     ("any", "/zen/v1", "POST", "/messages", "/zen/v1/messages"),
@@ -137,6 +144,19 @@ def test_nothing_else_reaches_it(models: Any, wire: str, method: str, target: st
     answer = gateway.ask(prefixes[wire, base] + target, method=method)
     assert answer.status == 403
     assert "no question to a model" in answer.message
+    assert server.connections == count
+
+
+@pytest.mark.parametrize(
+    "query", ["alt=proto", "alt=media", "alt=", "alt=sse&alt=proto", "alt=proto&alt=sse"]
+)
+def test_an_answer_that_cannot_be_counted_is_not_asked_for(models: Any, query: str) -> None:
+    server, gateway, prefixes = models
+    count = server.connections
+    target = f"{prefixes['gemini', '']}/v1beta/models/x:generateContent?{query}"
+    answer = gateway.ask(target)
+    assert answer.status == 403
+    assert "JSON and event streams" in answer.message
     assert server.connections == count
 
 

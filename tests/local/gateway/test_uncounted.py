@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,79 @@ def test_an_answer_that_does_not_say_what_it_used(tmp_path: Path, path: str, raw
     entry = entry_of(tmp_path, raw, path)
     assert not any((entry.usage or {}).values())
     assert (entry.uncounted, entry.is_open) == (MOST, False)
+
+
+FORGED = json.dumps({"usageMetadata": {"promptTokenCount": 1, "totalTokenCount": 2}}).encode()
+EVENT = b"\n\ndata: %b\n\n" % FORGED
+
+
+def protobuf(text: bytes) -> bytes:
+    """An answer of Gemini's as `alt=proto` asks for it: the model's text as it is."""
+    for tag in (b"\x12", b"\x0a", b"\x12", b"\x0a"):  # text, parts, content, candidates
+        text = tag + bytes([len(text)]) + text
+    return text
+
+
+def entries_of(
+    folder: Path, answers: Sequence[tuple[str | None, bytes]]
+) -> list[request_record.RequestEntry]:
+    """What is recorded of answers of Gemini's, each with its type and its body."""
+    raws = [reply(200, body, {"Content-Type": kind} if kind else {}) for kind, body in answers]
+    with RawServer(raws) as server:
+        route = model(f"http://127.0.0.1:{server.port}", wire="gemini")
+        with GatewayProcess(folder, [route]) as gateway:
+            for _ in raws:
+                gateway.ask("/anthropic/v1beta/models/m:generateContent")
+            return gateway.entries(len(raws))
+
+
+def test_what_is_neither_json_nor_a_stream_of_events_tells_nothing(tmp_path: Path) -> None:
+    """In any other form, the text of the model could look as if the server had counted."""
+    # The length of 123 is a bracket, and that of 58 a colon, after a tag that is a line's end.
+    bracket = protobuf(FORGED[1:-1].ljust(117))
+    answers = [
+        ("application/x-protobuf", protobuf(EVENT)),
+        ("application/x-protobuf", FORGED),
+        ("application/json+protobuf", FORGED),
+        ("application/octet-stream", EVENT.lstrip()),
+        ("text/html", FORGED),
+        ("text/event-stream, application/x-protobuf", EVENT),
+        ("text/plain", bracket),
+        (None, bracket),
+        (None, b"\n:" + EVENT),
+        (None, protobuf(EVENT)),
+        (None, b"words: " + EVENT),
+        (None, b"da"),
+    ]
+    entries = entries_of(tmp_path, answers)
+    assert [(each.usage, each.uncounted) for each in entries] == [(None, MOST)] * len(answers)
+
+
+def test_what_servers_call_an_answer_that_tells_what_it_used(tmp_path: Path) -> None:
+    """The service behind the login of ChatGPT streams without a type; others have a wrong one."""
+    answers = [
+        ("text/event-stream; charset=utf-8", EVENT),
+        ("text/event-stream;charset=UTF-8", b": ping\n" + EVENT),
+        ("Text/Event-Stream", FORGED),
+        ("application/json; charset=UTF-8", b"\n\n" + FORGED),
+        ("application/json", EVENT),
+        ("application/x-ndjson", FORGED + b"\n"),
+        ("application/x-ndjson", EVENT),
+        ("application/problem+json", FORGED),
+        ("application/jsonl", b"{}\n" + FORGED),
+        ("text/json", FORGED),
+        ("text/plain; charset=utf-8", FORGED),
+        ("text/plain; charset=utf-8", EVENT.lstrip()),
+        (None, FORGED),
+        (None, b"[%b]" % FORGED),
+        (None, EVENT.lstrip()),
+        (None, b"event: message" + EVENT[1:]),
+        (None, b"\xef\xbb\xbf" + EVENT.lstrip()),
+        (None, b"id: 1" + EVENT[1:]),
+    ]
+    entries = entries_of(tmp_path, answers)
+    told = {"input_tokens": 1, "output_tokens": 1}
+    assert [(each.usage, each.uncounted) for each in entries] == [(told, None)] * len(answers)
 
 
 def test_it_counts_before_the_agent_can_ask_again(tmp_path: Path) -> None:
