@@ -88,6 +88,16 @@ def test_opencode_reads_claude_md_where_there_is_no_agents_md(
     assert marks(model) == {mark("CLAUDE.md"), mark("mine")}
 
 
+def test_opencode_reads_what_a_link_in_the_repository_leads_to(
+    run: Run, model: Model, repository: Path
+) -> None:
+    write(repository / "docs/rules.md", mark("rules.md"))
+    (repository / "AGENTS.md").symlink_to("docs/rules.md")
+    commit(repository)
+    run("create", "hello", "-x", "opencode", "-g", ".", "--wait")
+    assert marks(model) == {mark("rules.md")}
+
+
 def test_a_server_that_the_users_settings_of_an_agent_name(
     run: Run, model: Model, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from rebyte_cli.local.agents.adapters.adapter import Adapter, User
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.codex import Codex
 from rebyte_cli.local.agents.adapters.gemini import Gemini
+from rebyte_cli.local.agents.adapters.model_access import AgentAccess
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
+from rebyte_cli.local.agents.exposed import Mount
 from tests.repositories import git
 
 from .bench import Bench, script
@@ -69,6 +72,42 @@ def test_a_memory_file_may_be_a_link(bench: Bench, user_home: Path, lister: str)
     (user_home / ".claude/CLAUDE.md").symlink_to("../dotfiles/claude.md")
     bench.run(Claude(command=(lister,)))
     assert seen(bench) == {".claude/CLAUDE.md": "linked"}
+
+
+@pytest.mark.parametrize(
+    ("made", "read"),
+    [
+        ({}, []),
+        ({"CLAUDE.md": "file"}, ["/code/CLAUDE.md"]),
+        ({"AGENTS.md": "file", "CLAUDE.md": "file"}, ["/code/AGENTS.md"]),
+        ({"AGENTS.md": "folder", "CLAUDE.md": "file"}, ["/code/CLAUDE.md"]),
+        ({"AGENTS.md": "pipe", "CLAUDE.md": "file"}, ["/code/CLAUDE.md"]),
+        ({"AGENTS.md": "file", "CLAUDE.md": "/"}, ["/code/AGENTS.md"]),
+        # A link looks the same, whatever is there outside of the sandbox.
+        *(
+            ({"AGENTS.md": link, "CLAUDE.md": "file"}, ["/code/AGENTS.md"])
+            for link in ("docs.md", "../secret", "../none", "/etc/passwd", "/", "/dev/null")
+        ),
+        *(({"CLAUDE.md": link}, ["/code/CLAUDE.md"]) for link in ("../secret", "../none")),
+    ],
+)
+def test_opencode_reads_one_memory_file_of_the_repository(
+    tmp_path: Path, made: dict[str, str], read: list[str]
+) -> None:
+    code = tmp_path / "code"
+    put(tmp_path, {"secret": "x", "code/docs.md": "x"})
+    for name, what in made.items():
+        if what == "file":
+            (code / name).write_text("x")
+        elif what == "folder":
+            (code / name).mkdir()
+        elif what == "pipe":
+            os.mkfifo(code / name)
+        else:
+            (code / name).symlink_to(what)
+    user = User({}, tmp_path / "home")
+    files = OpenCode().files(user, Mount(code, "/code"), AgentAccess())
+    assert json.loads(files[".config/opencode/opencode.json"])["instructions"] == read
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ class OpenCode(Adapter):
             settings = opencode_providers.behind(settings, models, logins)
         settings |= {"autoupdate": False, "share": "disabled"}
         # With the project's configuration, it leaves out the first of these that is there, too.
-        found = [name for name in ("AGENTS.md", "CLAUDE.md") if (code.outside / name).is_file()]
+        found = [name for name in ("AGENTS.md", "CLAUDE.md") if _is_there(code.outside / name)]
         settings["instructions"] = [f"{code.inside}/{name}" for name in found[:1]]
         return {".config/opencode/opencode.json": json.dumps(settings)}
 
@@ -262,6 +263,18 @@ class OpenCodeParser(Parser):
             self.usage[name] = self.usage.get(name, 0) + number
         if isinstance(part.get("cost"), int | float):
             self.usage["cost_usd"] = self.usage.get("cost_usd", 0) + part["cost"]
+
+
+def _is_there(place: Path) -> bool:
+    """Whether there is a file, or a link, which an agent or a repository may have made.
+
+    What it leads to out here is not for the sandbox to know, and could be a dead mount.
+    """
+    try:
+        mode = place.lstat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
 
 def _settings(user_home: Path) -> dict[str, Any]:

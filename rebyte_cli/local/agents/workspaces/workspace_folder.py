@@ -345,7 +345,7 @@ class Workspace:
         if os.path.lexists(self.code / name) or name.lower().startswith(".git"):
             name = upload.name
         target = self.code / name
-        if target.exists() and not target.is_symlink() and target.is_dir():
+        if not target.is_symlink() and target.is_dir():
             raise GitFailed(f"/code/{name} is a folder: the uploaded file has no place")
         with upload.path.open("rb") as content, replacing(target) as file:
             shutil.copyfileobj(content, file)
@@ -364,7 +364,7 @@ class Workspace:
         """Make git in `code/`, if that is a repository, ignore inputs and what the user's does."""
         known = agent_files.read(self.base, EXCLUDE, LARGEST_EXCLUDE)
         repository = self.code / ".git"
-        if known is not None and repository.is_dir() and not repository.is_symlink():
+        if known is not None and not repository.is_symlink() and repository.is_dir():
             agent_files.write(repository, EXCLUDE, known)
 
 
