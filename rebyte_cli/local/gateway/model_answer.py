@@ -22,6 +22,11 @@ _DROPPED = frozenset(
     b" strict-transport-security".split()
 )
 PIECE = 256 * 1024  # bytes of an answer that are unpacked at a time
+LONGEST_ERROR = 4096  # bytes of one that only says what is wrong
+WRITTEN = b'"failed_generation"'  # a key of Groq's, and of others after it
+# Of these, also a longer one is no work of a model: of a login, of what does not exist, of a limit
+# and of a server that is down, proxies send whole pages, and agents ask again.
+PAGES = {401, 403, 404, 429, *range(500, 600)}
 COMPRESSIONS = {b"gzip", b"x-gzip", b"deflate"}
 
 
@@ -57,6 +62,28 @@ class Unpacked:
             raise AnswerCut("the answer ends within its compression")
 
 
+class ErrorText:
+    """Tells from an error with this status whether a model was at work for it (`has_cost`).
+
+    Some providers refuse what their model wrote, because it does not fit the schema that was asked
+    for, and put it into the error.
+    """
+
+    def __init__(self, status: int) -> None:
+        self._room = None if status in PAGES else LONGEST_ERROR
+        self._end = b""
+        self.has_cost = False
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes of the body."""
+        text = self._end + data
+        self._end = text[1 - len(WRITTEN) :]
+        self.has_cost |= WRITTEN in text
+        if self._room is not None:
+            self._room -= len(data)
+            self.has_cost |= self._room < 0
+
+
 class ModelAnswer(AnswerFilter):
     """Filters the answer to one request, to the model of `route` at `host`."""
 
@@ -69,7 +96,7 @@ class ModelAnswer(AnswerFilter):
         self._unpacked: Unpacked | None = None
         self._reader: UsageReader | None = None
         self._changes = 0
-        self.is_refused = False  # by its status
+        self._error: ErrorText | None = None  # if its status refuses the request
         self._has_ended = False
         self._refusal: ModelRefusal | None = None
         # The seconds for which the model refuses requests, if it refused this one for that long.
@@ -85,10 +112,10 @@ class ModelAnswer(AnswerFilter):
 
     @property
     def is_accounted(self) -> bool:
-        """Whether all that it used is known: nothing, if the request was refused."""
-        if self.is_refused or self._reader is None:
-            return self.is_refused
-        return self._reader.is_final(has_ended=self._has_ended)
+        """Whether all that it used is known: nothing, if the request was refused at once."""
+        if self._error is not None and not self._error.has_cost:
+            return True
+        return self._reader is not None and self._reader.is_final(has_ended=self._has_ended)
 
     @property
     def model(self) -> str | None:
@@ -97,7 +124,7 @@ class ModelAnswer(AnswerFilter):
 
     def head(self, status: int, headers: Headers) -> Headers:
         """Without cookies and addresses; a redirect is a fault, and so is a refused login."""
-        self.is_refused = not 200 <= status < 300
+        self._error = None if 200 <= status < 300 else ErrorText(status)
         if 300 <= status < 400 and status != 304:
             location = next((v for n, v in headers if n == b"location"), b"")
             reason = f"{self._host} redirects to {_origin(location)}, which is not followed"
@@ -118,6 +145,8 @@ class ModelAnswer(AnswerFilter):
         return map(self._passed, pieces)
 
     def _passed(self, data: bytes) -> bytes:
+        if self._error is not None:
+            self._error.feed(data)
         if self._reader is not None:
             self._reader.feed(data)
             if self._reader.changes > self._changes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import resource
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from rebyte_cli.local.agents.limits.run_meter import RunMeter
 from rebyte_cli.local.gateway import request_record
+from rebyte_cli.local.gateway.model_answer import LONGEST_ERROR
 from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from tests.local.gateway.harness import (
     PLACEHOLDER,
@@ -187,6 +189,55 @@ def test_it_counts_before_the_agent_can_ask_again(tmp_path: Path) -> None:
 def test_what_cost_nothing_is_not_uncounted(tmp_path: Path, path: str, raw: bytes) -> None:
     entry = entry_of(tmp_path, raw, path)
     assert (entry.uncounted, entry.is_open) == (None, False)
+
+
+FAILED = {"code": "json_validate_failed", "failed_generation": "x"}  # as Groq's
+LONG = {"message": "x" * LONGEST_ERROR}
+
+
+def errors_of(folder: Path, answers: Sequence[bytes]) -> list[request_record.RequestEntry]:
+    with RawServer(list(answers)) as server:
+        route = model(f"http://127.0.0.1:{server.port}", wire="openai")
+        with GatewayProcess(folder, [route]) as gateway:
+            for _ in answers:
+                gateway.ask("/anthropic/v1/chat/completions")
+            return gateway.entries(len(answers))
+
+
+def test_an_error_with_what_the_model_wrote_is_not_free(tmp_path: Path) -> None:
+    text = json.dumps({"error": FAILED | LONG}).encode()
+    middle = text.index(b"failed_generation") + 5
+    head = "HTTP/1.1 400 X\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    parts = [text[:middle], text[middle:]]
+    cut = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    statuses = (400, 422, 424, 429, 500)
+    answers = [
+        *(json_reply({"error": FAILED}, status) for status in statuses),
+        *(json_reply({"error": LONG}, status) for status in (400, 413, 422, 424)),
+        reply(400, gzip.compress(text), {"Content-Encoding": "gzip"}),
+        head.encode() + cut + b"0\r\n\r\n",
+    ]
+    entries = errors_of(tmp_path, answers)
+    found = [(each.usage, each.uncounted, each.is_open) for each in entries]
+    assert found == [(None, MOST, False)] * len(answers)
+
+
+def test_an_error_with_what_it_used_counts_that(tmp_path: Path) -> None:
+    (entry,) = errors_of(tmp_path, [json_reply({"error": FAILED, "usage": USED}, 400)])
+    assert (entry.usage, entry.uncounted) == (USED, None)
+
+
+def test_an_ordinary_error_is_free(tmp_path: Path) -> None:
+    """Pages of proxies, and refusals that agents ask again after, may be long."""
+    answers = [
+        *(json_reply({"error": LONG}, status) for status in (401, 403, 404, 429, 500, 502, 529)),
+        json_reply({"error": {"message": "see 'failed_generation' " * 100}}, 400),
+        json_reply({"error": {"message": 'your {"failed_generation": 1}'}}, 400),
+        reply(400, b"x" * LONGEST_ERROR),
+        reply(400),
+    ]
+    entries = errors_of(tmp_path, answers)
+    assert [each.uncounted for each in entries] == [None] * len(answers)
 
 
 def streaming(wire: str, then: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
