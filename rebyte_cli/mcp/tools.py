@@ -220,11 +220,12 @@ class Tools:
         self, schema: Mapping[str, Any], deadline: Deadline, note: Callable[[str], None]
     ) -> Mending:
         """What has answers that do not fit mended."""
-        from ..tasks.answer_schema import AnswerSchema
+        from ..tasks.answer_schema import CPU_SECONDS, AnswerSchema
         from ..tasks.mending import Mending, answer_outcome
         from ..tasks.verdict import RunVerdict
 
-        client, wanted = self._client, AnswerSchema.of(schema, "schema")
+        client = self._client
+        wanted = AnswerSchema.of(schema, "schema", within=CPU_SECONDS)
 
         def examine(task: Mapping[str, Any], limit: Deadline) -> RunVerdict:
             return RunVerdict(answer=answer_outcome(client, str(task["id"]), wanted, limit))
@@ -531,9 +532,9 @@ def _asking(prompt: str, schema: Mapping[str, Any] | None) -> str:
     """The prompt, with the request for an answer that fits the schema, if there is one."""
     if schema is None:
         return prompt
-    from ..tasks.answer_schema import AnswerSchema
+    from ..tasks.answer_schema import CPU_SECONDS, AnswerSchema
 
-    return AnswerSchema.of(schema, "schema").ask(prompt)
+    return AnswerSchema.of(schema, "schema", within=CPU_SECONDS).ask(prompt)
 
 
 def _text(

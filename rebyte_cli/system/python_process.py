@@ -5,6 +5,7 @@ python -I -S -c BOOT PACKAGE_FOLDER [ARGUMENT]…
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -23,3 +24,20 @@ def command(
     flags = ["-P"] if with_libraries else ["-I", "-S"]
     package_folder = str(Path(__file__).parents[2])
     return [sys.executable, *flags, "-c", boot, package_folder, *map(str, arguments)]
+
+
+def limit(cpu_seconds: int, memory: int, file_size: int | None = None) -> None:
+    """Have the kernel end this process when it takes more; memory and the size of a file in bytes.
+
+    Only Linux does so.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    limits = {resource.RLIMIT_CPU: cpu_seconds, resource.RLIMIT_AS: memory}
+    if file_size is not None:
+        limits[resource.RLIMIT_FSIZE] = file_size
+    for kind, most in limits.items():
+        with contextlib.suppress(ValueError):  # a limit that may not be raised is a lower one
+            resource.setrlimit(kind, (most, most))

@@ -2,18 +2,24 @@
 
 The JSON of an answer is the whole of it, apart from white space around it. If that is no JSON, it
 is what its last fenced code block holds, whatever the text around it says.
+
+A process compares an answer with its schema, within limits: what an agent writes can make an
+ordinary `oneOf` take 3 to the power of its depth, and a regular expression stops all threads.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Mapping
-from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, RebyteError
+from ..system import python_process
 from ..system.files import read_text
 from ..system.untrusted import is_deep
 from .prompt import check_prompt
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 LARGEST = 1 << 20  # bytes of a schema; a prompt has 100,000 characters at most
 MOST_LEVELS = 100  # of arrays and objects in each other, so that any program can read the value
+CPU_SECONDS = 10
+BUSY = 3  # times as long may it take by the clock, on a busy machine or one that limits no CPU time
+MEMORY = 1 << 30
 MOST_PROBLEMS = 10
 LONGEST_PROBLEM = 300  # characters; one quotes the value that does not fit
 ASK = (
@@ -52,18 +61,20 @@ class AnswerSchema:
     and `format` is not checked.
     """
 
-    def __init__(self, schema: Any, text: str, name: str) -> None:
+    def __init__(self, schema: Any, text: str, name: str, *, within: int | None = None) -> None:
         """`name` is what errors call it. Raises BadUsage unless it is a schema that can be used.
 
-        Raises RebyteError without the library, the extra `schema` of this package.
+        `within` is the seconds of CPU time that finding that out may take, for one that is not the
+        user's. Raises RebyteError without the library, the extra `schema` of this package.
         """
         self.text = text
         self._name = name
         self._schema = schema
-        try:
-            self._check()
-        except RecursionError:
-            raise BadUsage(f"{name} refers to itself without end") from None
+        _require_library()
+        if within is None:
+            _check(schema, name)
+        elif problems := _found_apart(within, name, schema):
+            raise BadUsage(f"{name} cannot be used: {problems[0]}")
 
     @classmethod
     def read(cls, path: str) -> AnswerSchema:
@@ -75,9 +86,9 @@ class AnswerSchema:
             raise BadUsage(f"{path} is {problem}") from None
 
     @classmethod
-    def of(cls, schema: Mapping[str, Any], name: str) -> AnswerSchema:
-        """The schema that a value is. Raises what the constructor raises."""
-        return cls(schema, json.dumps(schema, ensure_ascii=False), name)
+    def of(cls, schema: Mapping[str, Any], name: str, *, within: int | None = None) -> AnswerSchema:
+        """The schema that a value is. Takes and raises what the constructor does."""
+        return cls(schema, json.dumps(schema, ensure_ascii=False), name, within=within)
 
     def ask(self, prompt: str) -> str:
         """The prompt with the request for such an answer, in place of an earlier such request.
@@ -87,65 +98,142 @@ class AnswerSchema:
         plain, asked, _ = prompt.rpartition(ASK)
         return check_prompt((plain if asked else prompt) + ASK + self.text)
 
-    def value(self, answer: str) -> Any:
-        """The value that an answer holds. Raises Misfit unless it fits.
+    def value(self, answer: str, *, cpu_seconds: int = CPU_SECONDS) -> Any:
+        """The value that an answer holds. Raises Misfit unless it fits, as is found within limits.
 
-        Raises BadUsage for a schema that turns out to be unusable only now.
+        Raises BadUsage for a schema that turns out to be unusable only now, and RebyteError if no
+        process can be started.
         """
         value = _json_of(answer)
-        from referencing.exceptions import Unresolvable
-
-        try:
-            errors = list(islice(self._validator.iter_errors(value), MOST_PROBLEMS))
-        except RecursionError:
-            raise Misfit("nested too deeply") from None
-        except OverflowError:  # of an integer without a float, against `multipleOf`
-            raise Misfit("a number is too large to be checked") from None
-        except (Unresolvable, re.error) as error:
-            raise BadUsage(f"{self._name} cannot be used: {error}") from None
-        if errors:
-            raise Misfit(*(_cut(f"{error.json_path}: {error.message}") for error in errors))
+        if problems := _found_apart(cpu_seconds, self._name, self._schema, value):
+            raise Misfit(*problems)
         return value
 
-    @cached_property
-    def _validator(self) -> Validator:
-        try:
-            from jsonschema import Draft202012Validator
-            from jsonschema.validators import extend, validator_for
-        except ImportError:
-            from ..installation import Installation
 
-            raise RebyteError(
-                "answers as JSON require the library jsonschema, which is not installed",
-                hint=Installation.find().add("schema"),
-                code="missing_extra",
-            ) from None
-        draft = validator_for(self._schema, default=Draft202012Validator)
-        kind: type[Validator] = extend(draft, {"uniqueItems": _repeated_items})  # type: ignore[no-untyped-call]
-        return kind(self._schema, registry=_drafts())
+def _found_apart(cpu_seconds: int, name: str, schema: Any, *values: Any) -> list[str]:
+    """What a process finds wrong with a value, or that it takes too much; without one, `_check`.
 
-    def _check(self) -> None:
-        """Raise BadUsage for what is no schema, or refers to something that it does not have."""
-        if not isinstance(self._schema, dict):
-            raise BadUsage(f"{self._name} is not a JSON Schema: it must be an object")
-        from jsonschema.exceptions import SchemaError
-        from referencing.exceptions import Unresolvable
-        from referencing.jsonschema import UnknownDialect, specification_with
+    Raises BadUsage for a schema that cannot be used, and RebyteError if the process fails.
+    """
+    import subprocess
+    import tempfile
 
-        try:
-            draft = specification_with(str(self._schema.get("$schema", DRAFT)))
-            resource, validator = draft.create_resource(self._schema), self._validator
-            validator.check_schema(self._schema)
-            _check_references(resource, _drafts().resolver_with_root(resource))
-            list(islice(validator.iter_errors(None), 1))
-        except UnknownDialect:
-            raise BadUsage(f"{self._name}: $schema names no draft that is known") from None
-        except SchemaError as error:
-            why = _cut(f"{error.json_path}: {error.message}")
-            raise BadUsage(f"{self._name} is not a JSON Schema: {why}") from None
-        except Unresolvable as error:
-            ref = error.ref
-            raise BadUsage(f"{self._name}: no such definition: {ref}") from None
+    from ..system.process_group import ProcessGroup
+
+    too_much = [f"checking it takes more than {cpu_seconds} s or {MEMORY >> 30} GiB of memory"]
+    try:
+        with tempfile.TemporaryDirectory(prefix="rebyte-", ignore_cleanup_errors=True) as folder:
+            given = Path(folder) / "given.json"
+            given.write_text(json.dumps([cpu_seconds, name, schema, *values]), encoding="ascii")
+            with ProcessGroup(
+                python_process.command(__name__, with_libraries=True),
+                folder=None,
+                variables=dict(os.environ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                stdin=given,
+            ) as group:
+                try:
+                    printed, _ = group.process.communicate(timeout=BUSY * cpu_seconds)
+                except subprocess.TimeoutExpired:
+                    return too_much
+                status = group.process.returncode
+    except OSError as error:
+        raise RebyteError(f"cannot check what fits {name}: {error}") from None
+    if status < 0:
+        return too_much
+    if status:
+        raise RebyteError(f"cannot check what fits {name}: Python ended with status {status}")
+    found: dict[str, list[str]] = json.loads(printed)
+    if unusable := found.get("unusable"):
+        raise BadUsage(*unusable)
+    return found.get("problems", [])
+
+
+def main() -> None:
+    """Check a schema, or a value with it, within limits, which hold without the parent, too.
+
+    stdin has a JSON array: seconds of CPU time, the schema's name, the schema, the value if any.
+    """
+    import faulthandler
+
+    seconds, name, schema, *values = json.load(sys.stdin)
+    # Windows has no other limit, and this one does not wait for a regular expression.
+    faulthandler.dump_traceback_later((BUSY + 1) * seconds, exit=True)
+    python_process.limit(seconds, MEMORY)
+    found: dict[str, list[str]] = {}
+    try:
+        if values:
+            found["problems"] = _problems(schema, name, values[0])
+        else:
+            _check(schema, name)
+    except BadUsage as error:
+        found["unusable"] = [str(error)]
+    except MemoryError:
+        os.abort()
+    sys.stdout.write(json.dumps(found))
+
+
+def _problems(schema: Any, name: str, value: Any) -> list[str]:
+    """Why a value does not fit. Raises BadUsage for a schema that cannot be used."""
+    from referencing.exceptions import Unresolvable
+
+    try:
+        errors = islice(_validator(schema).iter_errors(value), MOST_PROBLEMS)
+        return [_cut(f"{error.json_path}: {error.message}") for error in errors]
+    except RecursionError:
+        return ["nested too deeply"]
+    except OverflowError:  # of an integer without a float, against `multipleOf`
+        return ["a number is too large to be checked"]
+    except (Unresolvable, re.error) as error:
+        raise BadUsage(f"{name} cannot be used: {error}") from None
+
+
+def _require_library() -> None:
+    try:
+        import jsonschema  # noqa: F401
+    except ImportError:
+        from ..installation import Installation
+
+        raise RebyteError(
+            "answers as JSON require the library jsonschema, which is not installed",
+            hint=Installation.find().add("schema"),
+            code="missing_extra",
+        ) from None
+
+
+def _validator(schema: Any) -> Validator:
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend, validator_for
+
+    draft = validator_for(schema, default=Draft202012Validator)
+    kind: type[Validator] = extend(draft, {"uniqueItems": _repeated_items})  # type: ignore[no-untyped-call]
+    return kind(schema, registry=_drafts())
+
+
+def _check(schema: Any, name: str) -> None:
+    """Raise BadUsage for what is no schema, or refers to something that it does not have."""
+    if not isinstance(schema, dict):
+        raise BadUsage(f"{name} is not a JSON Schema: it must be an object")
+    from jsonschema.exceptions import SchemaError
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import UnknownDialect, specification_with
+
+    try:
+        draft = specification_with(str(schema.get("$schema", DRAFT)))
+        resource, validator = draft.create_resource(schema), _validator(schema)
+        validator.check_schema(schema)
+        _check_references(resource, _drafts().resolver_with_root(resource))
+        list(islice(validator.iter_errors(None), 1))
+    except UnknownDialect:
+        raise BadUsage(f"{name}: $schema names no draft that is known") from None
+    except SchemaError as error:
+        why = _cut(f"{error.json_path}: {error.message}")
+        raise BadUsage(f"{name} is not a JSON Schema: {why}") from None
+    except Unresolvable as error:
+        raise BadUsage(f"{name}: no such definition: {error.ref}") from None
+    except RecursionError:
+        raise BadUsage(f"{name} refers to itself without end") from None
 
 
 def _drafts() -> Registry[Any]:

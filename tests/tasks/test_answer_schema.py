@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage, NotFound, RebyteError
 from rebyte_cli.tasks.answer_schema import ASK, AnswerSchema, Misfit
+from tests.waiting import eventually, is_running
 
 ANYTHING = AnswerSchema.of({}, "it")
 POINT: dict[str, Any] = {
@@ -87,26 +90,67 @@ def test_unique_items(answer: str, is_unique: bool) -> None:
             schema.value(answer)
 
 
+@pytest.mark.slow
 def test_no_answer_costs_the_square_of_its_items() -> None:
     schema = AnswerSchema.of({"uniqueItems": True}, "it")
-    schema.value("[]")
-
-    def calls(count: int) -> int:
-        answer, seen = json.dumps([{"a": number} for number in range(count)]), [0]
-
-        def profile(*_event: object) -> None:
-            seen[0] += 1
-
-        sys.setprofile(profile)
-        try:
-            schema.value(answer)
-        finally:
-            sys.setprofile(None)
-        return seen[0]
-
-    assert calls(400) < 8 * calls(100)
+    items = [{"a": number} for number in range(20_000)]
+    assert schema.value(json.dumps(items)) == items
 
 
+def kind(name: str) -> dict[str, Any]:
+    """The schema of an expression that may hold another one."""
+    inner = {"const": name}, {"$ref": "#/$defs/expression"}
+    return {"properties": dict(zip(("kind", "inner"), inner, strict=True)), "required": ["kind"]}
+
+
+EXPRESSION: dict[str, Any] = {
+    "$ref": "#/$defs/expression",
+    "$defs": {"expression": {"oneOf": [kind("not"), kind("negative"), kind("parentheses")]}},
+}
+MAIL = r"^([a-zA-Z0-9_\.\-])+\@(([a-zA-Z0-9\-])+\.)+([a-zA-Z0-9]{2,4})+$"
+ENDLESS = (
+    (EXPRESSION, '{"kind": "parentheses", "inner": ' * 25 + '{"kind": "not"}' + "}" * 25),
+    ({"pattern": MAIL}, json.dumps("a@a." + "a" * 60 + "!")),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("schema", "answer"), ENDLESS)
+def test_an_answer_that_takes_too_long_to_be_checked(schema: Any, answer: str) -> None:
+    asked = AnswerSchema.of(schema, "it")
+    with pytest.raises(Misfit, match="checking it takes more than 1 s"):
+        asked.value(answer, cpu_seconds=1)
+
+
+@pytest.mark.slow
+def test_a_schema_of_a_client_that_takes_too_long_to_be_checked() -> None:
+    twice = {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$ref": "#/$defs/0", "$defs": {**twice, "40": {}}}
+    with pytest.raises(BadUsage, match="checking it takes more than 1 s"):
+        AnswerSchema.of(schema, "it", within=1)
+    with pytest.raises(BadUsage, match="it: no such definition: /none"):
+        AnswerSchema.of({"$ref": "#/none"}, "it", within=10)
+    assert AnswerSchema.of(POINT, "it", within=10).value('{"x": 1}') == {"x": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="lists the children of a process")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_a_check_ends_with_the_command(name: str) -> None:
+    code = (
+        "import sys; from rebyte_cli.tasks.answer_schema import AnswerSchema;"
+        f"AnswerSchema.of({{'pattern': {MAIL!r}}}, 'it').value({ENDLESS[1][1]!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as command:
+        children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+        check = Path("/proc", eventually(lambda: children.read_text().strip()))
+        eventually(lambda: b"answer_schema" in (check / "cmdline").read_bytes())
+        command.send_signal(getattr(signal, name))
+        command.wait(5)
+    eventually(lambda: not is_running(int(check.name)), seconds=5)
+
+
+@pytest.mark.slow
 def test_each_problem_is_named_with_its_place() -> None:
     schema = AnswerSchema.of(POINT, "it")
     assert schema.value('{"x": 1, "y": ["a"]}') == {"x": 1, "y": ["a"]}
@@ -152,6 +196,7 @@ def test_a_schema_that_cannot_be_used(text: str, why: str, tmp_path: Path) -> No
         AnswerSchema.read(str(file))
 
 
+@pytest.mark.slow
 def test_the_draft_that_a_schema_names_decides(tmp_path: Path) -> None:
     file = tmp_path / "s.json"
     old = "http://json-schema.org/draft-04/schema#"

@@ -74,12 +74,8 @@ def main() -> None:
     Arguments: DATABASE CODE_FOLDER CPU_SECONDS BYTES_OF_A_FILE.
     """
     database, code, seconds, most = sys.argv[1:]
-    if sys.platform == "linux":  # elsewhere no jail keeps the agent from more than this
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
+    # Elsewhere than on Linux, no jail keeps the agent from more than this.
+    python_process.limit(int(seconds), MEMORY, int(most))
     _clean(Path(database), code)
 
 
