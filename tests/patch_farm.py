@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rebyte_cli.tasks import apply
+from rebyte_cli.tasks.prepared_patch import prepared
 from tests.farm import Farm
 from tests.repositories import git
 from tests.servers import Answer, Request, error_reply, reply
@@ -81,6 +82,6 @@ def bring(
     patch: bytes, root: Path, applied: Callable[[], None] = lambda: None, *, force: bool = False
 ) -> list[str]:
     """Apply a patch as the command does; the names of the files that changed."""
-    with apply.prepared(patch, root, force=force) as ready:
+    with prepared(patch, root, force=force) as ready:
         apply.apply(ready, applied)
         return [os.fsdecode(each.path) for each in ready.changes]

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -35,7 +34,7 @@ from rebyte_cli.local.gateway.request_record import RequestEntry, RequestRecord,
 from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.system import clock, files, http_server, permissions
 from rebyte_cli.system.process_group import ProcessGroup
-from rebyte_cli.tasks import download, editor, hook, patch
+from rebyte_cli.tasks import download, editor, hook
 from tests import elsewhere
 from tests.conftest import Done
 from tests.output.test_console import console
@@ -87,7 +86,6 @@ BRANCHES = {
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
     "tasks/hook.py": 5,
-    "tasks/patch.py": 1,
 }
 
 
@@ -523,19 +521,6 @@ def test_a_program_is_killed_without_a_group_on_windows(
         assert group.process.stdout.readline() == b"up\n"
     assert group.process.wait(10) < 0
     group.process.stdout.close()
-
-
-def test_a_file_has_no_mode_that_a_patch_could_change_on_windows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    (tmp_path / "run.sh").write_text("true\n")
-    script = b"diff --git a/run.sh b/run.sh\nnew file mode 100755\nindex 0000000..27ba77d\n"
-    script += b"--- /dev/null\n+++ b/run.sh\n@@ -0,0 +1 @@\n+true\n"
-    assert patch.missing(script, tmp_path)
-    # Only there: git is found and run as on the system that the tests run on.
-    monkeypatch.setattr(patch, "sys", SimpleNamespace(platform="win32"))
-    assert not patch.missing(script, tmp_path)
 
 
 def test_a_launcher_needs_linux(monkeypatch: pytest.MonkeyPatch) -> None:

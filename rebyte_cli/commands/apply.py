@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ from ._options import chosen_task, task_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
-    from ..tasks.apply import PreparedPatch
     from ..tasks.patch import FileChange, PatchSource
+    from ..tasks.prepared_patch import PreparedPatch
 
 SHORT = 10  # characters of a commit's id that people are shown
 
@@ -114,6 +115,7 @@ def _to_tree(
     """Apply what is new, and commit it if that is wanted."""
     from ..tasks import apply, patch
     from ..tasks.commit import advance_head
+    from ..tasks.prepared_patch import prepared
 
     before = {} if flags["everything"] else app.history.applied(source.task, str(root))
     still_here = _still_here(before, root)
@@ -132,22 +134,25 @@ def _to_tree(
         since = " since it was applied here" if 0 < len(runs) < len(source.runs) else ""
         app.note(f"The task changed nothing{since}")
         return RecordList(CHANGE, [])
-    found = patch.missing(found, root)
-    if not found:
-        remember()
-        return _nothing(app, f"{root} has these changes already")
     if source.runs and not runs:
         return _nothing(app, "all of it was applied here before; --all applies it again")
     changes = patch.changes(found, root)
-    _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
     commit = None
-    # With --commit, the files of others are as the index has them.
-    with apply.prepared(found, root, force=flags["force"] and not flags["commits"]) as ready:
-        changed = {patch.shown(each.path) for each in ready.changes}
-        rows = [change for change in changes if {change.path, change.old_path} & changed]
-        if not rows:
+    with contextlib.ExitStack() as stack:
+        # With --commit, the files of others are as the index has them.
+        is_forced = flags["force"] and not flags["commits"]
+        try:
+            ready = stack.enter_context(prepared(found, root, force=is_forced))
+        except patch.PatchConflict:
+            _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
+            raise
+        changed = {*ready.changes, *(ready.in_place if flags["commits"] else ())}
+        if not changed and not ready.after.stages:
             remember()
             return _nothing(app, f"{root} has these changes already")
+        _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
+        names = {patch.shown(each.path) for each in changed}
+        rows = [change for change in changes if {change.path, change.old_path} & names]
         if not flags["yes"]:
             _warn(app, _risks(ready), asks=True)
         if flags["commits"]:

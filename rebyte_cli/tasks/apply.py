@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,102 +23,18 @@ from ..system.locks import flock
 from .patch import (
     SUBMODULE,
     above,
-    beyond_cone,
     blobs,
     conflict,
     own_repository,
     place,
-    safe_repository,
     shown,
     uncommitted,
-    unmerged,
 )
-from .patch_headers import sections
-from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, no_folder, patched
+from .patched_tree import NO_FILE, TreeChange, no_folder
+from .prepared_patch import PreparedPatch, entries, own_index, set_entries
 
 NOTHING = "Nothing was applied"
 BEFORE = "refs/rebyte/before"  # what `apply --force` is about to change, by the id of its tree
-
-
-class PreparedPatch(NamedTuple):
-    """A patch, and what it makes of the files here: of `before`, the tree that these are, `after`.
-
-    `variables` name the index that has the files of `before`, which `is_own` if the user's has
-    others.
-    """
-
-    root: Path
-    variables: Mapping[str, str]
-    is_own: bool
-    before: str
-    after: PatchedTree
-    changes: Sequence[TreeChange]
-
-
-@contextlib.contextmanager
-def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[PreparedPatch]:
-    """Find out what a patch makes of the files here, for as long as the block takes.
-
-    It is applied to the index, as the files have to be. With `force`, those with changes that are
-    not in the index are patched as they are, and the index stays. Only objects are written. Raises
-    PatchConflict, and GitFailed as `patched_tree.of_patch` does.
-    """
-    variables = safe_repository(root)
-    if conflicts := unmerged(root):
-        raise conflict([], f"there are conflicts in {', '.join(conflicts)}, which come first")
-    # What is only newer than the index knows, git would take for changed.
-    refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"]
-    with contextlib.suppress(git.GitFailed):
-        git.run(refresh, root, variables, to_end=True)
-    files = list(sections(patch))
-    names = {name for each in files for name in (each.old, each.new) if name}
-    hidden = beyond_cone(root, names)
-    index = git.run(["write-tree", "--missing-ok"], root, variables).decode().strip()
-    with _index(root, variables, index) as own:
-        here = _tree_of_files(root, own, names - hidden)
-        dirty = difference(root, index, here)
-        after = patched(root, here, patch) if force or not dirty else None
-        if after is None or (dirty and after.stages):
-            names_of = ", ".join(_names(dirty))
-            raise conflict([], f"changes that are not in the index are in the way: {names_of}")
-        if not hidden.isdisjoint(after.stages):
-            many = ", ".join(after.conflicts)
-            raise conflict([], f"there are conflicts beyond the sparse checkout: {many}")
-        changes = difference(root, here, after.tree)
-        if odd := [each for each in changes if each.path not in names]:
-            raise conflict([], f"it changes what it does not name: {', '.join(_names(odd))}")
-        used = own if dirty else variables
-        yield PreparedPatch(root, used, bool(dirty), here, after, changes)
-
-
-def _names(changes: Sequence[TreeChange]) -> list[str]:
-    return [shown(each.path) for each in changes]
-
-
-@contextlib.contextmanager
-def _index(root: Path, variables: Mapping[str, str], tree: str) -> Iterator[dict[str, str]]:
-    """Variables with an index of our own that has the files of a tree."""
-    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        own = {**variables, "GIT_INDEX_FILE": os.path.join(folder, "index")}
-        git.run(["read-tree", tree], root, own)
-        yield own
-
-
-def _tree_of_files(root: Path, own: Mapping[str, str], names: Iterable[bytes]) -> str:
-    """Bring an index up to date with the files of these names that it has; the tree of it."""
-    known: dict[bytes, int] = {}
-    for some in git.portions(sorted(map(os.fsdecode, names))):
-        words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
-        lines = (
-            line.partition("\t") for line in os.fsdecode(git.run(words, root, own)).split("\0")
-        )
-        # A submodule may be at another commit.
-        there = {name for about, _, name in lines if not about.startswith(SUBMODULE)} & {*some}
-        beyond = {name for name in there if place(root, os.fsencode(name), known) is None}
-        for way, found in (("--remove", there - beyond), ("--force-remove", beyond)):
-            if found:
-                git.run(["update-index", way, "--", *sorted(found)], root, own)
-    return git.run(["write-tree", "--missing-ok"], root, own).decode().strip()
 
 
 @contextlib.contextmanager
@@ -143,17 +59,17 @@ def apply(ready: PreparedPatch, applied: Callable[[], None] = lambda: None) -> N
     words = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
     folder = Path(git.line(words, root, own_repository())).parent
     with telling(lambda: done[0]), _alone(folder):
-        found = _check_places(ready)
+        _check_places(ready)
         _try_out(ready, folder)
         undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
         with git.signals_later():
-            hint = _check_out(ready, found)
+            _check_out(ready)
             applied()
             conflicts = ", ".join(ready.after.conflicts)
             told = f", with conflicts in {conflicts}" if conflicts else ""
             done[0] = f"The changes were applied{told}"
         if conflicts:
-            hint = hint or f"Edit them, then `git add` them{undo}"
+            hint = f"Edit them, then `git add` them{undo}"
             raise conflict(ready.after.conflicts, "").copy_with(hint=hint)
 
 
@@ -242,7 +158,7 @@ def _try_out(ready: PreparedPatch, folder: Path) -> None:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="rebyte-", dir=folder) as scratch,
-            _index(ready.root, ready.variables, ready.after.tree) as own,
+            own_index(ready.root, ready.own, ready.after.tree) as own,
         ):
             for some in git.portions(names):
                 words = ["checkout-index", "--quiet", f"--prefix={scratch}/", "--", *some]
@@ -251,51 +167,42 @@ def _try_out(ready: PreparedPatch, folder: Path) -> None:
         raise conflict([], getattr(error, "message", str(error))) from None
 
 
-def _check_out(ready: PreparedPatch, found: _OnDisk) -> str:
-    """Have git change the files and its index; why it could not note conflicts in that.
+def _check_out(ready: PreparedPatch) -> None:
+    """Have git change the files and its index.
 
     If it fails, all is as it was. Raises PatchConflict then, or RebyteError if it is not.
     """
+    root, users, stages = ready.root, ready.users, ready.after.stages
+    found = _check_places(ready)  # others may have written ignored files meanwhile
     # What is in no commit and no index has to be found if all of this is killed.
-    kept = f"{BEFORE}/{ready.before}" if ready.is_own else ""
-    # Without the user's index, a file that a sparse checkout leaves out would be nowhere.
-    words = ["-c", "core.sparseCheckout=false"] if ready.is_own else []
-    words += ["read-tree", "-m", "-u", "--no-recurse-submodules", ready.before, ready.after.tree]
+    kept = f"{BEFORE}/{ready.before}" if users is None else ""
+    words = ["read-tree", "-m", "-u", "--no-recurse-submodules", ready.before, ready.after.tree]
     failure = None
     try:
         if kept:
-            git.run(["update-ref", kept, ready.before], ready.root, own_repository(), to_end=True)
-        git.run(words, ready.root, ready.variables, to_end=True, timeout=None)
+            git.run(["update-ref", kept, ready.before], root, own_repository(), to_end=True)
+        if users is not None:
+            set_entries(root, users, entries(ready.in_place))
+        if users is not None and not stages:
+            git.run(words, root, users, to_end=True, timeout=None)
+        else:
+            # Without the user's index, what a sparse checkout leaves out would be nowhere.
+            every = ["-c", "core.sparseCheckout=false"]
+            git.run([*every, *words], root, ready.own, to_end=True, timeout=None)
+        if users is not None and stages:  # last: markers without stages would look resolved
+            words = ["read-tree", "-m", "-i", ready.before, ready.after.tree]
+            git.run(words, root, users, to_end=True)
+            nothing = b"0 %s\t" % (b"0" * len(ready.before))
+            lines = [line for name in stages for line in (nothing + name, *stages[name])]
+            set_entries(root, users, lines)
     except git.GitFailed as error:
         _take_back(ready, found, error.message)
         failure = conflict([], error.message)
     if kept:
         with contextlib.suppress(git.GitFailed):
-            git.run(["update-ref", "-d", kept], ready.root, own_repository(), to_end=True)
+            git.run(["update-ref", "-d", kept], root, own_repository(), to_end=True)
     if failure is not None:
         raise failure
-    return _note_conflicts(ready)
-
-
-def _note_conflicts(ready: PreparedPatch) -> str:
-    """Give the index both sides of each conflict; why that failed, or an empty text."""
-    if not ready.after.stages:
-        return ""
-    nothing = b"0 %s\t" % (b"0" * len(ready.before))
-    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        given = Path(folder) / "stages"
-        lines = [
-            line
-            for name, all_of in ready.after.stages.items()
-            for line in (nothing + name, *all_of)
-        ]
-        given.write_bytes(b"".join(line + b"\0" for line in lines))
-        words = ["update-index", "-z", "--index-info"]
-        try:
-            git.run(words, ready.root, ready.variables, given=given)
-        except git.GitFailed as error:
-            return f"They are not in git's index: {error.message}"
-    return ""
 
 
 def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
@@ -317,12 +224,14 @@ def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
             for each in touched
             if each.old_mode != NO_FILE and not os.path.lexists(_path(root, each.path))
         ]
-        for some in git.portions(list(map(os.fsdecode, gone))):
-            git.run(["checkout-index", "--quiet", "--", *some], root, ready.variables)
+        with own_index(root, ready.own, ready.before) as own:
+            for some in git.portions(list(map(os.fsdecode, gone))):
+                git.run(["checkout-index", "--quiet", "--", *some], root, own)
         modes = {name: found.files[name].st_mode for name in gone if name in found.files}
         for name, mode in (found.folders | modes).items():
             path = place(root, name)
-            if path is not None and os.path.lexists(path) and not os.path.islink(path):
+            now_is = None if path is None else _stat(os.fsencode(path))
+            if path and now_is and not stat.S_ISLNK(now_is.st_mode) and now_is.st_mode != mode:
                 os.chmod(path, stat.S_IMODE(mode))
         now = blobs(root, [each.path for each in touched], [ready.before])
         failed = [each for each in touched if not _is_as_before(root, each, now)]
@@ -332,8 +241,12 @@ def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
         raise RebyteError(
             f"the patch does not apply: {reason}. Not as they were before: "
             + ", ".join(_names(failed)),
-            hint=f"What they were: git restore --source={ready.before} -- FILE…",
+            hint=f"What they were: git show {ready.before}:FILE",
         )
+
+
+def _names(changes: Sequence[TreeChange]) -> list[str]:
+    return [shown(each.path) for each in changes]
 
 
 def _path(root: Path, name: bytes) -> bytes:

@@ -8,7 +8,6 @@ import itertools
 import os
 import re
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 PATCH_FILE = "changes.patch"
 LARGEST = 256 << 20  # bytes; the service on this machine makes none of more than 64 MiB
 LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
-SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
-_CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
 
 
@@ -159,7 +156,7 @@ def only(patch: bytes, paths: Iterable[str], root: Path) -> bytes:
         there = os.path.relpath(os.path.join(os.path.realpath(folder), name), root)
         wanted[path] = os.fsencode(there)
     kept, seen = [], set()
-    for part, section in _parts(patch):
+    for part, section in parts(patch):
         names = [name for name in (section.old, section.new) if name]
         found = {given for given, path in wanted.items() if any(_is_at(path, n) for n in names)}
         kept += [part] if found else []
@@ -174,8 +171,8 @@ def _is_at(path: bytes, name: bytes) -> bool:
     return path in (b".", name) or name.startswith(path + b"/")
 
 
-def _parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
-    """A patch in git's format, file by file."""
+def parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
+    """A patch in git's format, file by file: each part, and what it says."""
     starts = [found.start() for found in re.finditer(rb"^diff --git ", patch, re.MULTILINE)]
     for start, end in itertools.pairwise([*starts, len(patch)]):
         part = patch[start:end]
@@ -319,27 +316,6 @@ def uncommitted(root: Path) -> list[str]:
     return [listed(shown(entry[3:])) for entry in output.split(b"\0") if len(entry) > 3]
 
 
-def missing(patch: bytes, root: Path) -> bytes:
-    """The patch without the files that are what it makes of them already, content and mode."""
-    check_form(patch)
-    parts = list(_parts(patch))
-    if not parts:
-        return patch
-    files = [file for _, file in parts]
-    # Each once: a patch can name a large file a million times.
-    names = dict.fromkeys(each.new for each in files if each.new and each.mode != SUBMODULE)
-    found = blobs(root, names, [each.blob for each in files])
-    hidden = beyond_cone(root, [each.old for each in files if each.old != each.new])
-    return b"".join(
-        part
-        for part, each in parts
-        # Without the id of a content, nothing says that the content here is it.
-        if (len(each.blob) < SHORTEST_ID and each.new and _CONTENT.search(part))
-        or each.old in hidden
-        or not _is_in_place(root, each, found.get(each.new, ""))
-    )
-
-
 def beyond_cone(root: Path, names: Iterable[bytes]) -> set[bytes]:
     """Those files that a sparse checkout has in its index, and not on disk."""
     gone = [os.fsdecode(name) for name in names if name and not os.path.lexists(_path(root, name))]
@@ -353,20 +329,6 @@ def beyond_cone(root: Path, names: Iterable[bytes]) -> set[bytes]:
 
 def _path(root: Path, name: bytes) -> bytes:
     return os.path.join(os.fsencode(root), name)
-
-
-def _is_in_place(root: Path, section: PatchedFile, blob: str) -> bool:
-    moved = section.old != section.new
-    if section.old and moved and os.path.lexists(_path(root, section.old)):
-        return False
-    if not section.new:
-        return True
-    if not blob or not blob.startswith(section.blob):
-        return False
-    if section.mode in ("100644", "100755") and sys.platform != "win32":
-        mode = os.lstat(_path(root, section.new)).st_mode
-        return bool(mode & stat.S_IXUSR) == (section.mode == "100755")
-    return True
 
 
 def blobs(root: Path, names: Iterable[bytes], like: Iterable[str]) -> dict[bytes, str]:

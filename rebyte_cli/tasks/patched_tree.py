@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,12 +20,15 @@ from .patch import (
     conflict,
     listed,
     own_repository,
+    parts,
     safe_repository,
     shown,
 )
-from .patch_headers import check_form, sections
+from .patch_headers import PatchedFile, check_form, sections
 
 T = TypeVar("T")
+SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
+CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
 NO_FILE = "000000"  # git's mode of what is not there
 # Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
 DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
@@ -125,9 +129,11 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: boo
         }
         root = scratch
         git.run(["read-tree", base or "--empty"], root, variables)
-        made = PatchedTree("", {})
+        made, words = PatchedTree("", {}), ["--cached", "--whitespace=nowarn"]
+        patch = _absent(root, variables, patch)
         try:
-            git_apply(["--cached", "--3way", "--whitespace=nowarn"], patch, root, variables)
+            if patch:
+                git_apply([*words, "--3way"], patch, root, variables)
         except git.GitFailed as error:
             if error.is_partial:
                 raise PatchUnusable(f"the patch does not apply: {error.message}") from None
@@ -136,12 +142,48 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: boo
                 _mark_conflicts(root, variables, made.stages)
             # With this status, git has found that it does not apply; it stops with another one.
             elif made.stages or error.status == 1:
-                raise conflict(made.conflicts, error.message) from None
+                try:
+                    git_apply([*words, "--check", "--reverse"], patch, root, variables)
+                except git.GitFailed:
+                    raise conflict(made.conflicts, error.message) from None
             else:
                 _check_folders(root, variables, patch)
                 raise
         tree = git.run(["write-tree", "--missing-ok"], root, variables).decode().strip()
         return made._replace(tree=tree)
+
+
+def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
+    """The parts of a patch about files that the index does not have as the patch makes them."""
+    wanted: dict[bytes, Callable[[str, str], bool]] = {}
+    found = list(parts(patch))
+    for part, each in found:
+        if each.old and each.old != each.new:
+            wanted[each.old] = lambda mode, _blob: not mode
+        if each.new:
+            wanted[each.new] = _is_like(part, each)
+    entries: dict[bytes, list[str]] = {}
+    for some in git.portions(list(map(os.fsdecode, wanted))):
+        words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
+        for line in git.run(words, root, variables).split(b"\0")[:-1]:
+            about, _, name = line.partition(b"\t")
+            entries[name] = about.decode().split(" ")[:2]
+    there = {name for name, is_like in wanted.items() if is_like(*entries.get(name, ("", "")))}
+    kept = [part for part, each in found if not {each.old, each.new} - {b""} <= there]
+    return b"".join(kept) if found else patch
+
+
+def _is_like(part: bytes, file: PatchedFile) -> Callable[[str, str], bool]:
+    """Whether a mode and a blob are those that a part of a patch gives a file, if it says so."""
+    # It changes the mode alone, or the name: then what was moved away is the file that is there.
+    keeps = bool(file.old) and not file.blob and not CONTENT.search(part)
+    modes = [file.mode] if file.mode else ["100644", "100755", "120000"]
+
+    def is_like(mode: str, blob: str) -> bool:
+        has_blob = keeps or (len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob))
+        return mode in modes and has_blob
+
+    return is_like
 
 
 def _stages(root: Path, variables: Mapping[str, str]) -> dict[bytes, list[bytes]]:

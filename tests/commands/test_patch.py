@@ -18,7 +18,7 @@ import pytest
 
 from rebyte_cli.app import App
 from rebyte_cli.local.agents import workspace_access
-from rebyte_cli.tasks import apply
+from rebyte_cli.tasks.prepared_patch import prepared
 from rebyte_cli.tasks.risks import risks_between
 from tests.conftest import Done, need_tool
 from tests.patch_farm import PatchFarm
@@ -427,6 +427,7 @@ def test_only_some_paths(farmed: Local, repository: Path) -> None:
     assert not (repository / "run.sh").exists()
     git(repository, "commit", "-q", "-m", "Some")
     rest = farmed("apply", "@last", "--yes", "-o", "json", cwd=repository)
+    assert rest.status == 0, rest
     assert [row["path"] for row in rest.json["data"]] == ["code.txt", "data.bin", "old.txt"]
 
 
@@ -518,7 +519,7 @@ def test_links_and_submodules_are_named_by_their_mode(repository: Path) -> None:
     git(repository, "add", "-A")
     patch += git(repository, "diff", "--cached", "--binary", "--full-index")
     git(repository, "reset", "-q", "--hard")
-    with apply.prepared(patch.encode(), repository) as ready:
+    with prepared(patch.encode(), repository) as ready:
         found = risks_between(repository, ready.before, ready.after.tree)
     assert found == [
         "module (submodule)",

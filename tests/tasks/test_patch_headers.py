@@ -11,7 +11,9 @@ import pytest
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
 from rebyte_cli.tasks import apply, patch, patch_headers
+from rebyte_cli.tasks.prepared_patch import prepared
 from rebyte_cli.tasks.risks import risks_between
+from tests.patch_farm import bring
 from tests.repositories import git
 
 NEW = b"""--- /dev/null
@@ -56,16 +58,16 @@ def root(tmp_path: Path) -> Path:
 def test_a_name_that_no_file_in_a_repository_has(root: Path, name: str) -> None:
     """It is refused before anything there is read."""
     odd = added("new file mode 100644").replace(b"/x", b"/" + name.encode())
-    for read in (patch.missing, patch.changes):
-        with pytest.raises(RebyteError, match="a repository has no file called"):
-            read(odd, root)
+    with pytest.raises(RebyteError, match="a repository has no file called"):
+        patch.changes(odd, root)
 
 
 def test_a_file_beyond_a_link_is_not_read(root: Path) -> None:
     (root.parent / "x").write_text("x\n")
     (root / "out").symlink_to("..")
     odd = added("new file mode 100644", "index 0000000..587be6b").replace(b"/x", b"/out/x")
-    assert patch.missing(odd, root) == odd
+    with pytest.raises(patch.PatchConflict, match="out is no folder"):
+        bring(odd, root)
 
 
 @pytest.mark.parametrize("quotes", ["true", "false"])
@@ -102,7 +104,7 @@ def test_every_name_that_git_writes_is_read(root: Path, quotes: str) -> None:
 def test_a_file_that_only_the_index_knows_as_executable_is_named(root: Path) -> None:
     git(root, "config", "core.fileMode", "false")
     (root / "run").chmod(0o644)
-    with apply.prepared(modified().replace(b"/f", b"/run"), root) as ready:
+    with prepared(modified().replace(b"/f", b"/run"), root) as ready:
         assert risks_between(root, ready.before, ready.after.tree) == ["run (executable)"]
 
 
@@ -224,7 +226,7 @@ def test_what_becomes_a_link_or_can_be_run_is_named(
     try:
         patch.changes(odd, root)
         before = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
-        with apply.prepared(odd, root) as ready:
+        with prepared(odd, root) as ready:
             found = risks_between(root, ready.before, ready.after.tree)
             apply.apply(ready)
     except RebyteError:

@@ -1,0 +1,152 @@
+"""What a patch makes of the files here, before any of them changes: objects alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..system import git
+from .patch import (
+    SUBMODULE,
+    PatchConflict,
+    beyond_cone,
+    conflict,
+    place,
+    safe_repository,
+    shown,
+    unmerged,
+)
+from .patch_headers import sections
+from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, patched
+
+
+class PreparedPatch(NamedTuple):
+    """A patch, and what it makes of the files here: of the tree `before`, the tree `after`.
+
+    `changes` are what has to be written, and `in_place` what is here already, but not in the index.
+    `own` names an index of ours, with the files of `before`, and `users` that of the user, which
+    is not to be changed if it is None.
+    """
+
+    root: Path
+    own: Mapping[str, str]
+    users: Mapping[str, str] | None
+    before: str
+    after: PatchedTree
+    changes: Sequence[TreeChange]
+    in_place: Sequence[TreeChange]
+
+
+@contextlib.contextmanager
+def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[PreparedPatch]:
+    """Find out what a patch makes of the files here, for as long as the block takes.
+
+    It is applied to the index, as the files have to be unless they are what it makes of them. With
+    `force`, those with other changes that are not in the index are patched as they are, and the
+    index stays. Only objects are written. Raises PatchConflict, and GitFailed as
+    `patched_tree.of_patch` does.
+    """
+    users = safe_repository(root)
+    if conflicts := unmerged(root):
+        raise conflict([], f"there are conflicts in {', '.join(conflicts)}, which come first")
+    # What is only newer than the index knows, git would take for changed.
+    refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"]
+    with contextlib.suppress(git.GitFailed):
+        git.run(refresh, root, users, to_end=True)
+    names = {name for each in sections(patch) for name in (each.old, each.new) if name}
+    hidden = beyond_cone(root, names)
+    index = git.run(["write-tree", "--missing-ok"], root, users).decode().strip()
+    with own_index(root, users, index) as own:
+        here = _tree_of_files(root, own, names - hidden)
+        dirty = {each.path for each in difference(root, index, here)}
+        try:
+            after = patched(root, index, patch)
+            in_place = _in_place(root, users, index, after, dirty)
+            dirty -= {each.path for each in in_place}
+        except PatchConflict:
+            if not force or not dirty:
+                raise
+        if dirty and force:
+            after = patched(root, here, patch)
+            in_place = _in_place(root, users, here, after, dirty)
+        if dirty and (not force or after.stages):
+            raise conflict([], f"changes that are not in the index are in the way: {_list(dirty)}")
+        if not hidden.isdisjoint(after.stages):
+            names_of = _list(after.stages)
+            raise conflict([], f"there are conflicts beyond the sparse checkout: {names_of}")
+        set_entries(root, own, entries(in_place))
+        before = git.run(["write-tree", "--missing-ok"], root, own).decode().strip()
+        changes = difference(root, before, after.tree)
+        if odd := {each.path for each in changes} - names:
+            raise conflict([], f"it changes what it does not name: {_list(odd)}")
+        yield PreparedPatch(root, own, None if dirty else users, before, after, changes, in_place)
+
+
+def _list(names: Iterable[bytes]) -> str:
+    return ", ".join(map(shown, sorted(names)))
+
+
+@contextlib.contextmanager
+def own_index(root: Path, variables: Mapping[str, str], tree: str) -> Iterator[dict[str, str]]:
+    """Variables with an index of our own that has the files of a tree."""
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        own = {**variables, "GIT_INDEX_FILE": os.path.join(folder, "index")}
+        git.run(["read-tree", tree], root, own)
+        yield own
+
+
+def set_entries(root: Path, variables: Mapping[str, str], lines: Sequence[bytes]) -> None:
+    """Put lines as `ls-files --stage` prints them into an index; mode 0 removes. GitFailed."""
+    if lines:
+        with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+            given = Path(folder) / "entries"
+            given.write_bytes(b"".join(line + b"\0" for line in lines))
+            git.run(["update-index", "-z", "--index-info"], root, variables, given=given)
+
+
+def entries(changes: Iterable[TreeChange]) -> list[bytes]:
+    """What `set_entries` needs to make these changes."""
+    return [f"{each.mode} {each.blob}\t".encode() + each.path for each in changes]
+
+
+def _tree_of_files(root: Path, own: Mapping[str, str], names: Iterable[bytes]) -> str:
+    """Bring an index up to date with the files of these names that it has; the tree of it."""
+    known: dict[bytes, int] = {}
+    for some in git.portions(sorted(map(os.fsdecode, names))):
+        words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
+        lines = [line.partition("\t") for line in git.paths(words, root, own)]
+        # A submodule may be at another commit.
+        there = {name for about, _, name in lines if not about.startswith(SUBMODULE)} & {*some}
+        beyond = {name for name in there if place(root, os.fsencode(name), known) is None}
+        for way, found in (("--remove", there - beyond), ("--force-remove", beyond)):
+            if found:
+                git.run(["update-index", way, "--", *sorted(found)], root, own)
+    return git.run(["write-tree", "--missing-ok"], root, own).decode().strip()
+
+
+def _in_place(
+    root: Path, users: Mapping[str, str], base: str, after: PatchedTree, dirty: set[bytes]
+) -> list[TreeChange]:
+    """What the patch makes of files that are not as in `base`, and are on disk already."""
+    found = [
+        each
+        for each in difference(root, base, after.tree)
+        if SUBMODULE not in (each.old_mode, each.mode) and each.path not in after.stages
+        if each.path in dirty or (each.old_mode == NO_FILE and _is_there(root, each.path))
+    ]
+    names = {each.path for each in found if each.mode != NO_FILE}
+    others: set[bytes] = set()
+    if names:
+        with own_index(root, users, after.tree) as own:
+            there = _tree_of_files(root, own, names)
+        others = {each.path for each in difference(root, after.tree, there)}
+    gone = {each.path for each in found if each.mode == NO_FILE and not _is_there(root, each.path)}
+    return [each for each in found if each.path in gone | names - others]
+
+
+def _is_there(root: Path, name: bytes) -> bool:
+    return os.path.lexists(os.path.join(os.fsencode(root), name))
