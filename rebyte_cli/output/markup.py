@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 MOST_COLUMNS = 100  # longer lines of prose are hard to read
-# Characters that are rendered at most. The worst text takes two seconds.
+# Characters that are rendered at most. The worst text, a table of thousands of columns, takes three
+# seconds.
 LONGEST_MARKDOWN = 50_000
+# ... and those of code in a text. Several lexers take the square of it, make and Java the longest:
+# 1.3 seconds for so many.
+MOST_HIGHLIGHTED = 8_000
 MOST_MARKDOWN = 500_000  # ... and of all the texts that one command prints
 LONGEST_JSON = 200_000
 DEEPEST = 20  # levels of nesting; the parser drops what is deeper without a word
 _SGR = r"\x1b\[[0-9;]*m"
-# Only these are highlighted: the text names the lexer, and others may be slow on hostile input.
+# Only these are highlighted: the text names the lexer, and others may be slower on hostile input.
 _LEXERS = (
     "bash c c++ console cpp css diff docker dockerfile go html java javascript js json jsx kotlin"
     " lua make makefile php py python rb ruby rust rs sh shell sql swift toml ts tsx typescript xml"
@@ -211,7 +215,19 @@ def _markdown(text: str) -> Any:
     if any(token.level >= DEEPEST - 1 for token in tokens):
         raise RecursionError
     drawn.parsed = _faithful(tokens)
+    _highlight_less(drawn.parsed)
     return drawn
+
+
+def _highlight_less(tokens: Sequence[Any]) -> None:
+    """Leave code plain that is more than may be highlighted after what comes before it."""
+    left = MOST_HIGHLIGHTED
+    for token in tokens:
+        if token.type == "fence":
+            if len(token.content) > left:
+                token.info = ""
+            else:
+                left -= len(token.content)
 
 
 def _is_language(info: str) -> bool:

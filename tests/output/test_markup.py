@@ -12,6 +12,7 @@ from rebyte_cli.output.console import Console
 from rebyte_cli.output.markup import (
     LONGEST_JSON,
     LONGEST_MARKDOWN,
+    MOST_HIGHLIGHTED,
     MOST_MARKDOWN,
     json_highlighter,
     speech,
@@ -173,6 +174,29 @@ def test_hostile_text_takes_linear_time(unit: str) -> None:
     seconds(100)  # the imports
     # One of five: a busy machine takes its caches away.
     assert any(seconds(8000) < max(9 * seconds(2000), 0.5) for _ in range(5))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("language", "unit"), [("make", "a"), ("java", "a b "), ("console", "a::")]
+)
+def test_hostile_code_takes_no_longer_than_other_text(language: str, unit: str, count: int) -> None:
+    """Some lexers take the square of what they get, in one fence or in several."""
+    block = unit * (MOST_HIGHLIGHTED // len(unit)) + unit
+    begun = time.thread_time()
+    shown = plain(f"```{language}\n{block}\n```\n\n" * count)
+    assert time.thread_time() - begun < 1
+    assert "".join(shown.split()) == "".join(block.split()) * count
+
+
+def test_code_is_highlighted_until_it_is_too_much() -> None:
+    small, large = "import x\n", "import x\n" * (MOST_HIGHLIGHTED // 9)
+    texts = (small, large, large + small)
+    shown = [rendered(f"```python\n{each}```\n") for each in texts]
+    unnamed = [rendered(f"```\n{each}```\n") for each in texts]
+    assert [a == b for a, b in zip(shown, unnamed, strict=True)] == [False, False, True]
+    both = rendered(f"```python\n{large}{small}```\n\n```python\n{small}```\n")
+    assert both == unnamed[2] + "\n" + shown[0]
 
 
 def test_many_texts_have_a_limit_in_all() -> None:
