@@ -76,7 +76,7 @@ BRANCHES = {
     "output/prompt_line.py": 4,
     "system/clock.py": 1,
     "system/files.py": 6,
-    "system/git.py": 2,
+    "system/git.py": 3,
     "system/http_server.py": 2,
     "system/permissions.py": 6,
     "system/process_group.py": 3,

@@ -88,13 +88,15 @@ def command(
     from ..tasks import apply, patch
 
     _check(branch, message, **flags)
-    with apply.telling():
+    done = [apply.NOTHING]
+    with apply.telling(lambda: done[-1]):
         task_id = chosen_task(app, task)
         root = patch.top_level()
         source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
         if branch is not None:
-            return _to_branch(app, source, root, paths, branch, message, force=flags["force"])
-        return _to_tree(app, source, root, paths, message, **flags)
+            force = flags["force"]
+            return _to_branch(app, source, root, paths, branch, message, done, force=force)
+        return _to_tree(app, source, root, paths, message, done, **flags)
 
 
 def _check(branch: str | None, message: str | None, **flags: bool) -> None:
@@ -110,9 +112,11 @@ def _to_tree(
     root: Path,
     paths: tuple[str, ...],
     message: str | None,
+    done: list[str],
     **flags: bool,
 ) -> RecordList:
-    """Apply what is new, and commit it if that is wanted."""
+    """Apply what is new, and commit it if that is wanted; `done` gets what an interrupt tells."""
+    from ..system import git
     from ..tasks import apply, patch
     from ..tasks.commit import advance_head
     from ..tasks.prepared_patch import prepared
@@ -157,10 +161,21 @@ def _to_tree(
             _warn(app, _risks(ready), asks=True)
         if flags["commits"]:
             commit = _prepared(source, root, found, head, message)
-        apply.apply(ready, remember)
+
+        def applied() -> None:
+            only = ", but not committed" if flags["commits"] else ""
+            done.append(f"The changes were applied{only}")
+            remember()
+
+        apply.apply(ready, applied)
     app.note(f"Applied the changes to {_files(rows)} in {root}")
     if commit is not None:
-        advance_head(root, commit, head, f"rebyte apply: {source.task}")
+        with git.signals_later():
+            try:
+                advance_head(root, commit, head, f"rebyte apply: {source.task}")
+            except git.GitFailed as error:
+                raise error.copy_with(hint=done[-1]) from None
+            done.append("The changes were applied and committed")
         app.note(f"Committed as {commit[:SHORT]}")
     return RecordList(CHANGE, [_row(change, commit) for change in rows])
 
@@ -230,10 +245,12 @@ def _to_branch(
     paths: tuple[str, ...],
     branch: str,
     message: str | None,
+    done: list[str],
     *,
     force: bool,
 ) -> RecordList:
-    """Make a branch of everything that the task changed."""
+    """Make a branch of everything that the task changed; `done`: see `_to_tree`."""
+    from ..system import git
     from ..tasks import base_commit, commit, patch, patched_tree
     from ..tasks.risks import risks_between
 
@@ -254,7 +271,9 @@ def _to_branch(
     # Nothing runs them before they are checked out.
     _warn(app, risks_between(root, base, tree), asks=False)
     made = commit.commit_tree(root, tree, [base], commit.message(message, task))
-    commit.set_branch(root, branch, made, old, f"rebyte apply: {source.task}")
+    with git.signals_later():
+        commit.set_branch(root, branch, made, old, f"rebyte apply: {source.task}")
+        done.append(f"Branch {branch} was made")
     app.note(f"Branch {branch} is at {made[:SHORT]}, with {_files(changes)} changed")
     return RecordList(CHANGE, [_row(change, made) for change in changes])
 

@@ -458,8 +458,13 @@ def _to_end(
 
 @contextmanager
 def signals_later() -> Iterator[None]:
-    """Put off SIGINT and SIGTERM to the end of the block. SIGQUIT (Ctrl-\\) still ends the wait."""
+    """Put off SIGINT, SIGTERM and the end of the terminal (SIGHUP) to the end of the block.
+
+    One that is ignored stays so. SIGQUIT (Ctrl-\\) still ends the wait.
+    """
     numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(one))]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) not in (signal.SIG_IGN, None):
+        numbers.append(signal.SIGHUP)
     arrived: list[int] = []
 
     def hold(number: int, _frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -557,6 +557,7 @@ def stopped_apply(
     number: signal.Signals,
     then: str = 'exec git "$@"',
     during: str = "read-tree -m",
+    words: Sequence[str] = ("-P", "local", "apply"),
 ) -> tuple[int, str]:
     """The status and stderr of an `apply` that gets a signal while git works."""
     slow = home / "slow"
@@ -571,7 +572,7 @@ exec git "$@"
 """
     )
     (slow / "git").chmod(0o755)
-    command = [sys.executable, "-m", "rebyte_cli", "-P", "local", "apply", "@last", "--yes"]
+    command = [sys.executable, "-m", "rebyte_cli", *words, "@last", "--yes"]
     process = subprocess.Popen(
         command,
         cwd=repository,
@@ -639,6 +640,68 @@ def test_a_signal_says_that_there_are_conflicts(
     status, errors = stopped_apply(repository, home, signal.SIGINT)
     assert status == 130
     assert "The changes were applied, with conflicts in code.txt" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("words", "during", "told"),
+    [
+        (["apply", "--commit"], "update-ref -m", "The changes were applied and committed"),
+        (["apply", "--branch", "new"], "update-ref --no-deref", "Branch new was made"),
+    ],
+    ids=["commit", "branch"],
+)
+def test_a_signal_says_what_was_committed(
+    farmed: Local,
+    repository: Path,
+    home: Path,
+    number: signal.Signals,
+    words: list[str],
+    during: str,
+    told: str,
+) -> None:
+    left(farmed, "echo x > new.txt")
+    status, errors = stopped_apply(repository, home, number, during=during, words=words)
+    assert (status, told in errors, "Nothing" in errors) == (128 + number, True, False), errors
+    made = "new" if "--branch" in words else "main"
+    assert git(repository, "ls-tree", "--name-only", made, "new.txt") == "new.txt\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [([], "The changes were applied"), (["--commit"], "The changes were applied, but not commi")],
+)
+def test_a_signal_between_the_files_and_the_commit_says_so(
+    farmed: Local,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    told: str,
+) -> None:
+    note = App.note
+
+    def interrupted(app: App, message: str) -> None:
+        if message.startswith("Applied"):
+            raise KeyboardInterrupt
+        note(app, message)
+
+    left(farmed, "echo x > new.txt")
+    monkeypatch.setattr(App, "note", interrupted)
+    done = farmed("apply", "@last", "--yes", *words, "-o", "table", cwd=repository)
+    assert (done.status, told in done.err, "Nothing" in done.err) == (130, True, False), done
+    assert git(repository, "status", "--porcelain") == "A  new.txt\n"
+
+
+def test_a_branch_that_cannot_be_moved_says_what_was_applied(
+    farmed: Local, repository: Path
+) -> None:
+    left(farmed, "echo x > new.txt")
+    (repository / ".git/refs/heads/main.lock").touch()
+    done = farmed("apply", "@last", "--yes", "--commit", "-o", "table", cwd=repository)
+    assert (done.status, "main.lock" in done.err) == (1, True), done
+    assert "The changes were applied, but not committed" in done.err
+    assert git(repository, "status", "--porcelain") == "A  new.txt\n"
 
 
 @pytest.mark.slow

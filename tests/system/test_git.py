@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -571,6 +572,30 @@ def test_what_git_says_that_is_left_to_finish_does_not_fill_the_disk() -> None:
         run(["-c", f"alias.x=!{say}; exit 3", "x"], to_end=True)
     assert error.value.said.endswith("\0the end\n")
     assert len(error.value.said) == 1 << 16
+
+
+HUNG_UP = """
+import os, signal
+from rebyte_cli.system.git import signals_later
+with signals_later(), signals_later():
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("end", flush=True)
+print("after", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "said"),
+    [
+        ("", -signal.SIGHUP, "end\n"),
+        ("trap '' HUP; ", 0, "end\nafter\n"),  # as under nohup
+    ],
+    ids=["default", "ignored"],
+)
+def test_a_closed_terminal_ends_nothing_in_the_middle(before: str, status: int, said: str) -> None:
+    words = ["sh", "-c", before + 'exec "$@"', "sh", sys.executable, "-c", HUNG_UP]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (status, said)
 
 
 def test_a_number_of_settings_that_is_none_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
