@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PATCH_FILE = "changes.patch"
 LARGEST = 256 << 20  # bytes; the service on this machine makes none of more than 64 MiB
 LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
+# What git takes from the folder it is started in. The other locations it takes from the top of the
+# work tree, where it is started here.
+_FROM_HERE = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_WORK_TREE")
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
 
 
@@ -358,6 +361,10 @@ def own_repository() -> dict[str, str]:
     Filters such as git-lfs do their work.
     """
     named = {name: os.environ[name] for name in git.LOCATIONS if name in os.environ}
+    for name in _FROM_HERE:
+        if (path := named.get(name)) and not os.path.isabs(path):
+            # Without `abspath`, which takes `link/..` for the folder here.
+            named[name] = os.path.join(os.getcwd(), path)
     return {**named, "GIT_LFS_SKIP_SMUDGE": "0"}
 
 

@@ -418,6 +418,36 @@ def test_a_repository_that_is_elsewhere_is_refused(
     assert snapshot(repository) == before
 
 
+@pytest.mark.parametrize("tree", ["..", "{inner}"])
+@pytest.mark.parametrize("more", [{}, {"GIT_COMMON_DIR": "../.git"}], ids=["", "common"])
+def test_a_repository_that_is_named_from_a_folder_below_is_the_one(
+    farm: PatchFarm,
+    inside: Run,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tree: str,
+    more: dict[str, str],
+) -> None:
+    """From the top of its work tree, the same names would be those of the repository around it."""
+    outer = make(home / "outer")
+    inner = make(outer / "inner")
+    (inner / "sub").mkdir()
+    patch = patch_of(inner, lambda: (inner / "code.txt").write_text(CODE + "more\n"))
+    task = farm.add("Work", patch, baseCommit=git(inner, "rev-parse", "HEAD").strip())
+    before = snapshot(outer)[:3], git(outer, "for-each-ref")
+    with monkeypatch.context() as here:
+        named = {"GIT_DIR": "../.git", "GIT_WORK_TREE": tree.format(inner=inner), **more}
+        for name, value in named.items():
+            here.setenv(name, value)
+        for words in (["--branch", "new"], ["--yes"]):
+            done = inside("apply", task, *words, "-o", "table", cwd=inner / "sub")
+            assert done.status == 0, done
+    assert git(inner, "status", "--porcelain") == "M  code.txt\n"
+    assert git(inner, "diff", "main", "new") == git(inner, "diff", "--cached")
+    assert (snapshot(outer)[:3], git(outer, "for-each-ref")) == before
+    assert (outer / "code.txt").read_text() == CODE
+
+
 @pytest.mark.parametrize("command", ["apply", "land"])
 @pytest.mark.parametrize("named", [False, True])
 def test_nothing_is_written_through_a_link_of_the_repository(
