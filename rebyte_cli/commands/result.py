@@ -110,7 +110,7 @@ def _answer(app: App, deadline: Deadline, schema: AnswerSchema | None, task_id: 
 
     try:
         answer = result.answer(app.client, task_id, deadline=deadline)
-        return answer if schema is None else _fitting(schema, answer, task_id)
+        return answer if schema is None else _fitting(schema, answer, task_id, deadline)
     except RebyteError as error:
         if error.code != "still_running":
             raise
@@ -122,13 +122,13 @@ def _answer(app: App, deadline: Deadline, schema: AnswerSchema | None, task_id: 
         raise questions.needs_answer(task_id, question, {"id": task_id}) from None
 
 
-def _fitting(schema: AnswerSchema, answer: str, task_id: str) -> str:
-    """The value in an answer as JSON. Raises SchemaMismatch."""
+def _fitting(schema: AnswerSchema, answer: str, task_id: str, deadline: Deadline) -> str:
+    """The value in an answer as JSON. Raises SchemaMismatch, or WaitTimeout."""
     from ..output.formats import encode
     from ..tasks.answer_schema import Misfit
 
     try:
-        return encode(schema.value(answer))
+        return encode(schema.value(answer, task_id=task_id, deadline=deadline))
     except Misfit as misfit:
         raise SchemaMismatch({"id": task_id}, str(misfit)) from None
 

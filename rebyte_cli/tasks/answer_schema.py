@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, RebyteError
 from ..system import python_process
+from ..system.deadline import NO_LIMIT, Deadline
 from ..system.files import read_text
 from ..system.untrusted import is_deep
 from .prompt import check_prompt
@@ -98,22 +99,36 @@ class AnswerSchema:
         plain, asked, _ = prompt.rpartition(ASK)
         return check_prompt((plain if asked else prompt) + ASK + self.text)
 
-    def value(self, answer: str, *, cpu_seconds: int = CPU_SECONDS) -> Any:
+    def value(
+        self,
+        answer: str,
+        *,
+        task_id: str = "",
+        deadline: Deadline = NO_LIMIT,
+        cpu_seconds: int = CPU_SECONDS,
+    ) -> Any:
         """The value that an answer holds. Raises Misfit unless it fits, as is found within limits.
 
-        Raises BadUsage for a schema that turns out to be unusable only now, and RebyteError if no
-        process can be started.
+        Raises WaitTimeout, which names the task, when the deadline comes first, BadUsage for a
+        schema that turns out to be unusable only now, and RebyteError if no process can be started.
         """
         value = _json_of(answer)
-        if problems := _found_apart(cpu_seconds, self._name, self._schema, value):
+        problems = _found_apart(cpu_seconds, self._name, self._schema, value, deadline=deadline)
+        if problems is None:
+            late = f"the answer of task {task_id} was not checked within"
+            raise deadline.error(late, pending=[task_id])
+        if problems:
             raise Misfit(*problems)
         return value
 
 
-def _found_apart(cpu_seconds: int, name: str, schema: Any, *values: Any) -> list[str]:
+def _found_apart(
+    cpu_seconds: int, name: str, schema: Any, *values: Any, deadline: Deadline = NO_LIMIT
+) -> list[str] | None:
     """What a process finds wrong with a value, or that it takes too much; without one, `_check`.
 
-    Raises BadUsage for a schema that cannot be used, and RebyteError if the process fails.
+    None when the deadline comes first. Raises BadUsage for a schema that cannot be used, and
+    RebyteError if the process fails.
     """
     import subprocess
     import tempfile
@@ -133,10 +148,12 @@ def _found_apart(cpu_seconds: int, name: str, schema: Any, *values: Any) -> list
                 stderr=subprocess.DEVNULL,
                 stdin=given,
             ) as group:
+                longest = BUSY * cpu_seconds
+                left = deadline.with_grace().cap(longest)
                 try:
-                    printed, _ = group.process.communicate(timeout=BUSY * cpu_seconds)
+                    printed, _ = group.process.communicate(timeout=left)
                 except subprocess.TimeoutExpired:
-                    return too_much
+                    return too_much if left == longest else None
                 status = group.process.returncode
     except OSError as error:
         raise RebyteError(f"cannot check what fits {name}: {error}") from None

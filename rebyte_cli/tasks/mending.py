@@ -33,10 +33,12 @@ def answer_outcome(
 ) -> AnswerOutcome:
     """Whether the answer of a completed task fits; one without any text does not.
 
-    Raises what `result.answer` raises otherwise.
+    Raises what `result.answer` and `AnswerSchema.value` raise otherwise.
     """
     try:
-        return AnswerOutcome(schema.text, schema.value(answer(client, task_id, deadline=deadline)))
+        text = answer(client, task_id, deadline=deadline)
+        value = schema.value(text, task_id=task_id, deadline=deadline)
+        return AnswerOutcome(schema.text, value)
     except Misfit as misfit:
         return AnswerOutcome(schema.text, problems=misfit.problems)
     except RebyteError as error:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.errors import BadUsage, NotFound, RebyteError
+from rebyte_cli.errors import BadUsage, NotFound, RebyteError, WaitTimeout
+from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.tasks.answer_schema import ASK, AnswerSchema, Misfit
 from tests.waiting import eventually, is_running
 
@@ -120,6 +121,15 @@ def test_an_answer_that_takes_too_long_to_be_checked(schema: Any, answer: str) -
     asked = AnswerSchema.of(schema, "it")
     with pytest.raises(Misfit, match="checking it takes more than 1 s"):
         asked.value(answer, cpu_seconds=1)
+
+
+@pytest.mark.slow
+def test_a_check_ends_with_the_time_limit() -> None:
+    asked, deadline = AnswerSchema.of(ENDLESS[1][0], "it"), Deadline(0.5)
+    with pytest.raises(WaitTimeout, match=r"answer of task t1 was not checked within 0\.5 s"):
+        asked.value(ENDLESS[1][1], task_id="t1", deadline=deadline)
+    assert deadline.has_passed
+    assert asked.value('"a@b.example"', deadline=Deadline(0)) == "a@b.example"
 
 
 @pytest.mark.slow
