@@ -507,47 +507,23 @@ def _list(name: str) -> dict[str, Any]:
     return {"type": "object", "properties": {"data": rows}, "required": ["data"]}
 
 
+def _object(types: str, required: str) -> dict[str, Any]:
+    """An object that is no record; its fields are written as those of a kind are."""
+    fields = RecordKind("", "", "", types, "").types
+    properties = {name: _field(type_) for name, type_ in fields.items()}
+    return {"type": "object", "properties": properties, "required": required.split()}
+
+
 # What --dry-run prints: the body that is not sent; for a batch, with its line.
-_REQUEST = {
-    "type": "object",
-    "properties": {
-        "prompt": {"type": "string"},
-        "executor": {"type": "string"},
-        "model": {"type": "string"},
-        "skills": {"type": "array", "items": {"type": "string"}},
-        "githubUrl": {"type": "string"},
-        "branchName": {"type": "string"},
-        "workspaceId": {"type": "string"},
-        "files": {"type": "array", "items": {"type": "object"}},
-    },
-    "required": ["prompt"],
-}
-_PLANNED = {
-    "type": "object",
-    "properties": {
-        "key": {"type": "string"},
-        "line": {"type": "integer"},
-        "body": {"$ref": "#/$defs/request"},
-    },
-    "required": ["key", "line", "body"],
-}
-_ERROR = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "status": {"type": ["integer", "null"]},
-                "hint": {"type": ["string", "null"]},
-                "exit": {"type": "integer"},
-            },
-            "required": ["code", "message", "status", "hint", "exit"],
-        }
-    },
-    "required": ["error"],
-}
+_REQUEST = _object(
+    "prompt executor model skills:string[] githubUrl branchName workspaceId files:object[]",
+    "prompt",
+)
+_PLANNED = _object("key line:integer body:request", "key line body")
+_ERROR = _object("error:object", "error")
+_ERROR["properties"]["error"] = _object(
+    "code message status:integer? hint? exit:integer", "code message status hint exit"
+)
 
 
 def results_schema(commands: Mapping[str, Iterable[str]] | None = None) -> dict[str, Any]:
