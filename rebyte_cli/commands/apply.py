@@ -116,9 +116,7 @@ def _to_tree(
     **flags: bool,
 ) -> RecordList:
     """Apply what is new, and commit it if that is wanted; `done` gets what an interrupt tells."""
-    from ..system import git
     from ..tasks import apply, patch
-    from ..tasks.commit import advance_head
     from ..tasks.prepared_patch import prepared
 
     before = {} if flags["everything"] else app.history.applied(source.task, str(root))
@@ -170,14 +168,22 @@ def _to_tree(
         apply.apply(ready, applied)
     app.note(f"Applied the changes to {_files(rows)} in {root}")
     if commit is not None:
-        with git.signals_later():
-            try:
-                advance_head(root, commit, head, f"rebyte apply: {source.task}")
-            except git.GitFailed as error:
-                raise error.copy_with(hint=done[-1]) from None
-            done.append("The changes were applied and committed")
+        _advance(root, commit, head, source.task, done)
         app.note(f"Committed as {commit[:SHORT]}")
     return RecordList(CHANGE, [_row(change, commit) for change in rows])
+
+
+def _advance(root: Path, commit: str, head: str, task: str, done: list[str]) -> None:
+    """Move the current branch to the commit; `done`: see `_to_tree`."""
+    from ..system import git
+    from ..tasks.commit import advance_head
+
+    with git.signals_later():
+        try:
+            advance_head(root, commit, head, f"rebyte apply: {task}")
+        except git.GitFailed as error:
+            raise error.copy_with(hint=done[-1]) from None
+        done.append("The changes were applied and committed")
 
 
 def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force: bool) -> None:
