@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,7 +121,7 @@ def _to_tree(
     from ..tasks.prepared_patch import prepared
 
     before = {} if flags["everything"] else app.history.applied(source.task, str(root))
-    still_here = _still_here(before, root)
+    still_here = set(_still_here(app, source, before, root))
     runs = [run for run in source.runs if run not in still_here]
     found = patch.fetch(app.client, source, runs)
     if paths:
@@ -288,12 +289,19 @@ def _files(changes: list[FileChange]) -> str:
     return f"{len(changes)} file{'' if len(changes) == 1 else 's'}"
 
 
-def _still_here(applied: Mapping[str, str], root: Path) -> set[str]:
+def _still_here(
+    app: App, source: PatchSource, applied: Mapping[str, str], root: Path
+) -> Iterator[str]:
     """The runs whose changes were applied here and can still be in the tree."""
     from ..tasks import patch
 
-    heads = {head for head in applied.values() if patch.can_be_here(head, root)}
-    return {run for run, head in applied.items() if head in heads}
+    runs_at = dict[str, list[str]]()
+    for run in source.runs:
+        if run in applied:
+            runs_at.setdefault(applied[run], []).append(run)
+    for head, runs in runs_at.items():
+        if patch.can_be_here(head, root, partial(patch.fetch, app.client, source, runs)):
+            yield from runs
 
 
 def _nothing(app: App, why: str) -> RecordList:

@@ -298,18 +298,35 @@ def head(root: Path) -> str:
     return git.commit_of(root, "HEAD", own_repository())
 
 
-def can_be_here(applied_to: str, root: Path) -> bool:
+def can_be_here(applied_to: str, root: Path, applied: Callable[[], bytes]) -> bool:
     """Whether what was applied when `applied_to` was checked out may still be in the tree.
 
-    It is not if that commit is still checked out without changes, or is no part of the history:
-    what was applied was thrown away, or this is another branch or clone.
+    It is not if that commit is still checked out without changes to the files of the patch that
+    `applied` gets, or is no part of the history: what was applied was thrown away, or this is
+    another branch or clone. If that patch cannot be had, a change to any file counts.
     """
     now = head(root)
     if now == applied_to:
-        return bool(uncommitted(root))
+        try:
+            return _is_changed(root, applied())
+        except RebyteError:
+            return bool(uncommitted(root))
     if not re.fullmatch("[0-9a-f]*", applied_to):
         return False
     return git.is_ancestor(root, applied_to or now, now, own_repository())
+
+
+def _is_changed(root: Path, patch: bytes) -> bool:
+    """Whether there are uncommitted changes to files of a patch. Raises RebyteError as `changes`.
+
+    Those that it adds may be staged or not, and ignored.
+    """
+    check_form(patch)
+    names = {name for each in sections(patch) for name in (each.old, each.new) if name}
+    words = ["--literal-pathspecs", "status", "--porcelain", "-z", "--untracked-files=all"]
+    words += ["--ignored", "--no-renames", "--ignore-submodules=dirty", "--"]
+    portions = git.portions(sorted(map(os.fsdecode, names)))
+    return any(git.run([*words, *some], root, own_repository()) for some in portions)
 
 
 def uncommitted(root: Path) -> list[str]:

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from rebyte_cli.app import App
+from rebyte_cli.errors import NotFound
 from rebyte_cli.local.agents import workspace_access
+from rebyte_cli.tasks.patch import can_be_here
 from rebyte_cli.tasks.prepared_patch import prepared
 from rebyte_cli.tasks.risks import risks_between
 from tests.conftest import Done, need_tool
@@ -330,6 +332,47 @@ def test_the_review_loop_does_not_conflict_with_itself(agents: Local, repository
     git(repository.parent, "clone", "-q", str(repository), str(clone))
     assert agents("apply", "@last", "--yes", cwd=clone).status == 0
     assert "second\n" in text(clone)
+
+
+@pytest.mark.slow
+def test_what_was_thrown_away_is_new_again_whatever_else_has_changed(
+    agents: Local, repository: Path
+) -> None:
+    def applied() -> list[str]:
+        done = agents("apply", "@last", "--yes", "--force", "-o", "json", cwd=repository)
+        assert done.status == 0, done
+        assert done.json["data"] or "all of it was applied here before" in done.err
+        return [row["path"] for row in done.json["data"]]
+
+    work(agents, repository, "echo first > first.txt")
+    assert applied() == ["first.txt"]
+    git(repository, "reset", "-q", "--hard")
+    (repository / "old.txt").write_text("mine\n")
+    (repository / "other.txt").write_text("mine, too\n")
+    assert applied() == ["first.txt"]
+    git(repository, "rm", "-q", "-f", "first.txt")
+    agents("follow-up", "@last", "echo second > second.txt", "--wait", cwd=repository)
+    assert applied() == ["first.txt", "second.txt"]
+    # What is there counts, although edited and not staged, and ignored.
+    git(repository, "reset", "-q", "--", "first.txt", "second.txt")
+    (repository / "second.txt").unlink()
+    (repository / "first.txt").write_text("edited\n")
+    assert applied() == []
+    git(repository, "checkout", "-q", "--", "old.txt")
+    (repository / ".git/info/exclude").write_text("*.txt\n")
+    assert applied() == []
+    (repository / "first.txt").unlink()
+    assert applied() == ["first.txt", "second.txt"]
+
+
+def test_where_the_patch_is_gone_every_change_counts(repository: Path) -> None:
+    def gone() -> bytes:
+        raise NotFound("it has no changes.patch")
+
+    now = git(repository, "rev-parse", "HEAD").strip()
+    assert not can_be_here(now, repository, gone)
+    (repository / "old.txt").write_text("mine\n")
+    assert can_be_here(now, repository, gone)
 
 
 @pytest.mark.slow
