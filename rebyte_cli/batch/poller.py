@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from random import random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -25,36 +26,29 @@ MORE_ROOM = "Use a smaller --jobs, or raise the limits of this process (see ulim
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class Poller(Generic[T]):
     """Calls `ask` with everything that was added, again and again until it was dropped.
 
     `pause` gives the seconds to the next round, from the seconds since something was added and
-    the number of things asked about; what is added during a pause may cut it short. A network fault
-    is reported to the throttle, which then counts the network as lost until a round succeeds. Other
-    errors, a service that never answered at all, and the end of the throttle's patience are
-    reported as "fatal".
+    the number of things asked about; what is added during a pause may cut it short. `between`
+    spends so many seconds between two rounds, or fewer; None to sleep. A network fault is reported
+    to the throttle, which then counts the network as lost until a round succeeds. Other errors, a
+    service that never answered at all, and the end of the throttle's patience are reported as
+    "fatal".
     """
 
-    def __init__(
-        self,
-        name: str,
-        client: RebyteClient,
-        throttle: Throttle,
-        emit: Emit,
-        *,
-        ask: Callable[[dict[int, T]], None],
-        pause: Callable[[float, int], float],
-        between: Callable[[float], None] | None = None,
-    ) -> None:
-        """`between` spends so many seconds between two rounds, or fewer; None to sleep."""
-        self._name = name
-        self._client = client
-        self._throttle = throttle
-        self._clock = throttle.clock
-        self._emit = emit
-        self._ask = ask
-        self._pause = pause
-        self._between = between or self._sleep
+    name: str
+    client: RebyteClient
+    throttle: Throttle
+    emit: Emit
+    _: KW_ONLY
+    ask: Callable[[dict[int, T]], None]
+    pause: Callable[[float, int], float]
+    between: Callable[[float], None] | None = None
+
+    def __post_init__(self) -> None:
+        self._clock = self.throttle.clock
         self._things: dict[int, T] = {}
         self._change = threading.Condition()
         self._added = 0.0
@@ -65,11 +59,11 @@ class Poller(Generic[T]):
     def start(self) -> None:
         """Start the thread now, unless it has been; later the system may have none left."""
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                self._emit("fatal", None, no_thread())
+                self.emit("fatal", None, no_thread())
             else:
                 self._thread = thread
 
@@ -84,7 +78,7 @@ class Poller(Generic[T]):
 
     def _shorten_pause(self) -> None:
         """Let what was added not wait out a pause that is longer than its first one."""
-        due = self._added + self._pause(0.0, len(self._things))
+        due = self._added + self.pause(0.0, len(self._things))
         if len(self._things) == 1 or due < self._due:  # else it would cost a switch of threads
             self._due = min(self._due, due)
             self._change.notify()
@@ -123,23 +117,23 @@ class Poller(Generic[T]):
                 return
             # Counted from the start of the round, so that slow answers do not stretch it.
             spread = 0.8 + 0.2 * random()  # noqa: S311 -- spreads load, guards nothing
-            due = began + self._pause(began - added, len(things)) * spread
+            due = began + self.pause(began - added, len(things)) * spread
             with self._change:
                 self._due = due
                 if self._added != added:
                     self._shorten_pause()
             while self._things and (left := self._due - self._clock()) > 0 and not self._stopped:
-                if not self._attempt(partial(self._between, left)):
+                if not self._attempt(partial(self.between or self._sleep, left)):
                     return
 
     def _ask_all(self, things: dict[int, T]) -> None:
-        self._ask(things)
-        self._throttle.network_answered()
+        self.ask(things)
+        self.throttle.network_answered()
 
     def _lost(self, error: APIError) -> None:
-        if not (self._client.transport.has_answered or self._throttle.has_others):
+        if not (self.client.transport.has_answered or self.throttle.has_others):
             raise error
-        self._throttle.network_lost(error)
+        self.throttle.network_lost(error)
 
     def _sleep(self, seconds: float) -> None:
         with self._change:
@@ -157,13 +151,13 @@ class Poller(Generic[T]):
             try:
                 self._lost(error)
             except APIError as last:
-                self._emit("fatal", None, last)
+                self.emit("fatal", None, last)
                 return False
         except RebyteError as error:  # of what connects to the service
-            self._emit("fatal", None, error)
+            self.emit("fatal", None, error)
             return False
         except Exception as error:  # a bug of ours must not look like a batch that hangs
-            self._emit("crash", None, error)
+            self.emit("crash", None, error)
             return False
         return True
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +56,7 @@ class Job(NamedTuple):
     workspace: str | None
 
 
+@dataclass(eq=False)
 class WorkerPool:
     """Up to `count` threads that create what `put` hands them, and report what became of it.
 
@@ -62,30 +64,20 @@ class WorkerPool:
     of a line, the reader of the events does. The ledger has a task before its line is reported.
     """
 
-    def __init__(
-        self,
-        client: RebyteClient,
-        batch: Input,
-        journal: Journal,
-        ledger: Ledger,
-        throttle: Throttle,
-        emit: Emit,
-        *,
-        count: int,
-        upload: Upload,
-        baseline: Baseline,
-        clock: ServerClock,
-    ) -> None:
-        self._client = client
-        self._batch = batch
-        self._journal = journal
-        self._ledger = ledger
-        self._throttle = throttle
-        self._emit = emit
-        self._count = count
-        self._upload = CallOnce(upload)
-        self._baseline = baseline
-        self._server_clock = clock
+    client: RebyteClient
+    batch: Input
+    journal: Journal
+    ledger: Ledger
+    throttle: Throttle
+    emit: Emit
+    _: KW_ONLY
+    count: int
+    upload: Upload
+    baseline: Baseline
+    clock: ServerClock
+
+    def __post_init__(self) -> None:
+        self._upload_once = CallOnce(self.upload)
         self._turn = threading.Lock()
         self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
@@ -100,13 +92,13 @@ class WorkerPool:
             # What every worker needs: later there may be no memory or no open file to import it.
             from ..api import connection  # noqa: F401
         self.jobs.put(job)
-        if len(self._threads) < self._count:
+        if len(self._threads) < self.count:
             name = f"create-{len(self._threads) + 1}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             try:
                 thread.start()
             except (RuntimeError, MemoryError):  # no memory, or too many threads for this user
-                self._count = len(self._threads)
+                self.count = len(self._threads)
                 if not self._threads:
                     self._fatal(job, no_thread())
             else:
@@ -139,37 +131,37 @@ class WorkerPool:
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
             try:
-                self._throttle.admit(job)
+                self.throttle.admit(job)
                 self._create(job)
             except ThrottleStopped:
-                self._emit("unsent", job.line, None)
+                self.emit("unsent", job.line, None)
             except RebyteError as error:  # of the journal, the key or the address
                 self._fatal(job, error)
             except MemoryError:
                 self._fatal(job, RebyteError("out of memory", hint=MORE_ROOM))
             except Exception as error:  # a bug of ours must not look like a batch that hangs
-                self._emit("crash", job.line, error)
+                self.emit("crash", job.line, error)
             finally:
-                self._throttle.done(job)
+                self.throttle.done(job)
 
     def _next_job(self) -> Job | None:
         # In one step, or a slow worker would let later lines queue before its own.
         with self._turn:
             job = self.jobs.get()
             if job is not None:
-                self._throttle.queue(job)
+                self.throttle.queue(job)
         return job
 
     def _create(self, job: Job) -> None:
-        line = self._batch.lines[job.line]
-        body = self._batch.body(line)
+        line = self.batch.lines[job.line]
+        body = self.batch.body(line)
         body.update(self.more)
         if job.workspace is not None:
             body["workspaceId"] = job.workspace
         try:
-            self._baseline.ask()
+            self.baseline.ask()
             if line.paths:
-                body["files"] = [*body.get("files", ()), *map(self._upload, line.paths)]
+                body["files"] = [*body.get("files", ()), *map(self._upload_once, line.paths)]
         except (KeyRejected, Redirected):
             raise
         except NetworkError as error:
@@ -183,12 +175,12 @@ class WorkerPool:
 
     def _send(self, job: Job, line: InputLine, body: dict[str, Any]) -> None:
         """Send the create of a line, with a record on the disk before and another one after."""
-        record = self._baseline.sending_record(line.number)
-        self._ledger.reserve(line.number, body["prompt"], record["at"])
-        self._journal.commit(record)
-        self._ledger.sending(line.number)
+        record = self.baseline.sending_record(line.number)
+        self.ledger.reserve(line.number, body["prompt"], record["at"])
+        self.journal.commit(record)
+        self.ledger.sending(line.number)
         try:
-            task = self._client.create_from(body)
+            task = self.client.create_from(body)
         except (ThrottleStopped, KeyRejected, Redirected, BudgetRefused):
             self._note_unsent(line)
             raise
@@ -200,25 +192,25 @@ class WorkerPool:
                 self._lost(job, error, record)
             elif isinstance(error, APIError) and error.status_code == 429:
                 self._note_unsent(line)
-                self._throttle.network_answered()
+                self.throttle.network_answered()
                 why = "The service turns creates away (429)"
-                self._throttle.slow_down(why, error.retry_after)
-                self._emit("unsent", job.line, None)
+                self.throttle.slow_down(why, error.retry_after)
+                self.emit("unsent", job.line, None)
             else:
                 self._refused(job, line.number, error)
         else:
-            is_taken = self._ledger.claim(task["id"])
-            self._server_clock.observe(task.get("createdAt"), record["at"])
-            self._throttle.accepted()
+            is_taken = self.ledger.claim(task["id"])
+            self.clock.observe(task.get("createdAt"), record["at"])
+            self.throttle.accepted()
             self._faults = 0
             try:
-                self._journal.append(created_record(line.number, task))
+                self.journal.append(created_record(line.number, task))
             finally:  # a task that no journal names is at least printed
-                self._emit("created", job.line, (body, task, is_taken))
+                self.emit("created", job.line, (body, task, is_taken))
 
     def _note_unsent(self, line: InputLine) -> None:
-        self._ledger.unsent(line.number)
-        self._journal.append({"line": line.number, "is": "unsent"})
+        self.ledger.unsent(line.number)
+        self.journal.append({"line": line.number, "is": "unsent"})
 
     # Outcomes of a create
 
@@ -227,44 +219,44 @@ class WorkerPool:
         status = error.status_code if isinstance(error, APIError) else None
         retry_after = error.retry_after if isinstance(error, APIError) else None
         if status == 503 or retry_after is not None:
-            self._throttle.slow_down(f"The service is not available ({status})", retry_after)
+            self.throttle.slow_down(f"The service is not available ({status})", retry_after)
         elif status is not None:  # another answer of a gateway
             self._count_fault()
         else:
-            self._throttle.probe_lost(job)
-        self._emit("lost", job.line, record)
+            self.throttle.probe_lost(job)
+        self.emit("lost", job.line, record)
 
     def _refused(self, job: Job, number: int, error: RebyteError) -> None:
         """The line cannot be created as it is, or the service failed to."""
         if isinstance(error, NetworkError):
-            self._throttle.network_answered()
+            self.throttle.network_answered()
             self._count_fault()
         elif isinstance(error, APIError):
-            self._throttle.accepted()
+            self.throttle.accepted()
         try:
-            self._journal.append(refused_record(number, error))
+            self.journal.append(refused_record(number, error))
         finally:
-            self._emit("refused", job.line, error)
+            self.emit("refused", job.line, error)
 
     def _count_fault(self) -> None:
         """Slow down when every worker has met a fault of the service since the last success."""
         self._faults += 1
-        if self._faults >= max(self._count, FAULTS_IN_A_ROW):
-            self._throttle.slow_down("The service fails at every create")
+        if self._faults >= max(self.count, FAULTS_IN_A_ROW):
+            self.throttle.slow_down("The service fails at every create")
 
     def _unreachable(self, job: Job, error: APIError) -> None:
         """Nothing was sent. A service that never answered has a wrong address."""
-        may_answer = self._client.transport.has_answered or self._throttle.has_others
+        may_answer = self.client.transport.has_answered or self.throttle.has_others
         if not may_answer or error.code == OUT_OF_MEMORY:
             self._fatal(job, error)
         else:
-            self._throttle.network_lost(error, job)
-            self._emit("unsent", job.line, None)
+            self.throttle.network_lost(error, job)
+            self.emit("unsent", job.line, None)
 
     def _fatal(self, job: Job, error: RebyteError) -> None:
         # At once: by the time the event is read, others would be on their way.
-        self._throttle.stop_creates()
-        self._emit("fatal", job.line, error)
+        self.throttle.stop_creates()
+        self.emit("fatal", job.line, error)
 
 
 class Baseline:

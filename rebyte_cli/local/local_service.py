@@ -47,11 +47,7 @@ ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 
 
 class AlreadyServed(Exception):
-    """Another service answers for the same folder: `served`."""
-
-    def __init__(self, served: ServedService) -> None:
-        super().__init__(served.origin)
-        self.served = served
+    """Another service answers for the same folder; the text is its origin."""
 
 
 class Service:
@@ -167,7 +163,7 @@ class Service:
                     if not _answers(one.origin, one.instance):  # it was killed
                         db.execute("DELETE FROM meta WHERE name = ?", (SERVED + one.instance,))
                     elif alone and is_served(self._store.folder, one):
-                        raise AlreadyServed(one)
+                        raise AlreadyServed(one.origin)
                 record_service(db, served)
         except BaseException:
             self.stop()

@@ -724,8 +724,8 @@ def test_no_scan_is_put_off_before_a_line_is_told_unknown() -> None:
     client: Any = Known()
     finder: Any = Scripted([DOUBTFUL])
     rounds = search_lost(client, Throttle(), print, finder, PACE._replace(look_for=1000.0))
-    rounds._ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
-    assert rounds._pause(1001.0, 1) == PACE.longest_pause
+    rounds.ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
+    assert rounds.pause(1001.0, 1) == PACE.longest_pause
 
 
 def test_a_list_that_gets_no_answer_is_asked_again() -> None:
@@ -737,7 +737,7 @@ def test_a_list_that_gets_no_answer_is_asked_again() -> None:
     rounds = search_lost(client, Throttle(), tell, finder, Pace(look_for=0.0))
     for _ in range(SCANS):
         assert told == []
-        rounds._ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
+        rounds.ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
     assert told == [("unknown", 0, [])]
 
 

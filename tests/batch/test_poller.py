@@ -235,7 +235,7 @@ def test_permanent_errors_end_the_batch(bench: Bench, known: bool) -> None:
 )
 def test_young_tasks_are_asked_about_often(since: float, count: int, seconds: float) -> None:
     client: Any = Known()
-    assert watch_tasks(client, Throttle(), print)._pause(since, count) == seconds
+    assert watch_tasks(client, Throttle(), print).pause(since, count) == seconds
 
 
 # Tasks that were created and cannot be read afterwards

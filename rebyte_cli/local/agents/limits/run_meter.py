@@ -41,7 +41,6 @@ class RunMeter:
         self._limited = "*" if limited is None else request_record.printable(limited)
         self._route = route and request_record.printable(route)
         self._file = folder / request_record.FILE
-        self._prices = prices
         self._at = 0  # bytes that were read
         self._ended = _Sum(prices)  # what requests have used that have ended
         self._requests: dict[object, request_record.RequestEntry] = {}  # the others that did

@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -172,25 +173,16 @@ class _SetIds:
                 folder.fail(error, entry.name)
 
 
+@dataclass(eq=False)
 class _Folder:
     """A folder of a tree that is walked."""
 
-    def __init__(
-        self,
-        descriptor: int,
-        top: str,
-        path: list[str],
-        errors: _Failures,
-        deadline: Deadline,
-        *,
-        inside: bool,
-    ) -> None:
-        self.descriptor = descriptor
-        self.top = top
-        self.errors = errors
-        self.deadline = deadline
-        self.path = path  # from the top; changes as the walk proceeds
-        self.inside = inside  # a repository's own folder, or below one
+    descriptor: int
+    top: str
+    path: list[str]  # from the top; changes as the walk proceeds
+    errors: _Failures
+    deadline: Deadline
+    inside: bool  # a repository's own folder, or below one
 
     def fail(self, problem: Exception | str, *below: str) -> None:
         """Note that the folder, or what is `below` in it, is not harmless."""
@@ -319,7 +311,7 @@ def _walk(
     try:
         while here is not None:
             if is_new:
-                folder = _Folder(here, top.name, path, errors, deadline, inside=inside)
+                folder = _Folder(here, top.name, path, errors, deadline, inside)
                 yield folder
                 levels.append(_Level(os.fstat(here), folder.inside, _folders(folder)))
             _, inside, names = levels[-1]
