@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import BadUsage, RebyteError
 from ..system.deadline import NO_LIMIT, Deadline
-from ..system.files import check_locks, lock, persistently, sync_folder
+from ..system.files import check_locks, lock, persistently, sync_folder, write_all
 from ..system.permissions import check_private
 from .journal_format import FORMAT, GROUP, MARK, Record, encode, parse, replay
 
@@ -222,10 +222,8 @@ class Journal:
 
     def _write(self, data: bytes) -> None:
         self._refuse_strangers()
-        left = memoryview(data)
         try:
-            while left:
-                left = left[os.write(self._handle, left) :]
+            write_all(self._handle, data)
             sync(self._handle)
         except OSError:
             # Half a record in the middle of a file would make all of it suspect.
@@ -282,9 +280,7 @@ class Journal:
             hold(handle, path)
             with open(os.dup(self._handle), "rb") as before:
                 before.seek(0)
-                left = memoryview(before.read(self._size))
-            while left:
-                left = left[os.write(handle, left) :]
+                write_all(handle, before.read(self._size))
             sync(handle)
             sync_folder(path.parent)
         except BaseException:

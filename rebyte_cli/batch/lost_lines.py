@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,53 +45,49 @@ class LostLine(NamedTuple):
     candidates: tuple[str, ...] = ()
 
 
+@dataclass(eq=False)
 class LostLineSearch:
-    """Finds the tasks of lost lines. A task is taken only if nothing else can have created it."""
+    """Finds the tasks of lost lines. A task is taken only if nothing else can have created it.
 
-    def __init__(
-        self,
-        client: RebyteClient,
-        batch: Input,
-        ledger: Ledger,
-        *,
-        mine: Collection[int],
-        clock: ServerClock,
-        created: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
-        is_exact: bool = False,
-    ) -> None:
-        """`mine`: the lines of this shard. `created` are the tasks of this batch with `id`,
-        `createdAt`, `sent`, and `at`, the line. `is_exact`: the service shows prompts as they were
-        sent.
-        """
-        self._batch = batch
-        self._ledger = ledger
-        self._clock = clock
-        self._created = created
+    `mine`: the lines of this shard. `created` are the tasks of this batch with `id`, `createdAt`,
+    `sent`, and `at`, the line. `is_exact`: the service shows prompts as they were sent.
+    """
+
+    client: RebyteClient
+    batch: Input
+    ledger: Ledger
+    _: KW_ONLY
+    mine: Collection[int]
+    clock: ServerClock
+    created: Callable[[], Iterable[Mapping[str, Any]]] = tuple
+    is_exact: bool = False
+
+    def __post_init__(self) -> None:
         scan = Scanner(
-            client,
-            ledger.history,
-            known=ledger.named,
-            created=created,
-            clock=clock,
-            is_exact=is_exact,
+            self.client,
+            self.ledger.history,
+            known=self.ledger.named,
+            created=self.created,
+            clock=self.clock,
+            is_exact=self.is_exact,
         ).scan
-        self._finder = Finder(client, self, scan, is_exact=is_exact)
-        self._mine = {batch.lines[at].number: at for at in mine}
+        self._finder = Finder(self.client, self, scan, is_exact=self.is_exact)
+        self._mine = {self.batch.lines[at].number: at for at in self.mine}
         self._digests: dict[int, str] = {}
         self._elsewhere: list[Rival] | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether creates of other lines are under way, of which any task could be."""
-        return bool(self._ledger.under_way)
+        return bool(self.ledger.under_way)
 
     def is_outdated(self, candidates: Iterable[str]) -> bool:
         """Whether a candidate has turned out to be another line's: its create was under way."""
-        return bool(self._ledger.named(candidates))
+        return bool(self.ledger.named(candidates))
 
     def is_old(self, one: LostLine) -> bool:
         """Whether a create was sent so long ago that it may be sent again if it made no task."""
-        return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
+        return self.clock.age(one.sent) >= timedelta(seconds=one.patience)
 
     def find(self, lost: Iterable[LostLine], limit: Deadline = NO_LIMIT) -> dict[int, Verdict]:
         """Scan once for all of `lost`; a verdict for each line.
@@ -111,10 +108,10 @@ class LostLineSearch:
         room = ROOM if is_old else timedelta(0)
 
         def window() -> Window:
-            return self._clock.window(one.sent, room=room)
+            return self.clock.window(one.sent, room=room)
 
-        line = self._batch.lines[one.at]
-        body = sent = self._batch.body(line)
+        line = self.batch.lines[one.at]
+        body = sent = self.batch.body(line)
         if one.workspace is not None:
             sent = {**sent, "workspaceId": one.workspace}
         if line.paths:
@@ -141,8 +138,8 @@ class LostLineSearch:
         The latter are another command's if they were asked something else. Otherwise they are
         mostly that, too, and ours if the journal lost its end.
         """
-        history = self._ledger.history
-        taken = self._ledger.named(ids) | history.asked_otherwise(ids, digest)
+        history = self.ledger.history
+        taken = self.ledger.named(ids) | history.asked_otherwise(ids, digest)
         return taken, history.knows(ids)
 
     def rivals(
@@ -155,20 +152,20 @@ class LostLineSearch:
         digest = equals[0].digest
         ignored = {one.at for one in equals}
         ignored.update(one.at for one in with_task if one.digest != digest)
-        for number in self._ledger.unsettled:
+        for number in self.ledger.unsettled:
             if self._mine[number] not in ignored:
                 yield self._rival(self._mine[number])
-        for other in self._ledger.of_others():
-            if any(self._clock.is_near(one.sent, other.started_at) for one in equals):
+        for other in self.ledger.of_others():
+            if any(self.clock.is_near(one.sent, other.started_at) for one in equals):
                 yield Rival(other.digest, other.shape)
         if self._elsewhere is None:
-            foreign = set(range(len(self._batch.lines))).difference(self._mine.values())
+            foreign = set(range(len(self.batch.lines))).difference(self._mine.values())
             self._elsewhere = [self._rival(at) for at in sorted(foreign)]
         yield from self._elsewhere
 
     def known(self, shape: Shape) -> Iterator[tuple[str, str]]:
         """Tasks of this batch whose prompts tell whether such a prompt is shown as it is sent."""
-        for task in islice(self._created(), EXAMPLES):
+        for task in islice(self.created(), EXAMPLES):
             at = task.get("at")
             if at is not None and shape_of(self._prompt(at)).covers(shape):
                 yield task["id"], self._digest(at)
@@ -179,7 +176,7 @@ class LostLineSearch:
         return self._digests[at]
 
     def _prompt(self, at: int) -> str:
-        return str(self._batch.body(self._batch.lines[at])["prompt"])
+        return str(self.batch.body(self.batch.lines[at])["prompt"])
 
     def _rival(self, at: int) -> Rival:
         return Rival(self._digest(at), shape_of(self._prompt(at)), self._prompt(at))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -44,21 +43,16 @@ def command(app: App, shell: str | None, install: bool, uninstall: bool) -> Any:
     act = scripts.install if install else scripts.uninstall
     done = act(shell, app.environment)
     for path, changed in done:
-        app.note(_installed(path, changed) if install else _uninstalled(path, changed))
+        if install:
+            app.note(f"{'Changed' if changed else 'Already up to date:'} {path}")
+        elif not changed:
+            app.note(f"Not installed: {path}")
+        else:  # a start file that read the script, or the script
+            lines = "the lines of rebyte from " if path.exists() else ""
+            app.note(f"Removed {lines}{path}")
     if install:
         app.note(f"Open a new {shell} to use it, or run: exec {scripts.fresh(shell)}")
     return installed(app, done)
-
-
-def _installed(path: Path, changed: bool) -> str:
-    return f"{'Changed' if changed else 'Already up to date:'} {path}"
-
-
-def _uninstalled(path: Path, changed: bool) -> str:
-    """What became of a file: the script, or a start file that read it."""
-    if not changed:
-        return f"Not installed: {path}"
-    return f"Removed the lines of rebyte from {path}" if path.exists() else f"Removed {path}"
 
 
 def _of_the_user(app: App) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..app import App
 from ..errors import RebyteError, RowOrError
+from ..output.console import one_line
 from ..output.records import CHECK, RecordList
+from ..output.table import GREEN, RED, YELLOW, Style, wrap
 from ._base import choose_format, define
+
+# The sign of each status, and the one for an encoding without it.
+_SIGNS = {"ok": ("✓", "ok", GREEN), "warning": ("!", "!", YELLOW), "problem": ("✗", "x", RED)}
+_NAME_WIDTH = 11  # of the longest name of a check, and a gap
 
 
 @define("doctor", kind=CHECK, statuses=())
@@ -26,10 +33,8 @@ def command(app: App) -> RecordList:
       rebyte -P work doctor
       rebyte doctor -o json | jq -r '.data[] | select(.status != "ok") | .name'
     """
-    from ..output.checklist import draw
-
     choose_format(app)
-    return RecordList(CHECK, _found(app), draw=draw)
+    return RecordList(CHECK, _found(app), draw=_draw)
 
 
 def _found(app: App) -> Iterator[RowOrError]:
@@ -52,3 +57,18 @@ def _found(app: App) -> Iterator[RowOrError]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+
+
+def _draw(record: Mapping[str, Any], style: Style) -> str:
+    """A record of kind CHECK: its sign, name and message, and below it what to do."""
+    sign, plain, color = _SIGNS[str(record["status"])]
+    if style.ellipsis != "…":  # an encoding that does not have it
+        sign = plain
+    start = " " * (len(sign) + 1 + _NAME_WIDTH)
+    room = max((style.width or 10_000) - len(start), 20)
+    lines = list(wrap(one_line(str(record["message"])), room))
+    if record["status"] != "ok":
+        for line in str(record["hint"] or "").splitlines():
+            lines += [f"  {piece}" for piece in wrap(one_line(line), room - 2)]
+    head = f"{style.paint(color, sign)} {record['name']:<{_NAME_WIDTH}}{lines[0]}"
+    return "\n".join([head, *(start + line for line in lines[1:])]) + "\n"

@@ -34,9 +34,7 @@ class ReceivedPrompt(NamedTuple):
 
 def prompt_of(row: sqlite3.Row) -> ReceivedPrompt:
     """The prompt in a row of the table `prompts`."""
-    return ReceivedPrompt(
-        row["id"], row["task"], row["text"], row["executor"], row["model"], row["submitted"]
-    )
+    return ReceivedPrompt(*(row[name] for name in ReceivedPrompt._fields))
 
 
 class ScheduledEvent(NamedTuple):

@@ -94,7 +94,9 @@ def _command(command: click.Command, parent: click.Context, name: str, path: str
             **_help(command),
             "usage": " ".join(["rebyte", path, *command.collect_usage_pieces(ctx)]),
             "arguments": [
-                _argument(param) for param in command.params if isinstance(param, click.Argument)
+                {"name": param.name, **_value(param), "flag": False}
+                for param in command.params
+                if isinstance(param, click.Argument)
             ],
             "options": [
                 _option(param) for param in _options(command, ctx) if not _is_shared(param, ctx)
@@ -153,10 +155,6 @@ def _option(param: click.Option) -> dict[str, Any]:
         "help": param.help or "",
         "environment": param.envvar or (variable[1] if variable else None),
     }
-
-
-def _argument(param: click.Argument) -> dict[str, Any]:
-    return {"name": param.name, **_value(param), "flag": False}
 
 
 def _value(param: click.Parameter) -> dict[str, Any]:

@@ -266,8 +266,9 @@ def tail(path: Path, most: int) -> bytes:
 
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all of `data`, however little is taken at a time. Raises OSError."""
-    while data:
-        data = data[os.write(descriptor, data) :]
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 @contextmanager
