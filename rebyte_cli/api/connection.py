@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from http import HTTPStatus
 from http.client import BadStatusLine, HTTPException, HTTPResponse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from requests import PreparedRequest, RequestException
 from requests.adapters import HTTPAdapter
@@ -30,11 +30,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from ..errors import BadUsage
 from ..system.addresses import is_loopback
+from ..system.deadline import Deadline
 from .failures import AttemptFailed
-
-if TYPE_CHECKING:
-    from ..system.deadline import Deadline
-
 
 # What requests, urllib3 and the system raise when a request or a response comes to nothing.
 TRANSPORT_ERRORS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
@@ -118,16 +115,13 @@ class AttemptState:
 
     def untimed(self) -> None:
         """From here on only each single read or write is bounded, by `idle`."""
-        self.deadline = self._limit.unlimited()
-
-    def expect(self, deadline: Deadline) -> None:
-        """From here on something useful must come by `deadline`, whatever else arrives."""
-        self.deadline = deadline
+        self.deadline = Deadline(clock=self._limit.clock)
 
     def await_response(self) -> None:
         """The request is out: an untimed one gives the head of its response a deadline again."""
         if self.deadline is not self._limit:
-            self._limit = self.deadline = self._limit.restarted()
+            limit = Deadline(self._limit.seconds, clock=self._limit.clock)
+            self._limit = self.deadline = limit
 
     def left(self) -> float:
         """Seconds the next read or write may take; TimeoutError when there are none."""

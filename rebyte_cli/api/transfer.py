@@ -74,7 +74,7 @@ class LiveBody:
     def keep_waiting(self) -> None:
         """Something useful came: the next has `idle` seconds again."""
         seconds = min(self._idle, self._deadline.left())
-        self._attempt.expect(Deadline(seconds, clock=self._calls.clock))
+        self._attempt.deadline = Deadline(seconds, clock=self._calls.clock)
 
     def __iter__(self) -> Iterator[bytes]:
         from urllib3.exceptions import HTTPError

@@ -13,7 +13,7 @@ from shlex import join
 from typing import Any, NamedTuple
 
 from ..app import App
-from ..batch.input import Input, InputSource, Plan
+from ..batch.input import REPOSITORY, Input, InputSource, Plan
 from ..batch.place import SEND_AGAIN_AFTER, BatchOptions, BatchPlace, CheckJob, OpenPlace
 from ..batch.results import LineProblem, ResultsFile, counts, reason_of, shared_reasons, tally
 from ..batch.session import Batch
@@ -357,12 +357,11 @@ class BatchChecks:
         self._batch = batch
         self.tries = options.tries or TRIES
         self._how = options.usable_command()
-        self._bases: dict[tuple[Any, Any, Any], str | None] = {}
+        self._bases: dict[tuple[Any, ...], str | None] = {}
 
     def base(self, body: Mapping[str, Any]) -> str | None:
         """The commit that a task with this body starts from; None if it is not known here."""
-        names = ("githubUrl", "branchName", "localRepository")
-        key = (body.get(names[0]), body.get(names[1]), body.get(names[2]))
+        key = tuple(body.get(name) for name in REPOSITORY)
         if key not in self._bases:
             self._bases[key] = repository.base_commit(self._given(body), body)
         return self._bases[key]

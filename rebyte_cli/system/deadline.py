@@ -69,14 +69,6 @@ class Deadline:
         extended._end = self.clock() + seconds
         return extended
 
-    def restarted(self) -> Deadline:
-        """A deadline of the same length that starts now."""
-        return Deadline(self.seconds, clock=self.clock)
-
-    def unlimited(self) -> Deadline:
-        """The same clock without a limit."""
-        return Deadline(None, clock=self.clock)
-
     def cut_short(self, error: APIError, *, usual: float) -> bool:
         """Whether a request timed out because this limit left it less than its `usual` seconds.
 
