@@ -84,4 +84,4 @@ def bring(
     """Apply a patch as the command does; the names of the files that changed."""
     with prepared(patch, root, force=force) as ready:
         apply.apply(ready, applied)
-        return [os.fsdecode(each.path) for each in ready.changes]
+        return [os.fsdecode(each.path) for each in ready.files]

@@ -149,12 +149,11 @@ def _to_tree(
         except patch.PatchConflict:
             _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
             raise
-        changed = {*ready.changes, *(ready.in_place if flags["commits"] else ())}
-        if not changed and not ready.after.stages:
+        if ready.is_here and not (flags["commits"] and ready.changes):
             remember()
             return _nothing(app, f"{root} has these changes already")
         _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
-        names = {patch.shown(each.path) for each in changed}
+        names = {patch.shown(each.path) for each in ready.changes}
         rows = [change for change in changes if {change.path, change.old_path} & names]
         if not flags["yes"]:
             _warn(app, _risks(ready), asks=True)
@@ -214,7 +213,7 @@ def _risks(ready: PreparedPatch) -> list[str]:
 
     names = [each.path for each in ready.changes if each.mode != NO_FILE]
     encodings = encoded_here(ready.root, names)
-    return risks_between(ready.root, ready.before, ready.after.tree, encodings)
+    return risks_between(ready.root, ready.base, ready.after.tree, encodings)
 
 
 def _warn(app: App, risks: Sequence[str], *, asks: bool) -> None:

@@ -30,8 +30,8 @@ from .patch import (
     shown,
     uncommitted,
 )
-from .patched_tree import NO_FILE, TreeChange, no_folder
-from .prepared_patch import PreparedPatch, entries, own_index, set_entries
+from .patched_tree import NO_FILE, TreeChange, entries_of, no_folder
+from .prepared_patch import PreparedPatch, entries, own_index, refresh, set_entries
 
 NOTHING = "Nothing was applied"
 BEFORE = "refs/rebyte/before"  # what `apply --force` is about to change, by the id of its tree
@@ -61,7 +61,7 @@ def apply(ready: PreparedPatch, applied: Callable[[], None] = lambda: None) -> N
     with telling(lambda: done[0]), _alone(folder):
         _check_places(ready)
         _try_out(ready, folder)
-        undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
+        undo = "; `git reset --hard` undoes everything" if _is_committed(ready) else ""
         with git.signals_later():
             _check_out(ready)
             applied()
@@ -71,6 +71,14 @@ def apply(ready: PreparedPatch, applied: Callable[[], None] = lambda: None) -> N
         if conflicts:
             hint = f"Edit them, then `git add` them{undo}"
             raise conflict(ready.after.conflicts, "").copy_with(hint=hint)
+
+
+def _is_committed(ready: PreparedPatch) -> bool:
+    """Whether HEAD has all that the files here are, those that git is told not to look at, too."""
+    if ready.files != ready.changes or uncommitted(ready.root):
+        return False
+    marks = git.paths(["ls-files", "-v", "-z"], ready.root, own_repository())
+    return all(line.startswith("H ") for line in marks)
 
 
 @contextlib.contextmanager
@@ -106,9 +114,9 @@ def _check_places(ready: PreparedPatch) -> _OnDisk:
     with more in them, links in place of folders, submodules. And a file that it cannot remove,
     of which it would only warn. Raises PatchConflict.
     """
-    removed = {each.path for each in ready.changes if each.mode == NO_FILE}
+    removed = {each.path for each in ready.files if each.mode == NO_FILE}
     found = _OnDisk({}, {})
-    for each in ready.changes:
+    for each in ready.files:
         is_new, folder = each.old_mode == NO_FILE, b""
         for folder, mode in above(ready.root, each.path, found.folders):
             if not stat.S_ISDIR(mode):
@@ -154,7 +162,7 @@ def _try_out(ready: PreparedPatch, folder: Path) -> None:
 
     Raises PatchConflict.
     """
-    names = [os.fsdecode(each.path) for each in ready.changes if each.mode != NO_FILE]
+    names = [os.fsdecode(each.path) for each in ready.files if each.mode != NO_FILE]
     try:
         with (
             tempfile.TemporaryDirectory(prefix="rebyte-", dir=folder) as scratch,
@@ -172,29 +180,20 @@ def _check_out(ready: PreparedPatch) -> None:
 
     If it fails, all is as it was. Raises PatchConflict then, or RebyteError if it is not.
     """
-    root, users, stages = ready.root, ready.users, ready.after.stages
+    root, users = ready.root, ready.users
     found = _check_places(ready)  # others may have written ignored files meanwhile
     # What is in no commit and no index has to be found if all of this is killed.
     kept = f"{BEFORE}/{ready.before}" if users is None else ""
-    words = ["read-tree", "-m", "-u", "--no-recurse-submodules", ready.before, ready.after.tree]
+    # Without the user's index, what a sparse checkout leaves out would be nowhere.
+    words = ["-c", "core.sparseCheckout=false", "read-tree", "-m", "-u", "--no-recurse-submodules"]
     failure = None
     try:
         if kept:
             git.run(["update-ref", kept, ready.before], root, own_repository(), to_end=True)
+        words += [ready.before, ready.after.tree]
+        git.run(words, root, ready.own, to_end=True, timeout=None)
         if users is not None:
-            set_entries(root, users, entries(ready.in_place))
-        if users is not None and not stages:
-            git.run(words, root, users, to_end=True, timeout=None)
-        else:
-            # Without the user's index, what a sparse checkout leaves out would be nowhere.
-            every = ["-c", "core.sparseCheckout=false"]
-            git.run([*every, *words], root, ready.own, to_end=True, timeout=None)
-        if users is not None and stages:  # last: markers without stages would look resolved
-            words = ["read-tree", "-m", "-i", ready.before, ready.after.tree]
-            git.run(words, root, users, to_end=True)
-            nothing = b"0 %s\t" % (b"0" * len(ready.before))
-            lines = [line for name in stages for line in (nothing + name, *stages[name])]
-            set_entries(root, users, lines)
+            _set_index(ready, users)
     except git.GitFailed as error:
         _take_back(ready, found, error.message)
         failure = conflict([], error.message)
@@ -203,6 +202,32 @@ def _check_out(ready: PreparedPatch) -> None:
             git.run(["update-ref", "-d", kept], root, own_repository(), to_end=True)
     if failure is not None:
         raise failure
+
+
+def _set_index(ready: PreparedPatch, users: Mapping[str, str]) -> None:
+    """Bring the user's index up to date, with both sides of conflicts, all at once.
+
+    Last: files with markers would look resolved in it. Raises GitFailed if it has other files.
+    """
+    root, stages = ready.root, ready.after.stages
+    there = entries_of(root, users, [each.path for each in ready.changes])
+    for each in ready.changes:
+        if there.get(each.path, (NO_FILE, each.old_blob)) != (each.old_mode, each.old_blob):
+            raise git.GitFailed(f"{shown(each.path)} was staged meanwhile")
+    lines = entries(each for each in ready.changes if each.path not in stages)
+    nothing = b"0 %s\t" % (b"0" * len(ready.base))
+    lines += [line for name in stages for line in (nothing + name, *stages[name])]
+    set_entries(root, users, lines)
+    left_out = [
+        os.fsdecode(each.path)
+        for each in ready.changes
+        if each.mode != NO_FILE and _stat(_path(root, each.path)) is None
+    ]
+    with contextlib.suppress(git.GitFailed):
+        for some in git.portions(left_out):  # else git takes these for deleted
+            git.run(["update-index", "--skip-worktree", "--", *some], root, users)
+        refresh(root, users)
+        git.run(["write-tree", "--missing-ok"], root, users)  # what a checkout notes there, too
 
 
 def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
@@ -214,7 +239,7 @@ def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
     root, failed = ready.root, list[TreeChange]()
     touched = [
         each
-        for each in ready.changes
+        for each in ready.files
         if _identity(_stat(_path(root, each.path))) != _identity(found.files.get(each.path))
     ]
     try:

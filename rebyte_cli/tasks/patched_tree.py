@@ -129,11 +129,11 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: boo
         }
         root = scratch
         git.run(["read-tree", base or "--empty"], root, variables)
-        made, words = PatchedTree("", {}), ["--cached", "--whitespace=nowarn"]
+        made, words = PatchedTree("", {}), ["--cached", "--3way", "--whitespace=nowarn"]
         patch = _absent(root, variables, patch)
         try:
             if patch:
-                git_apply([*words, "--3way"], patch, root, variables)
+                git_apply(words, patch, root, variables)
         except git.GitFailed as error:
             if error.is_partial:
                 raise PatchUnusable(f"the patch does not apply: {error.message}") from None
@@ -142,9 +142,11 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: boo
                 _mark_conflicts(root, variables, made.stages)
             # With this status, git has found that it does not apply; it stops with another one.
             elif made.stages or error.status == 1:
-                try:
-                    git_apply([*words, "--check", "--reverse"], patch, root, variables)
-                except git.GitFailed:
+                found = list(parts(patch))
+                names = [name for _, each in found for name in {each.old, each.new} - {b""}]
+                # git would take several parts about a file in the wrong order.
+                is_whole = len(set(names)) == len(names)
+                if not is_whole or not _has(root, variables, [part for part, _ in found]):
                     raise conflict(made.conflicts, error.message) from None
             else:
                 _check_folders(root, variables, patch)
@@ -162,15 +164,35 @@ def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
             wanted[each.old] = lambda mode, _blob: not mode
         if each.new:
             wanted[each.new] = _is_like(part, each)
-    entries: dict[bytes, list[str]] = {}
-    for some in git.portions(list(map(os.fsdecode, wanted))):
+    there = entries_of(root, variables, wanted)
+    like = {name for name, is_like in wanted.items() if is_like(*there.get(name, ("", "")))}
+    dropped = [part for part, each in found if {each.old, each.new} - {b""} <= like]
+    if not dropped or not _has(root, variables, dropped):
+        return patch
+    return b"".join(part for part, each in found if not {each.old, each.new} - {b""} <= like)
+
+
+def _has(root: Path, variables: Mapping[str, str], found: Sequence[bytes]) -> bool:
+    """Whether the index has what parts of a patch make: the ids that they tell may be others'."""
+    words = ["--cached", "--whitespace=nowarn", "--check", "--reverse"]
+    with suppress(git.GitFailed):
+        git_apply(words, b"".join(found), root, variables)
+        return True
+    return False
+
+
+def entries_of(
+    root: Path, variables: Mapping[str, str], names: Iterable[bytes]
+) -> dict[bytes, tuple[str, str]]:
+    """The modes and blobs of those of these files that an index has."""
+    result = {}
+    for some in git.portions(list(map(os.fsdecode, names))):
         words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
         for line in git.run(words, root, variables).split(b"\0")[:-1]:
             about, _, name = line.partition(b"\t")
-            entries[name] = about.decode().split(" ")[:2]
-    there = {name for name, is_like in wanted.items() if is_like(*entries.get(name, ("", "")))}
-    kept = [part for part, each in found if not {each.old, each.new} - {b""} <= there]
-    return b"".join(kept) if found else patch
+            mode, blob, _ = about.decode().split(" ")
+            result[name] = (mode, blob)
+    return result
 
 
 def _is_like(part: bytes, file: PatchedFile) -> Callable[[str, str], bool]:

@@ -21,24 +21,27 @@ from .patch import (
     unmerged,
 )
 from .patch_headers import sections
-from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, patched
+from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, entries_of, patched
 
 
 class PreparedPatch(NamedTuple):
-    """A patch, and what it makes of the files here: of the tree `before`, the tree `after`.
+    """A patch, and what it makes of the tree `base`: the tree `after`, by `changes`.
 
-    `changes` are what has to be written, and `in_place` what is here already, but not in the index.
-    `own` names an index of ours, with the files of `before`, and `users` that of the user, which
-    is not to be changed if it is None.
+    The base is that of the user's index, named by `users`, or, if this is None and that index is
+    not to be changed, that of the files here. These are as in the tree `before`, which has some
+    changes already; the `files` that differ have to be written. `own` names an index of ours with
+    that tree. If all `is_here`, none has to be written.
     """
 
     root: Path
     own: Mapping[str, str]
     users: Mapping[str, str] | None
+    base: str
     before: str
     after: PatchedTree
     changes: Sequence[TreeChange]
-    in_place: Sequence[TreeChange]
+    files: Sequence[TreeChange]
+    is_here: bool
 
 
 @contextlib.contextmanager
@@ -53,10 +56,7 @@ def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[Prepa
     users = safe_repository(root)
     if conflicts := unmerged(root):
         raise conflict([], f"there are conflicts in {', '.join(conflicts)}, which come first")
-    # What is only newer than the index knows, git would take for changed.
-    refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"]
-    with contextlib.suppress(git.GitFailed):
-        git.run(refresh, root, users, to_end=True)
+    refresh(root, users)
     names = {name for each in sections(patch) for name in (each.old, each.new) if name}
     hidden = beyond_cone(root, names)
     index = git.run(["write-tree", "--missing-ok"], root, users).decode().strip()
@@ -78,12 +78,17 @@ def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[Prepa
         if not hidden.isdisjoint(after.stages):
             names_of = _list(after.stages)
             raise conflict([], f"there are conflicts beyond the sparse checkout: {names_of}")
-        set_entries(root, own, entries(in_place))
-        before = git.run(["write-tree", "--missing-ok"], root, own).decode().strip()
-        changes = difference(root, before, after.tree)
+        base = here if dirty else index
+        changes = difference(root, base, after.tree)
         if odd := {each.path for each in changes} - names:
             raise conflict([], f"it changes what it does not name: {_list(odd)}")
-        yield PreparedPatch(root, own, None if dirty else users, before, after, changes, in_place)
+        beyond = [] if dirty else [each for each in changes if each.path in hidden]
+        set_entries(root, own, entries([*in_place, *beyond]))
+        before = git.run(["write-tree", "--missing-ok"], root, own).decode().strip()
+        files = difference(root, before, after.tree)
+        is_here = not (files or beyond or after.stages)
+        changed_index = None if dirty else users
+        yield PreparedPatch(root, own, changed_index, base, before, after, changes, files, is_here)
 
 
 def _list(names: Iterable[bytes]) -> str:
@@ -97,6 +102,13 @@ def own_index(root: Path, variables: Mapping[str, str], tree: str) -> Iterator[d
         own = {**variables, "GIT_INDEX_FILE": os.path.join(folder, "index")}
         git.run(["read-tree", tree], root, own)
         yield own
+
+
+def refresh(root: Path, variables: Mapping[str, str]) -> None:
+    """Let an index know of the times of files: else git takes what is only newer for changed."""
+    words = ["update-index", "-q", "--ignore-submodules", "--refresh"]
+    with contextlib.suppress(git.GitFailed):
+        git.run(words, root, variables, to_end=True)
 
 
 def set_entries(root: Path, variables: Mapping[str, str], lines: Sequence[bytes]) -> None:
@@ -117,10 +129,9 @@ def _tree_of_files(root: Path, own: Mapping[str, str], names: Iterable[bytes]) -
     """Bring an index up to date with the files of these names that it has; the tree of it."""
     known: dict[bytes, int] = {}
     for some in git.portions(sorted(map(os.fsdecode, names))):
-        words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
-        lines = [line.partition("\t") for line in git.paths(words, root, own)]
+        listed = entries_of(root, own, map(os.fsencode, some))
         # A submodule may be at another commit.
-        there = {name for about, _, name in lines if not about.startswith(SUBMODULE)} & {*some}
+        there = {os.fsdecode(name) for name in listed if listed[name][0] != SUBMODULE} & {*some}
         beyond = {name for name in there if place(root, os.fsencode(name), known) is None}
         for way, found in (("--remove", there - beyond), ("--force-remove", beyond)):
             if found:

@@ -201,7 +201,8 @@ def test_a_file_beyond_a_link_that_the_patch_removes(repository: Path, home: Pat
     link = patch_of(repository, lambda: (repository / "place").unlink())
     file = patch_of(repository, lambda: (repository / "folder/gone.txt").unlink())
     theirs = file.replace(b"/folder/", b"/place/") + link
-    assert bring(theirs, repository) == ["place"]
+    with pytest.raises(PatchConflict, match=r"place/gone\.txt: does not exist in index"):
+        bring(theirs, repository)
     assert (home / "outside/gone.txt").read_text() == CODE
 
 
@@ -238,7 +239,7 @@ def test_a_deletion_beyond_a_sparse_checkout(repository: Path) -> None:
     git(repository, "commit", "-q", "-m", "In")
     git(repository, "sparse-checkout", "set", "--cone", "in")
     assert not (repository / "folder").exists()
-    assert bring(theirs, repository) == ["folder/gone.txt"]
+    bring(theirs, repository)
     assert git(repository, "ls-files", "folder") == ""
     assert bring(theirs, repository) == []
 
@@ -671,3 +672,48 @@ def test_conflicts_look_resolved_at_no_time(
     eventually(lambda: file.exists() and "<<<<<<<" in file.read_text())
     looking = ("--no-optional-locks", "diff", "--cached", "--name-only")
     assert git(repository, *looking) == ""
+
+
+def test_what_fails_leaves_the_index_as_it_was(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was here already is not staged then, and no conflict either."""
+    theirs = patch_of(repository, changed(repository))
+    (repository / "first.txt").write_text(CODE + "mine\n")
+    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    (repository / "notes").mkdir()
+    (repository / "notes/new.txt").write_text("new\n")
+    before = files(repository)
+    path = os.environ["PATH"]
+    failing(home, monkeypatch, "true")
+    program = home / "failing/git"
+    stops = 'echo "fatal: no space left" >&2; exit 128'
+    # The index of the user is the one that no variable names.
+    for step in ('*"read-tree -m -u"*', '" "*"update-index -z --index-info"*'):
+        case = f'case "$GIT_INDEX_FILE $*" in {step}) {stops} ;; esac'
+        program.write_text(f'#!/bin/sh\nPATH={path}\n{case}\nexec git "$@"\n')
+        with pytest.raises(PatchConflict, match="no space left"):
+            bring(theirs, repository, pytest.fail)
+        assert files(repository) == before
+        assert git(repository, "status", "--porcelain") == "?? notes/\n"
+
+
+def test_a_part_that_tells_the_id_of_another_content_is_not_dropped(repository: Path) -> None:
+    theirs = patch_of(repository, lambda: (repository / "first.txt").write_text(CODE + "more\n"))
+    blob = git(repository, "rev-parse", "HEAD:first.txt").strip().encode()
+    theirs = re.sub(rb"^index \w+\.\.\w+", b"index " + blob + b".." + blob, theirs, flags=re.M)
+    assert bring(theirs, repository) == ["first.txt"]
+    assert (repository / "first.txt").read_text() == CODE + "more\n"
+    assert bring(theirs, repository) == []
+
+
+def test_no_hint_loses_what_git_is_told_not_to_see(repository: Path) -> None:
+    theirs = patch_of(repository, changed(repository))
+    (repository / "first.txt").write_text(CODE + "mine\n")
+    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    for options in (["--assume-unchanged"], ["--no-assume-unchanged"]):
+        git(repository, "update-index", *options, "folder/gone.txt")
+        with pytest.raises(PatchConflict) as told:
+            bring(theirs, repository)
+        assert ("git reset" in str(told.value.hint)) == (options == ["--no-assume-unchanged"])
+        git(repository, "reset", "-q", "--hard")
