@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -372,6 +373,75 @@ def test_what_a_command_changed_before_it_was_killed_is_in_the_patch(run: Run, n
     patch = run("diff", "@last").out
     assert "+++ b/new.txt" in patch
     assert "+two" in patch
+
+
+ENDLESS = "while :; do date +%N > alive; sleep 0.05; done & yes"
+
+
+def is_alive(run: Run) -> bool:
+    """Whether what ENDLESS leaves in the background is at work."""
+    seen = (code(run) / "alive").read_text()
+    time.sleep(1)
+    return (code(run) / "alive").read_text() != seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["terminal", "terminal that only shows", "pipe"])
+def test_what_nothing_reads_does_not_end_the_watch(run: Run, reader: str) -> None:
+    """A pager on its first page, or a window that is frozen."""
+    words = [*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", ENDLESS]
+    with contextlib.ExitStack() as stack:
+        if reader == "pipe":
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            stack.enter_context(process)
+            pid = process.pid
+        else:
+            inputs = "" if reader == "terminal" else "</dev/null"
+            frozen = Session(["sh", "-c", f"exec {shlex.join(words)} {inputs}"])
+            stack.callback(frozen.kill)
+            pid = frozen.child.pid
+        eventually((code(run) / "alive").exists)
+        time.sleep(1)  # until all that holds output is full
+        (gateway,) = (each for each in below(pid) if b"local.gateway" in command_line(each))
+        os.kill(gateway, signal.SIGKILL)
+        eventually(lambda: not is_alive(run), seconds=10)
+        if reader == "pipe":
+            output, errors = process.communicate()
+            assert set(output.split()) <= {b"y"}
+            assert b"the gateway to the network was killed by signal 9" in errors
+
+
+@pytest.mark.slow
+def test_a_command_on_a_frozen_terminal_ends_with_its_process(run: Run) -> None:
+    """Also if there is something to tell, here that the patch would be too large."""
+    frozen = session("sh", "-c", f"yes | head -c 70000000 > large; {ENDLESS}")
+    eventually((code(run) / "alive").exists)
+    time.sleep(1)
+    frozen.child.kill(signal.SIGKILL)
+    eventually(lambda: run("workspace", "run", "@last", "--", "true").status == 0, seconds=20)
+    assert not is_alive(run)
+    frozen.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_all_is_written_to_a_reader_that_pauses(run: Run, is_terminal: bool) -> None:
+    """What is left when the program has ended, too."""
+    script = "seq 30000; touch ended"
+    if is_terminal:
+        slow = session("sh", "-c", script)
+        time.sleep(4)
+        while slow.read(1):
+            pass
+        assert slow.raw.split() == [str(number) for number in range(1, 30_001)]
+        return
+    words = [*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        time.sleep(4)
+        assert process.poll() is None
+        output, _ = process.communicate()
+    assert output.split() == [b"%d" % number for number in range(1, 30_001)]
+    assert process.returncode == 0
 
 
 @pytest.mark.slow

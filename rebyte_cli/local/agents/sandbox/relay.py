@@ -14,6 +14,7 @@ import os
 import re
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -21,7 +22,6 @@ from collections.abc import Callable
 from functools import partial
 
 from ....system.deadline import Deadline
-from ....system.files import write_all
 from ....system.process_identity import stat_fields
 from ....system.safe_text import clean
 from ....system.signals import handled
@@ -36,6 +36,7 @@ with contextlib.suppress(ImportError):  # Windows has none of them, and no jail
 
 TICK = 0.2  # seconds between two looks at what makes no noise
 CHUNK = 65536
+MASTERS = 5 << 8 | 2  # the device whose terminals are new ones each time it is opened
 ANSWER_SECONDS = 0.5  # for a terminal to answer what it was asked, from one answer to the next
 MOST_ANSWERS = 1000
 LAST_ANSWER_SECONDS = 10.0  # for all of them
@@ -78,9 +79,7 @@ def lend(
     with contextlib.ExitStack() as stack:
         relay = _Terminal(stack) if stand_in.on_terminal() else _Pipes(stack)
         group = stack.enter_context(relay.start(partial(program.start, passed=passed)))
-        reason = relay.pass_on(group.process, watch)
-        if reason:
-            group.kill()
+        reason = relay.pass_on(group, watch)
         status = group.process.wait()
     return 128 - status if status < 0 else status, reason
 
@@ -94,9 +93,11 @@ class _Pipes:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._theirs, self.into = os.pipe()
         self.out_of: dict[int, int] = {}  # what the program prints to where it belongs
+        self._to = {where: _without_waiting(where, stack) for where in (1, 2)}
+        self._unwritten: dict[int, memoryview] = {}  # until that takes it, no more is read for it
         # What is left of a character, for each stream that a user sees. With the terminal's input
         # elsewhere, neither its modes nor its answers could be put right at the end.
-        self._text = {where: _decoder() for where in (1, 2) if os.isatty(where)}
+        self._text = {where: _decoder() for where in self._to.values() if os.isatty(where)}
         os.set_blocking(self.into, False)
         stack.callback(self._close)
 
@@ -106,17 +107,32 @@ class _Pipes:
         group = start(stdin=stdin, stdout=pipe, stderr=pipe)
         assert group.process.stdout is not None
         assert group.process.stderr is not None
-        self.out_of = {group.process.stdout.fileno(): 1, group.process.stderr.fileno(): 2}
+        outputs = (group.process.stdout.fileno(), group.process.stderr.fileno())
+        self.out_of = dict(zip(outputs, self._to.values(), strict=True))
         return group
 
-    def pass_on(self, process: subprocess.Popen[bytes], watch: Callable[[], str]) -> str:
-        """Pass on what there is until the program has ended; why it is to be stopped."""
+    def pass_on(self, group: JailGroup, watch: Callable[[], str]) -> str:
+        """Pass on what there is until the program has ended; why it was stopped."""
+        reason = self._pass_on(group.process, watch)
+        if reason:
+            group.kill()
+        return reason
+
+    def _pass_on(self, process: subprocess.Popen[bytes], watch: Callable[[], str]) -> str:
+        """Until the program has ended, and all is written; why it is to be stopped.
+
+        Nothing here may wait for a reader, such as a pager on its first page: meanwhile, neither
+        `watch` nor the terminal would be looked at.
+        """
         waiting, source, look = b"", [0], 0.0
-        while self.out_of:
+        while self.out_of or self._unwritten:
+            is_over = self.is_shown and not self._unwritten and process.poll() is not None
             given = [] if waiting else source
             into = [self.into] if waiting else []
-            wanted = [*self.out_of, *given] if self.is_shown else []
-            ready, free, _ = select.select(wanted, into, [], TICK)
+            read = [each for each, where in self.out_of.items() if where not in self._unwritten]
+            wanted = [*read, *given] if self.is_shown else []
+            full = self._unwritten if self.is_shown else ()
+            ready, free, _ = select.select(wanted, [*into, *full], [], TICK)
             for each in ready:
                 data = _read(each)
                 if each == 0:
@@ -124,10 +140,13 @@ class _Pipes:
                     if not data and self.at_end_of_input():
                         return "the terminal is gone"
                 elif data:
-                    self.show(self.out_of[each], data)
+                    where = self.out_of[each]
+                    self._write(where, memoryview(self.shown(where, data)))
                 else:
                     del self.out_of[each]
-            if free:
+            for where in set(free) - {self.into}:
+                self._write(where, self._unwritten.pop(where))
+            if self.into in free:
                 try:
                     waiting = waiting[os.write(self.into, waiting) :]
                 except BlockingIOError:
@@ -138,7 +157,7 @@ class _Pipes:
                 look = time.monotonic() + TICK
                 if reason := self.tick() or watch():
                     return reason
-            if not ready and self.is_shown and process.poll() is not None:
+            if is_over and not ready:
                 break  # a child that it left behind has the other end
         return ""
 
@@ -147,15 +166,20 @@ class _Pipes:
         self._close_input()
         return False
 
-    def show(self, where: int, data: bytes) -> None:
-        """Write all of what the program printed, to a terminal without control sequences."""
+    def shown(self, where: int, data: bytes) -> bytes:
+        """What to write for what the program printed: to a terminal, no control sequences."""
         if decoder := self._text.get(where):
-            data = clean(decoder.decode(data)).encode("utf-8", "replace")
-        write_all(where, data)
+            return clean(decoder.decode(data)).encode("utf-8", "replace")
+        return data
 
     def tick(self) -> str:
         """Do what is to be done a few times a second; why the program is to be stopped."""
         return ""
+
+    def _write(self, where: int, data: memoryview) -> None:
+        """Write what is taken now, and keep the rest."""
+        if left := _write_in_time(where, data, 0):
+            self._unwritten[where] = left
 
     def _close_input(self) -> None:
         if self.into >= 0:
@@ -172,6 +196,7 @@ class _Terminal(_Pipes):
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.into, self._theirs = os.openpty()
+        self._to, self._unwritten = {1: _without_waiting(1, stack)}, {}
         self._usual = termios.tcgetattr(0)
         self._modes = _Modes()
         self._stopped = 0  # ticks in a row
@@ -183,10 +208,10 @@ class _Terminal(_Pipes):
     def start(self, start: Callable[..., JailGroup]) -> JailGroup:
         group = start(stdin=None, stdout=self._theirs, stderr=self._theirs)
         os.set_blocking(self.into, False)
-        self.out_of = {self.into: 1}
+        self.out_of = {self.into: self._to[1]}
         return group
 
-    def pass_on(self, process: subprocess.Popen[bytes], watch: Callable[[], str]) -> str:
+    def pass_on(self, group: JailGroup, watch: Callable[[], str]) -> str:
         os.close(self._theirs)  # so that reading ends with the last of its processes
         self._theirs = -1
         handlers = {
@@ -197,13 +222,13 @@ class _Terminal(_Pipes):
         with handled(handlers):
             try:
                 self._be_raw()
-                return super().pass_on(process, watch)
+                return super().pass_on(group, watch)
             finally:
                 if self.is_shown:
                     self._leave()
 
-    def show(self, where: int, data: bytes) -> None:
-        write_all(where, self._modes.seen(data))
+    def shown(self, where: int, data: bytes) -> bytes:
+        return self._modes.seen(data)
 
     def at_end_of_input(self) -> bool:
         return True
@@ -217,7 +242,7 @@ class _Terminal(_Pipes):
             return ""
         # A moment later a shell inside may have taken its terminal back.
         self._stopped = self._stopped + 1 if self._is_stopped() else 0
-        if self._stopped > 1:
+        if self._stopped > 1 and not self._unwritten:
             self._suspend()
         return ""
 
@@ -255,8 +280,9 @@ class _Terminal(_Pipes):
         with handled({signal.SIGTTOU: signal.SIG_IGN}):
             try:
                 with contextlib.suppress(OSError):
-                    if undo := self._modes.undo():
-                        write_all(1, undo + ASK)
+                    undo = self._modes.undo()
+                    last = memoryview(undo + ASK)
+                    if undo and not _write_in_time(self._to[1], last, ANSWER_SECONDS):
                         self._await_answer()
             finally:
                 with contextlib.suppress(termios.error):
@@ -335,3 +361,27 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, CHUNK)
     except OSError:  # how Linux says that the other side of a terminal was closed
         return b""
+
+
+def _without_waiting(where: int, stack: contextlib.ExitStack) -> int:
+    """A descriptor of the same terminal or pipe that never waits; itself where there is none.
+
+    It is opened again: O_NONBLOCK on a descriptor is shared with the user's shell.
+    """
+    with contextlib.suppress(OSError):
+        found = os.fstat(where)
+        if stat.S_ISFIFO(found.st_mode) or (os.isatty(where) and found.st_rdev != MASTERS):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+            where = os.open(f"/proc/self/fd/{where}", flags)
+            stack.callback(os.close, where)
+    return where
+
+
+def _write_in_time(where: int, data: memoryview, seconds: float) -> memoryview:
+    """Write until nothing is taken for so long; what is left. Raises OSError."""
+    never_waits = stat.S_ISREG(os.fstat(where).st_mode) or not os.get_blocking(where)
+    size = len(data) if never_waits else select.PIPE_BUF
+    with contextlib.suppress(BlockingIOError):
+        while data and select.select([], [where], [], seconds)[1]:
+            data = data[os.write(where, data[:size]) :]
+    return data

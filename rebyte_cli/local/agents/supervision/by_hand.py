@@ -35,11 +35,16 @@ def run_by_hand(
     was refused of the network, and what the patch lacks. Raises Refusal when a run is at work or
     no jail can be made.
     """
-    with Store(state_dir) as store:
-        last, options = last_run(store, workspace)
-        _check_jail(store, last, options)
-        with _alone(store, last, announce):
-            return _in_jail(Workspace(state_dir, workspace), options, words, announce)
+    notes: list[str] = []  # told without the lock: a frozen terminal would keep it
+    try:
+        with Store(state_dir) as store:
+            last, options = last_run(store, workspace)
+            _check_jail(store, last, options)
+            with _alone(store, last, notes.append):
+                return _in_jail(Workspace(state_dir, workspace), options, words, notes.append)
+    finally:
+        for note in notes:
+            announce(note)
 
 
 def bring_commits(
