@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from ...system import git
@@ -88,12 +89,17 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
 
     Nothing that the agent wrote can have an effect outside: what git runs in the jail may arm the
     repository again, and the agent's home is not there. A run that ends meanwhile waits for git, or
-    ends it. Raises GitFailed when git fails or is ended, and where no jail can be made.
+    ends it; so does a full disk. Raises GitFailed when git fails or is ended, and where no jail can
+    be made, and StateError.
     """
     check = jail.probe(state_dir / JAIL_CACHE)
     if not check.works:
         raise GitFailed(f"{check.reason}. {check.fix}")
-    folder = Workspace(state_dir, workspace).folder
+    place = Workspace(state_dir, workspace)
+    folder = place.folder
+    with Store(state_dir) as store, store.read() as db:
+        last = runs.newest(db, workspace)
+        options = runs.options_of(db, last) if last else {}
     layout = jail.layout_of(folder, jailed=True)
     # Of the folders, only the code. The home has the login of a run that may be at work.
     layout = layout._replace(home=layout.code)
@@ -111,15 +117,15 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
                 stdout=subprocess.PIPE,
                 stderr=errors.into,
             ) as group,
-            visit.by(group),
+            visit.by(group, partial(place.full_disk, options)),
         ):
             errors.start()
             assert group.process.stdout is not None
             while portion := os.read(group.process.stdout.fileno(), PORTION):
                 yield portion
             status = group.process.wait()
-        if visit.was_ended:
-            raise GitFailed("git was ended: the folder is needed by another command or a run")
+        if visit.why_ended:
+            raise GitFailed(f"git was ended: {visit.why_ended}")
         if status:
             said = errors.kept.decode("utf-8", "replace").strip()
             raise GitFailed(said or f"git exited with status {status}")

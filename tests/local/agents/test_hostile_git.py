@@ -450,6 +450,16 @@ def test_git_whose_reader_pauses_is_ended_too(hostile: Hostile) -> None:
 
 
 @pytest.mark.slow
+def test_git_that_fills_the_disk_is_ended(hostile: Hostile) -> None:
+    """The agent decides what it runs, by what it left in its repository."""
+    source = [str(hostile.source), None, False]
+    hostile.bench.run(["true"], source=source, keep_free=10**18)
+    words = ["-c", "alias.x=!sleep 20", "x"]
+    with pytest.raises(GitFailed, match=r"MB left \(\[local\] keep_free\)"):
+        list(workspace_access.git_inside(hostile.bench.folder, "ws", words))
+
+
+@pytest.mark.slow
 def test_what_git_in_the_jail_prints_and_says_takes_little_memory(hostile: Hostile) -> None:
     """A line may have no end, and a file with attributes thousands of mistakes."""
     hostile.agent("true")

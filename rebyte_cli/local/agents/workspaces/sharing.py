@@ -49,7 +49,7 @@ class Visit:
         """Come in. Raises OSError, for example when the folder is missing."""
         self._turn, self._visitors = _opened(folder)
         self._over = Event()
-        self.was_ended = False
+        self.why_ended = ""
         flock(self._turn, shared=True)
         flock(self._visitors, shared=True)
         unlock(self._turn)
@@ -62,12 +62,13 @@ class Visit:
         os.close(self._turn)
 
     @contextmanager
-    def by(self, group: ProcessGroup) -> Iterator[None]:
-        """End `group` if it is still there when another has waited for PATIENCE_SECONDS.
+    def by(self, group: ProcessGroup, problem: Callable[[], str]) -> Iterator[None]:
+        """End `group` if it is still there when another has waited for PATIENCE_SECONDS, or when
+        `problem` tells one.
 
-        That happens on a thread: this one may be writing to a pager. Then `was_ended` is true.
+        That happens on a thread: this one may be writing to a pager. Then `why_ended` says why.
         """
-        watch = Thread(target=self._watch, args=(group,), daemon=True)
+        watch = Thread(target=self._watch, args=(group, problem), daemon=True)
         watch.start()
         try:
             yield
@@ -75,21 +76,23 @@ class Visit:
             self._over.set()
             watch.join()
 
-    def _watch(self, group: ProcessGroup) -> None:
+    def _watch(self, group: ProcessGroup, problem: Callable[[], str]) -> None:
         waits_since = None
         while not self._over.wait(LOOK_SECONDS):
+            self.why_ended = problem()
             try:
                 flock(self._turn, shared=True, wait=False)
             except BlockingIOError:
                 waits_since = waits_since or time.monotonic()
-                if time.monotonic() < waits_since + PATIENCE_SECONDS:
-                    continue
-                self.was_ended = True
+                if time.monotonic() >= waits_since + PATIENCE_SECONDS:
+                    self.why_ended = "the folder is needed by another command or a run"
+            else:
+                unlock(self._turn)
+                waits_since = None
+            if self.why_ended:
                 group.end()
                 unlock(self._visitors)
                 return
-            unlock(self._turn)
-            waits_since = None
 
 
 def _opened(folder: Path) -> tuple[int, int]:
