@@ -142,11 +142,7 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: boo
                 _mark_conflicts(root, variables, made.stages)
             # With this status, git has found that it does not apply; it stops with another one.
             elif made.stages or error.status == 1:
-                found = list(parts(patch))
-                names = [name for _, each in found for name in {each.old, each.new} - {b""}]
-                # git would take several parts about a file in the wrong order.
-                is_whole = len(set(names)) == len(names)
-                if not is_whole or not _has(root, variables, [part for part, _ in found]):
+                if made.stages or not _is_there(root, variables, patch):
                     raise conflict(made.conflicts, error.message) from None
             else:
                 _check_folders(root, variables, patch)
@@ -170,6 +166,15 @@ def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
     if not dropped or not _has(root, variables, dropped):
         return patch
     return b"".join(part for part, each in found if not {each.old, each.new} - {b""} <= like)
+
+
+def _is_there(root: Path, variables: Mapping[str, str], patch: bytes) -> bool:
+    """Whether the index has what a patch makes, although it does not tell its ids."""
+    found = list(parts(patch))
+    names = [name for _, each in found for name in {each.old, each.new} - {b""}]
+    # git would take several parts about a file in the wrong order.
+    is_once = len(set(names)) == len(names)
+    return is_once and _has(root, variables, [part for part, _ in found])
 
 
 def _has(root: Path, variables: Mapping[str, str], found: Sequence[bytes]) -> bool:
