@@ -25,12 +25,14 @@ from .patch import (
     above,
     blobs,
     conflict,
+    is_there,
     own_repository,
+    path_of,
     place,
     shown,
     uncommitted,
 )
-from .patched_tree import NO_FILE, TreeChange, entries_of, no_folder
+from .patched_tree import NO_FILE, TreeChange, entries_of, no_folder, tree_of
 from .prepared_patch import PreparedPatch, entries, own_index, refresh, set_entries
 
 NOTHING = "Nothing was applied"
@@ -124,7 +126,7 @@ def _check_places(ready: PreparedPatch) -> _OnDisk:
                     raise no_folder(folder, each.path)
                 break
         else:
-            path = _path(ready.root, each.path)
+            path = path_of(ready.root, each.path)
             if (file := _stat(path)) is None:
                 continue
             if each.path in removed and not os.access(os.path.dirname(path), os.W_OK):
@@ -221,13 +223,13 @@ def _set_index(ready: PreparedPatch, users: Mapping[str, str]) -> None:
     left_out = [
         os.fsdecode(each.path)
         for each in ready.changes
-        if each.mode != NO_FILE and _stat(_path(root, each.path)) is None
+        if each.mode != NO_FILE and _stat(path_of(root, each.path)) is None
     ]
     with contextlib.suppress(git.GitFailed):
         for some in git.portions(left_out):  # else git takes these for deleted
             git.run(["update-index", "--skip-worktree", "--", *some], root, users)
         refresh(root, users)
-        git.run(["write-tree", "--missing-ok"], root, users)  # what a checkout notes there, too
+        tree_of(root, users)  # what a checkout notes there, too
 
 
 def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
@@ -240,14 +242,14 @@ def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
     touched = [
         each
         for each in ready.files
-        if _identity(_stat(_path(root, each.path))) != _identity(found.files.get(each.path))
+        if _identity(_stat(path_of(root, each.path))) != _identity(found.files.get(each.path))
     ]
     try:
         _remove_written(ready, found, touched)
         gone = [
             each.path
             for each in touched
-            if each.old_mode != NO_FILE and not os.path.lexists(_path(root, each.path))
+            if each.old_mode != NO_FILE and not is_there(root, each.path)
         ]
         with own_index(root, ready.own, ready.before) as own:
             for some in git.portions(list(map(os.fsdecode, gone))):
@@ -274,10 +276,6 @@ def _names(changes: Sequence[TreeChange]) -> list[str]:
     return [shown(each.path) for each in changes]
 
 
-def _path(root: Path, name: bytes) -> bytes:
-    return os.path.join(os.fsencode(root), name)
-
-
 def _identity(found: os.stat_result | None) -> tuple[int, ...]:
     """What tells a file from another one with that name; empty for none."""
     return () if found is None else (found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode)
@@ -288,18 +286,18 @@ def _remove_written(ready: PreparedPatch, found: _OnDisk, touched: Sequence[Tree
     written = blobs(ready.root, [each.path for each in touched], [ready.before])
     for each in touched:
         if each.mode != NO_FILE and written.get(each.path) == each.blob:
-            os.unlink(_path(ready.root, each.path))
+            os.unlink(path_of(ready.root, each.path))
     for each in touched:
         folders = [name for name, mode in above(ready.root, each.path) if stat.S_ISDIR(mode)]
         if each.mode == SUBMODULE != each.old_mode:
             folders.append(each.path)
         with contextlib.suppress(OSError):  # it has other files
             while folders and folders[-1] not in found.folders:
-                os.rmdir(_path(ready.root, folders.pop()))
+                os.rmdir(path_of(ready.root, folders.pop()))
 
 
 def _is_as_before(root: Path, change: TreeChange, now: Mapping[bytes, str]) -> bool:
-    path = _path(root, change.path)
+    path = path_of(root, change.path)
     if change.old_mode in (NO_FILE, SUBMODULE):
         is_folder = os.path.isdir(path) and not os.path.islink(path)
         return is_folder or (change.old_mode == NO_FILE and not os.path.lexists(path))

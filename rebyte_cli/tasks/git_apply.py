@@ -12,7 +12,6 @@ from pathlib import Path
 from ..system import git
 
 LARGEST_UNPACKED = 1 << 30  # bytes of the binary files in a patch
-_WITH_INDEX = frozenset(("--3way", "--cached", "--index"))
 _CONTENT = re.compile(rb"(literal|delta) (\d{1,19})\n")
 _LINE = re.compile(rb".+")
 _LONGEST_NUMBER = 9  # bytes, of a size in a delta
@@ -25,20 +24,13 @@ def git_apply(
     variables: Mapping[str, str] | None = None,
     *,
     options: Sequence[str] = (),
-    to_end: bool = False,
     memory: int = git.MEMORY,
-    seconds: float | None = git.SECONDS,
 ) -> bytes:
     """Run `git OPTIONS apply WORDS` on the patch in `root` and return what it prints.
 
-    `variables`, `to_end` and `memory` are those of `git.run`, and `seconds` its `timeout`. Without
-    the index, the attributes are those in the working tree, whatever GIT_ATTR_SOURCE says. Raises
-    GitFailed, also for binary files of more than `LARGEST_UNPACKED` bytes, before git reads the
-    patch.
+    `variables` and `memory` are those of `git.run`. Raises GitFailed, also for binary files of more
+    than `LARGEST_UNPACKED` bytes, before git reads the patch.
     """
-    known = dict(variables or {})
-    if _WITH_INDEX.isdisjoint(words):
-        known.pop("GIT_ATTR_SOURCE", None)  # git 2.55 crashes, and so do those before it
     size = unpacked(patch)
     if size > LARGEST_UNPACKED:
         raise git.GitFailed(
@@ -51,7 +43,7 @@ def git_apply(
         file = Path(folder) / "changes.patch"
         file.write_bytes(patch)
         line = [*options, "apply", *words, str(file)]
-        return git.run(line, root, known, to_end=to_end, memory=memory, timeout=seconds)
+        return git.run(line, root, variables, memory=memory)
 
 
 def unpacked(patch: bytes) -> int:

@@ -338,7 +338,7 @@ def uncommitted(root: Path) -> list[str]:
 
 def beyond_cone(root: Path, names: Iterable[bytes]) -> set[bytes]:
     """Those files that a sparse checkout has in its index, and not on disk."""
-    gone = [os.fsdecode(name) for name in names if name and not os.path.lexists(_path(root, name))]
+    gone = [os.fsdecode(name) for name in names if name and not is_there(root, name)]
     found = set()
     for some in git.portions(gone):
         words = ["--literal-pathspecs", "ls-files", "-z", "-v", "--", *some]
@@ -347,7 +347,13 @@ def beyond_cone(root: Path, names: Iterable[bytes]) -> set[bytes]:
     return found
 
 
-def _path(root: Path, name: bytes) -> bytes:
+def is_there(root: Path, name: bytes) -> bool:
+    """Whether anything is at the path of a file that a patch names."""
+    return os.path.lexists(path_of(root, name))
+
+
+def path_of(root: Path, name: bytes) -> bytes:
+    """The path of a file that a patch names, wherever that leads."""
     return os.path.join(os.fsencode(root), name)
 
 
@@ -394,9 +400,9 @@ def safe_repository(root: Path, *, filters: bool = True) -> dict[str, str]:
     return known | git.programs_off(root, known, filters=filters)
 
 
-def unmerged(root: Path, variables: Mapping[str, str] | None = None) -> list[str]:
-    """The files with conflicts, for a list; `variables` name another index than the user's."""
+def unmerged(root: Path) -> list[str]:
+    """The files with conflicts, for a list."""
     # In a submodule, git would run the filters of that repository.
     words = ["diff", "--name-only", "--diff-filter=U", "--ignore-submodules=all", "-z"]
-    output = git.run(words, root, variables or own_repository())
+    output = git.run(words, root, own_repository())
     return [listed(shown(name)) for name in output.split(b"\0") if name]

@@ -147,8 +147,7 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: boo
             else:
                 _check_folders(root, variables, patch)
                 raise
-        tree = git.run(["write-tree", "--missing-ok"], root, variables).decode().strip()
-        return made._replace(tree=tree)
+        return made._replace(tree=tree_of(root, variables))
 
 
 def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
@@ -184,6 +183,11 @@ def _has(root: Path, variables: Mapping[str, str], found: Sequence[bytes]) -> bo
         git_apply(words, b"".join(found), root, variables)
         return True
     return False
+
+
+def tree_of(root: Path, variables: Mapping[str, str]) -> str:
+    """The tree of what is in an index. Raises GitFailed, also for one with conflicts."""
+    return git.line(["write-tree", "--missing-ok"], root, variables)
 
 
 def entries_of(

@@ -15,13 +15,14 @@ from .patch import (
     PatchConflict,
     beyond_cone,
     conflict,
+    is_there,
     place,
     safe_repository,
     shown,
     unmerged,
 )
 from .patch_headers import sections
-from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, entries_of, patched
+from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, entries_of, patched, tree_of
 
 
 class PreparedPatch(NamedTuple):
@@ -59,7 +60,7 @@ def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[Prepa
     refresh(root, users)
     names = {name for each in sections(patch) for name in (each.old, each.new) if name}
     hidden = beyond_cone(root, names)
-    index = git.run(["write-tree", "--missing-ok"], root, users).decode().strip()
+    index = tree_of(root, users)
     with own_index(root, users, index) as own:
         here = _tree_of_files(root, own, names - hidden)
         dirty = {each.path for each in difference(root, index, here)}
@@ -84,7 +85,7 @@ def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[Prepa
             raise conflict([], f"it changes what it does not name: {_list(odd)}")
         beyond = [] if dirty else [each for each in changes if each.path in hidden]
         set_entries(root, own, entries([*in_place, *beyond]))
-        before = git.run(["write-tree", "--missing-ok"], root, own).decode().strip()
+        before = tree_of(root, own)
         files = difference(root, before, after.tree)
         is_here = not (files or beyond or after.stages)
         changed_index = None if dirty else users
@@ -136,7 +137,7 @@ def _tree_of_files(root: Path, own: Mapping[str, str], names: Iterable[bytes]) -
         for way, found in (("--remove", there - beyond), ("--force-remove", beyond)):
             if found:
                 git.run(["update-index", way, "--", *sorted(found)], root, own)
-    return git.run(["write-tree", "--missing-ok"], root, own).decode().strip()
+    return tree_of(root, own)
 
 
 def _in_place(
@@ -147,7 +148,7 @@ def _in_place(
         each
         for each in difference(root, base, after.tree)
         if SUBMODULE not in (each.old_mode, each.mode) and each.path not in after.stages
-        if each.path in dirty or (each.old_mode == NO_FILE and _is_there(root, each.path))
+        if each.path in dirty or (each.old_mode == NO_FILE and is_there(root, each.path))
     ]
     names = {each.path for each in found if each.mode != NO_FILE}
     others: set[bytes] = set()
@@ -155,9 +156,5 @@ def _in_place(
         with own_index(root, users, after.tree) as own:
             there = _tree_of_files(root, own, names)
         others = {each.path for each in difference(root, after.tree, there)}
-    gone = {each.path for each in found if each.mode == NO_FILE and not _is_there(root, each.path)}
+    gone = {each.path for each in found if each.mode == NO_FILE and not is_there(root, each.path)}
     return [each for each in found if each.path in gone | names - others]
-
-
-def _is_there(root: Path, name: bytes) -> bool:
-    return os.path.lexists(os.path.join(os.fsencode(root), name))

@@ -65,6 +65,14 @@ def changed(root: Path, *, new: str = "notes/new.txt") -> Callable[[], None]:
     return change
 
 
+def conflicting(root: Path) -> bytes:
+    """The patch of these changes, in a repository in which one of the files has moved on."""
+    theirs = patch_of(root, changed(root))
+    (root / "first.txt").write_text(CODE + "mine\n")
+    git(root, "commit", "-q", "-a", "-m", "Mine")
+    return theirs
+
+
 def files(root: Path) -> dict[str, object]:
     """Everything in the working tree, and the index."""
     found: dict[str, object] = {"index": git(root, "ls-files", "--stage", "--debug").count("\n")}
@@ -399,9 +407,7 @@ def test_a_file_that_is_only_newer_than_the_index_is_staged(repository: Path) ->
 
 
 def test_conflicts_stay(repository: Path) -> None:
-    theirs = patch_of(repository, changed(repository))
-    (repository / "first.txt").write_text(CODE + "mine\n")
-    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    theirs = conflicting(repository)
     with pytest.raises(PatchConflict, match=r"first\.txt"):
         bring(theirs, repository)
     assert "<<<<<<<" in (repository / "first.txt").read_text()
@@ -661,9 +667,7 @@ def test_conflicts_look_resolved_at_no_time(
     repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files with markers that are staged would be committed."""
-    theirs = patch_of(repository, changed(repository))
-    (repository / "first.txt").write_text(CODE + "mine\n")
-    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    theirs = conflicting(repository)
     failing(home, monkeypatch, 'kill -9 $PPID; exec git "$@"')
     (home / "patch").write_bytes(theirs)
     done = subprocess.run([sys.executable, "-c", BRING, home / "patch", repository])
@@ -678,9 +682,7 @@ def test_what_fails_leaves_the_index_as_it_was(
     repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was here already is not staged then, and no conflict either."""
-    theirs = patch_of(repository, changed(repository))
-    (repository / "first.txt").write_text(CODE + "mine\n")
-    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    theirs = conflicting(repository)
     (repository / "notes").mkdir()
     (repository / "notes/new.txt").write_text("new\n")
     before = files(repository)
@@ -708,9 +710,7 @@ def test_a_part_that_tells_the_id_of_another_content_is_not_dropped(repository: 
 
 
 def test_no_hint_loses_what_git_is_told_not_to_see(repository: Path) -> None:
-    theirs = patch_of(repository, changed(repository))
-    (repository / "first.txt").write_text(CODE + "mine\n")
-    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    theirs = conflicting(repository)
     for options in (["--assume-unchanged"], ["--no-assume-unchanged"]):
         git(repository, "update-index", *options, "folder/gone.txt")
         with pytest.raises(PatchConflict) as told:

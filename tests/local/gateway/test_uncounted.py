@@ -101,11 +101,18 @@ def entries_of(
 ) -> list[request_record.RequestEntry]:
     """What is recorded of answers of Gemini's, each with its type and its body."""
     raws = [reply(200, body, {"Content-Type": kind} if kind else {}) for kind, body in answers]
-    with RawServer(raws) as server:
-        route = model(f"http://127.0.0.1:{server.port}", wire="gemini")
+    return recorded(folder, raws, "gemini", "/anthropic/v1beta/models/m:generateContent")
+
+
+def recorded(
+    folder: Path, raws: Sequence[bytes], wire: str, path: str
+) -> list[request_record.RequestEntry]:
+    """What is recorded of as many requests as a model's server has answers."""
+    with RawServer(list(raws)) as server:
+        route = model(f"http://127.0.0.1:{server.port}", wire=wire)
         with GatewayProcess(folder, [route]) as gateway:
             for _ in raws:
-                gateway.ask("/anthropic/v1beta/models/m:generateContent")
+                gateway.ask(path)
             return gateway.entries(len(raws))
 
 
@@ -196,12 +203,7 @@ LONG = {"message": "x" * LONGEST_ERROR}
 
 
 def errors_of(folder: Path, answers: Sequence[bytes]) -> list[request_record.RequestEntry]:
-    with RawServer(list(answers)) as server:
-        route = model(f"http://127.0.0.1:{server.port}", wire="openai")
-        with GatewayProcess(folder, [route]) as gateway:
-            for _ in answers:
-                gateway.ask("/anthropic/v1/chat/completions")
-            return gateway.entries(len(answers))
+    return recorded(folder, answers, "openai", "/anthropic/v1/chat/completions")
 
 
 def test_an_error_with_what_the_model_wrote_is_not_free(tmp_path: Path) -> None:
