@@ -32,7 +32,8 @@ Local = Callable[..., Done]
 
 @pytest.fixture
 def repository(home: Path) -> Path:
-    """A repository without a remote."""
+    """A repository without a remote, of a user whom git knows."""
+    introduce(home)
     folder = home / "repository"
     folder.mkdir()
     (folder / "code.txt").write_text("".join(f"line {number}\n" for number in range(20)))
@@ -433,10 +434,9 @@ def test_telling_runs_apart_obeys_nothing_of_the_agent(agents: Local, repository
 
 @pytest.mark.slow
 def test_a_branch_is_made_at_the_commit_that_the_run_started_from(
-    agents: Local, repository: Path, home: Path
+    agents: Local, repository: Path
 ) -> None:
     """Whatever happened here since; below uncommitted changes that came along; after a sync."""
-    introduce(home)
     start = git(repository, "rev-parse", "HEAD").strip()
     plain = work(agents, repository).json
     assert agents("get", plain["id"], "-o", "json").json["baseCommit"] == start
