@@ -22,6 +22,7 @@ from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
 from rebyte_cli.local.agents.supervision.by_hand import run_by_hand
 from rebyte_cli.local.agents.workspaces import changes
+from rebyte_cli.local.http import Refusal
 from rebyte_cli.local.store import new_id
 from rebyte_cli.system import process_identity
 from rebyte_cli.system.git import GitFailed
@@ -189,6 +190,16 @@ def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
     assert run.outcome == "failed"
     assert "mine was stopped: the disk has only" in (run.answer or "")
     assert gone(f"{NAP}035")
+
+
+@pytest.mark.slow
+def test_a_command_by_hand_that_fills_the_disk_is_ended(bench: Bench) -> None:
+    run = bench.run(["true"], keep_free=10**18)
+    with pytest.raises(Refusal) as refused:
+        run_by_hand(bench.folder, run.workspace, ["sleep", f"{NAP}036"], print)
+    assert refused.value.code == "disk_full"
+    assert refused.value.message.startswith("sleep was stopped: the disk has only ")
+    assert gone(f"{NAP}036")
 
 
 @pytest.mark.slow

@@ -121,10 +121,11 @@ def _in_jail(
             terminal=stand_in.on_terminal(),
         )
         status, reason = relay.lend(program, lambda: egress.problem() or full())
+        code = "gateway_failed" if egress.problem() else "disk_full"
     for note in egress.refused():
         announce(note)
     if reason:
-        raise Refusal(500, "gateway_failed", reason)
+        raise Refusal(500, code, f"{words[0]} was stopped: {reason}")
     return status
 
 
