@@ -325,7 +325,7 @@ class RequestHandling:
         self._shared.budget.spend(str(self.entry.id), answer.model, *counts)
 
     def _has_worked(self) -> bool:
-        """Whether a model may have done what it was asked: an error before its answer is none.
+        """Whether a model may have done what it was asked: not if its server refuses at once.
 
         At the end of the run, none is waited for any more.
         """
@@ -378,6 +378,7 @@ class RequestHandling:
             may_send=may_send,
             idle_seconds=self._limits.idle_seconds,
             stalled_seconds=self._limits.stalled_seconds,
+            refusing_seconds=self._limits.refusing_seconds,
             drain_seconds=self._limits.drain_seconds if drains else 0.0,
             question=question,
         )

@@ -27,6 +27,7 @@ HOP_BY_HOP = frozenset(
 )
 
 
+HTTP = b"HTTP/"  # how an answer begins
 MOST_INFORMATIONAL = 100  # answers with a status of 1xx, of which a request needs one
 
 
@@ -58,7 +59,7 @@ class Exchange:
 
     `status`, `sent` and `received` say how far it came: bytes of the body and of the answer's;
     `was_sent` whether the whole request went out, or as much as a server can answer to, and
-    `has_failed` whether no answer came.
+    `has_failed` whether no answer began, so soon that it was refused.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Exchange:
         may_send: Callable[[int], str],
         idle_seconds: float,
         stalled_seconds: float,
+        refusing_seconds: float,
         drain_seconds: float = 0.0,
         question: JsonScanner | None = None,
     ) -> None:
@@ -77,8 +79,9 @@ class Exchange:
 
         Without a byte for `idle_seconds`, the exchange ends, as if the client had left where it
         takes nothing of the answer; so it does if the server takes none of the request for
-        `stalled_seconds`. With `drain_seconds`, the answer to a client that leaves is read for that
-        long, for what it says at its end. `question` reads the request's body:
+        `stalled_seconds`. A server that ends the connection has refused the request, unless it had
+        all of it for `refusing_seconds`. With `drain_seconds`, the answer to a client that leaves
+        is read for that long, for what it says at its end. `question` reads the request's body:
         servers that read one JSON value, as those in Go do, are at work once that is there,
         whatever the length of the body says, and whether or not its last chunk comes.
         """
@@ -89,11 +92,14 @@ class Exchange:
         self._may_send = may_send
         self._idle_seconds = idle_seconds
         self._stalled_seconds = stalled_seconds
+        self._refusing_seconds = refusing_seconds
         self._drain_seconds = drain_seconds
         self._question = question
+        self._refusing: Deadline | None = None  # once the server has the request
         self._drain: Deadline | None = None  # once the client has left
         self._pieces: Iterator[bytes] = iter(())  # of the answer, each unpacked when it can be sent
         self._held = b""  # the last one, until it is known that the answer has more to come
+        self._beginning = b""  # of all that the server has sent
         self._informational = 0
         self._is_uploading = True
         self._has_answered = False
@@ -118,6 +124,8 @@ class Exchange:
             self._to_client(go_on)
         while True:
             self._upload()
+            if self.was_sent and self._refusing is None and not self._upstream.is_full:
+                self._refusing = Deadline(self._refusing_seconds)
             self._download()
             if self._has_answered and not self._client.is_full:
                 if self._drain is not None:
@@ -221,6 +229,7 @@ class Exchange:
                     data = self._upstream.receive()
                     if data is None:
                         return
+                    self._beginning += data[: len(HTTP) - len(self._beginning)]
                     self._h11.receive_data(data)
                     continue
             except h11.RemoteProtocolError:
@@ -277,7 +286,8 @@ class Exchange:
         self._to_client(head)
 
     def _failure(self, status: int, reason: str) -> Exception:
-        self.has_failed = status == 502 and not self.status
+        is_soon = self._refusing is None or not self._refusing.has_passed
+        self.has_failed = status == 502 and self._beginning != HTTP and is_soon
         return AnswerCut(reason) if self.status else GatewayRefusal(status, reason)
 
 

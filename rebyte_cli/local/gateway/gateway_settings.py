@@ -44,6 +44,7 @@ class Limits:
     connect_seconds: float = 30.0
     idle_seconds: float = 1800.0  # without a byte in either direction: models think for minutes
     stalled_seconds: float = 120.0  # without that a server takes more of a request
+    refusing_seconds: float = 10.0  # for a server to close, as one does that takes no request
     drain_seconds: float = 20.0  # to read from a model whose client has left what it used
 
 

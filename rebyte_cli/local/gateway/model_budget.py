@@ -7,7 +7,9 @@ would be a limit: a request can refer to an earlier response, to files and to pa
 thinks without a word.
 
 What was cut off by the user, who canceled the run, or by the model's side, was not chosen in this
-way, and counts as a large request of an agent. How else a run ends, a program in it can choose.
+way, and counts as a large request of an agent. A server that closes the connection without an
+answer has cut off what it had for a while. What it refuses at once is free: agents ask again. How
+else a run ends, a program in it can choose.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import json
 import resource
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.servers import RawServer, json_reply, reply
 from tests.waiting import eventually
 
 MOST = {"input_tokens": LARGEST[0], "output_tokens": LARGEST[1]}
+CUT_OFF = {"input_tokens": USUAL[0], "output_tokens": USUAL[1]}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 PATHS = {"anthropic": "/anthropic/v1/messages", "openai": "/anthropic/v1/responses"}
 USED = {"input_tokens": 1000, "output_tokens": 9000}
@@ -374,6 +376,50 @@ def test_an_answer_that_the_server_cuts_off_counts_as_a_usual_one(
         (entry,) = gateway.entries(1)
     assert entry.uncounted is not None
     assert entry.uncounted["output_tokens"] in (USUAL[1], USUAL[1] - 1)
+
+
+def asked(folder: Path, then: Callable[[socket.socket], None], **limits: Any) -> Any:
+    """What is recorded to be uncounted of a request that a server has taken."""
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, 2)
+        then(sock)
+
+    with (
+        ScriptedServer(serve) as server,
+        GatewayProcess(folder, [model(server.url)], **limits) as gateway,
+    ):
+        assert gateway.ask().status == 502
+        return gateway.entries(1)[0].uncounted
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize("then", [lambda _sock: None, reset], ids=["closes", "resets"])
+def test_a_server_that_closes_without_an_answer(
+    tmp_path: Path, then: Callable[[socket.socket], None]
+) -> None:
+    """At once, it refuses, and agents ask again; later, a model may have been at work."""
+    assert asked(tmp_path, then) is None
+    (tmp_path / "late").mkdir()
+    assert asked(tmp_path / "late", then, refusing_seconds=0) == CUT_OFF
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
+        b"HTTP/1.1 200 OK\r\nX : x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 101,
+    ],
+    ids=["too long", "invalid", "cut off", "too many"],
+)
+def test_the_head_of_an_answer_that_cannot_be_read(tmp_path: Path, raw: bytes) -> None:
+    assert asked(tmp_path, lambda sock: sock.sendall(raw)) == CUT_OFF
 
 
 def test_a_request_that_was_not_sent_costs_nothing(tmp_path: Path) -> None:
