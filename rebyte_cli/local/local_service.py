@@ -15,13 +15,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from ..system.http_server import Server
-from ..system.untrusted import read_json
 from . import repositories, visits
 from .agents import facade
 from .agents.agent_permission import AgentPermission, machine_key
@@ -43,7 +40,6 @@ from .store import (
 from .task_store import load_tasks
 
 RESTART_SECONDS = 2.0
-ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 
 
 class AlreadyServed(Exception):
@@ -160,9 +156,9 @@ class Service:
             # Of two services that start at once the second sees the first, which answers already.
             with self._store.write() as db:
                 for one in recorded_services(db):
-                    if not _answers(one.origin, one.instance):  # it was killed
+                    if not is_served(self._store.folder, one):  # it was killed
                         db.execute("DELETE FROM meta WHERE name = ?", (SERVED + one.instance,))
-                    elif alone and is_served(self._store.folder, one):
+                    elif alone:
                         raise AlreadyServed(one.origin)
                 record_service(db, served)
         except BaseException:
@@ -251,7 +247,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         agents = runs.counts(db)
         now = store.now()
         running = sum(task.status(now) == "running" for task in tasks)
-    served = next((one for one in store.served() if _answers(one.origin, one.instance)), None)
+    served = next((one for one in store.served() if is_served(state_dir, one)), None)
     store.close()
     return {
         "path": str(state_dir),
@@ -266,21 +262,6 @@ def status(state_dir: Path) -> dict[str, Any]:
         "setupCaches": setup_cache.size(state_dir),
         "serving": f"{served.origin}/v1" if served else None,
     }
-
-
-def _answers(origin: str, instance: str | None) -> bool:
-    """Whether the service that recorded `instance` still answers at `origin`."""
-    parts = urlsplit(origin)
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
-    try:
-        connection.request("GET", "/health")
-        text = connection.getresponse().read(10_000).decode()
-        document = read_json(text)
-        return isinstance(document, dict) and document.get("instance") == instance
-    except (OSError, HTTPException, ValueError):
-        return False
-    finally:
-        connection.close()
 
 
 def not_yet(environ: object, start: object) -> list[bytes]:
