@@ -92,7 +92,7 @@ class _Shared(click.Command):
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
-            record = _without_range(param.get_help_record(ctx))
+            record = param.get_help_record(ctx)
             # Click 8.5 has a record for an argument too; the usage line has it already.
             if record is not None and not isinstance(param, click.Argument):
                 (shared if param.name in SHARED else own).append(record)
@@ -104,21 +104,6 @@ class _Shared(click.Command):
         if shared:
             with formatter.section("Global options"):
                 formatter.write_dl(shared)
-
-
-def _without_range(record: tuple[str, str] | None) -> tuple[str, str] | None:
-    """The help of an option with `1 to 20` for Click's `1<=x<=20`, and without `x>=1`."""
-    head, found, extra = record[1].rpartition("  [") if record else ("", "", "")
-    if record is None or not found:
-        return record
-    kept = []
-    for part in extra.removesuffix("]").split("; "):
-        low, limited, high = part.partition("<=x<=")
-        if limited:
-            kept.append(f"{low} to {high}")
-        elif not part.startswith("x>"):
-            kept.append(part)
-    return record[0], f"{head}  [{'; '.join(kept)}]" if kept else head
 
 
 class Command(_Shared):

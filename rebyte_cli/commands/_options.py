@@ -95,6 +95,9 @@ class Choice(click.Choice[str]):
 class Number(click.IntRange):
     """A whole number within a range."""
 
+    def _describe_range(self) -> str:  # for the help: Click says `1<=x<=20`, and `x>=1`
+        return f"{self.min} to {self.max}" if self.max is not None else ""
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number."""
         try:
