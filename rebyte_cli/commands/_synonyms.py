@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import TypeVar
 
 from ..errors import Next, alternatives, did_you_mean
+
+T = TypeVar("T")
 
 # A word that is no command of `rebyte`, and what is meant by it.
 _COMMANDS = {
@@ -68,15 +71,7 @@ _SHELL = (
     + " fetches its files"
 )
 
-_KEY = ("", "Set REBYTE_API_KEY, or store the key with " + Next("auth", "login"))
-_URL = ("", "Set REBYTE_API_URL, or use " + Next("profile", "set", "NAME", "base_url=URL"))
-_AT_ONCE = ("--wait", "Leave it out: without --wait or --stream, the command returns at once")
-_RETRIES = (
-    "--attempts",
-    "Leave it out: requests are retried where that is safe. --attempts N creates N tasks at once",
-)
-_UNASKED = ("", "Leave it out: this command asks for no confirmation")
-# An option that other tools have: the option that the command must have for the hint to hold (empty
+# Options that other tools have: the option that the command must have for the hint to hold (empty
 # for any command), and the hint.
 _OPTIONS = {
     "--json": ("", "Use -o json; --fields id,title picks keys"),
@@ -86,50 +81,42 @@ _OPTIONS = {
     "--yaml": ("", "Use -o json; rebyte prints no YAML"),
     "--format": ("", "Use -o json, or another format of --output"),
     "--output-format": ("", "Use --output"),
-    "--jq": ("", "Pipe the output to jq: rebyte … -o json | jq .id"),
-    "--template": ("", "Pipe the output to jq: rebyte … -o json | jq .id"),
+    "--jq --template": ("", "Pipe the output to jq: rebyte … -o json | jq .id"),
     "--columns": ("", "Use --fields"),
-    "--no-color": ("", "Use --color never, or set NO_COLOR=1"),
-    "--no-colour": ("", "Use --color never, or set NO_COLOR=1"),
+    "--no-color --no-colour": ("", "Use --color never, or set NO_COLOR=1"),
     "--silent": ("", "Use --quiet"),
     "--trace": ("", "Use --debug"),
-    "--no-interactive": ("", "Use --no-input"),
-    "--non-interactive": ("", "Use --no-input"),
-    "--account": ("", "Use -P NAME"),
-    "--context": ("", "Use -P NAME"),
+    "--no-interactive --non-interactive": ("", "Use --no-input"),
+    "--account --context": ("", "Use -P NAME"),
     "--local": ("", "Use -P local"),
-    "--api-key": _KEY,
-    "--key": _KEY,
-    "--token": _KEY,
-    "--api-url": _URL,
-    "--base-url": _URL,
-    "--host": _URL,
-    "--url": _URL,
-    "--async": _AT_ONCE,
-    "--background": _AT_ONCE,
-    "--detach": _AT_ONCE,
-    "--no-wait": _AT_ONCE,
-    "--agent": ("--executor", "Use -x NAME"),
-    "--engine": ("--executor", "Use -x NAME"),
-    "--retries": _RETRIES,
-    "--retry": _RETRIES,
-    "--tries": _RETRIES,
-    "--repo": ("--github-url", "Use -g owner/repo"),
-    "-R": ("--github-url", "Use -g owner/repo"),
+    "--api-key --key --token": (
+        "",
+        "Set REBYTE_API_KEY, or store the key with " + Next("auth", "login"),
+    ),
+    "--api-url --base-url --host --url": (
+        "",
+        "Set REBYTE_API_URL, or use " + Next("profile", "set", "NAME", "base_url=URL"),
+    ),
+    "--async --background --detach --no-wait": (
+        "--wait",
+        "Leave it out: without --wait or --stream, the command returns at once",
+    ),
+    "--agent --engine": ("--executor", "Use -x NAME"),
+    "--retries --retry --tries": (
+        "--attempts",
+        "Leave it out: requests are retried where that is safe."
+        " --attempts N creates N tasks at once",
+    ),
+    "--repo -R": ("--github-url", "Use -g owner/repo"),
     "--follow": ("--stream", "Use --stream, or " + Next("logs", "-f", "TASK")),
     "--watch": ("--wait", "Use --wait, or " + Next("wait", "TASK")),
     "--web": ("", "Use " + Next("open", "TASK")),
     "-L": ("--limit", "Use -n N"),
-    "-e": ("--prompt-file", "Leave out PROMPT: on a terminal, $EDITOR opens"),
-    "--edit": ("--prompt-file", "Leave out PROMPT: on a terminal, $EDITOR opens"),
-    "-A": ("--all", "Use --all"),
-    "-a": ("--all", "Use --all"),
-    "-y": _UNASKED,
-    "--yes": _UNASKED,
-    "--force": _UNASKED,
+    "-e --edit": ("--prompt-file", "Leave out PROMPT: on a terminal, $EDITOR opens"),
+    "-A -a": ("--all", "Use --all"),
+    "-y --yes --force": ("", "Leave it out: this command asks for no confirmation"),
+    "-n": ("--tail", "Use --tail N"),  # where it is not --limit
 }
-# The same for commands that lack the option needed above.
-_OPTIONS_ELSEWHERE = {"-n": ("--tail", "Use --tail N")}
 CERTAIN = 0.85  # similarity from which on other words of similar letters are not meant
 
 
@@ -187,10 +174,9 @@ def for_option(option: str, taken: Iterable[str]) -> str | None:
     None when no option is near.
     """
     taken = list(taken)
-    for table in (_OPTIONS, _OPTIONS_ELSEWHERE):
-        needed, hint = table.get(option, ("", ""))
-        if hint and (not needed or needed in taken):
-            return hint
+    needed, hint = _lookup(_OPTIONS, option) or ("", "")
+    if hint and (not needed or needed in taken):
+        return hint
     long = [name for name in taken if name.startswith("--")]
     return did_you_mean(option, long, prefix="--")
 
@@ -201,5 +187,5 @@ def _in_group(word: str, known: Sequence[str]) -> str | None:
     return fitting[0] if fitting else None
 
 
-def _lookup(table: dict[str, str], word: str) -> str | None:
+def _lookup(table: dict[str, T], word: str) -> T | None:
     return next((meant for words, meant in table.items() if word in words.split()), None)
