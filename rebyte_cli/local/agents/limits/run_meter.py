@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from ...gateway.model_refusal import STATUSES
 END_SECONDS = 5.0  # for the gateway of a run whose supervisor was killed, which takes 2.5
 NO_PRICES = ModelPrices()
 NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0}
-_UNITS = 1 << 1074  # of a dollar
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
 
 
@@ -121,14 +121,14 @@ class RunMeter:
         if not found.requests:
             return {} if self.sees_models else dict(told)
         used: dict[str, Any] = {"requests": found.requests, **found.counts}
-        cost = told.get("cost_usd") if found.is_unpriced else _dollars(found.cost)
+        cost = told.get("cost_usd") if found.is_unpriced else float(found.cost)
         if cost is not None:
             used["cost_usd"] = round(cost, 9)
         if found.hidden:
             used["uncounted"] = {
                 "requests": found.hidden,
                 "tokens": found.hidden_tokens,
-                "cost_usd": _dollars(found.hidden_cost),
+                "cost_usd": float(found.hidden_cost),
             }
         return used
 
@@ -140,7 +140,7 @@ class _Sum:
         self._prices = prices
         self.requests = self.hidden = self.hidden_tokens = 0
         self.counts = {"input_tokens": 0, "output_tokens": 0}
-        self.cost = self.hidden_cost = 0  # see `_exact`
+        self.cost = self.hidden_cost = Fraction()  # of a dollar: exact, in any order
         self.is_unpriced = False  # whether one has neither told its cost nor a price
 
     def add(self, entry: request_record.RequestEntry, *, has_ended: bool) -> None:
@@ -152,22 +152,12 @@ class _Sum:
                 self.counts[name] = self.counts.get(name, 0) + usage[name]
         cost = self._prices.cost(usage, entry.model) if usage else 0.0
         self.is_unpriced |= cost is None
-        self.cost += _exact(cost or 0.0)
+        self.cost += Fraction(cost or 0)
         if isinstance(entry.uncounted, dict) and (has_ended or not entry.is_open):
             hidden = _numbers(entry.uncounted)
             self.hidden += 1
             self.hidden_tokens += sum(hidden.values())
-            self.hidden_cost += _exact(self._prices.cost(hidden, entry.model) or 0.0)
-
-
-def _exact(dollars: float) -> int:
-    """Dollars in the smallest unit of a float, so that sums are exact in any order."""
-    numerator, denominator = dollars.as_integer_ratio()
-    return numerator * (_UNITS // denominator)
-
-
-def _dollars(units: int) -> float:
-    return units / _UNITS
+            self.hidden_cost += Fraction(self._prices.cost(hidden, entry.model) or 0)
 
 
 def _counts(entry: request_record.RequestEntry) -> object:
