@@ -46,26 +46,18 @@ class JournalFailed(RebyteError):
 
 
 class _SyncGroup:
-    """Records that share a sync. `is_awaited`: a thread waits for it."""
+    """Records that share a sync. `is_awaited`: a thread waits for it.
 
-    __slots__ = ("_unwritten", "data", "due", "is_awaited")
+    `done` is set when it is on the disk, or the writer failed.
+    """
+
+    __slots__ = ("data", "done", "due", "is_awaited")
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.is_awaited = False
         self.due = NO_LIMIT
-        # A lock that is let go once; an Event makes a lock for each thread that waits.
-        self._unwritten = threading.Lock()
-        self._unwritten.acquire()
-
-    def done(self) -> None:
-        """Let those go on who wait: it is on the disk, or the writer failed."""
-        self._unwritten.release()
-
-    def wait(self) -> None:
-        """Return when the writer is done with it."""
-        with self._unwritten:
-            pass
+        self.done = threading.Event()
 
 
 class Journal:
@@ -150,7 +142,7 @@ class Journal:
         with self._wake:
             group = self._add(data)
             self._await(group)
-        group.wait()
+        group.done.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -161,7 +153,7 @@ class Journal:
             if group is not None:
                 self._await(group)
         if group is not None:
-            group.wait()
+            group.done.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -215,10 +207,10 @@ class Journal:
             except Exception as error:  # whatever it is: all others wait for this thread
                 with self._wake:
                     self._failure = _failed(self.path, error)
-                    self._group.done()
-                group.done()
+                    self._group.done.set()
+                group.done.set()
                 return
-            group.done()
+            group.done.set()
 
     def _write(self, data: bytes) -> None:
         self._refuse_strangers()
