@@ -58,7 +58,7 @@ class RequestBody(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer`; 0 at the end. A client that goes away early is a ConnectionError."""
         want = min(len(buffer), self.left)
-        if want == 0:
+        if want <= 0:
             return 0
         data = self._source.read1(want)
         if not data:
@@ -67,39 +67,21 @@ class RequestBody(io.RawIOBase):
         self.left -= len(data)
         return len(data)
 
-    def drain(self) -> bool:
-        """Read what the application left. False when that is too much to read."""
-        if self.left > DRAIN_LIMIT:
-            return False
-        while self.left:
-            self.read(min(self.left, 65536))
-        return True
 
-
-class ChunkedBody(io.RawIOBase):
+class ChunkedBody(RequestBody):
     """A request body in chunks (RFC 9112, section 7.1); extensions and trailers are left out."""
 
     def __init__(self, source: io.BufferedIOBase) -> None:
-        self._source = source
-        self._left = 0  # of the chunk; -1 after the last one
-
-    def readable(self) -> bool:
-        return True
+        super().__init__(source, 0)  # of the chunk; -1 after the last one
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` from one chunk; 0 at the end. Raises OSError for what is no chunk."""
-        if self._left == 0:
-            self._left = self._next()
-        if self._left < 0:
-            return 0
-        data = self._source.read1(min(len(buffer), self._left))
-        if not data:
-            raise ConnectionResetError("the client went away inside the body")
-        buffer[: len(data)] = data
-        self._left -= len(data)
-        if self._left == 0 and self._source.read(2) != b"\r\n":
+        if self.left == 0:
+            self.left = self._next()
+        size = super().readinto(buffer)
+        if self.left == 0 and self._source.read(2) != b"\r\n":
             raise OSError("a chunk is longer than it says")
-        return len(data)
+        return size
 
     def _next(self) -> int:
         """The size of the next chunk; -1 when the last one and the trailers are read."""
@@ -156,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         return True
 
-    def _serve(self, body: io.RawIOBase) -> None:
+    def _serve(self, body: RequestBody) -> None:
         reply = _Reply(self)
         result = self.server.application(self._environ(body), reply.start)
         try:
@@ -169,16 +151,16 @@ class Handler(BaseHTTPRequestHandler):
                 close()
         # The answer leaves before the rest of the body is read: the client may be waiting for it.
         self.wfile.flush()
-        if isinstance(body, RequestBody):
-            if not body.drain():
-                self.close_connection = True
-            return
-        with contextlib.suppress(OSError):  # what is unread at the end of a connection resets it
-            left = DRAIN_LIMIT
-            while left > 0 and (piece := body.read(65536)):
+        # What is unread would be the next request, and at the end of a connection it resets that.
+        left = DRAIN_LIMIT
+        try:
+            while body.left <= left and (piece := body.read(65536)):
                 left -= len(piece)
+        except OSError:
+            left = -1
+        self.close_connection |= body.left > left
 
-    def _body(self) -> io.RawIOBase | None:
+    def _body(self) -> RequestBody | None:
         """The body; None for a request whose end is unclear, which is refused.
 
         Whatever is read as a body here is not read as the next request, and the other way round
@@ -202,11 +184,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(400, "Content-Length is not a number")
         return None
 
-    def _environ(self, body: io.RawIOBase) -> Environ:
+    def _environ(self, body: RequestBody) -> Environ:
         path, _, query = self.path.partition("?")
         # As large as there is something to read: the collector comes late, and until then
         # thousands of answered requests keep theirs.
-        size = max(1, min(65536, body.left)) if isinstance(body, RequestBody) else 65536
+        size = 65536 if isinstance(body, ChunkedBody) else max(1, min(65536, body.left))
         authority = None
         if path.lower().startswith(("http://", "https://")):
             _, _, authority, *rest = path.split("/", 3)
