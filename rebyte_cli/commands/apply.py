@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..app import App
-from ..errors import BadUsage
+from ..errors import BadUsage, Interrupted
 from ..output.records import CHANGE, RecordList
 from ._base import define
 from ._options import chosen_task, task_argument
@@ -86,11 +86,11 @@ def command(
       rebyte apply @last --branch fix-login
       rebyte diff @last && rebyte apply @last --yes --commit -m "Fix the login"
     """
-    from ..tasks import apply, patch
+    from ..tasks import patch
 
     _check(branch, message, **flags)
-    done = [apply.NOTHING]
-    with apply.telling(lambda: done[-1]):
+    done = ["Nothing was applied"]
+    try:
         task_id = chosen_task(app, task)
         root = patch.top_level()
         source = patch.source(app.client, task_id, app.known.workspace_of(task_id))
@@ -98,6 +98,9 @@ def command(
             force = flags["force"]
             return _to_branch(app, source, root, paths, branch, message, done, force=force)
         return _to_tree(app, source, root, paths, message, done, **flags)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        stop = Interrupted.of(stop)
+        raise Interrupted(stop.exit_status, hint=stop.hint or done[-1]) from None
 
 
 def _check(branch: str | None, message: str | None, **flags: bool) -> None:
@@ -161,8 +164,10 @@ def _to_tree(
             commit = _prepared(source, root, found, head, message)
 
         def applied() -> None:
-            only = ", but not committed" if flags["commits"] else ""
-            done.append(f"The changes were applied{only}")
+            more = ", but not committed" if flags["commits"] else ""
+            if conflicts := ready.after.conflicts:
+                more = f", with conflicts in {', '.join(conflicts)}"
+            done.append(f"The changes were applied{more}")
             remember()
 
         apply.apply(ready, applied)

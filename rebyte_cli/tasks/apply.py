@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import Interrupted, RebyteError
+from ..errors import RebyteError
 from ..system import git
 from ..system.locks import flock
 from .patch import (
@@ -35,18 +35,7 @@ from .patch import (
 from .patched_tree import NO_FILE, TreeChange, entries_of, no_folder, tree_of
 from .prepared_patch import PreparedPatch, entries, own_index, refresh, set_entries
 
-NOTHING = "Nothing was applied"
 BEFORE = "refs/rebyte/before"  # what `apply --force` is about to change, by the id of its tree
-
-
-@contextlib.contextmanager
-def telling(done: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
-    """Add to an interrupt in the block what was done by then, unless it says so already."""
-    try:
-        yield
-    except (KeyboardInterrupt, Interrupted) as stop:
-        stop = Interrupted.of(stop)
-        raise Interrupted(stop.exit_status, hint=stop.hint or done()) from None
 
 
 def apply(ready: PreparedPatch, applied: Callable[[], None] = lambda: None) -> None:
@@ -54,23 +43,20 @@ def apply(ready: PreparedPatch, applied: Callable[[], None] = lambda: None) -> N
 
     `applied` is called when that is done, with conflicts or without. Raises PatchConflict with the
     names of files that are left with conflict markers, or with git's reason when nothing was
-    applied at all. git works to its end even if this process is told to stop, and the Interrupted
-    says what it has done.
+    applied at all. git works to its end even if this process is told to stop, and `applied` is
+    called before that.
     """
-    root, done = ready.root, [NOTHING]
+    root = ready.root
     words = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
     folder = Path(git.line(words, root, own_repository())).parent
-    with telling(lambda: done[0]), _alone(folder):
+    with _alone(folder):
         _check_places(ready)
         _try_out(ready, folder)
         undo = "; `git reset --hard` undoes everything" if _is_committed(ready) else ""
         with git.signals_later():
             _check_out(ready)
             applied()
-            conflicts = ", ".join(ready.after.conflicts)
-            told = f", with conflicts in {conflicts}" if conflicts else ""
-            done[0] = f"The changes were applied{told}"
-        if conflicts:
+        if ready.after.conflicts:
             hint = f"Edit them, then `git add` them{undo}"
             raise conflict(ready.after.conflicts, "").copy_with(hint=hint)
 

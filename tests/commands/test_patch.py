@@ -651,6 +651,17 @@ def test_a_signal_leaves_no_lock_and_no_half_of_a_patch(
 
 
 @pytest.mark.slow
+def test_a_signal_says_that_nothing_was_committed(
+    farmed: Local, repository: Path, home: Path
+) -> None:
+    left(farmed, "echo x > new.txt")
+    words = ("apply", "--commit")
+    status, errors = stopped_apply(repository, home, signal.SIGINT, words=words)
+    assert (status, git(repository, "status", "--porcelain")) == (130, "A  new.txt\n")
+    assert "The changes were applied, but not committed" in errors
+
+
+@pytest.mark.slow
 def test_a_signal_says_that_nothing_was_applied(
     agents: Local, repository: Path, home: Path
 ) -> None:
