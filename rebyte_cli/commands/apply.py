@@ -152,11 +152,11 @@ def _to_tree(
         except patch.PatchConflict:
             _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
             raise
-        if ready.is_here and not (flags["commits"] and ready.changes):
+        if ready.is_here and not (flags["commits"] and ready.after.changes):
             remember()
             return _nothing(app, f"{root} has these changes already")
         _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
-        names = {patch.shown(each.path) for each in ready.changes}
+        names = {patch.shown(each.path) for each in ready.after.changes}
         rows = [change for change in changes if {change.path, change.old_path} & names]
         if not flags["yes"]:
             _warn(app, _risks(ready), asks=True)
@@ -216,7 +216,7 @@ def _risks(ready: PreparedPatch) -> list[str]:
     from ..tasks.patched_tree import NO_FILE
     from ..tasks.risks import encoded_here, risks_between
 
-    names = [each.path for each in ready.changes if each.mode != NO_FILE]
+    names = [each.path for each in ready.after.changes if each.mode != NO_FILE]
     encodings = encoded_here(ready.root, names)
     return risks_between(ready.root, ready.base, ready.after.tree, encodings)
 

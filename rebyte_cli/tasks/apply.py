@@ -33,7 +33,7 @@ from .patch import (
     uncommitted,
 )
 from .patched_tree import NO_FILE, TreeChange, entries_of, no_folder, tree_of
-from .prepared_patch import PreparedPatch, entries, own_index, refresh, set_entries
+from .prepared_patch import PreparedPatch, entries, own_index, set_entries
 
 BEFORE = "refs/rebyte/before"  # what `apply --force` is about to change, by the id of its tree
 
@@ -46,24 +46,26 @@ def apply(ready: PreparedPatch, applied: Callable[[], None] = lambda: None) -> N
     applied at all. git works to its end even if this process is told to stop, and `applied` is
     called before that.
     """
-    root = ready.root
+    root, conflicts = ready.root, ready.after.conflicts
     words = ["rev-parse", "--path-format=absolute", "--git-path", "index"]
     folder = Path(git.line(words, root, own_repository())).parent
     with _alone(folder):
         _check_places(ready)
         _try_out(ready, folder)
-        undo = "; `git reset --hard` undoes everything" if _is_committed(ready) else ""
+        undo = (
+            "; `git reset --hard` undoes everything" if conflicts and _is_committed(ready) else ""
+        )
         with git.signals_later():
             _check_out(ready)
             applied()
-        if ready.after.conflicts:
+        if conflicts:
             hint = f"Edit them, then `git add` them{undo}"
-            raise conflict(ready.after.conflicts, "").copy_with(hint=hint)
+            raise conflict(conflicts, "").copy_with(hint=hint)
 
 
 def _is_committed(ready: PreparedPatch) -> bool:
     """Whether HEAD has all that the files here are, those that git is told not to look at, too."""
-    if ready.files != ready.changes or uncommitted(ready.root):
+    if ready.files != ready.after.changes or uncommitted(ready.root):
         return False
     marks = git.paths(["ls-files", "-v", "-z"], ready.root, own_repository())
     return all(line.startswith("H ") for line in marks)
@@ -151,14 +153,12 @@ def _try_out(ready: PreparedPatch, folder: Path) -> None:
     Raises PatchConflict.
     """
     names = [os.fsdecode(each.path) for each in ready.files if each.mode != NO_FILE]
+    new = {**ready.own, "GIT_INDEX_FILE": ready.after.new_index}
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="rebyte-", dir=folder) as scratch,
-            own_index(ready.root, ready.own, ready.after.tree) as own,
-        ):
+        with tempfile.TemporaryDirectory(prefix="rebyte-", dir=folder) as scratch:
             for some in git.portions(names):
                 words = ["checkout-index", "--quiet", f"--prefix={scratch}/", "--", *some]
-                git.run(words, ready.root, own, timeout=None)
+                git.run(words, ready.root, new, timeout=None)
     except (OSError, git.GitFailed) as error:
         raise conflict([], getattr(error, "message", str(error))) from None
 
@@ -197,24 +197,23 @@ def _set_index(ready: PreparedPatch, users: Mapping[str, str]) -> None:
 
     Last: files with markers would look resolved in it. Raises GitFailed if it has other files.
     """
-    root, stages = ready.root, ready.after.stages
-    there = entries_of(root, users, [each.path for each in ready.changes])
-    for each in ready.changes:
+    root, stages, changes = ready.root, ready.after.stages, ready.after.changes
+    there = entries_of(root, users, [each.path for each in changes])
+    for each in changes:
         if there.get(each.path, (NO_FILE, each.old_blob)) != (each.old_mode, each.old_blob):
             raise git.GitFailed(f"{shown(each.path)} was staged meanwhile")
-    lines = entries(each for each in ready.changes if each.path not in stages)
+    lines = entries(each for each in changes if each.path not in stages)
     nothing = b"0 %s\t" % (b"0" * len(ready.base))
     lines += [line for name in stages for line in (nothing + name, *stages[name])]
     set_entries(root, users, lines)
-    left_out = [
-        os.fsdecode(each.path)
-        for each in ready.changes
-        if each.mode != NO_FILE and _stat(path_of(root, each.path)) is None
-    ]
+    names = [each.path for each in changes if each.mode != NO_FILE]
     with contextlib.suppress(git.GitFailed):
-        for some in git.portions(left_out):  # else git takes these for deleted
-            git.run(["update-index", "--skip-worktree", "--", *some], root, users)
-        refresh(root, users)
+        # Else git takes what is left out for deleted, and the others, which are newer, for changed.
+        for way, is_written in (("update-index --skip-worktree", False), ("add --refresh", True)):
+            some = [os.fsdecode(name) for name in names if is_there(root, name) == is_written]
+            for portion in git.portions(some):
+                words = ["--literal-pathspecs", *way.split(), "--", *portion]
+                git.run(words, root, users, to_end=True)
         tree_of(root, users)  # what a checkout notes there, too
 
 

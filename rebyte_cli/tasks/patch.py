@@ -400,9 +400,10 @@ def safe_repository(root: Path, *, filters: bool = True) -> dict[str, str]:
     return known | git.programs_off(root, known, filters=filters)
 
 
-def unmerged(root: Path) -> list[str]:
-    """The files with conflicts, for a list."""
-    # In a submodule, git would run the filters of that repository.
-    words = ["diff", "--name-only", "--diff-filter=U", "--ignore-submodules=all", "-z"]
-    output = git.run(words, root, own_repository())
-    return [listed(shown(name)) for name in output.split(b"\0") if name]
+def unmerged(root: Path, variables: Mapping[str, str]) -> dict[bytes, list[bytes]]:
+    """The files with conflicts in an index, each with its lines there."""
+    found: dict[bytes, list[bytes]] = {}
+    lines = git.run(["ls-files", "--unmerged", "-z"], root, variables)
+    for line in lines.split(b"\0")[:-1]:
+        found.setdefault(line.partition(b"\t")[2], []).append(line)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from .patch import (
     parts,
     safe_repository,
     shown,
+    unmerged,
 )
 from .patch_headers import PatchedFile, check_form, sections
 
@@ -32,21 +34,6 @@ CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
 NO_FILE = "000000"  # git's mode of what is not there
 # Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
 DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
-
-
-class PatchedTree(NamedTuple):
-    """What a patch makes of a tree: the id of a new one, in which conflicts are marked.
-
-    `stages` are the lines of git's index about these, by the names of the files.
-    """
-
-    tree: str
-    stages: Mapping[bytes, Sequence[bytes]]
-
-    @property
-    def conflicts(self) -> list[str]:
-        """The files with conflicts, for a list."""
-        return [listed(shown(name)) for name in self.stages]
 
 
 class TreeChange(NamedTuple):
@@ -59,6 +46,24 @@ class TreeChange(NamedTuple):
     blob: str
 
 
+class PatchedTree(NamedTuple):
+    """What a patch makes of a tree: the id of a new one, in which conflicts are marked.
+
+    `stages` are the lines of git's index about these, by the names of the files. Of what `patched`
+    returns, `changes` are all that the patch changes, and `new_index` is the file of one with it.
+    """
+
+    tree: str
+    stages: Mapping[bytes, Sequence[bytes]]
+    changes: Sequence[TreeChange] = ()
+    new_index: str = ""
+
+    @property
+    def conflicts(self) -> list[str]:
+        """The files with conflicts, for a list."""
+        return [listed(shown(name)) for name in self.stages]
+
+
 def tree_with(root: Path, base: str, patch: bytes, attributes: str = "") -> str:
     """The tree that a patch makes of the commit or tree `base`, or of nothing if that is empty.
 
@@ -67,22 +72,26 @@ def tree_with(root: Path, base: str, patch: bytes, attributes: str = "") -> str:
     are written. Raises PatchConflict if the patch does not apply, which names the files with
     conflicts; and as `of_patch` does.
     """
-    return _made(root, base, patch, attributes, marks=False).tree
+    return _made(root, base, patch, attributes, "").tree
 
 
-def patched(root: Path, base: str, patch: bytes) -> PatchedTree:
-    """As `tree_with`, but with the tree if there are conflicts, too."""
-    return _made(root, base, patch, "", marks=True)
+def patched(root: Path, base: str, patch: bytes, own: Mapping[str, str]) -> PatchedTree:
+    """As `tree_with`, but with the tree if there are conflicts, too.
+
+    `own` names an index of ours that has the files of `base`. The new one is beside it.
+    """
+    made = _made(root, base, patch, "", own["GIT_INDEX_FILE"])
+    return made._replace(changes=difference(root, base, made.tree))
 
 
-def _made(root: Path, base: str, patch: bytes, attributes: str, *, marks: bool) -> PatchedTree:
+def _made(root: Path, base: str, patch: bytes, attributes: str, known: str) -> PatchedTree:
     try:
         check_form(patch)
     except RebyteError as error:
         raise PatchUnusable(error.message) from None
 
     def tree(given: bytes) -> PatchedTree:
-        return _patched(root, base, given, attributes, marks=marks)
+        return _patched(root, base, given, attributes, known)
 
     return of_patch(lambda: tree(patch), lambda: tree(_harmless(patch)))
 
@@ -116,19 +125,22 @@ def _harmless(patch: bytes) -> bytes:
     return head % (name, name, name) + b"@@ -0,0 +1 @@\n+%b\n" % patch.replace(b"\n", b" ")
 
 
-def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: bool) -> PatchedTree:
+def _patched(root: Path, base: str, patch: bytes, attributes: str, known: str) -> PatchedTree:
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         # Even with --cached, git checks out a file that the patch adds but the index has.
-        scratch = Path(folder) / "tree"
+        scratch, index = Path(folder) / "tree", os.path.join(folder, "index")
         scratch.mkdir()
         variables = safe_repository(root, filters=False) | {
             "GIT_DIR": _git_dir(root),
             "GIT_WORK_TREE": str(scratch),
-            "GIT_INDEX_FILE": str(Path(folder) / "index"),
+            "GIT_INDEX_FILE": index,
             "GIT_ATTR_SOURCE": attributes or base or git.empty_tree(root, own_repository()),
         }
         root = scratch
-        git.run(["read-tree", base or "--empty"], root, variables)
+        if known:  # which is faster than to read the tree
+            shutil.copyfile(known, index)
+        else:
+            git.run(["read-tree", base or "--empty"], root, variables)
         made, words = PatchedTree("", {}), ["--cached", "--3way", "--whitespace=nowarn"]
         patch = _absent(root, variables, patch)
         try:
@@ -137,8 +149,8 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: boo
         except git.GitFailed as error:
             if error.is_partial:
                 raise PatchUnusable(f"the patch does not apply: {error.message}") from None
-            made = made._replace(stages=_stages(root, variables))
-            if made.stages and marks:
+            made = made._replace(stages=unmerged(root, variables))
+            if made.stages and known:
                 _mark_conflicts(root, variables, made.stages)
             # With this status, git has found that it does not apply; it stops with another one.
             elif made.stages or error.status == 1:
@@ -147,7 +159,9 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, *, marks: boo
             else:
                 _check_folders(root, variables, patch)
                 raise
-        return made._replace(tree=tree_of(root, variables))
+        made = made._replace(tree=tree_of(root, variables))
+        # Only now: another attempt needs `known` as it is, and no lock of a git that was killed.
+        return made._replace(new_index=shutil.move(index, f"{known}.new")) if known else made
 
 
 def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
@@ -217,14 +231,6 @@ def _is_like(part: bytes, file: PatchedFile) -> Callable[[str, str], bool]:
     return is_like
 
 
-def _stages(root: Path, variables: Mapping[str, str]) -> dict[bytes, list[bytes]]:
-    found: dict[bytes, list[bytes]] = {}
-    lines = git.run(["ls-files", "--unmerged", "-z"], root, variables)
-    for line in lines.split(b"\0")[:-1]:
-        found.setdefault(line.partition(b"\t")[2], []).append(line)
-    return found
-
-
 def _mark_conflicts(root: Path, variables: Mapping[str, str], names: Iterable[bytes]) -> None:
     """Replace the stages of each file in the index with one that has both sides, as git merges."""
     for some in git.portions(list(map(os.fsdecode, names))):
@@ -255,6 +261,8 @@ def no_folder(name: bytes, inside: bytes) -> PatchConflict:
 
 def difference(root: Path, before: str, after: str) -> list[TreeChange]:
     """The files that differ between two commits or trees. Raises GitFailed."""
+    if before == after:
+        return []
     words = [*DIFFERENCE, "-z", "--raw", before, after]
     fields = git.run(words, root, own_repository()).split(b"\0")[:-1]
     result = []

@@ -26,7 +26,7 @@ from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, entries_
 
 
 class PreparedPatch(NamedTuple):
-    """A patch, and what it makes of the tree `base`: the tree `after`, by `changes`.
+    """A patch, and what it makes of the tree `base`: the tree `after`.
 
     The base is that of the user's index, named by `users`, or, if this is None and that index is
     not to be changed, that of the files here. These are as in the tree `before`, which has some
@@ -40,7 +40,6 @@ class PreparedPatch(NamedTuple):
     base: str
     before: str
     after: PatchedTree
-    changes: Sequence[TreeChange]
     files: Sequence[TreeChange]
     is_here: bool
 
@@ -55,41 +54,43 @@ def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[Prepa
     `patched_tree.of_patch` does.
     """
     users = safe_repository(root)
-    if conflicts := unmerged(root):
+    if conflicts := PatchedTree("", unmerged(root, users)).conflicts:
         raise conflict([], f"there are conflicts in {', '.join(conflicts)}, which come first")
-    refresh(root, users)
     names = {name for each in sections(patch) for name in (each.old, each.new) if name}
     hidden = beyond_cone(root, names)
     index = tree_of(root, users)
     with own_index(root, users, index) as own:
+        failure = None
+        try:
+            after = patched(root, index, patch, own)
+        except PatchConflict as error:
+            failure = error
         here = _tree_of_files(root, own, names - hidden)
         dirty = {each.path for each in difference(root, index, here)}
-        try:
-            after = patched(root, index, patch)
-            in_place = _in_place(root, users, index, after, dirty)
+        if failure is None:
+            in_place = _in_place(root, users, after, dirty)
             dirty -= {each.path for each in in_place}
-        except PatchConflict:
-            if not force or not dirty:
-                raise
+        elif not force or not dirty:
+            raise failure
         if dirty and force:
-            after = patched(root, here, patch)
-            in_place = _in_place(root, users, here, after, dirty)
+            after = patched(root, here, patch, own)
+            in_place = _in_place(root, users, after, dirty)
         if dirty and (not force or after.stages):
             raise conflict([], f"changes that are not in the index are in the way: {_list(dirty)}")
         if not hidden.isdisjoint(after.stages):
             names_of = _list(after.stages)
             raise conflict([], f"there are conflicts beyond the sparse checkout: {names_of}")
-        base = here if dirty else index
-        changes = difference(root, base, after.tree)
-        if odd := {each.path for each in changes} - names:
+        if odd := {each.path for each in after.changes} - names:
             raise conflict([], f"it changes what it does not name: {_list(odd)}")
-        beyond = [] if dirty else [each for each in changes if each.path in hidden]
-        set_entries(root, own, entries([*in_place, *beyond]))
-        before = tree_of(root, own)
-        files = difference(root, before, after.tree)
+        beyond = [] if dirty else [each for each in after.changes if each.path in hidden]
+        base, before, files = here if dirty else index, here, after.changes
+        if in_place or beyond:
+            set_entries(root, own, entries([*in_place, *beyond]))
+            before = tree_of(root, own)
+            files = difference(root, before, after.tree)
         is_here = not (files or beyond or after.stages)
-        changed_index = None if dirty else users
-        yield PreparedPatch(root, own, changed_index, base, before, after, changes, files, is_here)
+        changed = None if dirty else users
+        yield PreparedPatch(root, own, changed, base, before, after, files, is_here)
 
 
 def _list(names: Iterable[bytes]) -> str:
@@ -103,13 +104,6 @@ def own_index(root: Path, variables: Mapping[str, str], tree: str) -> Iterator[d
         own = {**variables, "GIT_INDEX_FILE": os.path.join(folder, "index")}
         git.run(["read-tree", tree], root, own)
         yield own
-
-
-def refresh(root: Path, variables: Mapping[str, str]) -> None:
-    """Let an index know of the times of files: else git takes what is only newer for changed."""
-    words = ["update-index", "-q", "--ignore-submodules", "--refresh"]
-    with contextlib.suppress(git.GitFailed):
-        git.run(words, root, variables, to_end=True)
 
 
 def set_entries(root: Path, variables: Mapping[str, str], lines: Sequence[bytes]) -> None:
@@ -141,12 +135,12 @@ def _tree_of_files(root: Path, own: Mapping[str, str], names: Iterable[bytes]) -
 
 
 def _in_place(
-    root: Path, users: Mapping[str, str], base: str, after: PatchedTree, dirty: set[bytes]
+    root: Path, users: Mapping[str, str], after: PatchedTree, dirty: set[bytes]
 ) -> list[TreeChange]:
-    """What the patch makes of files that are not as in `base`, and are on disk already."""
+    """What the patch changes and the disk has already, although the tree before it has not."""
     found = [
         each
-        for each in difference(root, base, after.tree)
+        for each in after.changes
         if SUBMODULE not in (each.old_mode, each.mode) and each.path not in after.stages
         if each.path in dirty or (each.old_mode == NO_FILE and is_there(root, each.path))
     ]

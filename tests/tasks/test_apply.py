@@ -717,3 +717,20 @@ def test_no_hint_loses_what_git_is_told_not_to_see(repository: Path) -> None:
             bring(theirs, repository)
         assert ("git reset" in str(told.value.hint)) == (options == ["--no-assume-unchanged"])
         git(repository, "reset", "-q", "--hard")
+
+
+def test_git_looks_at_the_files_that_change_alone(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository may have hundreds of thousands: each look at all of them takes seconds."""
+    theirs = patch_of(repository, changed(repository))
+    path, log = os.environ["PATH"], home / "log"
+    failing(home, monkeypatch, "true")
+    logging = f'#!/bin/sh\nPATH={path}\necho "$*" >> {log}\nexec git "$@"\n'
+    (home / "failing/git").write_text(logging)
+    bring(theirs, repository)
+    done = log.read_text()
+    assert (done.count("read-tree"), done.count(" status "), done.count(" diff ")) == (2, 0, 0)
+    assert "update-index -q" not in done
+    # This one does not look at the files: it takes what is newer than the index for changed.
+    assert git(repository, "diff-files", "--name-only") == ""
