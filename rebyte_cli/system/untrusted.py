@@ -13,18 +13,21 @@ import re
 import stat
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 LARGEST_NUMBER = 10**15  # far below what a sum of numbers could not be written with
 LONGEST_NUMBER = 100
 DEEPEST = 100  # each level takes a few of the thousand calls that Python allows
+DEEPEST_READ = 800  # from Python 3.12 on, 4000 levels are too many for a stack of 512 KiB
 MOST_VALUES = 50_000  # with keys: while they are read, nothing else is done
 MOST_PARTS = 100  # of a key in TOML; the library takes time with the square of their number
 
 # What begins a value, or comes before one. A string counts as one, whatever is in it.
 _VALUE = re.compile(r'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_BRACKET = re.compile(r'([\[{])|([\]}])|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_STEPS = {1: 1, 2: -1, None: 0}  # by the group that it matched
 # A string is matched first, whole or up to the end of the text, and kept.
 _STRING = r'("(?:\\.|[^"\\])*+(?:"|\\?\Z))'
 _COMMENT = re.compile(_STRING + r"|//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
@@ -67,15 +70,23 @@ def read_json(text: str) -> Any:
 
     Numbers that are very large or not finite are text, half a surrogate pair, which no database
     takes, is `?`, and what is nested very deeply is left out. Raises ValueError, also for more than
-    50,000 values.
+    50,000 values or 800 levels.
     """
     if any(islice(_VALUE.finditer(text), MOST_VALUES, None)):
         raise ValueError("too many values")
+    if text.count("[") + text.count("{") > DEEPEST_READ and _levels(text) > DEEPEST_READ:
+        raise ValueError("nested too deeply")
     try:
         value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return _flattened(value, DEEPEST)
+
+
+def _levels(text: str) -> int:
+    """How deeply the JSON is nested that a text begins with, of up to MOST_VALUES values."""
+    found = islice(_BRACKET.finditer(text), 2 * MOST_VALUES)  # each value ends once
+    return max(accumulate(_STEPS[each.lastindex] for each in found), default=0)
 
 
 def read_number(read: Callable[[str], Any], text: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.system.untrusted import read_file, read_settings, read_toml
+from rebyte_cli.local.gateway.gateway_server import STACK
+from rebyte_cli.system.untrusted import (
+    DEEPEST_READ,
+    read_file,
+    read_json,
+    read_settings,
+    read_toml,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +44,46 @@ def test_comments_and_trailing_commas(text: str, found: dict[str, object]) -> No
 @pytest.mark.parametrize("start", ['{"', ""])
 def test_no_text_takes_more_time_than_its_length(piece: str, start: str) -> None:
     assert_linear(lambda count: read_settings(start + piece * count))
+
+
+@pytest.mark.parametrize(("opening", "closing"), ["[]", ('{"]\\"}": ', "}")])
+def test_json_that_is_nested_too_deeply_is_not_decoded(opening: str, closing: str) -> None:
+    """No decoder has to know how large the stack of its thread is."""
+
+    def nested(levels: int) -> str:
+        return opening * levels + "1" + closing * levels
+
+    assert read_json(f'[{nested(DEEPEST_READ - 1)}, "{"[" * 5000}", {"[], " * 5000} 1]')
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(f"[[], [], {nested(DEEPEST_READ)}")
+
+
+def test_no_json_ends_the_process_of_the_gateway() -> None:
+    """As of Python 3.12, the decoder asks for more of the stack than the gateway's threads have."""
+    script = (
+        "import threading\n"
+        "from rebyte_cli.system.untrusted import read_json\n"
+        "def read():\n"
+        "    for opening in ('[', '{\"a\":'):\n"
+        "        for levels in (800, 801, 5000, 9000, 40000):\n"
+        "            try: read_json(opening * levels)\n"
+        "            except ValueError: pass\n"
+        f"threading.stack_size({STACK})\n"
+        "thread = threading.Thread(target=read)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("piece", ["[", '{"a":', '"', "]", "[]", '["",', "\\"])
+@pytest.mark.parametrize("start", ["[" * 1000, '"'])
+def test_no_json_takes_more_time_than_its_length(piece: str, start: str) -> None:
+    def read(count: int) -> None:
+        with suppress(ValueError):
+            read_json(start + piece * count)
+
+    assert_linear(read)
 
 
 @pytest.mark.parametrize("piece", ["a.", '"a".', "a . ", "[a.", "[", "{a=", "'", '"\\'])
