@@ -153,9 +153,10 @@ def run(
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
     `extra` are more variables, and `given` is the file that it reads as its input (not with
-    `to_end`). git and its helpers end with this process, even if that is killed:
-    they would write into the next run's files. With `to_end`, for what changes the user's own
-    repository, git is left to finish instead: it would leave its lock, and half of the work.
+    `to_end`). git and its helpers end with this process, even if that is killed. If the guard of
+    their ProcessGroup is killed, too, they do not: so let a long git make what others use later
+    under a name that only this process knows. With `to_end`, for what changes the user's own
+    repository, git is left to finish: it would leave its lock, and half of the work.
 
     A few bytes of a patch or a repository may stand for gigabytes, or make git wait for ever. So it
     is ended after `timeout` (seconds; None for no limit), and when it has printed more than `most`

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -410,3 +413,58 @@ def test_many_files_are_counted_in_little_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert most < 500_000
+
+
+# What a supervisor does, in a process of its kind.
+PREPARE = """
+import sys
+from pathlib import Path
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
+Workspace(Path(sys.argv[1]), "ws").prepare(WorkspaceSource(sys.argv[2]), ())
+"""
+# In place of ssh: the first server is slow.
+SLOW = """#!/bin/sh
+if mkdir first 2>/dev/null; then echo $PPID > git; until [ -e go ]; do sleep 0.02; done; fi
+exec git upload-pack here
+"""
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return list(map(int, text.split()))
+
+
+def cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_git_that_outlives_its_supervisor_does_not_work_where_an_agent_does(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, share: bool
+) -> None:
+    """It does if the guard of git's group is killed, too."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(SLOW)
+    ssh.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    monkeypatch.setenv("GIT_SSH_VARIANT", "ssh")
+    url = "ssh://git@slow.example/here"
+    with subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path), url]) as supervisor:
+        while not (tmp_path / "git").exists() or not (tmp_path / "git").read_text():
+            assert supervisor.poll() is None
+            time.sleep(0.02)
+        clone = int((tmp_path / "git").read_text())
+        (group,) = children(supervisor.pid)
+        (guard,) = (each for each in children(group) if b"read -r _" in cmdline(each))
+        supervisor.kill()
+        os.kill(guard, signal.SIGKILL)
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(url), (), share=share)
+    (workspace.code / "work").write_text("of the agent")
+    before = sorted(workspace.folder.rglob("*"))
+    (tmp_path / "go").touch()
+    while Path(f"/proc/{clone}").exists():
+        time.sleep(0.02)
+    assert sorted(workspace.folder.rglob("*")) == before
+    assert git(workspace.code, "status", "--porcelain").split() == ["??", "work"]

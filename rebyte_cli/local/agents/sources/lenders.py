@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,7 +35,8 @@ LOOKED_AT = 5  # of the earlier commits, the last used
 # A copy on the same disk is not worth half a minute of looking for deltas between loose objects.
 UPLOAD_PACK = "git -c pack.window=0 upload-pack"
 GRACE_SECONDS = 3600
-MAKING = f"{FOLDER}/*/new"  # what is not yet a lender
+NEW = "new"  # begins the random name of what is not yet a lender
+MAKING = f"{FOLDER}/*/{NEW}*"
 REF = "refs/tags/base"
 
 
@@ -69,8 +71,10 @@ def find(state_dir: Path, place: Path, branch: str | None) -> Path | None:
 
 def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
     """A new lender for the commit that `ref` names: by now it may be another one."""
-    making = folder / "new"
-    shutil.rmtree(making, ignore_errors=True)
+    for left in folder.glob(f"{NEW}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # A git that survived its process may still write to an earlier one.
+    making = Path(tempfile.mkdtemp(prefix=NEW, dir=folder))
     hashes = git.line(["rev-parse", "--show-object-format"], place)
     words = ["init", "--quiet", "--bare", "--template=", f"--object-format={hashes}", str(making)]
     git.run(words)
@@ -91,7 +95,7 @@ def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
 
 def _ancestor(folder: Path, place: Path, commit: str) -> Path | None:
     """The last used lender for a commit that this one has in its history."""
-    found = [path for path in folder.iterdir() if path.name != "new"]
+    found = [path for path in folder.iterdir() if not path.name.startswith(NEW)]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for lender in found[:LOOKED_AT]:
         is_above = git.is_ancestor(place, lender.name, commit)
@@ -136,7 +140,7 @@ def sweep(state_dir: Path, trash: Path) -> list[Path]:
     Returns where they are. Does nothing while a workspace is being made. Raises OSError.
     """
     folder, before = state_dir / FOLDER, time.time() - GRACE_SECONDS
-    found = [path for path in folder.glob("*/*") if path.name != "new"]
+    found = [path for path in folder.glob("*/*") if not path.name.startswith(NEW)]
     kept = {path for path in found if path.stat().st_mtime > before}
     moved: list[Path] = []
     if len(kept) == len(found):

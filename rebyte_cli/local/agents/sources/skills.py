@@ -215,6 +215,8 @@ def _copy(source: Path, tracked: set[Path] | None, home: Path, name: str, room: 
 
 def _from_github(name: str, cache: Path) -> Path:
     """The folder of `OWNER/REPO[/PATH]` (or the repository's URL), made by the first who asks."""
+    import tempfile
+
     from ....system.files import flocked
     from ....system.permissions import make_folder
 
@@ -231,8 +233,12 @@ def _from_github(name: str, cache: Path) -> Path:
     if top is None:
         top = tops[-1]
         make_folder(cache)
-        making = cache / f".{whole.name}.new"
+        begin = f".{whole.name}@new"
         with flocked(cache / f".{whole.name}.lock", create=True):
+            for left in cache.glob(f"{begin}*"):
+                agent_files.remove_tree(left)
+            # A git that survived its process may still write to an earlier one.
+            making = Path(tempfile.mkdtemp(prefix=begin, dir=cache))
             try:
                 if not top.exists():
                     clone = _clone(f"{owner}/{repository}", whole, making)

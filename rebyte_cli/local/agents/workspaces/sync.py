@@ -33,12 +33,12 @@ own() {{
         git {shlex.join((*SAFE, *AUTHOR))} "$@"
 }}
 """
-# After `changes.ADD`, in the agent's working tree. `g` and `"$@"` are git there. `taken` is the
-# tree that the user has applied and committed, if any: where that was edited, the user's version
-# counts. It does everything that can fail, and changes nothing; what is new of the trees is left as
-# one pack. What the user has committed says how to merge (git 2.41): the agent's `* merge=union`
-# would hide conflicts. To write a file, git would remove what is ignored in its place, or in that
-# of a folder above it.
+# After `changes.ADD`, in the agent's working tree. `g` and `"$@"` are git there. `new` is the new
+# commit, and `taken` the tree that the user has applied and committed, if any: where that was
+# edited, the user's version counts. It does everything that can fail, and changes nothing; what is
+# new of the trees is left as one pack. What the user has committed says how to merge (git 2.41):
+# the agent's `* merge=union` would hide conflicts. To write a file, git would remove what is
+# ignored in its place, or in that of a folder above it.
 MERGE = rf"""
 listed() {{ head -n 5 "$1" | paste -sd, - | sed 's/,/, /g'; }}
 merged() {{
@@ -48,7 +48,7 @@ merged() {{
     exit 1
 }}
 how="merge-tree --write-tree --name-only --no-messages"
-old=$(g rev-parse refs/heads/base) new=$(g rev-parse 'refs/sync^{{commit}}') target=
+old=$(g rev-parse refs/heads/base) target=
 export GIT_ATTR_SOURCE="$new"
 committed() {{ g {shlex.join(AUTHOR)} commit-tree -m . "$1"; }}
 base=$old mine=$(committed "$tree")
@@ -157,7 +157,7 @@ def bring(
             git.run(bundle, place, timeout=changes.GIT_SECONDS)
         taken = (f"refs/runs/{each}" for each in applied if _is_after(place, applied[each], new))
         kept = [*filter(partial(git.has, workspace.base), taken)]
-        script = f"{changes.ADD}\ntaken={kept[-1] if kept else ''}\n{MERGE}"
+        script = f"{changes.ADD}\nnew={new} taken={kept[-1] if kept else ''}\n{MERGE}"
         names = _output(workspace, scratch, script, (), watch)
         found = names.decode("ascii", "replace").split("\n")[:4]
         if not all(re.fullmatch("[0-9a-f]{40,64}|", each) for each in found):

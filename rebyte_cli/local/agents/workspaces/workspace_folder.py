@@ -31,6 +31,7 @@ from ..sources.clone import clone
 from ..sources.source import clone_url, local_path, without_secrets
 
 BASE = "base.git"
+MAKING = "new."  # begins the random name of a folder in which a workspace is being made
 SIZE = "size"
 TRASH = "trash"  # of the state folder: what is still to be deleted
 NO_PATCH = "no-patch"  # of a run: why it has none of what it left
@@ -169,7 +170,8 @@ class Workspace:
         """How far a clone is, for people; empty when there is none, or it is complete."""
         if self.base.exists() or not (self.folder / "home").exists():
             return ""
-        places = [self.code / ".git/objects", *self.state_dir.glob(lenders.MAKING)]
+        own = self.folder.glob(f"{MAKING}*/code/.git/objects")
+        places = [*own, *self.state_dir.glob(lenders.MAKING)]
         size = sum(map(disk_usage, places))
         return f"cloning, {size / 1e6:.0f} MB" if size >= 1e6 else ""
 
@@ -223,25 +225,33 @@ class Workspace:
     def _start(self, source: WorkspaceSource, *, share: bool) -> list[str]:
         """Make `code/` from its source; `base.git` comes last and says that it is complete.
 
-        Returns what it lacks.
+        Returns what it lacks. Both are made in a folder with a random name: a git that survives the
+        death of this process (see `git.run`) works there, and not where the next run does.
         """
         with ExitStack() as stack:
             if share:
                 stack.enter_context(lenders.in_use(self.state_dir))
-            making = self.folder / f"{BASE}.new"
             try:
-                self._clear(making)
-                return self._make(source, making, share=share)
+                self._clear()
+                folder = Path(tempfile.mkdtemp(prefix=MAKING, dir=self.folder))
+                made = Workspace(self.state_dir, f"{self.folder.name}/{folder.name}")
+                lacks = made._make(source, self.base, share=share)
+                for name in (self.code.name, SKILLS, FRESH, BASE):
+                    with suppress(FileNotFoundError):
+                        (folder / name).rename(self.folder / name)
+                folder.rmdir()
             except BaseException:  # the disk may be full of it
-                self._clear(making)
+                self._clear()
                 raise
+        return lacks
 
-    def _clear(self, making: Path) -> None:
+    def _clear(self) -> None:
         """Remove what there is of a workspace that is not complete."""
-        for path in (self.code, self.folder / SKILLS, making):
+        for path in (self.code, self.folder / SKILLS, *self.folder.glob(f"{MAKING}*")):
             agent_files.remove(self.folder, path.name)
 
-    def _make(self, source: WorkspaceSource, making: Path, *, share: bool) -> list[str]:
+    def _make(self, source: WorkspaceSource, base_git: Path, *, share: bool) -> list[str]:
+        """Make all of it in this folder; what is `base.git` here will be at `base_git`."""
         lacks: list[str] = []
         made_as: list[str] = []
         theirs = ""
@@ -253,13 +263,13 @@ class Workspace:
             made_as = [f"--object-format={hashes}"]  # whatever the user's git makes by default
             (self.folder / SKILLS).mkdir()
             lacks += self._keep_skills()
-        git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(making)])
-        base = ["--git-dir", str(making)]
+        git.run(["init", "--quiet", "--bare", "--template=", *made_as, str(self.base)])
+        base = ["--git-dir", str(self.base)]
         commit = "" if source.repository is None else git.commit_of(self.code, "HEAD")
         if commit and not share:  # of the history only what the changes are compared with
             git.run([*base, "fetch", "--quiet", "--depth=1", str(self.code), "HEAD"])
         if source.repository is not None and share:
-            self._borrow(making)
+            self._borrow(base_git)
         if not commit:
             tree = git.line([*base, "hash-object", "-t", "tree", "-w", "/dev/null"])
             commit = git.line([*base, *AUTHOR, "commit-tree", tree, "-m", "Start"])
@@ -268,9 +278,8 @@ class Workspace:
             git.run([*base, "update-ref", OWN, commit])
         git.run([*base, "symbolic-ref", "HEAD", "refs/heads/base"])
         if patterns := self._ignored(source):
-            agent_files.write(making, EXCLUDE, patterns)
+            agent_files.write(self.base, EXCLUDE, patterns)
         (self.folder / FRESH).touch(mode=0o600)
-        os.replace(making, self.base)
         self.share_exclude()
         return lacks
 
@@ -286,16 +295,16 @@ class Workspace:
             return [f"Of the repository, {error}"]
         return []
 
-    def _borrow(self, making: Path) -> None:
-        """Move the objects of the clone to what will be `base.git`."""
+    def _borrow(self, base_git: Path) -> None:
+        """Move the objects of the clone to what will be `base_git`."""
         objects = self.code / ".git/objects"
-        shutil.rmtree(making / "objects")
-        objects.rename(making / "objects")
-        lender = lenders.lent(making)
-        lenders.lend(making, [each for one in lender for each in (one, *lenders.lent(one))])
+        shutil.rmtree(self.base / "objects")
+        objects.rename(self.base / "objects")
+        lender = lenders.lent(self.base)
+        lenders.lend(self.base, [each for one in lender for each in (one, *lenders.lent(one))])
         for name in ("info", "pack"):
             (objects / name).mkdir(parents=True)
-        lenders.lend(self.code / ".git", [self.base])
+        lenders.lend(self.code / ".git", [base_git])
 
     def _ignored(self, source: WorkspaceSource) -> bytes:
         """The patterns of what the user's git ignores, everywhere or in the repository here."""
