@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 LARGEST_NUMBER = 10**15  # far below what a sum of numbers could not be written with
 LONGEST_NUMBER = 100
 DEEPEST = 100  # each level takes a few of the thousand calls that Python allows
-DEEPEST_READ = 800  # from Python 3.12 on, 4000 levels are too many for a stack of 512 KiB
+DEEPEST_READ = 800  # from Python 3.13 on, 4000 levels are too many for a stack of 512 KiB
 MOST_VALUES = 50_000  # with keys: while they are read, nothing else is done
 MOST_PARTS = 100  # of a key in TOML; the library takes time with the square of their number
 

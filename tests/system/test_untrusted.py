@@ -59,7 +59,7 @@ def test_json_that_is_nested_too_deeply_is_not_decoded(opening: str, closing: st
 
 
 def test_no_json_ends_the_process_of_the_gateway() -> None:
-    """As of Python 3.12, the decoder asks for more of the stack than the gateway's threads have."""
+    """As of Python 3.13, the decoder asks for more of the stack than the gateway's threads have."""
     script = (
         "import threading\n"
         "from rebyte_cli.system.untrusted import read_json\n"

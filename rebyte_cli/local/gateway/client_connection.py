@@ -280,8 +280,7 @@ class RequestHandling:
                 asked.answer, question=asked.question(passed) if asked.generates else None,
             )  # fmt: skip
         except (AnswerCut, GatewayRefusal):
-            # What is sent to a server that is at work already, the program chose.
-            is_cut = self._passing is not None and not self._passing.is_sending
+            is_cut = self._passing is not None and not self._passing.is_chosen
             raise
         finally:
             if self._shared.ending.is_set():  # and broke the connections
@@ -312,6 +311,7 @@ class RequestHandling:
 
     def _count(self, asked: ModelRequest, *, is_open: bool, is_cut: bool = False) -> None:
         answer, passing = asked.answer, self._passing
+        answer.is_provoked = passing is not None and passing.has_dawdled
         uncounted = None
         if asked.generates and not answer.is_accounted and (is_open or self._has_worked()):
             sent, received = (passing.sent, passing.received) if passing else (0, 0)

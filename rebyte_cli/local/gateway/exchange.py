@@ -6,6 +6,7 @@ ways arrives as the one that was checked here.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -29,6 +30,7 @@ HOP_BY_HOP = frozenset(
 
 HTTP = b"HTTP/"  # how an answer begins
 MOST_INFORMATIONAL = 100  # answers with a status of 1xx, of which a request needs one
+DAWDLING_SECONDS = 1.0  # for which a client keeps a server waiting, altogether
 
 
 class AnswerFilter(ABC):
@@ -58,8 +60,9 @@ class Exchange:
     """Passes one request on, whose head was read from `client` already, and the answer back.
 
     `status`, `sent` and `received` say how far it came: bytes of the body and of the answer's;
-    `was_sent` whether the whole request went out, or as much as a server can answer to, and
-    `has_failed` whether no answer began, so soon that it was refused.
+    `was_sent` whether the whole request went out, or as much as a server can answer to,
+    `has_failed` whether no answer began, so soon that it was refused, and `has_dawdled` whether the
+    client kept the server waiting for so long that it may have given up.
     """
 
     def __init__(
@@ -80,9 +83,9 @@ class Exchange:
         Without a byte for `idle_seconds`, the exchange ends, as if the client had left where it
         takes nothing of the answer; so it does if the server takes none of the request for
         `stalled_seconds`. A server that ends the connection has refused the request, unless it had
-        all of it for `refusing_seconds`. With `drain_seconds`, the answer to a client that leaves
-        is read for that long, for what it says at its end. `question` reads the request's body:
-        servers that read one JSON value, as those in Go do, are at work once that is there,
+        the question for `refusing_seconds`. With `drain_seconds`, the answer to a client that
+        leaves is read for that long, for what it says at its end. `question` reads the request's
+        body: servers that read one JSON value, as those in Go do, are at work once that is there,
         whatever the length of the body says, and whether or not its last chunk comes.
         """
         self._client, self._inside = client
@@ -95,22 +98,27 @@ class Exchange:
         self._refusing_seconds = refusing_seconds
         self._drain_seconds = drain_seconds
         self._question = question
-        self._refusing: Deadline | None = None  # once the server has the request
+        self._refusing: Deadline | None = None  # once the server can have the question
         self._drain: Deadline | None = None  # once the client has left
         self._pieces: Iterator[bytes] = iter(())  # of the answer, each unpacked when it can be sent
         self._held = b""  # the last one, until it is known that the answer has more to come
         self._beginning = b""  # of all that the server has sent
         self._informational = 0
+        self._kept_waiting = 0.0  # seconds
+        self._is_given_up = False  # the rest of the request, or the answer
         self._is_uploading = True
         self._has_answered = False
         self.status = self.sent = self.received = 0
         self.was_sent = False
-        self.has_failed = False
+        self.has_failed = self.has_dawdled = False
 
     @property
-    def is_sending(self) -> bool:
-        """Whether something of the request is still to go out, and the server may take it."""
-        return self._is_uploading or self._upstream.is_full
+    def is_chosen(self) -> bool:
+        """Whether the client can have brought about how it ends: what is sent to a server that is
+        at work already, when that is taken, and for how long it works, a program can choose.
+        """
+        is_sending = self._is_uploading or self._upstream.is_full
+        return is_sending or self._is_given_up or self.has_dawdled
 
     def run(self, request: h11.Request) -> None:
         """Send `request`, with the body that the client sends, and pass the answer on.
@@ -124,7 +132,7 @@ class Exchange:
             self._to_client(go_on)
         while True:
             self._upload()
-            if self.was_sent and self._refusing is None and not self._upstream.is_full:
+            if self.was_sent and self._refusing is None:
                 self._refusing = Deadline(self._refusing_seconds)
             self._download()
             if self._has_answered and not self._client.is_full:
@@ -167,9 +175,17 @@ class Exchange:
         is_stalled = self._is_uploading and self._upstream.is_full and not self.status
         if is_stalled:
             seconds = min(seconds, self._stalled_seconds)
-        if not wait(reading, writing, seconds):
+        is_whole = self._question is not None and self._question.has_ended
+        is_kept_waiting = self._client.is_full or (self._client in reading and is_whole)
+        began = time.monotonic()
+        has_news = wait(reading, writing, seconds)
+        if is_kept_waiting:
+            self._kept_waiting += time.monotonic() - began
+            self.has_dawdled = self._kept_waiting > DAWDLING_SECONDS
+        if not has_news:
             self._check_drain()
-            if self._client.is_full:  # or it would choose that the model's side seems to break off
+            self._is_given_up = True
+            if self._client.is_full:
                 raise ConnectionAbortedError("the client takes nothing")
             what = "the server took nothing" if is_stalled else "nothing was sent"
             raise self._failure(504, f"{what} for {seconds:.0f} s")
@@ -210,6 +226,7 @@ class Exchange:
             self._stop_upload()
 
     def _stop_upload(self) -> None:
+        self._is_given_up |= self._is_uploading or self._upstream.is_full
         self._is_uploading = False
         self._upstream.discard()
 
@@ -287,7 +304,8 @@ class Exchange:
 
     def _failure(self, status: int, reason: str) -> Exception:
         is_soon = self._refusing is None or not self._refusing.has_passed
-        self.has_failed = status == 502 and self._beginning != HTTP and is_soon
+        is_refusal = is_soon and not self.has_dawdled
+        self.has_failed = status == 502 and self._beginning != HTTP and is_refusal
         return AnswerCut(reason) if self.status else GatewayRefusal(status, reason)
 
 

@@ -99,6 +99,8 @@ class ModelAnswer(AnswerFilter):
         self._error: ErrorText | None = None  # if its status refuses the request
         self._has_ended = False
         self._refusal: ModelRefusal | None = None
+        # Whether the client made the server wait for so long that an error need be no refusal.
+        self.is_provoked = False
         # The seconds for which the model refuses requests, if it refused this one for that long.
         self.refused_for: float | None = None
         # Called when more was used or refused, before what says so is passed on.
@@ -113,7 +115,7 @@ class ModelAnswer(AnswerFilter):
     @property
     def is_accounted(self) -> bool:
         """Whether all that it used is known: nothing, if the request was refused at once."""
-        if self._error is not None and not self._error.has_cost:
+        if self._error is not None and not self._error.has_cost and not self.is_provoked:
             return True
         return self._reader is not None and self._reader.is_final(has_ended=self._has_ended)
 

@@ -8,8 +8,9 @@ thinks without a word.
 
 What was cut off by the user, who canceled the run, or by the model's side, was not chosen in this
 way, and counts as a large request of an agent. A server that closes the connection without an
-answer has cut off what it had for a while. What it refuses at once is free: agents ask again. How
-else a run ends, a program in it can choose.
+answer has cut off what it had for a while. What it refuses at once is free: agents ask again. But
+a server gives up on a program that takes nothing of the answer, or keeps back the rest of a request
+whose question is whole. This was chosen (`Exchange.is_chosen`), and so are other ends of a run.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 
 from rebyte_cli.local.agents.limits.run_meter import RunMeter
 from rebyte_cli.local.gateway import request_record
+from rebyte_cli.local.gateway.exchange import DAWDLING_SECONDS
 from rebyte_cli.local.gateway.model_answer import LONGEST_ERROR
 from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from tests.local.gateway.harness import (
@@ -420,6 +423,125 @@ def test_a_server_that_closes_without_an_answer(
 )
 def test_the_head_of_an_answer_that_cannot_be_read(tmp_path: Path, raw: bytes) -> None:
     assert asked(tmp_path, lambda sock: sock.sendall(raw)) == CUT_OFF
+
+
+# How a program can keep a model's server waiting that has a whole question: the head, and more.
+KEPT_BACK = {
+    "a length that does not come": (b"HTTP/1.1", b"Content-Length: 20", b"%b"),
+    "a chunk that does not come": (b"HTTP/1.1", b"Transfer-Encoding: chunked", b"7\r\n%b\r\n"),
+    "a part of a chunk": (b"HTTP/1.1", b"Transfer-Encoding: chunked", b"14\r\n%b"),
+    "100 Continue": (b"HTTP/1.1", b"Content-Length: 20\r\nExpect: 100-continue", b"%b"),
+    "HTTP/1.0": (b"HTTP/1.0", b"Content-Length: 20", b"%b"),
+    "packed": (b"HTTP/1.1", b"Content-Length: 20\r\nContent-Encoding: zstd", b"%b"),
+}
+# What the server does then.
+GIVEN_UP = [
+    b"",
+    HEAD,
+    b"HTTP/1.1 200 OK\r\nX : x\r\n\r\n",
+    reply(408),
+    json_reply({"error": {"message": "the body came too slowly"}}, 400),
+    json_reply({"error": {}}, 504),
+]
+
+
+def test_a_server_that_gives_up_on_the_rest_of_a_request(tmp_path: Path) -> None:
+    """Those that read one JSON value, or pass on what comes, have a model at work by then."""
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        while b"}" not in (question := sock.recv(20)):
+            pass
+        time.sleep(DAWDLING_SECONDS + 0.2)
+        ending = int(question[question.index(b":") + 1 : question.index(b"}")])
+        sock.sendall(GIVEN_UP[ending % 10])
+        if ending >= 10:
+            reset(sock)
+
+    def ask(how: str, ending: int) -> None:
+        version, framing, body = KEPT_BACK[how]
+        head = b"POST /anthropic/v1/messages %b\r\nHost: x\r\n%b\r\nx-api-key: %b\r\n\r\n"
+        with gateway.connect() as sock, contextlib.suppress(ConnectionError):
+            sock.sendall(head % (version, framing, PLACEHOLDER.encode()))
+            sock.sendall(body % b'{"":%02d}' % ending)
+            while sock.recv(4096):
+                pass
+
+    endings = [*range(len(GIVEN_UP)), *range(10, 10 + len(GIVEN_UP))]
+    cases = [(how, ending) for how in KEPT_BACK for ending in endings]
+    with (
+        ScriptedServer(serve) as server,
+        GatewayProcess(tmp_path, [model(server.url)]) as gateway,
+        ThreadPoolExecutor(len(cases)) as pool,
+    ):
+        list(pool.map(lambda case: ask(*case), cases))
+        entries = gateway.entries(len(cases))
+    found = {
+        str(entry.uncounted) + str(entry.fault) for entry in entries if entry.uncounted != MOST
+    }
+    assert not found
+
+
+def test_a_server_that_gives_up_on_a_client_that_takes_nothing(tmp_path: Path) -> None:
+    """With the rest of what was sent, the gateway reads that the answer was broken off."""
+    given_up = threading.Event()
+
+    def then(sock: socket.socket) -> None:
+        sock.settimeout(DAWDLING_SECONDS + 0.2)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sock.sendall(chunk({"delta": "word" * 10_000}))
+        given_up.set()
+
+    with (
+        ScriptedServer(streaming("openai", then)) as server,
+        GatewayProcess(tmp_path, [model(server.url, wire="openai")]) as gateway,
+    ):
+        with gateway.connect() as sock, contextlib.suppress(ConnectionError):
+            sock.sendall(request(PATHS["openai"]))
+            assert given_up.wait(SECONDS)
+            while sock.recv(1 << 20):
+                pass
+        (entry,) = gateway.entries(1)
+    assert entry.fault == "the server's answer is broken or incomplete"
+    assert entry.uncounted is not None
+    assert entry.uncounted["input_tokens"] == LARGEST[0]
+    assert entry.uncounted["output_tokens"] >= LARGEST[1]
+
+
+@pytest.mark.parametrize("begun", [HEAD, b""], ids=["answers", "does not answer"])
+def test_a_server_that_takes_only_a_part_of_a_request(tmp_path: Path, begun: bytes) -> None:
+    """The program chose what follows the question, and so that the server gives up on it."""
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, 2)
+        sock.sendall(begun)
+        time.sleep(0.3)
+        reset(sock)
+
+    size = 32 * 1024 * 1024
+    with (
+        ScriptedServer(serve) as server,
+        GatewayProcess(tmp_path, [model(server.url)], refusing_seconds=0.1) as gateway,
+    ):
+        with contextlib.suppress(ConnectionError):
+            gateway.ask(body=b"{}" + b" " * size)
+        (entry,) = gateway.entries(1)
+    assert (entry.uncounted or {})["output_tokens"] == LARGEST[1]
+
+
+def test_an_answer_that_does_not_continue(tmp_path: Path) -> None:
+    """A program can ask for one that takes long, and is told nothing before it is whole."""
+    ended = threading.Event()
+    with ScriptedServer(streaming("openai", lambda _sock: ended.wait(SECONDS))) as server:
+        route = model(server.url, wire="openai")
+        with GatewayProcess(tmp_path, [route], idle_seconds=0.3) as gateway:
+            with contextlib.suppress(ConnectionError):
+                gateway.ask(PATHS["openai"])
+            (entry,) = gateway.entries(1)
+        ended.set()
+    assert entry.uncounted == MOST
 
 
 def test_a_request_that_was_not_sent_costs_nothing(tmp_path: Path) -> None:
