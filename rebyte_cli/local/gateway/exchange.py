@@ -26,9 +26,6 @@ HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
     b" transfer-encoding upgrade http2-settings content-length".split()
 )
-
-
-HTTP = b"HTTP/"  # how an answer begins
 MOST_INFORMATIONAL = 100  # answers with a status of 1xx, of which a request needs one
 DAWDLING_SECONDS = 1.0  # for which a client keeps a server waiting, altogether
 
@@ -102,7 +99,7 @@ class Exchange:
         self._drain: Deadline | None = None  # once the client has left
         self._pieces: Iterator[bytes] = iter(())  # of the answer, each unpacked when it can be sent
         self._held = b""  # the last one, until it is known that the answer has more to come
-        self._beginning = b""  # of all that the server has sent
+        self._has_begun = False  # to be answered, in whatever way
         self._informational = 0
         self._kept_waiting = 0.0  # seconds
         self._is_given_up = False  # the rest of the request, or the answer
@@ -246,7 +243,7 @@ class Exchange:
                     data = self._upstream.receive()
                     if data is None:
                         return
-                    self._beginning += data[: len(HTTP) - len(self._beginning)]
+                    self._has_begun |= bool(data)
                     self._h11.receive_data(data)
                     continue
             except h11.RemoteProtocolError:
@@ -304,8 +301,8 @@ class Exchange:
 
     def _failure(self, status: int, reason: str) -> Exception:
         is_soon = self._refusing is None or not self._refusing.has_passed
-        is_refusal = is_soon and not self.has_dawdled
-        self.has_failed = status == 502 and self._beginning != HTTP and is_refusal
+        is_refusal = is_soon and not self._has_begun and not self.has_dawdled
+        self.has_failed = status == 502 and is_refusal
         return AnswerCut(reason) if self.status else GatewayRefusal(status, reason)
 
 

@@ -195,7 +195,6 @@ def test_it_counts_before_the_agent_can_ask_again(tmp_path: Path) -> None:
         ("/v1/messages/count_tokens", json_reply({"input_tokens": 9})),
         ("/v1/responses/input_tokens", json_reply({"input_tokens": 9})),
         ("/v1beta/models/m:countTokens", json_reply({"totalTokens": 9})),
-        ("/v1/messages", b"no HTTP\r\n\r\n"),
     ],
 )
 def test_what_cost_nothing_is_not_uncounted(tmp_path: Path, path: str, raw: bytes) -> None:
@@ -418,8 +417,12 @@ def test_a_server_that_closes_without_an_answer(
         b"HTTP/1.1 200 OK\r\nX : x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n",
         b"HTTP/1.1 102 Processing\r\n\r\n" * 101,
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b'{"an answer": "of HTTP/0.9"}',
     ],
-    ids=["too long", "invalid", "cut off", "too many"],
+    ids=["too long", "invalid", "cut off", "too many", "101", "lengths", "gzip", "HTTP/0.9"],
 )
 def test_the_head_of_an_answer_that_cannot_be_read(tmp_path: Path, raw: bytes) -> None:
     assert asked(tmp_path, lambda sock: sock.sendall(raw)) == CUT_OFF
