@@ -55,6 +55,7 @@ from .state import (
     BatchEvent,
     LineState,
     checked_record,
+    checking_record,
     created_record,
     ended_record,
     error_of,
@@ -551,7 +552,7 @@ class Runner:
         if task.get("begun") is False and task.get("endedBy") == "budget" and entry.prompt is None:
             return self._not_begun(index, task, reason)
         if place.checks is not None and canonical_status(task.get("status")) == "completed":
-            self._record(index, {"line": line.number, "is": "checking"})
+            self._record(index, checking_record(line.number, task))
             self._spend(index, task)
             task = {**task, "workspaceId": entry.workspace or task.get("workspaceId")}
             place.checks.put(CheckJob(index, task, place.batch.body(line), line.schema))
@@ -603,8 +604,6 @@ class Runner:
             **verdict.fields(tries),
         }
         self._record(index, record)
-        if self._budget_fault is not None:  # a run with a larger budget sends it
-            return self._given_up(index, "unchecked", self._budget_fault)
         self._mend(index, entry)
         return ()
 
@@ -612,7 +611,9 @@ class Runner:
         """Send what a check said to the task of a line, at most once, whatever ends this run."""
         checks = self._place_of(index).checks
         assert checks is not None
-        if self._grace is NO_LIMIT:
+        if self._budget_fault is not None:  # a run with a larger budget sends it
+            self._events.put(BatchEvent("unmended", index, self._budget_fault))
+        elif self._grace is NO_LIMIT:
             number = self._batch.lines[index].number
             key = f"check {self._journal.name} {number} {entry.id} {entry.tries}"
             checks.put(MendJob(index, str(entry.id), str(entry.told), key))

@@ -123,7 +123,7 @@ class Batch:
             yield row.row if isinstance(row, LineProblem) else row
 
     def used(self) -> Iterator[TokenUsage]:
-        """What each task of the batch used that has ended, those that were replaced included."""
+        """What each task of the batch used by what is recorded, replaced ones included."""
         for entry in self._table.values():
             yield from (self.priced(*each) for each in entry.used.values())
 

@@ -153,9 +153,6 @@ class LineState:
             self.outcome, self.finished = record.get("status"), record.get("completedAt")
             self.error = record.get("error")
             self.workspace = self.workspace or record.get("workspaceId")
-            usage = TokenUsage.of(record.get("usage"))
-            if usage is not None and self.id is not None:
-                self.used = {**self.used, self.id: (usage, str(record.get("model") or ""))}
         elif state == "refused":
             self.state, self.error = "refused", record.get("error")
         elif state == "unknown":
@@ -163,6 +160,9 @@ class LineState:
             self.id = self.error = None
             self.candidates = record.get("candidates") or ()
             self.sent = record.get("at") or self.sent
+        usage = TokenUsage.of(record.get("usage"))
+        if usage is not None and self.id is not None:
+            self.used = {**self.used, self.id: (usage, str(record.get("model") or ""))}
 
     @property
     def status(self) -> str | None:
@@ -298,6 +298,11 @@ def created_record(number: int, task: Mapping[str, Any], **more: Any) -> Record:
     return {"line": number, "is": "created", **kept, **more}
 
 
+def checking_record(number: int, task: Mapping[str, Any]) -> Record:
+    """The line's task has completed, and is about to be looked at."""
+    return {"line": number, "is": "checking", **_usage_of(task)}
+
+
 def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "") -> Record:
     """The line's task has ended, and why if it failed.
 
@@ -312,11 +317,7 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
     }
     if task.get("workspaceId"):  # no source shows it here; it helps after a lost answer
         record["workspaceId"] = task["workspaceId"]
-    usage = TokenUsage.of(task.get("usage"))
-    if usage is not None:
-        record["usage"] = usage.document
-        if task.get("model"):
-            record["model"] = task["model"]
+    record |= _usage_of(task)
     if status != "completed":
         kinds: dict[str, type[RebyteError]] = {
             "failed": failure_of(task), "canceled": TaskCanceled, GONE: ResourceNotFound,
@@ -335,6 +336,14 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
             "exit": kind.exit_status,
         }
     return record
+
+
+def _usage_of(task: Mapping[str, Any]) -> Record:
+    """What a task has used so far; empty if the service does not say."""
+    usage = TokenUsage.of(task.get("usage"))
+    if usage is None:
+        return {}
+    return {"usage": usage.document, **({"model": task["model"]} if task.get("model") else {})}
 
 
 def checked_record(

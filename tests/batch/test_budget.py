@@ -171,3 +171,47 @@ def test_a_journal_of_before_has_no_use(inside_local: Run, lines: Path) -> None:
     journal.write_text("".join(json.dumps(each, separators=(",", ":")) + "\n" for each in records))
     done = inside_local(*BATCH, "--budget", "1tok", cwd=lines.parent)
     assert (done.status, statuses(done)) == (0, ["completed"] * 5)
+
+
+# What earlier runs used, by whatever they left of a line
+
+SPENT = "[[usage=900:100:0.10]] [[say=x]]"  # does not fit the schema
+OVER_HTTP = ("batch", "in.txt", "--text", "-o", "jsonl", "--schema", "s.json")
+
+
+@pytest.fixture
+def unfit(home: Path) -> Path:
+    """Four lines that use 1000 tokens each, for an answer that fits the schema at the second try.
+
+    They run over HTTP, so that no service keeps the budget.
+    """
+    schema = {"type": "integer", "$comment": "[[say=7]]"}
+    (home / "s.json").write_text(json.dumps(schema))
+    file = home / "in.txt"
+    file.write_text("".join(f"Line {number} {SPENT}\n" for number in range(1, 5)))
+    price(home)
+    return home
+
+
+def sent(run: Run) -> list[int]:
+    """How many prompts each task on the service got, the newest task first."""
+    found = run("list", "--all", "-o", "json").json["data"]
+    contents = [run("api", "GET", f"/tasks/{each['id']}/content").json for each in found]
+    return [len(content["prompts"]) for content in contents]
+
+
+@pytest.mark.parametrize("budget", ["900tok", "0.09usd"])
+def test_what_is_unchecked_counts_in_every_later_run(
+    inside_local: Run, unfit: Path, budget: str
+) -> None:
+    for most in ("1", "2", "4"):
+        words = ("-m", "m", "--budget", budget, "--max-running", most)
+        done = inside_local(*OVER_HTTP, *words, cwd=unfit)
+        assert statuses(done) == ["unchecked"] + ["pending"] * 3
+        row = next(each for each in done.documents if each["line"] == 1)
+        assert (row["usage"]["inputTokens"], row["usage"]["outputTokens"]) == (900, 100)
+        assert sent(inside_local) == [1]  # what a check says costs as much as a line
+        assert "used up: 1,000 tokens" in done.err
+        assert "Used 1,000 tokens" in done.err
+    done = inside_local(*OVER_HTTP, "-m", "m", "--budget", "1Mtok", cwd=unfit)
+    assert (done.status, statuses(done)) == (0, ["completed"] * 4)
