@@ -195,23 +195,23 @@ def watch_tasks(
     It asks every second while tasks are young and every ten later, through the list where that
     tells enough. Between two rounds, `questions` looks for tasks that wait for an answer. Once all
     do, none is attended to and no `more_to_come`, each is reported: ("unattended", line, error).
-    Reports ("used", line, task) as well, whenever what a task has used changes, or whether it waits
-    for a usage limit.
+    Reports ("used", line, task) as well, when a task is first looked at and whenever what it has
+    used changes, or whether it waits for a usage limit.
     """
     seen: dict[str, Any] = {}
+    asked: dict[str, int] = {}
 
     def used(task: Mapping[str, Any]) -> None:
-        task_id, news = task.get("id"), (task.get("usage"), task.get("resumesAt"))
-        if news != seen.get(str(task_id), (None, None)):
-            seen[str(task_id)] = news
-            for index, each in poller.things().items():
-                if each.task_id == task_id:
-                    emit("used", index, task)
+        task_id, news = str(task.get("id")), (task.get("usage"), task.get("resumesAt"))
+        if task_id in asked and news != seen.get(task_id):
+            seen[task_id] = news
+            emit("used", asked[task_id], task)
 
     poll = Poll(client, used=used)
 
     def ask(running: dict[int, WaitTarget]) -> None:
         lines = {target: index for index, target in running.items()}
+        asked.update((target.task_id, index) for index, target in running.items())
         for target, outcome in poll.round(list(lines)):
             index = lines[target]
             poller.drop(index)

@@ -109,6 +109,10 @@ class Runner:
         self._grace = NO_LIMIT  # set when the batch only waits for creates under way
         self._fault: RebyteError | None = None  # what ended the whole batch
         self._budget_fault: RebyteError | None = None  # why the budget lets nothing be created
+        # What an earlier run left: with a budget, lines whose tasks may have used more than the
+        # journal says, and lines whose tasks are to be told what a check said.
+        self._unread: set[int] = set()
+        self._to_mend: list[int] = []
         self._signal: int | None = None
         self._interrupted = False
         self._leave_at_once = False
@@ -172,11 +176,13 @@ class Runner:
         for index in self._plan.mine:
             entry = self._lines[index]
             if entry.state == "mending" and self._place_of(index).checks is not None:
-                self._mend(index, entry)
+                self._to_mend.append(index)
             elif entry.state in ("checking", "mending"):
                 self._lines.move(index, "created")  # its end is read again
             if entry.state == "created":
                 yield from self._watch(index, entry)
+                if self._options.budget is not None:
+                    self._unread.add(index)
         self._expect_lines()
         for index in self._plan.mine:
             if self._lines[index].is_lost:
@@ -261,6 +267,8 @@ class Runner:
         """Give the workers as many lines as may run; returns whether there were any."""
         for place in self.places:
             place.look_after()
+        if not self._has_caught_up():
+            return False
         are_any = False
         while (found := self._assignment.take()) is not None:
             index, place = found
@@ -298,6 +306,26 @@ class Runner:
         for place in self.places:
             if place.options.limits_runs:
                 place.workers.more = {**limits, "budgetOf": name, "batch": batch}
+
+    def _has_caught_up(self) -> bool:
+        """Whether it is known what the tasks that an earlier run left have used since.
+
+        Nothing that would use more is sent before that: first what checks had to say to those
+        tasks, then new lines.
+        """
+        self._unread = {
+            index
+            for index in self._unread
+            if self._lines[index].state in ("created", "running", "mending")
+            and self._place_of(index).fault is None
+        }
+        if self._to_mend and not self._unread:
+            for index in self._to_mend:
+                self._mend(index, self._lines[index])
+            # A prompt may have been sent already, so that the task is at work.
+            self._unread.update(self._to_mend if self._options.budget is not None else ())
+            self._to_mend = []
+        return not self._unread
 
     def _spend(self, index: int, task: Mapping[str, Any]) -> None:
         try:
@@ -578,7 +606,9 @@ class Runner:
         return self._over(index)
 
     def _on_used(self, index: int, entry: LineState, task: Mapping[str, Any]) -> None:
-        if task.get("id") == entry.id and entry.state in ("running", "limited"):
+        is_ours = task.get("id") == entry.id and entry.state in ("running", "limited")
+        if is_ours and not is_terminal(task.get("status")):  # else its end comes next
+            self._unread.discard(index)
             resumes_at = text(task.get("resumesAt"))
             if resumes_at:
                 self._place_of(index).limited.add(index)

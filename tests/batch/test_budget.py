@@ -215,3 +215,37 @@ def test_what_is_unchecked_counts_in_every_later_run(
         assert "Used 1,000 tokens" in done.err
     done = inside_local(*OVER_HTTP, "-m", "m", "--budget", "1Mtok", cwd=unfit)
     assert (done.status, statuses(done)) == (0, ["completed"] * 4)
+
+
+def test_a_check_of_before_has_no_use(inside_local: Run, unfit: Path) -> None:
+    """A version that did not record it left the line: its task is read before any is created."""
+    words = (*OVER_HTTP, "--budget", "900tok", "--max-running")
+    inside_local(*words, "1", cwd=unfit)
+    journal = unfit / "in.txt.journal"
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert records[-1]["is"] == "mending"
+    kept = [{name: each[name] for name in each if name != "usage"} for each in records[:-1]]
+    journal.write_text("".join(json.dumps(each, separators=(",", ":")) + "\n" for each in kept))
+    done = inside_local(*words, "4", cwd=unfit)
+    assert statuses(done) == ["unchecked"] + ["pending"] * 3
+    assert sent(inside_local) == [1]
+
+
+def test_what_runs_is_read_before_anything_is_sent(inside_local: Run, unfit: Path) -> None:
+    lines = [f"Long [[run=1h]] {SPENT}", f"Unfit {SPENT}", f"New {SPENT}"]
+    (unfit / "in.txt").write_text("".join(f"{line}\n" for line in lines))
+    words = (*OVER_HTTP, "--timeout", "3s", "--budget")
+    inside_local(*words, "1500tok", "--max-running", "2", cwd=unfit)
+    done = inside_local(*words, "1600tok", "--max-running", "3", cwd=unfit)
+    assert statuses(done) == ["running", "unchecked", "pending"]
+    assert sent(inside_local) == [1, 1]
+    done = inside_local(*words, "1Mtok", "--max-running", "3", cwd=unfit)
+    assert statuses(done) == ["running", "completed", "completed"]
+
+
+def test_what_has_used_nothing_yet_holds_nothing_up(inside_local: Run, home: Path) -> None:
+    (home / "in.txt").write_text(f"Long [[run=1h]]\nTwo {USING}\n")
+    words = ("batch", "in.txt", "--text", "-o", "jsonl", "--timeout", "3s", "--budget", "1Mtok")
+    for most, second in (("1", "pending"), ("2", "completed")):
+        done = inside_local(*words, "--max-running", most, cwd=home)
+        assert statuses(done) == ["running", second]
