@@ -197,6 +197,40 @@ def test_no_file_that_is_shown_can_be_leased(bench: Bench, workspace: Path) -> N
     assert inside[1] == outside[1] == "0"  # other commands work
 
 
+# An agent could make subvolumes of btrfs or bcachefs that an ordinary user cannot remove.
+IOCTL = f"""{CALLS}{SETUP}
+import os
+numbers, requests = map(json.loads, sys.argv[3:])
+file, other = (os.open(name, os.O_RDWR | os.O_CREAT) for name in ("file", "other"))
+calls = [lambda one: native(numbers[0], file, one, other)]
+if x86:
+    calls += [lambda one: native(numbers[0], file, one | 1 << 32, other)]
+    calls += [lambda one: native(numbers[1] | 1 << 30, file, one, other)]
+    calls += [lambda one: i386(54, file, one - (one >> 31 << 32), other)]
+for call in calls:
+    print(json.dumps([errno.errorcode.get(-call(one), "done") for one in requests]))
+"""
+# BTRFS_IOC_SUBVOL_CREATE, SNAP_CREATE_V2 and SUBVOL_SETFLAGS, and BCH_IOCTL_SUBVOLUME_CREATE
+MAKING = (0x5000940E, 0x50009417, 0x4008941A, 0x4020BC10)
+CLONING = (0x40049409, 0x4020940D, 0xC0189436)  # FICLONE, FICLONERANGE and FIDEDUPERANGE
+READING = (0x541B, 0x80086601)  # FIONREAD and FS_IOC_GETFLAGS
+
+
+def test_only_what_all_file_systems_do_can_be_asked_of_them(bench: Bench, workspace: Path) -> None:
+    numbers = seccomp.IOCTL[seccomp.MACHINES[platform.machine()]]
+    words = json.dumps(numbers), json.dumps(MAKING + CLONING + READING)
+    line = jail.command(jail.layout_of(workspace, jailed=True), python(IOCTL, *words))
+    inside = [json.loads(line) for line in perform(line, None)]
+    outside = [
+        json.loads(each)
+        for each in perform(["env", "-C", str(workspace / "code"), *python(IOCTL, *words)], None)
+    ]
+    assert "EPERM" not in outside[0]
+    for answers, others in zip(inside, outside, strict=True):
+        if answers != ["ENOSYS"] * len(answers):  # x32 and i386 may be missing
+            assert answers == ["EPERM"] * len(MAKING) + others[len(MAKING) :]
+
+
 # Of every family, and of netlink every protocol, the sockets that this machine has.
 SOCKETS = f"""{CALLS}{SETUP}
 socket, socketpair = json.loads(sys.argv[3])
@@ -286,6 +320,15 @@ def test_each_architecture_has_its_own_numbers() -> None:
         for number in seccomp.FCNTL.get(architecture, ()):
             said = {n: answer(architecture, number, 0, n) for n in range(2048)}
             assert {n for n in said if said[n] != seccomp.ALLOW} == {1024, 1040}
+        shift = 32 if architecture in (seccomp.S390X, seccomp.S390) else 0
+        for number in seccomp.IOCTL[architecture]:
+            some = [*range(0, 1 << 16, 256), *range(0x9400, 0x9500), 0xBC10]
+            said = {n: answer(architecture, number, 3, n << shift) for n in some}
+            refused = {n for n in said if said[n] == seccomp.NOT_PERMITTED}
+            assert {n for n in said if said[n] != seccomp.ALLOW} == refused
+            assert refused == {*range(0x9400, 0x9500), 0xBC00, 0xBC10} - {*seccomp.CLONES}
+            for bits in (0x80000000, 0x40000000, 0x1234 << 16):  # of a direction, and of a size
+                assert answer(architecture, number, 3, bits + 0x940E << shift) != seccomp.ALLOW
         for number in sockets[2:]:
             found = {n for n in range(64) if answer(architecture, number, n) == seccomp.REFUSE}
             assert found == {1, 8}, "of the calls in one, those that make a socket"

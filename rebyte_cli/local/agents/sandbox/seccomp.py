@@ -7,7 +7,9 @@ Of sockets, only those are made that programs need: one of AF_VSOCK would reach 
 virtual machine. With what takes a descriptor from another process or writes to its memory, a
 program that is checked could tell in bubblewrap's place how its check has ended. With a lease of a
 file that the jail shows, it could make every other program of the user wait that opens this file. A
-refused call answers as a kernel without it does, and programs expect that.
+refused call answers as a kernel without it does, and programs expect that. What only some file
+systems do, above all subvolumes of btrfs and bcachefs, which an ordinary user can make and then not
+remove, is not permitted.
 """
 
 from __future__ import annotations
@@ -65,6 +67,15 @@ FCNTL: dict[int, tuple[int, ...]] = {
     PPCLE: (55, 204),
 }
 LEASES = (1024, 1040)
+IOCTL: dict[int, tuple[int, ...]] = {
+    X86_64: (16, 514),  # the second for x32
+    **dict.fromkeys(GENERIC, (29,)),
+    **dict.fromkeys((I386, ARM, PPC64LE, PPCLE, S390X, S390), (54,)),
+}
+# Of its requests, the bits of their type, those of btrfs and bcachefs; and type and number of what
+# other file systems do as well, for `cp --reflink`: FICLONE, FICLONERANGE and FIDEDUPERANGE.
+TYPE, SUBVOLUMES = 0xFF00, (0x9400, 0xBC00)
+NUMBER, CLONES = 0xFFFF, (0x9409, 0x940D, 0x9436)
 MACHINES = {
     "x86_64": X86_64, "aarch64": AARCH64, "riscv64": RISCV64, "loongarch64": LOONGARCH64,
     "ppc64le": PPC64LE, "s390x": S390X,
@@ -77,6 +88,7 @@ CALL, ARCHITECTURE, FIRST, SECOND, THIRD = 0, 4, 16, 24, 32
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
 NO_FAMILY = 0x00050000 | errno.EAFNOSUPPORT
 NO_COMMAND = 0x00050000 | errno.EINVAL
+NOT_PERMITTED = 0x00050000 | errno.EPERM
 X32 = 0x40000000  # a bit in the number: the call of x86_64, with 32-bit pointers
 
 SET_SECCOMP, MODE_FILTER = 22, 2
@@ -110,6 +122,8 @@ def _block(architecture: int) -> bytes:
     calls = dict.fromkeys(refused, "refuse")
     calls |= dict.fromkeys(sockets[:2], "family") | dict.fromkeys(sockets[2:], "socketcall")
     calls |= dict.fromkeys(FCNTL.get(architecture, ()), "fcntl")
+    calls |= dict.fromkeys(IOCTL[architecture], "ioctl")
+    lower = 4 if architecture in (S390X, S390) else 0  # where that half of an argument is
     # Labels, and instructions with those to jump to, where one is true and where it is not.
     lines: list[str | tuple[int, int, str, str]] = [
         (LOAD, ARCHITECTURE, "", ""),
@@ -131,6 +145,13 @@ def _block(architecture: int) -> bytes:
         "fcntl",
         (LOAD, SECOND, "", ""),
         *((JUMP_IF_EQUAL, one, "no command", "") for one in LEASES),
+        (RETURN, ALLOW, "", ""),
+        "ioctl",
+        (LOAD, SECOND + lower, "", ""),
+        (AND, NUMBER, "", ""),
+        *((JUMP_IF_EQUAL, one, "allow", "") for one in CLONES),
+        (AND, TYPE, "", ""),
+        *((JUMP_IF_EQUAL, one, "not permitted", "") for one in SUBVOLUMES),
         "allow",
         (RETURN, ALLOW, "", ""),
         "refuse",
@@ -139,6 +160,8 @@ def _block(architecture: int) -> bytes:
         (RETURN, NO_FAMILY, "", ""),
         "no command",
         (RETURN, NO_COMMAND, "", ""),
+        "not permitted",
+        (RETURN, NOT_PERMITTED, "", ""),
         "end",
     ]
     instructions = [line for line in lines if not isinstance(line, str)]
