@@ -152,10 +152,12 @@ def note_unserved_page(app: App) -> None:
     """Say what shows the pages of tasks of the local service, unless it runs."""
     if not app.settings.is_local:
         return
-    from ..local import local_service
+    from ..local import background
+    from ..local.store import Store
 
-    if not local_service.status(app.state_dir / "local")["serving"]:
-        app.note("The page is only available while " + Next("local", "serve") + " runs")
+    with Store(app.local_folder()) as store:
+        if background.find(store) is None:
+            app.note("The page is only available while " + Next("local", "serve") + " runs")
 
 
 def shown_page(app: App, page: str, *, printed: bool = False) -> str:

@@ -195,13 +195,13 @@ def status(app: App) -> Records:
     from ..local.store import Store
 
     left_sandboxes.end(app.state_dir)
-    found = local_service.status(app.state_dir / "local")
+    found = local_service.status(app.state_dir / "local") | {"serving": None, "pages": None}
     with Store(app.state_dir / "local") as store:
-        served = background.find(store) if found["serving"] else None
-        if served is not None:
+        if served := background.find(store):
+            found["serving"] = f"{served.origin}/v1"
             link = background.page_link(store, served.origin, "/", visits.PRINTED_SECONDS)
             found["pages"] = link
-    return Records(LOCAL, [{"pages": None, **found}])
+    return Records(LOCAL, [found])
 
 
 @define_in(command, "trust", kind=TRUST, statuses=(4,))

@@ -226,8 +226,7 @@ def _empty(state_dir: Path) -> None:
 def status(state_dir: Path) -> dict[str, Any]:
     """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `keyLeaks`
     (requests to the object store that carried an API key), `agentsRunning`, `agentsQueued` and
-    `disk` and `setupCaches` (bytes) of real agents, and `serving`: the base URL where a served
-    service answers for this folder at the moment, or None. Raises StateError.
+    `disk` and `setupCaches` (bytes) of real agents. Raises StateError.
     """
     from .agents.supervision import disk_space, runs
     from .agents.workspaces import setup_cache
@@ -244,7 +243,6 @@ def status(state_dir: Path) -> dict[str, Any]:
         agents = runs.counts(db)
         now = store.now()
         running = sum(task.status(now) == "running" for task in tasks)
-    served = next((one for one in store.served() if is_served(state_dir, one)), None)
     store.close()
     return {
         "path": str(state_dir),
@@ -257,7 +255,6 @@ def status(state_dir: Path) -> dict[str, Any]:
         "agentsQueued": agents["queued"],
         "disk": disk_space.disk(state_dir),
         "setupCaches": setup_cache.size(state_dir),
-        "serving": f"{served.origin}/v1" if served else None,
     }
 
 

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from rebyte_cli.config.credentials import LOCAL_KEY
+from rebyte_cli.local import background
 from rebyte_cli.local.local_service import Service, reset, status
-from rebyte_cli.local.store import StateError
+from rebyte_cli.local.store import StateError, Store
 from tests.conftest import COMMAND, need_tool
 from tests.forks import run_forks
 from tests.terminals import Session
@@ -219,16 +220,19 @@ def test_status_and_reset(tmp_path: Path) -> None:
         caller.create("[[run=0]]")
         caller.upload(b"x")
         seen = status(tmp_path)
-        base = service.base_url
+        with Store(tmp_path) as store:
+            served = background.find(store)
+        assert served is not None
+        assert served.origin == service.origin
     assert seen == {
         "path": str(tmp_path), "tasks": 2, "running": 1, "workspaces": 2, "webhooks": 0,
-        "keyLeaks": 0, "agentsRunning": 0, "agentsQueued": 0, "disk": 0,
-        "setupCaches": 0, "serving": base,
+        "keyLeaks": 0, "agentsRunning": 0, "agentsQueued": 0, "disk": 0, "setupCaches": 0,
     }  # fmt: skip
-    assert status(tmp_path)["serving"] is None
+    with Store(tmp_path) as store:
+        assert background.find(store) is None
     reset(tmp_path)
     seen = status(tmp_path)
-    assert (seen["tasks"], seen["workspaces"], seen["serving"]) == (0, 0, None)
+    assert (seen["tasks"], seen["workspaces"]) == (0, 0)
     assert list((tmp_path / "objects").iterdir()) == []
 
 
