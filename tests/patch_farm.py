@@ -65,14 +65,19 @@ class PatchFarm(Farm):
         return error_reply(404, "not_found", "No artifact") if patch is None else reply(200, patch)
 
 
-def patch_of(repository: Path, change: Callable[[], object], base: str = "HEAD") -> bytes:
-    """The patch of what a function changes in a working tree, which is put back then."""
+def patch_of(
+    repository: Path, change: Callable[[], object], base: str = "HEAD", *options: str
+) -> bytes:
+    """The patch of what a function changes in a working tree, which is put back then.
+
+    `options` are more of `git diff`.
+    """
     git(repository, "checkout", "-q", "--detach", base)
     change()
     git(repository, "add", "-A")
     git(repository, "commit", "-q", "--allow-empty", "-m", "Work")
     # Not as text: it may be of no encoding.
-    words = ["git", "diff", "--binary", "--full-index", "HEAD~", "HEAD"]
+    words = ["git", "diff", "--binary", "--full-index", *options, "HEAD~", "HEAD"]
     made = subprocess.run(words, cwd=repository, capture_output=True, check=True).stdout
     git(repository, "checkout", "-q", "main")
     return made

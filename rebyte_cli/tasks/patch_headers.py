@@ -40,7 +40,8 @@ _MOVES = [b"rename from ", b"rename to ", b"copy from ", b"copy to "]
 class PatchedFile(NamedTuple):
     """The part of a patch about one file: names, modes and the ids of its content, as written.
 
-    A name is empty where there is no such file, a mode and an id where the patch does not say it.
+    A name is empty where there is no such file, a mode and an id where the patch does not say it. A
+    copy is a new file; what it is `copied` from stays.
     """
 
     old: bytes
@@ -49,6 +50,7 @@ class PatchedFile(NamedTuple):
     mode: str
     blob: str
     old_blob: str = ""
+    copied: bytes = b""
 
 
 _MODE = rb"(?:100644|100755|120000|160000)"
@@ -256,7 +258,8 @@ def _header_lines(patch: bytes) -> Iterator[bytes]:
 def _section(fields: dict[bytes, bytes]) -> PatchedFile:
     old, new = _names(fields)
     ids, _, mode = fields.get(b"index ", b"").partition(b" ")
-    if b"copy to " in fields or b"new file mode " in fields:
+    copied = old if b"copy to " in fields else b""
+    if copied or b"new file mode " in fields:
         old = b""
     if b"deleted file mode " in fields:
         old, new = old or new, b""
@@ -271,6 +274,7 @@ def _section(fields: dict[bytes, bytes]) -> PatchedFile:
         after.decode("ascii", "replace"),
         blob.decode("ascii", "replace"),
         old_blob.decode("ascii", "replace"),
+        copied,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import secrets
@@ -29,8 +30,10 @@ from .patch import (
 from .patch_headers import PatchedFile, check_form, sections
 
 T = TypeVar("T")
+Part = tuple[bytes, PatchedFile]  # of a patch, and what its header says
 SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
 CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
+COPY = re.compile(rb"^(?:similarity index|copy from|copy to) .*\n", re.MULTILINE)
 NO_FILE = "000000"  # git's mode of what is not there
 # Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
 DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
@@ -165,20 +168,39 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, known: str) -
 
 
 def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
-    """The parts of a patch about files that the index does not have as the patch makes them."""
-    wanted: dict[bytes, Callable[[str, str], bool]] = {}
+    """The parts of a patch about files that the index does not have as the patch makes them.
+
+    Raises PatchConflict for one that makes a file where there is one.
+    """
     found = list(parts(patch))
+    names = {name for _, each in found for name in (each.old, each.new, each.copied)} - {b""}
+    there = entries_of(root, variables, names)
+    sources = {each.old: each for _, each in found}
+    like = {each.old for _, each in found if each.old != each.new} - there.keys()
     for part, each in found:
-        if each.old and each.old != each.new:
-            wanted[each.old] = lambda mode, _blob: not mode
-        if each.new:
-            wanted[each.new] = _is_like(part, each)
-    there = entries_of(root, variables, wanted)
-    like = {name for name, is_like in wanted.items() if is_like(*there.get(name, ("", "")))}
-    dropped = [part for part, each in found if {each.old, each.new} - {b""} <= like]
-    if not dropped or not _has(root, variables, dropped):
-        return patch
-    return b"".join(part for part, each in found if not {each.old, each.new} - {b""} <= like)
+        is_like = _is_like(part, each, there, sources.get(each.copied))
+        (like.add if is_like else like.discard)(each.new)
+    is_kept = [not {each.old, each.new} - {b""} <= like for _, each in found]
+    dropped = [each for each, keep in zip(found, is_kept, strict=True) if not keep]
+    if dropped and _has(root, variables, dropped):
+        found = list(itertools.compress(found, is_kept))
+        patch = b"".join(part for part, _ in found)
+    _check_room(found, there)
+    return patch
+
+
+def _check_room(found: Iterable[Part], there: Mapping[bytes, tuple[str, str]]) -> None:
+    """Refuse parts that make a file where there is one, which git would replace.
+
+    Of two new files, it marks a conflict. Raises PatchConflict.
+    """
+    leaving = {each.old for _, each in found if each.old != each.new}
+    for part, each in found:
+        if each.new not in there or each.new in {each.old, *leaving}:
+            continue
+        is_new = not (each.old or each.copied) and CONTENT.search(part)
+        if not is_new or each.mode[:3] != there[each.new][0][:3]:
+            raise conflict([], f"{listed(shown(each.new))} is there already")
 
 
 def _is_there(root: Path, variables: Mapping[str, str], patch: bytes) -> bool:
@@ -186,15 +208,22 @@ def _is_there(root: Path, variables: Mapping[str, str], patch: bytes) -> bool:
     found = list(parts(patch))
     names = [name for _, each in found for name in {each.old, each.new} - {b""}]
     # git would take several parts about a file in the wrong order.
-    is_once = len(set(names)) == len(names)
-    return is_once and _has(root, variables, [part for part, _ in found])
+    return len(set(names)) == len(names) and _has(root, variables, found)
 
 
-def _has(root: Path, variables: Mapping[str, str], found: Sequence[bytes]) -> bool:
+def _has(root: Path, variables: Mapping[str, str], found: Iterable[Part]) -> bool:
     """Whether the index has what parts of a patch make: the ids that they tell may be others'."""
     words = ["--cached", "--whitespace=nowarn", "--check", "--reverse"]
+    others, copies = list[bytes](), list[bytes]()
+    for part, each in found:
+        if not each.copied:
+            others.append(part)
+        elif CONTENT.search(part):
+            # Else git takes what undoes it for a copy to the source, which is there.
+            copies.append(COPY.sub(b"", part, count=3))
     with suppress(git.GitFailed):
-        git_apply(words, b"".join(found), root, variables)
+        for some in filter(None, (others, copies)):
+            git_apply(words, b"".join(some), root, variables)
         return True
     return False
 
@@ -218,17 +247,26 @@ def entries_of(
     return result
 
 
-def _is_like(part: bytes, file: PatchedFile) -> Callable[[str, str], bool]:
-    """Whether a mode and a blob are those that a part of a patch gives a file, if it says so."""
-    # It changes the mode alone, or the name: then what was moved away is the file that is there.
-    keeps = bool(file.old) and not file.blob and not CONTENT.search(part)
-    modes = [file.mode] if file.mode else ["100644", "100755", "120000"]
+def _is_like(
+    part: bytes,
+    file: PatchedFile,
+    there: Mapping[bytes, tuple[str, str]],
+    source: PatchedFile | None,
+) -> bool:
+    """Whether a file is one that a part of a patch makes, as far as it tells its mode and blob.
 
-    def is_like(mode: str, blob: str) -> bool:
-        has_blob = keeps or (len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob))
-        return mode in modes and has_blob
-
-    return is_like
+    `source` is the part about what it is copied from, if there is one.
+    """
+    mode, blob = there.get(file.new, ("", ""))
+    if mode not in ([file.mode] if file.mode else ["100644", "100755", "120000"]):
+        return False
+    if file.blob or CONTENT.search(part):
+        return len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
+    if file.old:  # it changes the mode alone, or the name: then what was moved away is there
+        return True
+    if source and source.old_blob:
+        return blob.startswith(source.old_blob)
+    return there.get(source.new if source else file.copied, ("", ""))[1] == blob
 
 
 def _mark_conflicts(root: Path, variables: Mapping[str, str], names: Iterable[bytes]) -> None:

@@ -643,8 +643,68 @@ def test_what_tells_no_content_is_in_place_only_if_it_can_be(repository: Path, k
     git(repository, "rm", "-q", "new.txt")
     git(repository, "commit", "-q", "-m", "None")
     assert sorted(bring(theirs, repository))[-1] == "new.txt"
-    if kind == "rename":
-        assert bring(theirs, repository) == []
+    assert bring(theirs, repository) == []
+
+
+def moved(root: Path, kind: str) -> Callable[[], object]:
+    """Changes that make `new.txt`: of another file, or of nothing."""
+
+    def change() -> None:
+        if kind in ("rename", "copy"):
+            (root / "new.txt").write_text(CODE + "theirs\n")
+        if kind == "rename":
+            (root / "first.txt").unlink()
+        if kind == "copy":
+            (root / "first.txt").write_text("changed\n" + CODE)
+        if kind in ("100644", "100755"):
+            (root / "new.txt").touch(int(kind[-3:], 8))
+
+    return change
+
+
+def empty(mode: str) -> bytes:
+    """A patch with an empty file, or a link or a submodule that leads nowhere."""
+    return f"diff --git a/new.txt b/new.txt\nnew file mode {mode}\n".encode()
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize("kind", ["rename", "copy", "100644", "100755", "120000", "160000"])
+def test_a_file_in_the_place_of_one_that_a_patch_makes_stays(
+    repository: Path, kind: str, is_committed: bool
+) -> None:
+    """git makes it what became of the file with the old name, or gives it the mode of the link."""
+    theirs = patch_of(repository, moved(repository, kind), "HEAD", "-M", "-C")
+    theirs = theirs or empty(kind)
+    mine = repository / "new.txt"
+    mine.write_text("staged\n")
+    git(repository, "add", "new.txt")
+    if is_committed:
+        git(repository, "commit", "-q", "-m", "Mine")
+    for content in ("staged\n", "dirty\n", "hidden\n"):
+        mine.write_text(content)
+        if content == "hidden\n":
+            git(repository, "update-index", "--skip-worktree", "new.txt")
+        before = files(repository)
+        for force in (False, True):
+            with pytest.raises(PatchConflict, match=r"new\.txt is there already"):
+                bring(theirs, repository, pytest.fail, force=force)
+            assert files(repository) == before
+    with pytest.raises(PatchConflict, match=r"new\.txt is there already"):
+        tree_with(repository, git(repository, "write-tree").strip(), theirs)
+
+
+@pytest.mark.parametrize("kind", ["rename", "copy"])
+def test_what_is_moved_and_changed_is_applied_once(repository: Path, kind: str) -> None:
+    theirs = patch_of(repository, moved(repository, kind), "HEAD", "-M", "-C")
+    assert f"\n{kind} from first.txt".encode() in theirs
+    assert sorted(bring(theirs, repository)) == ["first.txt", "new.txt"]
+    assert bring(theirs, repository) == []
+    with (repository / "new.txt").open("a") as file:
+        file.write("mine\n")
+    before = files(repository)
+    with pytest.raises(PatchConflict, match=r"new\.txt is there already"):
+        bring(theirs, repository, pytest.fail, force=True)
+    assert files(repository) == before
 
 
 def test_a_file_that_others_ignore_and_write_meanwhile_stays(
