@@ -405,19 +405,23 @@ class BatchChecks:
 
     def require_bases(self, bodies: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         """Raise BadUsage for the first line, by its number, of which it is not known."""
-        is_local = self._app.settings.is_local
-        for number, body in bodies if self._how is not None else ():
+        is_local, says = self._app.settings.is_local, self._says
+        for number, body in bodies:
             has_workspace = is_local and "executor" in body
-            if not (self._options.base or has_workspace or self.base(body)):
+            if self._options.base or has_workspace or self.base(body):
+                continue
+            if self._how is not None or (says is not None and says.may_check(body)):
+                what = "--check" if self._how is not None else "its repository's check"
                 raise BadUsage(
-                    f"line {number}: --check: the commit that its task starts from is unknown",
+                    f"line {number}: {what}: the commit that its task starts from is unknown",
                     hint="Use -g . for the repository here, or name the commit with --base",
                 )
 
     def examine(self, job: CheckJob, stopped: Callable[[], bool]) -> RunVerdict:
         """Examine a task; see `LineChecks`."""
-        place = job.body.get("localRepository")
-        asked = {"baseCommit": self.base(job.body), "localRepository": place}
+        body = job.body
+        asked = {name: body.get(name) for name in ("localRepository", "githubUrl")}
+        asked |= {"baseCommit": self.base(body), "givenWorkspaceId": body.get("workspaceId")}
         how = self._checks.options_for(job.task, asked).usable_command()
         return self._checks.examine(job.task, how, job.schema, asked, stopped=stopped)
 

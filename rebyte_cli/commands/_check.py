@@ -232,30 +232,58 @@ class TaskChecks:
     def start_of(self, task: Mapping[str, Any], asked: Mapping[str, Any] = NOTHING) -> Base:
         """The commit that a task started from. Raises what `tasks.check.base_of` raises."""
         from ..tasks import check
+        from ..tasks.base_commit import ID
 
         app = self._app
         workspace = app.known.located(task).get("workspaceId")
         local_state = app.local_folder() if app.settings.is_local else None
-        row = app.history.task(str(task["id"])) or {}
-        known = {**asked, **{name: value for name, value in row.items() if value is not None}}
+        known, told = self._known_of(task, asked), str(task.get("baseCommit"))
+        if ID.fullmatch(told):  # by our service, of the changes as it gives them
+            known["baseCommit"] = told
         return check.base_of(workspace, known, revision=self._options.base, local_state=local_state)
+
+    def _known_of(self, task: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What the history or `asked` has of a task; empty if neither has it."""
+        row = self._app.history.task(str(task["id"])) or {}
+        return {**asked, **{name: value for name, value in row.items() if value is not None}}
 
     def options_for(
         self, task: Mapping[str, Any], asked: Mapping[str, Any] = NOTHING
     ) -> CheckOptions:
         """The options with what the repository of a task asks for.
 
-        That is nothing unless the user trusts it and it is known where the task started.
+        That is nothing unless the user trusts it. Raises what `start_of` raises where that cannot
+        be told.
         """
         if self._says is None:
             return self._options
         try:
             start = self.start_of(task, asked)
         except (BadUsage, NotFound):
+            if self._options.check is None and self._may_have_check(task, asked):
+                raise
             return self._options
         if start.is_own:
             return self._options.with_file(self._says.of_workspace(task))
         return self._options.with_file(self._says.at(str(start.repository), start.commit))
+
+    def _may_have_check(self, task: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+        """Whether the user may trust a check of the repository that a task started from."""
+        from ..system import git
+
+        assert self._says is not None
+        known = self._known_of(task, asked)
+        if known.get("localRepository") or known.get("githubUrl"):
+            return self._says.may_check(known)
+        if known and not known.get("givenWorkspaceId"):
+            return False
+        # Our service names the workspace of an agent's task, and the commit if it has one.
+        if task.get("workspaceId") or task.get("baseCommit"):
+            return bool(task.get("baseCommit")) and self._says.may_check(None)
+        try:
+            return self._says.may_check({"localRepository": git.top_level(".")})
+        except git.GitFailed:
+            return False
 
     def check(
         self,

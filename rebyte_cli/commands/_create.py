@@ -261,6 +261,11 @@ def _with_repository(
         checks = checks.with_file(found) if is_checked else checks
     if is_checked and checks.check is None and not is_known_later:
         checks.require_check()
+        if base is None and RepositorySays(app).may_check(fields):
+            raise BadUsage(
+                "its repository's check: the commit that the task starts from is not known here",
+                hint="Use -g . for the repository here, or --no-check",
+            )
         checks = checks._replace(no_check=True)
     return choices._replace(checks=checks)
 

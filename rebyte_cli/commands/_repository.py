@@ -53,6 +53,25 @@ class RepositorySays:
 
         return self.at(str(body.get("localRepository") or git.top_level(".")), commit)
 
+    def may_check(self, body: Mapping[str, Any] | None) -> bool:
+        """Whether the user trusts a check of the repository that a task with this body starts from.
+
+        It may be any for None, and if a folder that the body names is no longer there.
+        """
+        from ..system import trust
+        from ..system.git import GitFailed
+        from ..tasks.patch import own_repository
+
+        records = trust.Trust(self._app.local_folder()).records()
+        trusted = {one.repository for one in records if "check `" in one.asks}
+        if body is None or not trusted:
+            return bool(trusted)
+        names = [str(body[name]) for name in ("localRepository", "githubUrl") if body.get(name)]
+        try:
+            return any(trust.key_of(name, own_repository()) in trusted for name in names)
+        except GitFailed:
+            return bool(trusted)
+
     def of_workspace(self, task: Mapping[str, Any]) -> RepositoryFile | None:
         """As `at`, for the commit that the workspace of a local task started from.
 

@@ -103,7 +103,7 @@ def command(
             says = repository_says(app, asked)
         checks = mending(app, asked, deadline, says)
         if asked.check is not None:
-            TaskChecks(app, asked).start_of({"id": task_id})
+            TaskChecks(app, asked).start_of(app.client.get_task(task_id))
         if sync:
             _sync(app, task_id)
         from ..tasks import create

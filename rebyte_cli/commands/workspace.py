@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from codecs import iterdecode
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -241,6 +242,10 @@ def _folder(app: App, workspace: str) -> tuple[str, Path]:
     workspace_id = chosen_workspace(app, workspace)
     state_dir = app.state_dir / "local"
     folder = agents.folder_of(state_dir, workspace_id) if app.settings.is_local else None
+    if folder is None and app.settings.is_local:  # a task that the history does not have?
+        with suppress(ResourceNotFound):
+            workspace_id = app.client.get_task(workspace_id).get("workspaceId") or workspace_id
+            folder = agents.folder_of(state_dir, workspace_id)
     if folder is None:
         hint = "Workspaces of this profile are where its service is; -P local has those here"
         if app.settings.is_local:

@@ -166,7 +166,10 @@ def newest(
 
 
 def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
-    """GET /tasks/{id}. `baseCommit` is this service's own extension, as `hasChanges` is."""
+    """GET /tasks/{id}.
+
+    `baseCommit`, `hasChanges`, and `workspaceId` of an agent's task are this service's extensions.
+    """
     with context.store.read() as db:
         task = load_task(db, caller_of(context, request), task_id)
         now = context.store.now()
@@ -188,6 +191,8 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
             for run in task.runs
         ],
     }
+    if not task.is_simulated:
+        document["workspaceId"] = task.workspace
     if ended_by:
         document["endedBy"] = ended_by
         if not task.runs[-1].has_begun(now):

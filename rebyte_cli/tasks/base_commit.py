@@ -14,7 +14,7 @@ from .patch import SUBMODULE, own_repository
 from .patch_headers import PatchedFile, sections
 
 MOST_COMMITS = 200  # that are compared with a patch
-_ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def base_commit(
@@ -36,7 +36,7 @@ def base_commit(
     told = task.get("baseCommit")
     if isinstance(told, str) and told:
         # Any other name could be that of a branch which the user has never sent.
-        if _ID.fullmatch(told) and git.commit_of(root, told, own_repository()) == told:
+        if ID.fullmatch(told) and git.commit_of(root, told, own_repository()) == told:
             return told
         raise NotFound(
             f"the repository here does not have commit {told}, from which the task started",

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Done
+from tests.patch_farm import PatchFarm, patch_of
 from tests.repositories import git, with_answer
+from tests.servers import json_reply
 from tests.tools import need_jail
 
 Local = Callable[..., Done]
@@ -298,3 +300,64 @@ def test_a_clone_of_a_url(agents: Local, repository: Path, home: Path) -> None:
     assert agents("local", "trust", done.json["id"]).status == 0
     done = agents(*words)
     assert (done.status, done.json["check"]["status"]) == (0, "passed"), done
+
+
+@pytest.mark.slow
+def test_a_task_that_the_history_lacks(agents: Local, repository: Path, home: Path) -> None:
+    """What made it is another program, or the history is off or lost: the service knows it."""
+    trust(agents, repository)
+    with (home / ".config/rebyte/config.toml").open("r+") as file:
+        text = file.read()
+        file.seek(0)
+        file.write("history = false\n" + text)
+    task = create(agents, repository, "true", "--no-check").json["id"]
+    words = ("follow-up", task, "true", "--wait", "--tries", "1", "-o", "json")
+    done = agents(*words)
+    assert (done.status, done.json["check"]["status"]) == (10, "failed"), done
+    assert agents("check", task).status == 10
+    assert (Path(agents("workspace", "path", task).out.strip()) / "answer.txt").exists()
+    plain = agents("create", "true", "-x", "mine", "--wait", "-o", "id").out.strip()
+    done = agents("follow-up", plain, "true", "--wait", cwd=repository)
+    assert (done.status, done.err.count("\n")) == (0, 1), done
+
+
+@pytest.mark.slow
+def test_a_line_whose_start_is_gone(agents: Local, repository: Path, home: Path) -> None:
+    """It is not taken for one that passed."""
+    trust(agents, repository)
+    line = f'{{"prompt": "true", "githubUrl": "{repository}"}}\n{{"prompt": "true"}}\n'
+    (home / "lines.jsonl").write_text(line)
+    words = ("batch", str(home / "lines.jsonl"), "-x", "mine")
+    assert agents(*words, "--no-wait").status == 0
+    for task in agents("list", "-o", "id").out.split():
+        agents("wait", task)
+    assert len(agents("local", "prune", "--older", "0s", "-o", "json").json["data"]) == 2
+    (home / ".local/state/rebyte/history.db").unlink()
+    done = agents(*words)
+    assert done.status == 1, done
+    assert [row["status"] for row in done.documents] == ["unchecked", "completed"]
+
+
+def test_a_task_made_elsewhere(inside: Local, repository: Path, home: Path) -> None:
+    """As far as its service tells where it started; else a check that may be its own is missed."""
+    patch = patch_of(repository, lambda: (repository / "answer.txt").write_text("no\n"))
+    assert inside("local", "trust", cwd=repository).status == 0
+    start = git(repository, "rev-parse", "HEAD").strip()
+    with PatchFarm() as farm:
+        ended = [{"id": "p1", "status": "completed"}]
+        told = farm.add("Told", patch, prompts=ended, baseCommit=start)
+        other = farm.add("Other", patch, prompts=ended)
+        farm.fields[other]["workspaceId"] = None
+
+        def wait(task: str, cwd: Path) -> Done:
+            words = ("follow-up", task, "Again", "--wait", "--timeout", "20s")
+            return inside(*words, cwd=cwd, env=farm.env)
+
+        changes = farm.hook
+        farm.hook = lambda request: (
+            json_reply({"promptId": "p1"}, 201) if request.method == "POST" else changes(request)
+        )
+        assert wait(told, repository).status == 10
+        done = wait(other, repository)
+        assert (done.status, "--base REV" in done.err) == (2, True), done
+        assert wait(other, home).status == 0
