@@ -5,6 +5,7 @@ Every step is taken from the folder before it, by its descriptor, and follows no
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -178,8 +179,13 @@ def _emptied(folder: int, top: int, begin: str, made: int) -> int:
                 os.unlink(entry.name, dir_fd=folder)
                 return True
             os.close(open_folder(entry.name, folder))  # one that is read-only cannot be moved
-            os.rename(entry.name, f"{begin}{made}", src_dir_fd=folder, dst_dir_fd=top)
-            made += 1
+            try:
+                os.rename(entry.name, f"{begin}{made}", src_dir_fd=folder, dst_dir_fd=top)
+                made += 1
+            except OSError as error:  # such as out of a subvolume of btrfs, whatever made that
+                if error.errno != errno.EXDEV:
+                    raise
+                _remove_tree(entry.name, folder)
             return True
         return False
 

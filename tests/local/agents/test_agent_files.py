@@ -79,6 +79,41 @@ def test_a_user_can_remove_what_an_agent_made_unreadable(tmp_path: Path) -> None
     assert not (tmp_path / "tree").exists()
 
 
+# Folders from below an overlay cannot be moved, nor those out of a subvolume of btrfs.
+OVERLAY = """
+mount -t tmpfs none . && cd "$PWD" && mkdir -p below/tree/a/b/c/d above work merged &&
+    touch below/tree/a/b/c/f &&
+    mount -t overlay none -o lowerdir=below,upperdir=above,workdir=work,userxattr merged || exit 9
+exec "$@"
+"""
+REMOVING = """
+import errno, os
+from pathlib import Path
+from rebyte_cli.local.agents import agent_files
+try:
+    os.rename("merged/tree/a/b", "merged/tree/b")
+except OSError as error:
+    assert error.errno == errno.EXDEV
+agent_files.remove_tree(Path("merged/tree"))
+print(os.listdir("merged"))
+"""
+
+
+def test_folders_that_cannot_be_moved_are_removed_where_they_are(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", REMOVING]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", OVERLAY, "sh", *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 9 or "unshare" in done.stderr:
+        pytest.skip("no overlays in user namespaces here")
+    assert done.stdout == "[]\n", done.stderr
+
+
 MANY = 12_000
 
 
