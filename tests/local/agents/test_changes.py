@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -61,6 +62,32 @@ def test_a_change_through_memory_is_kept_where_it_leaves_no_time() -> None:
         (workspace.code / ".gitignore").write_text("ignored\n")
         assert b"b/ignored" in changes.patch(workspace, "last", jailed=False)
         assert git(workspace.base, "show", "refs/runs/last:file") == "b\n"
+
+
+PATCH = """
+import sys
+from pathlib import Path
+from rebyte_cli.local.agents.workspaces import changes
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
+workspace = Workspace(Path(sys.argv[1]), "ws")
+for folder in (workspace.code, workspace.home):
+    folder.chmod(0)
+print(changes.patch(workspace, "run", jailed=sys.argv[2] == "True").decode())
+"""
+
+
+@pytest.mark.parametrize("jailed", [False, True])
+def test_an_agent_cannot_keep_its_folders_closed(tmp_path: Path, jailed: bool) -> None:
+    if jailed:
+        need_jail()
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    (workspace.code / "work").write_text("of the agent")
+    like_a_user = ["/usr/bin/setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    words = [sys.executable, "-c", PATCH, str(tmp_path), str(jailed)]
+    words = words if os.getuid() else [*like_a_user, *words]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "+of the agent" in done.stdout, done.stderr
 
 
 def test_no_older_state_stands_for_a_run_without_a_tree(tmp_path: Path) -> None:

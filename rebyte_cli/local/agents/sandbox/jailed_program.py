@@ -5,9 +5,11 @@ Whatever runs there, an agent, a setup, a check or a command of the user, is pre
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .. import agent_files
 from ..adapters.programs import AgentProgram
 from . import certificates, jail, user_tools
 from .egress import Egress
@@ -23,7 +25,12 @@ class JailedProgram(NamedTuple):
     egress: Egress | None = None
 
     def start(self, **options: Any) -> JailGroup:
-        """Start it in the folder of the code. `options` are for JailGroup. Raises OSError."""
+        """Start it in the folder of the code. `options` are for JailGroup. Raises OSError.
+
+        An agent may have left its folders with modes that would keep everything out.
+        """
+        for place in (self.layout.code, self.layout.home):
+            os.close(agent_files.open_folder(place.outside))
         return JailGroup(
             self.layout,
             self.line,
