@@ -17,7 +17,7 @@ from rebyte_cli.api.ssh import SshConnector
 from tests.conftest import Done
 from tests.fork_server import commands
 from tests.local.agents.bench import need_jail
-from tests.repositories import git, small_repository
+from tests.repositories import git, introduce, small_repository
 from tests.ssh_host import SshHost
 from tests.waiting import eventually
 
@@ -26,7 +26,8 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def box(tmp_path: Path, home: Path) -> Iterator[SshHost]:
-    """The machine, and a profile for it."""
+    """The machine, a profile for it, and a user whom git knows."""
+    introduce(home)
     host = SshHost(tmp_path / "host")
     host.start()
     (home / ".config/rebyte").mkdir(parents=True)
