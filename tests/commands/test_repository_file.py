@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Done
 from tests.patch_farm import PatchFarm, patch_of
-from tests.repositories import git, with_answer
+from tests.repositories import git, introduce, with_answer
 from tests.servers import json_reply
 from tests.tools import need_jail
 
@@ -21,8 +21,9 @@ CHECK = """check = "sh tests/run.sh"\nprotect = ["tests"]\n"""
 
 @pytest.fixture
 def repository(home: Path) -> Path:
-    """A repository that says how to check the work."""
+    """A repository that says how to check the work, of a user whom git knows."""
     need_jail()
+    introduce(home)
     folder = with_answer(home / "repository")
     (folder / "tests").mkdir()
     (folder / "tests/run.sh").write_text("grep -q right answer.txt || { echo wrong; exit 3; }\n")
