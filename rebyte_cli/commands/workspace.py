@@ -218,7 +218,7 @@ def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
     was. Elsewhere, it has standard input and output. Its exit status is that of rebyte.
 
     It is refused while an agent is at work there, and an agent waits for its end. What it changes
-    counts as a part of the last run.
+    counts as a part of the last run. It reaches the hosts that a follow-up would.
 
     Examples:
 
@@ -231,7 +231,9 @@ def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
     workspace_id, folder = _folder(app, workspace)
     at_work = "Wait for it; " + Next("list", "--status", "running") + " shows the tasks"
     with local_refusals(run_at_work=at_work, no_jail=f"Run it in {folder}"):
-        status = agents.run_by_hand(app.state_dir / "local", workspace_id, words, app.note)
+        status = agents.run_by_hand(
+            app.state_dir / "local", workspace_id, words, app.note, settings=app.config_path
+        )
     raise click.exceptions.Exit(status)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests import outliving
 from tests.conftest import COMMAND
-from tests.repositories import small_repository
+from tests.repositories import git, small_repository
 from tests.terminals import Session
 from tests.waiting import eventually
 
@@ -87,6 +87,38 @@ def test_it_has_the_tools_that_runs_have(run: Run, home: Path) -> None:
     tool.write_text("#!/bin/sh\necho mine\n")
     tool.chmod(0o755)
     assert run("workspace", "run", "@last", "--", "mytool").out == "mine\n"
+
+
+@pytest.mark.slow
+def test_a_program_that_is_not_there(run: Run) -> None:
+    done = run("workspace", "run", "@last", "--", "no-such-program")
+    assert (done.status, "Traceback" in done.err) == (127, False), done
+
+
+@pytest.mark.slow
+def test_it_reaches_what_a_follow_up_would(run: Run, home: Path) -> None:
+    """As of now: what the user no longer allows, or trusts, is refused."""
+    config, repository = home / ".config/rebyte/config.toml", home / "repository"
+    (repository / ".rebyte.toml").write_text('allow = ["repository.invalid"]\n')
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "Say how")
+    assert run("local", "trust", cwd=repository).status == 0
+    text = config.read_text()
+    config.write_text(text.replace("[local]", '[local]\nallow = ["user.invalid"]'))
+    words = ("-g", str(repository), "--allow", "task.invalid", "--wait")
+    assert run("create", "true", "-x", "mine", *words).status == 0
+    hosts = ("repository.invalid", "user.invalid", "task.invalid")
+    script = "; ".join(f"curl -sm 9 -o /dev/null http://{host}" for host in hosts)
+
+    def refused() -> list[str]:
+        done = run("workspace", "run", "@last", "--", "sh", "-c", f"{script}; true")
+        assert done.status == 0, done
+        return [host for host in hosts if f"{host} was refused" in done.err]
+
+    assert refused() == []
+    config.write_text(text)
+    assert run("local", "trust", "--remove", cwd=repository).status == 0
+    assert refused() == ["repository.invalid", "user.invalid"]
 
 
 @pytest.mark.slow

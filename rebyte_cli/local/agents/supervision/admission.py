@@ -36,7 +36,7 @@ CONFINED = "confined"
 
 def executors(config_file: Path | None) -> tuple[str, ...]:
     """The executors that can be named. Raises Refusal for a config.toml in disorder."""
-    with _readable_config():
+    with readable_config():
         return tuple(config.load(config_file).agents)
 
 
@@ -75,7 +75,7 @@ class Admission:
         model = http.optional_text(body, "model", most=200, least=1)
         if model is None and earlier and earlier["adapter"]["name"] == adapter.title:
             model = earlier["model"]
-        with _readable_config():
+        with readable_config():
             prices = config.prices(self._config_file)
         options: dict[str, Any] = {
             "adapter": config.describe(adapter),
@@ -347,7 +347,7 @@ class AdmittedRun:
 
 
 @contextmanager
-def _readable_config() -> Iterator[None]:
+def readable_config() -> Iterator[None]:
     """Raise Refusal in the block for a config.toml in disorder."""
     try:
         yield
@@ -369,7 +369,7 @@ def usable_agent(
             "real agents run on Linux and macOS only",
             "Run rebyte in the Windows Subsystem for Linux, or without -x to simulate a run",
         )
-    with _readable_config():
+    with readable_config():
         settings = config.load(config_file, state_dir)
     adapter = settings.agents.get(executor)
     if adapter is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ....system import process_identity
+from ....system.git import GitFailed
+from ....system.repository_file import RepositoryFileError
 from ...gateway import request_record
 from ...http import Refusal
 from ...store import Store
@@ -22,24 +24,30 @@ from ..sandbox.jailed_program import prepare
 from ..sources.source import local_path
 from ..workspaces.sync import bring, complete_merge
 from ..workspaces.workspace_folder import Workspace
-from . import recovery, run_lock, run_results, runs
-from .admission import JAIL_CACHE
+from . import recovery, repository_asks, run_lock, run_results, runs
+from .admission import JAIL_CACHE, readable_config
 
 
 def run_by_hand(
-    state_dir: Path, workspace: str, words: Sequence[str], announce: Callable[[str], None]
+    state_dir: Path,
+    workspace: str,
+    words: Sequence[str],
+    announce: Callable[[str], None],
+    *,
+    settings: Path | None,
 ) -> int:
     """Run a command in the jail of a workspace's runs, with the terminal or streams here.
 
-    Returns its exit status. What it changed counts as the last run's; `announce` is told what it
-    was refused of the network, and what the patch lacks. Raises Refusal when a run is at work or
-    no jail can be made.
+    Returns its exit status. What it reaches is what a follow-up would, by config.toml, `settings`.
+    What it changed counts as the last run's; `announce` is told what it was refused of the network,
+    and what the patch lacks. Raises Refusal when a run is at work or no jail can be made.
     """
     notes: list[str] = []  # told without the lock: a frozen terminal would keep it
     try:
         with Store(state_dir) as store:
             last, options = last_run(store, workspace)
             _check_jail(store, last, options)
+            options["hosts"] = _hosts(store, last, options, settings)
             with _alone(store, last, notes.append):
                 return _in_jail(Workspace(state_dir, workspace), options, words, notes.append)
     finally:
@@ -83,6 +91,21 @@ def bring_commits(
         return place if found else None
 
 
+def _hosts(
+    store: Store, last: runs.RunRecord, options: dict[str, Any], settings: Path | None
+) -> list[str]:
+    """The hosts of the user's settings, of the task, and of its repository if that is trusted."""
+    with readable_config():
+        found = [*config.load(settings, store.folder).allow, *options.get("allow", ())]
+    with store.read() as db:
+        made_from = runs.source(db, last.workspace)
+    repository = made_from.repository if made_from else None
+    with suppress(RepositoryFileError, GitFailed):
+        asks = repository_asks.of_workspace(Workspace(store.folder, last.workspace), repository)
+        found += asks.file.allow if asks and asks.is_trusted else ()
+    return list(dict.fromkeys(found))
+
+
 def _check_jail(store: Store, last: runs.RunRecord, options: dict[str, Any]) -> None:
     if not options["jail"]:
         why = f"the runs in workspace {last.workspace} are not in a sandbox"
@@ -111,7 +134,8 @@ def _in_jail(
             raise Refusal(409, "jail_unavailable", f"the sandbox cannot be made: {problem}")
         program = prepare(
             layout,
-            [*words],
+            # Not by itself, so that a command which is not there ends with 127.
+            ["sh", "-c", 'exec "$@"', "sh", *words],
             egress,
             options,
             os.environ,
@@ -123,7 +147,7 @@ def _in_jail(
         status, reason = relay.lend(program, lambda: egress.problem() or full())
         code = "gateway_failed" if egress.problem() else "disk_full"
     for note in egress.refused():
-        announce(note)
+        announce(f"{note} of `follow-up`" if "; allow it with" in note else note)
     if reason:
         raise Refusal(500, code, f"{words[0]} was stopped: {reason}")
     return status
