@@ -37,6 +37,7 @@ _FORMS = {
 _NAME = (
     r"TOKEN|SECRET|CREDENTIAL|API_?KEY|_KEY$|PASSW|PASSPHRASE|PASSCODE|(?<!ASK)(?<!BY)PASS(?:_|$)"
     r"|(?<!^OLD)(?<!^)PWD$|(?:^|_)PAT(?:_|$)|(?:^|_)AUTH(?:_CONFIG)?$|AUTHORIZATION"
+    r"|(?:^|_)COOKIES?$|BEARER"
 )
 
 

@@ -560,6 +560,7 @@ def test_kubernetes_is_given_the_command_that_the_manual_has(bench: Bench, tmp_p
     [
         *("GITHUB_TOKEN=x", "AWS_SECRET_ACCESS_KEY=x", "PGPASSWORD=x", "RESTIC_PASSPHRASE=x"),
         *("MYSQL_PWD=x", "SSHPASS=x", "DB_PASS=x", "GH_PAT=x", "NPM_CONFIG__AUTH=x"),
+        *("COOKIE=x", "SESSION_COOKIES=x", "BEARER=x"),
         *("npm_config_//registry.example/:_auth=x", "DOCKER_AUTH_CONFIG={}"),
         *("DATABASE_URL=postgres://u:hunter2@h/d", "MY_OWN=ghp_abcdefghijklmnopqrstuvwxyz"),
     ],
