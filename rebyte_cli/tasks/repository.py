@@ -15,11 +15,12 @@ from . import checkout
 
 # owner/repo out of https://host/owner/repo.git, ssh://git@host:22/owner/repo and
 # git@host:owner/repo. The API takes owner/repo (seed document).
-_REMOTE = re.compile(
+_HOST = (
     r"^(?:(?i:https?|ssh|git)://(?:[^@/]+@)?(?P<host>[^/:]+)(?::\d+)?/"
     r"|[^@/\s]+@(?P<there>[^:/\s]+):)"
-    r"(?P<repo>[^/\s]+/[^/\s]+?)(?:\.git)?/?$"
 )
+_ADDRESS = re.compile(_HOST + r"[^\s?#]*[^\s?#/]/*$")
+_REMOTE = re.compile(_HOST + r"(?P<repo>[^/\s]+/[^/\s]+?)(?:\.git)?/?$")
 _PLAIN = re.compile(r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")
 _REPOSITORY = Term("-g owner/repo", "a `repository` such as owner/repo")
 
@@ -112,7 +113,10 @@ def local_source(
     """
     folder = "." if given == "." else folder_of(given)
     if folder is None:
-        plain, branch = repository(given, branch, note=lambda _text: None)
+        if _ADDRESS.match(given) and not _REMOTE.match(given):  # of no owner/repo
+            plain = re.sub(r"//[^@/]*@", "//", given)
+        else:
+            plain, branch = repository(given, branch, note=lambda _text: None)
         source = None if _PLAIN.match(given) else given
         return {"githubUrl": plain, "branchName": branch, "localRepository": source}
     if _is_bare(folder):

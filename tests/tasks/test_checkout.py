@@ -280,7 +280,7 @@ def test_the_current_branch_has_its_name_whatever_tags_there_are(
 
 
 def test_folders_of_every_kind_are_taken(repository: Repository) -> None:
-    """Bare ones, URLs of folders, and those without a commit."""
+    """Bare ones, URLs of folders and of other hosts, and those without a commit."""
     bare = repository.origin.parent / "a b.git"
     repository.origin.rename(bare)
     for given in (str(bare), "file://" + str(bare).replace(" ", "%20")):
@@ -290,6 +290,15 @@ def test_folders_of_every_kind_are_taken(repository: Repository) -> None:
             "branchName": None,
             "localRepository": str(bare),
         }
+    for given, plain in (
+        ("https://host.example/p.git", "https://host.example/p.git"),
+        ("https://me:pw@host.example:8443/a/b/c", "https://host.example:8443/a/b/c"),
+        ("https://host.example/acme/shop.git", "acme/shop"),
+    ):
+        found = local_source(given, "topic", note=print)
+        assert found == {"githubUrl": plain, "branchName": "topic", "localRepository": given}
+    with pytest.raises(BadUsage, match="is not a repository"):
+        local_source("https://host.example/", note=print)
     with pytest.raises(BadUsage, match="is a bare repository: it has no uncommitted changes"):
         local_source(str(bare), with_changes=True, note=print)
 
