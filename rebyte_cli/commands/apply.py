@@ -77,7 +77,10 @@ def command(
     configuration names (`git config --global`), or git's own program. But filters run, and what
     your git-lfs runs by the repository's configuration (lfs.extension.*, lfs.customtransfer.*).
     With --branch, no filter runs.
-    If the repository has the changes already, this does nothing (0).
+    If the repository has the changes already, this does nothing (0). If it lacks the content that
+    a file was changed from, or the patch does not tell it, what fits backwards counts as there: of
+    two equal blocks of lines in one place, the second is left out. A file that is made in the place
+    of another one is a conflict.
 
     Examples:
 

@@ -8,7 +8,8 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -157,8 +158,7 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, known: str) -
                 _mark_conflicts(root, variables, made.stages)
             # With this status, git has found that it does not apply; it stops with another one.
             elif made.stages or error.status == 1:
-                if made.stages or not _is_there(root, variables, patch):
-                    raise conflict(made.conflicts, error.message) from None
+                raise conflict(made.conflicts, error.message) from None
             else:
                 _check_folders(root, variables, patch)
                 raise
@@ -173,20 +173,58 @@ def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
     Raises PatchConflict for one that makes a file where there is one.
     """
     found = list(parts(patch))
-    names = {name for _, each in found for name in (each.old, each.new, each.copied)} - {b""}
-    there = entries_of(root, variables, names)
+    named = {name for _, each in found for name in (each.old, each.new, each.copied)} - {b""}
+    there = entries_of(root, variables, named)
+    unknown = _unknown(root, variables, {each.old_blob for _, each in found})
     sources = {each.old: each for _, each in found}
     like = {each.old for _, each in found if each.old != each.new} - there.keys()
     for part, each in found:
-        is_like = _is_like(part, each, there, sources.get(each.copied))
+        is_like = _is_like(part, each, there, unknown, sources.get(each.copied))
         (like.add if is_like else like.discard)(each.new)
-    is_kept = [not {each.old, each.new} - {b""} <= like for _, each in found]
-    dropped = [each for each, keep in zip(found, is_kept, strict=True) if not keep]
-    if dropped and _has(root, variables, dropped):
-        found = list(itertools.compress(found, is_kept))
+    counts = Counter(name for _, each in found for name in _names(each))
+    units = defaultdict[object, list[Part]](list)
+    for part, each in found:
+        # Parts about the same files are there together, or not.
+        is_alone = all(counts[name] == 1 for name in _names(each))
+        units[each if is_alone else None].append((part, each))
+    maybe = [unit for unit in units.values() if all(_names(each) <= like for _, each in unit)]
+    dropped = {
+        name
+        for unit in _those_there(root, variables, maybe)
+        for _, each in unit
+        for name in _names(each)
+    }
+    if dropped:
+        found = [(part, each) for part, each in found if not _names(each) <= dropped]
         patch = b"".join(part for part, _ in found)
     _check_room(found, there)
     return patch
+
+
+def _names(file: PatchedFile) -> set[bytes]:
+    return {file.old, file.new} - {b""}
+
+
+def _unknown(root: Path, variables: Mapping[str, str], ids: Iterable[str]) -> set[str]:
+    """Those of these ids, as a patch tells them, of which the repository has no blob."""
+    asked = sorted(ids)
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        given = Path(folder) / "ids"
+        given.write_text("".join(f"{each}\n" for each in asked))
+        words = ["cat-file", "--batch-check=%(objecttype)"]
+        told = git.run(words, root, variables, given=given).decode().splitlines()
+    return {each for each, kind in zip(asked, told, strict=True) if kind != "blob"}
+
+
+def _those_there(
+    root: Path, variables: Mapping[str, str], units: Sequence[Sequence[Part]]
+) -> list[Sequence[Part]]:
+    """Those of these parts of a patch that the index has as they make them."""
+    if not units or _has(root, variables, itertools.chain(*units)):
+        return list(units)
+    half = len(units) // 2
+    some = (units[:half], units[half:]) if half else ()
+    return [unit for each in some for unit in _those_there(root, variables, each)]
 
 
 def _check_room(found: Iterable[Part], there: Mapping[bytes, tuple[str, str]]) -> None:
@@ -201,14 +239,6 @@ def _check_room(found: Iterable[Part], there: Mapping[bytes, tuple[str, str]]) -
         is_new = not (each.old or each.copied) and CONTENT.search(part)
         if not is_new or each.mode[:3] != there[each.new][0][:3]:
             raise conflict([], f"{listed(shown(each.new))} is there already")
-
-
-def _is_there(root: Path, variables: Mapping[str, str], patch: bytes) -> bool:
-    """Whether the index has what a patch makes, although it does not tell its ids."""
-    found = list(parts(patch))
-    names = [name for _, each in found for name in {each.old, each.new} - {b""}]
-    # git would take several parts about a file in the wrong order.
-    return len(set(names)) == len(names) and _has(root, variables, found)
 
 
 def _has(root: Path, variables: Mapping[str, str], found: Iterable[Part]) -> bool:
@@ -251,17 +281,20 @@ def _is_like(
     part: bytes,
     file: PatchedFile,
     there: Mapping[bytes, tuple[str, str]],
+    unknown: Container[str],
     source: PatchedFile | None,
 ) -> bool:
-    """Whether a file is one that a part of a patch makes, as far as it tells its mode and blob.
+    """Whether a file can be what a part of a patch makes, as far as it tells its mode and blob.
 
-    `source` is the part about what it is copied from, if there is one.
+    `unknown` are old blobs without which the blob can be another one, and `source` is the part
+    about what it is copied from, if there is one.
     """
     mode, blob = there.get(file.new, ("", ""))
     if mode not in ([file.mode] if file.mode else ["100644", "100755", "120000"]):
         return False
     if file.blob or CONTENT.search(part):
-        return len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
+        is_untold = file.old_blob in unknown if file.old or file.copied else not file.blob
+        return is_untold or (len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob))
     if file.old:  # it changes the mode alone, or the name: then what was moved away is there
         return True
     if source and source.old_blob:

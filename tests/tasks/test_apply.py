@@ -707,6 +707,32 @@ def test_what_is_moved_and_changed_is_applied_once(repository: Path, kind: str) 
     assert files(repository) == before
 
 
+@pytest.mark.parametrize("tells", ["another", "nothing"])
+def test_what_was_added_to_another_content_is_not_added_again(repository: Path, tells: str) -> None:
+    """Where the lines around it are alike, it fits behind itself."""
+    block = "def test_%d():\n    run()\n    look()\n    assert ok\n\n"
+    file, other = repository / "first.txt", repository / "last.txt"
+
+    def change() -> None:
+        file.write_text("# theirs\n" + block % 1 + block % 2)
+        other.write_text(CODE + "theirs\n")
+
+    file.write_text("# theirs\n" + block % 1)
+    git(repository, "commit", "-q", "-a", "-m", "Block")
+    theirs = patch_of(repository, change)
+    index = b"index 1111111..2222222" if tells == "another" else b"REMOVED"
+    theirs = re.sub(rb"^index [\w.]+", index, theirs, flags=re.M)
+    theirs = re.sub(rb"^REMOVED.*\n", b"", theirs, flags=re.M)
+    git(repository, "reset", "-q", "--hard")
+    file.write_text("# mine\n" + block % 1)
+    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    assert bring(theirs, repository) == ["first.txt", "last.txt"]
+    assert bring(theirs, repository) == []
+    git(repository, "checkout", "-q", "HEAD", "last.txt")
+    assert bring(theirs, repository) == ["last.txt"]
+    assert file.read_text() == "# mine\n" + block % 1 + block % 2
+
+
 def test_a_file_that_others_ignore_and_write_meanwhile_stays(
     repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
