@@ -179,3 +179,14 @@ def shown_page(app: App, page: str, *, printed: bool = False) -> str:
         path = urlsplit(page).path
         seconds = visits.PRINTED_SECONDS if printed else visits.OPENED_SECONDS
         return background.page_link(store, served.origin, path, seconds)
+
+
+def check_removed(app: App, workspace: str = "*") -> None:
+    """Raise RebyteError if files of a deleted workspace here, or of any, could not be removed."""
+    from ..local import agents
+
+    if left := agents.left_behind(app.state_dir / "local", workspace):
+        raise RebyteError(
+            f"files stay in {', '.join(map(str, left))}",
+            hint="All else was deleted. `rm -r` says why; perhaps only root can remove them",
+        )

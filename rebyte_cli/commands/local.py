@@ -12,6 +12,7 @@ from ..errors import BadUsage, Next, NotFound, RebyteError
 from ..output.records import AGENT, LOCAL, TRUST, WORKSPACE, RecordList, Records, Text
 from ..output.table import byte_size
 from ._base import define_group, define_in
+from ._local import check_removed
 from ._options import DURATION, chosen_task, port_option
 from ._prompts import confirm, yes_option
 
@@ -326,4 +327,5 @@ def reset(app: App, only_cache: bool, yes: bool) -> Any:
     left_sandboxes.end(app.state_dir)
     local_service.reset(app.state_dir / "local")
     History(app.history_file, origin=ORIGIN, warn=app.note).clear()
+    check_removed(app)
     app.note("Deleted everything that the local service stored")

@@ -22,7 +22,7 @@ from ..errors import (
 from ..output.records import COMPUTER, DELETED, WORKSPACE, RecordList, Records, Text
 from ..system.deadline import Deadline
 from ._base import define_group, define_in
-from ._local import local_refusals
+from ._local import check_removed, local_refusals
 from ._options import Number, chosen_workspace, full_ids_option, timeout_option, workspace_argument
 from ._prompts import confirm, yes_option
 
@@ -356,6 +356,8 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
         raise
     if known is not None:
         app.history.forget_workspace(workspace_id)
+    if app.settings.is_local:
+        check_removed(app, workspace_id)
     return Records(DELETED, [{"id": workspace_id, "deleted": True}])
 
 

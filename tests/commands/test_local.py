@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from rebyte_cli.local.store import SCHEMA_VERSION
 from tests.conftest import COMMAND, Done
+from tests.tools import need_jail
 
 Run = Callable[..., Done]
 
@@ -49,6 +51,27 @@ def test_a_reset_leaves_the_history_of_other_services_alone(rebyte: Run) -> None
 def test_a_reset_without_a_history_makes_none(home: Path, rebyte: Run) -> None:
     assert rebyte("local", "reset", "--yes").status == 0
     assert not list(home.rglob("history.db"))
+
+
+@pytest.mark.parametrize("words", [("local", "reset"), ("-P", "local", "workspace", "delete")])
+def test_files_that_cannot_be_removed_are_told(
+    home: Path, rebyte: Run, words: tuple[str, ...]
+) -> None:
+    """Such as a place where something is mounted."""
+    need_jail()
+    task = rebyte("-P", "local", "create", "Say hello", "-o", "json").json
+    state = home / ".local/state/rebyte/local"
+    mounted = state / "workspaces" / task["workspaceId"] / "code"
+    mounted.mkdir(parents=True)
+    bwrap = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", str(mounted)]
+    words += () if "reset" in words else (task["workspaceId"],)
+    line = [*bwrap, *COMMAND, *words, "--yes"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    (left,) = (state / "trash").iterdir()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert json.loads(done.stderr)["error"]["message"] == f"files stay in {left}"
+    assert rebyte(*words, "--yes").status == (0 if "reset" in words else 4)
+    assert left.exists() == ("reset" not in words)
 
 
 def garbage(file: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .supervision.admission import usable_agent as usable_agent
     from .supervision.by_hand import bring_commits as bring_commits
     from .supervision.by_hand import run_by_hand as run_by_hand
+    from .supervision.disk_space import left_behind as left_behind
     from .supervision.disk_space import prune as prune
     from .supervision.disk_space import sizes_of_workspaces as sizes_of_workspaces
     from .supervision.repository_asks import of_workspace_id as of_workspace_id
@@ -35,7 +36,7 @@ _NAMES = {
     "agent_permission": "machine_key",
     "supervision.admission": "usable_agent",
     "agent_list": "every_agent known_skills",
-    "supervision.disk_space": "prune sizes_of_workspaces",
+    "supervision.disk_space": "left_behind prune sizes_of_workspaces",
     "workspace_access": "disarmed folder_of git_inside why_no_folder",
     "sandbox.stand_in": "leave_stand_in on_terminal",
     "supervision.repository_asks": "of_workspace_id",

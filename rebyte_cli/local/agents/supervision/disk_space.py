@@ -176,6 +176,13 @@ def remove_all(store: Store) -> None:
         Workspace(store.folder, folder.name).remove()
     for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):
         agent_files.remove_tree(store.folder / name)
+    for left in (store.folder / TRASH).glob("*"):
+        agent_files.remove_tree(left)
+
+
+def left_behind(state_dir: Path, workspace: str = "*") -> list[Path]:
+    """The folders with files of a deleted workspace, or of any, that could not be removed."""
+    return [*(state_dir / TRASH).glob(f"{workspace}.*")]
 
 
 def end_jobs(state_dir: Path) -> None:
