@@ -27,7 +27,7 @@ _BEGIN, _CONTENT = b"diff --git ", (b"@@ ", b"GIT binary patch")
 _PART = re.compile(rb"^diff --git ", re.MULTILINE)
 # What git reads wherever it is: patches of other programs, hunks and binary content.
 _READ = re.compile(rb"^(?:--- |\+\+\+ |@@ |GIT binary patch)", re.MULTILINE)
-_HUNK = re.compile(rb"@@ -\d{1,18}(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@(?: .*)?\n")
+_HUNK = re.compile(rb"@@ -(\d{1,18})(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@(?: .*)?\n")
 _BINARY = b"GIT binary patch\n"
 _BLOCK = re.compile(rb"(?:literal|delta) \d{1,18}\n")
 # A line of binary content: a letter for the number of its bytes, and these.
@@ -117,14 +117,22 @@ def _after_content(patch: bytes, at: int) -> int:
     """Where the hunks or the binary content end that begin there, if any do."""
     while hunk := _HUNK.match(patch, at):
         at = hunk.end()
-        old, new = (1 if count is None else int(count) for count in hunk.groups())
+        start, *counts = hunk.groups()
+        old, new = (1 if count is None else int(count) for count in counts)
+        # git takes a hunk without context for one at the end, wherever its numbers put it.
+        is_placed = int(start) <= (old > 0)
         while old or new or patch.startswith(b"\\ ", at):
             kind, end = patch[at : at + 1], patch.find(b"\n", at)
             old -= kind in (b" ", b"\n", b"-")
             new -= kind in (b" ", b"\n", b"+")
             if kind not in (b" ", b"\n", b"-", b"+", b"\\") or min(old, new) < 0 or end < 0:
                 raise _odd(_line(patch, at))
+            is_placed |= kind in (b" ", b"\n")
             at = end + 1
+        if not is_placed:
+            text = hunk[0].decode("utf-8", "backslashreplace").strip()
+            message = f"no line around a change says where it belongs: {text[:LONGEST_SHOWN]!r}"
+            raise RebyteError(message, code="bad_patch")
     if patch.startswith(_BINARY, at):
         at += len(_BINARY)
         while block := _BLOCK.match(patch, at):

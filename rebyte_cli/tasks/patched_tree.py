@@ -146,7 +146,9 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, known: str) -
         else:
             git.run(["read-tree", base or "--empty"], root, variables)
         made, words = PatchedTree("", {}), ["--cached", "--3way", "--whitespace=nowarn"]
-        patch = _absent(root, variables, patch)
+        names = {name for each in sections(patch) for name in (*_names(each), each.copied)}
+        before = entries_of(root, variables, names - {b""})
+        patch = _absent(root, variables, patch, before)
         try:
             if patch:
                 git_apply(words, patch, root, variables)
@@ -162,19 +164,21 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, known: str) -
             else:
                 _check_folders(root, variables, patch)
                 raise
+        _check_made(root, variables, patch, before, made.stages)
         made = made._replace(tree=tree_of(root, variables))
         # Only now: another attempt needs `known` as it is, and no lock of a git that was killed.
         return made._replace(new_index=shutil.move(index, f"{known}.new")) if known else made
 
 
-def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
+def _absent(
+    root: Path, variables: Mapping[str, str], patch: bytes, there: Mapping[bytes, tuple[str, str]]
+) -> bytes:
     """The parts of a patch about files that the index does not have as the patch makes them.
 
-    Raises PatchConflict for one that makes a file where there is one.
+    `there` are the entries of the files that it names. Raises PatchConflict for one that makes a
+    file where there is one.
     """
     found = list(parts(patch))
-    named = {name for _, each in found for name in (each.old, each.new, each.copied)} - {b""}
-    there = entries_of(root, variables, named)
     unknown = _unknown(root, variables, {each.old_blob for _, each in found})
     sources = {each.old: each for _, each in found}
     like = {each.old for _, each in found if each.old != each.new} - there.keys()
@@ -199,6 +203,24 @@ def _absent(root: Path, variables: Mapping[str, str], patch: bytes) -> bytes:
         patch = b"".join(part for part, _ in found)
     _check_room(found, there)
     return patch
+
+
+def _check_made(
+    root: Path,
+    variables: Mapping[str, str],
+    patch: bytes,
+    before: Mapping[bytes, tuple[str, str]],
+    conflicts: Container[bytes],
+) -> None:
+    """Refuse what is not as the patch says, although it was: git takes hunks that fit elsewhere."""
+    files = {each.new: each for each in sections(patch) if len(each.old_blob) >= SHORTEST_ID}
+    after = entries_of(root, variables, files.keys() - {b""})
+    for name, (_, blob) in after.items():
+        file = files[name]
+        _, old_blob = before.get(file.old or file.copied, ("", ""))
+        is_told = old_blob.startswith(file.old_blob) and name not in conflicts
+        if is_told and not blob.startswith(file.blob):
+            raise conflict([], f"{listed(shown(name))} would not be what the patch says")
 
 
 def _names(file: PatchedFile) -> set[bytes]:

@@ -786,13 +786,24 @@ def test_what_fails_leaves_the_index_as_it_was(
         assert git(repository, "status", "--porcelain") == "?? notes/\n"
 
 
-def test_a_part_that_tells_the_id_of_another_content_is_not_dropped(repository: Path) -> None:
-    theirs = patch_of(repository, lambda: (repository / "first.txt").write_text(CODE + "more\n"))
+@pytest.mark.parametrize("way", ["id", "place", "same id"])
+def test_a_part_that_does_not_make_what_it_tells_is_refused(repository: Path, way: str) -> None:
+    """Another id, or a hunk that git would apply at the end, where it is not shown."""
+    (repository / "first.txt").write_text(CODE + "end\n")
+    git(repository, "commit", "-q", "-a", "-m", "End")
+    options = ["-U0"] if way == "place" else []
+
+    def change() -> None:
+        (repository / "first.txt").write_text(f"{CODE}more\nend\n")
+
+    theirs = patch_of(repository, change, "HEAD", *options)
     blob = git(repository, "rev-parse", "HEAD:first.txt").strip().encode()
-    theirs = re.sub(rb"^index \w+\.\.\w+", b"index " + blob + b".." + blob, theirs, flags=re.M)
-    assert bring(theirs, repository) == ["first.txt"]
-    assert (repository / "first.txt").read_text() == CODE + "more\n"
-    assert bring(theirs, repository) == []
+    new = {"id": b"1" * 40, "same id": blob}.get(way, rb"\1")
+    theirs = re.sub(rb"^index \w+\.\.(\w+)", b"index " + blob + b".." + new, theirs, flags=re.M)
+    said = "no line around" if way == "place" else r"first\.txt would not be what the patch says"
+    with pytest.raises(RebyteError, match=said):
+        bring(theirs, repository, pytest.fail)
+    assert git(repository, "status", "--porcelain") == ""
 
 
 def test_no_hint_loses_what_git_is_told_not_to_see(repository: Path) -> None:
