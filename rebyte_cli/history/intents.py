@@ -170,9 +170,13 @@ class Intents:
         `started_at` replaces the time of the start, where more is known about it now. `candidates`
         are the ids that a search found possible, or took.
         An intent without a key is of no use once its end is known, and is dropped then; with the
-        history off it stays where it came to a task, as what tells that the task is taken.
+        history off it stays where it came to a task, as what tells that the task is taken. Of its
+        prompt there is only the digest then.
         """
         kept = stored_answer(task or {}, whole=self._keeps_all)
+        candidates = [*candidates]
+        # Only what may be searched for is compared with other prompts (see `reopen`).
+        shape = "shape" if candidates or state in ("unknown", "given up") else "NULL"
         with self._database.transaction(synced=True) as connection:
             row = connection.execute(
                 "SELECT key FROM intents WHERE id = ?", (intent_id,)
@@ -181,10 +185,11 @@ class Intents:
             if row is not None and row["key"] is None and not tells:
                 connection.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
             else:
+                kept = kept if row is None or row["key"] is not None else None
                 connection.execute(
-                    "UPDATE intents SET state = ?, task_id = ?, task = ?, candidates = ?,"
-                    " started_at = COALESCE(?, started_at) WHERE id = ?",
-                    (state, task_id, kept, json.dumps([*candidates]), started_at, intent_id),
+                    "UPDATE intents SET state = ?, task_id = ?, task = ?, candidates = ?,"  # noqa: S608 -- ours
+                    f" shape = {shape}, started_at = COALESCE(?, started_at) WHERE id = ?",
+                    (state, task_id, kept, json.dumps(candidates), started_at, intent_id),
                 )
 
     def reopen(self, task_id: str) -> list[str]:
@@ -253,7 +258,7 @@ class Intents:
 
         def drop(connection: sqlite3.Connection) -> None:
             connection.executemany(
-                "UPDATE intents SET state = 'done', task_id = ? WHERE id = ?",
+                "UPDATE intents SET state = 'done', task_id = ?, shape = NULL WHERE id = ?",
                 [(task, id_) for id_, task in kept.items()],
             )
             connection.executemany(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.history.history import MOST_ANSWERED, MOST_SHOWN, History
-from rebyte_cli.history.rows import Intent, NewTask
+from rebyte_cli.history.prompt_digest import shape_of
+from rebyte_cli.history.rows import Intent, NewTask, Reservation
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {
@@ -372,3 +374,33 @@ class TestWorkspaces:
             ("ws-1", None),
             ("ws-2", "shop"),
         ]
+
+
+def test_with_the_history_off_no_more_is_kept_than_what_is_never_sent_twice(tmp_path: Path) -> None:
+    """Of what has a task: no shape of the prompt, and its link only under a key, which gives it."""
+    history = History(tmp_path / "history.db", origin="o", enabled=False)
+    intents = history.intents
+    shape, task = shape_of("Secret words"), {"id": "a", "url": "https://x/a", "title": "Secret"}
+
+    def made(key: str | None, **end: Any) -> Any:
+        with intents.hold(key) if key else nullcontext():
+            more = {"started_at": "2026-01-01T00:00:00Z", "owner": "me"}
+            one = intents.open(key, digest="d", body_digest="b", shape=shape, **more)
+            intents.settle(one.id, **end)
+        return one.id
+
+    made(None, state="done", task_id="a", task=task)
+    made("k", state="done", task_id="b", task={**task, "id": "b"})
+    made("refused", state="refused")
+    made(None, state="unknown")
+    line = Reservation(1, "d", "2026-01-01T00:00:00Z", shape.text)
+    intents.release({next(iter(intents.reserve("batch", [line]).values())): "c"})
+    rows = history.database.rows("SELECT key, state, task_id, task, shape FROM intents ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        (None, "done", "a", None, None),
+        ("k", "done", "b", '{"id": "b", "url": "https://x/a"}', None),
+        ("refused", "refused", None, None, None),
+        (None, "unknown", None, None, shape.text),
+        (None, "done", "c", None, None),
+    ]
+    assert history.knows(["a", "b", "c", "d"]) == {"a", "b", "c"}
