@@ -225,3 +225,18 @@ def test_the_variables_of_an_agent(user_home: Path) -> None:
     assert sorted(given) == [
         "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "OTHER"
     ]  # fmt: skip
+
+
+def test_asking_for_a_version_changes_nothing_in_home(tmp_path: Path, user_home: Path) -> None:
+    """Agents make folders there. What a version manager has installed is found all the same."""
+    (user_home / ".volta").mkdir(parents=True)
+    (user_home / ".volta/version").write_text("v1.2.3\n")
+    (user_home / ".tool-versions").write_text("agent 1.2.3\n")
+    made = 'mkdir -p ~/.made "${XDG_DATA_HOME:-$HOME/.local/share}/made" "${CODEX_HOME:-$HOME/c}"'
+    says = 'grep -q 1.2.3 ~/.tool-versions && cat "$VOLTA_HOME/version"'
+    script(tmp_path, "agent", f"{made}; {says}")
+    outside = {"XDG_DATA_HOME": f"{user_home}/data", "CODEX_HOME": f"{user_home}/codex"}
+    outside |= {"HOME": str(user_home), "PATH": "/usr/bin:/bin"}
+    assert programs.version(found("agent", tmp_path), outside) == "1.2.3"
+    assert sorted(path.name for path in user_home.iterdir()) == [".tool-versions", ".volta"]
+    assert programs.version(found("agent", tmp_path), {**outside, "VOLTA_HOME": "/none"}) != "1.2.3"

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,21 @@ SYSTEM_FOLDERS = ("/usr", "/nix/store", "/gnu/store")
 # What a program needs of its virtual environment, whose folder may be HOME or that of a project.
 ENVIRONMENT = ("pyvenv.cfg", "bin", "lib", "lib64", "include", "share")
 VERSION_SECONDS = 20
+# Where a program keeps things of the user's, which asking for its version must not touch.
+OF_HOME = (
+    *("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
+    *("CLAUDE_CONFIG_DIR", "CODEX_HOME", "GEMINI_CLI_HOME", "OPENCODE_CONFIG_DIR"),
+)
+OF_ASDF = ".tool-versions"  # in HOME: which version of each program asdf is to start
+# What version managers take for their folder, and where below HOME that is by default.
+MANAGERS = {
+    "ASDF_DATA_DIR": ".asdf",
+    "MISE_DATA_DIR": ".local/share/mise",
+    "MISE_CONFIG_DIR": ".config/mise",
+    "NODENV_ROOT": ".nodenv",
+    "PROTO_HOME": ".proto",
+    "VOLTA_HOME": ".volta",
+}
 
 
 class AgentProgram(NamedTuple):
@@ -77,19 +93,28 @@ class NoVersion(NamedTuple):
 
 
 def version(program: AgentProgram, environment: Mapping[str, str]) -> str | NoVersion | None:
-    """The version that `PROGRAM --version` prints; None when a busy machine takes too long."""
+    """The version that `PROGRAM --version` prints; None when a busy machine takes too long.
+
+    Agents make folders in their HOME even for that, so it is one that is removed. A version
+    manager finds what it has installed by its own variables, or else where it is by default.
+    """
+    home = environment.get("HOME", "")
+    outside = {name: value for name, value in environment.items() if name not in OF_HOME}
+    managers = {name: f"{home}/{folder}" for name, folder in MANAGERS.items() if home}
     try:
-        done = subprocess.run(
-            [*program.command, "--version"],
-            env=dict(environment),
-            cwd="/",  # not in the user's repository, whose settings some agents load at once
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VERSION_SECONDS,
-            check=False,
-        )
+        with tempfile.TemporaryDirectory(prefix="rebyte-", ignore_cleanup_errors=True) as empty:
+            os.symlink(f"{home}/{OF_ASDF}", f"{empty}/{OF_ASDF}")
+            done = subprocess.run(
+                [*program.command, "--version"],
+                env={**managers, **outside, "HOME": empty, "TMPDIR": empty},
+                cwd="/",  # not in the user's repository, whose settings some agents load at once
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=VERSION_SECONDS,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         return None
     except OSError as error:
