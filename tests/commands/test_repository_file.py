@@ -362,3 +362,28 @@ def test_a_task_made_elsewhere(inside: Local, repository: Path, home: Path) -> N
         done = wait(other, repository)
         assert (done.status, "--base REV" in done.err) == (2, True), done
         assert wait(other, home).status == 0
+
+
+def test_a_trusted_check_of_a_start_that_is_not_known_here(
+    inside: Local, repository: Path, home: Path
+) -> None:
+    """Nothing is sent whose check would be missed."""
+    git(repository, "remote", "add", "origin", "https://github.com/acme/shop.git")
+    (home / "lines.jsonl").write_text('{"prompt": "Hi", "githubUrl": "acme/shop"}\n')
+    with PatchFarm() as farm:
+
+        def ends(*words: str) -> tuple[Done, Done]:
+            create = ("create", "Hello", "-g", "acme/shop", "--wait", *words)
+            batch = ("batch", "lines.jsonl", *words)
+            return (
+                inside(*create, cwd=home, env=farm.env),
+                inside(*batch, cwd=home, env=farm.env),
+            )
+
+        assert inside("local", "trust", cwd=repository).status == 0
+        for done in ends():
+            assert (done.status, "its repository's check: the commit" in done.err) == (2, True), (
+                done
+            )
+        assert farm.made.total() == 0
+        assert [done.status for done in ends("--no-check")] == [0, 0]
