@@ -32,8 +32,8 @@ from .patch import (
     shown,
     uncommitted,
 )
-from .patched_tree import NO_FILE, TreeChange, entries_of, no_folder, tree_of
-from .prepared_patch import PreparedPatch, entries, own_index, set_entries
+from .patched_tree import NO_FILE, TreeChange, entries_of, no_folder, set_entries, tree_of
+from .prepared_patch import PreparedPatch, entries, own_index
 
 BEFORE = "refs/rebyte/before"  # what `apply --force` is about to change, by the id of its tree
 

@@ -34,6 +34,7 @@ T = TypeVar("T")
 Part = tuple[bytes, PatchedFile]  # of a patch, and what its header says
 SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
 CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
+LACKS_CONTENT = re.compile(rb"(?:(?!@@ |GIT binary patch).+\n)+?Binary files .+ differ\n")
 COPY = re.compile(rb"^(?:similarity index|copy from|copy to) .*\n", re.MULTILINE)
 NO_FILE = "000000"  # git's mode of what is not there
 # Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
@@ -176,7 +177,7 @@ def _absent(
     """The parts of a patch about files that the index does not have as the patch makes them.
 
     `there` are the entries of the files that it names. Raises PatchConflict for one that makes a
-    file where there is one.
+    file where there is one, or whose content is not in the patch.
     """
     found = list(parts(patch))
     unknown = _unknown(root, variables, {each.old_blob for _, each in found})
@@ -202,6 +203,7 @@ def _absent(
         found = [(part, each) for part, each in found if not _names(each) <= dropped]
         patch = b"".join(part for part, _ in found)
     _check_room(found, there)
+    _check_binary(root, variables, found)
     return patch
 
 
@@ -221,6 +223,47 @@ def _check_made(
         is_told = old_blob.startswith(file.old_blob) and name not in conflicts
         if is_told and not blob.startswith(file.blob):
             raise conflict([], f"{listed(shown(name))} would not be what the patch says")
+
+
+def _check_binary(root: Path, variables: Mapping[str, str], found: Iterable[Part]) -> None:
+    """Refuse binary files whose content the patch does not have, or not as it says.
+
+    If there is a blob with the id that a part tells, git takes that, whatever is in the patch. So
+    these are made where there are none but the old ones. Raises PatchConflict.
+    """
+    for part, each in found:
+        if each.new and LACKS_CONTENT.match(part):
+            name = listed(shown(each.new))
+            raise conflict([], f"{name} is binary, and its content is not in the patch")
+    binary = [each for each in found if b"\nGIT binary patch\n" in each[0] and each[1].new]
+    ids = {name for _, each in binary for name in (each.old_blob, each.blob)}
+    known = ids - (_unknown(root, variables, ids) if ids else set())
+    made = [(part, each) for part, each in binary if each.blob in known]
+    if not made:
+        return
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        given, pack = Path(folder) / "ids", Path(folder) / "pack"
+        olds = [each for _, each in made if each.old_blob in known]
+        given.write_text("".join(f"{each.old_blob}\n" for each in olds))
+        pack.mkdir()
+        words = ["pack-objects", "-q", "--window=0", str(pack / "pack")]
+        git.run(words, root, variables, given=given)
+        store = {
+            **variables,
+            "GIT_OBJECT_DIRECTORY": folder,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
+            "GIT_INDEX_FILE": os.path.join(folder, "index"),
+        }
+        about = (f"{each.old_mode or '100644'} {each.old_blob}\t".encode() for each in olds)
+        names = (each.old or each.copied for each in olds)
+        set_entries(root, store, list(map(bytes.__add__, about, names)))
+        try:
+            git_apply(["--cached"], b"".join(part for part, _ in made), root, store)
+        except git.GitFailed as error:
+            if error.status != 1:
+                raise
+            reason = f"not what it says of a binary file: {error.message}"
+            raise conflict([], reason) from None
 
 
 def _names(file: PatchedFile) -> set[bytes]:
@@ -268,6 +311,8 @@ def _has(root: Path, variables: Mapping[str, str], found: Iterable[Part]) -> boo
     words = ["--cached", "--whitespace=nowarn", "--check", "--reverse"]
     others, copies = list[bytes](), list[bytes]()
     for part, each in found:
+        if LACKS_CONTENT.match(part):
+            continue  # it tells an id, and nothing else
         if not each.copied:
             others.append(part)
         elif CONTENT.search(part):
@@ -299,6 +344,15 @@ def entries_of(
     return result
 
 
+def set_entries(root: Path, variables: Mapping[str, str], lines: Sequence[bytes]) -> None:
+    """Put lines as `ls-files --stage` prints them into an index; mode 0 removes. GitFailed."""
+    if lines:
+        with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+            given = Path(folder) / "entries"
+            given.write_bytes(b"".join(line + b"\0" for line in lines))
+            git.run(["update-index", "-z", "--index-info"], root, variables, given=given)
+
+
 def _is_like(
     part: bytes,
     file: PatchedFile,
@@ -316,7 +370,9 @@ def _is_like(
         return False
     if file.blob or CONTENT.search(part):
         is_untold = file.old_blob in unknown if file.old or file.copied else not file.blob
-        return is_untold or (len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob))
+        return (is_untold and b"\n@@ " in part) or (
+            len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
+        )
     if file.old:  # it changes the mode alone, or the name: then what was moved away is there
         return True
     if source and source.old_blob:

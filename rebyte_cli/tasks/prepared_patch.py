@@ -22,7 +22,16 @@ from .patch import (
     unmerged,
 )
 from .patch_headers import sections
-from .patched_tree import NO_FILE, PatchedTree, TreeChange, difference, entries_of, patched, tree_of
+from .patched_tree import (
+    NO_FILE,
+    PatchedTree,
+    TreeChange,
+    difference,
+    entries_of,
+    patched,
+    set_entries,
+    tree_of,
+)
 
 
 class PreparedPatch(NamedTuple):
@@ -104,15 +113,6 @@ def own_index(root: Path, variables: Mapping[str, str], tree: str) -> Iterator[d
         own = {**variables, "GIT_INDEX_FILE": os.path.join(folder, "index")}
         git.run(["read-tree", tree], root, own)
         yield own
-
-
-def set_entries(root: Path, variables: Mapping[str, str], lines: Sequence[bytes]) -> None:
-    """Put lines as `ls-files --stage` prints them into an index; mode 0 removes. GitFailed."""
-    if lines:
-        with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-            given = Path(folder) / "entries"
-            given.write_bytes(b"".join(line + b"\0" for line in lines))
-            git.run(["update-index", "-z", "--index-info"], root, variables, given=given)
 
 
 def entries(changes: Iterable[TreeChange]) -> list[bytes]:

@@ -806,6 +806,33 @@ def test_a_part_that_does_not_make_what_it_tells_is_refused(repository: Path, wa
     assert git(repository, "status", "--porcelain") == ""
 
 
+def test_what_a_patch_says_of_a_binary_file_is_all_that_it_brings(repository: Path) -> None:
+    """git takes the blob that is told, if there is one, whatever is in the patch."""
+    file, secret, copy = (repository / name for name in ("picture", "secret", "copy"))
+    file.write_bytes(b"\0old" * 99)
+    secret.write_text("secret\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Picture")
+    blob = git(repository, "rev-parse", "HEAD:secret").strip().encode()
+
+    def change() -> None:
+        file.write_bytes(b"\0old" * 99 + b"theirs")
+        copy.write_bytes(b"\0new" + bytes(range(99)))
+
+    theirs = patch_of(repository, change)
+    assert b"\nGIT binary patch\ndelta " in theirs
+    data = re.compile(rb"^GIT binary patch\n.*?(?=^diff|\Z)", re.DOTALL | re.MULTILINE)
+    without = data.sub(b"Binary files a/it and b/it differ\n", theirs)
+    forged = re.sub(rb"^index (\w+)\.\.\w+", rb"index \1.." + blob, theirs, flags=re.M)
+    with pytest.raises(PatchConflict, match="not what it says of a binary file: "):
+        bring(forged, repository, pytest.fail)
+    with pytest.raises(PatchConflict, match="copy is binary, and its content is not in the patch"):
+        bring(without, repository, pytest.fail)
+    assert git(repository, "status", "--porcelain") == ""
+    assert bring(theirs, repository) == ["copy", "picture"]
+    assert bring(theirs, repository) == bring(without, repository) == []
+
+
 def test_no_hint_loses_what_git_is_told_not_to_see(repository: Path) -> None:
     theirs = conflicting(repository)
     for options in (["--assume-unchanged"], ["--no-assume-unchanged"]):
