@@ -85,8 +85,7 @@ def patched(root: Path, base: str, patch: bytes, own: Mapping[str, str]) -> Patc
 
     `own` names an index of ours that has the files of `base`. The new one is beside it.
     """
-    made = _made(root, base, patch, "", own["GIT_INDEX_FILE"])
-    return made._replace(changes=difference(root, base, made.tree))
+    return _made(root, base, patch, "", own["GIT_INDEX_FILE"])
 
 
 def _made(root: Path, base: str, patch: bytes, attributes: str, known: str) -> PatchedTree:
@@ -98,7 +97,14 @@ def _made(root: Path, base: str, patch: bytes, attributes: str, known: str) -> P
     def tree(given: bytes) -> PatchedTree:
         return _patched(root, base, given, attributes, known)
 
-    return of_patch(lambda: tree(patch), lambda: tree(_harmless(patch)))
+    made = of_patch(lambda: tree(patch), lambda: tree(_harmless(patch)))
+    before = base or git.empty_tree(root, own_repository())
+    made = made._replace(changes=difference(root, before, made.tree))
+    named = {name for each in sections(patch) for name in (each.old, each.new)}
+    if odd := {each.path for each in made.changes} - named:
+        names = ", ".join(map(shown, sorted(odd)))
+        raise conflict([], f"it changes what it does not name: {names}")
+    return made
 
 
 def of_patch(attempt: Callable[[], T], without: Callable[[], object]) -> T:

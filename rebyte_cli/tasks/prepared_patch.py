@@ -89,8 +89,6 @@ def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[Prepa
         if not hidden.isdisjoint(after.stages):
             names_of = _list(after.stages)
             raise conflict([], f"there are conflicts beyond the sparse checkout: {names_of}")
-        if odd := {each.path for each in after.changes} - names:
-            raise conflict([], f"it changes what it does not name: {_list(odd)}")
         beyond = [] if dirty else [each for each in after.changes if each.path in hidden]
         base, before, files = here if dirty else index, here, after.changes
         if in_place or beyond:
