@@ -477,6 +477,7 @@ RENAMES = {
     "local.agents.workspaces.setup_cache": "folders",
     "local.agents.sources.skills": "folders",
     "local.agents.workspaces.workspace_folder": "folders",
+    "local.agents.workspaces.restore": "the folder of the code",
     "tasks.check_tree": "moves what was unpacked into its place",
 }
 
@@ -604,6 +605,7 @@ OURS = {
     "supervision.spawn": "the log of the supervisors",
     "supervision.supervisor": "the copies of what the agent prints",
     "workspaces.agent_home": "the user's memory files",
+    "workspaces.restore": "the names of what a process that was killed has left",
     "workspaces.setup": "its log, and homes that no sandbox shows any more",
     "workspaces.sharing": "locks in the folder of the workspace",
     "workspaces.sync": "base.git",

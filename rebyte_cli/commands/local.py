@@ -278,10 +278,12 @@ def _trust_question(app: App, place: str | None, rev: str, *, removing: bool) ->
 )
 @click.option("--dry-run", is_flag=True, help="Only list them.")
 def prune(app: App, older: float, dry_run: bool) -> RecordList:
-    """Delete old workspaces of agents on this machine, and list them.
+    """Remove the files of old workspaces of agents on this machine, and list these.
 
-    Tasks, answers and patches stay; a follow-up begins with a new clone. A workspace where a run
-    waits or is at work stays.
+    Tasks, answers and patches stay, and what `diff`, `apply` and `check` need. A follow-up begins
+    with the files that the last run left. Ignored and uploaded files, what a setup made (it is not
+    run again), the agent's own commits and its memory of the session are gone. A workspace where a
+    run waits or is at work stays; `workspace delete` removes one altogether.
 
     Examples:
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rebyte_cli.local.store import Store
-from tests.repositories import small_repository
+from tests.conftest import COMMAND
+from tests.repositories import git, introduce, small_repository
 from tests.waiting import eventually
 
 from .conftest import SCRIPT, Run
@@ -42,28 +46,175 @@ def waiting(run: Run, home: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_what_was_not_used_for_long_is_removed(
-    run: Run, home: Path, folders: Callable[[], list[str]], waiting: dict[str, str]
+def test_what_takes_space_is_removed_where_it_was_not_used_for_long(
+    run: Run, home: Path, waiting: dict[str, str]
 ) -> None:
+    root = home / ".local/state/rebyte/local/workspaces"
     old = create(run, home, "echo work >> code.txt", "--wait")
-    ids = sorted([old["workspaceId"], waiting["workspaceId"]])
     assert run("local", "prune", "--older", "1h").json["data"] == []
     planned = run("local", "prune", "--older", "0", "--dry-run")
     row = planned.json["data"][0]
     assert (row["id"], row["repository"]) == (old["workspaceId"], str(home / "repository"))
     assert row["size"] > 4096
     assert "Would free " in planned.err
-    assert folders() == ids
+    assert (root / old["workspaceId"] / "code").is_dir()
     done = run("local", "prune", "--older", "0")
-    assert [each["id"] for each in done.json["data"]] == [old["workspaceId"]]
+    assert done.json["data"] == planned.json["data"]
     assert "Freed " in done.err
-    assert folders() == [waiting["workspaceId"]], "one at work stays"
+    assert not (root / old["workspaceId"] / "code").exists()
+    assert (root / waiting["workspaceId"] / "code").is_dir(), "one at work stays"
     assert not list((home / ".local/state/rebyte/local/trash").iterdir())
+    assert run("local", "prune", "--older", "0").json["data"] == [], "it is pruned already"
     # What the task brought about is still there, and it can go on.
     assert "+work" in run("diff", old["id"]).out
     assert "local prune" in run("workspace", "path", old["id"]).err
-    assert run("follow-up", old["id"], "cat code.txt", "--wait").status == 0
-    assert run("result", old["id"]).out.split() == ["one"]
+
+
+def prune(run: Run, task: str) -> None:
+    """Prune the workspace of a task, and only that."""
+    done = run("local", "prune", "--older", "0")
+    workspace = run("get", task).json["workspaceId"]
+    assert [row["id"] for row in done.json["data"]] == [workspace], done.err
+
+
+@pytest.mark.slow
+def test_a_follow_up_has_the_files_that_the_last_run_left(run: Run, home: Path) -> None:
+    """And the branch that the workspace was cloned from, whatever is checked out now."""
+    repository = home / "repository"
+    git(repository, "checkout", "-q", "-b", "topic")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "Topic")
+    script = "echo work >> code.txt; echo a > added; ln -s added link; git commit -qam Own"
+    task = create(run, home, script, "--wait")["id"]
+    git(repository, "checkout", "-q", "-")
+    before = run("diff", task).out
+    prune(run, task)
+    assert run("diff", task).out == before
+    script = "git status -s -b; git log -1 --format=%s; git remote get-url origin; cat code.txt"
+    assert run("follow-up", task, f"{script}; echo b > more", "--wait").status == 0
+    seen = ["## topic", " M code.txt", "?? added", "?? link", "Topic", str(repository)]
+    assert run("result", task).out.splitlines() == [*seen, "one", "work"]
+    assert "The workspace was pruned: its files are as the last run left them" in (
+        run("logs", task).out
+    )
+    after = run("diff", task).out
+    assert after.startswith(before)
+    assert after.endswith("+b\n")
+    assert run("artifact", "get", task, "changes.patch", "-O", "-").out == after
+
+
+@pytest.mark.slow
+def test_without_a_sandbox_it_is_the_same(run: Run, home: Path) -> None:
+    task = create(run, home, "echo work >> code.txt", "--wait", "--no-jail")["id"]
+    prune(run, task)
+    assert "+work" in run("diff", task).out
+    run("follow-up", task, "git status --short; git log --format=%s", "--wait")
+    assert run("result", task).out.splitlines()[0] == " M code.txt"
+
+
+@pytest.mark.slow
+def test_the_patch_stays_when_the_files_cannot_be_made_again(run: Run, home: Path) -> None:
+    task = create(run, home, "echo work >> code.txt", "--wait")
+    before = run("diff", task["id"]).out
+    prune(run, task["id"])
+    in_the_way = home / ".local/state/rebyte/local/workspaces" / task["workspaceId"] / "code"
+    in_the_way.write_text("")
+    assert run("follow-up", task["id"], "true", "--wait").status == 10
+    assert run("diff", task["id"]).out == before
+    assert run("artifact", "get", task["id"], "changes.patch", "-O", "-").out == before
+    in_the_way.unlink()
+    assert run("follow-up", task["id"], "cat code.txt", "--wait").status == 0
+    assert run("result", task["id"]).out.split() == ["one", "work"]
+
+
+@pytest.mark.slow
+def test_no_run_begins_where_only_the_patch_is_left(run: Run, home: Path) -> None:
+    """As after a `prune` of an older version: a new clone, and its patch, would replace that."""
+    task = create(run, home, "echo work >> code.txt", "--wait")
+    shutil.rmtree(home / ".local/state/rebyte/local/workspaces" / task["workspaceId"])
+    for words in (
+        ("follow-up", task["id"], "echo more > more"),
+        ("follow-up", task["id"], "echo more > more", "--sync"),
+        ("create", "echo more > more", "-x", "mine", "-w", task["workspaceId"]),
+    ):
+        done = run(*words, "--wait")
+        assert done.status not in (0, 10), done.out
+        assert "its artifacts are kept" in done.err
+        assert "rebyte apply" in done.err
+    assert "+work" in run("diff", task["id"]).out
+    assert "more" not in run("diff", task["id"]).out
+
+
+@pytest.mark.slow
+def test_checks_and_branches_begin_where_the_workspace_does(run: Run, home: Path) -> None:
+    repository = home / "repository"
+    introduce(home)
+    task = create(run, home, "echo work > work", "--wait")["id"]
+    (repository / "code.txt").write_text("two\n")
+    git(repository, "commit", "-q", "-a", "-m", "Two")
+    assert run("follow-up", task, "true", "--sync", "--wait").status == 0
+    (repository / "code.txt").write_text("three\n")
+    dirty = create(run, home, "echo work > work", "--wait", "--with-changes")["id"]
+    assert len(run("local", "prune", "--older", "0").json["data"]) == 2
+    assert run("check", task, "grep two code.txt").status == 0
+    assert run("check", dirty, "grep three code.txt").status == 0
+    assert run("apply", task, "--branch", "done", "--yes", cwd=repository).status == 0
+    assert git(repository, "show", "done:code.txt") == "two\n"
+
+
+@pytest.mark.slow
+def test_tasks_that_share_a_workspace_keep_their_changes_apart(run: Run, home: Path) -> None:
+    first = create(run, home, "echo 1 > first", "--wait")
+    words = ("-x", "mine", "-w", first["workspaceId"], "--wait")
+    second = run("create", "echo 2 > second", *words).json["id"]
+    run("follow-up", second, "echo 3 > third", "--wait")
+    asked = [("diff", first["id"]), ("diff", second), ("diff", "--run", second)]
+    before = [run(*words).out for words in asked]
+    assert "+++ b/third" in before[2]
+    assert "second" not in before[2]
+    prune(run, second)
+    assert [run(*words).out for words in asked] == before
+
+
+@pytest.mark.slow
+def test_new_commits_are_brought_into_it(run: Run, home: Path) -> None:
+    task = create(run, home, "echo work > work", "--wait")["id"]
+    (home / "repository/new.txt").write_text("new\n")
+    git(home / "repository", "add", "-A")
+    git(home / "repository", "commit", "-q", "-m", "New")
+    prune(run, task)
+    done = run("follow-up", task, "cat new.txt work", "--sync", "--wait")
+    assert done.status == 0, done.err
+    assert run("result", task).out.split() == ["new", "work"]
+    prune(run, task)
+    assert "new.txt" not in run("diff", task).out
+    run("follow-up", task, "git status --short; git log --format=%s", "--wait")
+    assert run("result", task).out.splitlines()[:2] == ["?? work", "New"]
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_resumed_makes_the_check_that_is_trusted(run: Run, home: Path) -> None:
+    repository, lines = home / "repository", home / "lines.jsonl"
+    (repository / ".rebyte.toml").write_text('check = "test -f good"\n')
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Check")
+    assert run("local", "trust", "--yes", cwd=repository).status == 0
+    script = "echo begun > begun; until test -e end; do sleep 0.1; done"
+    line = {"key": "a", "prompt": script, "githubUrl": str(repository)}
+    lines.write_text(json.dumps(line) + "\n")
+    words = ("batch", str(lines), "-x", "mine", "--tries", "1")
+    root = home / ".local/state/rebyte/local/workspaces"
+    with subprocess.Popen(
+        [*COMMAND, "-P", "local", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        (begun,) = eventually(lambda: [*root.glob("*/code/begun")])
+        process.kill()
+    begun.with_name("end").touch()
+    task = eventually(lambda: run("list", "-o", "id").out.strip())
+    assert run("wait", task).status == 0
+    prune(run, task)
+    done = run(*words)
+    assert done.status == 10
+    assert "`test -f good` exited with status 1" in done.err
 
 
 @pytest.mark.slow

@@ -57,8 +57,9 @@ def why_no_folder(state_dir: Path, workspace: str) -> tuple[str, tuple[str, ...]
     if last.ended is None and last.started is None:
         return "Its run waits for its turn; wait with ", ("wait", last.task)
     if not Workspace(state_dir, workspace).folder.exists():
-        what = "It was deleted, with its last task, or by `workspace delete` or `local prune`"
-        return what, ()
+        return "It was deleted, with its last task, or by `workspace delete`", ()
+    if Workspace(state_dir, workspace).base.is_dir():
+        return "`local prune` removed it: a follow-up makes it again", ()
     return "It could not be made; see why with ", ("logs", last.task)
 
 

@@ -271,9 +271,11 @@ class AdmittedRun:
         """Queue the run of `place` (task, workspace, prompt) in the transaction of `db`.
 
         `uploads` are the names and ids of uploaded files. Raises Refusal for a run without a jail
-        where a jailed agent has worked.
+        where a jailed agent has worked, and where what runs left is gone.
         """
         _, workspace, prompt = place
+        if runs.is_gone(db, self._store.folder, workspace):
+            raise Refusal(409, "workspace_gone", runs.GONE, runs.GONE_HINT)
         had_jail = "workspace = ? AND json_extract(options, '$.jail')"
         if not self._options["jail"] and runs.find(db, had_jail, workspace):
             raise Refusal(

@@ -22,6 +22,7 @@ from ..sandbox import jail, relay, stand_in, user_tools
 from ..sandbox.egress import egress_for
 from ..sandbox.jailed_program import prepare
 from ..sources.source import local_path
+from ..workspaces.restore import restore
 from ..workspaces.sync import bring, complete_merge
 from ..workspaces.workspace_folder import Workspace
 from . import recovery, repository_asks, run_lock, run_results, runs
@@ -87,6 +88,11 @@ def bring_commits(
             heads = applied(os.path.realpath(place))
             known = {run: heads[run] for run in order if run in heads}
             full = partial(workspace.full_disk, options)
+            with store.read() as db:
+                begun = runs.begun(db, last.workspace)
+            if note := restore(workspace, made_from, begun, jailed=True, watch=full):
+                with store.write() as db:
+                    runs.append(db, last.prompt, store.now(), "text", {"content": note})
             found = bring(workspace, place, made_from.branch, last.prompt, known, full)
         return place if found else None
 
@@ -159,6 +165,8 @@ def last_run(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, An
     with store.read() as db:
         unended = runs.unended(db, "workspace", workspace)
         begun = runs.find(db, "workspace = ? AND started IS NOT NULL", workspace)
+        if runs.is_gone(db, store.folder, workspace):
+            raise Refusal(409, "workspace_gone", runs.GONE, runs.GONE_HINT)
     if unended or not begun or not run_lock.wait_until_free(store.folder, workspace):
         raise busy(workspace)
     with store.read() as db:

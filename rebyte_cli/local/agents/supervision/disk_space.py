@@ -65,13 +65,14 @@ def sizes_of_workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[str, Any]], int]:
-    """Remove the folders of workspaces whose last run ended so long ago, oldest first.
+    """Remove what takes space of workspaces whose last run ended so long ago, oldest first.
 
-    With `dry_run` they stay. Returns a row for each, with `id`, `repository`, `size` (bytes) and
-    `lastUsedAt`, and the bytes that they and what they alone shared took. A workspace where a run
-    waits or anything is at work stays. Raises StateError and OSError.
+    With `dry_run` it stays. Returns a row for each, with `id`, `repository`, `size` (the bytes of
+    that) and `lastUsedAt`, and all the bytes, with those that only they shared. A workspace where a
+    run waits or anything is at work stays. Raises StateError and OSError.
     """
     with Store(state_dir) as store:
+        recovery.recover(store)  # what a killed run has left there may be in no patch yet
         rows = list(_pruned(store, seconds, dry_run=dry_run))
         freed = sum(row["size"] for row in rows)
         if not dry_run:
@@ -83,19 +84,19 @@ def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[
 
 
 def _pruned(store: Store, seconds: float, *, dry_run: bool) -> Iterator[dict[str, Any]]:
-    """The rows of the workspaces that are removed, or would be."""
+    """The rows of the workspaces that are pruned, or would be."""
     with store.read() as db:
         old = db.execute(OLD, (store.now() - int(seconds * 1000),)).fetchall()
     for row in old:
         place = Workspace(store.folder, row["workspace"])
-        if not place.folder.is_dir():
+        if not (spare := place.spare()):
             continue
         with store.read() as db:
             last = runs.newest(db, row["workspace"])
             made_from = runs.source(db, row["workspace"]) or WorkspaceSource()
         if last is None or run_lock.is_held(store.folder, last):
             continue
-        size = disk_usage(place.folder)
+        size = sum(map(disk_usage, spare))
         if dry_run or _removed(store, place, last):
             yield {
                 "id": row["workspace"],
@@ -106,7 +107,7 @@ def _pruned(store: Store, seconds: float, *, dry_run: bool) -> Iterator[dict[str
 
 
 def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
-    """Remove a workspace unless something is at work there, or about to be."""
+    """Remove what is spare in a workspace unless something is at work there, or about to be."""
     try:
         runs.count_use(store, last.workspace)
     except JobStays:  # which is in the log
@@ -116,9 +117,13 @@ def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
         newest = runs.newest(db, last.workspace)
         if lock is None or newest is None or newest.prompt != last.prompt:
             return False
-        aside = place.set_aside()
-    agent_files.remove_tree(aside)
-    return not place.folder.exists()
+        aside = place.set_aside(*place.spare())
+        is_pruned = not place.spare()
+        with contextlib.suppress(OSError):
+            place.measure()
+    for each in aside:
+        agent_files.remove(each.parent, each.name)
+    return is_pruned
 
 
 def sweep(store: Store) -> None:
@@ -147,7 +152,7 @@ def sweep(store: Store) -> None:
                 continue
             if last and not run_lock.is_held(store.folder, last):
                 runs.count_use(store, name)
-                workspace.set_aside()
+                workspace.set_aside(workspace.folder)
         lenders.sweep(store.folder, trash)
         if trash.exists() and any(trash.iterdir()):
             # An agent may have left folders that even their owner cannot write to.
@@ -177,7 +182,7 @@ def remove_all(store: Store) -> None:
     for name in (lenders.FOLDER, account_limit.FOLDER, setup_cache.FOLDER):
         agent_files.remove_tree(store.folder / name)
     for left in (store.folder / TRASH).glob("*"):
-        agent_files.remove_tree(left)
+        agent_files.remove(left.parent, left.name)
 
 
 def left_behind(state_dir: Path, workspace: str = "*") -> list[Path]:

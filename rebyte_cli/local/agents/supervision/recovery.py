@@ -17,7 +17,6 @@ from typing import Any
 
 from ....system import process_identity
 from ....system.deadline import Deadline
-from ...artifact_store import PATCH_FILE, remove
 from ...store import Store
 from ..cluster import launcher
 from ..limits import run_meter, usage_limit
@@ -179,7 +178,7 @@ def record_vanished(
     if not runs.end(db, run.prompt, now, "failed", VANISHED):
         return
     if run.started is not None:  # the workspace may have changed since the last patch
-        remove(state_dir / "objects", db, run.workspace, PATCH_FILE)
+        runs.drop_patch(db, state_dir, run.workspace)
     runs.append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ....system.git import GitFailed
-from ...artifact_store import PATCH_FILE, put_result, remove
+from ...artifact_store import PATCH_FILE, put_result
 from ...store import Store
 from ..cluster import launcher
 from ..limits.run_meter import END_SECONDS, left_behind
@@ -42,7 +42,7 @@ def finish(state_dir: str, prompt_id: str) -> str:
         with store.write() as db:
             runs.record_used(db, prompt_id, used, is_all=not stays)
             if patch is None:  # an earlier one is not what is in the workspace now
-                remove(store.objects, db, run.workspace, PATCH_FILE)
+                runs.drop_patch(db, store.folder, run.workspace)
             else:
                 put_result(store.objects, db, run.workspace, PATCH_FILE, patch, store.now())
             for note in notes:
@@ -100,9 +100,9 @@ def patch_of(
 ) -> tuple[bytes | None, str]:
     """The patch of a run whose agent is gone, and what it lacks, or why there is none.
 
-    There is neither when the workspace was not even made.
+    There is neither when the workspace was not even made, or restored.
     """
-    if not workspace.base.exists():
+    if not workspace.is_there:
         return None, ""
     jailed, watch = options["jail"], partial(workspace.full_disk, options)
     notes: list[str] = []

@@ -15,6 +15,12 @@ from ..limits import run_meter
 from ..workspaces.workspace_folder import Workspace, WorkspaceSource
 from . import outbox
 
+GONE = "What agents left in its workspace was removed; of that, only its artifacts are kept"
+GONE_HINT = (
+    "Take the changes with `rebyte apply`, or save them with `rebyte artifact get`,"
+    " then create a task with a new workspace"
+)
+
 
 class RunRecord(NamedTuple):
     """One run; times in milliseconds since 1970, None for what has not happened."""
@@ -173,8 +179,7 @@ def _record_end(
     try:
         patch = (run.folder(state_dir) / PATCH_FILE).read_bytes()
     except FileNotFoundError:
-        # That of an earlier run is not what is in the workspace now, and `apply` would take it.
-        remove(objects, db, run.workspace, PATCH_FILE)
+        drop_patch(db, state_dir, run.workspace)
     else:
         put_result(objects, db, run.workspace, PATCH_FILE, patch, at)
     word, answer = payload["status"], payload["result"]
@@ -184,6 +189,30 @@ def _record_end(
     if word == "succeeded" and answer:
         content = answer.encode("utf-8", "replace") + b"\n"
         put_result(objects, db, run.workspace, ANSWER_FILE, content, at)
+
+
+def drop_patch(db: sqlite3.Connection, state_dir: Path, workspace: str) -> None:
+    """Remove the stored patch: it is not what is in the workspace now, and `apply` would take it.
+
+    Where nothing is in the workspace now, it stays: nothing else has what it says.
+    """
+    if Workspace(state_dir, workspace).is_there:
+        remove(state_dir / "objects", db, workspace, PATCH_FILE)
+
+
+def is_gone(db: sqlite3.Connection, state_dir: Path, workspace: str) -> bool:
+    """Whether runs have left something in a workspace, and it is not there any more (GONE).
+
+    No run may begin there: a new clone, and the patch of what that changes, would replace it.
+    """
+    if Workspace(state_dir, workspace).base.is_dir():
+        return False
+    sql = (
+        "SELECT 1 FROM runs WHERE workspace = ? AND started IS NOT NULL AND ended IS NOT NULL"
+        " AND (outcome = 'succeeded' OR EXISTS (SELECT 1 FROM artifacts"
+        " WHERE artifacts.workspace = runs.workspace AND filename = ?))"
+    )
+    return db.execute(sql, (workspace, PATCH_FILE)).fetchone() is not None
 
 
 def record_used(
@@ -226,6 +255,12 @@ def count_use(store: Store, workspace: str) -> None:
         used = run_meter.left_behind(place.run_folder(prompt), json.loads(options))
         with store.write() as db:
             record_used(db, prompt, used, is_all=True)
+
+
+def begun(db: sqlite3.Connection, workspace: str) -> list[str]:
+    """The runs of a workspace that have begun, by prompt id, newest first."""
+    found = find(db, "workspace = ? AND started IS NOT NULL", workspace)
+    return [run.prompt for run in reversed(found)]
 
 
 def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: object) -> None:

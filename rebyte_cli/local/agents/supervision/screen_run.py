@@ -13,6 +13,7 @@ from ...store import Store
 from ...task_store import add_prompt
 from ..adapters.adapter import Adapter, Invocation, Outcome, Parser, end_of_process
 from ..sandbox import relay
+from ..workspaces.workspace_folder import Workspace
 from . import run_lock, runs, supervisor
 from .admission import Admission
 from .by_hand import busy, last_run
@@ -40,7 +41,7 @@ def attach(state_dir: Path, config_file: Path | None, task: str) -> tuple[int, s
         admitted = Admission(store, config_file).admit(agent, {}, options, on_screen=True)
         if not admitted.adapter.screen(Invocation(None, session, "", "")):
             raise Refusal(409, "no_screen", f"{agent} is a program without a screen and sessions")
-        if session is None:
+        if session is None or not Workspace(state_dir, workspace).is_there:
             raise Refusal(409, "no_screen", f"{agent} has left no session in task {task}")
         last_run(store, workspace)
         with store.write() as db:

@@ -48,6 +48,7 @@ from ..sources import lenders
 from ..workspaces import setup
 from ..workspaces.agent_home import AgentHome, LinkInTheWay
 from ..workspaces.disarm import remember_origin
+from ..workspaces.restore import restore
 from ..workspaces.setup_cache import CacheFailed, SetupCache
 from ..workspaces.sync import complete_merge
 from ..workspaces.workspace_folder import UploadedFile, Workspace, WorkspaceSource
@@ -279,12 +280,18 @@ class Supervisor:
 
     def _prepare_workspace(self) -> None:
         """Make the folder, if no run has, put the uploads in it and set it up."""
-        options = self._options
-        complete_merge(self._workspace, self._full_disk)
+        options, place, run = self._options, self._workspace, self._run
         with self._store.read() as db:
             # The first run's, which may have failed before it had made the workspace.
-            made_from = runs.source(db, self._run.workspace)
+            made_from = runs.source(db, run.workspace)
+            begun = runs.begun(db, run.workspace)
+            if runs.is_gone(db, self._state_dir, run.workspace):
+                raise RunFailed(f"{runs.GONE}. {runs.GONE_HINT}")
         assert made_from is not None  # at least this run is recorded
+        full = self._full_disk
+        restored = restore(place, made_from, begun, run.prompt, jailed=options["jail"], watch=full)
+        self._transcript.tell(*filter(None, [restored]))
+        complete_merge(place, full)
         # After a usage limit they were there before, and may have been changed.
         new = options["uploads"] if self._run.parked is None else []
         uploads = [UploadedFile(name, Path(path), *more) for name, path, *more in new]

@@ -270,6 +270,11 @@ def of_runs(
         for name in ("objects", "tree"):
             (Path(folder) / name).mkdir()
         layout = jail.layout_of(workspace.folder, jailed=jailed)
+        # None of the agent's folders, which a workspace that is pruned does not have.
+        empty = Path(folder) / "tree"
+        layout = layout._replace(
+            code=layout.code._replace(outside=empty), home=layout.home._replace(outside=empty)
+        )
         scratch = SCRATCH if jailed else folder
         words = shlex.join(git_of(layout, workspace, f"{scratch}/tree"))
         script = f'cd "$SCRATCH/tree"\ng() {{ {words} "$@"; }}\n{RUNS_SCRIPT}'

@@ -34,7 +34,7 @@ from ..sandbox.jail_group import JailGroup, end_rest
 from ..sources import lenders
 from ..sources.source import local_path
 from . import sharing
-from .workspace_folder import Workspace
+from .workspace_folder import ORIGIN_FILE, Workspace
 
 LONGEST_CONFIG = 1 << 20  # bytes
 LONGEST_LINK = 4096
@@ -60,7 +60,6 @@ _KEPT = re.compile(
 _SECTION = re.compile(r'\[([A-Za-z0-9]+)(?: "(\w[\w./+@#-]{0,300})")?\]')
 # Without quotes, escapes and comments; `ext::COMMAND` is an address that runs a command.
 _SETTING = re.compile(r'([A-Za-z][A-Za-z0-9-]*) = ((?:(?!::)[^"\\;#\x00-\x1f])+)')
-ORIGIN_FILE = "origin"  # the address that the clone was made with, kept where no agent can write
 UNCHECKED = "index.unchecked"  # an index that no git outside may read: its paths lead anywhere
 # What git reads in a repository's own folder that names programs or places elsewhere, or commands
 # still to be carried out.

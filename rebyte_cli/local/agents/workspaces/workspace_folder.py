@@ -1,7 +1,8 @@
 """A workspace of real agents: a folder with `code/`, the private `home/`, and `runs/ID/`.
 
 `base.git` remembers what `code/` was when the workspace was made. It is kept outside `code/`,
-so that an agent that rewrites its own repository cannot change what its work is compared with.
+so that an agent that rewrites its own repository cannot change what its work is compared with. It
+stays when a workspace is pruned: `restore.py` makes `code/` again from it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from ....system.untrusted import read_file
 from ...ballast import full_disk
 from .. import agent_files
 from ..cluster import launcher
+from ..sandbox import RECORDS
 from ..sandbox.jail import CODE, HOME
 from ..sandbox.jail_group import end_rest
 from ..sources import lenders, skills
 from ..sources.clone import clone
 from ..sources.source import clone_url, local_path, without_secrets
+from .sharing import VISITORS
 
 BASE = "base.git"
 MAKING = "new."  # begins the random name of a folder in which a workspace is being made
@@ -39,6 +42,11 @@ LONGEST_REASON = 10_000  # bytes
 FRESH = "fresh"  # of a workspace in which no agent has begun: its setup may run
 EXCLUDE = "info/exclude"
 SKILLS = "skills"
+ORIGIN_FILE = "origin"  # the address that the clone was made with, kept where no agent can write
+# What stays of a workspace that is pruned, and of each of its runs: the rest can be made again, or
+# nothing needs it. A lock is never removed, since others may wait for it.
+KEPT = (BASE, SIZE, FRESH, SKILLS, ORIGIN_FILE, RECORDS, VISITORS, "runs")
+KEPT_OF_RUN = ("lock", NO_PATCH)
 LARGEST_EXCLUDE = 1 << 24  # bytes, of all patterns and the names of inputs
 LARGEST_PATTERNS = 1 << 20  # bytes
 # Of our own commits: git needs a name, and must not ask for the passphrase of a key.
@@ -52,6 +60,9 @@ AUTHOR = (
 )  # fmt: skip
 SYNCED = "refs/start"  # in `base.git`: what it began with, if commits were brought in since
 OWN = "refs/own"  # in `base.git`: the commit that it began with, if that is our own
+CLONED = "refs/cloned/"  # in `base.git`: before the name that HEAD of the clone had
+SHALLOW = "shallow"  # of a repository: where its history is cut off
+LARGEST_SHALLOW = 1 << 24  # bytes
 
 
 class WorkspaceSource(NamedTuple):
@@ -121,6 +132,11 @@ class Workspace:
         return lacks
 
     @property
+    def is_there(self) -> bool:
+        """Whether it was made and is not pruned."""
+        return self.base.is_dir() and self.code.is_dir()
+
+    @property
     def is_fresh(self) -> bool:
         """Whether nothing has worked in it yet but a setup."""
         return (self.folder / FRESH).exists()
@@ -151,20 +167,37 @@ class Workspace:
 
     def remove(self) -> None:
         """Delete everything. Raises nothing for a workspace that is not there."""
-        for folder in (self.set_aside(), self.folder):
+        for folder in (*self.set_aside(self.folder), self.folder):
             agent_files.remove_tree(folder)
 
-    def set_aside(self) -> Path:
-        """Move the folder to where it is to be deleted; that place, even if nothing is there."""
+    def spare(self) -> list[Path]:
+        """What can be removed of it while no run is at work; nothing if it is pruned.
+
+        `code/` is the first: without it, it is pruned. One that was never complete is spare itself.
+        """
+        if not self.base.is_dir():
+            return [self.folder] if self.folder.is_dir() else []
+        found = [path for path in self.folder.iterdir() if path.name not in KEPT]
+        found.sort(key=lambda path: path != self.code)
+        of_runs = self.folder.glob("runs/*/*")
+        return found + [path for path in of_runs if path.name not in KEPT_OF_RUN]
+
+    def set_aside(self, *places: Path) -> list[Path]:
+        """Move its folder, or places in it, to where they are to be deleted; those there."""
         with suppress(OSError):
             end_rest(self.folder)
         # A supervisor that still collects results finds no folder to put more into.
         trash = self.state_dir / TRASH
-        aside = trash / f"{self.folder.name}.{os.getpid()}"
-        with suppress(OSError):  # a full disk has no place for a new folder
-            make_folder(trash)
-            self.folder.rename(aside)
-        return aside
+        moved = []
+        for number, place in enumerate(places):
+            aside = trash / f"{self.folder.name}.{os.getpid()}.{number}"
+            with suppress(OSError):  # a full disk has no place for a new folder
+                make_folder(trash)
+                if place.is_dir():
+                    os.close(agent_files.open_folder(place))  # one that is read-only stays
+                place.rename(aside)
+                moved.append(aside)
+        return moved
 
     def cloning(self) -> str:
         """How far a clone is, for people; empty when there is none, or it is complete."""
@@ -273,6 +306,9 @@ class Workspace:
         if not commit:
             tree = git.line([*base, "hash-object", "-t", "tree", "-w", "/dev/null"])
             commit = git.line([*base, *AUTHOR, "commit-tree", tree, "-m", "Start"])
+        else:
+            name = git.line(["rev-parse", "--symbolic-full-name", "HEAD"], self.code)
+            git.run([*base, "update-ref", CLONED + name, commit])
         git.run([*base, "update-ref", "refs/heads/base", commit])
         if commit != theirs:
             git.run([*base, "update-ref", OWN, commit])
@@ -300,6 +336,8 @@ class Workspace:
         objects = self.code / ".git/objects"
         shutil.rmtree(self.base / "objects")
         objects.rename(self.base / "objects")
+        if shallow := agent_files.read(self.code, f".git/{SHALLOW}", LARGEST_SHALLOW):
+            agent_files.write(self.base, SHALLOW, shallow)
         lender = lenders.lent(self.base)
         lenders.lend(self.base, [each for one in lender for each in (one, *lenders.lent(one))])
         for name in ("info", "pack"):
@@ -377,10 +415,12 @@ class Workspace:
             agent_files.write(repository, EXCLUDE, known)
 
 
-def disk_usage(folder: Path) -> int:
-    """Bytes on disk below `folder`, hard links counted once; what cannot be read counts nothing."""
+def disk_usage(place: Path) -> int:
+    """Bytes on disk below a folder, or of a file, hard links counted once; what cannot be read
+    counts nothing.
+    """
     total, seen = 0, set[tuple[int, int]]()
-    for entry in agent_files.walk(folder, skip=True):
+    for entry in agent_files.walk(place, skip=True) if place.is_dir() else [place]:
         with suppress(OSError):
             status = entry.stat(follow_symlinks=False)
             file = status.st_dev, status.st_ino
