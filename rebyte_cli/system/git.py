@@ -41,6 +41,8 @@ SAFE = (
     "-c", "gc.auto=0", "-c", "maintenance.auto=false",
     # Conflicts that a repository says were resolved before would be, by what it has written down.
     "-c", "rerere.enabled=false",
+    # Else git refuses files whose lines would end otherwise if it wrote them, for `core.autocrlf`.
+    "-c", "core.safecrlf=false",
 )  # fmt: skip
 NEW = (2, 54)  # the git that runs hooks which its settings name, and keeps references as these say
 OFF = "REBYTE_OFF"  # a variable, with the value of a setting

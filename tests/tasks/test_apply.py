@@ -833,6 +833,15 @@ def test_what_a_patch_says_of_a_binary_file_is_all_that_it_brings(repository: Pa
     assert bring(theirs, repository) == bring(without, repository) == []
 
 
+def test_lines_that_end_otherwise_on_disk_are_no_reason_to_refuse(repository: Path) -> None:
+    theirs = conflicting(repository)
+    for key, value in (("core.autocrlf", "true"), ("core.safecrlf", "true")):
+        git(repository, "config", key, value)
+    (repository / "last.txt").write_text(CODE + "theirs\n")
+    with pytest.raises(PatchConflict, match=r"1 file has conflicts: first\.txt"):
+        bring(theirs, repository, force=True)
+
+
 def test_no_hint_loses_what_git_is_told_not_to_see(repository: Path) -> None:
     theirs = conflicting(repository)
     for options in (["--assume-unchanged"], ["--no-assume-unchanged"]):
