@@ -130,17 +130,31 @@ class TaskWatch:
     def step(self) -> float:
         """Make what requests are needed most, if any; returns the seconds until the next.
 
-        A request that fails is made again later; see `errors`. Raises KeyRejected, and the last
-        error once there was no answer for minutes.
+        That is one request: the list when it is due, an end that is not known, a run's events; or
+        the first ones of several runs. One that fails is made again later; see `errors`. Raises
+        KeyRejected, and the last error once there was no answer for minutes.
         """
-        error = self._ask()
-        if error:
-            assert self._fault is not None
+        now = self._clock()
+        self._fault = None
+        unread = [task for task in self.tasks if task.is_unread and task.next_look <= now]
+        if self._rows or now >= self._next_refresh:
+            if not self._rows:
+                self._next_refresh = now + self._refresh
+            self._list_error = self._attempt(self._read_page)
+        elif new := self._new()[:SIDE_BY_SIDE]:
+            by_id = {task.id: task for task in new}
+            for answer in in_parallel(lambda task_id: self._read(by_id[task_id]), list(by_id)):
+                if isinstance(answer, RebyteError):
+                    raise answer
+        elif unread:
+            self._read(min(unread, key=lambda task: (not task.has_ended, task.next_look)))
+        else:
+            return 1 / RATE
+        if self._fault is not None:
             if too_busy(self._fault):
                 self._patience.failed(self._fault)
             return self._patience.pause()
-        if error is not None:
-            self._patience.answered()
+        self._patience.answered()
         return 0.0 if self._new() else 1 / RATE
 
     def changes(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[WatchedTask]:
@@ -166,45 +180,14 @@ class TaskWatch:
             if "the tasks" in known and "the tasks" not in errors:
                 self._note("Reading the tasks again")
 
-    def _ask(self) -> str | None:
-        """Make one request: the list when it is due, an end that is not known, a run's events; or
-        the first ones of several runs.
-
-        Returns None if there was none to make, else the message of an error, "" without one.
-        """
-        now = self._clock()
-        if self._rows or now >= self._next_refresh:
-            if not self._rows:
-                self._next_refresh = now + self._refresh
-            self._list_error = self._attempt(self._read_page)
-            return self._list_error
-        if new := self._new():
-            return self._read_first(new[:SIDE_BY_SIDE])
-        unread = [task for task in self.tasks if task.is_unread and task.next_look <= now]
-        if not unread:
-            return None
-        next_one = min(unread, key=lambda task: (not task.has_ended, task.next_look))
-        return self._read(next_one)
-
     def _new(self) -> list[WatchedTask]:
         return [task for task in self.tasks if task.is_new and task.is_unread]
 
-    def _read_first(self, tasks: Sequence[WatchedTask]) -> str:
-        """Read tasks side by side, each for the first time. Returns one of their errors, or ""."""
-        by_id = {task.id: task for task in tasks}
-        messages = list(in_parallel(lambda task_id: self._read(by_id[task_id]), list(by_id)))
-        for message in messages:
-            if isinstance(message, RebyteError):
-                raise message
-        return max(map(str, messages))
-
-    def _read(self, task: WatchedTask) -> str:
-        """Read how a run ended, or what it does. Returns the message of an error, or ""."""
+    def _read(self, task: WatchedTask) -> None:
+        """Read how a run ended, or what it does."""
         task.is_new = False
-        task.error = self._attempt(
-            partial(self._read_end if task.has_ended else self._look_at, task)
-        )
-        return task.error
+        read = self._read_end if task.has_ended else self._look_at
+        task.error = self._attempt(partial(read, task))
 
     def _attempt(self, request: Callable[[], object]) -> str:
         """The message of the error that the request ended with, or "". Raises KeyRejected."""
