@@ -185,8 +185,9 @@ def _checks(
         return None
     checks = BatchChecks(app, asked, batch=options)
     mine = [batch.lines[index] for index in plan.mine]
+    bodies = [batch.body(line) for line in mine]
     checks.require_bases((line.number, batch.body(line)) for line in mine)
-    if not checks.may_check(map(batch.body, mine)):
+    if not checks.may_check(bodies):
         asked.require_check()
         return checks if has_schema else None
     return checks
@@ -349,7 +350,6 @@ class BatchChecks:
         self._app = app
         self._options = options
         self._says = None if options.no_check else repository_says(app, options)
-        self._checks = TaskChecks(app, options, self._says)
         self._files: dict[str, RepositoryFile | None] = {}
         self._client = app.client
         self._batch = batch
@@ -374,19 +374,15 @@ class BatchChecks:
             return None
         return "." if here == body["githubUrl"] else None
 
-    def may_check(self, bodies: Iterable[Mapping[str, Any]]) -> bool:
+    def may_check(self, bodies: Sequence[Mapping[str, Any]]) -> bool:
         """Whether any of these lines may have a check, its own or that of its repository.
 
         Raises CheckUnusable where no check can be made.
         """
         if self._how is not None:
             return True
-        found = False
-        for body in bodies:
-            options = self._options.with_file(self._file_of(body))
-            found = options.usable_command() is not None or found
-            found = found or self._is_known_later(body)
-        return found
+        known = [self._options.with_file(self._file_of(body)).usable_command() for body in bodies]
+        return any(known) or any(map(self._is_known_later, bodies))
 
     def _is_known_later(self, body: Mapping[str, Any]) -> bool:
         """Whether the repository of a line is cloned to this machine, where it can be read then."""
@@ -422,8 +418,9 @@ class BatchChecks:
         body = job.body
         asked = {name: body.get(name) for name in ("localRepository", "githubUrl")}
         asked |= {"baseCommit": self.base(body), "givenWorkspaceId": body.get("workspaceId")}
-        how = self._checks.options_for(job.task, asked).usable_command()
-        return self._checks.examine(job.task, how, job.schema, asked, stopped=stopped)
+        checks = TaskChecks(self._app, self._options, self._says, **asked)
+        how = checks.options_for(job.task).usable_command()
+        return checks.examine(job.task, how, job.schema, stopped=stopped)
 
     def mend(self, task_id: str, prompt: str, key: str) -> str:
         """Send the prompt; see `LineChecks`."""

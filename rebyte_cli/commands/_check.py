@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -27,7 +26,6 @@ F = TypeVar("F", bound=Any)
 TRIES = 3  # as in tasks.mending, which need not be loaded for a help page
 MOST_TRIES = 20
 SHOWN_PATHS = 5
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class CheckOptions(NamedTuple):
@@ -218,18 +216,25 @@ def repository_says(app: App, options: CheckOptions, also: Sequence[str] = ()) -
 
 
 class TaskChecks:
-    """Checks what tasks did, as the options and the repositories of the tasks ask for it.
+    """Checks what tasks did, as the options and the repositories of the tasks ask for it."""
 
-    `asked` is what was noted for a task where the history does not have it yet.
-    """
+    def __init__(
+        self,
+        app: App,
+        options: CheckOptions,
+        says: RepositorySays | None = None,
+        **asked: Any,
+    ) -> None:
+        """Without `says`, what the repositories ask for does not count.
 
-    def __init__(self, app: App, options: CheckOptions, says: RepositorySays | None = None) -> None:
-        """Without `says`, what the repositories ask for does not count."""
+        `asked` is what was noted for the only task, where the history does not have it yet.
+        """
         self._app = app
         self._options = options
         self._says = says
+        self._asked = asked
 
-    def start_of(self, task: Mapping[str, Any], asked: Mapping[str, Any] = NOTHING) -> Base:
+    def start_of(self, task: Mapping[str, Any]) -> Base:
         """The commit that a task started from. Raises what `tasks.check.base_of` raises."""
         from ..tasks import check
         from ..tasks.base_commit import ID
@@ -237,19 +242,17 @@ class TaskChecks:
         app = self._app
         workspace = app.known.located(task).get("workspaceId")
         local_state = app.local_folder() if app.settings.is_local else None
-        known, told = self._known_of(task, asked), str(task.get("baseCommit"))
+        known, told = self._known_of(task), str(task.get("baseCommit"))
         if ID.fullmatch(told):  # by our service, of the changes as it gives them
             known["baseCommit"] = told
         return check.base_of(workspace, known, revision=self._options.base, local_state=local_state)
 
-    def _known_of(self, task: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-        """What the history or `asked` has of a task; empty if neither has it."""
+    def _known_of(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """What the history has of a task, or what was asked for; empty if neither is known."""
         row = self._app.history.task(str(task["id"])) or {}
-        return {**asked, **{name: value for name, value in row.items() if value is not None}}
+        return {**self._asked, **{name: value for name, value in row.items() if value is not None}}
 
-    def options_for(
-        self, task: Mapping[str, Any], asked: Mapping[str, Any] = NOTHING
-    ) -> CheckOptions:
+    def options_for(self, task: Mapping[str, Any]) -> CheckOptions:
         """The options with what the repository of a task asks for.
 
         That is nothing unless the user trusts it. Raises what `start_of` raises where that cannot
@@ -258,21 +261,21 @@ class TaskChecks:
         if self._says is None:
             return self._options
         try:
-            start = self.start_of(task, asked)
+            start = self.start_of(task)
         except (BadUsage, NotFound):
-            if self._options.check is None and self._may_have_check(task, asked):
+            if self._options.check is None and self._may_have_check(task):
                 raise
             return self._options
         if start.is_own:
             return self._options.with_file(self._says.of_workspace(task))
         return self._options.with_file(self._says.at(str(start.repository), start.commit))
 
-    def _may_have_check(self, task: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    def _may_have_check(self, task: Mapping[str, Any]) -> bool:
         """Whether the user may trust a check of the repository that a task started from."""
         from ..system import git
 
         assert self._says is not None
-        known = self._known_of(task, asked)
+        known = self._known_of(task)
         if known.get("localRepository") or known.get("githubUrl"):
             return self._says.may_check(known)
         if known and not known.get("givenWorkspaceId"):
@@ -289,7 +292,6 @@ class TaskChecks:
         self,
         task: Mapping[str, Any],
         how: CheckCommand,
-        asked: Mapping[str, Any] = NOTHING,
         stopped: Callable[[], bool] = lambda: False,
     ) -> CheckOutcome:
         """Check a task that has ended, and say what was put back. Raises what `tasks.check` raises.
@@ -300,7 +302,7 @@ class TaskChecks:
 
         app, task_id = self._app, str(task["id"])
         workspace = app.known.located(task).get("workspaceId")
-        start = self.start_of(task, asked)
+        start = self.start_of(task)
         outcome = check.run(
             start,
             check.fetch_changes(app.client, task_id, workspace),
@@ -322,7 +324,6 @@ class TaskChecks:
         task: Mapping[str, Any],
         how: CheckCommand | None,
         schema: AnswerSchema | None,
-        asked: Mapping[str, Any] = NOTHING,
         *,
         deadline: Deadline = NO_LIMIT,
         stopped: Callable[[], bool] = lambda: False,
@@ -337,20 +338,21 @@ class TaskChecks:
         answer = None
         if schema is not None:
             answer = answer_outcome(self._app.client, str(task["id"]), schema, deadline)
-        outcome = None if how is None else self.check(task, how, asked, stopped)
+        outcome = None if how is None else self.check(task, how, stopped)
         return RunVerdict(outcome, answer)
 
 
 def mending(
-    app: App, options: CheckOptions, deadline: Deadline, says: RepositorySays | None = None
+    app: App, options: CheckOptions, deadline: Deadline, *, asks_repository: bool
 ) -> Mending | None:
     """What becomes of the tasks that the options are about; None if they ask for nothing.
 
-    With `says`, what the repository of a task asks for is found out when its run has ended. Raises
-    what `CheckOptions.usable_command` raises.
+    With `asks_repository`, what the repository of a task asks for is found out when its run has
+    ended. Raises what `CheckOptions.usable_command` raises.
     """
     from ..tasks.mending import Mending
 
+    says = repository_says(app, options) if asks_repository and not options.no_check else None
     if options.check is None and options.schema is None and says is None:
         return None
     required, checks = options.usable_command(), TaskChecks(app, options, says)

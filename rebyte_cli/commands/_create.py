@@ -282,10 +282,8 @@ def _of_run(app: App, fields: Mapping[str, Any]) -> list[str]:
 
 def checks_of(app: App, choices: CreateOptions, deadline: Deadline) -> Mending | None:
     """What becomes of the tasks that these choices create and wait for."""
-    checks, says = choices.checks, None
-    if checks.check is None and not checks.no_check and choices.waiting.has_wait:
-        says = repository_says(app, checks)
-    return mending(app, checks, deadline, says)
+    asks_repository = choices.checks.check is None and choices.waiting.has_wait
+    return mending(app, choices.checks, deadline, asks_repository=asks_repository)
 
 
 def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mapping[str, Any]]:

@@ -17,7 +17,6 @@ from ._check import (
     TaskChecks,
     mending,
     mending_options,
-    repository_says,
     unjailed_check_option,
 )
 from ._local import AgentOptions, agent_options, local_refusals
@@ -98,10 +97,7 @@ def command(
             return Document(body)
         body |= uploaded(app, paths)
         deadline = Deadline(waiting.timeout)
-        says = None
-        if waiting.has_wait and not asked.no_check:
-            says = repository_says(app, asked)
-        checks = mending(app, asked, deadline, says)
+        checks = mending(app, asked, deadline, asks_repository=waiting.has_wait)
         if asked.check is not None:
             TaskChecks(app, asked).start_of(app.client.get_task(task_id))
         if sync:
