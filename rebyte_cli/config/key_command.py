@@ -105,19 +105,17 @@ def _end(process: Popen[bytes], *, own_session: bool) -> None:
     import signal
     from contextlib import suppress
 
+    from ..system.process_group import end_group
+
     if process.poll() is not None:
         return
-    with suppress(ProcessLookupError, PermissionError):
-        if sys.platform == "win32":
-            process.kill()
-        elif own_session:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            # In the group of the terminal, with us: end the tree, from the leaves up.
-            for pid in _descendants(process.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.kill()
+    if own_session or sys.platform == "win32":
+        end_group(process)
+    else:
+        # In the group of the terminal, with us: end the tree, from the leaves up.
+        for pid in (*_descendants(process.pid), process.pid):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
     process.wait()
 
 

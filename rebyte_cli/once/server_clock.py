@@ -255,8 +255,8 @@ class ServerClock:
         newest = parse_time(written)
         if newest is None or sent is None or newest > sent + self._skew + self._ahead:
             return None
-        # A local time is set back once a year.
-        return newest - (ROOM if _has_zone(written) else 2 * ROOM)
+        has_zone = datetime.fromisoformat(str(written)).tzinfo is not None
+        return newest - (ROOM if has_zone else 2 * ROOM)  # a local time is set back once a year
 
     def observe(self, created_at: Any, written: str | None, *, is_listed: bool = False) -> None:
         """Learn from a task that was answered how far `createdAt` is from `Date`.
@@ -372,7 +372,3 @@ def _newest_tags(created: Any, task_id: Any) -> str:
         return ""
     after = f"[after={quote(task_id, safe='')}]" if task_id else ""
     return f"[newest={quote(created, safe=':+')}]{after}"
-
-
-def _has_zone(written: str | None) -> bool:
-    return datetime.fromisoformat(written or "").tzinfo is not None

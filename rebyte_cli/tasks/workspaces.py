@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.failures import NO_SUCH_CALL
 from ..api.views import text
-from ..errors import APIError, KeyRejected, NetworkError, Next, RebyteError, ResourceNotFound
+from ..errors import APIError, NetworkError, Next, RebyteError, ResourceNotFound
 from ..system.deadline import GRACE, Deadline, Patience
 
 if TYPE_CHECKING:
@@ -27,16 +27,11 @@ def computers(client: RebyteClient, note: Callable[[str], None]) -> list[Compute
     """
     try:
         return list(client.iter_computers())
-    except KeyRejected as error:
-        if error.status_code == 401:
-            raise
-        why = error.message
     except ResourceNotFound:
         why = "this service has no agent computers"
-    except NetworkError as error:
-        why = error.message
     except RebyteError as error:
-        if getattr(error, "status_code", None) not in NO_SUCH_CALL:
+        status = getattr(error, "status_code", None)
+        if not isinstance(error, NetworkError) and status not in (403, *NO_SUCH_CALL):
             raise
         why = error.message
     note(f"Only workspaces used on this machine: {why}")
