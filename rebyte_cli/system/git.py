@@ -802,13 +802,13 @@ def _succeeds(
 
 
 def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Variables that add settings to those of the environment; in `-c`, no name can have `=`."""
-    known = os.environ.get("GIT_CONFIG_COUNT", "")
-    count = int(known) if known.isdecimal() else 0  # git takes no other, and says so
-    variables = {"GIT_CONFIG_COUNT": str(count + len(settings))} if settings else {}
-    for number, (name, value) in enumerate(settings, count):
-        variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-    return variables
+    """Variables that add settings to those of the environment, the ones of `git -c` included.
+
+    They count more than any of those. In `-c`, no name can have `=`.
+    """
+    given = os.environ.get("GIT_CONFIG_PARAMETERS", "")
+    added = ("=".join("'" + part.replace("'", r"'\''") + "'" for part in each) for each in settings)
+    return {"GIT_CONFIG_PARAMETERS": " ".join([given, *added]).strip()} if settings else {}
 
 
 def only_settings(file: Path) -> dict[str, str]:

@@ -594,11 +594,16 @@ def test_a_closed_terminal_ends_nothing_in_the_middle(action: str, status: int, 
     assert (done.returncode, done.stdout) == (status, said)
 
 
-def test_a_number_of_settings_that_is_none_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_CONFIG_COUNT", "some")
-    variables = settings_of([("user.name", "x")])
-    assert variables["GIT_CONFIG_COUNT"] == "1"
-    assert run(["config", "user.name"], extra=variables) == b"x\n"
+def test_settings_count_more_than_all_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("PARAMETERS", "'x.y.z'='one' 'x.other=two'"),
+        ("COUNT", "1"), ("KEY_0", "x.y.z"), ("VALUE_0", "three"),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    settings = [("x.y.z", "it's $ \n!\\"), ("x.e=q'.z", "")]
+    variables = settings_of(settings)
+    for name, value in [*settings, ("x.other", "two")]:
+        assert run(["config", "-z", name], extra=variables).decode() == f"{value}\0"
 
 
 @pytest.mark.slow
