@@ -62,34 +62,41 @@ def make(
     BadUsage for a pattern.
     """
     commit = _fetched(folder, base)
+    # The tree says which filter is for which file, and has files that those may run.
+    off = git.programs_off(folder, filters=False)
     trusted = trusted or commit
     before = _entries(folder, ["ls-tree", "-r", "-z", "--full-tree", trusted])
     git.run(["read-tree", trusted], folder)
     protected = protection(command, protect, before, _links(folder, before))
     git.run(["read-tree", commit], folder)
     try:
-        restored = _write(folder, patch, before, protected)
+        restored = _write(folder, patch, before, protected, off)
     except (git.GitStopped, git.GitUnusable):
         raise
     except git.GitFailed as error:
         git.run(["read-tree", commit], folder)  # if all is well without the changes, it is they
-        git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet", "--force"], folder)
+        git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet", "--force"], folder, off)
         raise ChangesUnusable(error.message) from None
     kept = [path for path in before if protected.covers(path)]
-    _write_as_before(folder, trusted, [path for path in kept if before[path].mode != SUBMODULE])
-    git.run(["update-index", "-q", "--refresh", "--ignore-submodules"], folder)
+    files = [path for path in kept if before[path].mode != SUBMODULE]
+    _write_as_before(folder, trusted, files, off)
+    git.run(["update-index", "-q", "--refresh", "--ignore-submodules"], folder, off)
     return restored
 
 
 def _write(
-    folder: Path, patch: bytes, before: Mapping[str, _Entry], protected: Protection
+    folder: Path,
+    patch: bytes,
+    before: Mapping[str, _Entry],
+    protected: Protection,
+    off: Mapping[str, str],
 ) -> list[str]:
     """Write the files of the index with the patch; returns the paths that were put back."""
     if patch.strip():
         words = ["--cached", "--whitespace=nowarn"]
-        git_apply(words, patch, folder, options=_AS_THEY_ARE)
+        git_apply(words, patch, folder, off, options=_AS_THEY_ARE)
     restored = _put_back(folder, before, protected)
-    git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder)
+    git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder, off)
     return restored
 
 
@@ -171,14 +178,16 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def _write_as_before(folder: Path, commit: str, paths: Sequence[str]) -> None:
+def _write_as_before(
+    folder: Path, commit: str, paths: Sequence[str], off: Mapping[str, str]
+) -> None:
     """Write protected files with the attributes of the base: those of the patch can change them.
 
     They are written elsewhere, where git finds no `.gitattributes` of the patch, and moved here.
     """
     aside = folder.parent / "protected"
     aside.mkdir(mode=0o700)
-    index = {"GIT_INDEX_FILE": str(aside.parent / "index"), "GIT_WORK_TREE": str(aside)}
+    index = {**off, "GIT_INDEX_FILE": f"{folder.parent / 'index'}", "GIT_WORK_TREE": f"{aside}"}
     git_dir = ["--git-dir", str(folder / ".git")]
     git.run([*git_dir, "read-tree", commit], aside, index)
     _give(paths, [*git_dir, *_AS_THEY_ARE, *_WRITE], folder, aside, index)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.tasks import check_tree
-from tests.repositories import git
+from tests.patch_farm import patch_of
+from tests.repositories import Repository, git
 
 
 @pytest.mark.slow
@@ -46,3 +47,44 @@ def test_git_reads_the_index_once_for_any_number_of_files(
     assert len(list(code.glob("[0-9]*/*"))) == 2000
     assert os.readlink(code / "link") == "0/conftest.py"
     assert len(log.read_text().splitlines()) < 20
+
+
+@pytest.mark.parametrize("key", ["process", "clean smudge"])
+@pytest.mark.parametrize("scope", ["--global", "-c"])
+def test_no_filter_of_the_user_runs_in_a_tree_that_an_agent_wrote(
+    home: Path, monkeypatch: pytest.MonkeyPatch, scope: str, key: str
+) -> None:
+    """Its attributes choose the filter, and its files may be what that runs."""
+    repository, mark, longest = Repository(home), home / "mark", "x" * 255
+    repository.write("all/a.txt", "base\n")
+    repository.write("kept/.gitattributes", "*.txt filter=upper\n")
+    repository.write("kept/a.txt", "base\n")
+    repository.commit("Attributes")
+    base = check_tree.Base(repository.path, repository("rev-parse", "HEAD").strip())
+
+    def folder(name: str) -> Path:
+        (home / name / "code").mkdir(parents=True)
+        return home / name / "code"
+
+    def change() -> None:
+        repository.write(".gitattributes", "*.txt filter=upper\n")
+        repository.write("new.txt", "agent\n")
+        repository.write(longest, "as long as a name may be\n")
+
+    good = patch_of(repository.path, change)
+    bad = good.replace(longest.encode(), longest.encode() + b"x")
+    end = "false" if key == "process" else "tr a-z A-Z"
+    values = dict.fromkeys(key.split(), f'touch "{mark}"; {end}') | {"required": "true"}
+    if scope == "-c":  # as an alias of `git -c` inherits it
+        given = (f"'filter.upper.{each}'='{value}'" for each, value in values.items())
+        monkeypatch.setenv("GIT_CONFIG_PARAMETERS", " ".join(given))
+    else:
+        for each, value in values.items():
+            repository("config", scope, f"filter.upper.{each}", value)
+    check_tree.make(folder("good"), base, good, "true", ["kept"])
+    assert (home / "good/code/new.txt").read_text() == "agent\n"
+    with pytest.raises(check_tree.ChangesUnusable, match="name"):
+        check_tree.make(folder("bad"), base, bad, "true", ["kept"])
+    for each in ("good", "bad"):
+        assert (home / each / "code/kept/a.txt").read_text() == "base\n"
+    assert not mark.exists()
