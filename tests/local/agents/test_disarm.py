@@ -834,16 +834,18 @@ def test_a_run_that_was_killed_is_disarmed_by_the_next_look(bench: Bench, tmp_pa
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, killed: bool) -> None:
     mark = tmp_path / "mark"
-    bench.run(["sh", "-c", "mkdir ~/mine; cd ~/mine; git init -q"])
+    until_told = "while ! test -e /code/end; do sleep 0.05; done"
+    line = ARM.format(mark=mark, then="sleep 600" if killed else until_told)
+    prompt = bench.start(["sh", "-c", f"mkdir ~/mine; cd ~/mine; git init -q; {line}"])
+    bench.until_started(prompt)
     workspace = bench.workspace()
     workspace.code.rename(tmp_path / "moved")
     workspace.code.symlink_to(tmp_path / "moved")
-    line = ARM.format(mark=mark, then="sleep 600" if killed else "true")
-    prompt = bench.start(["sh", "-c", f"mkdir ~/mine; cd ~/mine; {line}"])
     if killed:
-        bench.until_started(prompt)
         os.kill(bench.supervisor(prompt), signal.SIGKILL)
         eventually(lambda: run_lock.wait_until_free(bench.folder, "ws"))
+    else:
+        (tmp_path / "moved/end").touch()
     bench.wait(prompt)
     told = "git is not safe in the folder of the workspace: code: Not a directory"
     assert told in bench.said(prompt)

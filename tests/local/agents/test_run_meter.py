@@ -266,7 +266,7 @@ def test_a_command_in_the_workspace_keeps_the_cost_that_the_agent_told(
     )
     run = bench.run(claude)
     assert (run.outcome, used(bench, run.prompt)) == ("succeeded", ONE | {"cost_usd": 0.5})
-    assert by_hand.run_by_hand(bench.folder, run.workspace, ["true"], print) == 0
+    assert by_hand.run_by_hand(bench.folder, run.workspace, ["true"], print, settings=None) == 0
     assert used(bench, run.prompt) == ONE | {"cost_usd": 0.5}
 
 

@@ -715,8 +715,8 @@ def test_a_clone_says_how_far_it_is(start: Starter, tmp_path: Path) -> None:
     with RawServer(lambda _: Line.wait) as server, start() as machine:
         url = f"http://127.0.0.1:{server.port}/acme/shop.git"
         created = machine.own.create("x", executor="mine", localRepository=url)
-        objects = machine.state / "workspaces" / created["workspaceId"] / "code/.git/objects"
-        eventually(objects.is_dir, seconds=PATIENCE)
+        workspace = machine.state / "workspaces" / created["workspaceId"]
+        (objects,) = eventually(lambda: [*workspace.glob("*/code/.git/objects")], seconds=PATIENCE)
         (objects / "received").write_bytes(bytes(5_000_000))
         task = machine.own.task(created["id"])
         assert (task["status"], task["preparing"]) == ("running", "cloning, 5 MB")

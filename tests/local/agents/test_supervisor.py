@@ -196,7 +196,7 @@ def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
 def test_a_command_by_hand_that_fills_the_disk_is_ended(bench: Bench) -> None:
     run = bench.run(["true"], keep_free=10**18)
     with pytest.raises(Refusal) as refused:
-        run_by_hand(bench.folder, run.workspace, ["sleep", f"{NAP}036"], print)
+        run_by_hand(bench.folder, run.workspace, ["sleep", f"{NAP}036"], print, settings=None)
     assert refused.value.code == "disk_full"
     assert refused.value.message.startswith("sleep was stopped: the disk has only ")
     assert gone(f"{NAP}036")
@@ -232,7 +232,7 @@ def test_the_patch_goes_when_there_is_none_of_what_a_user_changed(bench: Bench) 
 
     def by_hand(script: str) -> None:
         words = ["sh", "-c", script]
-        assert run_by_hand(bench.folder, run.workspace, words, said.append) == 0
+        assert run_by_hand(bench.folder, run.workspace, words, said.append, settings=None) == 0
 
     by_hand("rm first; head -c 1048577 /dev/zero > .gitignore")
     why = "./.gitignore is larger than 1 MiB"
