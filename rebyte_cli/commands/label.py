@@ -14,18 +14,12 @@ from ._base import define
 from ._options import NoTasks, Option, Output, chosen_tasks, labeled_tasks_argument
 
 
-def _check_list(ctx: click.Context) -> None:
-    if ctx.params["list_"] and ctx.params["tasks"]:
-        raise BadUsage("--list cannot be used together with TASK")
-
-
 @define("label", kind=LABELED)
 @labeled_tasks_argument
 @click.option(
     "--list",
     "list_",
     cls=Option,
-    check=_check_list,
     output=Output(LABEL),
     schema={"--list": "label-list", "--list -o jsonl": LABEL},
     is_flag=True,
@@ -46,6 +40,8 @@ def command(app: App, tasks: Sequence[str], list_: bool) -> Value:
     """
     from ..history.labels import changes
 
+    if list_ and tasks:
+        raise BadUsage("--list cannot be used together with TASK")
     if list_:
         return RecordList(LABEL, (each._asdict() for each in app.history.labels.counts()))
     words, labels, removed = changes(tasks)

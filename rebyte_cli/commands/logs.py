@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _check_network(ctx: click.Context) -> None:
-    """How `--network` goes with the options for a transcript."""
-    for name, option in (("follow", "-f"), ("full", "--full"), ("tail", "--tail")):
-        if ctx.params["network"] and ctx.params[name] not in (None, False):
-            raise BadUsage(f"--network and {option} cannot be used together")
-
-
 @define("logs", kind=EVENT, whole=CONTENT, text=True, statuses=(3, 4, 5, 12, 124))
 @task_argument
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new output until the run ends.")
@@ -51,7 +44,6 @@ def _check_network(ctx: click.Context) -> None:
 @click.option(
     "--network",
     cls=Option,
-    check=_check_network,
     output=Output(NETWORK_REQUEST),
     schema={"--network": "network-request-list", "--network -o jsonl": NETWORK_REQUEST},
     is_flag=True,
@@ -89,6 +81,9 @@ def command(
     from ..tasks.questions import hint
     from ..tasks.usage import noted
 
+    for option, is_given in (("-f", follow), ("--full", full), ("--tail", tail is not None)):
+        if network and is_given:
+            raise BadUsage(f"--network and {option} cannot be used together")
     task_id = chosen_task(app, task)
     if network:
         if not app.settings.is_own_service:
