@@ -192,26 +192,19 @@ def call_with_timeout(
     thread after the limit: nothing can end a call that hangs in a library, but such a thread
     does not keep the process from ending.
     """
-    import threading
+    from concurrent.futures import Future, wait
+    from threading import Thread
 
-    answers: list[T] = []
-    problems: list[BaseException] = []
+    answer: Future[T] = Future()
 
     def run() -> None:
         try:
-            answers.append(work())
+            answer.set_result(work())
         except BaseException as problem:
-            problems.append(problem)
+            answer.set_exception(problem)
 
-    thread = threading.Thread(target=run, daemon=True, name="bounded")
-    thread.start()
+    Thread(target=run, daemon=True, name="bounded").start()
     quiet = min(seconds, told_after)
-    thread.join(quiet)
-    if thread.is_alive() and quiet < seconds:
+    if not wait([answer], quiet).done and quiet < seconds:
         tell()
-        thread.join(seconds - quiet)
-    if problems:
-        raise problems[0]
-    if not answers:
-        raise TimeoutError
-    return answers[0]
+    return answer.result(seconds - quiet)

@@ -68,3 +68,12 @@ def one_line(text: str) -> str:
     if is_plain(text):
         return text
     return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
+
+
+def without_sequences(text: str) -> str:
+    """The text without sequences for a terminal, such as colours (ECMA-48)."""
+    import re
+
+    return re.sub(
+        r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])", "", text
+    )

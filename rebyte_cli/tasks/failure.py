@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.views import ContentView, TaskView
 from ..errors import APIError, TaskFailed, TaskLimited, TaskOutOfBudget
-from ..output.console import clean
 from ..system.deadline import Deadline
 from ..system.redaction import redact_keys
+from ..system.safe_text import clean, without_sequences
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -70,10 +69,7 @@ def first_line(text: str) -> str:
 
     Colours and other sequences for a terminal, which some agents put into their errors, go too.
     """
-    sequence = (
-        r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"  # of ECMA-48
-    )
-    for line in re.sub(sequence, "", text[:MOST_READ]).splitlines():
+    for line in without_sequences(text[:MOST_READ]).splitlines():
         if any(map(str.isalnum, line)):
             words = clean(redact_keys(" ".join(line.split())))
             return words if len(words) <= LONGEST else words[: LONGEST - 1].rstrip() + "…"

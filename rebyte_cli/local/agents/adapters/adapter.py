@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from ....system.safe_text import without_sequences as without_sequences
 from ....system.untrusted import read_json, read_number
 from ..exposed import SHARED_VARIABLES, Mount
 from .model_access import AgentAccess
@@ -415,13 +416,6 @@ def joined(content: object) -> str:
             if isinstance(block, dict) and isinstance(block.get("text"), str)
         )
     return "" if content is None else json.dumps(content)
-
-
-def without_sequences(text: str) -> str:
-    """The text without sequences for a terminal, such as colours (ECMA-48)."""
-    return re.sub(
-        r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])", "", text
-    )
 
 
 def readable(reason: str) -> str:
