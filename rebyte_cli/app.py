@@ -36,6 +36,7 @@ class App:
         self.text = False  # whether `auto` means text for this command
         self.auto: str | None = None  # what else it means, unless that depends on the terminal
         self.mends_config = False  # whether this command works on a file with unknown names
+        self.is_busy = False  # whether this command makes so many requests that it takes a while
         self._others: dict[str, App] = {}  # the same run with other profiles
 
     def set_option(self, name: str, value: Any) -> None:
@@ -60,7 +61,7 @@ class App:
         if profile not in self._others:
             other = App(self.environment, self.argv)
             other.options = {**self.options, "output": self.format, "profile": profile}
-            other.config, other.console = self.config, self.console
+            other.config, other.console, other.is_busy = self.config, self.console, self.is_busy
             other.text, other.auto, other.pace = self.text, self.auto, self.pace
             _ = other.settings
             self._others[profile] = other
@@ -166,7 +167,7 @@ class App:
 
             if is_first_use(self.state_dir / "shells"):
                 self.note("local service")
-        return Dialer(folder, self.config.path, self.note)
+        return Dialer(folder, self.config.path, self.note, busy=self.is_busy)
 
     @cached_property
     def ssh(self) -> SshConnector:

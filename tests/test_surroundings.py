@@ -47,6 +47,7 @@ FILES = {
 # Where tests once started the agents that they found, and others that look for programs, keys,
 # settings and agents' logins. Few, since this is the suite within the suite.
 TESTS = (
+    "tests/local/test_process.py::test_real_agents_are_started_by_the_parent",
     "tests/local/test_dialer.py::test_requests_that_a_served_service_declines_run_in_the_process"
     "_of_the_command",
     "tests/local/agents/test_service.py::test_agents_that_are_found",

@@ -34,6 +34,7 @@ from ._places import PlaceName
 from ._wait import question_watcher
 
 ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
+MANY = 500  # lines, from which on a process for the local service saves more than it takes
 KEYED = ("line", "key", *RESULT.columns[1:])  # of a table whose lines have keys
 # Seconds. The local service has a task at once or never, and its list is never stale; but it
 # shares a machine with the agents.
@@ -124,6 +125,7 @@ def prepare(
     plan: Plan,
 ) -> None:
     """Give a place its checks. Raises BadUsage for lines that cannot be run there."""
+    app.is_busy = len(plan.mine) >= MANY
     lines = batch.with_defaults(place.defaults)
     if options.budget is not None:
         _check_prices(app, options.budget, lines, plan)

@@ -1,9 +1,9 @@
 """How a command reaches the service of its state folder.
 
 It uses a `local serve` that runs for the same folder, and otherwise starts a service inside its own
-process. A port number in a file proves nothing: another program may listen there by now, of another
-user even. So every connection begins with a challenge (see `proof.py`), and nothing else is sent on
-a connection that fails it.
+process, or in a child process if it makes many requests. A port number in a file proves nothing:
+another program may listen there by now, of another user even. So every connection begins with a
+challenge (see `proof.py`), and nothing else is sent on a connection that fails it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .store import SERVED, Store
 
 if TYPE_CHECKING:
     from .local_service import Service
+    from .process import ServiceProcess
 
 DEFAULT_ORIGIN = "http://127.0.0.1:8787"
 
@@ -31,11 +32,17 @@ class Dialer:
     Clients call `base_url` with `key`. The address is where `local serve` last answered for the
     folder; `connect` decides where a connection really goes. Links to tasks point at it too, since
     a service inside this process ends with the command. `config_file` and `announce` are as in
-    `Service`. Raises StateError when the folder cannot be used.
+    `Service`. `busy`: so many requests will follow that a child process is worth its start. Raises
+    StateError when the folder cannot be used.
     """
 
     def __init__(
-        self, state_dir: Path, config_file: Path | None, announce: Callable[[str], None]
+        self,
+        state_dir: Path,
+        config_file: Path | None,
+        announce: Callable[[str], None],
+        *,
+        busy: bool = False,
     ) -> None:
         self._store = Store(state_dir)
         self._config_file = config_file
@@ -43,11 +50,12 @@ class Dialer:
         self._permission = AgentPermission(state_dir, simulate=False, embedded=True)
         self._lock = threading.Lock()
         self._service: Service | None = None
+        self._process: ServiceProcess | None = None
         self._refused: set[str] = set()  # instances that failed the challenge
         self.origin = self._store.recall("address") or DEFAULT_ORIGIN
         self.base_url = f"{self.origin}/v1"
         self.key = self._permission.command_key()
-        if not self._store.served():
+        if not self._store.served() and not (busy and self._start_process()):
             self._start()
 
     @property
@@ -72,7 +80,7 @@ class Dialer:
     def _connection(self, timeout: float | None) -> socket.socket:
         with self._lock:
             if self._service is None:
-                found = self._served()
+                found = self._served() or self._of_process()
                 if found is not None:
                     return found
                 self._start()
@@ -96,7 +104,27 @@ class Dialer:
         with self._lock:
             if self._service is not None:
                 self._service.stop()
+            if self._process is not None:
+                self._process.stop()
             self._store.close()
+
+    def _start_process(self) -> bool:
+        """Start a service in a child process; False if there can be none."""
+        from .process import ServiceProcess
+
+        try:
+            self._process = ServiceProcess(self._store.folder, self.origin, self._config_file)
+        except OSError:
+            return False
+        return True
+
+    def _of_process(self) -> socket.socket | None:
+        """A connection to the service in the child process, if it answers.
+
+        It proves itself, too: it may have been killed, and another program may have its port.
+        """
+        address = None if self._process is None else self._process.address()
+        return None if address is None else self._proved(*address)
 
     def _start(self) -> None:
         from .local_service import Service
@@ -114,12 +142,15 @@ class Dialer:
         for origin, instance, *_ in self._store.served():
             if instance in self._refused:
                 continue
-            try:
-                found = prove(self._permission, origin, instance)
-            except ConnectionRefusedError:  # it was killed, and left its record behind
-                self._store.forget(SERVED + instance)
-                found = None
+            found = self._proved(origin, instance)
             if found is not None:
                 return found
             self._refused.add(instance)
         return None
+
+    def _proved(self, origin: str, instance: str) -> socket.socket | None:
+        try:
+            return prove(self._permission, origin, instance)
+        except ConnectionRefusedError:  # it was killed, and left its record behind
+            self._store.forget(SERVED + instance)
+            return None

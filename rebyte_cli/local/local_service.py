@@ -54,6 +54,8 @@ class Service:
     service, which is then also remembered as the place where the folder is served. `config_file` is
     the config.toml whose `[local]` says how real agents run; with `simulate` none does.
     `announce` gets a line that says what runs where when an agent is used for the first time.
+    `embedded`: whether it is inside the process of the command that calls it, which is so with a
+    `public_url` unless it says otherwise.
     `store` is an open store of the folder, which is closed with the service. `in_background` is
     remembered with its address. `servers` are used instead of those at `port` and a free one. A
     delivery to a webhook may take `delivery_seconds`.
@@ -72,6 +74,7 @@ class Service:
         simulate: bool = False,
         announce: Callable[[str], None] = lambda _line: None,
         store: Store | None = None,
+        embedded: bool | None = None,
         in_background: bool = False,
         servers: tuple[Server, Server] | None = None,
         delivery_seconds: float = TIMEOUT_SECONDS,
@@ -79,7 +82,7 @@ class Service:
         self._store = store or Store(state_dir, clock)
         self._public_url = public_url
         self._in_background = in_background
-        embedded = public_url is not None  # in the process of the command that calls it
+        embedded = public_url is not None if embedded is None else embedded
         self._started = False
         self._stopping = threading.Event()
         self.instance = new_id()
