@@ -7,9 +7,10 @@ Of sockets, only those are made that programs need: one of AF_VSOCK would reach 
 virtual machine. With what takes a descriptor from another process or writes to its memory, a
 program that is checked could tell in bubblewrap's place how its check has ended. With a lease of a
 file that the jail shows, it could make every other program of the user wait that opens this file. A
-refused call answers as a kernel without it does, and programs expect that. What only some file
-systems do, above all subvolumes of btrfs and bcachefs, which an ordinary user can make and then not
-remove, is not permitted.
+refused call answers as a kernel without it does, and programs expect that. Of ioctl, only those
+requests reach a file that programs need, and others are answered as by a file that does not know
+them: by those of some file systems, an ordinary user locks the encrypted files of all programs, or
+makes folders that nothing removes, such as subvolumes of btrfs.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ import struct
 import sys
 
 # The kernel's number of an architecture, and there: add_key, request_key, keyctl, userfaultfd,
-# syslog, perf_event_open, bpf.
+# syslog, perf_event_open, bpf, process_vm_writev, and the last for x32. ptrace is
+# allowed: debuggers need it, and what looks for leaks in tests.
 # A process can use the calls of each architecture that its processor runs, so all are refused.
 X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028
 RISCV64, RISCV32, LOONGARCH64 = 0xC00000F3, 0x400000F3, 0xC0000102
 PPC64LE, PPCLE, S390X, S390 = 0xC0000015, 0x40000014, 0x80000016, 0x00000016
 GENERIC = AARCH64, RISCV64, RISCV32, LOONGARCH64  # with the numbers of asm-generic
+POWER = PPC64LE, PPCLE
 NUMBERS = {
-    X86_64: (248, 249, 250, 323, 103, 298, 321),
-    I386: (286, 287, 288, 374, 103, 336, 357),
-    ARM: (309, 310, 311, 388, 103, 364, 386),
-    **dict.fromkeys(GENERIC, (217, 218, 219, 282, 116, 241, 280)),
-    **dict.fromkeys((PPC64LE, PPCLE), (269, 270, 271, 364, 103, 319, 361)),
-    **dict.fromkeys((S390X, S390), (278, 279, 280, 355, 103, 331, 351)),
+    X86_64: (248, 249, 250, 323, 103, 298, 321, 311, 540),
+    I386: (286, 287, 288, 374, 103, 336, 357, 348),
+    ARM: (309, 310, 311, 388, 103, 364, 386, 377),
+    **dict.fromkeys(GENERIC, (217, 218, 219, 282, 116, 241, 280, 271)),
+    **dict.fromkeys(POWER, (269, 270, 271, 364, 103, 319, 361, 352)),
+    **dict.fromkeys((S390X, S390), (278, 279, 280, 355, 103, 331, 351, 341)),
 }
 # socket, socketpair, and, where there is one, socketcall: it makes sockets too, and its family is
 # in memory, which no filter can read. On s390x, glibc uses it for every socket: none is refused.
@@ -41,22 +44,14 @@ SOCKETS: dict[int, tuple[int, ...]] = {
     I386: (359, 360, 102),
     **dict.fromkeys(GENERIC, (198, 199)),
     ARM: (281, 288),
-    **dict.fromkeys((PPC64LE, PPCLE), (326, 333, 102)),
+    **dict.fromkeys(POWER, (326, 333, 102)),
 }
 FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET and AF_INET6
 NETLINK, ROUTE = 16, 0  # which tells a program its network interfaces
 MAKING_SOCKETS = (1, 8)  # of what socketcall does: SYS_SOCKET and SYS_SOCKETPAIR
-# io_uring_setup, io_uring_enter, io_uring_register, pidfd_getfd.
-SAME_EVERYWHERE = (425, 426, 427, 438)
-# process_vm_writev. ptrace is allowed: debuggers need it, and what looks for leaks in tests.
-WRITE_MEMORY: dict[int, tuple[int, ...]] = {
-    X86_64: (311, 540),  # the second for x32
-    I386: (348,),
-    ARM: (377,),
-    **dict.fromkeys(GENERIC, (271,)),
-    **dict.fromkeys((PPC64LE, PPCLE), (352,)),
-    **dict.fromkeys((S390X, S390), (341,)),
-}
+# io_uring_setup, io_uring_enter, io_uring_register, pidfd_getfd, and file_setattr, which does what
+# the request FS_IOC_FSSETXATTR of ioctl does.
+SAME_EVERYWHERE = (425, 426, 427, 438, 469)
 # fcntl, and fcntl64 of 32-bit programs; and of what it does, F_SETLEASE and F_SETDELEG. On s390x,
 # the command is in the other half of the argument: none is refused.
 FCNTL: dict[int, tuple[int, ...]] = {
@@ -70,12 +65,17 @@ LEASES = (1024, 1040)
 IOCTL: dict[int, tuple[int, ...]] = {
     X86_64: (16, 514),  # the second for x32
     **dict.fromkeys(GENERIC, (29,)),
-    **dict.fromkeys((I386, ARM, PPC64LE, PPCLE, S390X, S390), (54,)),
+    **dict.fromkeys((I386, ARM, *POWER, S390X, S390), (54,)),
 }
-# Of its requests, the bits of their type, those of btrfs and bcachefs; and type and number of what
-# other file systems do as well, for `cp --reflink`: FICLONE, FICLONERANGE and FIDEDUPERANGE.
-TYPE, SUBVOLUMES = 0xFF00, (0x9400, 0xBC00)
-NUMBER, CLONES = 0xFFFF, (0x9409, 0x940D, 0x9436)
+# Of its requests, the bits of type and number, and those of programs: FICLONE, FICLONERANGE and
+# FIDEDUPERANGE (`cp --reflink`), FS_IOC_GETFLAGS, FS_IOC_FIEMAP and FS_IOC_FSGETXATTR.
+REQUEST, REQUESTS = 0xFFFF, (0x9409, 0x940D, 0x9436, 0x6601, 0x660B, 0x581F)
+# The bits of the type, and those of terminals (and of FIOCLEX, FIONBIO...) and of sockets.
+TYPE, TYPES = 0xFF00, (0x5400, 0x8900)
+# On POWER also FIOASYNC, FIONBIO, FIONREAD and FIOQSIZE, a second type of terminals, and FIONCLEX,
+# which only other bits tell from FS_IOC_SETFLAGS.
+POWER_REQUESTS, POWER_TYPES = (0x667D, 0x667E, 0x667F, 0x6680), (0x7400,)
+POWER_FIONCLEX = (0x20006602,)
 MACHINES = {
     "x86_64": X86_64, "aarch64": AARCH64, "riscv64": RISCV64, "loongarch64": LOONGARCH64,
     "ppc64le": PPC64LE, "s390x": S390X,
@@ -88,7 +88,7 @@ CALL, ARCHITECTURE, FIRST, SECOND, THIRD = 0, 4, 16, 24, 32
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
 NO_FAMILY = 0x00050000 | errno.EAFNOSUPPORT
 NO_COMMAND = 0x00050000 | errno.EINVAL
-NOT_PERMITTED = 0x00050000 | errno.EPERM
+NO_REQUEST = 0x00050000 | errno.ENOTTY
 X32 = 0x40000000  # a bit in the number: the call of x86_64, with 32-bit pointers
 
 SET_SECCOMP, MODE_FILTER = 22, 2
@@ -118,12 +118,12 @@ def program() -> bytes:
 
 def _block(architecture: int) -> bytes:
     sockets = SOCKETS.get(architecture, ())
-    refused = (*NUMBERS[architecture], *SAME_EVERYWHERE, *WRITE_MEMORY[architecture])
-    calls = dict.fromkeys(refused, "refuse")
+    calls = dict.fromkeys((*NUMBERS[architecture], *SAME_EVERYWHERE), "refuse")
     calls |= dict.fromkeys(sockets[:2], "family") | dict.fromkeys(sockets[2:], "socketcall")
     calls |= dict.fromkeys(FCNTL.get(architecture, ()), "fcntl")
     calls |= dict.fromkeys(IOCTL[architecture], "ioctl")
     lower = 4 if architecture in (S390X, S390) else 0  # where that half of an argument is
+    is_power = architecture in POWER
     # Labels, and instructions with those to jump to, where one is true and where it is not.
     lines: list[str | tuple[int, int, str, str]] = [
         (LOAD, ARCHITECTURE, "", ""),
@@ -142,16 +142,17 @@ def _block(architecture: int) -> bytes:
         (LOAD, FIRST, "", ""),
         *((JUMP_IF_EQUAL, one, "refuse", "") for one in MAKING_SOCKETS),
         (RETURN, ALLOW, "", ""),
+        "ioctl",
+        (LOAD, SECOND + lower, "", ""),
+        *((JUMP_IF_EQUAL, one, "allow", "") for one in POWER_FIONCLEX * is_power),
+        (AND, REQUEST, "", ""),
+        *((JUMP_IF_EQUAL, one, "allow", "") for one in REQUESTS + POWER_REQUESTS * is_power),
+        (AND, TYPE, "", ""),
+        *((JUMP_IF_EQUAL, one, "allow", "") for one in TYPES + POWER_TYPES * is_power),
+        (RETURN, NO_REQUEST, "", ""),
         "fcntl",
         (LOAD, SECOND, "", ""),
         *((JUMP_IF_EQUAL, one, "no command", "") for one in LEASES),
-        (RETURN, ALLOW, "", ""),
-        "ioctl",
-        (LOAD, SECOND + lower, "", ""),
-        (AND, NUMBER, "", ""),
-        *((JUMP_IF_EQUAL, one, "allow", "") for one in CLONES),
-        (AND, TYPE, "", ""),
-        *((JUMP_IF_EQUAL, one, "not permitted", "") for one in SUBVOLUMES),
         "allow",
         (RETURN, ALLOW, "", ""),
         "refuse",
@@ -160,8 +161,6 @@ def _block(architecture: int) -> bytes:
         (RETURN, NO_FAMILY, "", ""),
         "no command",
         (RETURN, NO_COMMAND, "", ""),
-        "not permitted",
-        (RETURN, NOT_PERMITTED, "", ""),
         "end",
     ]
     instructions = [line for line in lines if not isinstance(line, str)]
