@@ -159,8 +159,24 @@ def test_what_attacks_on_the_kernel_begin_with_is_refused(bench: Bench, workspac
     line = jail.command(jail.layout_of(workspace, jailed=True), python(OTHERS))
     *refused, works = perform(line, None)
     assert {*refused} == {"ENOSYS"}
-    assert len(refused) >= 10
+    assert len(refused) >= 11
     assert works == "True"
+
+
+# All programs of the machine have only so many events together (fs.aio-max-nr).
+EVENTS = f"""{CALLS}{SETUP}
+context = (ctypes.c_ulong * 1)()
+calls = [native(others[5], 1, context)]
+if x86:
+    calls += [native(543 | 1 << 30, 1, context), i386(245, 1, 0)]
+print(*(errno.errorcode.get(-one, "done") for one in calls))
+"""
+
+
+def test_no_events_are_taken_from_other_programs(bench: Bench, workspace: Path) -> None:
+    assert perform(python(EVENTS), None)[0].split()[0] in ("done", "EAGAIN"), "the attack is one"
+    line = jail.command(jail.layout_of(workspace, jailed=True), python(EVENTS))
+    assert {*perform(line, None)[0].split()} == {"ENOSYS"}
 
 
 # A lease lets whoever opens the file wait, in every program of the user, for 45 seconds each time.

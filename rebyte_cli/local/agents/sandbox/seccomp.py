@@ -2,7 +2,8 @@
 
 keyctl, add_key and request_key reach every key of the user, whatever the namespaces, and syslog the
 kernel's log. io_uring, userfaultfd, bpf and perf_event_open, which attacks on the kernel often use,
-are refused as container engines refuse them.
+are refused as container engines refuse them, and io_setup, which takes from what all programs of
+the machine have together.
 Of sockets, only those are made that programs need: one of AF_VSOCK would reach the host of a
 virtual machine. With what takes a descriptor from another process or writes to its memory, a
 program that is checked could tell in bubblewrap's place how its check has ended. With a lease of a
@@ -21,7 +22,7 @@ import struct
 import sys
 
 # The kernel's number of an architecture, and there: add_key, request_key, keyctl, userfaultfd,
-# syslog, perf_event_open, bpf, process_vm_writev, and the last for x32. ptrace is
+# syslog, perf_event_open, bpf, process_vm_writev, io_setup, and the last two for x32. ptrace is
 # allowed: debuggers need it, and what looks for leaks in tests.
 # A process can use the calls of each architecture that its processor runs, so all are refused.
 X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028
@@ -30,12 +31,12 @@ PPC64LE, PPCLE, S390X, S390 = 0xC0000015, 0x40000014, 0x80000016, 0x00000016
 GENERIC = AARCH64, RISCV64, RISCV32, LOONGARCH64  # with the numbers of asm-generic
 POWER = PPC64LE, PPCLE
 NUMBERS = {
-    X86_64: (248, 249, 250, 323, 103, 298, 321, 311, 540),
-    I386: (286, 287, 288, 374, 103, 336, 357, 348),
-    ARM: (309, 310, 311, 388, 103, 364, 386, 377),
-    **dict.fromkeys(GENERIC, (217, 218, 219, 282, 116, 241, 280, 271)),
-    **dict.fromkeys(POWER, (269, 270, 271, 364, 103, 319, 361, 352)),
-    **dict.fromkeys((S390X, S390), (278, 279, 280, 355, 103, 331, 351, 341)),
+    X86_64: (248, 249, 250, 323, 103, 298, 321, 311, 206, 540, 543),
+    I386: (286, 287, 288, 374, 103, 336, 357, 348, 245),
+    ARM: (309, 310, 311, 388, 103, 364, 386, 377, 243),
+    **dict.fromkeys(GENERIC, (217, 218, 219, 282, 116, 241, 280, 271, 0)),
+    **dict.fromkeys(POWER, (269, 270, 271, 364, 103, 319, 361, 352, 227)),
+    **dict.fromkeys((S390X, S390), (278, 279, 280, 355, 103, 331, 351, 341, 243)),
 }
 # socket, socketpair, and, where there is one, socketcall: it makes sockets too, and its family is
 # in memory, which no filter can read. On s390x, glibc uses it for every socket: none is refused.
