@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import h11
 
+from ...system.addresses import ANYWHERE, reach
 from ...system.deadline import Deadline
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, wait
@@ -430,6 +431,9 @@ class RequestHandling:
 
     def _check_allowed(self, place: HostPort) -> None:
         if place not in self._shared.allowed:
+            if reach(place.host) < ANYWHERE:
+                reason = f"{place.host} is in no public network: no option allows it"
+                raise GatewayRefusal(403, reason)
             option = f"--allow {place.entry}"
             reason = f"{place.text} is not on the list of this run; allow it with {option}"
             raise GatewayRefusal(403, reason, option)

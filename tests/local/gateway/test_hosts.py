@@ -131,6 +131,21 @@ def test_other_hosts_are_refused_with_what_would_allow_them(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    "place", ["[::1]:443", "127.0.0.1:9", "localhost:443", "10.0.0.1:443", "[fd00::1]:8443"]
+)
+def test_no_option_is_named_for_what_none_allows(tmp_path: Path, place: str) -> None:
+    with GatewayProcess(tmp_path, allow=ALLOWED) as gateway:
+        answer = gateway.send(connect(place))
+        gateway.entries(1)
+    assert answer.status == 403
+    host = place.rpartition(":")[0].strip("[]")
+    assert answer.message == f"{host} is in no public network: no option allows it"
+    (refused,) = request_record.refusals(gateway.record).values()
+    assert refused.option is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     "place",
     [
         "packages.example",
