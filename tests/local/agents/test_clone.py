@@ -66,6 +66,30 @@ def test_the_users_line_ends_do_not_change_the_files(
     assert b"\r" not in b"".join(path.read_bytes() for path in bench.workspace().code.glob("*.txt"))
 
 
+@pytest.mark.parametrize("with_changes", [False, True])
+def test_no_filter_of_the_user_runs_in_a_clone(
+    bench: Bench, repository: Path, user_home: Path, with_changes: bool
+) -> None:
+    """It may run what is there; and the jail, which has none, would see changes in each file."""
+    git(repository, "checkout", "-q", "-b", "topic")
+    (repository / ".gitattributes").write_text("*.txt filter=upper\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Attributes")
+    ran = user_home / "ran"
+    for name, word in (("clean", "tr A-Z a-z"), ("smudge", "tr a-z A-Z")):
+        git(repository, "config", "--global", f"filter.upper.{name}", f"pwd >> '{ran}'; {word}")
+    git(repository, "config", "--global", "filter.upper.required", "true")
+    if with_changes:
+        (repository / "b.txt").write_text("ONE\nTWO\nMINE\n")
+    run = bench.run(WORK, source=[str(repository), "topic", with_changes])
+    assert run.outcome == "succeeded", run
+    assert changed(bench) == ["__pycache__/a.pyc", "a.txt"]
+    code = bench.workspace().code
+    assert (code / "b.txt").read_text() == f"one\ntwo\n{'mine' * with_changes}".rstrip() + "\n"
+    places = set(ran.read_text().splitlines()) if ran.exists() else set()
+    assert places == ({str(repository)} if with_changes else set())
+
+
 @pytest.mark.slow
 def test_uncommitted_changes_that_are_large_end_git_not_the_machine(
     tmp_path: Path, repository: Path

@@ -99,6 +99,14 @@ def test_only_the_skill_is_written(hub: Hub, tmp_path: Path) -> None:
     assert (resolved(cache, "/tools/audit") / "SKILL.md").stat().st_ino == kept
 
 
+def test_no_filter_of_the_user_runs_for_a_skill(hub: Hub, tmp_path: Path, user_home: Path) -> None:
+    """It may run what is in the folder, which a stranger wrote."""
+    hub({".gitattributes": "* filter=upper\n", "audit/SKILL.md": SKILL})
+    with (user_home / ".gitconfig").open("a") as settings:
+        settings.write('[filter "upper"]\n\tsmudge = tr a-z A-Z\n\trequired\n')
+    assert (resolved(tmp_path / "cache", "/audit") / "SKILL.md").read_text() == SKILL
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("named", [False, True])
 def test_a_skill_behind_links(hub: Hub, tmp_path: Path, user_home: Path, named: bool) -> None:

@@ -294,7 +294,8 @@ def _check_out(clone: Path, name: str, path: str, making: Path) -> None:
         raise UnknownSkill(f"github:{name} is too large: a skill may have {MOST}")
     agent_files.remove_tree(making)
     (making / "tree").mkdir(parents=True)
-    variables = LITERALLY | git.bare(clone) | {
+    variables = LITERALLY | git.bare(clone)
+    variables |= git.programs_off(clone, variables, filters=False) | {
         "GIT_WORK_TREE": str(making / "tree"),
         "GIT_INDEX_FILE": str(making / "index"),
     }  # fmt: skip

@@ -30,7 +30,7 @@ from ..sandbox.jail import CODE, HOME
 from ..sandbox.jail_group import end_rest
 from ..sources import lenders, skills
 from ..sources.clone import clone
-from ..sources.source import clone_url, local_path, without_secrets
+from ..sources.source import CLONE_SECONDS, clone_url, local_path, without_secrets
 from .sharing import VISITORS
 
 BASE = "base.git"
@@ -50,8 +50,8 @@ KEPT_OF_RUN = ("lock", NO_PATCH)
 LARGEST_EXCLUDE = 1 << 24  # bytes, of all patterns and the names of inputs
 LARGEST_PATTERNS = 1 << 20  # bytes
 # Of our own commits: git needs a name, and must not ask for the passphrase of a key.
-# The files of the repository as they are, whatever line ends or attributes the user's git prefers:
-# the jail knows nothing of those, and every file would be a changed one.
+# The files of the repository as they are, whatever line ends or attributes the user's git prefers,
+# and with no filter: the jail knows nothing of those, and every file would be a changed one.
 AS_THEY_ARE = (
     "-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.attributesFile=/dev/null",
 )  # fmt: skip
@@ -362,7 +362,7 @@ class Workspace:
         assert source.repository is not None
         url = clone_url(source.repository)
         place = local_path(url)
-        options = ["--quiet", "--template=", "--origin", "origin", *AS_THEY_ARE]
+        options = ["--quiet", "--no-checkout", "--template=", "--origin", "origin", *AS_THEY_ARE]
         if source.branch:
             options += ["--branch", source.branch]
         try:
@@ -373,6 +373,10 @@ class Workspace:
                 lender = lenders.find(self.state_dir, place, source.branch) if share else None
                 options += ["--reference", str(lender)] if lender is not None else []
             clone(str(place or url), self.code, options)
+            if cloned := git.commit_of(self.code, "HEAD"):
+                off = git.programs_off(self.code, filters=False)
+                words = ["read-tree", "-m", "-u", "--no-recurse-submodules", cloned]
+                git.run(words, self.code, off, timeout=CLONE_SECONDS)
         except GitFailed as error:
             text = f"cannot clone {without_secrets(url)}: {error}"
             raise GitFailed(text, hint=error.hint) from None
@@ -380,7 +384,6 @@ class Workspace:
         if place is not None:
             origin = _origin_of(place) or str(place)
         git.run(["remote", "set-url", "origin", origin], self.code)
-        cloned = git.commit_of(self.code, "HEAD")
         if place is not None and source.with_changes:
             copy_uncommitted(place, self.code)
         return cloned
@@ -450,10 +453,11 @@ def copy_uncommitted(place: Path, code: Path, *, memory: int = git.MEMORY) -> No
                 # It is all in git's memory when it is applied.
                 git.run(words, root, index, file.fileno(), memory=memory, most=memory)
             if patch.stat().st_size:
+                off = git.programs_off(code, filters=False)
                 words = ["apply", "--index", "--whitespace=nowarn"]
-                git.run([*words, str(patch)], code, memory=memory)
+                git.run([*words, str(patch)], code, off, memory=memory)
                 words = [*AUTHOR, "commit", "--quiet", "-m"]
-                git.run([*words, "Uncommitted changes"], code)
+                git.run([*words, "Uncommitted changes"], code, off)
         except GitFailed as error:
             raise GitFailed(f"cannot copy the uncommitted changes: {error}") from None
 
