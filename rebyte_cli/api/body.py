@@ -16,7 +16,7 @@ from .urls import shown_id
 from .views import no_ids
 
 if TYPE_CHECKING:
-    from urllib3 import HTTPResponse
+    from requests import Response
 
     from .connection import AttemptState
 
@@ -81,14 +81,14 @@ class BrokenBody(AttemptFailed):
         self.reason = reason
 
 
-def chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """The decoded bytes of a body as they arrive; `response` is unread.
+def chunks(response: Response) -> Iterator[bytes]:
+    """The decoded bytes of a body as they arrive; `response` is one of requests, unread.
 
     Decodes gzip and deflate itself: the decoder of urllib3 accepts a cut gzip stream as a
     whole one, and may expand one small read to any size. Raises BrokenBody, or what urllib3 raises.
     """
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
-    raw = _raw(response)
+    raw = _raw(response.raw)
     if encoding in ("identity", ""):
         return raw
     if encoding in ("gzip", "x-gzip"):
@@ -98,7 +98,7 @@ def chunks(response: HTTPResponse) -> Iterator[bytes]:
     raise BrokenBody("it came in an encoding that was not requested")
 
 
-def _raw(source: HTTPResponse) -> Iterator[bytes]:
+def _raw(source: Any) -> Iterator[bytes]:
     # read1 gives what has arrived; read would wait until a whole chunk is there, and an event
     # would show up late. It also checks Content-Length at the end.
     while data := source.read1(CHUNK, decode_content=False):
@@ -127,7 +127,7 @@ def _inflate(raw: Iterable[bytes], bits: int) -> Iterator[bytes]:
         raise BrokenBody("it was cut off", cut=True)
 
 
-def read_all(response: HTTPResponse, cap: int = JSON_CAP) -> bytes:
+def read_all(response: Response, cap: int = JSON_CAP) -> bytes:
     """The whole decoded body; BrokenBody when it has more than `cap` bytes."""
     pieces: list[bytes] = []
     size = 0
@@ -139,9 +139,9 @@ def read_all(response: HTTPResponse, cap: int = JSON_CAP) -> bytes:
     return b"".join(pieces)
 
 
-def read_whole(response: HTTPResponse) -> bytes:
+def read_whole(response: Response) -> bytes:
     """The whole decoded body within the usual cap; empty for 204, whatever the headers promise."""
-    if response.status in (204, 205):
+    if response.status_code in (204, 205):
         promised = response.headers.get("Content-Length", "0") != "0"
         if promised or "Transfer-Encoding" in response.headers:
             # What follows would be read as the next response on this connection.
@@ -178,18 +178,18 @@ def _finite(text: str) -> float:
     return number
 
 
-def as_json(response: HTTPResponse, _attempt: AttemptState) -> ApiResponse:
+def as_json(response: Response, _attempt: AttemptState) -> ApiResponse:
     """A response with its body decoded. BrokenBody if it has what cannot be an id as one."""
     raw = read_whole(response)
     data = parse_json(raw)
     for value in no_ids(data):
         raise BrokenBody(f"{shown_id(value)} is not a usable id")
-    return ApiResponse(response.status, response.headers, data, raw)
+    return ApiResponse(response.status_code, response.headers, data, raw)
 
 
-def as_it_came(response: HTTPResponse, _attempt: AttemptState) -> ApiResponse:
+def as_it_came(response: Response, _attempt: AttemptState) -> ApiResponse:
     """A response with its body's bytes only."""
-    return ApiResponse(response.status, response.headers, None, read_whole(response))
+    return ApiResponse(response.status_code, response.headers, None, read_whole(response))
 
 
 def encode(body: Any) -> bytes:

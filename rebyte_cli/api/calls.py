@@ -24,14 +24,14 @@ from .retry import RetryPolicy
 from .urls import leads_to_result
 
 if TYPE_CHECKING:
-    from urllib3 import HTTPResponse
+    from requests import Response
 
     from .connection import Admits, AttemptState, ConnectionPool, Dial
 
 DATES = 8  # that are kept, the latest
 AGREEING = 3  # of them that it takes: one server may have a wrong clock
 T = TypeVar("T")
-Read = Callable[["HTTPResponse", "AttemptState"], T]
+Read = Callable[["Response", "AttemptState"], T]
 # What a response that cannot be used is raised as, by the code of the attempt.
 UNUSABLE: Mapping[str | None, type[NetworkError]] = {
     kind.code: kind for kind in (BrokenAnswer, AnswerTooLarge)
@@ -64,7 +64,7 @@ class Connector(Protocol):
 class Calls:
     """Makes calls over one pool of connections, each in as many attempts as it may take.
 
-    Thread-safe; urllib3 is imported by the first call. `secret` is the key, to keep it out of
+    Thread-safe; requests is imported by the first call. `secret` is the key, to keep it out of
     logs and messages; it is not sent from here. See `Transport` for what the others mean.
     """
 
@@ -139,9 +139,13 @@ class Calls:
             log = CallLog(request, number, self.clock(), self.redact)
             try:
                 body = request.body(attempt) if callable(request.body) else request.body
+                prepared = pool.prepare(request.method, request.url, request.headers, body)
                 with attempt:
-                    response = pool.send(
-                        request.method, request.url, request.headers, body, attempt.left()
+                    response = pool.adapter.send(
+                        prepared,
+                        stream=True,
+                        timeout=attempt.left(),
+                        proxies=pool.proxies(request.url),
                     )
                 return self._read(response, attempt, log, read)
             except Refused as refused:
@@ -208,13 +212,13 @@ class Calls:
         return min(times) if len(times) >= (AGREEING if is_agreed else 1) else None
 
     def failure(self, request: Request, error: Exception, *, sent: bool = True) -> AttemptFailed:
-        """Turn an exception of urllib3 into an AttemptFailed."""
+        """Turn an exception of requests or urllib3 into an AttemptFailed."""
         if isinstance(error, AttemptFailed):
             return error
         from urllib.parse import urlsplit
 
         parts = urlsplit(request.url)
-        proxy = self.pool.proxy(request.url)
+        proxy = self.pool.proxies(request.url).get(parts.scheme)
         via = urlsplit(proxy).hostname or "proxy" if proxy else None
         return explain(error, host=parts.netloc, proxy=via, sent=sent)
 
@@ -243,20 +247,18 @@ class Calls:
             share /= 2
         return AttemptState(Deadline(share, clock=self.clock), idle, careful=careful)
 
-    def _read(
-        self, response: HTTPResponse, attempt: AttemptState, log: CallLog, read: Read[T]
-    ) -> T:
+    def _read(self, response: Response, attempt: AttemptState, log: CallLog, read: Read[T]) -> T:
         """Read a 2xx response. Raises Refused or, for a bad body, AttemptFailed."""
         log.note_head(response)
         self.has_answered = True
         if date := response.headers.get("Date"):
             self._dates = (*self._dates[1 - DATES :], (date, since_boot()))
         try:
-            if response.status < 200:
+            if response.status_code < 200:
                 raise AttemptFailed("the answer stopped at an interim status", code="broken_answer")
-            if response.status >= 300:
+            if response.status_code >= 300:
                 log.body = self._error_body(response)
-                raise Refused(ApiResponse(response.status, response.headers, None, log.body))
+                raise Refused(ApiResponse(response.status_code, response.headers, None, log.body))
             value = read(response, attempt)
         except Refused:
             raise
@@ -266,7 +268,7 @@ class Calls:
         log.body = getattr(value, "raw", None)
         return value
 
-    def _error_body(self, response: HTTPResponse) -> bytes:
+    def _error_body(self, response: Response) -> bytes:
         """The body of a refusal, empty when it cannot be read: the status says what happened."""
         from .connection import TRANSPORT_ERRORS
 

@@ -1,10 +1,10 @@
-"""Connections: urllib3's pools with time limits, and a record of what was sent.
+"""Connections: requests' adapter with time limits, and a record of what was sent.
 
-Imported by the first request only; it pulls in urllib3 and requests (about 100 ms of CPU).
+Imported by the first request only; it pulls in requests and urllib3 (about 100 ms of CPU).
 
-Of requests, only its reading of the proxy variables is used, not its `Session`: that follows
-redirects with our header on them, reads `.netrc`, keeps cookies, and reads the whole body of a
-redirect.
+Only the adapter of requests is used, not its `Session`: a session follows redirects with our
+header on them, reads `.netrc`, keeps cookies, and reads the whole body of a redirect. Proxy
+variables and certificate variables are honoured here, which is all we would want one for.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from http import HTTPStatus
-from http.client import BadStatusLine, HTTPException
-from http.client import HTTPResponse as ResponseHead
-from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from http.client import BadStatusLine, HTTPException, HTTPResponse
+from typing import Any
 
+from requests import PreparedRequest, RequestException
+from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
-from urllib3 import HTTPResponse, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, InvalidHeader, NewConnectionError
-from urllib3.util import make_headers
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ..errors import BadUsage
@@ -35,8 +33,8 @@ from ..system.addresses import is_loopback
 from ..system.deadline import Deadline
 from .failures import AttemptFailed
 
-# What urllib3 and the system raise when a request or a response comes to nothing.
-TRANSPORT_ERRORS = (HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
+# What requests, urllib3 and the system raise when a request or a response comes to nothing.
+TRANSPORT_ERRORS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
 # Connecting gets less time than a response: the next attempt may reach another address, and nothing
 # has been sent by then.
 CONNECT_SECONDS = 10.0
@@ -50,7 +48,7 @@ BLOCK = 64 * 1024
 # Interim responses before a final one. A server that sends one a second to show that it is at
 # work sends 600 of them while a create may take.
 MOST_INTERIM = 10_000
-MOST_HOSTS = 8  # whose proxies are kept
+MOST_PREPARED = 8  # kinds of requests, and hosts; a batch alternates between two
 
 # Gives a connected socket for an address (host, port) within so many seconds; None for an address
 # that is to be dialed as usual. Raises OSError.
@@ -150,7 +148,7 @@ class AttemptState:
 class _TimedReader(io.RawIOBase):
     """The reading end of a socket, whose every read ends by the deadline of its attempt.
 
-    A timeout of urllib3 is one per read: a server that drips a byte a second, in headers or
+    A timeout of requests is one per read: a server that drips a byte a second, in headers or
     body, never exceeds it.
     """
 
@@ -172,7 +170,7 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-class _TimedResponse(ResponseHead):
+class _TimedResponse(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
         super().__init__(sock, *args, **named)
         attempt: AttemptState | None = getattr(_current, "attempt", None)
@@ -256,12 +254,6 @@ class _WatchedConnection(HTTPConnection):
             self._body, body = body, None
         super().request(method, url, body, *args, **named)
 
-    def putheader(self, header: Any, *values: Any) -> None:
-        try:
-            super().putheader(header, *values)
-        except ValueError as error:
-            raise InvalidHeader(str(error)) from error
-
     def send(self, data: Any) -> None:
         attempt: AttemptState | None = getattr(_current, "attempt", None)
         if attempt is not None and not self._connecting:
@@ -297,13 +289,71 @@ class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _WatchedTLSConnection
 
 
+class _TimedAdapter(HTTPAdapter):
+    def __init__(
+        self,
+        context: Callable[[], ssl.SSLContext],
+        size: int,
+        dial: Dial | None,
+        admits: Admits,
+    ) -> None:
+        self._context = context
+        self._pools: dict[str, Any] = {
+            "http": partial(_Pool, dial=dial, admits=admits),
+            "https": partial(_TLSPool, admits=admits),
+        }
+        self._direct: tuple[list[str], Any] | None = None  # host and pool of the last request
+        super().__init__(pool_connections=4, pool_maxsize=size)
+
+    def init_poolmanager(self, *args: Any, **named: Any) -> None:
+        super().init_poolmanager(*args, blocksize=BLOCK, **named)
+        manager: Any = self.poolmanager
+        manager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
+        if proxy.lower().startswith("https:"):
+            named["proxy_ssl_context"] = self._context()
+        manager = super().proxy_manager_for(proxy, **named)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
+        # One context for all connections: the bundle is read once, not per connection, and 32
+        # connections share its memory.
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] != "https":
+            return host, {}
+        return host, {"ssl_context": self._context(), "cert_reqs": "CERT_REQUIRED"}
+
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        if proxies:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        host = request.url.split("/", 3)[:3]
+        if self._direct is None or self._direct[0] != host:  # a tenth of the time of a request
+            found = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            self._direct = host, found
+        return self._direct[1]
+
+    def close(self) -> None:
+        self._direct = None
+        super().close()
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the context verifies; requests would load the bundle again here."""
+
+
 class ConnectionPool:
     """Pooled connections, with the proxies and certificates of this process.
 
     It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
     connections kept per host. `dial` may connect plain HTTP in its own way. `admits` is asked
-    about each new connection, except to a proxy. `send` raises `TRANSPORT_ERRORS`, which
-    `failures.explain` turns into words.
+    about each new connection, except to a proxy. `adapter` sends one
+    request and follows no redirect; it raises `TRANSPORT_ERRORS`, which `errors.explain` turns into
+    words.
     """
 
     def __init__(
@@ -317,104 +367,85 @@ class ConnectionPool:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self._proxies = lru_cache(MOST_HOSTS)(_proxy_for)
-        self._managers: dict[tuple[str, str | None], PoolManager] = {}  # by scheme and proxy
-        self._options: dict[str, Any] = {"num_pools": 4, "maxsize": size, "blocksize": BLOCK}
-        self._pools: dict[str, Any] = {
-            "http": partial(_Pool, dial=dial, admits=admits),
-            "https": partial(_TLSPool, admits=admits),
-        }
+        self._proxies = lru_cache(MOST_PREPARED)(_proxies_for)
+        self._prepared: dict[tuple[Any, ...], tuple[PreparedRequest, str]] = {}
+        self.adapter = _TimedAdapter(self._context, size, dial, admits)
 
-    def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: Any, seconds: float
-    ) -> HTTPResponse:
-        """The response to one request, whose body is left to be read. No redirect is followed.
+    def prepare(
+        self, method: str, url: str, headers: Mapping[str, str], body: Any
+    ) -> PreparedRequest:
+        """A request as `adapter` takes it.
 
         `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
         """
+        request = PreparedRequest()
+        like, its_url = self._like(method, url, headers)
+        request.method, request.headers = like.method, like.headers.copy()
+        if url == its_url:
+            request.url = like.url
+        else:
+            request.prepare_url(url, None)
+        # The body is set afterwards: requests would send an empty file as chunked.
         if body is not None and "Content-Length" not in headers:
-            headers = {**headers, "Content-Length": str(len(body))}
-        response = self._manager(url).urlopen(
-            method,
-            url,
-            redirect=False,
-            retries=False,
-            body=body,
-            headers=headers,
-            timeout=seconds,
-            preload_content=False,
-            decode_content=False,
-        )
-        return cast("HTTPResponse", response)
+            request.headers["Content-Length"] = str(len(body))
+        request.body = body
+        return request
 
-    def _manager(self, url: str) -> PoolManager:
-        scheme, proxy = url.partition(":")[0].lower(), self.proxy(url)
-        with self._lock:
-            found = self._managers.get((scheme, proxy))
-            if found is None:
-                options = self._options
-                if scheme == "https":
-                    # One context for all connections: the bundle is read once, not per connection,
-                    # and 32 connections share its memory.
-                    options = {**options, "ssl_context": self._context()}
-                if proxy is None:
-                    found = PoolManager(**options)
-                else:
-                    found = _through(proxy, self._context, options)
-                found.pool_classes_by_scheme = self._pools
-                self._managers[scheme, proxy] = found
-            return found
+    def _like(
+        self, method: str, url: str, headers: Mapping[str, str]
+    ) -> tuple[PreparedRequest, str]:
+        """A request without a body, and its URL, prepared once for many that differ in path.
 
-    def proxy(self, url: str) -> str | None:
-        """The proxy that the environment names for a URL; None for this machine.
+        Not in the host: requests makes a header of a user name before it.
+        """
+        call = (method, url.split("/", 3)[2], *headers.items())
+        known = self._prepared.get(call)
+        if known is None:
+            made = PreparedRequest()
+            made.prepare(method=method, url=url, headers=dict(headers))
+            if len(self._prepared) >= MOST_PREPARED:
+                self._prepared.clear()
+            self._prepared[call] = known = made, url
+        return known
+
+    def proxies(self, url: str) -> dict[str, str]:
+        """The proxies that the environment names for a URL; none for this machine.
 
         What is on loopback is not reachable through a proxy, and http to it is in clear. The
         environment is read once for each host: that takes a fifth of the time of a request.
         """
+        from urllib.parse import urlsplit
+
         target = urlsplit(url)
         if is_loopback(target.hostname or ""):
-            return None
+            return {}
         return self._proxies(target.scheme, target.netloc)
 
     def close(self) -> None:
         """Close idle connections."""
-        with self._lock:
-            for manager in self._managers.values():
-                manager.clear()
+        self.adapter.close()
 
     def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = make_context(self._ca_bundle)
-        return self._tls
+        with self._lock:
+            if self._tls is None:
+                self._tls = make_context(self._ca_bundle)
+            return self._tls
 
 
-def _through(
-    proxy: str, context: Callable[[], ssl.SSLContext], options: dict[str, Any]
-) -> ProxyManager:
-    """What connects through a proxy, which the same CAs vouch for."""
-    parts = urlsplit(proxy)
-    headers = None
-    if parts.username:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = make_headers(proxy_basic_auth=login)
-    own = context() if parts.scheme == "https" else None
-    return ProxyManager(proxy, proxy_headers=headers, proxy_ssl_context=own, **options)
+def _proxies_for(scheme: str, host: str) -> dict[str, str]:
+    """The proxies of the environment. BadUsage if the one for this scheme is no address."""
+    from urllib.parse import urlsplit
 
-
-def _proxy_for(scheme: str, host: str) -> str | None:
-    """The proxy that the environment names. Raises BadUsage if that is no address."""
-    found = get_environ_proxies(f"{scheme}://{host}")
-    name = scheme if scheme in found else "all"
-    proxy = found.get(name)
-    if not proxy:
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(proxy)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        # Not repeated: it may hold a password.
-        raise BadUsage(f"the {name.upper()}_PROXY of the environment is not an address")
-    return proxy
+    found = dict(get_environ_proxies(f"{scheme}://{host}"))
+    for name, proxy in found.items():
+        if not proxy or name not in (scheme, "all"):
+            continue
+        try:
+            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            # Not repeated: it may hold a password.
+            raise BadUsage(f"the {name.upper()}_PROXY of the environment is not an address")
+    return found

@@ -1,7 +1,7 @@
 """Turn failures and statuses into our own errors, with one short line each.
 
-No text of urllib3 gets out: it contains URLs with signatures, proxy passwords and, in one case,
-headers.
+No text of requests or urllib3 gets out: theirs contains URLs with signatures, proxy passwords
+and, in one case, headers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class AttemptFailed(Exception):
 
 
 def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -> AttemptFailed:
-    """What an exception of urllib3 or the system means, for a person.
+    """What an exception of requests, urllib3 or the system means, for a person.
 
     `host` is the server's name; `proxy` the host of the proxy in between, or None.
     """
@@ -64,7 +64,7 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
     def having(kind: type[BaseException]) -> Any:
         return next((each for each in chain if isinstance(each, kind)), None)
 
-    if "ProxySchemeUnknown" in names:
+    if names & {"InvalidProxyURL", "InvalidSchema", "ProxySchemeUnknown"}:
         raise BadUsage("the proxy named by HTTPS_PROXY or ALL_PROXY cannot be used") from None
     if not sent and (names & {"InvalidHeader", "InvalidURL"} or having(UnicodeError)):
         raise BadUsage("a header or the path holds a character that cannot be sent") from None
@@ -108,7 +108,7 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    # urllib3 keeps the real reason in `reason`, in `args` or in the context.
+    # urllib3 and requests keep the real reason in `reason`, in `args` or in the context.
     seen: set[int] = set()
     todo: list[Any] = [error]
     while todo:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from urllib3 import HTTPResponse
+    from requests import Response
 
     from .body import Request
 
@@ -146,9 +146,9 @@ class CallLog:
         self.body: bytes | None = None  # of the response, as it came
         self._headers: Mapping[str, str] = {}
 
-    def note_head(self, response: HTTPResponse) -> None:
+    def note_head(self, response: Response) -> None:
         """Note the head of a response."""
-        self.status = response.status
+        self.status = response.status_code
         self._headers = response.headers
 
     @cached_property

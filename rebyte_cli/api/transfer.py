@@ -31,7 +31,7 @@ from .urls import check_target_url
 from .whole_file import whole_file
 
 if TYPE_CHECKING:
-    from urllib3 import HTTPResponse
+    from requests import Response
 
     from .connection import AttemptState
 
@@ -59,7 +59,7 @@ class LiveBody:
         self,
         calls: Calls,
         request: Request,
-        response: HTTPResponse,
+        response: Response,
         attempt: AttemptState,
         idle: float,
         deadline: Deadline = NO_LIMIT,
@@ -98,7 +98,7 @@ class LiveBody:
 def stream(calls: Calls, request: Request, idle: float, deadline: Deadline) -> Iterator[LiveBody]:
     """The body of a response as it arrives; see `Transport.stream`."""
 
-    def opened(response: HTTPResponse, attempt: AttemptState) -> tuple[HTTPResponse, LiveBody]:
+    def opened(response: Response, attempt: AttemptState) -> tuple[Response, LiveBody]:
         body = LiveBody(calls, request, response, attempt, idle, deadline)
         body.keep_waiting()
         return response, body
@@ -112,20 +112,20 @@ def stream(calls: Calls, request: Request, idle: float, deadline: Deadline) -> I
 
 def live(
     calls: Calls, request: Request, idle: float
-) -> Callable[[HTTPResponse, AttemptState], ApiResponse]:
+) -> Callable[[Response, AttemptState], ApiResponse]:
     """A reader of responses as they came, except that the body of an event stream is left to be
     read as it arrives (`ApiResponse.coming`).
 
     Such a body may take as long as it likes; `idle` bounds each read (seconds).
     """
 
-    def read(response: HTTPResponse, attempt: AttemptState) -> ApiResponse:
+    def read(response: Response, attempt: AttemptState) -> ApiResponse:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
             return as_it_came(response, attempt)
         attempt.untimed()
         coming = iter(LiveBody(calls, request, response, attempt, idle))
-        return ApiResponse(response.status, response.headers, None, b"", coming)
+        return ApiResponse(response.status_code, response.headers, None, b"", coming)
 
     return read
 
@@ -173,7 +173,7 @@ def put(
         raise kind(what, status_code=status) from None
 
 
-def _drain(response: HTTPResponse, attempt: AttemptState) -> None:
+def _drain(response: Response, attempt: AttemptState) -> None:
     """Read what a store says beside 200: it does not matter, but keeps the connection usable."""
     from .connection import TRANSPORT_ERRORS
 
@@ -228,7 +228,7 @@ def length(route: Router, request: Request) -> int | None:
     """
     found: list[str] = []
 
-    def look(response: HTTPResponse, _attempt: AttemptState) -> None:
+    def look(response: Response, _attempt: AttemptState) -> None:
         if response.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
             found.append(response.headers.get("Content-Length", ""))
         response.close()
@@ -240,10 +240,10 @@ def length(route: Router, request: Request) -> int | None:
 
 def _saving(
     file: Any, target: Path, progress: Callable[[int], None] | None
-) -> Callable[[HTTPResponse, AttemptState], None]:
+) -> Callable[[Response, AttemptState], None]:
     count = ByteCount(progress)
 
-    def save(response: HTTPResponse, attempt: AttemptState) -> None:
+    def save(response: Response, attempt: AttemptState) -> None:
         attempt.untimed()
         count.start_over()
         file.seek(0)
@@ -268,9 +268,7 @@ def _saving(
     return save
 
 
-def _follow(
-    route: Router, first: Request, save: Callable[[HTTPResponse, AttemptState], None]
-) -> None:
+def _follow(route: Router, first: Request, save: Callable[[Response, AttemptState], None]) -> None:
     """Send a GET and the redirects that it leads to."""
     from urllib.parse import urljoin
 

@@ -224,7 +224,7 @@ class Examination:
 
         url = str(settings.base_url.value)
         pool = ConnectionPool(ca_bundle=settings.ca_bundle.value, size=1)
-        chosen = pool.proxy(url)
+        chosen = pool.proxies(url).get(url.partition(":")[0])
         variables = [
             name
             for name in _PROXY_VARIABLES

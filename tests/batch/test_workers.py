@@ -10,8 +10,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from requests.adapters import HTTPAdapter
 
-from rebyte_cli.api.connection import ConnectionPool
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import FAULTS_IN_A_ROW, Job
 from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
@@ -131,7 +131,7 @@ def test_a_journal_that_fails_ends_it_before_anything_is_sent(
 def test_out_of_memory_is_unsent_unless_the_create_went_out(
     bench: WorkerBench, monkeypatch: pytest.MonkeyPatch, is_sent: bool
 ) -> None:
-    send = ConnectionPool.send
+    send = HTTPAdapter.send
 
     def too_large(*given: Any, **options: Any) -> Any:
         if is_sent:
@@ -139,7 +139,7 @@ def test_out_of_memory_is_unsent_unless_the_create_went_out(
         raise MemoryError
 
     bench.create(2)
-    monkeypatch.setattr(ConnectionPool, "send", too_large)
+    monkeypatch.setattr(HTTPAdapter, "send", too_large)
     kind, value = bench.create(0)
     if is_sent:
         assert (kind, bench.states()[2:]) == ("lost", ["sending"])
