@@ -54,14 +54,15 @@ def occurrences(task: TaskRecord, now: int) -> list[tuple[int, str]]:
     result = [(task.created, "task.created")]
     busy_until = -1
     for index, run in enumerate(task.runs):
+        seen = run.horizon(now)
         ran = run.outcome != "canceled" or run.start < run.end
-        if ran and run.prompt.submitted >= busy_until and run.start < NEVER:
+        if ran and run.prompt.submitted >= busy_until and run.start <= seen:
             result.append((run.start, "task.running"))
         busy_until = run.end
         later = task.runs[index + 1 :]
-        if run.end < NEVER and not any(one.prompt.submitted < run.end for one in later):
+        if run.end <= seen and not any(one.prompt.submitted < run.end for one in later):
             result.append((run.end, f"task.{TASK_STATUS[run.outcome]}"))
-    return [(at, event) for at, event in result if at <= now]
+    return [each for each in result if task.deleted is None or each[0] <= task.deleted]
 
 
 class Deliverer:
@@ -143,19 +144,20 @@ class Deliverer:
         query = "SELECT * FROM tasks WHERE unsettled = 1 ORDER BY seq"
         rows = db.execute(query).fetchall() if hooks else []
         for task in load_tasks(db, rows):
-            until = now if task.deleted is None else min(now, task.deleted)
             private = is_private(db, task.workspace)
             told = [hook for hook in hooks if hook["own"] or not private]
             its = [
                 DueDelivery(at, hook["id"], hook["url"], hook["secret"], event, task.id)
-                for at, event in occurrences(task, until)
+                for at, event in occurrences(task, now)
                 for hook in told
                 if at >= hook["created"] and event in json.loads(hook["events"])
             ]
             found.update(its)
             unsent = [due for due in its if not self._is_recorded(db, due)]
             self._due += unsent
-            coming = [at for run in task.runs for at in (run.start, run.end) if at > now]
+            coming = [
+                at for run in task.runs for at in (run.start, run.end) if at > run.horizon(now)
+            ]
             if not unsent and (task.deleted is not None or not coming):
                 over.append((task.id, len(task.runs)))
             self._next = min([self._next, *coming])

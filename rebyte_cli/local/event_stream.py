@@ -54,8 +54,9 @@ def _stream(
         except Refusal:
             return
         now = context.store.now()
-        ended = now >= run.end
-        visible = [event.order for event in pending if event.at <= now]
+        horizon = run.horizon(now)
+        ended = run.end <= horizon
+        visible = [event.order for event in pending if event.at <= horizon]
         documents = event_documents(run, pending, now, prompt_id, first)
         for order, document in zip(visible, documents, strict=True):
             if order in sent:
@@ -73,7 +74,7 @@ def _stream(
         if time.monotonic() - quiet_since >= KEEP_ALIVE_SECONDS:
             quiet_since = time.monotonic()
             yield b": keep-alive\n\n"
-        coming = min([event.at for event in pending if event.at > now] + [run.end])
+        coming = min([event.at for event in pending if event.at > horizon] + [run.end])
         if _left(connection, min(max(coming - now, 1) / 1000, POLL_SECONDS)):
             return
 
@@ -81,7 +82,7 @@ def _stream(
 def _done(run: Run, now: int, count: int) -> bytes:
     # A `done` that is sent too early claims success: seen in clients, and the reason why only a
     # `done` after an event may be believed.
-    status = run.outcome if now >= run.end else "succeeded"
+    status = "succeeded" if run.ended_at(now) is None else run.outcome
     result = run.answer(now) or ""
     return _frame("done", {"status": status, "lastSeq": count - 1, "finalResult": result})
 

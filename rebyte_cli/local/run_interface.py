@@ -126,13 +126,17 @@ class Run(ABC):
 
     def status(self, now: int) -> str:
         """The prompt's status at `now`, in the words of the wire."""
-        if now >= self.end:
+        if self.end <= self.horizon(now):
             return self.outcome
-        return "running" if now >= self.start else "pending"
+        return "running" if self.start <= self.horizon(now) else "pending"
 
     def ended_at(self, now: int) -> int | None:
         """When the run ended, or None at a moment before that."""
-        return self.end if now >= self.end else None
+        return self.end if self.end <= self.horizon(now) else None
+
+    def horizon(self, now: int) -> int:
+        """The latest moment of this run that has come at `now`."""
+        return now
 
     @abstractmethod
     def answer(self, now: int) -> str | None:

@@ -60,7 +60,7 @@ def event_documents(
     `eventKey` stays.
     """
     documents = []
-    for seq, event in enumerate([one for one in events if one.at <= now], first):
+    for seq, event in enumerate([one for one in events if one.at <= run.horizon(now)], first):
         document: JsonObject = {"seq": seq}
         if run.has_event_keys:
             document["eventKey"] = f"{prompt_id[:8]}-{event.order}"

@@ -93,7 +93,7 @@ def _prompt(store: Store, number: int, run: Run, now: int, may_act: bool, room: 
     """What was asked, what the agent did, and what it answered."""
     prompt, answer, name = run.prompt, run.answer(now), run.prompt.id
     with store.read() as db:
-        events = [one for one in run.events(db) if one.at <= now]
+        events = [one for one in run.events(db) if one.at <= run.horizon(now)]
     said = [_first(one.payload, *SPOKEN) for one in events if one.kind in SPEECH]
     # The answer has its own place; a program's is all that it printed, in pieces.
     elsewhere = said if "\n".join(map(_text, said)) == answer else [answer]

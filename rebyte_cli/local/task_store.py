@@ -40,14 +40,13 @@ class TaskRecord(NamedTuple):
 
     def status(self, now: int) -> str:
         """`running`, `completed`, `failed` or `canceled`."""
-        if any(now < run.end for run in self.runs):
+        if any(run.ended_at(now) is None for run in self.runs):
             return "running"
         return TASK_STATUS[self.runs[-1].outcome]
 
     def completed(self, now: int) -> int | None:
         """When the task reached its terminal status; None while it is running."""
-        end = max(run.end for run in self.runs)
-        return end if now >= end else None
+        return None if self.status(now) == "running" else max(run.end for run in self.runs)
 
     def queue(self, store: Store, now: int) -> dict[str, Any]:
         """`resumesAt`, when a usage limit is reset that the task waits for; `queue`, what it waits
@@ -55,7 +54,7 @@ class TaskRecord(NamedTuple):
         of them if that works, or no run is left.
         """
         for run in self.runs:
-            if now < run.end:
+            if run.ended_at(now) is None:
                 if (moment := run.resumes_at(store, now)) is not None:
                     return {"resumesAt": stamp(moment)}
                 found = {"queue": run.queue(store), "preparing": run.preparing(store)}
@@ -69,7 +68,7 @@ class TaskRecord(NamedTuple):
 
     def shown_title(self, now: int) -> str | None:
         """The title, or None while the task is young, as seen in clients."""
-        return None if now < self.created + TITLE_AFTER_MS else self.title
+        return None if 0 <= now - self.created < TITLE_AFTER_MS else self.title
 
 
 def add_prompt(

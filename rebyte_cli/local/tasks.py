@@ -248,7 +248,7 @@ def cancel(context: Context, request: HttpRequest, task_id: str) -> HttpResponse
     caller = caller_of(context, request)
     with context.store.write() as db:
         task, now = load_task(db, caller, task_id), context.store.now()
-        active = [run for run in task.runs if now < run.end]
+        active = [run for run in task.runs if run.ended_at(now) is None]
         real = facade.end_runs(db, "task", task_id, now)
         for run in active:
             run.cancel(db, now)

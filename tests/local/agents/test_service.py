@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +32,7 @@ from tests.local.test_webhooks import ALL_EVENTS, receiving
 from tests.repositories import git
 from tests.servers import Line, RawServer, Request, reply
 from tests.waiting import eventually, kill_supervisor
-from tests.witness import Answer, Caller
+from tests.witness import Answer, Caller, Clock
 
 from .bench import PATIENCE, gone, need_jail, processes, script
 
@@ -155,6 +156,30 @@ def test_events_are_streamed_as_they_are_recorded(machine: Machine) -> None:
     assert names == ["event: event", "event: event", "event: done"]
     done = json.loads(text.rpartition("data: ")[2])
     assert done == {"status": "succeeded", "lastSeq": 1, "finalResult": "Say hello"}
+
+
+@pytest.mark.slow
+def test_what_was_recorded_has_happened_though_the_clock_is_set_back(start: Starter) -> None:
+    """Otherwise `wait` waits for the clock to come so far again, and `diff` leaves out the run."""
+    moved = Clock(0.0)
+    with start(clock=lambda: time.time() + moved.now) as machine, receiving() as (url, arrived):
+        machine.own.call("POST", "/webhooks", {"url": url, "events": ALL_EVENTS})
+        created = machine.own.create("Say hello", executor="mine")
+        moved.advance(-7200)
+        task = machine.wait(created["id"])
+        assert (task["status"], task["finalResult"]) == ("completed", "Say hello")
+        assert task["completedAt"] == task["prompts"][0]["completedAt"] is not None
+        assert (task["title"], task["prompts"][0]["hasChanges"]) == ("Say hello", True)
+        prompt = machine.content(created["id"])
+        assert (prompt["status"], prompt["response"]) == ("succeeded", "Say hello")
+        assert [event["eventType"] for event in prompt["events"]] == ["text", "result"]
+        names = [name for name, _ in machine.own.stream(created["id"])]
+        assert names == ["event", "event", "done"]
+        assert ">succeeded<" in page(machine, created["id"])
+        canceled = machine.own.call("POST", f"/tasks/{created['id']}/cancel").document
+        assert (canceled["status"], canceled["canceledPrompts"]) == ("completed", 0)
+        eventually(lambda: len(arrived) == 3)
+    assert {one.event for one in arrived} == {"task.created", "task.running", "task.completed"}
 
 
 def page(machine: Machine, task: str) -> str:

@@ -25,7 +25,11 @@ class RecordedRun(run_interface.Run):
 
     def answer(self, now: int) -> str | None:
         """The answer's text, once the run has ended by itself."""
-        return None if self.outcome == "canceled" or now < self.end else self._record.answer
+        return None if self.outcome == "canceled" else self._record.answer
+
+    def horizon(self, now: int) -> int:
+        """Whatever was recorded has happened, though the clock may have been set back since."""
+        return NEVER - 1
 
     def has_begun(self, now: int) -> bool:
         """Whether that was recorded."""
@@ -33,7 +37,7 @@ class RecordedRun(run_interface.Run):
 
     def has_changes(self, now: int) -> bool:
         """Whether it began, and has ended: what it changed is kept, or about to be."""
-        return self.has_begun(now) and self.end <= now
+        return self.has_begun(now) and self._record.ended is not None
 
     def events(self, db: sqlite3.Connection, first: int = 0) -> list[ScheduledEvent]:
         """The events that were recorded so far, from place `first` on."""
