@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,6 +221,45 @@ def test_the_terminal_is_left_as_it_was(run: Run, end: str) -> None:
     assert messy.raw.endswith("\x1b[5n")
     assert termios.tcgetattr(usual) == before
     messy.kill()
+
+
+@pytest.mark.slow
+def test_what_makes_a_terminal_deaf_is_undone_first(run: Run) -> None:
+    """A string that does not end, the modes of older terminals, and a printer get all the rest."""
+    deaf = session("printf", r"\033[12l\033[?8;25l\033]11;#f00\033\\\033[?2lhidden\033Px")
+    assert deaf.finish() == 0
+    undone = deaf.raw.partition("hidden\x1bPx")[2]
+    assert undone.startswith("\x18\x1b\\\x1b<\x1b\x03\x1b[4i")
+    wanted = ("\x1b[12h", "\x1b[?2h", "\x1b[?8h", "\x1b[?25h", "\x1b]8;;\x1b\\", "\x1b]111\x1b\\")
+    assert [each for each in wanted if each not in undone] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", [r"11;?\033\\", r"4;1;?\007", r"4;1;?;2;?\033\\"])
+def test_a_program_that_asks_for_colours_resets_none(run: Run, question: str) -> None:
+    """They may be those that the user's shell has set."""
+    asking = session("printf", rf"\033]{question}shown;1")
+    assert asking.finish() == 0
+    assert "\x1b]111" not in asking.raw
+
+
+@pytest.mark.slow
+def test_tmux_is_left_as_it_was_though_a_string_does_not_end(run: Run, tmp_path: Path) -> None:
+    mess = r"\033[?1003h\033[?1006h\033[?25l\033Px"
+    command = shlex.join([*COMMAND, "workspace", "run", "@last", "--", "printf", mess])
+    with tempfile.TemporaryDirectory() as folder:  # a short name, as that of a socket has to be
+
+        def tmux(*words: str) -> str:
+            line = ["tmux", "-f", "/dev/null", "-S", f"{folder}/tmux", *words]
+            return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+        tmux("new-session", "-d", f"{command}; echo left > {tmp_path}/left; sleep 99")
+        try:
+            eventually((tmp_path / "left").exists)
+            flags = "#{mouse_any_flag} #{mouse_sgr_flag} #{cursor_flag}"
+            eventually(lambda: tmux("display-message", "-p", flags) == "0 0 1\n", seconds=5)
+        finally:
+            tmux("kill-session")
 
 
 @pytest.mark.slow

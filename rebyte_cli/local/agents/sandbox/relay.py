@@ -44,21 +44,29 @@ ASKED = re.compile(rb"5[\d;]*n")  # the end of a question that is answered as ou
 # What a terminal is asked last: once it has answered this, it has answered everything.
 ASK, ANSWER = b"\x1b[5n", b"\x1b[0n"
 # What may begin a sequence: an escape, or one of the characters that stand for it and another one.
-# To an enquiry some terminals answer, too.
-STARTS = re.compile(rb"[\x05\x1b]|\xc2[\x80-\x9f]")
+# To an enquiry some terminals answer, too, and another set of characters needs no sequence.
+STARTS = re.compile(rb"[\x05\x0e\x1b]|\xc2[\x80-\x9f]")
 IGNORED = bytes({*range(0x20), 0x7F} - {0x18, 0x1A, 0x1B})  # by terminals, within a sequence
 KEEP_TITLE, TITLE_BACK = b"\x1b[22;0t", b"\x1b[23;0t"
-# Locked keyboard, insert mode, newlines and printer; then margins (whose reset moves the cursor),
-# UTF-8, character set, keypad, modifiers, the keyboard, cursor shape, colours.
+# Meanwhile a terminal understands nothing else: a sequence or string that does not end (only the
+# second ends one in tmux), the modes VT52 and Tektronix, and a printer that is sent everything.
+# Then answers in 8-bit characters.
+HEARING = b"\x18\x1b\\\x1b<\x1b\x03\x1b[4i\x1b F"
+# Locked keyboard, visible control characters, insert mode, newlines, local echo; then margins
+# (whose reset moves the cursor), UTF-8, character set, keypad, modifiers, the keyboard, cursor
+# shape, protected characters, colours, link.
 PLAIN = (
-    b"\x1b[2;4;20l\x1b[4i\x1b7\x1b[r\x1b8\x1b%G\x1b(B\x0f\x1b>"
-    b"\x1b[>0m\x1b[>1m\x1b[>2m\x1b[>4m\x1b[=0u\x1b[0 q\x1b[0m"
+    b"\x1b[2;3;4;20l\x1b[12h\x1b7\x1b[r\x1b8\x1b%G\x1b(B\x0f\x1b>"
+    b"\x1b[>0m\x1b[>1m\x1b[>2m\x1b[>4m\x1b[=0u\x1b[0 q\x1bW\x1b[0m\x1b]8;;\x1b\\"
 )
+# A colour is set, not only asked for. It is reset only then: the user's shell may have set others.
+COLOURING = re.compile(rb"(?:\x1b\]|\xc2\x9d)(?:P|0*(?:1\d|[45];\d+)(?:;\?(?:;\d+(?=;))?+)*+;[^?])")
+COLOURS = b"\x1b]R\x1b\\" + b"".join(b"\x1b]%d\x1b\\" % n for n in (104, 105, *range(110, 120)))
 # Set, reset, or as it was when it was saved.
 MODE = re.compile(rb"(?:\x1b\[|\xc2\x9b)(?:\?([\d;:]{1,2000})([hlr])|([<>])(\d{0,3})(?:;\d+)?u)")
 ZEROS = re.compile(rb"(?<=[\[\x9b?;<>])0+(?=[\d;])")  # before a number, however many
 LONGEST_SEQUENCE = 2048
-USUALLY_ON = (7, 25)  # lines that wrap, and a cursor
+USUALLY_ON = (2, 7, 8, 25)  # sequences as these, lines that wrap, keys that repeat, and a cursor
 SCREENS = (47, 1047, 1049)
 # The mouse, the focus, colours, sizes, keys and pasted text would be typed into the user's shell.
 # However a program has written that it wants them, they are ended.
@@ -310,6 +318,7 @@ class _Modes:
         self._is_used = False
         self._changed: dict[int, bool] = {}
         self.asked = 0  # how often the program has asked what we ask at the end
+        self._is_coloured = False
         self._keyboards = 0  # settings of the keyboard that it has put on the terminal's stack
         self._rest = b""
 
@@ -318,6 +327,7 @@ class _Modes:
         text, end = ZEROS.sub(b"", self._rest + data.translate(None, IGNORED)), 0
         new = len(ASKED.findall(text)) - len(ASKED.findall(self._rest))
         self.asked = min(MOST_ANSWERS, self.asked + new)
+        self._is_coloured |= COLOURING.search(text) is not None
         for found in MODE.finditer(text):
             end = found.end()
             for mode in (found[1] or b"").split(b";"):
@@ -345,8 +355,9 @@ class _Modes:
         wrong += [mode for mode in TYPING if mode not in wrong]
         back = [b"\x1b[?%d%c" % (mode, "lh"[mode in USUALLY_ON].encode()) for mode in wrong]
         keyboards = b"\x1b[<%du" % self._keyboards if self._keyboards else b""
-        self._changed, self._keyboards = {}, 0
-        return keyboards + b"".join(back) + PLAIN + TITLE_BACK
+        colours = COLOURS if self._is_coloured else b""
+        self._changed, self._keyboards, self._is_coloured = {}, 0, False
+        return HEARING + keyboards + b"".join(back) + PLAIN + colours + TITLE_BACK
 
 
 def _decoder() -> io.IncrementalNewlineDecoder:
