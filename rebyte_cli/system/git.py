@@ -101,6 +101,9 @@ MEANINGS = (
 IN_JAIL = {
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_NO_LAZY_FETCH": "1",
 }  # fmt: skip
+# `python -m`, in a filter of the user, imports nothing from the repository then (Python 3.11). Not
+# for git that asks a server: with this, gcloud, which may be what has the login, does not start.
+IN_PYTHON = {"PYTHONSAFEPATH": "1"}
 # What git, as it is started here, neither reads nor writes in a repository, or in a submodule's.
 UNUSED = ("annex", "hooks", "rr-cache")
 ONLY_READ = ("info/attributes", "info/exclude")
@@ -661,7 +664,7 @@ def filters_off(folder: str) -> dict[str, str]:
                 f"the repository's configuration names a command for git-lfs: {name}",
                 hint="If you trust it, move it to your own: git config --global",
             )
-    return settings_of(list(_without_filters(repositorys)))
+    return IN_PYTHON | settings_of(list(_without_filters(repositorys)))
 
 
 def _without_filters(repositorys: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -388,7 +388,7 @@ def own_repository() -> dict[str, str]:
         if (path := named.get(name)) and not os.path.isabs(path):
             # Without `abspath`, which takes `link/..` for the folder here.
             named[name] = os.path.join(os.getcwd(), path)
-    return {**named, "GIT_LFS_SKIP_SMUDGE": "0"}
+    return {**named, **git.IN_PYTHON, "GIT_LFS_SKIP_SMUDGE": "0"}
 
 
 def safe_repository(root: Path, *, filters: bool = True) -> dict[str, str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks import checkout
+from rebyte_cli.tasks.patch import uncommitted
 from rebyte_cli.tasks.repository import local_source, source
 from tests.repositories import Repository, git
 
@@ -216,6 +219,25 @@ def test_a_hostile_repository_runs_nothing(repository: Repository) -> None:
     assert set(changes.files) == {".gitattributes", "a.txt", "b.txt", "c.md"}
     assert b"+changed" in patch
     assert not ran.exists(), ran.read_text()
+
+
+@pytest.mark.parametrize("read", [lines, patched, lambda each: uncommitted(each.path)])
+def test_a_filter_in_python_imports_nothing_from_a_hostile_repository(
+    repository: Repository, read: Callable[[Repository], object]
+) -> None:
+    """As that of nbstripout would, which begins with `python -m`."""
+    ran = repository.path.parent / "ran"
+    repository.write("quopri.py", f"open({str(ran)!r}, 'w')\n")
+    repository.write(".gitattributes", "*.txt filter=python\n")
+    clean = f"'{sys.executable}' -m quopri"
+    repository("config", "--global", "filter.python.clean", clean)
+    repository.write("a.txt", "two\n")
+    subprocess.run(["git", "status"], cwd=repository.path, capture_output=True, check=True)
+    assert ran.exists(), "git itself runs it"
+    ran.unlink()
+    os.utime(repository.path / "a.txt", (2**31, 2**31))
+    read(repository)
+    assert not ran.exists()
 
 
 def test_a_hostile_submodule_runs_nothing(repository: Repository) -> None:
