@@ -16,8 +16,6 @@ from .table import truncate
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .progress import Draw
-
 ROOM_ABOVE = 4  # rows of the terminal for what is printed above the board
 ENDED = {"landed": "green", "empty": "dim", "left out": "red"}  # statuses with their styles
 AT_WORK = "bold"
@@ -55,25 +53,22 @@ class LandBoard:
         first = max(min(current - room // 2, len(rows) - room), 0)
         return list(rows[first : first + max(room, 0)])
 
-    def make(self) -> Draw:
-        """What draws it."""
+    def draw(self, columns: int, height: int) -> RenderableType:
+        """What a terminal of that size shows."""
         from rich.console import Group
         from rich.text import Text
 
-        def draw(columns: int, height: int) -> RenderableType:
-            rows = self._rows()
-            ended = sum(row.status in ENDED for row in rows)
-            summary = truncate(self.summary(rows), max(columns - 12, 1), self._ellipsis)
-            head = bar_beside(ended, len(rows), 10, summary)
-            lines = []
-            for row in self.visible(rows, height - ROOM_ABOVE):
-                text = f"  {row.status:{STATUS_CELLS}} {one_line(row.title)}"
-                text += f"  {one_line(row.more)}" if row.more else ""
-                style = ENDED.get(row.status, "" if row.status == "waiting" else AT_WORK)
-                lines.append(Text(truncate(text, columns, self._ellipsis), style))
-            return Group(head, *lines)
-
-        return draw
+        rows = self._rows()
+        ended = sum(row.status in ENDED for row in rows)
+        summary = truncate(self.summary(rows), max(columns - 12, 1), self._ellipsis)
+        head = bar_beside(ended, len(rows), 10, summary)
+        lines = []
+        for row in self.visible(rows, height - ROOM_ABOVE):
+            text = f"  {row.status:{STATUS_CELLS}} {one_line(row.title)}"
+            text += f"  {one_line(row.more)}" if row.more else ""
+            style = ENDED.get(row.status, "" if row.status == "waiting" else AT_WORK)
+            lines.append(Text(truncate(text, columns, self._ellipsis), style))
+        return Group(head, *lines)
 
 
 def land_board(
@@ -88,4 +83,4 @@ def land_board(
     Only on a terminal.
     """
     board = LandBoard(rows, clock, ellipsis_for(console.err))
-    return shown(console, board.make, delay, 0.2)
+    return shown(console, lambda: board.draw, delay, 0.2)

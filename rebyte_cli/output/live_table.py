@@ -16,8 +16,6 @@ from .table import Style, ago, listing, seconds_since, truncate
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .progress import Draw
-
 PERIOD = 1.0  # seconds between two redraws
 STEP_COLUMNS = 60  # columns from which on there is room for the last step
 _MARK = "> "  # before the selected row
@@ -95,14 +93,11 @@ class LiveTable:
         )
         return f"{blank}{head}\n{marked}\n{foot}"
 
-    def make(self) -> Draw:
-        """What draws it."""
+    def draw(self, columns: int, rows: int) -> RenderableType:
+        """What a terminal of that size shows."""
         from rich.text import Text
 
-        def draw(columns: int, rows: int) -> RenderableType:
-            return Text.from_ansi(self.text(columns, rows), no_wrap=True)
-
-        return draw
+        return Text.from_ansi(self.text(columns, rows), no_wrap=True)
 
     def _summary(self, rows: Sequence[LiveRow]) -> str:
         count = {rank: sum(row.rank == rank for row in rows) for rank in range(3)}
@@ -128,4 +123,4 @@ class LiveTable:
 
 def live_table(console: Console, table: LiveTable) -> AbstractContextManager[Callable[[], None]]:
     """Show the table on stdout until the block ends. Gives what draws it at once."""
-    return shown(console, table.make, 0.0, PERIOD, on_out=True)
+    return shown(console, lambda: table.draw, 0.0, PERIOD, on_out=True)

@@ -452,7 +452,7 @@ def batch_board(
         return
     board = BatchBoard(standing, clock, ellipsis_for(console.err))
     if console.live:
-        with shown(console, board.make, delay, 0.2):
+        with shown(console, lambda: board.draw, delay, 0.2):
             yield
         return
     with _noted(console, lambda: board.summary(standing(0)), interval):
@@ -522,18 +522,15 @@ class BatchBoard:
             lines.append(f"  and {now.running - len(shown)} more")
         return lines
 
-    def make(self) -> Draw:
-        """What draws it: the bar beside the summary, the running tasks below."""
+    def draw(self, columns: int, rows: int) -> RenderableType:
+        """What a terminal of that size shows: the bar and the summary, the running tasks below."""
         from rich.console import Group
         from rich.text import Text
 
-        def draw(columns: int, rows: int) -> RenderableType:
-            left = max(rows - self.ROOM_ABOVE, 0)
-            now = self._standing(left)
-            room = max(columns - self.SHORTEST_BAR - 1, 1)
-            summary = truncate(self.summary(now, room), room, self._ellipsis)
-            cells = min(max(columns - len(summary) - 1, self.SHORTEST_BAR), self.LONGEST_BAR)
-            head = bar_beside(now.ended, now.total, cells, summary)
-            return Group(head, *map(Text, self.tasks(now, left, columns)))
-
-        return draw
+        left = max(rows - self.ROOM_ABOVE, 0)
+        now = self._standing(left)
+        room = max(columns - self.SHORTEST_BAR - 1, 1)
+        summary = truncate(self.summary(now, room), room, self._ellipsis)
+        cells = min(max(columns - len(summary) - 1, self.SHORTEST_BAR), self.LONGEST_BAR)
+        head = bar_beside(now.ended, now.total, cells, summary)
+        return Group(head, *map(Text, self.tasks(now, left, columns)))
