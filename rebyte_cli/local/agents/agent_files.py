@@ -182,8 +182,8 @@ def _emptied(folder: int, top: int, begin: str, made: int) -> int:
             try:
                 os.rename(entry.name, f"{begin}{made}", src_dir_fd=folder, dst_dir_fd=top)
                 made += 1
-            except OSError as error:  # such as out of a subvolume of btrfs, whatever made that
-                if error.errno != errno.EXDEV:
+            except OSError as error:  # such as out of a subvolume of btrfs, or if it is encrypted
+                if error.errno == errno.EBUSY:  # what is mounted there is not the agent's
                     raise
                 _remove_tree(entry.name, folder)
             return True

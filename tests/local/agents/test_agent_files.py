@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -112,6 +113,61 @@ def test_folders_that_cannot_be_moved_are_removed_where_they_are(tmp_path: Path)
     if done.returncode == 9 or "unshare" in done.stderr:
         pytest.skip("no overlays in user namespaces here")
     assert done.stdout == "[]\n", done.stderr
+
+
+# Those that are encrypted, without their key, for one.
+STRACE = shutil.which("strace", path=os.defpath) or ""
+LOCKED = "inject=rename,renameat,renameat2:error=ENOKEY"
+LOCKED_REMOVING = """
+import os
+from pathlib import Path
+from rebyte_cli.local.agents import agent_files
+try:
+    os.rename("tree/a/b", "tree/b")
+except OSError:
+    agent_files.remove_tree(Path("tree"))
+"""
+
+
+@pytest.mark.skipif(not STRACE, reason="no strace")
+def test_locked_folders_are_removed_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "tree/a/b/c/d").mkdir(parents=True)
+    (tmp_path / "tree/a/b/c/f").touch()
+    (tmp_path / "tree/a/b").chmod(0o500)
+    subprocess.run(
+        [STRACE, "-qq", "-o", "/dev/null", "-e", LOCKED, sys.executable, "-c", LOCKED_REMOVING],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        check=True,
+    )
+    assert os.listdir(tmp_path) == []
+
+
+MOUNTED = """
+mkdir -p tree/a/b/c kept/below && touch kept/file && mount --bind kept tree/a/b || exit 9
+exec "$@"
+"""
+UNMOUNTED = """
+from pathlib import Path
+from rebyte_cli.local.agents import agent_files
+agent_files.remove_tree(Path("tree"))
+"""
+
+
+def test_what_is_mounted_in_a_folder_is_kept(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", UNMOUNTED]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNTED, "sh", *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 9 or "unshare" in done.stderr:
+        pytest.skip("no mounts in user namespaces here")
+    assert done.returncode == 0, done.stderr
+    assert {*os.listdir(tmp_path / "kept")} == {"below", "file"}
 
 
 MANY = 12_000
