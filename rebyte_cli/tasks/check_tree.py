@@ -70,7 +70,11 @@ def make(
     protected = protection(command, protect, before, _links(folder, before))
     git.run(["read-tree", commit], folder)
     try:
-        restored = _write(folder, patch, before, protected, off)
+        if patch.strip():
+            words = ["--cached", "--whitespace=nowarn"]
+            git_apply(words, patch, folder, off, options=_AS_THEY_ARE)
+        restored = _put_back(folder, before, protected)
+        git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder, off)
     except (git.GitStopped, git.GitUnusable):
         raise
     except git.GitFailed as error:
@@ -81,22 +85,6 @@ def make(
     files = [path for path in kept if before[path].mode != SUBMODULE]
     _write_as_before(folder, trusted, files, off)
     git.run(["update-index", "-q", "--refresh", "--ignore-submodules"], folder, off)
-    return restored
-
-
-def _write(
-    folder: Path,
-    patch: bytes,
-    before: Mapping[str, _Entry],
-    protected: Protection,
-    off: Mapping[str, str],
-) -> list[str]:
-    """Write the files of the index with the patch; returns the paths that were put back."""
-    if patch.strip():
-        words = ["--cached", "--whitespace=nowarn"]
-        git_apply(words, patch, folder, off, options=_AS_THEY_ARE)
-    restored = _put_back(folder, before, protected)
-    git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder, off)
     return restored
 
 
