@@ -46,7 +46,7 @@ def test_git_reads_the_index_once_for_any_number_of_files(
     assert {path.read_text() for path in code.glob("[0-9]*/conftest.py")} == {"right\n"}
     assert len(list(code.glob("[0-9]*/*"))) == 2000
     assert os.readlink(code / "link") == "0/conftest.py"
-    assert len(log.read_text().splitlines()) < 20
+    assert len(log.read_text().splitlines()) < 30
 
 
 @pytest.mark.parametrize("key", ["process", "clean smudge"])
