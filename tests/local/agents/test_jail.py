@@ -22,7 +22,7 @@ from rebyte_cli.local.agents.workspaces.workspace_folder import (
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import git
 
-from .bench import NAP, PYTHON, Bench, gone, script
+from .bench import NAP, PYTHON, Bench, gone, need_jail, script
 
 SECRET = "the user's secret"
 
@@ -742,3 +742,12 @@ def test_the_patch_leaves_submodules_out(bench: Bench, tmp_path: Path, repositor
     assert "+A" in patch
     assert "module" not in patch
     assert said == ["changes.patch leaves out what is in the submodules: a möd, module"]
+
+
+def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_jail()
+    monkeypatch.setattr(jail, "PROBE_SECONDS", 1.0)
+    nap = f"97.{os.getpid()}"
+    words = ["bwrap", "--unshare-user", "--ro-bind", "/", "/", "sleep", nap]
+    assert not jail.succeeds(words)
+    assert gone(f"sleep {nap}")

@@ -173,7 +173,8 @@ def no_nested_namespaces(program: str) -> bool:
 
 
 def succeeds(words: list[str]) -> bool:
-    """Whether a command that tries what bubblewrap can do here ends well, and in time."""
+    """Whether a command of bubblewrap that tries what it can do here ends well, and in time."""
+    words = [words[0], "--die-with-parent", *words[1:]]
     try:
         done = subprocess.run(words, capture_output=True, timeout=PROBE_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
