@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage
 from ..system import git
+from .base_commit import ID
 from .repository import base_commit, folder_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def _sent(client: RebyteClient, folder: str, commit: str, branch: Any) -> dict[s
     place = [socket.gethostname(), os.path.realpath(git.common_folder(folder)), min(roots)]
     key = hashlib.sha256(json.dumps(place).encode()).hexdigest()
     known = [
-        each for each in client.repository_commits(key) if git.has(folder, f"{each}^{{commit}}")
+        each
+        for each in client.repository_commits(key)
+        if ID.fullmatch(each) and git.has(folder, f"{each}^{{commit}}")
     ]
     added: dict[str, Any] = {"commit": commit, "name": str(branch or _current(folder))}
     missing = ["rev-list", "--max-count=1", commit, *(f"^{each}" for each in known)]

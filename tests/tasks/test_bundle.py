@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rebyte_cli import RebyteClient
 from rebyte_cli.local.agents.agent_permission import machine_key
 from rebyte_cli.local.local_service import Service
@@ -30,3 +32,18 @@ def test_trust_in_a_repository_there_does_not_cover_a_fork_of_it_here(tmp_path: 
     trust.add(key_of(there[0]), b"setup = './setup.sh'", "")
     covered = [trust.covers(key_of(each), b"setup = './setup.sh'") for each in there]
     assert covered == [True, True, False]
+
+
+@pytest.mark.parametrize("said", ["HEAD", "main", "HEAD^{/.}"])
+def test_what_a_service_says_it_has_is_a_commit_and_no_search_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    repository = small_repository(tmp_path / "one")
+    monkeypatch.setattr(RebyteClient, "repository_commits", lambda _client, _key: [said])
+    with (
+        Service(tmp_path / "state") as service,
+        RebyteClient(base_url=service.base_url, api_key=machine_key(tmp_path / "state")) as client,
+    ):
+        there = Bundles().replaced(client, {"localRepository": str(repository)})
+    head = git(repository, "rev-parse", "HEAD")
+    assert git(Path(there["localRepository"]), "rev-parse", there["branchName"]) == head
