@@ -48,8 +48,8 @@ ASK, ANSWER = b"\x1b[5n", b"\x1b[0n"
 STARTS = re.compile(rb"[\x05\x0e\x1b]|\xc2[\x80-\x9f]")
 IGNORED = bytes({*range(0x20), 0x7F} - {0x18, 0x1A, 0x1B})  # by terminals, within a sequence
 KEEP_TITLE, TITLE_BACK = b"\x1b[22;0t", b"\x1b[23;0t"
-# Meanwhile a terminal understands nothing else: a sequence or string that does not end (only the
-# second ends one in tmux), the modes VT52 and Tektronix, and a printer that is sent everything.
+# Undone first, since a terminal is deaf to the rest: a sequence or string that does not end (in
+# tmux, only the second ends it), the modes VT52 and Tektronix, a printer that is sent everything.
 # Then answers in 8-bit characters.
 HEARING = b"\x18\x1b\\\x1b<\x1b\x03\x1b[4i\x1b F"
 # Locked keyboard, visible control characters, insert mode, newlines, local echo; then margins
