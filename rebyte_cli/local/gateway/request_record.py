@@ -35,6 +35,7 @@ MOST_LINES = 10_000
 LONGEST_TEXT = 300  # characters of a path or a reason
 PIECE = 1024 * 1024  # bytes that are read of a record at a time; more than there are zeros
 LONGEST_LINE = 4096  # bytes that are kept for one
+FREE_SECONDS = 5.0  # for the gateway of a supervisor that was killed to end
 STEP = 16 * 1024  # bytes by which the file grows
 
 
@@ -96,15 +97,28 @@ class RequestRecord:
     def __init__(self, path: str) -> None:
         """Append to the file, which is made for the user alone. Raises OSError.
 
-        A shared lock on it tells those who wait for its end that this process lives.
+        Its lock tells those who wait for its end that this process lives, and keeps others out,
+        which would write over these lines.
         """
+        from ...system.files import persistently
+
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        with contextlib.suppress(ImportError, OSError):
-            flock(self._file, shared=True)
+        if not persistently(self._is_alone, FREE_SECONDS):
+            os.close(self._file)
+            raise BlockingIOError(errno.EAGAIN, "another gateway of the run is at work")
         self._lock = threading.Lock()
         self._refusals = Counter[str]()  # by kind
         self._end = self._allocated = os.fstat(self._file).st_size
         self._kept = 0  # lines that there has to be room for
+
+    def _is_alone(self) -> bool:
+        try:
+            flock(self._file, wait=False)
+        except BlockingIOError:
+            return False
+        except (ImportError, OSError):
+            pass  # there are no locks
+        return True
 
     def keep_room(self) -> bool:
         """Keep room for the last line of a request, for `add`; False if the disk has none."""

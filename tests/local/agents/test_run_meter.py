@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import tracemalloc
@@ -204,7 +205,11 @@ OWN = {"route": "p1", "asked": "m"}
 
 def look(folder: Path, *entries: dict[str, Any]) -> RunMeter:
     """What the meter of a run with `-m p1/m` has seen."""
-    record = request_record.RequestRecord(str(folder / request_record.FILE))
+    file = folder / request_record.FILE
+    if file.exists():  # the gateway that wrote it has ended
+        shutil.copy(file, folder / "copy")
+        (folder / "copy").rename(file)
+    record = request_record.RequestRecord(str(file))
     for each in entries:
         record.add(request_record.RequestEntry(1, "h", 443, "POST", "/", **each))
     meter = RunMeter(folder, limited="m", route="p1")

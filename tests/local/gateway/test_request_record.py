@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.request_record import (
     BUDGET,
     LOGIN,
@@ -37,6 +38,18 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         record.add(each)
     assert read(path) == written
     assert [each.place for each in written] == ["evil.example", "evil.example:8443", "evil.example"]
+
+
+def test_a_second_gateway_does_not_write_over_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "record"
+    record = RequestRecord(str(path))
+    record.add(entry(status=200))
+    monkeypatch.setattr(request_record, "FREE_SECONDS", 0.1, raising=False)
+    with pytest.raises(OSError, match="another gateway of the run is at work"):
+        RequestRecord(str(path))
+    assert read(path) == [entry(status=200)]
 
 
 def test_control_characters_are_never_raw(tmp_path: Path) -> None:
