@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -408,6 +409,56 @@ def test_a_launcher_that_does_not_start(bench: Bench) -> None:
     start = "mine was stopped: the launcher `no-such-launcher` ended with status 127: "
     assert str(run.answer).startswith(start)
     assert "not found" in str(run.answer)
+
+
+# COMMAND…: start it twice, each with all of the input, as srun does for two tasks.
+TWICE = """
+import contextlib, subprocess, sys
+jobs = [subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE) for _ in range(2)]
+for line in sys.stdin.buffer:
+    for job in jobs:
+        with contextlib.suppress(OSError):
+            job.stdin.write(line)
+            job.stdin.flush()
+for job in jobs:
+    with contextlib.suppress(OSError):
+        job.stdin.close()
+sys.exit(max(abs(job.wait()) for job in jobs))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_the_launcher_starts_twice_is_worked_on_once(
+    bench: Bench, tmp_path: Path
+) -> None:
+    launch = script(tmp_path / "bin", "twice", TWICE, sys.executable)
+    line = f"echo x >> made; sleep {NAP}513"
+    run = bench.run(["sh", "-c", line], launcher=[launch], launcherStop=["true"])
+    assert run.outcome == "failed"
+    assert "mine was stopped: the launcher starts the run twice" in str(run.answer)
+    made = bench.workspace().code / "made"
+    assert not made.exists() or made.read_text() == "x\n"
+    assert gone(f"{NAP}513")
+    assert not launcher.has_job(bench.run_folder(run.prompt))
+
+
+@pytest.mark.slow
+def test_a_job_that_is_still_at_work_after_its_end_stays(
+    bench: Bench, scheduler: Scheduler
+) -> None:
+    """As a step of an allocation, which `scancel --name` does not find, and succeeds."""
+    options = {**scheduler.options, "launcherStop": ["true"]}
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}514"], **options)
+    eventually(lambda: bench.said(prompt) == "x")
+    kill_supervisor(bench.run_folder(prompt) / "lock")
+    bench.wait(prompt)
+    problem = "`true` succeeded, but the job is still at work"
+    eventually(lambda: problem in bench.log())
+    assert launcher.has_job(bench.run_folder(prompt))
+    assert problem in recovery.stop(bench.folder, bench.look(prompt))
+    os.kill(scheduler.pid(prompt), signal.SIGTERM)
+    assert recovery.stop(bench.folder, bench.look(prompt)) == ""
+    assert gone(f"{NAP}514")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def cluster(
 ) -> Iterator[SlurmCluster]:
     """Two nodes, whose clients are on PATH."""
     with SlurmCluster(tmp_path / "slurm", nodes=2) as cluster:
-        for name in ("srun", "scancel"):
+        for name in ("srun", "scancel", "squeue"):
             line = shlex.join([*cluster.inside, str(shutil.which(name))])
             script(tmp_path / "bin", name, f'exec {line} "$@"\n')
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -98,6 +99,35 @@ def test_the_ends_of_jobs(bench: Bench, cluster: SlurmCluster) -> None:
     assert node in (bench.run_folder(dead) / "launcher").read_text()
     eventually(lambda: not jobs(cluster))
     assert gone(f"{NAP}603")
+
+
+@pytest.mark.slow
+def test_a_run_inside_an_allocation(
+    bench: Bench, cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a step there, and one task, however many tasks the allocation is for."""
+    options = ["--parsable", "--nodes=2", "--ntasks=4", "--cpus-per-task=2"]
+    job = cluster.ask("sbatch", *options, "--output=/dev/null", "--wrap=sleep 600")
+    eventually(lambda: cluster.ask("squeue", "--noheader", "--states=running", "--format=%i"))
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    for name, value in (("NTASKS", "4"), ("NNODES", "2"), ("CPUS_PER_TASK", "2")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    line = "echo x >> made; cat made; read word; "
+    done = bench.run(["sh", "-c", line], "go\n", workspace="done", **recipe("srun"))
+    assert (done.outcome, done.answer) == ("succeeded", "x"), bench.log()
+    prompt = bench.start(["sh", "-c", f"{line}sleep {NAP}604"], "go\n", **recipe("srun"))
+    eventually(lambda: bench.said(prompt) == "x", told=bench.log)
+    steps = ["squeue", "--steps", "--noheader", "--format=%j"]
+    assert f"rebyte-{prompt}" in cluster.ask(*steps)
+    kill_supervisor(bench.run_folder(prompt) / "lock")
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"--job-name=rebyte-%b" % prompt.encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)  # srun, as when the machine is gone
+    assert bench.wait(prompt).answer == recovery.VANISHED
+    eventually(lambda: f"rebyte-{prompt}" not in cluster.ask(*steps))
+    assert gone(f"{NAP}604")
+    eventually(lambda: not launcher.has_job(bench.run_folder(prompt)))
 
 
 @pytest.mark.slow

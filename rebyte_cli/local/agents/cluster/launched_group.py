@@ -103,7 +103,7 @@ class LaunchedGroup(ProcessGroup):
             )
         finally:
             os.close(printing)
-        self._tell(plan)
+        self._tell({**plan, "mark": str(self._folder / launcher.NODE)})
         for work, end in ((self._feed, feeding), (self._read, reading)):
             threading.Thread(target=work, args=(end,), daemon=True).start()
 
@@ -148,7 +148,7 @@ class LaunchedGroup(ProcessGroup):
         if self._ours < 0:
             return
         self._to_node.put(None)
-        if self._end is not None and self._is_gone():
+        if self._end is not None and self._end["status"] is not None and self._is_gone():
             launcher.forget_job(self._folder)
         else:
             with suppress(launcher.JobStays):  # which is in the log
@@ -216,7 +216,7 @@ class LaunchedGroup(ProcessGroup):
             self._busy.put(bool(read_json(content.decode())))
         elif kind == "end":
             end = read_json(content.decode())
-            self._end = {"status": end["status"], "reason": end["reason"]}
+            self._end = self._end or {"status": end["status"], "reason": end["reason"]}
             self.agent.finish()
         elif kind == "ready":
             self._ready.set()

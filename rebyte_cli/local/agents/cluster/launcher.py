@@ -18,13 +18,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ....system.files import persistently
+from ....system.locks import is_locked
 from ....system.redaction import may_be_secret
-from ..sandbox.jail_group import wait_for_rest
 
 # `${name}` is a shell's own, and JSON has quotes.
 PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}", re.ASCII)
 PLACEHOLDERS = ("prompt", "workspace")
 JOB = "job"  # of the folder of a run
+NODE = "node"  # the same; made and locked by what works there
 STOP_SECONDS = 30.0  # for `launcher_stop`
 END_SECONDS = 10.0  # then for the job to be gone
 RETRY_SECONDS = 60.0  # after which the next command that looks tries again what failed
@@ -85,6 +87,7 @@ def environment(hidden_names: Collection[str]) -> dict[str, str]:
 
 def begin_job(folder: Path, stop: Sequence[str], hidden_names: Iterable[str]) -> None:
     """Write down, before the launcher starts, what ends the job. Raises OSError."""
+    (folder / NODE).unlink(missing_ok=True)  # of an earlier job of the run
     with (folder / JOB).open("w", encoding="utf-8") as file:
         json.dump({"stop": filled(stop, folder), "hidden": sorted(hidden_names)}, file)
         file.flush()
@@ -114,8 +117,8 @@ def forget_job(folder: Path) -> None:
 def end_job(state_dir: Path, folder: Path) -> None:
     """End the job of a run, if it may have one. Its lock is held by this process.
 
-    Raises JobStays when `launcher_stop` fails or is not known, which the service's log tells, too;
-    then the next call tries again.
+    Raises JobStays when `launcher_stop` fails, leaves it at work or is not known, which the
+    service's log tells, too; then the next call tries again.
     """
     try:
         job = json.loads((folder / JOB).read_text(encoding="utf-8"))
@@ -130,6 +133,8 @@ def end_job(state_dir: Path, folder: Path) -> None:
         # Another command than the one that began the job may run this, with secrets of its user.
         variables = environment(hidden(os.environ, job["hidden"], ()))
         problem = _stop(job["stop"], variables)
+        if not problem and not persistently(lambda: not is_locked(folder / NODE), END_SECONDS):
+            problem = f"`{job['stop'][0]}` succeeded, but the job is still at work"
     if problem:
         problem = f"the launcher's job cannot be ended: {problem}"
         with suppress(OSError):
@@ -138,7 +143,6 @@ def end_job(state_dir: Path, folder: Path) -> None:
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             log.write(f"{now} run {folder.name}: {problem}\n")
         raise JobStays(problem)
-    wait_for_rest(folder.parents[1], END_SECONDS)
     forget_job(folder)
 
 

@@ -13,7 +13,7 @@ about. Standard output takes lines to the supervisor, `rebyte:KIND CONTENT`:
 
 Other lines are the launcher's. There is no file between the two but the folder of the workspace: in
 the folder of the run, which the jail does not show, the gateway keeps its record. No database is
-opened here.
+opened here. A file beside the record, locked while this process lives, keeps a second one out.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from ....system import python_process
 from ....system.deadline import Deadline
+from ....system.locks import flock
+from ...gateway.jail_port import moved
 from ..adapters.lines import DRAIN_SECONDS, LOOK_SECONDS
 from ..exposed import Mount
 from ..sandbox import children
@@ -111,6 +114,7 @@ class NodeRun:
 
     def _work(self, plan: dict[str, Any]) -> tuple[int | None, str]:
         """Run the agent in its jail: its exit status, or why it had to be ended."""
+        _claim(plan["mark"])
         for number, content in plan["files"].items():
             in_memory(base64.b64decode(content), int(number))
         code, home = (Mount(Path(outside), inside) for outside, inside in plan["folders"])
@@ -185,6 +189,16 @@ class NodeRun:
                 sys.stdout.buffer.flush()
             except OSError:
                 self._stopped.set()
+
+
+def _claim(mark: str) -> None:
+    """Let this be the only process that works on the job. Raises OSError when another has begun."""
+    try:
+        made = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise OSError("the launcher starts the run twice, as srun without --ntasks=1 may") from None
+    with suppress(OSError):  # a file system without locks
+        flock(moved(made, HIGHEST_LEFT))  # until the end
 
 
 def main() -> None:

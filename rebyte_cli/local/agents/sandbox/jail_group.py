@@ -26,8 +26,7 @@ from typing import IO, Any
 
 from ....system import process_identity, python_process
 from ....system.deadline import Deadline
-from ....system.files import persistently
-from ....system.locks import flock, is_locked
+from ....system.locks import flock
 from ....system.process_group import ProcessGroup
 from ...gateway.jail_port import moved
 from . import RECORDS, children, seal
@@ -169,15 +168,6 @@ def end_rest(workspace: Path, *, wait: bool = False, seconds: float = END_SECOND
             stuck = error
     if stuck is not None:
         raise stuck
-
-
-def wait_for_rest(workspace: Path, seconds: float) -> None:
-    """Return when no process looks after a jail of a workspace's folder any more, or then.
-
-    A process on another machine may; what it has started is dead when it lets the lock go.
-    """
-    records = [*(workspace / RECORDS).glob("*")]
-    persistently(lambda: not any(map(is_locked, records)), seconds)
 
 
 def end_recorded(record: Path, *, wait: bool, seconds: float = END_SECONDS) -> None:
