@@ -278,7 +278,7 @@ def _trust_question(app: App, place: str | None, rev: str, *, removing: bool) ->
 )
 @click.option("--dry-run", is_flag=True, help="Only list them.")
 def prune(app: App, older: float, dry_run: bool) -> RecordList:
-    """Remove the files of old workspaces of agents on this machine, and list these.
+    """Remove the files of old workspaces of agents, and list these.
 
     Tasks, answers and patches stay, and what `diff`, `apply` and `check` need. A follow-up begins
     with the files that the last run left. Ignored and uploaded files, what a setup made (it is not

@@ -48,11 +48,18 @@ class Hostile:
         git(self.source, "add", "-f", "-A")
         git(self.source, "commit", "-q", "-m", "Start")
 
-    def agent(self, text: str) -> None:
-        """Run a shell script as the agent, with an author for its commits."""
-        lines = "set -e; git config user.name x; git config user.email x@example.com\n"
-        run = self.bench.run(["sh", "-c", lines + text], source=[str(self.source), None, False])
+    def agent(self, text: str, workspace: str = "ws") -> Path:
+        """Run a shell script as the agent, with an author for its commits; where it worked."""
+        words = [
+            "sh",
+            "-c",
+            "set -e; git config user.name x; git config user.email x@example.com\n",
+        ]
+        words[-1] += text
+        source = [str(self.source), None, False]
+        run = self.bench.run(words, workspace=workspace, source=source)
         assert run.outcome == "succeeded", (run, self.bench.said(run.prompt))
+        return self.bench.workspace(workspace).code
 
     def forge(self, *entries: str, index: str = ".git/index") -> None:
         """The agent puts entries into an index; see FORGE."""
@@ -156,22 +163,20 @@ def test_a_push_runs_no_hook_of_a_repository_that_is_committed(
 @pytest.mark.slow
 def test_the_address_of_the_clone_stays(hostile: Hostile) -> None:
     """Whatever it is, and in later runs too; one with a command is none."""
-    for url in ("git@example.com:acme/shop.git", "ssh://example.com/x y", "/srv/git/shop.git"):
+    urls = ("git@example.com:acme/shop.git", "ssh://example.com/x y", "/srv/git/shop.git")
+    for number, url in enumerate(urls):
         git(hostile.source, "config", "remote.origin.url", url)
-        hostile.bench.workspace().remove()
         for _ in range(2):
-            hostile.agent("git config remote.origin.url ./x; git config remote.b.url '/srv/x'")
-            assert git(hostile.code, "remote", "get-url", "origin").strip() == url
-            assert git(hostile.code, "remote").split() == ["origin"]
+            text = "git config remote.origin.url ./x; git config remote.b.url '/srv/x'"
+            code = hostile.agent(text, f"ws{number}")
+            assert git(code, "remote", "get-url", "origin").strip() == url
+            assert git(code, "remote").split() == ["origin"]
     git(hostile.source, "config", "remote.origin.url", "../up.git")
-    hostile.bench.workspace().remove()
-    hostile.agent("true")
+    code = hostile.agent("true", "relative")
     there = hostile.source.parent / "up.git"
-    assert git(hostile.code, "remote", "get-url", "origin").strip() == str(there)
+    assert git(code, "remote", "get-url", "origin").strip() == str(there)
     git(hostile.source, "config", "remote.origin.url", "ext::sh -c id")
-    hostile.bench.workspace().remove()
-    hostile.agent("true")
-    assert git(hostile.code, "remote").split() == []
+    assert git(hostile.agent("true", "command"), "remote").split() == []
 
 
 @pytest.mark.slow
