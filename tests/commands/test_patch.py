@@ -647,7 +647,7 @@ def test_a_signal_leaves_no_lock_and_no_half_of_a_patch(
     staged = number != signal.SIGKILL
     eventually(lambda: ("D  old.txt" if staged else " D old.txt") in git(repository, *looking))
     eventually(lambda: not (repository / ".git/index.lock").exists())
-    assert ("A  data.bin" if staged else "?? data.bin") in git(repository, *looking)
+    eventually(lambda: ("A  data.bin" if staged else "?? data.bin") in git(repository, *looking))
 
 
 @pytest.mark.slow
