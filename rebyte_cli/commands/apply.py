@@ -82,6 +82,9 @@ def command(
     two equal blocks of lines in one place, the second is left out. A file that is made in the place
     of another one is a conflict.
 
+    Refused are hunks without context (`git diff -U0`), a file that would not become what the patch
+    says by its id, and binary files without their data, or with other data than the id tells.
+
     Examples:
 
       rebyte apply @last
