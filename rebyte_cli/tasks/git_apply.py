@@ -12,7 +12,8 @@ from pathlib import Path
 from ..system import git
 
 LARGEST_UNPACKED = 1 << 30  # bytes of the binary files in a patch
-_CONTENT = re.compile(rb"(literal|delta) (\d{1,19})\n")
+_HEADING = re.compile(rb"^GIT binary patch\n", re.MULTILINE)
+_BLOCK = re.compile(rb"(literal|delta) (\d{1,18})\n((?:.+\n)*+)\n")
 _LINE = re.compile(rb".+")
 _LONGEST_NUMBER = 9  # bytes, of a size in a delta
 
@@ -49,25 +50,31 @@ def git_apply(
 def unpacked(patch: bytes) -> int:
     """The bytes that git makes of the binary files in a patch, which says so before each of them.
 
-    Raises GitFailed for a form that git does not write: it would read other numbers.
+    Raises GitFailed as `blocks` does.
     """
-    total, ends = 0, [0, 0]  # of headings without an end, each would be searched to the last byte
-    for heading in re.finditer(rb"^GIT binary patch\n", patch, re.MULTILINE):
-        start = heading.end()
-        for is_new in (True, False):  # the old content need not be there
-            found = _CONTENT.match(patch, start)
-            if found is None:
-                if is_new or patch.startswith((b"literal", b"delta"), start):
-                    raise _not_readable()
-                break
-            if (end := ends[is_new]) < found.end() - 1:
-                end = patch.find(b"\n\n", found.end() - 1)
-                end = ends[is_new] = len(patch) if end < 0 else end
-            total += int(found[2])
-            if is_new and found[1] == b"delta":
-                total += _result_size(patch, found.end(), end)
-            start = end + 2
+    total = at = 0
+    while heading := _HEADING.search(patch, at):
+        found = blocks(patch, heading.end())
+        total += sum(int(each[2]) for each in found)
+        if found[0][1] == b"delta":
+            total += _result_size(patch, *found[0].span(3))
+        at = found[-1].end()
     return total
+
+
+def blocks(patch: bytes, at: int) -> list[re.Match[bytes]]:
+    """What is behind the heading of a binary file that ends there: the new content, maybe the old.
+
+    The groups are the kind, the size in bytes and the lines. Raises GitFailed for a form that git
+    does not write: it would read other numbers.
+    """
+    found = list[re.Match[bytes]]()
+    while len(found) < 2 and (block := _BLOCK.match(patch, at)):
+        found.append(block)
+        at = block.end()
+    if not found or (len(found) == 1 and patch.startswith((b"literal", b"delta"), at)):
+        raise _not_readable()
+    return found
 
 
 def _result_size(patch: bytes, start: int, end: int) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..errors import RebyteError
+from .git_apply import blocks
 
 # The lines of a patch before its hunks that say what becomes of a file.
 _HEADERS = (
@@ -27,9 +28,13 @@ _BEGIN, _CONTENT = b"diff --git ", (b"@@ ", b"GIT binary patch")
 _PART = re.compile(rb"^diff --git ", re.MULTILINE)
 # What git reads wherever it is: patches of other programs, hunks and binary content.
 _READ = re.compile(rb"^(?:--- |\+\+\+ |@@ |GIT binary patch)", re.MULTILINE)
-_HUNK = re.compile(rb"@@ -(\d{1,18})(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@(?: .*)?\n")
+_HUNK = re.compile(
+    rb"^@@ -(\d{1,18})(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@(?: .*)?\n", re.MULTILINE
+)
+_CONTEXT = re.compile(rb"^[ \n]", re.MULTILINE)
+# In a hunk, what is no part of the new lines, such as the last line break where it says so.
+_NOT_MADE = re.compile(rb"^-.*\n(?:\\.*\n)?|\n\\.*\n|^[ +]", re.MULTILINE)
 _BINARY = b"GIT binary patch\n"
-_BLOCK = re.compile(rb"(?:literal|delta) \d{1,18}\n")
 # A line of binary content: a letter for the number of its bytes, and these.
 _ENCODED = re.compile(rb"([A-Za-z])((?:[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{5})+)\n")
 _ESCAPES = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
@@ -116,36 +121,44 @@ def _header(patch: bytes, at: int) -> tuple[dict[bytes, bytes], int]:
 def _after_content(patch: bytes, at: int) -> int:
     """Where the hunks or the binary content end that begin there, if any do."""
     while hunk := _HUNK.match(patch, at):
-        at = hunk.end()
-        start, *counts = hunk.groups()
-        old, new = (1 if count is None else int(count) for count in counts)
+        at = _hunk_end(patch, hunk)
         # git takes a hunk without context for one at the end, wherever its numbers put it.
-        is_placed = int(start) <= (old > 0)
-        while old or new or patch.startswith(b"\\ ", at):
-            kind, end = patch[at : at + 1], patch.find(b"\n", at)
-            old -= kind in (b" ", b"\n", b"-")
-            new -= kind in (b" ", b"\n", b"+")
-            if kind not in (b" ", b"\n", b"-", b"+", b"\\") or min(old, new) < 0 or end < 0:
-                raise _odd(_line(patch, at))
-            is_placed |= kind in (b" ", b"\n")
-            at = end + 1
-        if not is_placed:
+        is_placed = int(hunk[1]) <= (int(hunk[2] or 1) > 0)
+        if not is_placed and not _CONTEXT.search(patch, hunk.end(), at):
             text = hunk[0].decode("utf-8", "backslashreplace").strip()
             message = f"no line around a change says where it belongs: {text[:LONGEST_SHOWN]!r}"
             raise RebyteError(message, code="bad_patch")
     if patch.startswith(_BINARY, at):
-        at += len(_BINARY)
-        while block := _BLOCK.match(patch, at):
-            at = block.end()
-            while line := _ENCODED.match(patch, at):
+        for block in blocks(patch, at + len(_BINARY)):
+            at, end = block.span(3)
+            while line := _ENCODED.match(patch, at, end):
                 size = line[1][0] - (64 if line[1] <= b"Z" else 70)
                 if len(line[2]) != (size + 3) // 4 * 5:
-                    raise _odd(line[0])
+                    break
                 at = line.end()
-            if not patch.startswith(b"\n", at):
+            if at < end:
                 raise _odd(_line(patch, at))
-            at += 1
+            at = block.end()
     return at
+
+
+def _hunk_end(patch: bytes, hunk: re.Match[bytes]) -> int:
+    old, new = (1 if count is None else int(count) for count in hunk.groups()[1:])
+    at = hunk.end()
+    while old or new or patch.startswith(b"\\ ", at):
+        kind, end = patch[at : at + 1], patch.find(b"\n", at)
+        old -= kind in (b" ", b"\n", b"-")
+        new -= kind in (b" ", b"\n", b"+")
+        if kind not in (b" ", b"\n", b"-", b"+", b"\\") or min(old, new) < 0 or end < 0:
+            raise _odd(_line(patch, at))
+        at = end + 1
+    return at
+
+
+def made_lines(part: bytes) -> Iterator[bytes]:
+    """The lines that each hunk makes, with those around them, in a patch of the right form."""
+    for hunk in _HUNK.finditer(part):
+        yield _NOT_MADE.sub(b"", part[hunk.end() : _hunk_end(part, hunk)])
 
 
 def _line(patch: bytes, at: int) -> bytes:

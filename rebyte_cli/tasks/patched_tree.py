@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -28,14 +28,17 @@ from .patch import (
     shown,
     unmerged,
 )
-from .patch_headers import PatchedFile, check_form, sections
+from .patch_headers import PatchedFile, check_form, made_lines, sections
 
 T = TypeVar("T")
 Part = tuple[bytes, PatchedFile]  # of a patch, and what its header says
+Entries = Mapping[bytes, tuple[str, str]]  # the modes and blobs of files, by their names
+LARGEST_READ = 1 << 18  # bytes of a file, of which `git.MOST_WORDS` are read together
 SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
 CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
 LACKS_CONTENT = re.compile(rb"(?:(?!@@ |GIT binary patch).+\n)+?Binary files .+ differ\n")
 COPY = re.compile(rb"^(?:similarity index|copy from|copy to) .*\n", re.MULTILINE)
+BINARY = b"\nGIT binary patch\n"
 NO_FILE = "000000"  # git's mode of what is not there
 # Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
 DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
@@ -153,12 +156,13 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, known: str) -
         else:
             git.run(["read-tree", base or "--empty"], root, variables)
         made, words = PatchedTree("", {}), ["--cached", "--3way", "--whitespace=nowarn"]
-        names = {name for each in sections(patch) for name in (*_names(each), each.copied)}
+        given = list(parts(patch))
+        names = {name for _, each in given for name in (*_names(each), each.copied)}
         before = entries_of(root, variables, names - {b""})
-        patch = _absent(root, variables, patch, before)
+        found = _absent(root, variables, given, before)
         try:
-            if patch:
-                git_apply(words, patch, root, variables)
+            if found or not given:
+                git_apply(words, _joined(found), root, variables)
         except git.GitFailed as error:
             if error.is_partial:
                 raise PatchUnusable(f"the patch does not apply: {error.message}") from None
@@ -169,69 +173,54 @@ def _patched(root: Path, base: str, patch: bytes, attributes: str, known: str) -
             elif made.stages or error.status == 1:
                 raise conflict(made.conflicts, error.message) from None
             else:
-                _check_folders(root, variables, patch)
+                _check_folders(root, variables, [each for _, each in found])
                 raise
-        _check_made(root, variables, patch, before, made.stages)
+        told = {each.new: each for _, each in found if len(each.old_blob) >= SHORTEST_ID}
+        told.pop(b"", None)  # what is deleted
+        for name, (_, blob) in entries_of(root, variables, told.keys() - made.stages).items():
+            _, old_blob = before.get(told[name].old or told[name].copied, ("", ""))
+            # git takes hunks that fit elsewhere.
+            if old_blob.startswith(told[name].old_blob) and not blob.startswith(told[name].blob):
+                raise conflict([], f"{listed(shown(name))} would not be what the patch says")
         made = made._replace(tree=tree_of(root, variables))
         # Only now: another attempt needs `known` as it is, and no lock of a git that was killed.
         return made._replace(new_index=shutil.move(index, f"{known}.new")) if known else made
 
 
 def _absent(
-    root: Path, variables: Mapping[str, str], patch: bytes, there: Mapping[bytes, tuple[str, str]]
-) -> bytes:
+    root: Path, variables: Mapping[str, str], found: Sequence[Part], there: Entries
+) -> list[Part]:
     """The parts of a patch about files that the index does not have as the patch makes them.
 
     `there` are the entries of the files that it names. Raises PatchConflict for one that makes a
     file where there is one, or whose content is not in the patch.
     """
-    found = list(parts(patch))
-    unknown = _unknown(root, variables, {each.old_blob for _, each in found})
+    told = {each.old_blob for _, each in found} | {blob for _, blob in there.values()}
+    told |= {each.blob for part, each in found if BINARY in part}
+    known = _sizes(root, variables, told)
+    counts = Counter(name for _, each in found for name in _names(each))
+    # Parts about the same files are there together, or not.
+    shared = {name for name, count in counts.items() if count > 1}
+    hunks = {each.new: part for part, each in found if b"\n@@ " in part and _is_untold(each, known)}
+    fitting = _with_lines(root, variables, hunks, there, known) | (hunks.keys() & shared)
     sources = {each.old: each for _, each in found}
     like = {each.old for _, each in found if each.old != each.new} - there.keys()
-    for part, each in found:
-        is_like = _is_like(part, each, there, unknown, sources.get(each.copied))
-        (like.add if is_like else like.discard)(each.new)
-    counts = Counter(name for _, each in found for name in _names(each))
     units = defaultdict[object, list[Part]](list)
     for part, each in found:
-        # Parts about the same files are there together, or not.
-        is_alone = all(counts[name] == 1 for name in _names(each))
-        units[each if is_alone else None].append((part, each))
+        is_like = _is_like(part, each, there, fitting, sources.get(each.copied))
+        (like.add if is_like else like.discard)(each.new)
+        units[each if shared.isdisjoint(_names(each)) else None].append((part, each))
     maybe = [unit for unit in units.values() if all(_names(each) <= like for _, each in unit)]
-    dropped = {
-        name
-        for unit in _those_there(root, variables, maybe)
-        for _, each in unit
-        for name in _names(each)
-    }
-    if dropped:
-        found = [(part, each) for part, each in found if not _names(each) <= dropped]
-        patch = b"".join(part for part, _ in found)
+    dropped = {each for unit in _those_there(root, variables, maybe) for _, each in unit}
+    found = [(part, each) for part, each in found if each not in dropped]
     _check_room(found, there)
-    _check_binary(root, variables, found)
-    return patch
+    _check_binary(root, variables, found, known)
+    return found
 
 
-def _check_made(
-    root: Path,
-    variables: Mapping[str, str],
-    patch: bytes,
-    before: Mapping[bytes, tuple[str, str]],
-    conflicts: Container[bytes],
+def _check_binary(
+    root: Path, variables: Mapping[str, str], found: Sequence[Part], known: Container[str]
 ) -> None:
-    """Refuse what is not as the patch says, although it was: git takes hunks that fit elsewhere."""
-    files = {each.new: each for each in sections(patch) if len(each.old_blob) >= SHORTEST_ID}
-    after = entries_of(root, variables, files.keys() - {b""})
-    for name, (_, blob) in after.items():
-        file = files[name]
-        _, old_blob = before.get(file.old or file.copied, ("", ""))
-        is_told = old_blob.startswith(file.old_blob) and name not in conflicts
-        if is_told and not blob.startswith(file.blob):
-            raise conflict([], f"{listed(shown(name))} would not be what the patch says")
-
-
-def _check_binary(root: Path, variables: Mapping[str, str], found: Iterable[Part]) -> None:
     """Refuse binary files whose content the patch does not have, or not as it says.
 
     If there is a blob with the id that a part tells, git takes that, whatever is in the patch. So
@@ -241,19 +230,16 @@ def _check_binary(root: Path, variables: Mapping[str, str], found: Iterable[Part
         if each.new and LACKS_CONTENT.match(part):
             name = listed(shown(each.new))
             raise conflict([], f"{name} is binary, and its content is not in the patch")
-    binary = [each for each in found if b"\nGIT binary patch\n" in each[0] and each[1].new]
-    ids = {name for _, each in binary for name in (each.old_blob, each.blob)}
-    known = ids - (_unknown(root, variables, ids) if ids else set())
+    binary = (each for each in found if BINARY in each[0] and each[1].new)
     made = [(part, each) for part, each in binary if each.blob in known]
     if not made:
         return
+    olds = [each for _, each in made if each.old_blob in known]
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        given, pack = Path(folder) / "ids", Path(folder) / "pack"
-        olds = [each for _, each in made if each.old_blob in known]
-        given.write_text("".join(f"{each.old_blob}\n" for each in olds))
+        pack = Path(folder) / "pack"
         pack.mkdir()
         words = ["pack-objects", "-q", "--window=0", str(pack / "pack")]
-        git.run(words, root, variables, given=given)
+        _fed(words, root, variables, (each.old_blob.encode() + b"\n" for each in olds))
         store = {
             **variables,
             "GIT_OBJECT_DIRECTORY": folder,
@@ -264,7 +250,7 @@ def _check_binary(root: Path, variables: Mapping[str, str], found: Iterable[Part
         names = (each.old or each.copied for each in olds)
         set_entries(root, store, list(map(bytes.__add__, about, names)))
         try:
-            git_apply(["--cached"], b"".join(part for part, _ in made), root, store)
+            git_apply(["--cached"], _joined(made), root, store)
         except git.GitFailed as error:
             if error.status != 1:
                 raise
@@ -272,19 +258,55 @@ def _check_binary(root: Path, variables: Mapping[str, str], found: Iterable[Part
             raise conflict([], reason) from None
 
 
+def _joined(found: Iterable[Part]) -> bytes:
+    return b"".join(part for part, _ in found)
+
+
 def _names(file: PatchedFile) -> set[bytes]:
     return {file.old, file.new} - {b""}
 
 
-def _unknown(root: Path, variables: Mapping[str, str], ids: Iterable[str]) -> set[str]:
-    """Those of these ids, as a patch tells them, of which the repository has no blob."""
+def _sizes(root: Path, variables: Mapping[str, str], ids: Iterable[str]) -> dict[str, int]:
+    """How many bytes the blobs have that there are of these ids, as a patch may tell them."""
     asked = sorted(ids)
+    words = ["cat-file", "--batch-check=%(objecttype) %(objectsize)"]
+    told = _fed(words, root, variables, (f"{each}\n".encode() for each in asked)).splitlines()
+    found = zip(asked, (line.split() for line in told), strict=True)
+    return {each: int(size[0]) for each, (kind, *size) in found if kind == b"blob"}
+
+
+def _with_lines(
+    root: Path,
+    variables: Mapping[str, str],
+    hunks: Mapping[bytes, bytes],
+    there: Entries,
+    sizes: Mapping[str, int],
+) -> set[bytes]:
+    """Those files of the index that can have what parts of a patch make of lines.
+
+    Only git can tell that they do, but it would have to be asked again for each one that does not.
+    """
+    found = set(hunks.keys() & there.keys())
+    small = [name for name in found if sizes.get(there[name][1], LARGEST_READ) < LARGEST_READ]
+    for some in git.portions(small):
+        ids = (f"{there[name][1]}\n".encode() for name in some)
+        text, at = _fed(["cat-file", "--batch"], root, variables, ids), 0
+        for name in some:
+            start = text.index(b"\n", at) + 1
+            at = start + sizes[there[name][1]] + 1
+            if any(text.find(lines, start, at - 1) < 0 for lines in made_lines(hunks[name])):
+                found.discard(name)
+    return found
+
+
+def _fed(
+    words: Sequence[str], root: Path, variables: Mapping[str, str], given: Iterable[bytes]
+) -> bytes:
+    """What git prints that reads these lines. Raises GitFailed."""
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        given = Path(folder) / "ids"
-        given.write_text("".join(f"{each}\n" for each in asked))
-        words = ["cat-file", "--batch-check=%(objecttype)"]
-        told = git.run(words, root, variables, given=given).decode().splitlines()
-    return {each for each, kind in zip(asked, told, strict=True) if kind != "blob"}
+        file = Path(folder) / "given"
+        file.write_bytes(b"".join(given))
+        return git.run(words, root, variables, given=file)
 
 
 def _those_there(
@@ -298,7 +320,7 @@ def _those_there(
     return [unit for each in some for unit in _those_there(root, variables, each)]
 
 
-def _check_room(found: Iterable[Part], there: Mapping[bytes, tuple[str, str]]) -> None:
+def _check_room(found: Iterable[Part], there: Entries) -> None:
     """Refuse parts that make a file where there is one, which git would replace.
 
     Of two new files, it marks a conflict. Raises PatchConflict.
@@ -353,32 +375,29 @@ def entries_of(
 def set_entries(root: Path, variables: Mapping[str, str], lines: Sequence[bytes]) -> None:
     """Put lines as `ls-files --stage` prints them into an index; mode 0 removes. GitFailed."""
     if lines:
-        with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-            given = Path(folder) / "entries"
-            given.write_bytes(b"".join(line + b"\0" for line in lines))
-            git.run(["update-index", "-z", "--index-info"], root, variables, given=given)
+        words = ["update-index", "-z", "--index-info"]
+        _fed(words, root, variables, (line + b"\0" for line in lines))
+
+
+def _is_untold(file: PatchedFile, known: Container[str]) -> bool:
+    """Whether its new content can have another id: it is unknown what it was changed from."""
+    return file.old_blob not in known if file.old or file.copied else not file.blob
 
 
 def _is_like(
-    part: bytes,
-    file: PatchedFile,
-    there: Mapping[bytes, tuple[str, str]],
-    unknown: Container[str],
-    source: PatchedFile | None,
+    part: bytes, file: PatchedFile, there: Entries, fitting: Set[bytes], source: PatchedFile | None
 ) -> bool:
     """Whether a file can be what a part of a patch makes, as far as it tells its mode and blob.
 
-    `unknown` are old blobs without which the blob can be another one, and `source` is the part
-    about what it is copied from, if there is one.
+    `fitting` are files whose blob may be another one, and `source` is the part about what it is
+    copied from, if there is one.
     """
     mode, blob = there.get(file.new, ("", ""))
     if mode not in ([file.mode] if file.mode else ["100644", "100755", "120000"]):
         return False
     if file.blob or CONTENT.search(part):
-        is_untold = file.old_blob in unknown if file.old or file.copied else not file.blob
-        return (is_untold and b"\n@@ " in part) or (
-            len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
-        )
+        is_told = len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
+        return is_told or file.new in fitting
     if file.old:  # it changes the mode alone, or the name: then what was moved away is there
         return True
     if source and source.old_blob:
@@ -394,14 +413,14 @@ def _mark_conflicts(root: Path, variables: Mapping[str, str], names: Iterable[by
         git.run(["update-index", "--", *some], root, variables)
 
 
-def _check_folders(root: Path, variables: Mapping[str, str], patch: bytes) -> None:
+def _check_folders(root: Path, variables: Mapping[str, str], patch: Sequence[PatchedFile]) -> None:
     """Refuse a patch with a file in what is a file, or in place of a folder, in the index.
 
     git notices this last, and stops as it does for a full disk. Raises PatchConflict.
     """
     files = set(git.run(["ls-files", "-z"], root, variables).split(b"\0")[:-1])
-    files.difference_update(each.old for each in sections(patch) if each.old != each.new)
-    names = [each.new for each in sections(patch) if len(each.new) <= git.LONGEST_PATH]
+    files.difference_update(each.old for each in patch if each.old != each.new)
+    names = [each.new for each in patch if len(each.new) <= git.LONGEST_PATH]
     files.update(filter(None, names))
     for name in sorted(files):
         for folder in _above(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.tasks.patch import PatchConflict
 from rebyte_cli.tasks.patched_tree import tree_with
+from rebyte_cli.tasks.prepared_patch import prepared
 from tests.patch_farm import bring, patch_of
 from tests.repositories import git, introduce
 from tests.waiting import eventually
@@ -731,6 +733,41 @@ def test_what_was_added_to_another_content_is_not_added_again(repository: Path, 
     git(repository, "checkout", "-q", "HEAD", "last.txt")
     assert bring(theirs, repository) == ["last.txt"]
     assert file.read_text() == "# mine\n" + block % 1 + block % 2
+
+
+@pytest.mark.parametrize("there", ["none", "some", "all"])
+def test_git_is_not_asked_about_each_file_whose_old_content_is_unknown(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    names = [f"{number}.txt" for number in range(40)]
+
+    def write(names: list[str], end: str) -> None:
+        for name in names:
+            (repository / name).write_text(f"{name}\n" + CODE + end)
+
+    write(names, "")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Many")
+    theirs = patch_of(repository, lambda: write(names, "theirs"))
+    assert b"\n\\ No newline" in theirs
+    numbers = itertools.count(1 << 100)
+    theirs = re.sub(
+        rb"^index \w+\.\.", lambda _: b"index %040x.." % next(numbers), theirs, flags=re.M
+    )
+    theirs = re.sub(rb"\.\.\w+ ", b".." + b"2" * 40 + b" ", theirs)
+    mine = {"none": [], "some": names[::3], "all": names}[there]
+    write(mine, "theirs")
+    git(repository, "commit", "-q", "-a", "-m", "Mine", "--allow-empty")
+    log = repository.parent / "trace"
+    monkeypatch.setenv("GIT_TRACE2_EVENT", str(log))
+    with prepared(theirs, repository) as ready:
+        changes = {os.fsdecode(each.path) for each in ready.after.changes}
+    monkeypatch.delenv("GIT_TRACE2_EVENT")
+    assert changes == {*names} - {*mine}
+    started = [line for line in log.read_text().splitlines() if '"event":"start"' in line]
+    assert 10 < len(started) < 40
+    reverse = sum('"--reverse"' in line for line in started)
+    assert reverse == (there != "none")
 
 
 def test_a_file_that_others_ignore_and_write_meanwhile_stays(

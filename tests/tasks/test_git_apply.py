@@ -131,9 +131,12 @@ def test_a_file_that_a_patch_names_often_is_read_once(root: Path) -> None:
 @pytest.mark.slow
 def test_many_headings_take_no_hours() -> None:
     """Each could be the begin of all that follows."""
-    text = b"GIT binary patch\nliteral 1\n" * 1_000_000
+    text = b"GIT binary patch\nliteral 1\n"
     started = time.monotonic()
-    assert git_apply.unpacked(text) == 1_000_000
+    assert git_apply.unpacked((text + b"\n") * 1_000_000) == 1_000_000
+    assert git_apply.unpacked(text * 1_000_000 + b"\n") == 1  # git refuses the second line
+    with pytest.raises(safe_git.GitFailed, match="not in git's format"):
+        git_apply.unpacked(text * 1_000_000)
     assert time.monotonic() - started < 60
 
 
