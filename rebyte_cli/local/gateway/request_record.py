@@ -94,16 +94,16 @@ class RefusedHost(NamedTuple):
 class RequestRecord:
     """The record, for the gateway that writes it. For several threads."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, patience: float = FREE_SECONDS) -> None:
         """Append to the file, which is made for the user alone. Raises OSError.
 
         Its lock tells those who wait for its end that this process lives, and keeps others out,
-        which would write over these lines.
+        which would write over these lines. One that is about to end has `patience` seconds for it.
         """
         from ...system.files import persistently
 
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        if not persistently(self._is_alone, FREE_SECONDS):
+        if not persistently(self._is_alone, patience):
             os.close(self._file)
             raise BlockingIOError(errno.EAGAIN, "another gateway of the run is at work")
         self._lock = threading.Lock()

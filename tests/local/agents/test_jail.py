@@ -744,10 +744,9 @@ def test_the_patch_leaves_submodules_out(bench: Bench, tmp_path: Path, repositor
     assert said == ["changes.patch leaves out what is in the submodules: a möd, module"]
 
 
-def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_hangs_is_ended() -> None:
     need_jail()
-    monkeypatch.setattr(jail, "PROBE_SECONDS", 1.0)
     nap = f"97.{os.getpid()}"
     words = ["bwrap", "--unshare-user", "--ro-bind", "/", "/", "sleep", nap]
-    assert not jail.succeeds(words)
+    assert not jail.succeeds(words, 1.0)
     assert gone(f"sleep {nap}")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.request_record import (
     BUDGET,
     LOGIN,
@@ -40,15 +39,12 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert [each.place for each in written] == ["evil.example", "evil.example:8443", "evil.example"]
 
 
-def test_a_second_gateway_does_not_write_over_the_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_gateway_does_not_write_over_the_record(tmp_path: Path) -> None:
     path = tmp_path / "record"
     record = RequestRecord(str(path))
     record.add(entry(status=200))
-    monkeypatch.setattr(request_record, "FREE_SECONDS", 0.1, raising=False)
     with pytest.raises(OSError, match="another gateway of the run is at work"):
-        RequestRecord(str(path))
+        RequestRecord(str(path), 0.1)
     assert read(path) == [entry(status=200)]
 
 

@@ -172,11 +172,11 @@ def no_nested_namespaces(program: str) -> bool:
     return succeeds([program, "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "true"])
 
 
-def succeeds(words: list[str]) -> bool:
+def succeeds(words: list[str], seconds: float = PROBE_SECONDS) -> bool:
     """Whether a command of bubblewrap that tries what it can do here ends well, and in time."""
     words = [words[0], "--die-with-parent", *words[1:]]
     try:
-        done = subprocess.run(words, capture_output=True, timeout=PROBE_SECONDS, check=False)
+        done = subprocess.run(words, capture_output=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
