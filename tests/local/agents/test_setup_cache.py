@@ -105,6 +105,18 @@ def test_uncommitted_changes_and_uploads_are_not_kept(shop: Shop, bench: Bench) 
 
 
 @pytest.mark.slow
+def test_an_upload_to_an_earlier_run_is_not_kept(shop: Shop, bench: Bench) -> None:
+    """A setup that failed runs again in the next run, where the file still is."""
+    upload = shop.path.parent / "upload"
+    upload.write_text("secret")
+    made = "mkdir -p lib; cat up > lib/one; test -e tried || { touch tried; exit 1; }"
+    shop.say(f'setup = "{made}"\ncache = ["lib"]\n')
+    assert shop.run("cat lib/one", uploads=[["up", str(upload)]]).outcome == "failed"
+    assert shop.run("cat lib/one").answer == "secret"
+    assert entries(bench) == []
+
+
+@pytest.mark.slow
 def test_what_the_setup_changes_is_kept_anew(shop: Shop, bench: Bench) -> None:
     shop.say('setup = "date +%N >> lib.txt; mkdir -p lib; echo x >> lib/count"\ncache = ["lib"]\n')
     for number in (1, 2, 3):

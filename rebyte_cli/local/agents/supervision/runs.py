@@ -280,6 +280,14 @@ def source(db: sqlite3.Connection, workspace: str) -> WorkspaceSource | None:
     return None if row is None else WorkspaceSource(*json.loads(row[0])["source"])
 
 
+def has_uploads(db: sqlite3.Connection, workspace: str) -> bool:
+    """Whether files were uploaded to any run of a workspace, which stay there after it."""
+    sql = (
+        "SELECT 1 FROM runs WHERE workspace = ? AND json_array_length(options, '$.uploads') LIMIT 1"
+    )
+    return db.execute(sql, (workspace,)).fetchone() is not None
+
+
 def begin(db: sqlite3.Connection, prompt: str, at: int) -> bool:
     """Record that a run works, since `at` unless it did before; false if an end is recorded."""
     changed = db.execute(

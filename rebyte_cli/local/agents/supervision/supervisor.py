@@ -317,7 +317,9 @@ class Supervisor:
             self._options["hosts"] = list(dict.fromkeys(hosts))
             if is_set_up and asks.file.setup:
                 # What the commit does not have must not reach other runs.
-                is_clean = not made_from.with_changes and not self._options["uploads"]
+                with self._store.read() as db:
+                    has_uploads = runs.has_uploads(db, self._run.workspace)
+                is_clean = not made_from.with_changes and not has_uploads
                 with self._cached(asks, keep=is_clean):
                     self._run_setup(asks.file.setup)
         self._workspace.begin()
