@@ -283,7 +283,8 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
     Tasks, answers and patches stay, and what `diff`, `apply` and `check` need. A follow-up begins
     with the files that the last run left. Ignored and uploaded files, what a setup made (it is not
     run again), the agent's own commits and its memory of the session are gone. A workspace where a
-    run waits or is at work stays; `workspace delete` removes one altogether.
+    run waits or is at work stays; `workspace delete` removes one altogether. One stays, too, and is
+    named, if no patch could be made of what its last run changed: nothing else has that.
 
     Examples:
 
@@ -292,7 +293,7 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
     """
     from ..local.agents import prune as prune_workspaces
 
-    found, freed = prune_workspaces(app.local_folder(), older, dry_run=dry_run)
+    found, freed = prune_workspaces(app.local_folder(), older, dry_run=dry_run, warn=app.warn)
     app.note(f"{'Would free' if dry_run else 'Freed'} {byte_size(freed)}")
     return RecordList(WORKSPACE, found, columns=("id", "repository", "size", "lastUsedAt"))
 

@@ -103,6 +103,54 @@ def test_a_follow_up_has_the_files_that_the_last_run_left(run: Run, home: Path) 
 
 
 @pytest.mark.slow
+def test_the_only_copy_of_what_a_run_left_stays(run: Run, home: Path) -> None:
+    """Where no patch of it could be made, and where base.git does not have it."""
+    root = home / ".local/state/rebyte/local/workspaces"
+    task = create(run, home, "echo first > first", "--wait")
+    script = "echo second > second; head -c 1048577 /dev/zero > .gitignore"
+    run("follow-up", task["id"], script, "--wait")
+    warning = f"workspace {task['workspaceId']} stays: the last run's changes are in no patch"
+
+    def stays() -> None:
+        for words in (["--dry-run"], [], ["-q"]):
+            done = run("local", "prune", "--older", "0", *words)
+            assert (done.status, done.json["data"]) == (0, [])
+            assert warning in done.err
+            assert "workspace delete" in done.err
+
+    stays()
+    assert (root / task["workspaceId"] / "code/second").read_text() == "second\n"
+    assert run("follow-up", task["id"], "rm .gitignore", "--wait").status == 0
+    base = root / task["workspaceId"] / "base.git"
+    refs = git(base, "for-each-ref", "--format=%(refname) %(objectname)", "refs/runs").splitlines()
+    kept = [line.split() for line in refs]
+    for ref, _ in kept:
+        git(base, "update-ref", "-d", ref)
+    stays()
+    for ref, tree in kept:
+        git(base, "update-ref", ref, tree)
+    prune(run, task["id"])
+    assert run("follow-up", task["id"], "cat second", "--wait").status == 0
+    assert run("result", task["id"]).out.split() == ["second"]
+
+
+@pytest.mark.slow
+def test_the_record_of_requests_stays(run: Run, home: Path) -> None:
+    ask = (
+        "exec 3<>/dev/tcp/127.0.0.1/29170\n"
+        "printf 'CONNECT a.example:443 HTTP/1.1\\r\\nHost: a.example:443\\r\\n\\r\\n' >&3\n"
+        "head -1 <&3"
+    )
+    task = create(run, home, f"bash <<'END'\n{ask}\nEND", "--wait")["id"]
+    words = ("logs", task, "--network", "-o", "json")
+    before = run(*words).json["data"]
+    assert [row["host"] for row in before] == ["a.example"]
+    prune(run, task)
+    assert run(*words).json["data"] == before
+    assert run("local", "prune", "--older", "0").json["data"] == [], "it is pruned already"
+
+
+@pytest.mark.slow
 def test_without_a_sandbox_it_is_the_same(run: Run, home: Path) -> None:
     task = create(run, home, "echo work >> code.txt", "--wait", "--no-jail")["id"]
     prune(run, task)

@@ -18,8 +18,10 @@ from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
 from rebyte_cli.local.agents.supervision import disk_space, recovery, run_lock, runs
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from rebyte_cli.local.store import StateError, Store
+from tests.repositories import git
 from tests.waiting import eventually, kill_supervisor
 
 from .bench import NAP, Bench, gone, processes, python, script
@@ -328,7 +330,7 @@ def test_what_a_job_that_stays_works_in_is_not_removed(
             answer = machine.own.call("DELETE", path, check=False)
             return "" if answer.status == 204 else str(answer.document["error"]["message"])
         if how == "prune":
-            found, _ = disk_space.prune(machine.state, 0, dry_run=False)
+            found, _ = disk_space.prune(machine.state, 0, dry_run=False, warn=str)
             return "" if found else problem
         try:
             local_service.reset(machine.state)
@@ -336,8 +338,13 @@ def test_what_a_job_that_stays_works_in_is_not_removed(
             return str(error.strerror)
         return ""
 
-    with Store(machine.state) as store, store.write() as db:  # as if counted by an older version
+    # As if counted by an older version, which had a patch of it.
+    with Store(machine.state) as store, store.write() as db:
         db.execute("UPDATE runs SET counted = 1")
+        (prompt,) = runs.begun(db, task["workspaceId"])
+    place = Workspace(machine.state, task["workspaceId"])
+    place.note_patch(prompt)
+    git(place.base, "update-ref", f"refs/runs/{prompt}", "refs/heads/base^{tree}")
     assert problem in remove()
     assert list(folder.glob("runs/*/job"))
     (scheduler.folder / "broken").unlink()

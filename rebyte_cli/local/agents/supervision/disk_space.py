@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ....system import git
 from ...http import stamp
 from ...store import Store
 from .. import agent_files
@@ -64,16 +65,19 @@ def sizes_of_workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[str, Any]], int]:
+def prune(
+    state_dir: Path, seconds: float, *, dry_run: bool, warn: Callable[[str], object]
+) -> tuple[list[dict[str, Any]], int]:
     """Remove what takes space of workspaces whose last run ended so long ago, oldest first.
 
     With `dry_run` it stays. Returns a row for each, with `id`, `repository`, `size` (the bytes of
     that) and `lastUsedAt`, and all the bytes, with those that only they shared. A workspace where a
-    run waits or anything is at work stays. Raises StateError and OSError.
+    run waits or anything is at work stays, and so does the only copy of what a run left, of which
+    `warn` is told. Raises StateError and OSError.
     """
     with Store(state_dir) as store:
         recovery.recover(store)  # what a killed run has left there may be in no patch yet
-        rows = list(_pruned(store, seconds, dry_run=dry_run))
+        rows = list(_pruned(store, seconds, dry_run=dry_run, warn=warn))
         freed = sum(row["size"] for row in rows)
         if not dry_run:
             store.shrink()
@@ -83,7 +87,9 @@ def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[
     return rows, freed
 
 
-def _pruned(store: Store, seconds: float, *, dry_run: bool) -> Iterator[dict[str, Any]]:
+def _pruned(
+    store: Store, seconds: float, *, dry_run: bool, warn: Callable[[str], object]
+) -> Iterator[dict[str, Any]]:
     """The rows of the workspaces that are pruned, or would be."""
     with store.read() as db:
         old = db.execute(OLD, (store.now() - int(seconds * 1000),)).fetchall()
@@ -94,7 +100,14 @@ def _pruned(store: Store, seconds: float, *, dry_run: bool) -> Iterator[dict[str
         with store.read() as db:
             last = runs.newest(db, row["workspace"])
             made_from = runs.source(db, row["workspace"]) or WorkspaceSource()
+            is_only_copy = _is_only_copy(db, place)
         if last is None or run_lock.is_held(store.folder, last):
+            continue
+        if is_only_copy:
+            warn(
+                f"workspace {row['workspace']} stays: the last run's changes are in no patch;"
+                " `rebyte workspace delete` removes it"
+            )
             continue
         size = sum(map(disk_usage, spare))
         if dry_run or _removed(store, place, last):
@@ -104,6 +117,17 @@ def _pruned(store: Store, seconds: float, *, dry_run: bool) -> Iterator[dict[str
                 "size": size,
                 "lastUsedAt": stamp(row["ended"]),
             }
+
+
+def _is_only_copy(db: sqlite3.Connection, place: Workspace) -> bool:
+    """Whether nothing but `code/` has what the last run that began in a workspace left."""
+    if not place.is_there or not (begun := runs.begun(db, place.folder.name)):
+        return False
+    own = git.bare(place.base)
+    refs = (f"refs/{kind}/{begun[0]}" for kind in ("after", "runs"))
+    return bool(place.why_no_patch(begun[0])) or not any(
+        git.has(place.base, ref, own) for ref in refs
+    )
 
 
 def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
@@ -116,6 +140,8 @@ def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
     with run_lock.claimed(store.folder, last) as lock, store.write() as db:
         newest = runs.newest(db, last.workspace)
         if lock is None or newest is None or newest.prompt != last.prompt:
+            return False
+        if _is_only_copy(db, place):  # since a command by hand, a moment ago
             return False
         aside = place.set_aside(*place.spare())
         is_pruned = not place.spare()

@@ -23,6 +23,7 @@ from ....system.git import GitFailed
 from ....system.permissions import make_folder
 from ....system.untrusted import read_file
 from ...ballast import full_disk
+from ...gateway import request_record
 from .. import agent_files
 from ..cluster import launcher
 from ..sandbox import RECORDS
@@ -46,7 +47,7 @@ ORIGIN_FILE = "origin"  # the address that the clone was made with, kept where n
 # What stays of a workspace that is pruned, and of each of its runs: the rest can be made again, or
 # nothing needs it. A lock is never removed, since others may wait for it.
 KEPT = (BASE, SIZE, FRESH, SKILLS, ORIGIN_FILE, RECORDS, VISITORS, "runs")
-KEPT_OF_RUN = ("lock", NO_PATCH)
+KEPT_OF_RUN = ("lock", NO_PATCH, request_record.FILE)
 LARGEST_EXCLUDE = 1 << 24  # bytes, of all patterns and the names of inputs
 LARGEST_PATTERNS = 1 << 20  # bytes
 # Of our own commits: git needs a name, and must not ask for the passphrase of a key.
