@@ -220,3 +220,94 @@ def test_the_changes_between_runs_do_not_fill_the_disk(
         is_over.set()
         looking.join()
     assert 0 < max(sizes) < 250_000_000
+
+
+REPOSITORIES = {
+    "in the place of a file": ["file"],
+    "in the place of a link": ["link"],
+    "below the place of a file": ["file/b/c"],
+    "below the place of a link": ["link/b"],
+    "one in another": ["n", "n/-", "n/-/-"],
+    "below one in the place of a file": ["file", "file/-"],
+}
+
+
+@pytest.mark.parametrize("has_commit", [True, False])
+@pytest.mark.parametrize("places", REPOSITORIES.values(), ids=REPOSITORIES)
+def test_the_work_in_a_repository_of_the_agent_is_kept(
+    tmp_path: Path, places: list[str], has_commit: bool
+) -> None:
+    """Wherever it was begun. git would keep no more of it than the name of its commit."""
+    workspace = with_file_and_link(tmp_path)
+    for name in {place.split("/")[0] for place in places}:
+        (workspace.code / name).unlink(missing_ok=True)
+    for place in places:
+        begin_repository(workspace.code / place, has_commit=has_commit)
+    said: list[str] = []
+    for run in ("first", "next"):
+        patch = changes.patch(workspace, run, jailed=False, tell=said.append).decode()
+        for place in places:
+            assert f"+++ b/{place}/work\n" in patch
+            assert git(workspace.base, "show", f"refs/runs/{run}:{place}/work") == "work\n"
+        files = git(workspace.base, "ls-tree", "-r", "--name-only", f"refs/runs/{run}").split()
+        kept = {"file", "link"} - {place.split("/")[0] for place in places}
+        assert sorted(files) == sorted([*kept, *(f"{place}/work" for place in places)])
+    assert said == []
+
+
+def test_a_repository_in_a_submodule_does_not_take_its_place(tmp_path: Path) -> None:
+    commit = "0123456789" * 4
+    names = ["sub", "a möd", 'q"\ts']
+    workspace = with_file_and_link(tmp_path, *(f"160000,{commit},{name}" for name in names))
+    for name in names:
+        begin_repository(workspace.code / name, has_commit=False)
+        begin_repository(workspace.code / name / "deeper", has_commit=True)
+    said: list[str] = []
+    assert changes.patch(workspace, "only", jailed=False, tell=said.append) == b""
+    for name in names:
+        found = git(workspace.base, "ls-tree", "-r", "-z", "refs/runs/only", name)
+        assert found == f"160000 commit {commit}\t{name}\0"
+    (note,) = said
+    assert "what is in the submodules: a möd" in note
+    assert "sub" in note.split(", ")
+
+
+def test_a_repository_of_which_git_keeps_the_commit_alone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should git not take it for an ordinary folder after all."""
+    script = changes.SCRIPT.replace("update-index --add --replace --cacheinfo", "false")
+    assert script != changes.SCRIPT
+    monkeypatch.setattr(changes, "SCRIPT", script)
+    workspace = with_file_and_link(tmp_path)
+    begin_repository(workspace.code / "n", has_commit=True)
+    for run in ("first", "next"):
+        said: list[str] = []
+        changes.patch(workspace, run, jailed=False, tell=said.append)
+        assert said == ["changes.patch leaves out what is in the submodules: n"]
+
+
+def with_file_and_link(folder: Path, *entries: str) -> Workspace:
+    """A workspace whose base commit has a `file`, a `link` and the `entries` of an index."""
+    source = folder / "source"
+    source.mkdir()
+    (source / "file").write_text("file\n")
+    (source / "link").symlink_to("file")
+    git(source, "init", "-q")
+    git(source, "add", "-A")
+    for entry in entries:
+        git(source, "update-index", "--add", "--cacheinfo", entry)
+    git(source, "commit", "-q", "-m", "Start")
+    workspace = Workspace(folder / "state", "ws")
+    workspace.prepare(WorkspaceSource(str(source), None, False), ())
+    return workspace
+
+
+def begin_repository(folder: Path, *, has_commit: bool) -> None:
+    """Begin a repository with the file `work`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    git(folder, "init", "-q")
+    (folder / "work").write_text("work\n")
+    if has_commit:
+        git(folder, "add", "work")
+        git(folder, "commit", "-q", "-m", "Own")

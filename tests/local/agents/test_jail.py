@@ -199,9 +199,10 @@ def test_no_filter_of_a_submodule_runs_while_the_patch_is_made(
 def test_no_filter_of_a_repository_runs_that_took_the_place_of_a_file(
     bench: Bench, repository: Path
 ) -> None:
-    """It cannot stand for an ordinary folder, and so is a submodule for the next run."""
+    """It stands for an ordinary folder in the next run as well."""
     work = f"rm a; mkdir a; cd a; {COMMIT}"
     bench.run(["sh", "-ec", work], source=[str(repository), None, False])
+    assert "b/a/a" in (bench.artifact("changes.patch") or "")
     bench.run(["sh", "-ec", f"cd a; {EVIL} touch /code/made"])
     assert not (bench.workspace().code / "ran").exists()
     assert "b/made" in (bench.artifact("changes.patch") or "")

@@ -257,6 +257,19 @@ def test_new_files_that_are_ignored_are_no_changes_of_the_agent(place: Place) ->
 
 
 @pytest.mark.slow
+def test_the_work_in_a_repository_in_the_place_of_a_file_stays(place: Place) -> None:
+    work = place.code / "old.txt/work"
+    (place.code / "old.txt").unlink()
+    work.parent.mkdir()
+    git(work.parent, "init", "-q")
+    work.write_text("AGENT\n")
+    assert place.bring()
+    assert work.read_text() == "AGENT\n"
+    assert (place.code / "many/0").exists()
+    assert b"+++ b/old.txt/work\n" in changes.patch(place.workspace, "run", jailed=True)
+
+
+@pytest.mark.slow
 def test_what_changes_after_the_merge_counts(place: Place) -> None:
     """As the last run's, as `workspace run` says."""
     assert place.bring()

@@ -62,8 +62,10 @@ OPTIONS = (
 # Its arguments are git and its options. Added files appear in the patch, ignored ones do not.
 # A folder in which the agent began a repository would stand for one commit, or be an error if it
 # has none: with any entry below it in the index, git takes it for an ordinary folder, and `add`
-# removes that entry. A submodule of the base commit is in the index and refuses the entry; git
-# would run `status` in it, with the filters that its configuration names.
+# removes that entry, which has a name that no agent can know. It replaces a file or a link of the
+# base commit in the place of the folder, or above. Submodules of that commit take their places back
+# and are left out: git would run `status` there, with the filters that their configuration names.
+# Whatever else git took for a submodule is named like them.
 # git would wait at a pipe for ever, and read the longest list of patterns into memory.
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
@@ -86,15 +88,12 @@ if [ -e "$SCRATCH/index" ]; then "$@" read-tree "$("$@" write-tree)"
 else "$@" read-tree refs/heads/base
 fi
 empty=$("$@" hash-object -t blob --stdin </dev/null)
+"$@" ls-files --stage | sed -n '/^160000 /p' > "$SCRATCH/known"
 find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
     entry=$1,${2#./}; shift 2
-    "$@" update-index --add --cacheinfo "100644,${entry%/.git}/-" || :
+    "$@" update-index --add --replace --cacheinfo "100644,${entry%.git}$PLACEHOLDER" || :
 ' sh "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
-"$@" ls-files --stage > "$SCRATCH/known"
-"$@" -c core.quotePath=false ls-files --stage | sed -n 's/^160000 [0-9a-f]* [0-9].//p' |
-    while IFS= read -r folder; do
-        if [ -n "$(ls -A -- "$folder" 2>/dev/null)" ]; then printf '%s\n' "$folder"; fi
-    done > "$SCRATCH/modules"
+"$@" update-index --add --replace --index-info < "$SCRATCH/known"
 find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
     -exec "$@" --literal-pathspecs ls-files -- {} + > "$SCRATCH/odd" 2>/dev/null || :
 {
@@ -107,6 +106,10 @@ find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
 } > "$SCRATCH/paths"
 "$@" add --all --pathspec-from-file="$SCRATCH/paths"
 tree=$("$@" write-tree)
+"$@" -c core.quotePath=false ls-files --stage | sed -n 's/^160000 [0-9a-f]* [0-9].//p' |
+    while IFS= read -r folder; do
+        if [ -n "$(ls -A -- "$folder" 2>/dev/null)" ]; then printf '%s\n' "$folder"; fi
+    done > "$SCRATCH/modules"
 """
 SCRIPT = rf"""{ADD}
 echo "$tree" | "$@" pack-objects -q --revs --local --non-empty --window=0 --compression=1 \
@@ -319,6 +322,7 @@ def output(
     variables = jail.environment(layout, os.environ) | SETTINGS
     variables |= {
         "SCRATCH": scratch,
+        "PLACEHOLDER": os.urandom(8).hex(),
         "GIT_INDEX_FILE": f"{scratch}/{INDEX}",
         "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": git.quoted(f"{base}/objects"),
