@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.workspaces import changes
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
 from rebyte_cli.system.git import MEMORY, GitFailed
+from tests.local.agents.bench import script
 from tests.repositories import git
 from tests.tools import need_jail
 
@@ -276,11 +278,12 @@ def test_a_repository_of_which_git_keeps_the_commit_alone_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Should git not take it for an ordinary folder after all."""
-    script = changes.SCRIPT.replace("update-index --add --replace --cacheinfo", "false")
-    assert script != changes.SCRIPT
-    monkeypatch.setattr(changes, "SCRIPT", script)
     workspace = with_file_and_link(tmp_path)
     begin_repository(workspace.code / "n", has_commit=True)
+    real = shutil.which("git")
+    refusing = 'case "$*" in *--add*--cacheinfo*) exit 1;; esac'
+    script(tmp_path / "bin", "git", f'{refusing}\nexec {real} "$@"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     for run in ("first", "next"):
         said: list[str] = []
         changes.patch(workspace, run, jailed=False, tell=said.append)
