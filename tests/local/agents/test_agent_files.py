@@ -100,18 +100,24 @@ print(os.listdir("merged"))
 """
 
 
-def test_folders_that_cannot_be_moved_are_removed_where_they_are(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", REMOVING]
+def with_mounts(folder: Path, mounting: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in the folder once a script has mounted there, or skip the test."""
+    words = ["sh", "-c", mounting, "sh", sys.executable, "-c", code]
     done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", OVERLAY, "sh", *words],
-        cwd=tmp_path,
+        ["unshare", "--map-root-user", "--mount", *words],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": os.getcwd()},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode == 9 or "unshare" in done.stderr:
-        pytest.skip("no overlays in user namespaces here")
+        pytest.skip("nothing can be mounted in user namespaces here")
+    return done
+
+
+def test_folders_that_cannot_be_moved_are_removed_where_they_are(tmp_path: Path) -> None:
+    done = with_mounts(tmp_path, OVERLAY, REMOVING)
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -155,17 +161,7 @@ agent_files.remove_tree(Path("tree"))
 
 
 def test_what_is_mounted_in_a_folder_is_kept(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", UNMOUNTED]
-    done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNTED, "sh", *words],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode == 9 or "unshare" in done.stderr:
-        pytest.skip("no mounts in user namespaces here")
+    done = with_mounts(tmp_path, MOUNTED, UNMOUNTED)
     assert done.returncode == 0, done.stderr
     assert {*os.listdir(tmp_path / "kept")} == {"below", "file"}
 
