@@ -44,6 +44,11 @@ SAFE = (
     # Else git refuses files whose lines would end otherwise if it wrote them, for `core.autocrlf`.
     "-c", "core.safecrlf=false",
 )  # fmt: skip
+# The files of a repository as they are, whatever line ends or attributes the user's git prefers,
+# and with no filter: a jail knows nothing of those, and every file would be a changed one.
+AS_THEY_ARE = (
+    "-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.attributesFile=/dev/null",
+)  # fmt: skip
 NEW = (2, 54)  # the git that runs hooks which its settings name, and keeps references as these say
 OFF = "REBYTE_OFF"  # a variable, with the value of a setting
 # What runs no hook, as it moves no reference and writes no index.

@@ -18,10 +18,6 @@ FETCH_SECONDS = 1800.0
 LINK, SUBMODULE = "120000", "160000"
 # All that one commit reaches, no branch needed; deltas are not worth the time (see lenders.py).
 UPLOAD_PACK = "git -c pack.window=0 -c uploadpack.allowAnySHA1InWant=true upload-pack"
-# The files as they are in the repository, whatever the user's git prefers.
-_AS_THEY_ARE = (
-    "-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.attributesFile=/dev/null",
-)  # fmt: skip
 _WRITE = ("checkout-index", "--quiet", "-z", "--stdin")
 
 
@@ -72,14 +68,14 @@ def make(
     try:
         if patch.strip():
             words = ["--cached", "--whitespace=nowarn"]
-            git_apply(words, patch, folder, off, options=_AS_THEY_ARE)
+            git_apply(words, patch, folder, off, options=git.AS_THEY_ARE)
         restored = _put_back(folder, before, protected)
-        git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder, off)
+        git.run([*git.AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder, off)
     except (git.GitStopped, git.GitUnusable):
         raise
     except git.GitFailed as error:
         git.run(["read-tree", commit], folder)  # if all is well without the changes, it is they
-        git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet", "--force"], folder, off)
+        git.run([*git.AS_THEY_ARE, "checkout-index", "--all", "--quiet", "--force"], folder, off)
         raise ChangesUnusable(error.message) from None
     kept = [path for path in before if protected.covers(path)]
     files = [path for path in kept if before[path].mode != SUBMODULE]
@@ -178,6 +174,6 @@ def _write_as_before(
     index = {**off, "GIT_INDEX_FILE": f"{folder.parent / 'index'}", "GIT_WORK_TREE": f"{aside}"}
     git_dir = ["--git-dir", str(folder / ".git")]
     git.run([*git_dir, "read-tree", commit], aside, index)
-    _give(paths, [*git_dir, *_AS_THEY_ARE, *_WRITE], folder, aside, index)
+    _give(paths, [*git_dir, *git.AS_THEY_ARE, *_WRITE], folder, aside, index)
     for path in paths:
         os.replace(aside / path, folder / path)

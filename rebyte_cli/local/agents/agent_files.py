@@ -33,6 +33,23 @@ def folder(root: Path, relative: str) -> Path:
         return root / relative
 
 
+@contextmanager
+def new_folder(above: Path, begin: str) -> Iterator[Path]:
+    """A folder with a random name that starts with `begin`, to be renamed once it is complete.
+
+    It is removed at the end of the block, as are those that processes which were killed have left.
+    A git that survived its process may still write to one of those. Raises OSError.
+    """
+    for left in above.glob(f"{begin}*"):
+        remove_tree(left)
+    made = above / f"{begin}{os.urandom(8).hex()}"
+    made.mkdir(mode=0o700)
+    try:
+        yield made
+    finally:  # the disk may be full of it
+        remove_tree(made)
+
+
 def write(root: Path | int, relative: str, content: bytes) -> None:
     """Write a file with mode 0600, all or nothing; a folder in its place is removed first."""
     _write(root, relative, io.BytesIO(content), 0o600)

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,25 +69,19 @@ def find(state_dir: Path, place: Path, branch: str | None) -> Path | None:
 
 def _make(folder: Path, place: Path, ref: str, commit: str) -> Path:
     """A new lender for the commit that `ref` names: by now it may be another one."""
-    for left in folder.glob(f"{NEW}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    # A git that survived its process may still write to an earlier one.
-    making = Path(tempfile.mkdtemp(prefix=NEW, dir=folder))
-    hashes = git.line(["rev-parse", "--show-object-format"], place)
-    words = ["init", "--quiet", "--bare", "--template=", f"--object-format={hashes}", str(making)]
-    git.run(words)
-    if known := _ancestor(folder, place, commit):
-        lend(making, [known, *lent(known)])
-    words = ["--git-dir", str(making), "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags"]
-    try:
+    with agent_files.new_folder(folder, NEW) as making:
+        hashes = git.line(["rev-parse", "--show-object-format"], place)
+        words = ["init", "--quiet", "--bare", "--template=", f"--object-format={hashes}"]
+        git.run([*words, str(making)])
+        if known := _ancestor(folder, place, commit):
+            lend(making, [known, *lent(known)])
+        own = ["--git-dir", str(making)]
+        words = [*own, "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags"]
         words += ["--upload-pack", UPLOAD_PACK, "--", str(place), f"{ref}:{REF}"]
         git.run(words, timeout=CLONE_SECONDS)
-    except BaseException:  # the disk may be full of it
-        shutil.rmtree(making, ignore_errors=True)
-        raise
-    made = folder / git.line(["--git-dir", str(making), "rev-parse", f"{REF}^{{commit}}"])
-    if not made.exists():
-        making.rename(made)
+        made = folder / git.line([*own, "rev-parse", f"{REF}^{{commit}}"])
+        if not made.exists():
+            making.rename(made)
     return made
 
 

@@ -215,8 +215,6 @@ def _copy(source: Path, tracked: set[Path] | None, home: Path, name: str, room: 
 
 def _from_github(name: str, cache: Path) -> Path:
     """The folder of `OWNER/REPO[/PATH]` (or the repository's URL), made by the first who asks."""
-    import tempfile
-
     from ....system.files import flocked
     from ....system.permissions import make_folder
 
@@ -233,19 +231,14 @@ def _from_github(name: str, cache: Path) -> Path:
     if top is None:
         top = tops[-1]
         make_folder(cache)
-        begin = f".{whole.name}@new"
-        with flocked(cache / f".{whole.name}.lock", create=True):
-            for left in cache.glob(f"{begin}*"):
-                agent_files.remove_tree(left)
-            # A git that survived its process may still write to an earlier one.
-            making = Path(tempfile.mkdtemp(prefix=begin, dir=cache))
-            try:
-                if not top.exists():
-                    clone = _clone(f"{owner}/{repository}", whole, making)
-                    _check_out(clone, name, path, making)
-                    (making / "tree").rename(top)
-            finally:
-                agent_files.remove_tree(making)
+        with (
+            flocked(cache / f".{whole.name}.lock", create=True),
+            agent_files.new_folder(cache, f".{whole.name}@new") as making,
+        ):
+            if not top.exists():
+                clone = _clone(f"{owner}/{repository}", whole, making)
+                _check_out(clone, name, path, making)
+                (making / "tree").rename(top)
     if not (top / path).resolve().is_relative_to(top.resolve()):
         raise UnknownSkill(f"github:{name} leads out of its repository")
     return top / path
@@ -257,8 +250,6 @@ def _clone(repository: str, whole: Path, making: Path) -> Path:
     from .source import clone_url
 
     clone = whole.with_name(f"{whole.name}@git")
-    if (whole / ".git").exists():  # by an earlier version
-        return whole / ".git"
     if not clone.exists():
         agent_files.remove_tree(making)
         options = ["--quiet", "--depth=1", "--bare", "--template="]

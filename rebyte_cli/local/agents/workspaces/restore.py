@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 
 from ....system import git
 from ....system.permissions import make_folder
@@ -65,12 +63,9 @@ def restore(
     if run:
         git.run(["update-ref", f"refs/runs/{run}", f"{tree}^{{tree}}"], extra=own)
     (workspace.folder / PLAN).unlink(missing_ok=True)  # it was for the files that are gone
-    for left in workspace.folder.glob(f"{MAKING}*"):
-        agent_files.remove_tree(left)
     make_folder(workspace.home)
     making = copy.copy(workspace)
-    making.code = Path(tempfile.mkdtemp(prefix=MAKING, dir=workspace.folder))
-    try:
+    with agent_files.new_folder(workspace.folder, MAKING) as making.code:
         with git.watched(watch):
             if source.repository is not None:
                 _make_repository(making)
@@ -82,9 +77,6 @@ def restore(
             line = ["sh", "-c", SCRIPT, "sh", tree, *words]
             changes.output(layout, line, workspace, scratch, watch)
         os.replace(making.code, workspace.code)
-    except BaseException:  # the disk may be full of it
-        agent_files.remove_tree(making.code)
-        raise
     is_last = tree in trees[:2] or not trees
     what = "as the last run left them" if is_last else "older: the last run left none to keep"
     return f"The workspace was pruned: its files are {what}; {GONE}"

@@ -6,10 +6,8 @@ run, but without its models, keys and logins, and with a HOME that is thrown awa
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,7 @@ def run(
     record = folder / RECORD
     record.mkdir(mode=0o700, exist_ok=True)
     with (
-        _home(workspace) as home,
+        agent_files.new_folder(workspace.folder, "setup-home.") as home,
         egress_for(options, AgentAccess(), os.environ, record) as egress,
         (folder / LOG).open("wb", buffering=0) as log,
     ):
@@ -70,15 +68,3 @@ def refused(folder: Path) -> list[str]:
 def tail(folder: Path) -> str:
     """The last lines that the setup of a run printed."""
     return tryout.last_lines(folder / LOG, lines=TAIL_LINES, characters=TAIL_CHARACTERS)
-
-
-@contextlib.contextmanager
-def _home(workspace: Workspace) -> Iterator[Path]:
-    """An empty HOME while the block runs."""
-    for left in workspace.folder.glob("setup-home.*"):  # by a supervisor that was killed
-        agent_files.remove_tree(left)
-    home = Path(tempfile.mkdtemp(prefix="setup-home.", dir=workspace.folder))
-    try:
-        yield home
-    finally:
-        agent_files.remove_tree(home)

@@ -51,11 +51,6 @@ KEPT_OF_RUN = ("lock", NO_PATCH, request_record.FILE)
 LARGEST_EXCLUDE = 1 << 24  # bytes, of all patterns and the names of inputs
 LARGEST_PATTERNS = 1 << 20  # bytes
 # Of our own commits: git needs a name, and must not ask for the passphrase of a key.
-# The files of the repository as they are, whatever line ends or attributes the user's git prefers,
-# and with no filter: the jail knows nothing of those, and every file would be a changed one.
-AS_THEY_ARE = (
-    "-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.attributesFile=/dev/null",
-)  # fmt: skip
 AUTHOR = (
     "-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost", "-c", "commit.gpgSign=false",
 )  # fmt: skip
@@ -265,24 +260,23 @@ class Workspace:
         with ExitStack() as stack:
             if share:
                 stack.enter_context(lenders.in_use(self.state_dir))
+            self._clear()
+            folder = stack.enter_context(agent_files.new_folder(self.folder, MAKING))
+            made = Workspace(self.state_dir, f"{self.folder.name}/{folder.name}")
+            lacks = made._make(source, self.base, share=share)
             try:
-                self._clear()
-                folder = Path(tempfile.mkdtemp(prefix=MAKING, dir=self.folder))
-                made = Workspace(self.state_dir, f"{self.folder.name}/{folder.name}")
-                lacks = made._make(source, self.base, share=share)
                 for name in (self.code.name, SKILLS, FRESH, BASE):
                     with suppress(FileNotFoundError):
                         (folder / name).rename(self.folder / name)
-                folder.rmdir()
-            except BaseException:  # the disk may be full of it
+            except BaseException:
                 self._clear()
                 raise
         return lacks
 
     def _clear(self) -> None:
         """Remove what there is of a workspace that is not complete."""
-        for path in (self.code, self.folder / SKILLS, *self.folder.glob(f"{MAKING}*")):
-            agent_files.remove(self.folder, path.name)
+        for name in (self.code.name, SKILLS):
+            agent_files.remove(self.folder, name)
 
     def _make(self, source: WorkspaceSource, base_git: Path, *, share: bool) -> list[str]:
         """Make all of it in this folder; what is `base.git` here will be at `base_git`."""
@@ -363,7 +357,7 @@ class Workspace:
         assert source.repository is not None
         url = clone_url(source.repository)
         place = local_path(url)
-        options = ["--quiet", "--no-checkout", "--template=", "--origin", "origin", *AS_THEY_ARE]
+        options = [*git.AS_THEY_ARE, "--quiet", "--no-checkout", "--template=", "--origin=origin"]
         if source.branch:
             options += ["--branch", source.branch]
         try:
