@@ -16,8 +16,18 @@ from ..system.http_server import Environ
 from . import http, simulated_changes
 from .access import caller_of, check_workspace
 from .agents import facade
-from .artifact_store import ANSWER_FILE, NO_AGENT, PATCH_FILE, RESULTS, put, put_result, remove
-from .blobs import BoundedBody, pieces, save
+from .artifact_store import (
+    ANSWER_FILE,
+    NO_AGENT,
+    PATCH_FILE,
+    RESULTS,
+    BoundedBody,
+    pieces,
+    put,
+    put_result,
+    remove,
+    save,
+)
 from .http import Context, JsonObject
 from .signed_urls import signed_url
 from .simulation import SimulatedRun

@@ -14,8 +14,7 @@ from typing import Any
 from ..system.http_server import Environ
 from .access import Caller
 from .agents import facade
-from .artifact_store import put
-from .blobs import BoundedBody, pieces, save
+from .artifact_store import BoundedBody, pieces, put, save
 from .browser_guard import check_caller
 from .http import Context, Refusal
 from .signed_urls import Place, path_of, signature

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
+import re
 import signal
+import sys
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import ToolAnnotations
+from mcp.types import ToolAnnotations, jsonrpc_message_adapter
 from pydantic import PrivateAttr, ValidationError
 
 from .. import __version__
@@ -19,7 +22,6 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, RecordKind, results_schema
 from .scope import Scope
-from .standard_input import take_stdin
 from .tools import Tools
 
 INSTRUCTIONS = """\
@@ -29,6 +31,13 @@ returns its id; give the user its url. `wait` blocks until it has ended and repo
 a task created on this machine, or @last. An error has a `code`, and the `exit` status that the \
 rebyte command would have ended with.\
 """
+
+ENDS = 1000  # bytes at either end of a line that are searched for its id
+# The id outside of everything nested: before it, or behind it.
+_ID = rb'"id"\s*:\s*(-?\d{1,18}|"[^"\\]{1,200}")'
+_FLAT = rb"[^{}\[\]]*"
+_FIRST = re.compile(rb"\s*\{" + _FLAT + _ID)
+_LAST = re.compile(_ID + _FLAT + rb"\}\s*$")
 
 
 class ToolSpec(NamedTuple):
@@ -185,3 +194,45 @@ def _references(schema: Any, definitions: dict[str, Any]) -> set[str]:
         else:
             found |= _references(value, definitions)
     return found
+
+
+def answerable(line: bytes) -> bytes:
+    """The line, or for a request that the SDK would drop one that it answers with an error.
+
+    Its parser refuses half of a surrogate pair, a number of thousands of digits, deep nesting; the
+    client would wait for an answer until it timed out.
+    """
+    try:
+        jsonrpc_message_adapter.validate_json(line.decode("utf-8", "replace"), by_name=False)
+    except ValueError:
+        found = _FIRST.match(line[:ENDS]) or _LAST.search(line[-ENDS:])
+        if found is not None:
+            method = b'"a request that is not valid JSON-RPC"'
+            return b'{"jsonrpc":"2.0","id":%s,"method":%s}\n' % (found[1], method)
+    return line
+
+
+class _Lines(io.RawIOBase):
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            line = self._source.readline()
+            self._rest = answerable(line) if line.strip() else line
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+def take_stdin() -> None:
+    """Have `sys.stdin` give lines that can be answered; child processes have an empty one."""
+    source = os.fdopen(os.dup(0), "rb")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(_Lines(source)), encoding="utf-8")

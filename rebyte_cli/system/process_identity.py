@@ -1,11 +1,14 @@
-"""Which process a number means, also after a reboot.
+"""Which process a number means, also after a reboot, and what it has started lately.
 
 As clock.py, it imports only what Python has loaded anyway.
 """
 
 from __future__ import annotations
 
-from .clock import boot, kernel_text
+import os
+import sys
+
+from .clock import boot, kernel_text, since_boot
 
 
 def identity(pid: int) -> str:
@@ -36,3 +39,29 @@ def _started(pid: int) -> str:
     if len(fields) < 20 or (fields[0] in "ZX" and int(fields[17]) < 2):
         return ""
     return fields[19]
+
+
+def has_new(pid: int, seconds: float) -> bool:
+    """Whether a process below `pid` began in the last `seconds`; False where that is not known.
+
+    It is the sign that a tool of an agent is at work, where it prints nothing.
+    """
+    if sys.platform != "linux":
+        return False
+    parents: dict[int, int] = {}
+    since = (since_boot() - seconds) * os.sysconf("SC_CLK_TCK")
+    new = []
+    for each in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        if fields := stat_fields(each):  # or it has ended meanwhile
+            parents[each] = int(fields[1])
+            if int(fields[19]) > since:
+                new.append(each)
+    return any(_is_below(each, pid, parents) for each in new)
+
+
+def _is_below(pid: int, above: int, parents: dict[int, int]) -> bool:
+    while pid in parents:
+        pid = parents[pid]
+        if pid == above:
+            return True
+    return False

@@ -21,7 +21,7 @@ import h11
 from ...system.addresses import ANYWHERE, reach
 from ...system.deadline import Deadline
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
-from .channel import Channel, wait
+from .channel import Channel, Tunnel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
 from .gateway_settings import GatewaySettings
 from .json_scanner import JsonScanner
@@ -32,7 +32,6 @@ from .refusal import GatewayRefusal
 from .request_record import BUDGET, RequestEntry, RequestRecord, now
 from .secret_mask import SecretMask
 from .traffic_quota import TrafficQuota
-from .tunnel import Tunnel
 from .upstream import LARGEST_HEAD, UpstreamConnection, UpstreamConnector
 
 NO_ROOM = "the disk has no room to record the request"

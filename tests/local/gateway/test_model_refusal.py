@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents.limits import limit_words
+from rebyte_cli.local.agents.limits import usage_limit
 from rebyte_cli.local.gateway.model_refusal import ModelRefusal
 
 from .harness import GatewayProcess, model
@@ -215,4 +215,4 @@ def test_what_agents_say_of_a_limit(
 ) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    assert limit_words.seconds_left(text, NOW) == seconds
+    assert usage_limit.seconds_left(text, NOW) == seconds

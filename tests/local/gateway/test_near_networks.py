@@ -11,8 +11,8 @@ import pytest
 
 from rebyte_cli.local.gateway import upstream
 from rebyte_cli.local.gateway.allowed_hosts import HostPort
-from rebyte_cli.local.gateway.near_networks import is_near, read_routes
 from rebyte_cli.local.gateway.refusal import GatewayRefusal
+from rebyte_cli.local.gateway.upstream import is_near, read_routes
 
 UP, GATEWAY, REJECT = 0x1, 0x2, 0x200
 

@@ -8,7 +8,7 @@ about. Standard output takes lines to the supervisor, `rebyte:KIND CONTENT`:
     ready           the jail has started
     out, err        a piece of what the agent printed, in base64
     ask             whether a budget that others share is used up: `{"budget": REASON}` answers
-    busy            `true` or `false`, as the answer to `{"busy": SECONDS}`: see children.py
+    busy            `true` or `false`, as the answer to `{"busy": SECONDS}`: see `has_new`
     end             JSON: `status` of the agent, or the `reason` why there is none. All is dead.
 
 Other lines are the launcher's. There is no file between the two but the folder of the workspace: in
@@ -38,7 +38,6 @@ from ....system.locks import flock
 from ...gateway.jail_port import moved
 from ..adapters.lines import DRAIN_SECONDS, LOOK_SECONDS
 from ..exposed import Mount
-from ..sandbox import children
 from ..sandbox.egress import Egress, RunStopped
 from ..sandbox.jail import JailLayout
 from ..sandbox.jail_group import JailGroup
@@ -176,7 +175,7 @@ class NodeRun:
             elif "canceled" in message:
                 self._is_canceled = True
             elif self._group is not None:
-                busy = children.has_new(self._group.process.pid, message["busy"])
+                busy = self._group.has_new(message["busy"])
                 self._send("busy", json.dumps(busy))
         self._stopped.set()
         self._answers.put(None)

@@ -29,7 +29,7 @@ from ....system.deadline import Deadline
 from ....system.locks import flock
 from ....system.process_group import ProcessGroup
 from ...gateway.jail_port import moved
-from . import RECORDS, children, seal
+from . import RECORDS, seal
 from .egress import Egress
 from .jail import JailLayout
 
@@ -126,7 +126,7 @@ class JailGroup(ProcessGroup):
 
     def has_new(self, seconds: float) -> bool:
         """Whether it has started a process within so many seconds."""
-        return children.has_new(self.process.pid, seconds)
+        return process_identity.has_new(self.process.pid, seconds)
 
     def overdue(self) -> str:
         """Why the jail has to be ended whose program is dead for seconds, or an empty text.
