@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
 from ..system.deadline import NO_LIMIT, Deadline
+from ..system.files import write_all
 from .body import (
     ERROR_CAP,
     JSON_CAP,
@@ -254,16 +255,11 @@ def _saving(
             # it expands.
             if encoding not in ("identity", "") and file.tell() + len(piece) > JSON_CAP:
                 raise BrokenBody(f"unpacked it is larger than {JSON_CAP // (1024 * 1024)} MiB")
-            write(piece)
+            try:
+                write_all(file.fileno(), piece)
+            except OSError as error:  # a full disk is not a failure of the network
+                raise BadUsage(f"cannot write {target}: {error.strerror}") from None
             count.add(len(piece))
-
-    def write(piece: bytes) -> None:
-        rest = memoryview(piece)
-        try:
-            while rest:  # an unbuffered file may take less than it is given
-                rest = rest[file.write(rest) :]
-        except OSError as error:  # a full disk is not a failure of the network
-            raise BadUsage(f"cannot write {target}: {error.strerror}") from None
 
     return save
 

@@ -56,7 +56,7 @@ def command(app: App, shell: str | None, install: bool, uninstall: bool) -> Any:
 
 
 def _of_the_user(app: App) -> str:
-    from ..completion.parent_shell import parent_shell
+    from ..completion.install import parent_shell
 
     login = app.environment.get("SHELL", "").rpartition("/")[2]
     name = parent_shell(SHELLS) or login

@@ -1,4 +1,4 @@
-"""Installs the completion script where its shell finds it, and removes it.
+"""Installs the completion script where its shell finds it, and removes it; which shell that is.
 
 Fish reads a folder in the user's home, and so does bash with the bash-completion package. Zsh and
 plain bash need a block between two marks in the shell's start file; on a Mac, in that of a login
@@ -9,10 +9,12 @@ only the block between the marks is changed in a start file.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config.paths import home_dir, xdg_dir
 from ..errors import RebyteError
@@ -41,6 +43,7 @@ _BASH_STARTS = ("/etc/bash.bashrc", "/etc/bashrc")
 
 # What bash reads as a login shell: the first of these that is there, and no other.
 _BASH_LOGIN = (".bash_profile", ".bash_login", ".profile")
+PROC = Path("/proc")
 
 
 def script_of(shell: str) -> str:
@@ -187,3 +190,49 @@ def _write(path: Path, present: str, wanted: str) -> bool:
     private_folder(Path(os.path.realpath(path)).parent)
     write_shared(path, wanted.encode("utf-8", "surrogateescape"))
     return True
+
+
+class ProcessEntry(NamedTuple):
+    """What is known of a process: its parent, its process group, the name of its program."""
+
+    parent: int
+    group: int
+    name: str
+
+
+def parent_shell(
+    shells: Collection[str], read: Callable[[int], ProcessEntry] | None = None
+) -> str | None:
+    """The nearest interactive shell of `shells` above this process, or None.
+
+    `$SHELL` names the login shell, which may be another. An interactive shell gives each command
+    its own process group. One that runs a script does not, and is passed over: an installer written
+    in bash is started from other shells too. None as well where processes cannot be read, as on
+    Windows. `read` is for tests.
+    """
+    read = read or process_entry
+    try:
+        entry = read(os.getpid())
+        while entry.parent > 1:
+            above = read(entry.parent)
+            if above.name in shells and above.group != entry.group:
+                return above.name
+            entry = above
+    except (OSError, ValueError, subprocess.SubprocessError):
+        pass
+    return None
+
+
+def process_entry(pid: int, proc: Path = PROC) -> ProcessEntry:
+    """The process `pid`, from `proc` or, as on a Mac, from ps(1)."""
+    try:
+        # The name is in parentheses and may hold any character; see proc_pid_stat(5).
+        name, _, rest = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")
+        _state, parent, group = rest.split()[:3]
+        return ProcessEntry(int(parent), int(group), name.partition("(")[2])
+    except FileNotFoundError:
+        ps = ["ps", "-o", "ppid=,pgid=,comm=", "-p", str(pid)]
+        done = subprocess.run(ps, capture_output=True, text=True, check=True, timeout=5)
+        parent, group, name = done.stdout.split(maxsplit=2)
+        # Of a login shell it is `-zsh`; on a Mac it is a path.
+        return ProcessEntry(int(parent), int(group), name.strip().rpartition("/")[2].lstrip("-"))

@@ -13,7 +13,7 @@ from importlib.resources import files
 from urllib.parse import quote, urlencode
 
 from ..system.web_page import asset, h, head
-from . import answers, http, task_list, task_page, tasks, visits
+from . import http, task_list, task_page, tasks, visits
 from .access import Caller, caller_of
 from .agents import facade
 from .http import Context, Refusal, missing
@@ -122,7 +122,7 @@ def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpRespo
 def answer(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """POST /run/{id}/answer: a page answers a question."""
     _check_action(context, request)
-    return answers.answer(context, request, task_id)
+    return tasks.answer(context, request, task_id)
 
 
 def cancel(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:

@@ -208,7 +208,7 @@ def test_the_shell_has_to_be_known(
     rebyte: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the argument, or from $SHELL where no shell started the command."""
-    monkeypatch.setattr("rebyte_cli.completion.parent_shell.parent_shell", lambda _shells: None)
+    monkeypatch.setattr("rebyte_cli.completion.install.parent_shell", lambda _shells: None)
     assert rebyte("completion", env={"SHELL": "/bin/ksh"}).status == 2
     assert rebyte("completion", env={"SHELL": "/bin/fish"}).out.startswith("# Completion")
     assert rebyte("completion", "tcsh").status == 2

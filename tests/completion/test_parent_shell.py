@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.commands.completion import SHELLS
-from rebyte_cli.completion.parent_shell import ProcessEntry, parent_shell, process_entry
+from rebyte_cli.completion.install import ProcessEntry, parent_shell, process_entry
 from tests.conftest import COMMAND, need_tool
 from tests.shells import Shell
 

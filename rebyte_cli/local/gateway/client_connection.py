@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from ...system.deadline import Deadline
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, Tunnel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
-from .gateway_settings import GatewaySettings
+from .gateway_settings import GatewaySettings, Limits
 from .json_scanner import JsonScanner
 from .login_file import CurrentModels
 from .model_budget import BudgetMeter, estimate
@@ -31,10 +32,35 @@ from .model_request import ModelRequest
 from .refusal import GatewayRefusal
 from .request_record import BUDGET, RequestEntry, RequestRecord, now
 from .secret_mask import SecretMask
-from .traffic_quota import TrafficQuota
 from .upstream import LARGEST_HEAD, UpstreamConnection, UpstreamConnector
 
 NO_ROOM = "the disk has no room to record the request"
+
+
+class TrafficQuota:
+    """What all connections may use together. For several threads."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._sent = 0
+        self._times: deque[float] = deque(maxlen=limits.requests_per_minute)
+
+    def take_request(self) -> bool:
+        """Count a request; False if there were too many within a minute."""
+        with self._lock:
+            now = time.monotonic()
+            is_full = len(self._times) == self._times.maxlen
+            if is_full and now - self._times[0] < 60:
+                return False
+            self._times.append(now)
+            return True
+
+    def take_bytes(self, count: int) -> bool:
+        """Count bytes that go out to hosts on the list; False if there are too many."""
+        with self._lock:
+            self._sent += count
+            return self._sent <= self._limits.sent_by_tunnels
 
 
 class GatewayParts(NamedTuple):

@@ -13,12 +13,11 @@ import time
 
 from ...system.deadline import Deadline
 from .allowed_hosts import AllowedHosts
-from .client_connection import ClientConnection, GatewayParts
+from .client_connection import ClientConnection, GatewayParts, TrafficQuota
 from .gateway_settings import GatewaySettings
 from .login_file import CurrentModels
 from .model_budget import BudgetMeter, ask_supervisor
 from .request_record import RequestRecord
-from .traffic_quota import TrafficQuota
 from .upstream import UpstreamConnector
 from .user_proxy import passwords
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ...gateway.gateway_settings import ANTHROPIC, BEARER, X_API_KEY, LoginFile, ModelRoute
 from ...gateway.model_refusal import LONGEST, SHORTEST
-from ...gateway.model_usage import WIRES
+from ...gateway.model_usage import WIRES, token_counts
 from ..exposed import Mount
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined
 from .model_access import (
@@ -23,7 +23,6 @@ from .model_access import (
     placeholder,
     without_password,
 )
-from .tokens import token_counts
 from .user_config import only, read_json, strings
 
 SETTINGS = ".claude/settings.json"

@@ -11,10 +11,10 @@ from typing import Any
 
 from ....system.untrusted import read_settings, read_toml
 from ...gateway.gateway_settings import BEARER, OPENAI, LoginFile, ModelRoute
+from ...gateway.model_usage import token_counts
 from ..exposed import Mount
 from .adapter import Adapter, Invocation, Outcome, Parser, User, joined, readable
 from .model_access import VENDORS, AgentAccess, check_expiry, placeholder
-from .tokens import token_counts
 from .user_config import only, read_json, strings
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,

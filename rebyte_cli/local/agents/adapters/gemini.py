@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...gateway.gateway_settings import GEMINI
+from ...gateway.model_usage import token_counts
 from ..exposed import Mount
 from .adapter import (
     LONGEST_STRING,
@@ -26,7 +27,6 @@ from .adapter import (
     said,
 )
 from .model_access import VENDORS, AgentAccess, header_lines, with_key, without_password
-from .tokens import token_counts
 from .user_config import read_env, read_json
 
 SESSION_NOT_FOUND = 42

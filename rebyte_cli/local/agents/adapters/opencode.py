@@ -11,11 +11,11 @@ from typing import Any
 
 from ....system.untrusted import read_settings
 from ...gateway.gateway_settings import ModelRoute
+from ...gateway.model_usage import token_counts
 from ..exposed import Mount
 from . import opencode_database, opencode_providers
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, User, joined, readable
 from .model_access import AgentAccess
-from .tokens import token_counts
 from .user_config import read_json
 
 # A log line about a request that failed, which is sent again if nothing else follows. Whatever a

@@ -41,9 +41,8 @@ from ..exposed import Mount
 from ..sandbox.egress import Egress, RunStopped
 from ..sandbox.jail import JailLayout
 from ..sandbox.jail_group import JailGroup
-from ..sandbox.jailed_program import JailedProgram
+from ..sandbox.jailed_program import JailedProgram, prompt_file
 from ..sandbox.login_copies import LoginCopies, in_memory
-from ..sandbox.prompt_file import prompt_file
 
 MARK = b"rebyte:"
 PIECE = 32_768  # bytes: some launchers pass on whole lines, and have little room for one

@@ -41,9 +41,8 @@ from ..limits.usage_limit import REACHED, LimitWatch, UsageLimitReached
 from ..sandbox import jail, user_tools
 from ..sandbox.egress import LIST, Egress, RunStopped, access_of, egress_for, network_of
 from ..sandbox.jail_group import JailGroup, end_rest
-from ..sandbox.jailed_program import JailedProgram, prepare
+from ..sandbox.jailed_program import JailedProgram, prepare, prompt_file
 from ..sandbox.login_copies import LoginCopies
-from ..sandbox.prompt_file import prompt_file
 from ..sources import lenders
 from ..workspaces import setup
 from ..workspaces.agent_home import AgentHome, LinkInTheWay
