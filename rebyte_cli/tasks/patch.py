@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import os
 import re
 import stat
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BadUsage, Next, NotFound, RebyteError, ResourceNotFound
 from ..system import git
 from .git_apply import git_apply
-from .patch_headers import PatchedFile, check_form, sections
+from .patch_headers import PART, PatchedFile, check_form, sections
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -176,10 +175,10 @@ def _is_at(path: bytes, name: bytes) -> bool:
 
 def parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
     """A patch in git's format, file by file: each part, and what it says."""
-    starts = [found.start() for found in re.finditer(rb"^diff --git ", patch, re.MULTILINE)]
-    for start, end in itertools.pairwise([*starts, len(patch)]):
-        part = patch[start:end]
-        yield part, next(sections(part))
+    starts = [found.start() for found in PART.finditer(patch)]
+    ends = [*starts[1:], len(patch)]
+    for start, end, section in zip(starts, ends, sections(patch), strict=False):
+        yield patch[start:end], section
 
 
 def coloured(patch: bytes, *, color: bool) -> Iterator[str]:

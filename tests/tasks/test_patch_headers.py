@@ -11,6 +11,7 @@ import pytest
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
 from rebyte_cli.tasks import apply, patch, patch_headers
+from rebyte_cli.tasks.patched_tree import tree_with
 from rebyte_cli.tasks.prepared_patch import prepared
 from rebyte_cli.tasks.risks import risks_between
 from tests.patch_farm import bring
@@ -30,6 +31,7 @@ literal 1
 IcmZPo000310RR91
 
 """
+HUNK = b"@@ -0,0 +1 @@\n+a\n"
 MORE = b"--- /dev/null\n+++ b/Makefile\n@@ -0,0 +1 @@\n+evil\n"
 
 
@@ -141,6 +143,9 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
         modified().replace(b"--- a/f", b'--- "a\\057f"'),
         modified().replace(b"--- a/f", b'--- "a/\\q"'),
         modified().replace(b"--- a/f", b'--- "a/f\\000g"'),
+        modified().replace(b"/f", b"/f\0g"),
+        modified().replace(b"a/f", b'"a/\\146"').replace(b"b/f", b'"b/\\146"'),
+        modified() + b"@@ -1 +1 @@x\n-b\n+c",
         modified().replace(b"--- a/f", b"--- a/run"),
         modified().replace(b"--- a/f", b"--- /dev/null"),
         modified().replace(b"git a/f", b"git a/run"),
@@ -150,14 +155,10 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
         modified("rename from f", "copy to f"),
         b"diff --git a/f b/f\n" + CHANGED.partition(b"+++ b/f\n")[2],
         b"diff --git a/f b/f\n" + modified(),
-        modified() + b"+++ b/x\n",
         modified() + b"@@ -1 +1 @@ \n",
         modified().replace(b"-1 +1 @@", b"-1,2 +1 @@"),
         modified().replace(b"+b\n", b"+b"),
         modified().replace(b"-a\n", b"-a\n?\n"),
-        b"Subject: x\n--- a/run\n+++ b/run\n" + modified(),
-        BINARY.replace(b"literal 1\n", b"literal 1\nbroken\n"),
-        BINARY.replace(b"\nIcm", b"\nMcm"),
         BINARY + b"GIT binary patch\n",
         b"diff --git a/f b/run\n--- a/f\n+++ b/run\n@@ -1 +1 @@\n-a\n+b\n",
         b"diff --git a/f b/f\nindex 7898192..6178079 100644\nBinary files a/f and b/f differ\n"
@@ -167,6 +168,8 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
 def test_what_git_does_not_write_is_refused(root: Path, odd: bytes) -> None:
     with pytest.raises(RebyteError, match=r"as git writes it|not in git's format"):
         patch.changes(odd, root)
+    with pytest.raises(patch.PatchConflict):
+        tree_with(root, "HEAD", odd)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +188,30 @@ def test_an_empty_line_ends_a_header_and_nothing_follows_it(root: Path, odd: byt
     """git takes what does for the text around a patch, or for one in another format."""
     with pytest.raises(RebyteError, match="as git writes it"):
         patch.changes(odd, root)
+
+
+@pytest.mark.parametrize("content", [b"literal 1\nbroken\n", b"literal 1\nMcmZPo000310RR91\n"])
+def test_binary_content_that_ends_elsewhere_than_it_says_is_refused(
+    root: Path, content: bytes
+) -> None:
+    odd = BINARY.replace(b"literal 1\nIcmZPo000310RR91\n", content)
+    assert odd != BINARY
+    with pytest.raises(safe_git.GitFailed):
+        patch.changes(odd, root)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        modified() + b"+++ b/x\n",
+        b"Subject: x\n--- a/run\n+++ b/run\n" + modified(),
+        modified() + b"Binary files a/run and b/run differ\n",
+    ],
+)
+def test_what_git_passes_over_brings_nothing_along(root: Path, odd: bytes) -> None:
+    assert [(each.path, each.status) for each in patch.changes(odd, root)] == [("f", "modified")]
+    assert bring(odd, root) == ["f"]
+    assert git(root, "status", "--porcelain") == "M  f\n"
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n" + modified().replace(b"/f", b"/run")])
@@ -263,12 +290,12 @@ def test_a_patch_that_unpacks_to_gigabytes_ends_git_not_the_machine(root: Path) 
 @pytest.mark.slow
 def test_a_patch_of_millions_of_lines_takes_no_memory() -> None:
     start = added("new file mode 100644").partition(b"@@")[0]
-    text = start + b"@@ -0,0 +1,1 @@\n" + b"+a\n" * 1_000_000
+    text = start + HUNK + b"+a\n" * 1_000_000
     tracemalloc.start()
     try:
         patch_headers.check_form(text)
-        assert [each.new for each in patch_headers.sections(text + start)] == [b"x", b"x"]
-        assert sum(1 for _ in patch.coloured(text, color=True)) == 1_000_005
+        assert [each.new for each in patch_headers.sections(text + (start + HUNK))] == [b"x", b"x"]
+        assert sum(1 for _ in patch.coloured(text, color=True)) == 1_000_006
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
