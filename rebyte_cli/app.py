@@ -236,7 +236,7 @@ class App:
     def _log(self) -> Callable[[Any], None] | None:
         if not (self.options.get("verbose") or self.options.get("debug")):
             return None
-        from .output.http_log import call_logger
+        from .output.messages import call_logger
 
         return call_logger(self.console, debug=bool(self.options.get("debug")))
 

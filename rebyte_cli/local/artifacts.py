@@ -29,11 +29,10 @@ from .artifact_store import (
     save,
 )
 from .http import Context, JsonObject
-from .signed_urls import signed_url
 from .simulation import SimulatedRun
 from .store import Store, new_id
 from .task_store import load_tasks
-from .uploads import check_filename, content_type
+from .uploads import check_filename, content_type, signed_url
 from .wsgi import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from .agents import facade
 from .artifact_store import BoundedBody, pieces, put, save
 from .browser_guard import check_caller
 from .http import Context, Refusal
-from .signed_urls import Place, path_of, signature
 from .store import Store, new_id
+from .uploads import Place, path_of, signature
 from .wsgi import HttpRequest, HttpResponse, http_date
 
 

@@ -69,7 +69,7 @@ class RunUsage(NamedTuple):
 
 
 def usage_of(counts: object) -> RunUsage | None:
-    """The usage in what was recorded of a run, or None: the words of `agents/tokens.py`."""
+    """The usage in what was recorded of a run, or None: the words of `token_counts`."""
     if not isinstance(counts, dict):
         return None
     found = {name: counts.get(name) for name in RunUsage._fields}

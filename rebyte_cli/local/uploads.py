@@ -1,22 +1,26 @@
-"""POST /files: a signed URL for an upload (vendor docs)."""
+"""URLs of the object store that carry their own authority, and POST /files, which gives one out."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
+from urllib.parse import quote, urlencode
 
 from . import http
 from .http import Context, JsonObject
-from .signed_urls import signed_url
 from .store import new_id
 from .wsgi import HttpRequest, HttpResponse
 
 LONGEST_NAME = 255
+LIFETIME_MS = 3_600_000  # one hour (vendor docs)
+Place = tuple[str, str, str]  # kind, owner, name
 DEFAULT_TYPE = "application/octet-stream"
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 def create(context: Context, request: HttpRequest) -> HttpResponse:
-    """POST /files. The answer's `filename` is a unique variant of the one asked for."""
+    """POST /files (vendor docs). Its `filename` is a unique variant of the one asked for."""
     body = http.body_of(request)
     name, kind = check_filename(body.get("filename"), "filename"), content_type(body)
     if set(name) & set("/\\"):
@@ -61,3 +65,30 @@ def content_type(body: JsonObject) -> str:
     if not _PRINTABLE.fullmatch(kind) or kind != kind.strip():
         http.invalid("contentType must be printable ASCII, as in text/csv")
     return kind
+
+
+def signed_url(
+    context: Context, method: str, place: Place, kind: str = "", *, own: bool = False
+) -> str:
+    """A URL on the object store for `place`.
+
+    `kind` is the content type that a PUT must declare, empty for a GET. `own`: it is given to the
+    machine's own key, and so opens what only that may see.
+    """
+    path, expires = path_of(place), context.store.now() + LIFETIME_MS
+    query = {
+        "expires": expires,
+        "signature": signature(context.secret, method, path, str(expires), kind, own=own),
+    }
+    return f"{context.storage}{quote(path)}?{urlencode(query)}"
+
+
+def path_of(place: Place) -> str:
+    """The decoded path of a place: `/kind/owner/name`."""
+    return "/" + "/".join(place)
+
+
+def signature(secret: bytes, method: str, path: str, expires: str, kind: str, *, own: bool) -> str:
+    """Hexadecimal HMAC-SHA256."""
+    message = "\n".join((method, path, expires, kind, "own" if own else "any")).encode()
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()

@@ -6,7 +6,6 @@
     builder.py            every page in Markdown
     roff.py               Markdown to the man(7) language
     reader.py             shows, installs and removes pages
-    completion_tables.py  the tables that TAB reads
 
 `python -m rebyte_cli.manual` writes all generated files into the checkout; a test fails if they are
 out of date.

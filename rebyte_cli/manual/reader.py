@@ -32,11 +32,14 @@ def render(
         file = Path(folder) / "page.1"
         file.write_text(page, encoding="utf-8", newline="\n")
         for program in (["man", "-l"], ["mandoc", "-T", "utf8", "-O", f"width={width}"]):
-            text = _run([*program, str(file)], {**environment, "MANWIDTH": str(width)})
-            plain = _TWICE.sub("", _STYLE.sub("", text or ""))
+            words = {"MANWIDTH": str(width), "MANPAGER": "cat", "MAN_KEEP_FORMATTING": "1"}
+            done = _run([*program, str(file)], {**environment, **words})
+            printed = b"" if done is None or done.returncode else done.stdout
+            text = printed.decode("utf-8", "replace").strip("\n")
+            plain = _TWICE.sub("", _STYLE.sub("", text))
             # Images of containers have a `man` that only says how to install it.
             if "\nNAME\n" in plain:
-                return _styled(text or "") if styled else plain
+                return _styled(text) if styled else plain
     return None
 
 
@@ -70,18 +73,8 @@ def uninstall(folder: Path) -> list[Path]:
 
 def finds(folder: Path, environment: Mapping[str, str]) -> bool | None:
     """Whether man(1) searches this folder; None if man is not installed."""
-    try:
-        done = subprocess.run(
-            ["man", "-w", "rebyte"],
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return os.fsdecode(done.stdout).startswith(str(folder))
+    done = _run(["man", "-w", "rebyte"], environment)
+    return None if done is None else os.fsdecode(done.stdout).startswith(str(folder))
 
 
 def home(environment: Mapping[str, str]) -> Path:
@@ -89,16 +82,14 @@ def home(environment: Mapping[str, str]) -> Path:
     return xdg_dir(environment, "XDG_DATA_HOME", ".local/share") / "man"
 
 
-def _run(command: list[str], environment: Mapping[str, str]) -> str | None:
+def _run(
+    command: list[str], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes] | None:
+    """How a program ended, and what it printed; None if it is not here, or takes too long."""
+    given, env = subprocess.DEVNULL, dict(environment)
     try:
-        done = subprocess.run(
-            command,
-            env={**environment, "MANPAGER": "cat", "MAN_KEEP_FORMATTING": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=20,
-            check=True,
+        return subprocess.run(
+            command, env=env, stdin=given, capture_output=True, timeout=20, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode("utf-8", "replace").strip("\n")

@@ -36,7 +36,6 @@ SECONDS = 600.0
 KEPT_SECONDS = 30 * 86400.0  # how long logs are kept
 REASON_LINES = 10
 PATHS_TOLD = 20
-TAIL_LINES, TAIL_CHARACTERS = 40, 4000
 PASSED, FAILED, BROKEN = "passed", "failed", "error"
 
 
@@ -253,7 +252,7 @@ def run(
         return CheckOutcome(BROKEN, how.command, None, reason, of_changes=of_changes)
     except (OSError, ValueError) as error:  # the disk, or what config.toml says of tools
         return CheckOutcome(BROKEN, how.command, None, f"the check cannot run: {error}")
-    tail = tryout.last_lines(log, lines=TAIL_LINES, characters=TAIL_CHARACTERS)
+    tail = tryout.last_lines(log)
     if end.reason:
         tail = f"{tail}\n[{end.reason}]".lstrip("\n")
     status = PASSED if end.status == 0 else FAILED

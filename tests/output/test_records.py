@@ -14,7 +14,7 @@ from jsonschema import (  # type: ignore[import-untyped]  # it has no stubs
 )
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.output.http_log import call_logger
+from rebyte_cli.output.messages import call_logger
 from rebyte_cli.output.records import (
     KINDS,
     TASK,

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.errors import APIError, OutcomeUnknown, RebyteError
-from rebyte_cli.output.http_log import call_logger
-from rebyte_cli.output.messages import note, show_error
+from rebyte_cli.output.messages import call_logger, note, show_error
 from rebyte_cli.output.progress import progress_bar, spinner
 from rebyte_cli.output.records import (
     KINDS,

@@ -1,18 +1,30 @@
-"""A request to a model: whether it passes, and what it becomes with the real key."""
+"""A request to a model: whether it passes, and what it becomes with the real key.
+
+Few pass, of each wire: those that ask it something. Uploads, files, batches and accounts are ways
+out of a sandbox, so what is not listed here is refused. Paths, queries and headers are those of the
+vendors' documents that Claude Code, Codex, Gemini CLI and OpenCode use.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from ...system.untrusted import read_json
-from . import endpoints
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort, parse_authority, to_ascii
 from .exchange import Headers
-from .gateway_settings import BEARER, CREDENTIALS, GEMINI, ModelRoute
+from .gateway_settings import (
+    ANTHROPIC,
+    ANY,
+    BEARER,
+    CREDENTIALS,
+    GEMINI,
+    OPENAI,
+    ModelRoute,
+)
 from .json_scanner import JsonScanner, Path
 from .model_answer import ModelAnswer
 from .model_usage import model_name
@@ -25,6 +37,48 @@ from .user_proxy import basic_authorization, password_of
 _MODEL = b"model"
 _MODEL_KEYS = [(bytes(key),) for key in itertools.product(b"mM", b"oO", b"dD", b"eE", b"lL")]
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+# One part of a path. No `%`, which the next server might decode, and no `.` or `..`.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+~-]*"
+_PLAIN = r"[A-Za-z0-9][A-Za-z0-9._@+~-]*"  # without a method of Gemini's
+_MODEL_NAME = rf"{_NAME}(?:/{_NAME}){{0,4}}"  # such as accounts/NAME/models/NAME
+# What may come before it, unless the base URL has it already.
+_VERSION = {
+    ANTHROPIC: r"(?:/v1)?",
+    OPENAI: r"(?:/openai)?(?:/v1)?",
+    GEMINI: r"(?:/v1(?:alpha|beta)?)?",
+}
+_POST = {
+    ANTHROPIC: r"/messages(?:/count_tokens)?",
+    OPENAI: (
+        r"/(?:responses(?:/compact|/input_tokens)?|chat/completions"
+        rf"|deployments/{_NAME}/(?:responses|chat/completions))"  # Azure
+    ),
+    GEMINI: (
+        rf"/(?:models|tunedModels)/{_PLAIN}"
+        r":(?:generateContent|streamGenerateContent|countTokens)"
+    ),
+}
+_GET = {
+    ANTHROPIC: rf"/models(?:/{_MODEL_NAME})?",
+    OPENAI: rf"/models(?:/{_MODEL_NAME})?",
+    GEMINI: rf"/models(?:/{_PLAIN})?",
+}
+# Of Anthropic, Azure, Codex and Gemini; the rest belongs to lists of models.
+_QUERY = {
+    "after_id", "alt", "api-version", "before_id", "beta", "client_version", "limit", "pageSize",
+    "pageToken",
+}  # fmt: skip
+_VALUE = re.compile(r"[A-Za-z0-9._~=-]{0,200}")
+# How an answer may be written: so that its counts are told apart from the text of the model.
+_FORMS = {"json", "sse"}
+HEADERS = {
+    "accept", "anthropic-beta", "anthropic-dangerous-direct-browser-access", "anthropic-version",
+    "chatgpt-account-id", "content-encoding", "content-type", "openai-beta", "originator",
+    "session-id", "session_id", "user-agent", "x-app", "x-goog-api-client",
+}  # fmt: skip
+HEADER_PREFIXES = ("x-stainless-",)
+# Whose work it is: no secret, and a word that an answer may need.
+BILLED = {"chatgpt-account-id", "openai-organization", "openai-project"}
 
 
 class ModelRequest:
@@ -57,18 +111,18 @@ class ModelRequest:
         self.scheme = self._base.scheme
         self.path = self._base.path.rstrip("/") + self._rest
         ours = {**dict(parse_qsl(self._base.query)), **route.query}
-        self._given = [part for part in endpoints.clean_query(query) if part[0] not in ours]
+        self._given = [part for part in clean_query(query) if part[0] not in ours]
         whole = urlencode([*self._given, *ours.items()], safe=":")
         self.target = f"{self.path}?{whole}" if whole else self.path
-        self._wire = wire = endpoints.wire_of(route.wire, self._rest)
-        self._names = {endpoints.model_in(self._rest)} - {""}  # of models, as read so far
-        secrets = [value for name, value in ours.items() if not endpoints.is_plain(name)]
+        self._wire = wire = wire_of(route.wire, self._rest)
+        self._names = {model_in(self._rest)} - {""}  # of models, as read so far
+        secrets = [value for name, value in ours.items() if not is_plain(name)]
         for name, value in route.headers.items():
-            secrets += () if name.lower() in endpoints.BILLED else (value, *value.split())
+            secrets += () if name.lower() in BILLED else (value, *value.split())
         keys = [route.key, *password_of(self._base), *passwords]
         self.answer = ModelAnswer(route, SecretMask(secrets, keys), wire, self.place.host)
         # Whether it makes the model work, which costs something.
-        self.generates = endpoints.generates(method, self._rest)
+        self.generates = generates(method, self._rest)
 
     @property
     def model(self) -> str | None:
@@ -95,10 +149,10 @@ class ModelRequest:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""
         if any(name == b"upgrade" for name, _ in headers):
             raise GatewayRefusal(426, "models are asked in HTTP/1.1 only, not over WebSocket")
-        if not endpoints.is_allowed(self._route.wire, self._method, self._rest):
+        if not is_allowed(self._route.wire, self._method, self._rest):
             what = printable(f"{self._method} {self._rest}")
             raise GatewayRefusal(403, f"{what} is no question to a model, and nothing else passes")
-        if not endpoints.is_readable(self._given):
+        if not is_readable(self._given):
             reason = "no other answers than JSON and event streams can be asked for (alt)"
             raise GatewayRefusal(403, reason)
         placeholder = self._route.placeholder.encode()
@@ -128,7 +182,7 @@ class ModelRequest:
         kept = [
             (name, value)
             for name, value in headers
-            if endpoints.is_passed_on(name.decode()) and name.decode() not in ours
+            if is_passed_on(name.decode()) and name.decode() not in ours
         ]
         return kept + [(name.encode(), value.encode()) for name, value in ours.items()]
 
@@ -152,3 +206,52 @@ def _credential(name: bytes, value: bytes) -> bytes:
         kind, _, key = value.partition(b" ")
         return key.strip() if kind.lower() == b"bearer" else b""
     return value if name.decode() in CREDENTIALS and name != BEARER.encode() else b""
+
+
+def is_allowed(wire: str, method: str, path: str) -> bool:
+    """Whether a request for `path`, what follows the model's prefix, may go to the model."""
+    wires = (ANTHROPIC, OPENAI, GEMINI) if wire == ANY else (wire,)
+    lists = {"POST": _POST, "GET": _GET}.get(method)
+    return lists is not None and any(
+        re.fullmatch(_VERSION[each] + lists[each], path) for each in wires
+    )
+
+
+def model_in(path: str) -> str:
+    """The model that the path of an allowed question names; empty if it names none."""
+    found = re.search(rf"/(?:models|tunedModels)/({_PLAIN}):|/deployments/({_NAME})/", path)
+    return (found[1] or found[2]) if found else ""
+
+
+def generates(method: str, path: str) -> bool:
+    """Whether an allowed request makes a model work, which costs something."""
+    return method == "POST" and not path.endswith(
+        ("/count_tokens", "/input_tokens", ":countTokens")
+    )
+
+
+def wire_of(wire: str, path: str) -> str:
+    """The wire of an allowed request, which for `any` its path tells."""
+    wires = (ANTHROPIC, OPENAI, GEMINI) if wire == ANY else (wire,)
+    return next((each for each in wires if is_allowed(each, "POST", path)), wires[0])
+
+
+def clean_query(query: str) -> list[tuple[str, str]]:
+    """The parts of a query that a model needs; all others, such as `key=…`, are left out."""
+    parts = [part.partition("=")[::2] for part in query.split("&")]
+    return [(name, value) for name, value in parts if name in _QUERY and _VALUE.fullmatch(value)]
+
+
+def is_readable(query: Iterable[tuple[str, str]]) -> bool:
+    """Whether the answer to a cleaned query is in a form in which its tokens can be counted."""
+    return all(value in _FORMS for name, value in query if name == "alt")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a part of a query is a setting, such as `api-version`, and no secret."""
+    return name in _QUERY
+
+
+def is_passed_on(header: str) -> bool:
+    """Whether a header of a request (its name in lower case) reaches the model."""
+    return header in HEADERS or header.startswith(HEADER_PREFIXES)

@@ -192,8 +192,7 @@ class LaunchedGroup(ProcessGroup):
         """Write what the node is told, as it takes it; the end of all ends the node."""
         with suppress(OSError), open(descriptor, "wb", buffering=0) as stream:
             while (line := self._to_node.get()) is not None:
-                while line:
-                    line = line[stream.write(line) :]
+                write_all(stream.fileno(), line)
 
     def _read(self, descriptor: int) -> None:
         """Take the lines of the node until the launcher and what it has started are gone."""

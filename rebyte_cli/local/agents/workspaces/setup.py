@@ -24,7 +24,6 @@ from .workspace_folder import Workspace
 
 LOG, RECORD = "setup.log", "setup"  # of the folder of a run
 SECONDS = 1800.0  # the run's own limit may be shorter
-TAIL_LINES, TAIL_CHARACTERS = 40, 4000
 
 
 def run(
@@ -67,4 +66,4 @@ def refused(folder: Path) -> list[str]:
 
 def tail(folder: Path) -> str:
     """The last lines that the setup of a run printed."""
-    return tryout.last_lines(folder / LOG, lines=TAIL_LINES, characters=TAIL_CHARACTERS)
+    return tryout.last_lines(folder / LOG)

@@ -234,7 +234,7 @@ def _copy(group: ProcessGroup, log: IO[bytes], seconds: float) -> bool:
     return bool(piece)
 
 
-def last_lines(log: Path, *, lines: int, characters: int) -> str:
+def last_lines(log: Path, *, lines: int = 40, characters: int = 4000) -> str:
     """The end of what a command has printed, without the sequences that steer a terminal."""
     text = tail(log, 8 * characters).decode("utf-8", "replace")
     kept = without_sequences(text).replace("\r\n", "\n").rstrip().split("\n")[-lines:]
