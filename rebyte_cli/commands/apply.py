@@ -162,8 +162,7 @@ def _to_tree(
             remember()
             return _nothing(app, f"{root} has these changes already")
         _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
-        names = {patch.shown(each.path) for each in ready.after.changes}
-        rows = [change for change in changes if {change.path, change.old_path} & names]
+        rows = patch.made(changes, ready.after.changes)
         if not flags["yes"]:
             _warn(app, _risks(ready), asks=True)
         if flags["commits"]:
@@ -285,6 +284,7 @@ def _to_branch(
     )
     changes = patch.changes(found, root)
     tree = patched_tree.tree_with(root, base, found)
+    changes = patch.made(changes, patched_tree.difference(root, base, tree))
     # Nothing runs them before they are checked out.
     _warn(app, risks_between(root, base, tree), asks=False)
     made = commit.commit_tree(root, tree, [base], commit.message(message, task))

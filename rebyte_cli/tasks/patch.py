@@ -19,6 +19,7 @@ from .patch_headers import PART, PatchedFile, check_form, sections
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from .patched_tree import TreeChange
 
 PATCH_FILE = "changes.patch"
 LARGEST = 256 << 20  # bytes; the service on this machine makes none of more than 64 MiB
@@ -218,6 +219,19 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
                 shown(section.old) if _status(section) == "renamed" else None,
             )
         )
+    return result
+
+
+def made(changes: Iterable[FileChange], difference: Iterable[TreeChange]) -> list[FileChange]:
+    """Those changes of a patch that are in the difference of two trees, with the modes there."""
+    there = {shown(each.path): each for each in difference}
+    result = []
+    for change in changes:
+        old, new = there.get(change.old_path or change.path), there.get(change.path)
+        if new and change.status != "deleted":
+            gains = new.mode == EXECUTABLE != (old or new).old_mode
+            change = change._replace(executable=gains)
+        result += [change] if old or new else []
     return result
 
 

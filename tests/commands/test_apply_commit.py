@@ -837,6 +837,25 @@ def test_what_is_executable_here_is_named_whatever_the_patch_says(
     assert f"  {'more' if copied else 'run'}.sh (executable)\n" in done.err
 
 
+@pytest.mark.parametrize("way", [(), ("--commit",), ("--branch", "x")], ids=" ".join)
+def test_rows_are_what_changes_here(
+    farm: PatchFarm, inside: Run, repository: Path, way: tuple[str, ...]
+) -> None:
+    """Not what the patch says: a file has that mode, and a copied one can be run."""
+    code = patch_of(repository, lambda: (repository / "code.txt").write_text("theirs\n"))
+    (repository / "run.sh").chmod(0o755)
+    git(repository, "commit", "-q", "-a", "-m", "Executable")
+    mode = b"diff --git a/old.txt b/old.txt\nold mode 100755\nnew mode 100644\n"
+    copy = b"diff --git a/run.sh b/more.sh\nsimilarity index 100%\n"
+    copy += b"copy from run.sh\ncopy to more.sh\n"
+    task = farm.add("Work", code + mode + copy)
+    farm.fields[task]["baseCommit"] = git(repository, "rev-parse", "HEAD").strip()
+    done = inside("apply", task, *way, "-o", "json", cwd=repository)
+    assert done.status == 0, done
+    rows = [(row["path"], row["status"], row["executable"]) for row in done.json["data"]]
+    assert rows == [("code.txt", "modified", False), ("more.sh", "added", True)]
+
+
 def test_only_some_paths_and_options_that_do_not_go_together(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
