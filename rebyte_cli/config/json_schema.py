@@ -117,21 +117,20 @@ class UnknownName(NamedTuple):
     is_table: bool
 
 
-def unknown_names(document: Mapping[str, Any]) -> Iterator[UnknownName]:
-    """Each name in the document of a `config.toml` that means nothing."""
-    return _unknown(document, config_schema(), ())
-
-
-def _unknown(
-    table: Mapping[str, Any], schema: Mapping[str, Any], above: tuple[str, ...]
+def unknown_names(
+    table: Mapping[str, Any],
+    schema: Mapping[str, Any] | None = None,
+    above: tuple[str, ...] = (),
 ) -> Iterator[UnknownName]:
+    """Each name that means nothing in the document of a `config.toml`, or in a table of it."""
+    schema = schema or config_schema()
     known = schema.get("properties", {})
     for name, value in table.items():
         below, is_table = known.get(name, schema["additionalProperties"]), isinstance(value, dict)
         if not below:
             yield UnknownName((*above, name), tuple(known), is_table)
         elif is_table and below.get("type") == "object":
-            yield from _unknown(value, below, (*above, name))
+            yield from unknown_names(value, below, (*above, name))
 
 
 @contextmanager

@@ -28,11 +28,6 @@ API_HOST, STORAGE_HOST = "127.0.0.1:1", "127.0.0.1:2"  # not connected to: names
 PIECE = 1 << 16
 
 
-def greeting(version: str) -> bytes:
-    """The first line: the protocol, and the version of rebyte for people."""
-    return f"rebyte-connect {PROTOCOL} {version}\n".encode()
-
-
 def serve(
     state_dir: Path,
     config_file: Path,
@@ -59,7 +54,7 @@ def serve(
     api.application = for_owner(api.application, storage.application, key)
     ours, theirs = socket.socketpair()
     with service:
-        write_all(1, greeting(version))
+        write_all(1, f"rebyte-connect {PROTOCOL} {version}\n".encode())
         reader = threading.Thread(target=_pump, args=(theirs,), daemon=True)
         reader.start()
         writer = threading.Thread(target=_drain, args=(theirs,), daemon=True)

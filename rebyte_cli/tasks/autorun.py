@@ -12,20 +12,14 @@ LONGEST_END = 1024  # of those, for the files; the expression takes the square o
 DEEPEST = 3  # names in the deepest line for a file
 
 
-def reader_of(path: str) -> str:
-    """The tool that runs or obeys a file with this path by itself; an empty string for none."""
-    return _reader(path, "")
+def reader_of(path: str, *, by_place: bool = False) -> str:
+    """The tool that runs or obeys a file with this path by itself; an empty string for none.
 
-
-def is_read_by_place(path: str) -> bool:
-    """Whether programs that were started for something else read such a file, too."""
-    return bool(_reader(path, "!"))
-
-
-def _reader(path: str, mark: str) -> str:
+    With `by_place`, only what programs read that were started for something else.
+    """
     text = normalized(path[-LONGEST_PATH:])
     end = "/".join(text.split("/")[-DEEPEST:])[-LONGEST_END:]
-    for (pattern, readers), part in zip(_tables(mark), (text, end), strict=True):
+    for (pattern, readers), part in zip(_tables("!" if by_place else ""), (text, end), strict=True):
         if (found := pattern.search(part)) and found.lastindex:
             return readers[found.lastindex - 1]
     return ""

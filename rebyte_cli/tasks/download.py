@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, Next, RebyteError, RowOrError
-from .autorun import is_read_by_place
+from .autorun import reader_of
 from .parallel import MakeProgressBar, in_parallel
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def parts_of(name: str, *, hidden: bool = False) -> list[str]:
     compared = [_compared(part) for part in parts]
     if any(map(_GIT.fullmatch, compared)) or compared[-1] == "head":
         raise _unsafe(name, "git would run what such a file says")
-    if not hidden and (any(map(_is_hidden, compared)) or is_read_by_place(name)):
+    if not hidden and (any(map(_is_hidden, compared)) or reader_of(name, by_place=True)):
         raise RebyteError(
             f"{name!r} was not written: it is hidden, or run by some tool because of its name",
             hint="Check what is in it; --hidden writes it",

@@ -245,6 +245,8 @@ class Adapter(ABC):
     finds_skills: ClassVar[tuple[str, ...]] = ()
     # The files of its HOME in which the agent keeps its sessions: only they stay for the next run.
     sessions: ClassVar[tuple[str, ...]] = ()
+    # What it says when it does not know a session.
+    no_session: ClassVar[str] = ""
 
     @property
     def title(self) -> str:
@@ -353,7 +355,8 @@ class Adapter(ABC):
 
     def lost_session(self, status: int, stderr: str) -> bool:
         """Whether the agent refused to start because it does not know the session."""
-        return False
+        said = self.no_session and re.search(self.no_session, stderr)
+        return status != 0 and bool(said)
 
     def found_login(self, user: User) -> str | None:
         """The login file, or the variable with a key, that a run would have; None without one."""

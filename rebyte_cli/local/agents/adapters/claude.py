@@ -47,7 +47,6 @@ NEVER_MS = 4_102_444_800_000  # 2100: a placeholder does not expire
 
 # claude takes anything else for the title of a session, and ends if there is none.
 SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-NO_SESSION = re.compile("No conversation found|requires a valid session ID")
 
 # Waiting longer does not make a rejected key valid: claude itself tries ten times, for minutes.
 REJECTED = (401, 403)
@@ -89,6 +88,7 @@ class Claude(Adapter):
     )
     logins = (LOGIN,)
     sessions = (".claude/projects/*/*.jsonl",)
+    no_session = "No conversation found|requires a valid session ID"
 
     def arguments(self, invocation: Invocation) -> list[str]:
         return ["-p", "--output-format", "stream-json", "--verbose", *self.screen(invocation)]
@@ -198,9 +198,6 @@ class Claude(Adapter):
     def stdin(self, prompt: str) -> str:
         # A prompt that begins with a slash would be one of claude's own commands.
         return f"\n{prompt}" if prompt.lstrip().startswith("/") else prompt
-
-    def lost_session(self, status: int, stderr: str) -> bool:
-        return status != 0 and NO_SESSION.search(stderr) is not None
 
     def parser(self) -> ClaudeParser:
         return ClaudeParser(self.name)

@@ -60,6 +60,7 @@ class Codex(Adapter):
 
     finds_skills = (".agents/skills",)
     sessions = (".codex/sessions/*/*/*/rollout-*.jsonl",)
+    no_session = r"no rollout found|thread .*not found"
     hidden = (".codex",)  # on its own screen, the folder is trusted
 
     def arguments(self, invocation: Invocation) -> list[str]:
@@ -133,9 +134,6 @@ class Codex(Adapter):
         # A provider of the user's own, such as a model on this machine, may need no key.
         own = "model_provider" in _settings(user.home) and "~/.codex/config.toml"
         return found or own or None
-
-    def lost_session(self, status: int, stderr: str) -> bool:
-        return status != 0 and re.search(r"no rollout found|thread .*not found", stderr) is not None
 
     def parser(self) -> CodexParser:
         return CodexParser(self.name)

@@ -53,6 +53,7 @@ class OpenCode(Adapter):
     )
     finds_skills = (".agents/skills", ".claude/skills")
     sessions = tuple(f".local/share/opencode/{name}" for name in opencode_database.FILES)
+    no_session = "Session not found"
 
     def arguments(self, invocation: Invocation) -> list[str]:
         # It tells of no retry elsewhere than in its log.
@@ -163,9 +164,6 @@ class OpenCode(Adapter):
         logins = self._own_logins(user_home, models)
         lost = opencode_providers.named(settings, user_home) - models.keys() - logins.keys()
         return [*names, *(f"provider.{name}" for name in sorted(lost))]
-
-    def lost_session(self, status: int, stderr: str) -> bool:
-        return status != 0 and "Session not found" in stderr
 
     def parser(self) -> OpenCodeParser:
         return OpenCodeParser(self.name)

@@ -200,16 +200,11 @@ def patch(
 @contextlib.contextmanager
 def scratch_of(workspace: Workspace) -> Iterator[Path]:
     """An empty folder for git's index, objects and more, while the block runs."""
-    scratch = workspace.folder / "patch"
-    agent_files.remove_tree(scratch)  # left by a run whose supervisor was killed
-    scratch.mkdir(mode=0o700)
-    (scratch / "objects").mkdir(mode=0o700)
-    try:
+    with agent_files.new_folder(workspace.folder, "patch") as scratch:
+        (scratch / "objects").mkdir(mode=0o700)
         if (workspace.base / INDEX).exists():
             shutil.copyfile(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
         yield scratch
-    finally:
-        agent_files.remove_tree(scratch)
 
 
 def _left_out(what: str, names: list[str]) -> str:
