@@ -18,7 +18,8 @@ from ._options import chosen_task, task_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
-    from ..tasks.patch import FileChange, PatchSource
+    from ..tasks.file_changes import FileChange
+    from ..tasks.patch import PatchSource
     from ..tasks.prepared_patch import PreparedPatch
 
 SHORT = 10  # characters of a commit's id that people are shown
@@ -126,7 +127,7 @@ def _to_tree(
     **flags: bool,
 ) -> RecordList:
     """Apply what is new, and commit it if that is wanted; `done` gets what an interrupt tells."""
-    from ..tasks import apply, patch
+    from ..tasks import apply, file_changes, patch
     from ..tasks.prepared_patch import prepared
 
     before = {} if flags["everything"] else app.history.applied(source.task, str(root))
@@ -148,7 +149,7 @@ def _to_tree(
         return RecordList(CHANGE, [])
     if source.runs and not runs:
         return _nothing(app, "all of it was applied here before; --all applies it again")
-    changes = patch.changes(found, root)
+    changes = file_changes.changes(found, root)
     commit = None
     with contextlib.ExitStack() as stack:
         # With --commit, the files of others are as the index has them.
@@ -162,7 +163,7 @@ def _to_tree(
             remember()
             return _nothing(app, f"{root} has these changes already")
         _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
-        rows = patch.made(changes, ready.after.changes)
+        rows = file_changes.made(changes, ready.after.changes)
         if not flags["yes"]:
             _warn(app, _risks(ready), asks=True)
         if flags["commits"]:
@@ -218,8 +219,8 @@ def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force:
 
 def _risks(ready: PreparedPatch) -> list[str]:
     """What the patch brings that tools run by themselves."""
-    from ..tasks.patched_tree import NO_FILE
     from ..tasks.risks import encoded_here, risks_between
+    from ..tasks.trees import NO_FILE
 
     names = [each.path for each in ready.after.changes if each.mode != NO_FILE]
     encodings = encoded_here(ready.root, names)
@@ -267,8 +268,9 @@ def _to_branch(
 ) -> RecordList:
     """Make a branch of everything that the task changed; `done`: see `_to_tree`."""
     from ..system import git
-    from ..tasks import base_commit, commit, patch, patched_tree
+    from ..tasks import base_commit, commit, file_changes, patch, patched_tree
     from ..tasks.risks import risks_between
+    from ..tasks.trees import difference
 
     old = commit.check_branch(root, branch, force=force)
     found = patch.fetch(app.client, source)
@@ -282,9 +284,9 @@ def _to_branch(
     base = base_commit.base_commit(
         task, found, root, branch=known.get("branchName"), noted=known.get("baseCommit")
     )
-    changes = patch.changes(found, root)
+    changes = file_changes.changes(found, root)
     tree = patched_tree.tree_with(root, base, found)
-    changes = patch.made(changes, patched_tree.difference(root, base, tree))
+    changes = file_changes.made(changes, difference(root, base, tree))
     # Nothing runs them before they are checked out.
     _warn(app, risks_between(root, base, tree), asks=False)
     made = commit.commit_tree(root, tree, [base], commit.message(message, task))

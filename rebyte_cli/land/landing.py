@@ -13,6 +13,7 @@ from ..system import git
 from ..tasks import commit, patched_tree
 from ..tasks.patch import PatchConflict, PatchUnusable, own_repository, safe_repository
 from ..tasks.risks import encoded, risks_between
+from ..tasks.trees import DIFFERENCE
 from .land_journal import (
     APPLIED,
     CHECKING,
@@ -142,7 +143,7 @@ class Landing:
         """What makes the tree of the tip, as a patch if that is checked, and its risks."""
         exact = b""
         if self._steps.check is not None:
-            words = [*patched_tree.DIFFERENCE, "-p", "--binary", "--full-index", tip, tree]
+            words = [*DIFFERENCE, "-p", "--binary", "--full-index", tip, tree]
             words += ["--no-ext-diff", "--no-textconv"]
             exact = git.run(words, self._root, safe_repository(self._root))
         return exact, risks_between(self._root, tip, tree)

@@ -26,14 +26,15 @@ from .patch import (
     blobs,
     conflict,
     is_there,
+    no_folder,
     own_repository,
     path_of,
     place,
     shown,
     uncommitted,
 )
-from .patched_tree import NO_FILE, TreeChange, entries_of, no_folder, set_entries, tree_of
 from .prepared_patch import PreparedPatch, entries, own_index
+from .trees import NO_FILE, TreeChange, entries_of, set_entries, tree_of
 
 BEFORE = "refs/rebyte/before"  # what `apply --force` is about to change, by the id of its tree
 

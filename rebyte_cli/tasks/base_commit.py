@@ -73,7 +73,7 @@ def _commits(root: Path, revisions: list[str], created: str) -> list[str]:
 
 def _fits(root: Path, commit: str, files: list[PatchedFile]) -> bool:
     """Whether a commit has each file as the patch expects it, and none that the patch adds."""
-    names = sorted({name for each in files for name in (each.old, each.new) if name})
+    names = sorted({name for each in files for name in each.names})
     found: dict[bytes, bytes] = {}
     for some in git.portions(names):
         words = ["--literal-pathspecs", "ls-tree", "--full-tree", "-z", commit, "--"]

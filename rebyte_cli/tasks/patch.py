@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Next, NotFound, RebyteError, ResourceNotFound
 from ..system import git
-from .git_apply import git_apply
-from .patch_headers import PART, PatchedFile, check_form, sections
+from .patch_headers import check_form, names_in, parts
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from .patched_tree import TreeChange
 
 PATCH_FILE = "changes.patch"
 LARGEST = 256 << 20  # bytes; the service on this machine makes none of more than 64 MiB
@@ -28,21 +26,6 @@ LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
 # work tree, where it is started here.
 _FROM_HERE = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_WORK_TREE")
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
-
-
-class FileChange(NamedTuple):
-    """What a patch does to one file; without line counts for a binary one.
-
-    `status` is added, deleted, modified or renamed (from `old_path`); `executable` says that it
-    gains the bit.
-    """
-
-    path: str
-    status: str
-    additions: int | None
-    deletions: int | None
-    executable: bool
-    old_path: str | None = None
 
 
 class PatchConflict(RebyteError):
@@ -61,6 +44,11 @@ def conflict(files: Sequence[str], reason: str) -> PatchConflict:
         return PatchConflict(f"the patch does not apply: {reason}")
     many = "file has" if len(files) == 1 else "files have"
     return PatchConflict(f"{len(files)} {many} conflicts: {', '.join(files)}")
+
+
+def no_folder(name: bytes, inside: bytes) -> PatchConflict:
+    """The error for a file that would be in one which is no folder."""
+    return conflict([], f"{shown(name)} is no folder, but {shown(inside)} is in it")
 
 
 class PatchSource(NamedTuple):
@@ -160,7 +148,7 @@ def only(patch: bytes, paths: Iterable[str], root: Path) -> bytes:
         wanted[path] = os.fsencode(there)
     kept, seen = [], set()
     for part, section in parts(patch):
-        names = [name for name in (section.old, section.new) if name]
+        names = section.names
         found = {given for given, path in wanted.items() if any(_is_at(path, n) for n in names)}
         kept += [part] if found else []
         seen |= found
@@ -172,14 +160,6 @@ def only(patch: bytes, paths: Iterable[str], root: Path) -> bytes:
 
 def _is_at(path: bytes, name: bytes) -> bool:
     return path in (b".", name) or name.startswith(path + b"/")
-
-
-def parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
-    """A patch in git's format, file by file: each part, and what it says."""
-    starts = [found.start() for found in PART.finditer(patch)]
-    ends = [*starts[1:], len(patch)]
-    for start, end, section in zip(starts, ends, sections(patch), strict=False):
-        yield patch[start:end], section
 
 
 def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
@@ -194,45 +174,6 @@ def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
         heading = line.startswith(("diff ", "index ", "+++ ", "--- "))
         code = "1" if heading else _COLOURS.get(line[:1])
         yield f"\x1b[{code}m{text}\x1b[m\n" if color and code else f"{text}\n"
-
-
-def changes(patch: bytes, root: Path) -> list[FileChange]:
-    """What the patch does, file by file, as git reads it. RebyteError when it is no patch."""
-    if not patch.strip():
-        return []
-    check_form(patch)
-    counts = git_apply(["--numstat", "-z"], patch, root, safe_repository(root)).split(b"\0")[:-1]
-    entries = [entry.split(b"\t", 2) for entry in counts]
-    files = list(sections(patch))
-    # What git finds besides the files that are told apart here, it applies as well.
-    if [each.new or each.old for each in files] != [path for *_, path in entries]:
-        raise RebyteError("the patch has changes that are not in git's format", code="bad_patch")
-    result = []
-    for section, (plus, minus, path) in zip(files, entries, strict=True):
-        result.append(
-            FileChange(
-                shown(path),
-                _status(section),
-                None if plus == b"-" else int(plus),
-                None if minus == b"-" else int(minus),
-                section.mode == EXECUTABLE != section.old_mode,
-                shown(section.old) if _status(section) == "renamed" else None,
-            )
-        )
-    return result
-
-
-def made(changes: Iterable[FileChange], difference: Iterable[TreeChange]) -> list[FileChange]:
-    """Those changes of a patch that are in the difference of two trees, with the modes there."""
-    there = {shown(each.path): each for each in difference}
-    result = []
-    for change in changes:
-        old, new = there.get(change.old_path or change.path), there.get(change.path)
-        if new and change.status != "deleted":
-            gains = new.mode == EXECUTABLE != (old or new).old_mode
-            change = change._replace(executable=gains)
-        result += [change] if old or new else []
-    return result
 
 
 def above(
@@ -277,14 +218,6 @@ def listed(path: str) -> str:
         return path
     quoted = path.replace('"', '\\"').replace("\t", "\\t").replace("\n", "\\n")
     return f'"{quoted}"'
-
-
-def _status(section: PatchedFile) -> str:
-    if not section.old:
-        return "added"
-    if not section.new:
-        return "deleted"
-    return "modified" if section.old == section.new else "renamed"
 
 
 def top_level() -> Path:
@@ -335,10 +268,9 @@ def _is_changed(root: Path, patch: bytes) -> bool:
     Those that it adds may be staged or not, and ignored.
     """
     check_form(patch)
-    names = {name for each in sections(patch) for name in (each.old, each.new) if name}
     words = ["--literal-pathspecs", "status", "--porcelain", "-z", "--untracked-files=all"]
     words += ["--ignored", "--no-renames", "--ignore-submodules=dirty", "--"]
-    portions = git.portions(sorted(map(os.fsdecode, names)))
+    portions = git.portions(sorted(map(os.fsdecode, names_in(patch))))
     return any(git.run([*words, *some], root, own_repository()) for some in portions)
 
 

@@ -17,7 +17,7 @@ MOST_FILES = 250_000  # of which Python keeps a kilobyte each
 LONGEST_LINE = 40_000  # of a header: two paths, each byte in four characters
 LONGEST_SHOWN = 200
 MOST_FOLDERS = 250  # above one file: Python goes down in folders by recursion
-PART = re.compile(rb"^diff --git ", re.MULTILINE)
+_PART = re.compile(rb"^diff --git ", re.MULTILINE)
 # git takes what is behind an empty line for the text around a patch, or for one in another format.
 _HEADER = re.compile(
     rb"""
@@ -64,6 +64,11 @@ class PatchedFile(NamedTuple):
     blob: str
     old_blob: str = ""
     copied: bytes = b""
+
+    @property
+    def names(self) -> set[bytes]:
+        """Those of the file before and after."""
+        return {self.old, self.new} - {b""}
 
 
 def check_form(patch: bytes) -> None:
@@ -120,8 +125,21 @@ def sections(patch: bytes) -> Iterator[PatchedFile]:
     return map(_section, _headers(patch))
 
 
+def names_in(patch: bytes) -> set[bytes]:
+    """The names of all files of a patch, before and after. Raises RebyteError as `sections`."""
+    return {name for each in sections(patch) for name in each.names}
+
+
+def parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
+    """A patch in git's format, file by file: each part, and what it says; as `sections`."""
+    starts = [found.start() for found in _PART.finditer(patch)]
+    ends = [*starts[1:], len(patch)]
+    for start, end, section in zip(starts, ends, sections(patch), strict=True):
+        yield patch[start:end], section
+
+
 def _headers(patch: bytes) -> Iterator[re.Match[bytes]]:
-    for part in PART.finditer(patch):
+    for part in _PART.finditer(patch):
         header = _HEADER.match(patch, part.start())
         if not header:
             raise _odd(patch, part.start())
@@ -178,7 +196,7 @@ def _unquoted(name: bytes) -> bytes:
 
 
 def _check_names(file: PatchedFile) -> None:
-    for path in {file.old, file.new, file.copied} - {b""}:
+    for path in file.names:
         if any(part.lower() in _NO_NAMES for part in path.split(b"/")):
             message = f"a repository has no file called {_shown(path)}"
             raise RebyteError(message, code="bad_patch")

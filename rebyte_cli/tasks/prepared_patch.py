@@ -21,17 +21,9 @@ from .patch import (
     shown,
     unmerged,
 )
-from .patch_headers import sections
-from .patched_tree import (
-    NO_FILE,
-    PatchedTree,
-    TreeChange,
-    difference,
-    entries_of,
-    patched,
-    set_entries,
-    tree_of,
-)
+from .patch_headers import names_in
+from .patched_tree import PatchedTree, patched
+from .trees import NO_FILE, TreeChange, difference, entries_of, set_entries, tree_of
 
 
 class PreparedPatch(NamedTuple):
@@ -65,7 +57,7 @@ def prepared(patch: bytes, root: Path, *, force: bool = False) -> Iterator[Prepa
     users = safe_repository(root)
     if conflicts := PatchedTree("", unmerged(root, users)).conflicts:
         raise conflict([], f"there are conflicts in {', '.join(conflicts)}, which come first")
-    names = {name for each in sections(patch) for name in (each.old, each.new) if name}
+    names = names_in(patch)
     hidden = beyond_cone(root, names)
     index = tree_of(root, users)
     with own_index(root, users, index) as own:

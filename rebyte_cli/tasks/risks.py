@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ..system import git
 from .patch import EXECUTABLE, LINK, SUBMODULE, listed, own_repository, shown
-from .patched_tree import DIFFERENCE, NO_FILE, difference
+from .trees import DIFFERENCE, NO_FILE, difference
 
 HEADING = "Files that tools run or read by themselves:"
 MOST_NAMES, MOST_BYTES = 100_000, 1 << 24  # of paths for one git, each of which reads the index

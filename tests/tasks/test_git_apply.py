@@ -12,7 +12,7 @@ import pytest
 
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
-from rebyte_cli.tasks import check_tree, git_apply, patch, patched_tree
+from rebyte_cli.tasks import check_tree, file_changes, git_apply, patch, patched_tree
 from tests.patch_farm import bring
 from tests.repositories import git
 
@@ -100,7 +100,7 @@ def test_too_much_is_refused_wherever_a_patch_is_read(root: Path, tmp_path: Path
     said = "unpack to 1.2 GiB, and 1 GiB is the most"
     head = git(root, "rev-parse", "HEAD").strip()
     with pytest.raises(RebyteError, match=said):
-        patch.changes(large, root)
+        file_changes.changes(large, root)
     with pytest.raises(patch.PatchConflict, match=said):
         bring(large, root)
     with pytest.raises(patch.PatchConflict, match=said):

@@ -10,7 +10,7 @@ import pytest
 
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.system import git as safe_git
-from rebyte_cli.tasks import apply, patch, patch_headers
+from rebyte_cli.tasks import apply, file_changes, patch, patch_headers
 from rebyte_cli.tasks.patched_tree import tree_with
 from rebyte_cli.tasks.prepared_patch import prepared
 from rebyte_cli.tasks.risks import risks_between
@@ -61,7 +61,7 @@ def test_a_name_that_no_file_in_a_repository_has(root: Path, name: str) -> None:
     """It is refused before anything there is read."""
     odd = added("new file mode 100644").replace(b"/x", b"/" + name.encode())
     with pytest.raises(RebyteError, match="a repository has no file called"):
-        patch.changes(odd, root)
+        file_changes.changes(odd, root)
 
 
 def test_a_file_beyond_a_link_is_not_read(root: Path) -> None:
@@ -98,7 +98,7 @@ def test_every_name_that_git_writes_is_read(root: Path, quotes: str) -> None:
         patch_headers.check_form(safe_git.run([*words, *prefixes], root))
     written = safe_git.run(words, root)
     git(root, "reset", "-q", "--hard")
-    assert {change.status for change in patch.changes(written, root)} == {"added", "renamed"}
+    assert {change.status for change in file_changes.changes(written, root)} == {"added", "renamed"}
     names = {file.new for file in patch_headers.sections(written)}
     assert names == {*odd, "moved é".encode()}
 
@@ -114,7 +114,7 @@ def test_a_file_that_only_the_index_knows_as_executable_is_named(root: Path) -> 
 def test_more_files_than_memory_has_room_for(root: Path) -> None:
     many = b"diff --git a/f b/f\nold mode 100644\nnew mode 100755\n" * 250_001
     with pytest.raises(RebyteError, match="more than 250,000 files"):
-        patch.changes(many, root)
+        file_changes.changes(many, root)
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
 )
 def test_what_git_does_not_write_is_refused(root: Path, odd: bytes) -> None:
     with pytest.raises(RebyteError, match=r"as git writes it|not in git's format"):
-        patch.changes(odd, root)
+        file_changes.changes(odd, root)
     with pytest.raises(patch.PatchConflict):
         tree_with(root, "HEAD", odd)
 
@@ -187,7 +187,7 @@ def test_what_git_does_not_write_is_refused(root: Path, odd: bytes) -> None:
 def test_an_empty_line_ends_a_header_and_nothing_follows_it(root: Path, odd: bytes) -> None:
     """git takes what does for the text around a patch, or for one in another format."""
     with pytest.raises(RebyteError, match="as git writes it"):
-        patch.changes(odd, root)
+        file_changes.changes(odd, root)
 
 
 @pytest.mark.parametrize("content", [b"literal 1\nbroken\n", b"literal 1\nMcmZPo000310RR91\n"])
@@ -197,7 +197,7 @@ def test_binary_content_that_ends_elsewhere_than_it_says_is_refused(
     odd = BINARY.replace(b"literal 1\nIcmZPo000310RR91\n", content)
     assert odd != BINARY
     with pytest.raises(safe_git.GitFailed):
-        patch.changes(odd, root)
+        file_changes.changes(odd, root)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,9 @@ def test_binary_content_that_ends_elsewhere_than_it_says_is_refused(
     ],
 )
 def test_what_git_passes_over_brings_nothing_along(root: Path, odd: bytes) -> None:
-    assert [(each.path, each.status) for each in patch.changes(odd, root)] == [("f", "modified")]
+    assert [(each.path, each.status) for each in file_changes.changes(odd, root)] == [
+        ("f", "modified")
+    ]
     assert bring(odd, root) == ["f"]
     assert git(root, "status", "--porcelain") == "M  f\n"
 
@@ -217,14 +219,14 @@ def test_what_git_passes_over_brings_nothing_along(root: Path, odd: bytes) -> No
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n" + modified().replace(b"/f", b"/run")])
 def test_empty_lines_after_a_change_of_the_mode_are_fine(root: Path, end: bytes) -> None:
     mode = b"diff --git a/f b/f\nold mode 100644\nnew mode 100755\n"
-    first, *_ = patch.changes(mode + end, root)
+    first, *_ = file_changes.changes(mode + end, root)
     assert (first.path, first.executable) == ("f", True)
 
 
 def test_a_part_brings_no_other_file_along(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     with pytest.raises(RebyteError, match=r"as git writes it|not in git's format"):
-        patch.changes(patch.only(modified() + MORE, ["f"], root), root)
+        file_changes.changes(patch.only(modified() + MORE, ["f"], root), root)
 
 
 @pytest.mark.slow
@@ -251,7 +253,7 @@ def test_what_becomes_a_link_or_can_be_run_is_named(
 ) -> None:
     """Whatever git makes a link or an executable is among the risks, or the patch is refused."""
     try:
-        patch.changes(odd, root)
+        file_changes.changes(odd, root)
         before = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
         with prepared(odd, root) as ready:
             found = risks_between(root, ready.before, ready.after.tree)

@@ -1,0 +1,76 @@
+"""Trees, and what is in an index: how git lists them, and how they differ."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..system import git
+from .patch import own_repository
+
+Entries = Mapping[bytes, tuple[str, str]]  # the modes and blobs of files, by their names
+NO_FILE = "000000"  # git's mode of what is not there
+# Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
+DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
+
+
+class TreeChange(NamedTuple):
+    """How a file differs between two trees: mode and blob in each, `NO_FILE` and zeros in none."""
+
+    path: bytes
+    old_mode: str
+    mode: str
+    old_blob: str
+    blob: str
+
+
+def difference(root: Path, before: str, after: str) -> list[TreeChange]:
+    """The files that differ between two commits or trees. Raises GitFailed."""
+    if before == after:
+        return []
+    words = [*DIFFERENCE, "-z", "--raw", before, after]
+    fields = git.run(words, root, own_repository()).split(b"\0")[:-1]
+    result = []
+    for about, path in zip(fields[::2], fields[1::2], strict=True):
+        old_mode, mode, old_blob, blob, _ = about.decode().removeprefix(":").split(" ")
+        result.append(TreeChange(path, old_mode, mode, old_blob, blob))
+    return result
+
+
+def tree_of(root: Path, variables: Mapping[str, str]) -> str:
+    """The tree of what is in an index. Raises GitFailed, also for one with conflicts."""
+    return git.line(["write-tree", "--missing-ok"], root, variables)
+
+
+def entries_of(
+    root: Path, variables: Mapping[str, str], names: Iterable[bytes]
+) -> dict[bytes, tuple[str, str]]:
+    """The modes and blobs of those of these files that an index has."""
+    result = {}
+    for some in git.portions(list(map(os.fsdecode, names))):
+        words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
+        for line in git.run(words, root, variables).split(b"\0")[:-1]:
+            about, _, name = line.partition(b"\t")
+            mode, blob, _ = about.decode().split(" ")
+            result[name] = (mode, blob)
+    return result
+
+
+def set_entries(root: Path, variables: Mapping[str, str], lines: Sequence[bytes]) -> None:
+    """Put lines as `ls-files --stage` prints them into an index; mode 0 removes. GitFailed."""
+    if lines:
+        words = ["update-index", "-z", "--index-info"]
+        fed(words, root, variables, (line + b"\0" for line in lines))
+
+
+def fed(
+    words: Sequence[str], root: Path, variables: Mapping[str, str], given: Iterable[bytes]
+) -> bytes:
+    """What git prints that reads these lines. Raises GitFailed."""
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        file = Path(folder) / "given"
+        file.write_bytes(b"".join(given))
+        return git.run(words, root, variables, given=file)
