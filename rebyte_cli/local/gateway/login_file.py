@@ -19,7 +19,7 @@ class CurrentModels:
 
     def __init__(self, models: Sequence[ModelRoute]) -> None:
         self._models = list(models)
-        self._seen: dict[str, tuple[int, int, int]] = {}  # by path
+        self._seen: dict[str, tuple[int, int, int]] = {}  # by the name of the route
         self._lock = threading.Lock()
 
     def routes(self) -> list[ModelRoute]:
@@ -37,8 +37,8 @@ class CurrentModels:
         except OSError:
             return route
         version = found.st_ino, found.st_size, found.st_mtime_ns
-        if self._seen.get(path) != version and (key := read_key(route.login)):
-            self._seen[path] = version
+        if self._seen.get(route.name) != version and (key := read_key(route.login)):
+            self._seen[route.name] = version
             return replace(route, key=key)
         return route
 

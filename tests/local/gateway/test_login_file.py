@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ def test_a_token_that_is_renewed_outside_is_used(tmp_path: Path, file: Path) -> 
         file.unlink()
         assert gateway.ask().status == 200
         assert [token[9:15] for token in server.tokens] == ["the-fi", *["the-se"] * 3]
+
+
+def test_two_routes_may_share_a_login_file(tmp_path: Path, file: Path) -> None:
+    with LoginServer(file) as server:
+        routes = [route(server), replace(route(server), name="other")]
+        with GatewayProcess(tmp_path, routes) as gateway:
+            server.token = "token-of-the-second-hour"
+            server.write(server.token)
+            for each in routes:
+                assert gateway.ask(f"{each.prefix}/v1/messages").status == 200
 
 
 def test_a_token_that_is_not_renewed_ends_in_a_reason(tmp_path: Path, file: Path) -> None:
