@@ -119,7 +119,7 @@ class ClientConnection:
 
     def serve(self) -> None:
         """Serve the request to its end, record it, and close the connection."""
-        with contextlib.suppress(OSError):
+        try:
             while True:
                 request = self._read_head()
                 if request is None or not self._serve_request(request):
@@ -129,7 +129,12 @@ class ClientConnection:
                 self._inside = _new_parser()
                 if rest:
                     self._inside.receive_data(rest)
-        self._client.close()
+            self._client.close()
+        except OSError:
+            self._client.close()
+        except BaseException:  # a fault of ours, which the thread tells
+            self._reset_at_close()
+            raise
 
     def leave(self) -> None:
         """Make `serve` end, but for reading what the answer of a model says that it used."""

@@ -30,6 +30,7 @@ STATUSES = (429, 529)
 # An agent itself asks again after so many seconds.
 SHORTEST = 10.0
 LONGEST = 40 * 86400.0  # a month is the longest known; more is an error
+LAST_MOMENT = 1e11  # in seconds since 1970: the year 5138
 LARGEST_BODY = 65536
 KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
 
@@ -144,13 +145,14 @@ def _number(value: object) -> float | None:
 
 
 def _date(text: str) -> float | None:
-    """The moment of an HTTP date."""
+    """The moment of an HTTP date; None for one that no calendar could add to."""
     import email.utils  # takes a MiB, and few gateways meet a limit
 
     try:
-        return email.utils.parsedate_to_datetime(text).timestamp()
+        moment = email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
+    return moment if 0 <= moment < LAST_MOMENT else None
 
 
 def _iso(text: str) -> float | None:

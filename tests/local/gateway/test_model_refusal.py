@@ -16,8 +16,8 @@ import pytest
 
 from rebyte_cli.local.agents.limits import usage_limit
 from rebyte_cli.local.gateway.model_refusal import ModelRefusal
-
-from .harness import GatewayProcess, model
+from tests.local.gateway.harness import GatewayProcess, model
+from tests.servers import RawServer, reply
 
 HOUR = 3600
 RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3600.5s"}
@@ -176,6 +176,17 @@ def test_what_generates_nothing_asks_no_model(upstream: str, tmp_path: Path, pat
         gateway.ask(path, body, method=method)
         (entry,) = gateway.entries(1)
     assert (entry.route, entry.asked) == (None, None)
+
+
+@pytest.mark.parametrize("zone", ["GMT", "-1200"])
+def test_a_date_without_a_next_day(tmp_path: Path, zone: str) -> None:
+    headers = {"Date": f"Fri, 31 Dec 9999 23:59:59 {zone}", "Content-Type": "application/json"}
+    body = json.dumps(google(quota("RequestsPerDay-Free"))).encode()
+    with (
+        RawServer(reply(429, body, headers)) as server,
+        GatewayProcess(tmp_path, [model(f"http://127.0.0.1:{server.port}")]) as gateway,
+    ):
+        assert gateway.ask().body == body
 
 
 def test_without_a_date_the_clock_here_counts() -> None:

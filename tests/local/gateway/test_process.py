@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -157,6 +158,18 @@ def test_too_many_connections_are_told_so(tmp_path: Path) -> None:
                 sock.sendall(whole[10:])
                 assert read_answer(sock).status == 200
         gateway.entries(3)
+
+
+def test_a_fault_of_the_gateway_closes_the_connection(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path, [model(7)])  # type: ignore[arg-type]  # it is none
+    with gateway.connect() as sock:
+        sock.settimeout(5)
+        sock.sendall(request("/anthropic/v1/messages"))
+        with contextlib.suppress(ConnectionError):
+            assert sock.recv(1) == b""
+    gateway.process.terminate()
+    assert gateway.process.wait(SECONDS) == 0
+    assert "AttributeError at " in gateway.log.read_text()
 
 
 def test_requests_per_minute_are_limited(tmp_path: Path) -> None:
