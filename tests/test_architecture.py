@@ -468,7 +468,7 @@ def test_commands_in_messages_are_data() -> None:
 
 # What only `system/` does, and who else does it: why.
 RENAMES = {
-    "api.whole_file": "in a folder that it holds open, by descriptor; from a nameless file",
+    "api.transfer": "in a folder that it holds open, by descriptor; from a nameless file",
     "local.agents.limits.account_limit": "imported by run_queue.py, where pathlib is too much",
     "local.agents.agent_files": "in a folder that an agent writes to, by descriptor",
     "local.agents.workspaces.changes": "takes over what git wrote in the sandbox",

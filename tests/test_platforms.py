@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli import cli
-from rebyte_cli.api.whole_file import whole_file
+from rebyte_cli.api.transfer import whole_file
 from rebyte_cli.batch import journal, workers
 from rebyte_cli.commands import _prompts
 from rebyte_cli.config import credentials_file, key_command, terminal
@@ -45,7 +45,7 @@ ROOT = PACKAGE.parent
 # Where the code asks for the platform, and how often. What is new here needs a test below, or in
 # completion/test_install.py, which the functions of `install` take as an argument.
 BRANCHES = {
-    "api/whole_file.py": 2,
+    "api/transfer.py": 2,
     "batch/journal.py": 3,
     "batch/workers.py": 3,
     "cli.py": 1,
@@ -70,9 +70,8 @@ BRANCHES = {
     "local/shell_session.py": 1,
     "local/visits.py": 1,
     "output/console.py": 3,
-    "output/keyboard.py": 3,
     "output/progress.py": 1,
-    "output/prompt_line.py": 4,
+    "output/prompt_line.py": 7,
     "system/clock.py": 1,
     "system/files.py": 6,
     "system/git.py": 3,

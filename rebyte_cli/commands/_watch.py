@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..app import App
 from ..errors import Interrupted, Next
-from ..output.keyboard import Keyboard
 from ..output.live_table import LiveRow, LiveState, LiveTable, live_table
+from ..output.prompt_line import Keyboard
 from ..output.records import TASK_ROW
 from ..system import python_process
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.sandbox import certificates
+from rebyte_cli.local.agents.sandbox.jailed_program import certificates
 
 from .bench import Bench
 
@@ -80,11 +80,11 @@ def test_what_counts_as_certificates(
     (user_home / "empty").mkdir()
     os.mkfifo(user_home / "fifo")
     path = str(user_home / named)
-    assert certificates.shown({"SSL_CERT_FILE": path}, ()) == ([path] if is_shown else [])
+    assert certificates({"SSL_CERT_FILE": path}, ()) == ([path] if is_shown else [])
     (user_home / "link").symlink_to(path)
     through = str(user_home / "link")
-    assert certificates.shown({"SSL_CERT_DIR": through}, ()) == ([through] if is_shown else [])
+    assert certificates({"SSL_CERT_DIR": through}, ()) == ([through] if is_shown else [])
 
 
 def test_what_the_jail_shows_anyway_is_not_named_again() -> None:
-    assert certificates.shown({"SSL_CERT_DIR": "/etc/ssl/certs"}, ()) == []
+    assert certificates({"SSL_CERT_DIR": "/etc/ssl/certs"}, ()) == []

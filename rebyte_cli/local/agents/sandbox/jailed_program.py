@@ -12,11 +12,18 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ....system.untrusted import read_file
 from .. import agent_files
 from ..adapters.programs import AgentProgram
-from . import certificates, jail, user_tools
+from ..exposed import CERTIFICATE_VARIABLES
+from . import jail, user_tools
 from .egress import Egress
 from .jail_group import JailGroup
+
+MOST_CERTIFICATES = (
+    10_000_000  # bytes of one file of certificates; that of the Mozilla authorities has 250,000
+)
+MOST_FILES = 2000  # in a folder of them
 
 
 class JailedProgram(NamedTuple):
@@ -63,7 +70,7 @@ def prepare(
     besides what the jail lets through. `more` are arguments of bubblewrap, and `jail_options`
     further ones of `jail.command`.
     """
-    needs = [*(program.own if program else ()), *certificates.shown(outside, own)]
+    needs = [*(program.own if program else ()), *certificates(outside, own)]
     needs += egress.needs if egress else ()
     shown = user_tools.find_shown(
         options, outside, needs, layout.home.outside, own, program.named if program else ()
@@ -100,3 +107,48 @@ def prompt_file(prompt: str) -> Iterator[str]:
         seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
         yield f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def certificates(outside: Mapping[str, str], own: Sequence[str]) -> list[str]:
+    """The paths that the jail shows because a variable such as SSL_CERT_FILE names them.
+
+    A variable is no proof that nothing else is there: its value may be relative, and then a
+    repository says what it leads to, or be a folder of much more. So: absolute ones, of
+    certificates without private keys, in no place that is private, such as rebyte's `own` folders.
+    The rest is left out; a program in the jail does not find it.
+    """
+    named = dict.fromkeys(outside.get(name, "") for name in CERTIFICATE_VARIABLES)
+    return [path for path in named if path.startswith("/") and _may_be_shown(path, own)]
+
+
+def _may_be_shown(path: str, own: Sequence[str]) -> bool:
+    real = os.path.realpath(path)
+    if any(f"{real}/".startswith(f"/etc/{name}/") for name in jail.ETC):
+        return False  # it is shown anyway
+    if user_tools.why_not(path, own):
+        return False
+    try:
+        files = list(_files(real))
+    except OSError:
+        return False
+    return 0 < len(files) <= MOST_FILES and all(map(_holds_certificates, files))
+
+
+def _files(path: str) -> Iterator[str]:
+    """The file, or the files of the folder; a folder in it counts as one, and is none."""
+    if not os.path.isdir(path):
+        yield path
+        return
+    with os.scandir(path) as entries:
+        for count, entry in enumerate(entries):
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                continue  # leads nowhere
+            yield entry.path
+            if count > MOST_FILES:
+                return
+
+
+def _holds_certificates(path: str) -> bool:
+    """Whether it is a file of certificates in PEM, and of nothing secret."""
+    content = read_file(os.path.realpath(path), MOST_CERTIFICATES) or b""
+    return b"CERTIFICATE-----" in content and b"PRIVATE KEY-----" not in content
