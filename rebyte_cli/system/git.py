@@ -31,6 +31,8 @@ from .signals import handled
 from .untrusted import read_file
 
 T = TypeVar("T", str, bytes)
+AnyPath = str | os.PathLike[str]
+Variables = Mapping[str, str]  # of the environment
 SECONDS = 120.0
 LOOK_SECONDS = 0.2
 MOST_WORDS, MOST_BYTES = 500, 100_000  # of paths in one command line
@@ -150,15 +152,15 @@ def watched(watch: Callable[[], str]) -> Iterator[None]:
 
 def run(
     words: Sequence[str],
-    folder: str | os.PathLike[str] | None = None,
-    extra: Mapping[str, str] | None = None,
+    folder: AnyPath | None = None,
+    extra: Variables | None = None,
     output: int = subprocess.PIPE,
     *,
     timeout: float | None = SECONDS,
     to_end: bool = False,
     memory: int = MEMORY,
     most: int = LARGEST_OUTPUT,
-    given: str | os.PathLike[str] = os.devnull,
+    given: AnyPath = os.devnull,
 ) -> bytes:
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
@@ -238,9 +240,7 @@ def _program() -> str | None:
     return next(filter(None, map(shutil.which, places)), None)
 
 
-def _hooks_off(
-    words: Sequence[str], folder: str | os.PathLike[str] | None, extra: Mapping[str, str] | None
-) -> list[str]:
+def _hooks_off(words: Sequence[str], folder: AnyPath | None, extra: Variables | None) -> list[str]:
     number = 0
     while words[number].startswith("-") and words[number] not in _RUN_NO_HOOK:
         number += 2 if words[number] in _WITH_VALUE else 1
@@ -250,9 +250,7 @@ def _hooks_off(
 
 
 def hooks_off(
-    folder: str | os.PathLike[str] | None,
-    extra: Mapping[str, str] | None = None,
-    options: Sequence[str] = (),
+    folder: AnyPath | None, extra: Variables | None = None, options: Sequence[str] = ()
 ) -> list[str]:
     """Options of git that turn off the hooks which the settings in force in a folder name.
 
@@ -380,9 +378,7 @@ def _too_long(word: str, timeout: float | None) -> GitUnusable:
 
 
 def line(
-    words: Sequence[str],
-    folder: str | os.PathLike[str] | None = None,
-    extra: Mapping[str, str] | None = None,
+    words: Sequence[str], folder: AnyPath | None = None, extra: Variables | None = None
 ) -> str:
     """What git prints, which is one line: as `run`."""
     return os.fsdecode(run(words, folder, extra).removesuffix(b"\n"))
@@ -390,8 +386,8 @@ def line(
 
 def paths(
     words: Sequence[str],
-    folder: str | os.PathLike[str] | None = None,
-    extra: Mapping[str, str] | None = None,
+    folder: AnyPath | None = None,
+    extra: Variables | None = None,
     *,
     most: int = LARGEST_OUTPUT,
 ) -> list[str]:
@@ -399,7 +395,7 @@ def paths(
     return os.fsdecode(run(words, folder, extra, most=most)).split("\0")[:-1]
 
 
-def common_folder(folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> str:
+def common_folder(folder: AnyPath, extra: Variables | None = None) -> str:
     """The repository that all its working trees share. Raises GitFailed."""
     words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
     return line(words, folder, extra)
@@ -528,7 +524,7 @@ def check_repository(root: str) -> None:
     check_lenders(root, check_place(root))
 
 
-def check_lenders(root: str | os.PathLike[str], common: Path) -> None:
+def check_lenders(root: AnyPath, common: Path) -> None:
     """Refuse a repository that borrows objects, whose folder is `common`. Raises GitFailed."""
     lenders = common / "objects/info/alternates"
     if lenders.exists():
@@ -680,10 +676,7 @@ def _without_filters(repositorys: Iterable[tuple[str, str]]) -> Iterator[tuple[s
 
 
 def programs_off(
-    folder: str | os.PathLike[str],
-    extra: Mapping[str, str] | None = None,
-    *,
-    filters: bool = True,
+    folder: AnyPath, extra: Variables | None = None, *, filters: bool = True
 ) -> dict[str, str]:
     """Variables with which git signs and merges with no program that the repository names.
 
@@ -702,7 +695,7 @@ def programs_off(
 
 
 def settings(
-    folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
+    folder: AnyPath, extra: Variables | None = None
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The names and values that the user's configuration has, and those of the repository's own.
 
@@ -750,14 +743,12 @@ def bare(repository: Path) -> dict[str, str]:
     return {"GIT_DIR": str(repository)}
 
 
-def has(folder: str | os.PathLike[str], name: str, extra: Mapping[str, str] | None = None) -> bool:
+def has(folder: AnyPath, name: str, extra: Variables | None = None) -> bool:
     """Whether a repository has a reference or revision of this name."""
     return _succeeds(["rev-parse", "--quiet", "--verify", "--end-of-options", name], folder, extra)
 
 
-def commit_of(
-    folder: str | os.PathLike[str], revision: str, extra: Mapping[str, str] | None = None
-) -> str:
+def commit_of(folder: AnyPath, revision: str, extra: Variables | None = None) -> str:
     """The id of the commit that a reference or revision names; empty if there is none."""
     try:
         words = ["rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
@@ -766,7 +757,7 @@ def commit_of(
         return ""
 
 
-def ref_of(folder: str | os.PathLike[str], branch: str | None) -> str | None:
+def ref_of(folder: AnyPath, branch: str | None) -> str | None:
     """The whole name of a branch (or tag, or HEAD), as a clone knows it; None without a commit.
 
     By a short name, git would take a tag before the branch.
@@ -775,9 +766,7 @@ def ref_of(folder: str | os.PathLike[str], branch: str | None) -> str | None:
     return next((ref for ref in refs if commit_of(folder, ref)), None)
 
 
-def check_name(
-    folder: str | os.PathLike[str], revision: str, extra: Mapping[str, str] | None = None
-) -> None:
+def check_name(folder: AnyPath, revision: str, extra: Variables | None = None) -> None:
     """Refuse a revision by a name that more than one reference has. Raises GitFailed.
 
     Of these, git would take a tag, and only warn: a remote can send one with the name of a branch.
@@ -792,16 +781,12 @@ def check_name(
         )
 
 
-def is_ancestor(
-    folder: str | os.PathLike[str], old: str, new: str, extra: Mapping[str, str] | None = None
-) -> bool:
+def is_ancestor(folder: AnyPath, old: str, new: str, extra: Variables | None = None) -> bool:
     """Whether the commit `old` is in the history of `new`; False if the repository lacks one."""
     return _succeeds(["merge-base", "--is-ancestor", old, new], folder, extra)
 
 
-def _succeeds(
-    words: Sequence[str], folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
-) -> bool:
+def _succeeds(words: Sequence[str], folder: AnyPath, extra: Variables | None = None) -> bool:
     try:
         run(words, folder, extra)
     except GitFailed:
@@ -907,7 +892,7 @@ def last_commit(root: str) -> str:
     return empty_tree(root)
 
 
-def empty_tree(folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> str:
+def empty_tree(folder: AnyPath, extra: Variables | None = None) -> str:
     """The id that a tree without files has in this repository."""
     return line(["hash-object", "-t", "tree", os.devnull], folder, extra)
 
@@ -936,16 +921,14 @@ def _without_repositories(root: str, index: Mapping[str, str], new: Iterable[str
     yield from (f":(exclude,literal){name}" for name in submodules(root, index))
 
 
-def submodules(
-    root: str | os.PathLike[str], index: Mapping[str, str] | None = None
-) -> Iterator[str]:
+def submodules(root: AnyPath, index: Variables | None = None) -> Iterator[str]:
     """The folders of the submodules in a working tree's index, or in `index`."""
     listed = run(["ls-files", "--stage", "-z"], root, index)
     for found in re.finditer(rb"(?:^|\0)160000 [^\t]*+\t([^\0]*+)", listed):
         yield os.fsdecode(found[1])
 
 
-def left_out(root: str | os.PathLike[str]) -> Iterator[str]:
+def left_out(root: AnyPath) -> Iterator[str]:
     """A line that names what a clone of a repository lacks: the content of its submodules."""
     names: list[str] = []
     with suppress(GitFailed):  # it has more files than can be listed
