@@ -42,6 +42,7 @@ _NO_NAMES = (b"", b".", b"..", b".git")
 _HUNK = re.compile(
     rb"^@@ -(?:(\d{1,18})(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@.*\n)?", re.MULTILINE
 )
+_BINARY = re.compile(rb"^GIT binary patch\n", re.MULTILINE)
 _CONTEXT = re.compile(rb"^[ \n]", re.MULTILINE)
 # In a hunk, what is no part of the new lines, such as the last line break where it says so.
 _NOT_MADE = re.compile(rb"^-.*\n(?:\\.*\n)?|\n\\.*\n|^[ +]", re.MULTILINE)
@@ -74,16 +75,19 @@ class PatchedFile(NamedTuple):
 def check_form(patch: bytes) -> None:
     """Raise RebyteError for a patch that git does not write, and so could read differently.
 
-    For its headers as `sections` does. A hunk has to follow a header or another hunk, to end where
-    it says, and to say where it belongs. And for a name that no file in a repository has, one below
-    more than `MOST_FOLDERS` folders, or more than `MOST_FILES` files.
+    For its headers as `sections` does. Content has to follow a header, a hunk also another one. It
+    has to end where it says, and to say where it belongs. And for a name that no file in a
+    repository has, one below more than `MOST_FOLDERS` folders, or more than `MOST_FILES` files.
     """
-    starts, end = set[int](), 0
+    starts, end = set[int](), -1
     for header in _headers(patch):
         if len(starts) == MOST_FILES:
             raise RebyteError(f"the patch changes more than {MOST_FILES:,} files", code="too_large")
         _check_names(_section(header))
         starts.add(header.end())
+    for binary in _BINARY.finditer(patch):
+        if binary.start() not in starts:
+            raise _odd(patch, binary.start())
     for hunk in _HUNK.finditer(patch):
         if hunk.start() != end and hunk.start() not in starts:
             raise _odd(patch, hunk.start())

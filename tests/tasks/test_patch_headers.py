@@ -138,6 +138,7 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
         modified() + MORE,
         MORE + modified(),
         MORE,
+        HUNK + modified(),
         modified().replace(b"--- a/f", b"--- a/f\tx"),
         modified().replace(b"--- a/f", b'--- "a/f"x'),
         modified().replace(b"--- a/f", b'--- "a\\057f"'),
@@ -160,6 +161,7 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
         modified().replace(b"+b\n", b"+b"),
         modified().replace(b"-a\n", b"-a\n?\n"),
         BINARY + b"GIT binary patch\n",
+        BINARY.partition(b"\n")[2] + modified(),
         b"diff --git a/f b/run\n--- a/f\n+++ b/run\n@@ -1 +1 @@\n-a\n+b\n",
         b"diff --git a/f b/f\nindex 7898192..6178079 100644\nBinary files a/f and b/f differ\n"
         b"deleted file mode 100644\n",
