@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.adapter import Adapter
@@ -188,3 +191,19 @@ def kinds(events: Iterable[ScheduledEvent]) -> list[str]:
 
 def have(*programs: str) -> bool:
     return all(map(shutil.which, programs))
+
+
+def with_mounts(folder: Path, mounting: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in the folder once a script has mounted there, or skip the test."""
+    words = ["sh", "-c", mounting, "sh", sys.executable, "-c", code]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 9 or "unshare" in done.stderr:
+        pytest.skip("nothing can be mounted in user namespaces here")
+    return done

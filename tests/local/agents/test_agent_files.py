@@ -15,6 +15,8 @@ import pytest
 
 from rebyte_cli.local.agents import agent_files
 
+from .bench import with_mounts
+
 # Waits until a folder is being emptied, and puts links in place of what is still to come.
 SWAPPING = """
 import os, sys
@@ -98,22 +100,6 @@ except OSError as error:
 agent_files.remove_tree(Path("merged/tree"))
 print(os.listdir("merged"))
 """
-
-
-def with_mounts(folder: Path, mounting: str, code: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code in the folder once a script has mounted there, or skip the test."""
-    words = ["sh", "-c", mounting, "sh", sys.executable, "-c", code]
-    done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", *words],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode == 9 or "unshare" in done.stderr:
-        pytest.skip("nothing can be mounted in user namespaces here")
-    return done
 
 
 def test_folders_that_cannot_be_moved_are_removed_where_they_are(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from rebyte_cli.local.agents import agent_list
 from rebyte_cli.local.agents.sandbox import jail, seal, seccomp
 
-from .bench import PYTHON, Bench, need_jail, python, script
+from .bench import PYTHON, Bench, need_jail, python, script, with_mounts
 
 
 def need_scopes() -> None:
@@ -75,6 +75,36 @@ def test_modes_and_times_of_the_machine_stay(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.splitlines() == ["1 b'\\x00'"], done.stderr
+
+
+MOUNTED = """
+mount --make-rshared / && mount -t tmpfs none /proc/sys/fs/binfmt_misc &&
+    touch /proc/sys/fs/binfmt_misc/seen || exit 9
+exec "$@"
+"""
+LATER = """
+import subprocess
+from pathlib import Path
+from rebyte_cli.local.agents.sandbox import jail
+look = "echo ready; read -r _; find /proc/fs /proc/sys/fs -name seen"
+line = jail.command(jail.layout_of(Path.cwd(), jailed=True), ["sh", "-c", look])
+path = {"PATH": jail.SYSTEM_PATH}
+process = subprocess.Popen(line, env=path, cwd="/", stdin=-1, stdout=-1, text=True)
+assert process.stdout.readline() == "ready\\n"
+for place in ("/proc/fs", "/proc/sys/fs/binfmt_misc", "/proc/sys/fs"):
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    Path(place, "seen").touch()
+print(process.communicate("\\n")[0], end="")
+"""
+
+
+def test_to_root_it_shows_nothing_that_is_mounted_in_proc(tmp_path: Path) -> None:
+    """It would be with its own rights: binfmt_misc, which systemd mounts once a program looks."""
+    need_jail()
+    for name in ("code", "home"):
+        (tmp_path / name).mkdir()
+    done = with_mounts(tmp_path, MOUNTED, LATER)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.slow

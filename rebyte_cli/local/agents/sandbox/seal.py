@@ -25,7 +25,8 @@ JOIN_SESSION_KEYRING = 1
 DEVICES = [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
 NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 READ_ONLY, NO_SETUID, NO_PROGRAMS, REMOUNT, BIND = 1, 2, 8, 32, 4096
-DOWN_THE_TREE, FROM_OUTSIDE_ALONE = 16384, 1 << 19  # MS_REC, MS_SLAVE
+# MS_REC, MS_PRIVATE, MS_SLAVE
+DOWN_THE_TREE, NEITHER_WAY, FROM_OUTSIDE_ALONE = 16384, 1 << 18, 1 << 19
 # The shell inside the sandbox can close descriptors of one digit only.
 GATE, GATE_OPTION = 9, "--gate"
 EASY_TO_KILL = "500"  # when memory runs out, the kernel ends the agent first
@@ -53,7 +54,7 @@ def main() -> None:
             del words[place : place + 2]
         _become_easy_to_kill()
         if os.geteuid() == 0:
-            _hold_devices()
+            _hold_machine()
         _leave_keyring()
         if has_scopes(program):
             _enter_scope()
@@ -72,8 +73,9 @@ def _become_easy_to_kill() -> None:
         pass  # the kernel has no such file, or not for this process
 
 
-def _hold_devices() -> None:
-    """See the devices read-only from now on, standard streams included.
+def _hold_machine() -> None:
+    """See the devices read-only from now on, standard streams included, and of what the kernel has
+    mounted in /proc only what is there now: binfmt_misc, once it is, would be root's to write to.
 
     Root in a container without the right to mount has those of the container, and so has one below
     `chroot` where /dev is no mount.
@@ -86,7 +88,9 @@ def _hold_devices() -> None:
         if _error() != errno.EPERM:
             raise _failure("unshare")
         return
-    if not any(map(_keep_mounts_inside, (b"/", b"/dev"))):
+    # Not all mounts: bubblewrap outside sees the others too, and would keep them for the whole run.
+    _spread(b"/proc", NEITHER_WAY)
+    if not any(_spread(path, FROM_OUTSIDE_ALONE) for path in (b"/", b"/dev")):
         return
     for path in map(os.fsencode, filter(os.path.exists, DEVICES)):
         _mount(path, path, BIND)
@@ -103,12 +107,12 @@ def _hold_devices() -> None:
             os.close(again)
 
 
-def _keep_mounts_inside(path: bytes) -> bool:
-    """Have what is mounted below `path` show nowhere else; False if nothing is mounted there."""
+def _spread(path: bytes, how: int) -> bool:
+    """Have later mounts below `path` show elsewhere as `how` says; False if it is no mount."""
     import errno
 
     try:
-        _mount(path, path, FROM_OUTSIDE_ALONE | DOWN_THE_TREE)
+        _mount(path, path, how | DOWN_THE_TREE)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
