@@ -27,6 +27,7 @@ HOP_BY_HOP = frozenset(
     b" transfer-encoding upgrade http2-settings content-length".split()
 )
 MOST_INFORMATIONAL = 100  # answers with a status of 1xx, of which a request needs one
+NOT_UTF_8 = "a question to a model is JSON in UTF-8"
 DAWDLING_SECONDS = 1.0  # for which a client keeps a server waiting, altogether
 
 
@@ -203,11 +204,12 @@ class Exchange:
                 self.sent += len(event.data)
                 if reason := self._may_send(len(event.data)):
                     raise self._failure(413, reason)
+                if self._question is not None and not self._question.has_ended:
+                    if b"\0" in event.data:  # in JSON of another charset, and in no other
+                        raise self._failure(400, NOT_UTF_8)
+                    self._question.feed(bytes(event.data))
                 self._send_out(h11.Data(data=event.data))
-                if self._question is not None:
-                    if not self._question.has_ended:
-                        self._question.feed(bytes(event.data))
-                    self.was_sent |= self._question.has_ended
+                self.was_sent |= self._question is not None and self._question.has_ended
             elif isinstance(event, h11.EndOfMessage):
                 self._send_out(h11.EndOfMessage())  # trailers are left out
                 self.was_sent |= self._is_uploading  # unless the server takes no more

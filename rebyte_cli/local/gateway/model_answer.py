@@ -11,7 +11,7 @@ from .exchange import AnswerCut, AnswerFilter, Headers
 from .gateway_settings import LoginFile, ModelRoute
 from .login_file import read_key
 from .model_refusal import STATUSES, ModelRefusal
-from .model_usage import UsageReader
+from .model_usage import UsageReader, is_in_ascii
 from .refusal import GatewayRefusal
 from .request_record import LOGIN, printable
 from .secret_mask import SecretMask
@@ -137,8 +137,11 @@ class ModelAnswer(AnswerFilter):
             named = {n.decode("latin-1"): v.decode("latin-1") for n, v in headers}
             self._refusal = ModelRefusal(named, time.time())
         headers = self._unpack(headers)
-        kinds = b",".join(v for n, v in headers if n == b"content-type")
-        self._reader = UsageReader(self._wire, kinds)
+        kinds = [v for n, v in headers if n == b"content-type"]
+        if not is_in_ascii(kinds):
+            reason = f"{self._host} answers in a charset that was not asked for"
+            raise GatewayRefusal(502, reason)
+        self._reader = UsageReader(self._wire, b",".join(kinds))
         return [(n, self._mask.replace(v)) for n, v in headers if n not in _DROPPED]
 
     def feed(self, data: bytes) -> Iterator[bytes]:

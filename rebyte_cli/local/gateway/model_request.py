@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from ...system.untrusted import read_json
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort, parse_authority, to_ascii
-from .exchange import Headers
+from .exchange import NOT_UTF_8, Headers
 from .gateway_settings import (
     ANTHROPIC,
     ANY,
@@ -27,7 +27,7 @@ from .gateway_settings import (
 )
 from .json_scanner import JsonScanner, Path
 from .model_answer import ModelAnswer
-from .model_usage import model_name
+from .model_usage import is_in_ascii, model_name
 from .refusal import GatewayRefusal
 from .request_record import printable
 from .secret_mask import SecretMask
@@ -36,6 +36,7 @@ from .user_proxy import basic_authorization, password_of
 # Some servers read a key in any case, and of several the last one.
 _MODEL = b"model"
 _MODEL_KEYS = [(bytes(key),) for key in itertools.product(b"mM", b"oO", b"dD", b"eE", b"lL")]
+_PARAMETER = re.compile(rb";[^,]*")
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 # One part of a path. No `%`, which the next server might decode, and no `.` or `..`.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+~-]*"
@@ -155,6 +156,8 @@ class ModelRequest:
         if not is_readable(self._given):
             reason = "no other answers than JSON and event streams can be asked for (alt)"
             raise GatewayRefusal(403, reason)
+        if not is_in_ascii(value for name, value in headers if name == b"content-type"):
+            raise GatewayRefusal(400, NOT_UTF_8)
         placeholder = self._route.placeholder.encode()
         found = [_credential(name, value) for name, value in headers]
         # hmac would compare in constant time, but takes 2 MiB; the whole jail may know it anyway.
@@ -180,7 +183,8 @@ class ModelRequest:
             reason = "the key or a header of the settings has characters that HTTP does not allow"
             raise GatewayRefusal(502, reason)
         kept = [
-            (name, value)
+            # Some servers take their charset from a parameter of what they are told to accept.
+            (name, _PARAMETER.sub(b"", value) if name == b"accept" else value)
             for name, value in headers
             if is_passed_on(name.decode()) and name.decode() not in ours
         ]

@@ -48,6 +48,11 @@ READABLE = re.compile(
 UNNAMED = {b"", b"text/plain"}
 OPENING = re.compile(rb"[{\[]|(?:data|event|id|retry):")
 LONGEST_OPENING = 6
+# Charsets in which a byte of ASCII is that character. In others, what a model says could look as if
+# its server had counted, and no key and no end of a question would be found.
+_CHARSET = re.compile(
+    rb'\s*=\s*"?(?:utf-?8|(?:us-)?ascii|latin-?1|iso-8859-\d+|windows-125\d)?"?\s*'
+)
 
 
 class Wire(NamedTuple):
@@ -151,6 +156,7 @@ class UsageReader:
 
     def feed(self, data: bytes) -> None:
         """Take in the next bytes of the answer."""
+        self._is_readable &= b"\0" not in data  # as in another charset
         if not self._is_readable:
             return
         if self._feed is None:
@@ -189,8 +195,10 @@ class UsageReader:
     def is_final(self, *, has_ended: bool) -> bool:
         """Whether the answer has said all that it used; `has_ended` if all of it was read."""
         # Some servers say zero where they have not counted: a model that reads nothing is none.
-        return any(self._counts.values()) and self._is_last in (
-            (AT_ONCE, AT_END) if has_ended else (AT_ONCE,)
+        return (
+            self._is_readable
+            and any(self._counts.values())
+            and self._is_last in ((AT_ONCE, AT_END) if has_ended else (AT_ONCE,))
         )
 
     def _found(self, path: Path, text: bytes) -> None:
@@ -253,6 +261,12 @@ class UsageReader:
 
 def _tokens(others: Mapping[str | None, Mapping[str, int]]) -> int:
     return sum(sum(counts.values()) for counts in others.values())
+
+
+def is_in_ascii(content_types: Iterable[bytes]) -> bool:
+    """Whether these values of Content-Type name no charset but those that contain ASCII."""
+    named = re.findall(rb"charset([^;,]*)", b",".join(content_types).lower())
+    return all(map(_CHARSET.fullmatch, named))
 
 
 def model_name(value: object) -> str | None:

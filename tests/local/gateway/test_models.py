@@ -160,6 +160,50 @@ def test_an_answer_that_cannot_be_counted_is_not_asked_for(models: Any, query: s
     assert server.connections == count
 
 
+def test_an_answer_is_asked_for_in_no_other_charset(models: Any) -> None:
+    """Some servers take it from what they are told to accept."""
+    server, gateway, prefixes = models
+    given = [
+        ("Accept", 'application/json;x=",;charset=utf-16";CharSet=utf-16, text/event-stream;q=0.5'),
+        ("Accept-Charset", "utf-16"),
+    ]
+    assert gateway.ask(f"{prefixes['anthropic', '']}/v1/messages", headers=given).status == 200
+    headers = server.requests[-1].headers
+    assert "utf-16" not in str(headers).lower()
+    assert headers["accept"].startswith("application/json")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json; charset=utf-16",
+        'application/json;Charset="UTF-16LE"',
+        "application/json; charset=utf-8; charset = utf-7",
+        "application/json; charset*=utf-8''utf-16",
+    ],
+)
+def test_a_question_in_another_charset_is_refused(models: Any, kind: str) -> None:
+    server, gateway, prefixes = models
+    count = server.connections
+    target = f"{prefixes['anthropic', '']}/v1/messages"
+    answer = gateway.ask(target, headers=[("Content-Type", kind)])
+    assert (answer.status, server.connections) == (400, count)
+    assert "JSON in UTF-8" in answer.message
+
+
+@pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_a_question_that_no_one_here_can_read_is_refused(models: Any, code: str) -> None:
+    """Some servers tell the charset by the first bytes, and read one JSON value."""
+    server, gateway, prefixes = models
+    count = len(server.requests)
+    target = f"{prefixes['anthropic', '']}/v1/messages"
+    answer = gateway.ask(target, '{"messages": "\u4e22"}'.encode(code))
+    assert (answer.status, len(server.requests)) == (400, count)
+    assert "JSON in UTF-8" in answer.message
+    packed = [("Content-Encoding", "zstd"), ("Content-Type", "application/json; charset=UTF-8")]
+    assert gateway.ask(target, b"a\0b", headers=packed).status == 200
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -306,6 +350,7 @@ def test_only_known_headers_reach_the_model(tmp_path: Path) -> None:
         "X-Original-URL": "/v1/files",
         "X-Rewrite-Url": "/v1/files",
         "Accept-Encoding": "gzip, br",
+        "Accept-Charset": "utf-16",
     }
     del dropped["Host"]  # h11 wants one only; test_framing sends another
     with (

@@ -24,6 +24,7 @@ from rebyte_cli.local.gateway.exchange import DAWDLING_SECONDS
 from rebyte_cli.local.gateway.model_answer import LONGEST_ERROR
 from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from tests.local.gateway.harness import (
+    KEY,
     PLACEHOLDER,
     SECONDS,
     GatewayProcess,
@@ -143,11 +144,39 @@ def test_what_is_neither_json_nor_a_stream_of_events_tells_nothing(tmp_path: Pat
     assert [(each.usage, each.uncounted) for each in entries] == [(None, MOST)] * len(answers)
 
 
+@pytest.mark.parametrize(
+    ("charset", "code"), [("UTF-16BE", "utf-16-be"), ('"utf-16"', "utf-16-le"), ("utf-7", "utf-7")]
+)
+def test_an_answer_in_another_charset_is_refused(tmp_path: Path, charset: str, code: str) -> None:
+    """Of the text of the model, each character could be two of ASCII, and a key is not found."""
+    kind = {"Content-Type": f"application/json; Charset={charset}"}
+    raw = reply(200, json.dumps({"key": KEY, "usage": USED}).encode(code), kind)
+    entry = entry_of(tmp_path, raw, "/v1/responses")
+    assert (entry.status, entry.usage, entry.uncounted) == (502, None, CUT_OFF)
+    assert "charset" in str(entry.fault)
+
+
+@pytest.mark.parametrize("code", ["utf-16-be", "utf-16-le", "utf-16"])
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream", "text/plain"])
+def test_an_answer_in_another_charset_without_its_name(
+    tmp_path: Path, kind: str, code: str
+) -> None:
+    told = b'\n\ndata:{"usage": {"prompt_tokens": 1, "completion_tokens": 1}}\n\n'
+    text = told.decode("utf-16-le" if code == "utf-16" else code)
+    body = json.dumps({"content": f"\u4e0a{text}"}, ensure_ascii=False).encode(code)
+    raw = reply(200, body, {"Content-Type": kind})
+    entry = entry_of(tmp_path, raw, "/v1/chat/completions")
+    assert (entry.status, entry.uncounted) == (200, MOST)
+
+
 def test_what_servers_call_an_answer_that_tells_what_it_used(tmp_path: Path) -> None:
     """The service behind the login of ChatGPT streams without a type; others have a wrong one."""
     answers = [
         ("text/event-stream; charset=utf-8", EVENT),
         ("text/event-stream;charset=UTF-8", b": ping\n" + EVENT),
+        ('application/json; charset="utf8"', FORGED),
+        ("application/json; charset=ISO-8859-1", FORGED),
+        ("application/json; charset=us-ascii; x=y", FORGED),
         ("Text/Event-Stream", FORGED),
         ("application/json; charset=UTF-8", b"\n\n" + FORGED),
         ("application/json", EVENT),
