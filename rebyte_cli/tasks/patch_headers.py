@@ -7,6 +7,7 @@ own way, a patch whose headers do not have exactly the form that git writes is r
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -137,8 +138,8 @@ def names_in(patch: bytes) -> set[bytes]:
 def parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
     """A patch in git's format, file by file: each part, and what it says; as `sections`."""
     starts = [found.start() for found in _PART.finditer(patch)]
-    ends = [*starts[1:], len(patch)]
-    for start, end, section in zip(starts, ends, sections(patch), strict=True):
+    places = itertools.pairwise([*starts, len(patch)])
+    for (start, end), section in zip(places, sections(patch), strict=True):
         yield patch[start:end], section
 
 
