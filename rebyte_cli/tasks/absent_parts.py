@@ -14,16 +14,13 @@ from pathlib import Path
 from ..system import git
 from .git_apply import git_apply
 from .patch import conflict, listed, shown
-from .patch_headers import PatchedFile, made_lines
+from .patch_headers import BINARY, LINES, UNTOLD, PatchedFile, made_lines
 from .trees import Entries, fed, set_entries
 
 Part = tuple[bytes, PatchedFile]  # of a patch, and what its header says
 LARGEST_READ = 1 << 18  # bytes of a file, of which `git.MOST_WORDS` are read together
 SHORTEST_ID = 7  # hexadecimal digits that git writes of an id by default
-CONTENT = re.compile(rb"^(?:@@ |GIT binary patch|Binary files )", re.MULTILINE)
-LACKS_CONTENT = re.compile(rb"(?:(?!@@ |GIT binary patch).+\n)+?Binary files .+ differ\n")
 COPY = re.compile(rb"^(?:similarity index|copy from|copy to) .*\n", re.MULTILINE)
-BINARY = b"\nGIT binary patch\n"
 
 
 def absent(
@@ -35,18 +32,19 @@ def absent(
     file where there is one, or whose content is not in the patch.
     """
     told = {each.old_blob for _, each in found} | {blob for _, blob in there.values()}
-    told |= {each.blob for part, each in found if BINARY in part}
+    told |= {each.blob for _, each in found if each.content == BINARY}
     known = _sizes(root, variables, told)
     counts = Counter(name for _, each in found for name in each.names)
     # Parts about the same files are there together, or not.
     shared = {name for name, count in counts.items() if count > 1}
-    hunks = {each.new: part for part, each in found if b"\n@@ " in part and _is_untold(each, known)}
+    lines = ((part, each) for part, each in found if each.content == LINES)
+    hunks = {each.new: part for part, each in lines if _is_untold(each, known)}
     fitting = _with_lines(root, variables, hunks, there, known) | (hunks.keys() & shared)
     sources = {each.old: each for _, each in found}
     like = {each.old for _, each in found if each.old != each.new} - there.keys()
     units = defaultdict[object, list[Part]](list)
     for part, each in found:
-        is_like = _is_like(part, each, there, fitting, sources.get(each.copied))
+        is_like = _is_like(each, there, fitting, sources.get(each.copied))
         (like.add if is_like else like.discard)(each.new)
         units[each if shared.isdisjoint(each.names) else None].append((part, each))
     maybe = [unit for unit in units.values() if all(each.names <= like for _, each in unit)]
@@ -87,9 +85,9 @@ def _with_lines(
 
 
 def _is_like(
-    part: bytes, file: PatchedFile, there: Entries, fitting: Set[bytes], source: PatchedFile | None
+    file: PatchedFile, there: Entries, fitting: Set[bytes], source: PatchedFile | None
 ) -> bool:
-    """Whether a file can be what a part of a patch makes, as far as it tells its mode and blob.
+    """Whether a file can be what a part of a patch makes, as far as that tells its mode and blob.
 
     `fitting` are files whose blob may be another one, and `source` is the part about what it is
     copied from, if there is one.
@@ -97,7 +95,7 @@ def _is_like(
     mode, blob = there.get(file.new, ("", ""))
     if mode not in ([file.mode] if file.mode else ["100644", "100755", "120000"]):
         return False
-    if file.blob or CONTENT.search(part):
+    if file.blob or file.content:
         is_told = len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)
         return is_told or file.new in fitting
     if file.old:  # it changes the mode alone, or the name: then what was moved away is there
@@ -123,11 +121,11 @@ def _has(root: Path, variables: Mapping[str, str], found: Iterable[Part]) -> boo
     words = ["--cached", "--whitespace=nowarn", "--check", "--reverse"]
     others, copies = list[bytes](), list[bytes]()
     for part, each in found:
-        if LACKS_CONTENT.match(part):
+        if each.content == UNTOLD:
             continue  # it tells an id, and nothing else
         if not each.copied:
             others.append(part)
-        elif CONTENT.search(part):
+        elif each.content:
             # Else git takes what undoes it for a copy to the source, which is there.
             copies.append(COPY.sub(b"", part, count=3))
     with suppress(git.GitFailed):
@@ -143,10 +141,10 @@ def _check_room(found: Iterable[Part], there: Entries) -> None:
     Of two new files, it marks a conflict. Raises PatchConflict.
     """
     leaving = {each.old for _, each in found if each.old != each.new}
-    for part, each in found:
+    for _, each in found:
         if each.new not in there or each.new in {each.old, *leaving}:
             continue
-        is_new = not (each.old or each.copied) and CONTENT.search(part)
+        is_new = not (each.old or each.copied) and each.content
         if not is_new or each.mode[:3] != there[each.new][0][:3]:
             raise conflict([], f"{listed(shown(each.new))} is there already")
 
@@ -159,11 +157,11 @@ def _check_binary(
     If there is a blob with the id that a part tells, git takes that, whatever is in the patch. So
     these are made where there are none but the old ones. Raises PatchConflict.
     """
-    for part, each in found:
-        if each.new and LACKS_CONTENT.match(part):
+    for _, each in found:
+        if each.new and each.content == UNTOLD:
             name = listed(shown(each.new))
             raise conflict([], f"{name} is binary, and its content is not in the patch")
-    binary = (each for each in found if BINARY in each[0] and each[1].new)
+    binary = (each for each in found if each[1].content == BINARY and each[1].new)
     made = [(part, each) for part, each in binary if each.blob in known]
     if not made:
         return

@@ -29,21 +29,22 @@ _HEADER = re.compile(
     (?: (?:dis)?similarity\ index\ \d+%\n )?
     (?: (?P<move>rename|copy)\ from\ (?P<source>TEXT)\n(?P=move)\ to\ (?P<target>TEXT)\n )?
     (?: index\ (?P<old_blob>ID)\.\.(?P<blob>ID)(?(modes)|(?:\ (?P<same>MODE))?)\n )?
-    (?: ---\ (?(new)/dev/null|(?P<minus>TEXT?)\t?)\n
+    (?: (?P<lines>---)\ (?(new)/dev/null|(?P<minus>TEXT?)\t?)\n
         \+\+\+\ (?(gone)/dev/null|(?P<plus>TEXT?)\t?)\n(?=@@\ -)
-      | Binary\ files\ TEXT\ differ\n(?=END)
-      | (?=GIT\ binary\ patch\n|END) )
+      | (?P<untold>Binary\ files)\ TEXT\ differ\n(?=END)
+      | (?=(?P<binary>GIT\ binary\ patch)\n|END) )
     """.replace(b"TEXT", rb"[^\0\n]{1,%d}" % LONGEST_LINE)
     .replace(b"MODE", b"(?:100644|100755|120000|160000)")
     .replace(b"ID", b"[0-9a-f]{1,64}")
     .replace(b"END", rb"(?:\n|diff\ --git\ |\Z)"),
     re.VERBOSE,
 )
+LINES, BINARY, UNTOLD = b"---", b"GIT binary patch", b"Binary files"
 _NO_NAMES = (b"", b".", b"..", b".git")
 _HUNK = re.compile(
     rb"^@@ -(?:(\d{1,18})(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@.*\n)?", re.MULTILINE
 )
-_BINARY = re.compile(rb"^GIT binary patch\n", re.MULTILINE)
+_BINARY = re.compile(b"^%b\n" % BINARY, re.MULTILINE)
 _CONTEXT = re.compile(rb"^[ \n]", re.MULTILINE)
 # In a hunk, what is no part of the new lines, such as the last line break where it says so.
 _NOT_MADE = re.compile(rb"^-.*\n(?:\\.*\n)?|\n\\.*\n|^[ +]", re.MULTILINE)
@@ -56,7 +57,8 @@ class PatchedFile(NamedTuple):
     """The part of a patch about one file: names, modes and the ids of its content, as written.
 
     A name is empty where there is no such file, a mode and an id where the patch does not say it. A
-    copy is a new file; what it is `copied` from stays.
+    copy is a new file; what it is `copied` from stays. The new `content` is told by LINES or BINARY
+    data, UNTOLD, or the old one if this is empty.
     """
 
     old: bytes
@@ -66,6 +68,7 @@ class PatchedFile(NamedTuple):
     blob: str
     old_blob: str = ""
     copied: bytes = b""
+    content: bytes = b""
 
     @property
     def names(self) -> set[bytes]:
@@ -175,6 +178,7 @@ def _section(header: re.Match[bytes]) -> PatchedFile:
         said["blob"].decode(),
         said["old_blob"].decode(),
         copied,
+        said["lines"] or said["binary"] or said["untold"],
     )
 
 
