@@ -34,6 +34,7 @@ from .request_record import BUDGET, RequestEntry, RequestRecord, now
 from .secret_mask import SecretMask
 from .upstream import LARGEST_HEAD, UpstreamConnection, UpstreamConnector
 
+GROWTH_SECONDS = 0.25  # between two lines of the record for counts that grow
 NO_ROOM = "the disk has no room to record the request"
 
 
@@ -256,6 +257,8 @@ class RequestHandling:
         self.is_relayed = False
         self.has_room = False  # for the entry
         self._passing: Exchange | None = None
+        self._recorded = self.entry  # last
+        self._pause = Deadline(0)  # after counts that grew
 
     def note(self, **fields: object) -> None:
         """Set fields of the entry."""
@@ -299,8 +302,9 @@ class RequestHandling:
         passed = asked.headers(headers) + body
         self._keep_room()
         self.note(id=os.urandom(6).hex())
-        asked.answer.on_news = partial(self._record_use, asked)
-        asked.answer.on_end = partial(self._record_uncounted, asked)
+        self._recorded = self.entry
+        asked.answer.on_news = partial(self._record_growth, asked)
+        asked.answer.on_end = partial(self._record_end, asked)
         is_cut = False
         try:
             if asked.generates and not self._record_use(asked):
@@ -325,20 +329,36 @@ class RequestHandling:
             raise GatewayRefusal(503, NO_ROOM)
 
     def _record_use(self, asked: ModelRequest) -> bool:
-        """Record what an answer has used so far: most say it twice at most, some with each piece.
-        Also, for how long it refuses requests, and before it comes, that nothing is known.
+        """Record what an answer has used so far; before it comes, that nothing is known.
 
-        Whatever the agent knows is in the record then, should this process be killed. False if the
-        disk is full: then what was recorded before is more than most requests use.
+        False if the disk is full: then what was recorded before is more than most requests use.
         """
         self._count(asked, is_open=True)
-        return self._shared.record.add(self.entry, synced=False)
+        return self._add()
 
-    def _record_uncounted(self, asked: ModelRequest) -> None:
-        """Record what an answer did not say, before the agent has all of it and may ask again."""
+    def _record_growth(self, asked: ModelRequest) -> None:
+        """Record what is new: most answers say it twice at most, some with each piece.
+
+        Should this process be killed, the record has what the agent knows by then, or more: while
+        it is open, a request counts as one of the largest.
+        """
+        before = self._recorded
+        self._count(asked, is_open=True)
+        is_final = before.is_open and not self.entry.is_open
+        is_urgent = is_final or before.refused_for != self.entry.refused_for
+        if is_urgent or self._pause.has_passed:
+            self._pause = Deadline(GROWTH_SECONDS)
+            self._add()
+
+    def _record_end(self, asked: ModelRequest) -> None:
+        """Record what is not yet, before the agent has all of the answer and may ask again."""
         self._count(asked, is_open=False)
-        if self.entry.uncounted is not None:
-            self._shared.record.add(self.entry, synced=False)
+        if self.entry != self._recorded:
+            self._add()
+
+    def _add(self) -> bool:
+        self._recorded = self.entry
+        return self._shared.record.add(self.entry, synced=False)
 
     def _count(self, asked: ModelRequest, *, is_open: bool, is_cut: bool = False) -> None:
         answer, passing = asked.answer, self._passing

@@ -23,6 +23,7 @@ kept, whatever its size.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -33,7 +34,8 @@ from .json_scanner import JsonScanner, Path
 
 # Whether a usage is the last word of its answer: as it is read, or once the answer has ended.
 AT_ONCE, AT_END, NEVER = "at once", "at the end", "never"
-LONGEST_MODEL = 200
+LONGEST_MODEL = 200  # bytes, as it is recorded
+MOST_OTHERS = 5  # other models with their names, so that they fit into a line of the record
 LARGEST_NUMBER = 10**15
 OF_TOOLS = "tools"
 # Counts that are within others. A server whose part is the larger one has counted it beside them.
@@ -242,7 +244,9 @@ class UsageReader:
         for part in parts:
             counts = self._in_words({n: c for n in names if (c := _count(part, n)) is not None})
             if counts:
-                sums = found.setdefault(model_name(part.get("model")), {})
+                name = model_name(part.get("model"))
+                is_kept = name in found or len(found) < MOST_OTHERS
+                sums = found.setdefault(name if is_kept else None, {})
                 sums |= {name: sums.get(name, 0) + number for name, number in counts.items()}
         if _tokens(found) > _tokens(self._others.get(where, {})):
             self._others[where] = found
@@ -271,8 +275,8 @@ def is_in_ascii(content_types: Iterable[bytes]) -> bool:
 
 def model_name(value: object) -> str | None:
     """The name of a model; None for what is none."""
-    if isinstance(value, str) and 0 < len(value) <= LONGEST_MODEL and value.isprintable():
-        return value
+    if isinstance(value, str) and value and value.isprintable():
+        return value if len(json.dumps(value)) - 2 <= LONGEST_MODEL else None
     return None
 
 

@@ -198,6 +198,18 @@ def test_a_record_of_any_kind_does_no_harm(tmp_path: Path, usage: str) -> None:
     assert meter.used({}).get("input_tokens", 0) == 0
 
 
+def test_a_look_reads_no_more_than_it_may(tmp_path: Path) -> None:
+    line = {"time": 1, "host": "h", "port": 1, "method": "", "path": "p" * 1000}
+    line["usage"] = {"input_tokens": 1}
+    count = 3000
+    (tmp_path / "network.jsonl").write_text(f"{json.dumps(line)}\n" * count)
+    meter = RunMeter(tmp_path)
+    assert meter.look(most=1)
+    assert 0 < meter.used({})["requests"] < count / 2
+    assert meter.look()
+    assert meter.used({})["requests"] == count
+
+
 REFUSED = {"status": 429, "refused_for": 3600.0}
 PASSED = {"status": 200, "usage": {"input_tokens": 1}}
 OWN = {"route": "p1", "asked": "m"}

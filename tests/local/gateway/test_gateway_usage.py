@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.gateway.model_prices import ModelPrices
-from rebyte_cli.local.gateway.model_usage import UsageReader
+from rebyte_cli.local.gateway.model_usage import MOST_OTHERS, UsageReader
 from tests.agents.scripted_model import Call, Chat, Gemini, Messages, Responses, Turn
 
 TURN = Turn([("user", "hello")], {}, "scripted", True)
@@ -254,12 +254,21 @@ def test_a_model_that_another_one_asked_is_told_apart() -> None:
     assert (reader.model, reader.is_final(has_ended=False)) == ("m", True)
 
 
-@pytest.mark.parametrize("name", [None, 7, "", "x" * 201, "a\nb"])
+@pytest.mark.parametrize("name", [None, 7, "", "x" * 201, "a\nb", "\U00020000" * 17])
 def test_a_model_that_another_one_asked_may_have_no_name(name: object) -> None:
     iterations = [{"type": "advisor_message", "model": name, "input_tokens": 7}]
     answer = json.dumps({"model": "m", "usage": {"input_tokens": 1, "iterations": iterations}})
     used = read("anthropic", answer.encode()).usage()
     assert used == {"input_tokens": 7, "others": [{"model": None, "input_tokens": 7}]}
+
+
+def test_of_many_other_models_the_rest_has_no_name() -> None:
+    iterations = [{"model": f"m{number}", "input_tokens": 7} for number in range(99)] * 2
+    answer = json.dumps({"model": "m", "usage": {"input_tokens": 1, "iterations": iterations}})
+    used = read("anthropic", answer.encode()).usage()
+    names = [other["model"] for other in used["others"]]
+    assert names == [*(f"m{number}" for number in range(MOST_OTHERS)), None]
+    assert sum(other["input_tokens"] for other in used["others"]) == used["input_tokens"] == 1386
 
 
 def test_counts_under_both_names_are_not_added_up() -> None:

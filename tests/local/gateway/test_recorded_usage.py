@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rebyte_cli.local.gateway import request_record
+from rebyte_cli.local.gateway.client_connection import GROWTH_SECONDS
+from rebyte_cli.local.gateway.model_budget import LARGEST
 from tests.local.gateway.harness import SECONDS, GatewayProcess, model, request
 from tests.local.gateway.upstream import ScriptedServer, read_exactly, read_head
 from tests.servers import RawServer, json_reply, reply
@@ -82,7 +85,7 @@ def test_an_answer_under_way_when_the_run_is_canceled(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_is_killed_has_recorded_all_that_the_agent_was_told(tmp_path: Path) -> None:
-    """Also by a stream that tells it with each of many pieces."""
+    """Or more: of a stream that tells it with each of many pieces, not each is recorded."""
     told, pieces = threading.Event(), threading.Semaphore()
     count = 20
 
@@ -110,7 +113,46 @@ def test_a_gateway_that_is_killed_has_recorded_all_that_the_agent_was_told(tmp_p
         gateway.process.wait()
         told.set()
         (entry,) = request_record.read(gateway.record)
-    assert entry.usage == {"input_tokens": 10, "output_tokens": count}
+    assert entry.usage is not None
+    assert entry.uncounted is not None
+    assert entry.usage["input_tokens"] == 10
+    assert entry.usage["output_tokens"] + entry.uncounted["output_tokens"] == LARGEST[1]
+
+
+@pytest.mark.parametrize("last", ["input_tokens", "output_tokens"])
+def test_an_answer_that_tells_it_a_thousand_times_does_not_fill_the_disk(
+    tmp_path: Path, last: str
+) -> None:
+    """Also one that says each time that this is all, and then that it was not."""
+    count = 1000
+    names = [f"{number}" + "\U00020000" * 46 for number in range(280)]
+    others = [{"model": name, "input_tokens": 1} for name in names]
+    start = {"input_tokens": 1, "iterations": others}
+    events = [{"message": {"usage": start}}, {"type": "message_stop"}]
+    for number in range(1, count + 1):
+        events.append({"usage": {"output_tokens": number}})
+        events.append({"message": {"usage": {last: number}}})
+    pieces = [b"data: %b\n\n" % json.dumps(event).encode() for event in events]
+
+    def serve(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        read_head(sock)
+        read_exactly(sock, 2)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for piece in pieces:
+            sock.sendall(piece)
+            time.sleep(0.001)  # or several would be read at once
+
+    with ScriptedServer(serve) as server, GatewayProcess(tmp_path, [model(server.url)]) as gateway:
+        began = time.monotonic()
+        assert gateway.ask().status == 200
+        (entry,) = gateway.entries(1)
+        seconds = time.monotonic() - began
+        lines = [line for line in gateway.record.read_bytes().split(b"\n") if line.strip(b"\0")]
+    assert entry.usage is not None
+    assert entry.usage["output_tokens"] == count
+    assert len(lines) <= 5 + 2 * seconds / GROWTH_SECONDS
+    assert max(map(len, lines)) < request_record.LONGEST_LINE
 
 
 @pytest.mark.parametrize("left", [b'{"time": 1, "host": "h", "po', bytes(500_000)])

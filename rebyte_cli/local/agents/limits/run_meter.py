@@ -6,6 +6,7 @@ import copy
 import fnmatch
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,13 @@ class RunMeter:
         self.was_refused_last = False
         self.was_refused = False  # for whatever time
 
-    def look(self, *, afresh: bool = False) -> bool:
-        """Read what is new; whether that changed what the run has used.
+    def look(self, *, afresh: bool = False, most: int | None = None) -> bool:
+        """Read what is new, up to `most` MiB of it; whether that changed what the run has used.
 
         With `afresh`, what its model refused and answered so far does not count any more.
         """
         changed = False
-        for entries, at in request_record.read_from(self._file, self._at):
+        for entries, at in islice(request_record.read_from(self._file, self._at), most):
             self._at = at
             for entry in entries:
                 changed |= self._count(entry)

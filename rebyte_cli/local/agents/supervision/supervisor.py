@@ -61,6 +61,7 @@ from .transcript_writer import TranscriptWriter
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
 STDERR_READ = 20_000
+MOST_READ = 16  # MiB of the record of requests, before anything else is looked after
 LOOK_SECONDS = 1.0  # between two looks whether the run was canceled
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
@@ -601,7 +602,10 @@ class Supervisor:
 
     def _watch(self, egress: Egress, group: JailGroup | None = None) -> str:
         """Why the agent has to be stopped, or an empty text."""
-        if self._meter.look():
+        # First, and not after all that is to be read: that may be what fills the disk.
+        if full := self._full_disk():
+            return self._stopped(full)
+        if self._meter.look(most=MOST_READ):
             self._outbox.add([["used", self._meter.used({})]])
         self._note_spent()
         return self._stopped(
@@ -609,7 +613,7 @@ class Supervisor:
             or ("" if self.on_screen else self._limit.reason_to_stop(self._parser))
             or egress.problem()
             or (group.overdue() if group is not None else "")
-            or self._problem()
+            or self._ended_elsewhere()
         )
 
     def _problem(self) -> str:
