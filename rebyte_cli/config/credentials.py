@@ -173,7 +173,11 @@ def _choose(settings: Settings, environment: Mapping[str, str]) -> _KeySource:
     given = environment.get(VARIABLE, "").strip()
     if given and not settings.named:
         if not _takes_variable(settings):
-            raise _not_for(settings)
+            raise MissingKey(
+                f"{VARIABLE} is not sent to {settings.origin}, which profile {settings.profile}"
+                " names",
+                hint="\n".join(_ways_to_mean_it(settings)),
+            )
         return _KeySource(VARIABLE, "given", given)
     if settings.key_command.value and settings.origin == settings.own_origin:
         argv = settings.key_command.value
@@ -222,13 +226,6 @@ def _ways_to_mean_it(settings: Settings) -> tuple[str, str]:
     return (
         f"export REBYTE_API_URL={settings.base_url.value}  (if {VARIABLE} is for it)",
         f"rebyte profile set {settings.profile} env_key=true  (if it always is)",
-    )
-
-
-def _not_for(settings: Settings) -> MissingKey:
-    return MissingKey(
-        f"{VARIABLE} is not sent to {settings.origin}, which profile {settings.profile} names",
-        hint="\n".join(_ways_to_mean_it(settings)),
     )
 
 

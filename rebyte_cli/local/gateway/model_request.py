@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from ...system.untrusted import read_json
@@ -117,7 +117,7 @@ class ModelRequest:
         self.target = f"{self.path}?{whole}" if whole else self.path
         self._wire = wire = wire_of(route.wire, self._rest)
         self._names = {model_in(self._rest)} - {""}  # of models, as read so far
-        secrets = [value for name, value in ours.items() if not is_plain(name)]
+        secrets = [value for name, value in ours.items() if name not in _QUERY]
         for name, value in route.headers.items():
             secrets += () if name.lower() in BILLED else (value, *value.split())
         keys = [route.key, *password_of(self._base), *passwords]
@@ -153,7 +153,7 @@ class ModelRequest:
         if not is_allowed(self._route.wire, self._method, self._rest):
             what = printable(f"{self._method} {self._rest}")
             raise GatewayRefusal(403, f"{what} is no question to a model, and nothing else passes")
-        if not is_readable(self._given):
+        if any(name == "alt" and value not in _FORMS for name, value in self._given):
             reason = "no other answers than JSON and event streams can be asked for (alt)"
             raise GatewayRefusal(403, reason)
         if not is_in_ascii(value for name, value in headers if name == b"content-type"):
@@ -244,16 +244,6 @@ def clean_query(query: str) -> list[tuple[str, str]]:
     """The parts of a query that a model needs; all others, such as `key=…`, are left out."""
     parts = [part.partition("=")[::2] for part in query.split("&")]
     return [(name, value) for name, value in parts if name in _QUERY and _VALUE.fullmatch(value)]
-
-
-def is_readable(query: Iterable[tuple[str, str]]) -> bool:
-    """Whether the answer to a cleaned query is in a form in which its tokens can be counted."""
-    return all(value in _FORMS for name, value in query if name == "alt")
-
-
-def is_plain(name: str) -> bool:
-    """Whether a part of a query is a setting, such as `api-version`, and no secret."""
-    return name in _QUERY
 
 
 def is_passed_on(header: str) -> bool:
