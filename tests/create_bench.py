@@ -14,7 +14,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.config.credentials import LOCAL_KEY
 from rebyte_cli.history.history import History
-from rebyte_cli.history.prompt_digest import digest_of
+from rebyte_cli.history.rows import digest_of
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.request_kinds import TaskRequest
 from rebyte_cli.once.search import PACE

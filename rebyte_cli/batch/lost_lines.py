@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import APIError, BrokenAnswer, KeyRejected, too_busy
-from ..history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
+from ..history.rows import Shape, body_digest_of, digest_of, shape_of
 from ..once.finder import Finder, Verdict
 from ..once.scan import LostRequest, Rival, Scanner
 from ..once.search import SCANS, Pace, Search, SearchOutcome

@@ -332,7 +332,7 @@ class Batch:
 
     def _refuse_emptied(self) -> None:
         """Raise BadUsage for a journal without a run if lines of the file were sent before."""
-        from ..history.prompt_digest import digest_of
+        from ..history.rows import digest_of
 
         for index in self.plan.mine:
             digest = digest_of(str(self.lines.body(self.lines.lines[index])["prompt"]))

@@ -17,13 +17,14 @@ from ..errors import BadUsage, Next
 from .database import Database, Lenient
 from .intents import Intents
 from .labels import TaskLabels, replace
-from .prompt_digest import body_digest_of, digest_of
 from .rows import (
     AMONG,
     COLUMNS,
     NewTask,
     among,
+    body_digest_of,
     columns_of,
+    digest_of,
     stored_text,
     task_of,
     text_of,

@@ -16,8 +16,7 @@ from ..errors import AGAIN, RebyteError
 from ..system.files import check_locks, take_lock
 from ..system.permissions import private_folder
 from .database import Database, Lenient
-from .prompt_digest import Shape
-from .rows import LINE, Intent, Reservation, intent_of, line_of, stored_answer
+from .rows import LINE, Intent, Reservation, Shape, intent_of, line_of, stored_answer
 
 LATEST_INTENTS = 1000  # kept whatever their age
 RECENT_KEYS = 20

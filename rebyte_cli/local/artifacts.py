@@ -14,7 +14,6 @@ from urllib.parse import quote
 from ..system.git import GitFailed
 from ..system.http_server import Environ
 from . import http, simulated_changes
-from .access import caller_of, check_workspace
 from .agents import facade
 from .artifact_store import (
     ANSWER_FILE,
@@ -28,7 +27,7 @@ from .artifact_store import (
     remove,
     save,
 )
-from .http import Context, JsonObject
+from .http import Context, JsonObject, caller_of, check_workspace
 from .simulation import SimulatedRun
 from .store import Store, new_id
 from .task_store import load_tasks

@@ -11,10 +11,9 @@ import json
 import sqlite3
 
 from . import http
-from .access import Caller, caller_of, is_open
 from .agents import facade
 from .artifact_store import remove
-from .http import Context, JsonObject
+from .http import Caller, Context, JsonObject, caller_of, is_open
 from .steering import Words
 from .store import new_id
 from .wsgi import HttpRequest, HttpResponse

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 from ..system import python_process
 from ..system.addresses import is_loopback
 from ..system.deadline import NO_LIMIT, Deadline
-from .access import is_private
 from .agents import facade
+from .http import is_private
 from .run_interface import NEVER, TASK_STATUS
 from .store import Store
 from .task_store import TaskRecord, load_tasks

@@ -12,11 +12,10 @@ from html import escape
 from typing import Any
 
 from ..system.http_server import Environ
-from .access import Caller
 from .agents import facade
 from .artifact_store import BoundedBody, pieces, put, save
 from .browser_guard import check_caller
-from .http import Context, Refusal
+from .http import Caller, Context, Refusal
 from .store import Store, new_id
 from .uploads import Place, path_of, signature
 from .wsgi import HttpRequest, HttpResponse, http_date

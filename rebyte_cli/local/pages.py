@@ -14,9 +14,8 @@ from urllib.parse import quote, urlencode
 
 from ..system.web_page import asset, h, head
 from . import http, task_list, task_page, tasks, visits
-from .access import Caller, caller_of
 from .agents import facade
-from .http import Context, Refusal, missing
+from .http import Caller, Context, Refusal, caller_of, missing
 from .task_store import TaskRecord, load_task
 from .wsgi import PLAIN, HttpRequest, HttpResponse
 

@@ -17,8 +17,7 @@ from ..system import git
 from ..system.files import flocked
 from ..system.permissions import make_folder
 from . import http
-from .access import caller_of
-from .http import Context, invalid, missing
+from .http import Context, caller_of, invalid, missing
 from .wsgi import HttpRequest, HttpResponse
 
 FOLDER = "repositories"

@@ -13,9 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from . import http
-from .access import Caller, caller_of
 from .agents import facade
-from .http import Context, JsonObject, Refusal
+from .http import Caller, Context, JsonObject, Refusal, caller_of
 from .run_interface import Run, ScheduledEvent
 from .task_store import load_task
 from .wsgi import HttpRequest, HttpResponse

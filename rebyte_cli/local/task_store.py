@@ -7,8 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .access import Caller
-from .http import missing, stamp
+from .http import Caller, missing, stamp
 from .run_interface import TASK_STATUS, Run, RunUsage, sum_of
 from .simulation import SimulatedRun
 from .store import Store, new_id

@@ -13,10 +13,9 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import artifacts, faults, http, simulated_changes, simulation
-from .access import Caller, caller_of, check_workspace, is_open, is_private
 from .agents import facade
 from .artifact_store import PATCH_FILE, RESULTS
-from .http import Context, JsonObject
+from .http import Caller, Context, JsonObject, caller_of, check_workspace, is_open, is_private
 from .run_interface import RunUsage
 from .store import new_id
 from .task_store import TaskRecord, add_prompt, load_task, load_tasks

@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 
 from ..system.addresses import is_loopback
 from . import http
-from .access import Caller, caller_of
-from .http import Context, JsonObject
+from .http import Caller, Context, JsonObject, caller_of
 from .store import new_id
 from .wsgi import HttpRequest, HttpResponse
 

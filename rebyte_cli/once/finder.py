@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import APIError
-from ..history.prompt_digest import Shape, digest_of, shape_of
+from ..history.rows import Shape, digest_of, shape_of
 from ..system.deadline import NO_LIMIT, Deadline
 from .listing import Row
 from .scan import LostRequest, Matches, Rival, prompt_of

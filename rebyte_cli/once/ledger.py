@@ -18,8 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RebyteError
-from ..history.prompt_digest import digest_of, shape_of
-from ..history.rows import Reservation
+from ..history.rows import Reservation, digest_of, shape_of
 from ..system.deadline import NO_LIMIT, Deadline
 from .scan import Rival
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ..history.prompt_digest import digest_of, folded
+from ..history.rows import digest_of, folded
 
 
 def is_prompt(

@@ -24,7 +24,7 @@ from ..errors import (
     Redirected,
     Unsent,
 )
-from ..history.prompt_digest import shape_of
+from ..history.rows import shape_of
 from ..system.deadline import NO_LIMIT, Deadline
 from .finder import Finder
 from .ledger import SentFromHere

@@ -23,8 +23,7 @@ from ..errors import (
     Term,
     Unsent,
 )
-from ..history.prompt_digest import body_digest_of, digest_of
-from ..history.rows import NewTask
+from ..history.rows import NewTask, body_digest_of, digest_of
 from .listing import Row, newest_task
 from .scan import LostRequest, Matches, Scanner, any_of, find_prompts
 from .server_clock import SKEW, ServerClock

@@ -24,7 +24,7 @@ from ..errors import (
     ServerFault,
     Unsent,
 )
-from ..history.prompt_digest import Shape, digest_of, shape_of
+from ..history.rows import Shape, digest_of, shape_of
 from ..system.deadline import NO_LIMIT, Deadline
 from .listing import Listing, Row, read_listing
 from .match import is_prompt, may_be_cut

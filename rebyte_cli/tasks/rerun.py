@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..api.failures import is_unsupported
 from ..api.views import ContentView
 from ..errors import APIError, NotFound, PromptChanged, RebyteError
-from ..history.prompt_digest import digest_of
+from ..history.rows import digest_of
 from .checkout import APPLY
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
-from rebyte_cli.history.prompt_digest import digest_of
-from rebyte_cli.history.rows import NewTask, Reservation
+from rebyte_cli.history.rows import NewTask, Reservation, digest_of
 from rebyte_cli.once.search import Pace
 from rebyte_cli.tasks import create
 from tests.conftest import COMMAND

@@ -12,8 +12,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.history.history import MOST_ANSWERED, MOST_SHOWN, History
-from rebyte_cli.history.prompt_digest import shape_of
-from rebyte_cli.history.rows import Intent, NewTask, Reservation
+from rebyte_cli.history.rows import Intent, NewTask, Reservation, shape_of
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {

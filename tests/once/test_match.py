@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from rebyte_cli.history.prompt_digest import digest_of
+from rebyte_cli.history.rows import digest_of
 from rebyte_cli.once.match import is_prompt, may_be_cut
 
 PROMPT = "Mend the login test,\nthen say what was wrong"

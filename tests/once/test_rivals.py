@@ -16,8 +16,7 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
-from rebyte_cli.history.prompt_digest import Shape, body_digest_of, digest_of, shape_of
-from rebyte_cli.history.rows import NewTask, Reservation
+from rebyte_cli.history.rows import NewTask, Reservation, Shape, body_digest_of, digest_of, shape_of
 from rebyte_cli.once.match import may_be_cut
 from rebyte_cli.tasks import create as engine
 from tests.conftest import Done

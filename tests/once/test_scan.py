@@ -29,8 +29,7 @@ from rebyte_cli.errors import (
     Unsent,
 )
 from rebyte_cli.history.history import History
-from rebyte_cli.history.prompt_digest import body_digest_of, digest_of
-from rebyte_cli.history.rows import NewTask
+from rebyte_cli.history.rows import NewTask, body_digest_of, digest_of
 from rebyte_cli.once.listing import BEFORE_ALL, PAGES, newest_task
 from rebyte_cli.once.scan import (
     READS,

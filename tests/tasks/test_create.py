@@ -36,8 +36,7 @@ from rebyte_cli.errors import (
 )
 from rebyte_cli.history.history import History
 from rebyte_cli.history.intents import Intents
-from rebyte_cli.history.prompt_digest import digest_of
-from rebyte_cli.history.rows import Intent, NewTask
+from rebyte_cli.history.rows import Intent, NewTask, digest_of
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.operation import Operation
 from rebyte_cli.once.request_kinds import TaskRequest

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...system.git import GitFailed
 from .. import http
-from ..access import Caller
-from ..http import Context, JsonObject, Refusal
+from ..http import Caller, Context, JsonObject, Refusal
 from ..store import Store
 from ..task_store import TaskRecord
 from ..wsgi import HttpRequest

@@ -16,7 +16,6 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from rebyte_cli.local.access import Caller
 from rebyte_cli.local.agents import facade
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.program import ProgramAdapter
@@ -25,7 +24,7 @@ from rebyte_cli.local.agents.supervision import by_hand, recovery, run_lock, run
 from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from rebyte_cli.local.gateway.model_prices import ModelPrices
-from rebyte_cli.local.http import Context
+from rebyte_cli.local.http import Caller, Context
 from tests.waiting import eventually
 
 from .bench import NAP, PYTHON, Bench, python
