@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from rebyte_cli.system import process_identity
 from tests import outliving
 from tests.waiting import eventually
 
-from .bench import NAP, Bench, gone, processes, python
+from .bench import NAP, Bench, gone, processes, python, script
 from .test_seccomp import PYTHON
 
 MARK = f"{NAP}15"
@@ -237,6 +238,25 @@ def test_nothing_is_left_of_a_jail_whose_supervisor_is_killed_before_it_is_recor
             supervisor.kill()
     assert gone(MARK)
     assert not (bench.folder / "code" / MARK).exists()
+
+
+def test_nothing_is_left_of_a_jail_whose_first_process_was_not_told_to_begin(bench: Bench) -> None:
+    """It waits for bubblewrap outside without an end, and only then would die with it."""
+    strace, real = shutil.which("strace", path=os.defpath), jail.bubblewrap()
+    if not strace or not real:
+        pytest.skip("no strace, which delays bubblewrap")
+    for name in ("code", "home"):
+        (bench.folder / name).mkdir()
+    delay = "-e trace=clone,clone3 -e inject=clone,clone3:delay_exit=60000000"
+    script(bench.folder / "bin", "bwrap", f'exec {strace} -D -qqo /dev/null {delay} {real} "$@"')
+    words = [sys.executable, "-c", UNRECORDED, bench.folder, "touch", MARK]
+    path = f"{bench.folder}/bin:{os.environ['PATH']}"
+    with subprocess.Popen(words, env=os.environ | {"PATH": path}) as supervisor:
+        try:
+            eventually(lambda: len(states(real)) == 2)
+        finally:
+            supervisor.kill()
+    assert gone(MARK)
 
 
 @pytest.mark.slow

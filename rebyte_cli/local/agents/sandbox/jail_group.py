@@ -181,9 +181,13 @@ def end_recorded(record: Path, *, wait: bool, seconds: float = END_SECONDS) -> N
 
 def main() -> None:
     """The guard of a jail: end that of a RECORD, the argument, when the process that looks after it
-    has died, or is just dying. Raises OSError.
+    has died, or is just dying, and then the group of bubblewrap outside, to which it belongs: there
+    is the first process until bubblewrap tells it to begin, which it awaits without an end.
     """
-    end_recorded(Path(sys.argv[1]), wait=True)
+    try:
+        end_recorded(Path(sys.argv[1]), wait=True)
+    finally:
+        os.killpg(0, signal.SIGKILL)
 
 
 def _end(record: Path, known: list[str], seconds: float = END_SECONDS) -> None:
