@@ -292,8 +292,7 @@ class RequestHandling:
         headers = list(request.headers)
         asked.check(headers)
         self.note(path=asked.path)
-        if reason := self._shared.budget.reached():
-            raise GatewayRefusal(402, reason, BUDGET)
+        self._check_budget()
         body = framing(headers)
         if body and method == "GET":
             raise GatewayRefusal(400, "a GET request has no body")
@@ -321,6 +320,11 @@ class RequestHandling:
             if self._shared.ending.is_set():  # and broke the connections
                 is_cut = self._shared.stopped.is_set()
             self._count(asked, is_open=False, is_cut=is_cut)
+
+    def _check_budget(self) -> None:
+        """Raise GatewayRefusal if no request may pass any more."""
+        if reason := self._shared.budget.reached():
+            raise GatewayRefusal(402, reason, BUDGET)
 
     def _keep_room(self) -> None:
         """Raise GatewayRefusal if what would go out could not be recorded."""
@@ -432,6 +436,7 @@ class RequestHandling:
             refusing_seconds=self._limits.refusing_seconds,
             drain_seconds=self._limits.drain_seconds if drains else 0.0,
             question=question,
+            check=self._check_budget if drains else lambda: None,
         )
         self._passing = exchange
         try:

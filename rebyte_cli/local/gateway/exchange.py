@@ -75,6 +75,7 @@ class Exchange:
         refusing_seconds: float,
         drain_seconds: float = 0.0,
         question: JsonScanner | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """`may_send` is told how many bytes are to go out, and says why not, or nothing.
 
@@ -84,7 +85,9 @@ class Exchange:
         the question for `refusing_seconds`. With `drain_seconds`, the answer to a client that
         leaves is read for that long, for what it says at its end. `question` reads the request's
         body: servers that read one JSON value, as those in Go do, are at work once that is there,
-        whatever the length of the body says, and whether or not its last chunk comes.
+        whatever the length of the body says, and whether or not its last chunk comes. `check` is
+        called before the question is completed, and before the request is: it raises
+        GatewayRefusal if they may not be.
         """
         self._client, self._inside = client
         self._upstream = upstream
@@ -96,6 +99,7 @@ class Exchange:
         self._refusing_seconds = refusing_seconds
         self._drain_seconds = drain_seconds
         self._question = question
+        self._check = check
         self._refusing: Deadline | None = None  # once the server can have the question
         self._drain: Deadline | None = None  # once the client has left
         self._pieces: Iterator[bytes] = iter(())  # of the answer, each unpacked when it can be sent
@@ -193,6 +197,7 @@ class Exchange:
             self._upstream.flush()
         except OSError:
             self._stop_upload()
+        is_checked = False
         while self._is_uploading and not self._upstream.is_full:
             event = self._inside.next_event()
             if event is h11.NEED_DATA:
@@ -204,18 +209,29 @@ class Exchange:
                 self.sent += len(event.data)
                 if reason := self._may_send(len(event.data)):
                     raise self._failure(413, reason)
-                if self._question is not None and not self._question.has_ended:
-                    if b"\0" in event.data:  # in JSON of another charset, and in no other
-                        raise self._failure(400, NOT_UTF_8)
-                    self._question.feed(bytes(event.data))
+                is_whole = self._reads_whole(bytes(event.data))
+                if is_whole and not is_checked:
+                    self._check()
+                    is_checked = True
                 self._send_out(h11.Data(data=event.data))
-                self.was_sent |= self._question is not None and self._question.has_ended
+                self.was_sent |= is_whole
             elif isinstance(event, h11.EndOfMessage):
+                if not is_checked:
+                    self._check()
                 self._send_out(h11.EndOfMessage())  # trailers are left out
                 self.was_sent |= self._is_uploading  # unless the server takes no more
                 self._is_uploading = False
             else:
                 raise ConnectionAbortedError("the client ended within its request")
+
+    def _reads_whole(self, data: bytes) -> bool:
+        """Whether the question is whole with these bytes."""
+        question = self._question
+        if question is not None and not question.has_ended:
+            if b"\0" in data:  # in JSON of another charset, and in no other
+                raise self._failure(400, NOT_UTF_8)
+            question.feed(data)
+        return question is not None and question.has_ended
 
     def _send_out(self, event: h11.Event) -> None:
         data = self._h11.send(event)

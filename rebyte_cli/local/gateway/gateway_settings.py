@@ -4,9 +4,9 @@
 
 The settings go to its standard input, as one line of JSON, so that no list of processes and no
 environment shows a key. It prints `ready` when it accepts connections. With a budget that others
-share, it prints `budget?` before each request to a model, and reads the reason against it, a line
-of JSON, or `""`. It ends at SIGTERM, and when the reading end of its standard output is closed:
-when its parent has died.
+share, it prints `budget?` before each request to a model, and before its end, and reads the reason
+against it, a line of JSON, or `""`. It ends at SIGTERM, and when the reading end of its standard
+output is closed: when its parent has died.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class ModelBudget:
 
     `tokens` read and written, `cost` in dollars: None for no limit. `prices` are for answers that
     tell no cost. `reason` is what is answered once nothing is left. If others use it too
-    (`is_shared`), the supervisor is asked before each request.
+    (`is_shared`), the supervisor is asked before each request, and before its end.
     """
 
     tokens: int | None = None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.gateway_settings import GatewaySettings, Limits, ModelRoute, command
+from rebyte_cli.local.gateway.model_budget import ModelBudget
 from tests.fork_server import ADDRESS, commands
 from tests.forked_gateways import ForkedProcess
 from tests.forked_supervisors import AS_REAL
@@ -73,6 +74,7 @@ class GatewayProcess:
         *,
         proxy: Mapping[str, str] | None = None,
         certificates: Mapping[str, str] | None = None,
+        budget: ModelBudget | None = None,
         **limits: Any,
     ) -> None:
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -86,6 +88,7 @@ class GatewayProcess:
             user_proxy=proxy or {},
             certificates=certificates or {},
             limits=Limits(**limits),
+            budget=budget or ModelBudget(),
         )
         self.log = folder / "gateway.log"
         with listener, self.log.open("wb") as log:

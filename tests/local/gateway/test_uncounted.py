@@ -22,13 +22,14 @@ from rebyte_cli.local.agents.limits.run_meter import RunMeter
 from rebyte_cli.local.gateway import request_record
 from rebyte_cli.local.gateway.exchange import DAWDLING_SECONDS
 from rebyte_cli.local.gateway.model_answer import LONGEST_ERROR
-from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
+from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL, ModelBudget
 from tests.local.gateway.harness import (
     KEY,
     PLACEHOLDER,
     SECONDS,
     GatewayProcess,
     model,
+    read_answer,
     request,
 )
 from tests.local.gateway.upstream import ScriptedServer, read_exactly, read_head
@@ -668,6 +669,54 @@ def test_a_whole_question_in_a_body_without_an_end(
             assert left.wait(SECONDS)
         (entry,) = gateway.entries(1)
     assert entry.uncounted == (MOST if is_whole else None)
+
+
+# What of a request is sent at first, what later, and whether a model may be at work in between.
+KEPT = {
+    "the body": ("Content-Length: 2", b"", b"{}", False),
+    "a part of it": ("Content-Length: 9", b'{"a": "', b'"}', False),
+    "the last chunk": ("Transfer-Encoding: chunked", b"2\r\n{}\r\n", b"0\r\n\r\n", True),
+    "of a packed one": ("Content-Length: 4\r\nContent-Encoding: zstd", b"\0\0", b"\0\0", True),
+}
+
+
+@pytest.mark.parametrize(("framing", "first", "then", "may_work"), KEPT.values(), ids=KEPT)
+def test_no_request_is_completed_once_the_budget_is_used_up(
+    tmp_path: Path, framing: str, first: bytes, then: bytes, may_work: bool
+) -> None:
+    """A program could begin a hundred of them before that."""
+    budget = ModelBudget(tokens=5000, reason="it is used up")
+    head = f"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {PLACEHOLDER}\r\n"
+    begun = threading.Semaphore(0)
+    served = []
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, len(first))
+        begun.release()
+        if len(got := sock.recv(len(then), socket.MSG_WAITALL)) == len(then):
+            served.append(got)
+            sock.sendall(json_reply({"usage": USED}))
+
+    with (
+        ScriptedServer(serve) as server,
+        GatewayProcess(tmp_path, [model(server.url)], budget=budget) as gateway,
+        contextlib.ExitStack() as stack,
+    ):
+        socks = [stack.enter_context(gateway.connect()) for _ in range(3)]
+        for sock in socks:
+            sock.sendall(f"{head}{framing}\r\n\r\n".encode() + first)
+            assert begun.acquire(timeout=SECONDS)
+        answers = []
+        for sock in socks:
+            sock.sendall(then)
+            answers.append(read_answer(sock))
+        entries = gateway.entries(3)
+    assert [answer.status for answer in answers] == [200, 402, 402]
+    assert answers[1].message == "it is used up"
+    assert served == [then]
+    found = [(entry.option, entry.uncounted) for entry in entries]
+    assert found == [(None, None)] + [("--budget", MOST if may_work else None)] * 2
 
 
 def test_an_answer_with_two_lengths_has_the_one_that_counts(tmp_path: Path) -> None:
