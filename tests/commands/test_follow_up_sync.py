@@ -176,7 +176,7 @@ def test_an_ignored_file_in_place_of_a_folder_is_kept(
     commit(repository, "A new folder")
     done = run("follow-up", "@last", "true", "--sync", "--wait")
     assert done.status == 1
-    assert "ignored files are where they have others: out" in done.err
+    assert "ignored files or submodules are where they have others: out" in done.err
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.agents import agent_files
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.workspaces import changes
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
@@ -269,9 +271,70 @@ def test_a_repository_in_a_submodule_does_not_take_its_place(tmp_path: Path) -> 
     for name in names:
         found = git(workspace.base, "ls-tree", "-r", "-z", "refs/runs/only", name)
         assert found == f"160000 commit {commit}\t{name}\0"
-    (note,) = said
-    assert "what is in the submodules: a möd" in note
-    assert "sub" in note.split(", ")
+    assert said == ['changes.patch leaves out what is in the submodules: a möd, "q\\"\\ts", sub']
+
+
+WITHOUT_FOLDER = {
+    "removed": "rm -r p/q",
+    "removed, with what is above": "rm -r p",
+    "a file": "rm -r p/q; echo file > p/q",
+    "a link": "rm -r p/q; ln -s ../full p/q",
+    "a link above": "rm -r p; ln -s full p",
+    "a link above to one of that name": "rm -r p; mkdir -p full/q; ln -s full p",
+    "a file above": "rm -r p; echo file > p",
+}
+
+
+@pytest.mark.parametrize("edit", WITHOUT_FOLDER.values(), ids=WITHOUT_FOLDER)
+def test_a_submodule_without_a_folder_is_gone(tmp_path: Path, edit: str) -> None:
+    """As it is for `git status`. What is in its place is in the patch, and so is the rest."""
+    workspace = with_file_and_link(tmp_path, f"160000,{'1' * 40},p/q")
+    for run, more in (("first", edit), ("next", ":")):
+        script = f"{more}; mkdir -p full; echo {run} > full/work"
+        subprocess.run(["sh", "-ec", script], cwd=workspace.code, check=True)
+        said: list[str] = []
+        patch = changes.patch(workspace, run, jailed=False, tell=said.append)
+        assert changes.of_runs(workspace, ["first", "next"], [run], jailed=False)
+        copy = tmp_path / run
+        git(tmp_path, "clone", "-q", str(tmp_path / "source"), str(copy))
+        subprocess.run(["git", "apply", "--index"], input=patch, cwd=copy, check=True)
+        assert seen(copy) == seen(workspace.code)
+        assert git(copy, "write-tree") == git(workspace.base, "rev-parse", f"refs/runs/{run}")
+        assert "160000" not in git(copy, "ls-files", "--stage")
+        assert said == []
+    agent_files.remove(workspace.code, "p")
+    (workspace.code / "p/q").mkdir(parents=True)
+    assert b"p/q" not in changes.patch(workspace, "last", jailed=False), "it is back"
+
+
+def seen(folder: Path) -> dict[str, str]:
+    """The files and links below a folder but git's, with what they say."""
+    return {
+        str(path.relative_to(folder)): str(path.readlink())
+        if path.is_symlink()
+        else path.read_text()
+        for path in folder.rglob("*")
+        if (path.is_file() or path.is_symlink()) and ".git" not in path.parts
+    }
+
+
+def test_a_submodule_that_was_moved_is_named_if_it_is_left_out(tmp_path: Path) -> None:
+    workspace = with_file_and_link(tmp_path, *(f"160000,{'1' * 40},{name}" for name in "abc"))
+    places = ["a", "moved", "filled", "missing", "../b", "/proc/sys", 'a "tab"\t']
+    for name in ("moved", "filled", places[-1]):
+        (workspace.code / name).mkdir()
+    (workspace.code / "filled/work").touch()
+    (workspace.code / "b").rmdir()
+    for number, place in enumerate(places):
+        words = ("config", "--file", ".gitmodules", f"submodule.{number}.path", place)
+        git(workspace.code, *words)
+    said: list[str] = []
+    patch = changes.patch(workspace, "only", jailed=False, tell=said.append).decode()
+    assert set(re.findall("^diff --git a/(.*) b/", patch, re.MULTILINE)) == {
+        ".gitmodules", "b", "filled/work"
+    }  # fmt: skip
+    left = 'moved, "a \\"tab\\"\\t"'
+    assert said == [f"changes.patch leaves out the submodules that were moved or added: {left}"]
 
 
 def test_a_repository_of_which_git_keeps_the_commit_alone_is_named(

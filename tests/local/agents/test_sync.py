@@ -269,6 +269,64 @@ def test_the_work_in_a_repository_in_the_place_of_a_file_stays(place: Place) -> 
     assert b"+++ b/old.txt/work\n" in changes.patch(place.workspace, "run", jailed=True)
 
 
+BUMPED = f"git update-index --cacheinfo 160000,{'2' * 40},p/q"
+GONE = "git rm -q --cached p/q; rmdir p/q;"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("agent", "user", "named"),
+    [
+        ("echo AGENT > p/q/work", f"{GONE} echo USER > p/q", "p/q"),
+        ("echo AGENT > p/q/work", f"{GONE} ln -s ../old.txt p/q", "p/q"),
+        ("echo AGENT > p/q/work", f"{GONE} rmdir p; echo USER > p", "p"),
+        ("echo AGENT > p/q/work", f"{GONE} mkdir p/q; echo USER > p/q/work", "p/q/work"),
+        ("echo AGENT > p/q/work", f"{GONE} mkdir p/q; echo USER > p/q/other", ""),
+        ("echo AGENT > p/q/work", GONE, ""),
+        ("echo AGENT > p/q/work", BUMPED, ""),
+        ("rmdir p/q; echo AGENT > p/q", BUMPED, "p/q"),
+        ("rmdir p/q; ln -s AGENT p/q", BUMPED, "p/q"),
+        ("rmdir p/q; echo AGENT > p/q", GONE, "p/q"),
+        ("rm -r p; echo AGENT > p", BUMPED, "p/q"),
+        ("rm -r p; ln -s AGENT p", BUMPED, "p/q"),
+        ("true", f"{GONE} echo USER > p/q", ""),
+    ],
+)
+def test_the_work_in_the_place_of_a_submodule_stays(
+    tmp_path: Path, agent: str, user: str, named: str
+) -> None:
+    """Or in its folder: where it is in the way, it is named, and nothing is changed."""
+    place = Place(tmp_path / "place")
+    (place.source / "p/q").mkdir(parents=True)
+    git(place.source, "init", "-q", "-b", "main")
+    git(place.source, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},p/q")
+    place.commit("Start")
+    place.workspace.prepare(WorkspaceSource(str(place.source), None, False), ())
+    subprocess.run(["sh", "-ec", agent], cwd=place.code, check=True)
+    changes.patch(place.workspace, "run", jailed=True)
+    before = work(place.code)
+    subprocess.run(["sh", "-ec", user], cwd=place.source, check=True)
+    (place.source / "new").touch()
+    place.commit("More")
+    if named:
+        with pytest.raises(GitFailed, match=f": {named}$|conflicts in .*{named}"):
+            place.bring()
+        assert work(place.code) == before
+    else:
+        assert place.bring()
+        assert before.items() <= work(place.code).items()
+        assert (place.code / "new").exists()
+
+
+def work(folder: Path) -> dict[Path, str]:
+    """The files and links below a folder but git's, with what they say."""
+    return {
+        path: str(path.readlink()) if path.is_symlink() else path.read_text()
+        for path in folder.rglob("*")
+        if (path.is_file() or path.is_symlink()) and ".git" not in path.parts
+    }
+
+
 @pytest.mark.slow
 def test_what_changes_after_the_merge_counts(place: Place) -> None:
     """As the last run's, as `workspace run` says."""

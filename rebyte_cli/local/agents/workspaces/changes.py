@@ -8,6 +8,7 @@ tree leaves it as one pack, which git verifies outside.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -35,6 +36,7 @@ LARGEST_LIST = 64 * 1024 * 1024  # of the names of files that are left out
 LEFT_OUT = {
     "odd": "what became a pipe, a socket or a device",
     "modules": "what is in the submodules",
+    "new": "the submodules that were moved or added",
 }
 MOST_NAMES = 5
 GIT_SECONDS = 300
@@ -44,6 +46,7 @@ SCRATCH = "/scratch"
 INDEX = "index"
 FORM = (
     "--binary --full-index --no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/"
+    " --ignore-submodules=none"
 )
 NO_TREE = 4  # the status of the script when it has nothing to compare
 SETTINGS = git.IN_JAIL | {"LC_ALL": "C", "FORM": FORM}
@@ -55,7 +58,6 @@ OPTIONS = (
     "-c", "core.quotePath=true",
     "-c", "core.excludesFile=/dev/null",
     "-c", "core.attributesFile=/dev/null",
-    "-c", "diff.ignoreSubmodules=all",
     "-c", "advice.addEmbeddedRepo=false",
 )  # fmt: skip
 
@@ -65,7 +67,8 @@ OPTIONS = (
 # removes that entry, which has a name that no agent can know. It replaces a file or a link of the
 # base commit in the place of the folder, or above. Submodules of that commit take their places back
 # and are left out: git would run `status` there, with the filters that their configuration names.
-# Whatever else git took for a submodule is named like them.
+# One without a folder in its place is gone, as it is for `git status`. Whatever else git took for a
+# submodule is named like them.
 # git would wait at a pipe for ever, and read the longest list of patterns into memory.
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
@@ -88,30 +91,52 @@ if [ -e "$SCRATCH/index" ]; then "$@" read-tree "$("$@" write-tree)"
 else "$@" read-tree refs/heads/base
 fi
 empty=$("$@" hash-object -t blob --stdin </dev/null)
-"$@" ls-files --stage | sed -n '/^160000 /p' > "$SCRATCH/known"
+printf '.\0' > "$SCRATCH/paths"
+{ "$@" ls-tree -r -z refs/heads/base; "$@" ls-files --stage -z; } | xargs -0 sh -c '
+    for entry; do
+        case $entry in 160000*) place=${entry#*	} above=$place ;; *) continue ;; esac
+        while [ -d "$above" ] && [ ! -L "$above" ]; do
+            case $above in */*) above=${above%/*}; continue ;; esac
+            printf "%s\\0" "$entry"
+            printf ":(exclude,literal)%s\\0" "$place" >&3
+            break
+        done
+    done
+' sh > "$SCRATCH/known" 3>> "$SCRATCH/paths"
 find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
     entry=$1,${2#./}; shift 2
     "$@" update-index --add --replace --cacheinfo "100644,${entry%.git}$PLACEHOLDER" || :
 ' sh "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
-"$@" update-index --add --replace --index-info < "$SCRATCH/known"
+"$@" update-index --add --replace -z --index-info < "$SCRATCH/known"
 find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
-    -exec "$@" --literal-pathspecs ls-files -- {} + > "$SCRATCH/odd" 2>/dev/null || :
-{
-    echo .
-    sed 's/^"/":(exclude,literal)/; t; s/^/:(exclude,literal)/' "$SCRATCH/odd"
-    sed -n '
-        s/^160000 [0-9a-f]* [0-9]."/":(exclude,literal)/p; t
-        s/^160000 [0-9a-f]* [0-9]./:(exclude,literal)/p
-    ' "$SCRATCH/known"
-} > "$SCRATCH/paths"
-"$@" add --all --pathspec-from-file="$SCRATCH/paths"
+    -exec "$@" --literal-pathspecs ls-files -z -- {} + > "$SCRATCH/odd" 2>/dev/null || :
+xargs -0 sh -c 'for file; do printf ":(exclude,literal)%s\\0" "$file"; done' sh \
+    < "$SCRATCH/odd" >> "$SCRATCH/paths"
+"$@" add --all --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul
 tree=$("$@" write-tree)
-"$@" -c core.quotePath=false ls-files --stage | sed -n 's/^160000 [0-9a-f]* [0-9].//p' |
-    while IFS= read -r folder; do
-        if [ -n "$(ls -A -- "$folder" 2>/dev/null)" ]; then printf '%s\n' "$folder"; fi
-    done > "$SCRATCH/modules"
 """
+# Where a submodule was moved or added, git keeps its place if there is a file: then, it is an
+# ordinary folder. Otherwise `.gitmodules` alone knows it.
 SCRIPT = rf"""{ADD}
+"$@" ls-files --stage -z | xargs -0 sh -c '
+    for entry; do
+        case $entry in 160000*) place=${{entry#*	}} ;; *) continue ;; esac
+        if [ -n "$(ls -A -- "$place" 2>/dev/null)" ]; then printf "%s\\0" "$place"; fi
+    done
+' sh > "$SCRATCH/modules"
+"$@" config --blob "$tree:.gitmodules" -z --get-regexp "^submodule\..*\.path$" 2>/dev/null |
+    xargs -0 sh -c '
+        for entry; do
+            place=${{entry#*
+}}
+            if [ -d "$place" ] && [ -z "$(ls -A -- "$place")" ]; then printf "%s\\0" "$place"; fi
+        done
+    ' sh | xargs -0 -I {{}} sh -c '
+        if known=$("$@" 2>/dev/null) && [ -z "$known" ]; then
+            for place; do :; done
+            printf "%s\\0" "$place"
+        fi
+    ' sh "$@" --literal-pathspecs ls-files -- {{}} > "$SCRATCH/new"
 echo "$tree" | "$@" pack-objects -q --revs --local --non-empty --window=0 --compression=1 \
     --stdout > "$SCRATCH/pack"
 echo "$tree" > "$SCRATCH/tree"
@@ -191,7 +216,7 @@ def patch(
             found = output(layout, words, workspace, scratch, watch)
             for name, what in LEFT_OUT.items():
                 if names := agent_files.read(scratch, name, LARGEST_LIST):
-                    tell(_left_out(what, names.decode("utf-8", "replace").split("\n")[:-1]))
+                    tell(_left_out(what, names.decode("utf-8", "replace").split("\0")[:-1]))
             return found
         finally:
             _keep(workspace, scratch, run)
@@ -208,9 +233,9 @@ def scratch_of(workspace: Workspace) -> Iterator[Path]:
 
 
 def _left_out(what: str, names: list[str]) -> str:
-    """A sentence about files or folders, in git's quotes, that were left out."""
-    shown = ", ".join(names[:MOST_NAMES]) + (", …" if names[MOST_NAMES:] else "")
-    return f"changes.patch leaves out {what}: {shown}"
+    """A sentence about files or folders that were left out."""
+    shown = [each if each.isprintable() else json.dumps(each) for each in names[:MOST_NAMES]]
+    return f"changes.patch leaves out {what}: {', '.join(shown)}{', …' * bool(names[MOST_NAMES:])}"
 
 
 def _keep(workspace: Workspace, scratch: Path, run: str) -> None:

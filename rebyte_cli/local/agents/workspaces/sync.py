@@ -38,7 +38,7 @@ own() {{
 # edited, the user's version counts. It does everything that can fail, and changes nothing; what is
 # new of the trees is left as one pack. What the user has committed says how to merge (git 2.41):
 # the agent's `* merge=union` would hide conflicts. To write a file, git would remove what is
-# ignored in its place, or in that of a folder above it.
+# ignored in its place, or in that of a folder above it, and the folder of a submodule.
 MERGE = rf"""
 listed() {{ head -n 5 "$1" | paste -sd, - | sed 's/,/, /g'; }}
 merged() {{
@@ -66,11 +66,18 @@ g diff-tree -r --name-only --diff-filter=A -z "$tree" "$result" | xargs -0 -r sh
         done
     done
 ' sh > "$SCRATCH/there" 3> "$SCRATCH/above"
+g diff-tree -r --name-only --diff-filter=T -z "$tree" "$result" | xargs -0 -r sh -c '
+    for file; do
+        if [ ! -L "$file" ] && [ -n "$(ls -A -- "$file/" 2>/dev/null)" ]; then
+            printf "%s\\n" "$file"
+        fi
+    done
+' sh >> "$SCRATCH/there"
 sort -zu "$SCRATCH/above" | xargs -0 -r -I {{}} sh -c '
     if [ -z "$("$@")" ]; then for file; do :; done; printf "%s\\n" "$file"; fi
 ' sh "$@" --literal-pathspecs ls-files -- {{}} >> "$SCRATCH/there"
 if [ -s "$SCRATCH/there" ]; then
-    echo "ignored files are where they have others: $(listed "$SCRATCH/there")" >&2
+    echo "ignored files or submodules are where they have others: $(listed "$SCRATCH/there")" >&2
     exit 1
 fi
 head=$(own rev-parse --quiet --verify 'HEAD^{{commit}}') || :
