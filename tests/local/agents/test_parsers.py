@@ -91,6 +91,14 @@ def replay(name: str, parser: Parser, text: str | None = None) -> tuple[list[Age
     return events, parser.finish(INDEX[name]["exit"], "")
 
 
+def fed(agent: str, *lines: dict[str, Any]) -> Parser:
+    """The parser of an agent that has printed these lines."""
+    parser = parser_of(agent)
+    for line in lines:
+        parser.feed(json.dumps(line))
+    return parser
+
+
 def test_every_recording_is_expected_to_end_somehow() -> None:
     assert set(INDEX) == ANSWERS | set(REASONS)
 
@@ -108,6 +116,18 @@ def test_a_run_that_did_not_says_why(name: str) -> None:
     assert not outcome.succeeded
     assert outcome.reason.startswith(REASONS[name])
     assert "{" not in outcome.reason  # an API's JSON is no reason that a person can read
+
+
+@pytest.mark.parametrize("status", [1, -9])
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_a_run_that_answered_and_then_ended_badly(name: str, status: int) -> None:
+    """Claude Code, for one, answers before the commands that it left in the background end."""
+    parser = parser_of(name)
+    replay(name, parser)
+    outcome = parser.finish(status, "x: cannot be read")
+    how = "was killed by signal 9" if status < 0 else f"exited with status {status}"
+    assert not outcome.succeeded
+    assert outcome.reason == f"{parser.agent} {how} after it answered: x: cannot be read"
 
 
 WRITE_INPUT = {
@@ -324,6 +344,81 @@ def test_all_agents_count_tokens_in_the_same_words(agent: str) -> None:
     if agent == "claude":
         del used["reasoning_tokens"]
     assert parser.usage == used
+
+
+def step(reason: str, message: str, text: str, **more: object) -> list[dict[str, Any]]:
+    """A step of OpenCode in which its model says something."""
+    part = {"messageID": message, "text": text, **more}
+    return [
+        {"type": "step_start", "part": {"messageID": message}},
+        {"type": "text", "part": part},
+        {"type": "step_finish", "part": {"messageID": message, "reason": reason}},
+    ]
+
+
+COMPACTED = [
+    *step("tool-calls", "m1", "I look at it."),
+    *step("stop", "m2", "SUMMARY: all work is done."),
+    # What OpenCode itself then tells its model.
+    {"type": "text", "part": {"messageID": "m3", "text": "Continue if you", "synthetic": True}},
+]
+REFUSED = {"type": "error", "error": {"name": "APIError", "data": {"message": "out of credit"}}}
+
+
+def test_the_summary_of_a_compaction_is_no_answer_of_opencode() -> None:
+    """Its step ends as that of an answer does."""
+    for status, how in ((0, "exited with status 0"), (-9, "was killed by signal 9")):
+        outcome = fed("opencode", *COMPACTED).finish(status, "")
+        assert outcome.reason == f"opencode {how} before it answered"
+    assert not fed("opencode", *COMPACTED).finish(0, "").succeeded
+    done = fed("opencode", *COMPACTED, *step("stop", "m4", "It is done."))
+    assert done.finish(0, "").answer == "It is done."
+    silent = fed("opencode", *COMPACTED, *step("stop", "m4", "")[::2])
+    assert silent.finish(0, "") == Outcome(True, "", "", {})
+
+
+def test_an_error_of_opencode_after_an_answer_is_the_reason() -> None:
+    for lines in (COMPACTED, COMPACTED[:-1]):
+        outcome = fed("opencode", *lines, REFUSED).finish(1, "")
+        assert (outcome.succeeded, outcome.reason) == (False, "opencode failed: out of credit")
+    more = fed("opencode", *COMPACTED, REFUSED, *step("stop", "m4", "It is done."))
+    assert more.finish(0, "").answer == "It is done."
+
+
+SAYS = {"type": "message", "role": "assistant", "content": "I run it."}
+USES = {"type": "tool_use", "tool_id": "t", "tool_name": "run_shell_command"}
+USED = {"type": "tool_result", "tool_id": "t", "status": "success", "output": "hi"}
+GIVES_UP = {"type": "error", "severity": "warning", "message": "Loop detected, stopping execution"}
+ENDS = {"type": "result", "status": "success"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        pytest.param([SAYS, USES, USED, GIVES_UP], GIVES_UP["message"], id="calls in a loop"),
+        pytest.param([SAYS, SAYS, GIVES_UP], GIVES_UP["message"], id="text in a loop"),
+        pytest.param([SAYS, USES, USED], "it stopped without an answer", id="its context is full"),
+    ],
+)
+def test_gemini_gives_up_and_calls_that_a_success(lines: list[dict[str, Any]], reason: str) -> None:
+    outcome = fed("gemini", *lines, ENDS).finish(0, "")
+    assert (outcome.succeeded, outcome.reason) == (False, f"gemini failed: {reason}")
+    done = fed("gemini", *lines, SAYS, ENDS).finish(0, "")
+    assert (done.succeeded, done.answer[-9:]) == (True, "I run it.")
+
+
+def test_an_answer_of_claude_before_its_last_turn_is_not_the_end() -> None:
+    """A command in the background that ends makes it continue after its `result`."""
+    said = {"content": [{"type": "text", "text": "I look at it."}]}
+    turn = {"type": "assistant", "message": said}
+    ends = {"type": "result", "result": "I started it.", "is_error": False}
+    for more in (SESSIONS["claude"], turn):
+        outcome = fed("claude", turn, ends, more).finish(0, "")
+        assert outcome.reason == "claude exited with status 0 before it answered"
+        last = fed("claude", turn, ends, more, ends | {"result": "It is done."})
+        assert last.finish(0, "").answer == "It is done."
+    helper = turn | {"parent_tool_use_id": "t"}
+    assert fed("claude", turn, ends, helper).finish(0, "").answer == "I started it."
 
 
 def test_the_cost_of_a_run_is_kept() -> None:

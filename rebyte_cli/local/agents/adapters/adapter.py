@@ -184,17 +184,19 @@ class Parser(ABC):
     def finish(self, status: int, stderr: str) -> Outcome:
         """The outcome, after the last line. `status` is the exit status, negative for a signal."""
 
-    def success(self, answer: str) -> Outcome:
-        """The agent answered."""
+    def success(self, answer: str, status: int, stderr: str) -> Outcome:
+        """The agent said that it was done, and its process ended well, or else that is void."""
+        if status != 0:
+            return self.unfinished(status, stderr, "after it answered")
         return Outcome(True, answer, "", self.usage)
 
     def failure(self, reason: str, answer: str = "") -> Outcome:
         """The agent said itself that it failed."""
         return Outcome(False, answer, f"{self.agent} failed: {readable(reason)}", self.usage)
 
-    def unfinished(self, status: int, stderr: str) -> Outcome:
-        """The output broke off before the agent said how its work ended."""
-        how = f"{end_of_process(status)} before it answered"
+    def unfinished(self, status: int, stderr: str, when: str = "before it answered") -> Outcome:
+        """The process ended badly, or before the agent said how its work had ended."""
+        how = f"{end_of_process(status)} {when}"
         return self.broken_off(how, self.last_error() or last_line(stderr))
 
     def last_error(self) -> str:

@@ -206,7 +206,8 @@ class Claude(Adapter):
 class ClaudeParser(Parser):
     """Lines of `--output-format stream-json`.
 
-    The end is the `result` line. Its `subtype` says `success` for a failed request too: only
+    The end is the `result` line, unless another turn follows, which a command that was left in the
+    background begins when it ends. Its `subtype` says `success` for a failed request too: only
     `is_error` can be believed.
     """
 
@@ -223,6 +224,8 @@ class ClaudeParser(Parser):
             yield from self._system(document)
         elif kind == "assistant":
             inner = document.get("parent_tool_use_id") is not None
+            if not inner:
+                self._result = None
             for block in document["message"]["content"]:
                 yield from self._block(block, inner, failed=bool(document.get("error")))
         elif kind == "user":
@@ -247,11 +250,12 @@ class ClaudeParser(Parser):
             errors = self._result.get("errors")
             detail = "; ".join(map(str, errors)) if isinstance(errors, list) else ""
             return self.failure(answer or detail or str(self._result.get("subtype")))
-        return self.success(answer)
+        return self.success(answer, status, stderr)
 
     def _system(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         if document["subtype"] == "init" and SESSION_ID.fullmatch(document["session_id"]):
             self.session, self.model = document["session_id"], document.get("model")
+            self._result = None
             yield (
                 "init",
                 {"session_id": self.session, "model": self.model, "cwd": document.get("cwd")},

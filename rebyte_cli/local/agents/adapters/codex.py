@@ -181,7 +181,7 @@ class CodexParser(Parser):
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._end == "completed":
-            return self.success(self._answer)
+            return self.success(self._answer, status, stderr)
         if self._end == "failed":
             return self.failure(self.error)
         return self.unfinished(status, stderr)

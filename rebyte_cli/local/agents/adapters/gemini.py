@@ -153,23 +153,23 @@ class Gemini(Adapter):
 class GeminiParser(Parser):
     """Lines of `--output-format stream-json`.
 
-    The text comes in small deltas, which are joined to paragraphs. The end is the `result` line;
-    the exit status is 0 for a broken stream and a remainder of the HTTP status for others.
+    The text comes in small deltas, which are joined to paragraphs. The end is the `result` line. It
+    says `success` also where gemini gave up: after an `error` line or, where the context has no
+    room for what a tool printed, without a word. The exit status is 0 for a broken stream and a
+    remainder of the HTTP status for others.
     """
 
     def __init__(self, agent: str) -> None:
         super().__init__(agent)
         self._said = ""  # what is in no event yet
         self._answer = ""  # all that was said since the last tool call
-        self._speaking = False
         self._result: dict[str, Any] | None = None
 
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         kind = document["type"]
         if kind == "message":
             if document["role"] == "assistant":
-                if not self._speaking:
-                    self._answer, self._speaking, self.omitted = "", True, 0
+                self.error = ""
                 self._said += document["content"]
                 self._answer = self.longer(self._answer, document["content"])
             return
@@ -180,6 +180,7 @@ class GeminiParser(Parser):
             self.session, self.model = document["session_id"], document.get("model")
             yield "init", {"session_id": self.session, "model": self.model}
         elif kind == "tool_use":
+            self._answer, self.omitted = "", 0
             given = document.get("parameters", {})
             yield (
                 "tool_use",
@@ -230,17 +231,18 @@ class GeminiParser(Parser):
         return said(text.strip("\n") if text.strip() else "")
 
     def flush(self) -> list[AgentEvent]:
-        text, self._said, self._speaking = self._said, "", False
+        text, self._said = self._said, ""
         return said(text.strip("\n") if text.strip() else "")
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._result is None:
             return self.unfinished(status, stderr)
-        if self._result.get("status") != "success":
+        if self._result.get("status") != "success" or self.error or not self._answer.strip():
             error = self._result.get("error")
             message = error.get("message") if isinstance(error, dict) else error
-            return self.failure(str(message or self.error or "it gave no reason"), self._answer)
-        return self.success(self.noted(self._answer))
+            reason = message or self.error or "it stopped without an answer"
+            return self.failure(str(reason), self._answer)
+        return self.success(self.noted(self._answer), status, stderr)
 
 
 def _memory_names(user_home: Path) -> list[str]:

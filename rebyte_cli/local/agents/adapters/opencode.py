@@ -172,8 +172,9 @@ class OpenCode(Adapter):
 class OpenCodeParser(Parser):
     """Lines of `--format json`.
 
-    Nothing marks the end: the run succeeded when the last step ended with reason `stop`. After a
-    rejected permission opencode exits with 0 and without an answer.
+    Nothing marks the end: the run succeeded when the last step ended with reason `stop`, but not
+    that of the summary in a compaction, after which opencode tells its model to continue in a text
+    that is `synthetic`. After a rejected permission it exits with 0 and without an answer.
     """
 
     hides_tools = True
@@ -194,6 +195,8 @@ class OpenCodeParser(Parser):
         kind, part = document["type"], document.get("part", {})
         if kind == "step_start":
             self._stopped = False
+        elif kind == "text" and part.get("synthetic"):
+            self._stopped, self._said, self.omitted = False, "", 0
         elif kind == "text":
             if part["messageID"] != self._message:
                 self._message, self._said, self.omitted = part["messageID"], "", 0
@@ -212,12 +215,13 @@ class OpenCodeParser(Parser):
             else:
                 self._cut = 0
         elif kind == "error":
+            self._stopped = False
             data = document["error"].get("data", {})
             self.error = str(data.get("message") or document["error"].get("name"))
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._stopped:
-            return self.success(self.noted(self._said.strip()))
+            return self.success(self.noted(self._said.strip()), status, stderr)
         if self.error:
             return self.failure(self.error)
         if self._rejected and status == 0:

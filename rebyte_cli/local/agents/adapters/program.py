@@ -99,7 +99,7 @@ class ProgramParser(Parser):
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if status == 0:
-            return self.success(self._text())
+            return self.success(self._text(), status, stderr)
         return self.broken_off(end_of_process(status), last_line(stderr or self._text()))
 
     def _text(self) -> str:
