@@ -12,7 +12,7 @@ from pathlib import Path
 from ..system import git
 
 LARGEST_UNPACKED = 1 << 30  # bytes of the binary files in a patch
-_HEADING = re.compile(rb"^GIT binary patch\n", re.MULTILINE)
+HEADING = re.compile(rb"^GIT binary patch\n", re.MULTILINE)
 _BLOCK = re.compile(rb"(literal|delta) (\d{1,18})\n((?:.+\n)*+)\n")
 _LINE = re.compile(rb".+")
 _LONGEST_NUMBER = 9  # bytes, of a size in a delta
@@ -53,7 +53,7 @@ def unpacked(patch: bytes) -> int:
     Raises GitFailed as `blocks` does.
     """
     total = at = 0
-    while heading := _HEADING.search(patch, at):
+    while heading := HEADING.search(patch, at):
         found = blocks(patch, heading.end())
         total += sum(int(each[2]) for each in found)
         if found[0][1] == b"delta":

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import RebyteError
+from .git_apply import HEADING
 
 MOST_FILES = 250_000  # of which Python keeps a kilobyte each
 LONGEST_LINE = 40_000  # of a header: two paths, each byte in four characters
@@ -44,7 +45,6 @@ _NO_NAMES = (b"", b".", b"..", b".git")
 _HUNK = re.compile(
     rb"^@@ -(?:(\d{1,18})(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@.*\n)?", re.MULTILINE
 )
-_BINARY = re.compile(b"^%b\n" % BINARY, re.MULTILINE)
 _CONTEXT = re.compile(rb"^[ \n]", re.MULTILINE)
 # In a hunk, what is no part of the new lines, such as the last line break where it says so.
 _NOT_MADE = re.compile(rb"^-.*\n(?:\\.*\n)?|\n\\.*\n|^[ +]", re.MULTILINE)
@@ -89,7 +89,7 @@ def check_form(patch: bytes) -> None:
             raise RebyteError(f"the patch changes more than {MOST_FILES:,} files", code="too_large")
         _check_names(_section(header))
         starts.add(header.end())
-    for binary in _BINARY.finditer(patch):
+    for binary in HEADING.finditer(patch):
         if binary.start() not in starts:
             raise _odd(patch, binary.start())
     for hunk in _HUNK.finditer(patch):
