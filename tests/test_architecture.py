@@ -605,10 +605,9 @@ OURS = {
     "supervision.spawn": "the log of the supervisors",
     "supervision.supervisor": "the copies of what the agent prints",
     "workspaces.agent_home": "the user's memory files",
-    "workspaces.setup": "its log",
     "workspaces.sharing": "locks in the folder of the workspace",
     "workspaces.sync": "base.git",
-    "workspaces.tryout": "its log and lock",
+    "workspaces.tryout": "its logs and lock",
 }
 
 

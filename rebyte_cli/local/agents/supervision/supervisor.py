@@ -44,7 +44,7 @@ from ..sandbox.jail_group import JailGroup, end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare, prompt_file
 from ..sandbox.login_copies import LoginCopies
 from ..sources import lenders
-from ..workspaces import setup
+from ..workspaces import tryout
 from ..workspaces.agent_home import AgentHome, LinkInTheWay
 from ..workspaces.disarm import remember_origin
 from ..workspaces.restore import restore
@@ -381,7 +381,7 @@ class Supervisor:
         """Run the setup; the run fails with it, and says why. Raises RunFailed and OSError."""
         call = {"id": "setup", "name": "setup", "input": {"command": command}}
         self._transcript.append([AgentEvent("tool_use", call)])
-        end = setup.run(
+        end = tryout.run_setup(
             self._workspace,
             command,
             self._options,
@@ -389,11 +389,11 @@ class Supervisor:
             held=self._hold_signals,
             problem=self._problem,
         )
-        output = setup.tail(self._folder)
+        output = tryout.last_lines(self._folder / tryout.SETUP_LOG)
         failed = {"is_error": True} if end.status else {}
         result = {"id": "setup", "output": output, **failed}
         self._transcript.append([AgentEvent("tool_result", result)])
-        refused = setup.refused(self._folder)
+        refused = tryout.refused_in_setup(self._folder)
         if end.status == 0:
             self._transcript.tell(*refused)
             return

@@ -63,7 +63,7 @@ class CacheFailed(Exception):
 class SetupCache:
     """What is kept for one setup of one repository, and a workspace that uses it.
 
-    `held` and `problem` are as in `setup.run`.
+    `held` and `problem` are as in `tryout.run_setup`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Run a command on files that an agent has written, in a jail that has nothing of ours.
+"""Run a command of a repository in a jail that has nothing of ours: its setup, or a tryout.
 
-A tryout has a separate folder with `code/`, the files, and `home/`, an empty HOME. No key, no
-login and no proxy of the user is in its environment, and it has no network but the hosts it is
-given.
+A tryout is of files that an agent has written. It has a folder of its own with `code/`, the files,
+and `home/`, an empty HOME. No key, no login and no proxy of the user is in its environment, and it
+has no network but the hosts it is given.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ....system.deadline import Deadline
 from ....system.files import tail, take_lock
@@ -29,17 +29,20 @@ from ...gateway import request_record
 from .. import agent_files, config
 from ..adapters.adapter import without_sequences
 from ..adapters.model_access import AgentAccess
+from ..exposed import Mount
 from ..sandbox import RECORDS, jail, user_tools
-from ..sandbox.egress import LIST, Egress, EgressFailed, egress_for
+from ..sandbox.egress import LIST, Egress, EgressFailed, egress_for, refused_hosts
 from ..sandbox.jail_group import end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare
-from .workspace_folder import BASE
+from .workspace_folder import BASE, Workspace
 
 LARGEST_OUTPUT = 64 << 20  # bytes
 LOOK_SECONDS = 0.1
 PIECE, LARGEST_PIPE = 65_536, 1 << 20
 TIMED_OUT = 124  # as `timeout` of coreutils says it
 CODE, HOME, LOCK = "code", "home", "lock"
+SETUP_LOG, SETUP_RECORD = "setup.log", "setup"  # of the folder of a run
+SETUP_SECONDS = 1800.0  # the run's own limit may be shorter
 YOUNG_SECONDS = 60.0  # the age of a folder without a sandbox that may not be locked yet
 
 
@@ -140,11 +143,9 @@ def run(
     options = {"tools": chosen.tools, "caches": chosen.caches} if jailed else {}
     reached = hosts if jailed else ()
     with log.open("wb", buffering=0) as output, _egress_to(place, reached) as egress:
-        words = ["sh", "-c", command]
         own = user_tools.own_folders(settings and settings.parent, place.parents[1])
-        program = prepare(
-            layout, words, egress, options, outside, own=own, variables={"CI": "true"}
-        )
+        words, ci = ["sh", "-c", command], {"CI": "true"}
+        program = prepare(layout, words, egress, options, outside, own=own, variables=ci)
         problem = partial(_problem, egress, stopped, full(place, settings))
         end = until_end(program, output, seconds, problem)
     if egress is not None:
@@ -177,6 +178,46 @@ def _problem(egress: Egress | None, stopped: Callable[[], bool], full: Callable[
     if egress is not None and (problem := egress.problem()):
         raise EgressFailed(problem)
     return "it was stopped" if stopped() else full()
+
+
+def run_setup(
+    workspace: Workspace,
+    command: str,
+    options: Mapping[str, Any],
+    folder: Path,
+    *,
+    held: Callable[[bool], None],
+    problem: Callable[[], str],
+) -> TryoutEnd:
+    """Run what a repository asks for before an agent works on it: its setup, in a new workspace.
+
+    It runs in a jail like the agent's, between the clone and the agent: with the hosts of the run,
+    but without its models, keys and logins, and with a HOME that is thrown away. What it prints is
+    in SETUP_LOG of the run's `folder`.
+
+    `held` is told when a signal has to wait, and when it may come: between, the jail starts.
+    `problem` is asked a few times a second why it has to end. Everything that it started is dead
+    at the end. Raises OSError.
+    """
+    limit = min(options["limit"] or SETUP_SECONDS, SETUP_SECONDS)
+    record = folder / SETUP_RECORD
+    record.mkdir(mode=0o700, exist_ok=True)
+    with (
+        agent_files.new_folder(workspace.folder, "setup-home.") as home,
+        egress_for(options, AgentAccess(), os.environ, record) as egress,
+        (folder / SETUP_LOG).open("wb", buffering=0) as log,
+    ):
+        layout = jail.layout_of(workspace.folder, jailed=True)
+        layout = layout._replace(home=Mount(home, jail.HOME))
+        own = user_tools.own_folders(options.get("configDir"), workspace.state_dir)
+        words, ci = ["sh", "-c", command], {"CI": "true"}
+        program = prepare(layout, words, egress, options, os.environ, own=own, variables=ci)
+        return until_end(program, log, limit, lambda: egress.problem() or problem(), held)
+
+
+def refused_in_setup(folder: Path) -> list[str]:
+    """What the setup of a run was refused of the network, a line for each host."""
+    return refused_hosts(folder / SETUP_RECORD / request_record.FILE)
 
 
 def until_end(
