@@ -284,7 +284,8 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
     with the files that the last run left. Ignored and uploaded files, what a setup made (it is not
     run again), the agent's own commits and its memory of the session are gone. A workspace where a
     run waits or is at work stays; `workspace delete` removes one altogether. One stays, too, and is
-    named, if no patch could be made of what its last run changed: nothing else has that.
+    named, if no patch could be made of what its last run changed, or if that leaves something out,
+    such as what is in submodules: nothing else has that.
 
     Examples:
 

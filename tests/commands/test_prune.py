@@ -102,35 +102,46 @@ def test_a_follow_up_has_the_files_that_the_last_run_left(run: Run, home: Path) 
     assert run("artifact", "get", task, "changes.patch", "-O", "-").out == after
 
 
+FAILS = "head -c 1048577 /dev/zero > .gitignore"  # there is no patch with that
+
+
 @pytest.mark.slow
-def test_the_only_copy_of_what_a_run_left_stays(run: Run, home: Path) -> None:
-    """Where no patch of it could be made, and where base.git does not have it."""
-    root = home / ".local/state/rebyte/local/workspaces"
+@pytest.mark.parametrize(
+    "case",
+    ["no patch", "in a submodule", "after a prune, on a full disk", "by hand, on a full disk"],
+)
+def test_the_only_copy_of_what_a_run_left_stays(run: Run, home: Path, case: str) -> None:
+    """On a full disk, that there is no patch cannot be noted."""
+    root, script = home / ".local/state/rebyte/local/workspaces", "echo second > second"
+    if case == "in a submodule":
+        link = f"160000,{'1' * 40},lib"
+        git(home / "repository", "update-index", "--add", "--cacheinfo", link)
+        git(home / "repository", "commit", "-q", "-m", "A submodule")
     task = create(run, home, "echo first > first", "--wait")
-    script = "echo second > second; head -c 1048577 /dev/zero > .gitignore"
-    run("follow-up", task["id"], script, "--wait")
-    warning = f"workspace {task['workspaceId']} stays: the last run's changes are in no patch"
-
-    def stays() -> None:
-        for words in (["--dry-run"], [], ["-q"]):
-            done = run("local", "prune", "--older", "0", *words)
-            assert (done.status, done.json["data"]) == (0, [])
-            assert warning in done.err
-            assert "workspace delete" in done.err
-
-    stays()
-    assert (root / task["workspaceId"] / "code/second").read_text() == "second\n"
-    assert run("follow-up", task["id"], "rm .gitignore", "--wait").status == 0
-    base = root / task["workspaceId"] / "base.git"
-    refs = git(base, "for-each-ref", "--format=%(refname) %(objectname)", "refs/runs").splitlines()
-    kept = [line.split() for line in refs]
-    for ref, _ in kept:
-        git(base, "update-ref", "-d", ref)
-    stays()
-    for ref, tree in kept:
-        git(base, "update-ref", ref, tree)
+    place, words = root / task["workspaceId"], ("follow-up", task["id"])
+    if case == "in a submodule":
+        assert run(*words, f"{script}; ln second lib", "--wait").status == 0
+    elif case == "by hand, on a full disk":
+        assert (
+            run("workspace", "run", task["id"], "--", "sh", "-c", f"{script}; {FAILS}").status == 0
+        )
+    else:
+        if case == "after a prune, on a full disk":
+            prune(run, task["id"])
+        assert run(*words, f"{script}; {FAILS}", "--wait").status == 0
+    if case.endswith("full disk"):
+        (noted,) = place.glob("runs/*/no-patch")
+        noted.unlink()
+    for more in (["--dry-run"], [], ["-q"]):
+        done = run("local", "prune", "--older", "0", *more)
+        assert (done.status, done.json["data"]) == (0, [])
+        warning = f"workspace {task['workspaceId']} stays: no patch has all that the last run left"
+        assert warning in done.err
+        assert "workspace delete" in done.err
+    assert (place / "code/second").read_text() == "second\n"
+    assert run(*words, "rm -rf .gitignore lib/*", "--wait").status == 0
     prune(run, task["id"])
-    assert run("follow-up", task["id"], "cat second", "--wait").status == 0
+    assert run(*words, "cat second", "--wait").status == 0
     assert run("result", task["id"]).out.split() == ["second"]
 
 

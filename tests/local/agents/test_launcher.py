@@ -343,7 +343,7 @@ def test_what_a_job_that_stays_works_in_is_not_removed(
         db.execute("UPDATE runs SET counted = 1")
         (prompt,) = runs.begun(db, task["workspaceId"])
     place = Workspace(machine.state, task["workspaceId"])
-    place.note_patch(prompt)
+    place.note_patch(prompt, is_whole=True)
     git(place.base, "update-ref", f"refs/runs/{prompt}", "refs/heads/base^{tree}")
     assert problem in remove()
     assert list(folder.glob("runs/*/job"))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ....system import git
 from ...http import stamp
 from ...store import Store
 from .. import agent_files
@@ -100,12 +99,11 @@ def _pruned(
         with store.read() as db:
             last = runs.newest(db, row["workspace"])
             made_from = runs.source(db, row["workspace"]) or WorkspaceSource()
-            is_only_copy = _is_only_copy(db, place)
         if last is None or run_lock.is_held(store.folder, last):
             continue
-        if is_only_copy:
+        if place.is_only_copy:
             warn(
-                f"workspace {row['workspace']} stays: the last run's changes are in no patch;"
+                f"workspace {row['workspace']} stays: no patch has all that the last run left;"
                 " `rebyte workspace delete` removes it"
             )
             continue
@@ -119,17 +117,6 @@ def _pruned(
             }
 
 
-def _is_only_copy(db: sqlite3.Connection, place: Workspace) -> bool:
-    """Whether nothing but `code/` has what the last run that began in a workspace left."""
-    if not place.is_there or not (begun := runs.begun(db, place.folder.name)):
-        return False
-    own = git.bare(place.base)
-    refs = (f"refs/{kind}/{begun[0]}" for kind in ("after", "runs"))
-    return bool(place.why_no_patch(begun[0])) or not any(
-        git.has(place.base, ref, own) for ref in refs
-    )
-
-
 def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
     """Remove what is spare in a workspace unless something is at work there, or about to be."""
     try:
@@ -141,7 +128,7 @@ def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
         newest = runs.newest(db, last.workspace)
         if lock is None or newest is None or newest.prompt != last.prompt:
             return False
-        if _is_only_copy(db, place):  # since a command by hand, a moment ago
+        if place.is_only_copy:  # since a command by hand, a moment ago
             return False
         aside = place.set_aside(*place.spare())
         is_pruned = not place.spare()

@@ -109,7 +109,7 @@ def patch_of(
     try:
         complete_merge(workspace, watch)
         patch = changes.patch(workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append)
-        workspace.note_patch(prompt_id)
+        workspace.note_patch(prompt_id, is_whole=not notes)
         return patch, "\n".join(notes)
     except (GitFailed, OSError) as error:
         return None, _no_patch(workspace, prompt_id, error)

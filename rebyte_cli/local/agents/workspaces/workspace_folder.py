@@ -41,6 +41,8 @@ TRASH = "trash"  # of the state folder: what is still to be deleted
 NO_PATCH = "no-patch"  # of a run: why it has none of what it left
 LONGEST_REASON = 10_000  # bytes
 FRESH = "fresh"  # of a workspace in which no agent has begun: its setup may run
+# Of one whose last patch leaves nothing out, until an agent begins: a full disk cannot keep it.
+SAVED = "saved"
 EXCLUDE = "info/exclude"
 SKILLS = "skills"
 ORIGIN_FILE = "origin"  # the address that the clone was made with, kept where no agent can write
@@ -93,13 +95,19 @@ class Workspace:
         """Where the files of one run are: its lock, log and raw streams."""
         return self.folder / "runs" / prompt_id
 
-    def note_patch(self, prompt_id: str, problem: str = "") -> None:
-        """Note that a run has left a patch of what is there, or the `problem` of making one."""
+    def note_patch(self, prompt_id: str, problem: str = "", *, is_whole: bool = False) -> None:
+        """Note that a run has left a patch of what is there, or the `problem` of making one.
+
+        With `is_whole`, it leaves nothing out.
+        """
         agent_files.remove(self.run_folder(prompt_id), NO_PATCH)
-        if problem:
-            with suppress(OSError):  # the disk is full
+        agent_files.remove(self.folder, SAVED)
+        with suppress(OSError):  # the disk is full
+            if problem:
                 kept = problem.encode("utf-8", "replace")[:LONGEST_REASON]
                 agent_files.write(self.run_folder(prompt_id), NO_PATCH, kept)
+            elif is_whole:
+                (self.folder / SAVED).touch(mode=0o600)
 
     def why_no_patch(self, prompt_id: str) -> str:
         """Why a run has left no patch of what is there; empty if that was not noted."""
@@ -137,9 +145,15 @@ class Workspace:
         """Whether nothing has worked in it yet but a setup."""
         return (self.folder / FRESH).exists()
 
+    @property
+    def is_only_copy(self) -> bool:
+        """Whether nothing but `code/` may have what is there."""
+        return self.is_there and not (self.folder / SAVED).exists()
+
     def begin(self) -> None:
         """Remember that from now on an agent may have written anything there."""
-        (self.folder / FRESH).unlink(missing_ok=True)
+        for name in (FRESH, SAVED):
+            (self.folder / name).unlink(missing_ok=True)
 
     def skills(self, but: Container[str]) -> list[str]:
         """The skills that the repository had at first, `but` those in these folders of it."""
