@@ -80,6 +80,17 @@ def test_a_login_is_inside_where_no_gateway_can_put_it_in(
     assert "sk-SECRET-KEY" not in seen + (bench.workspace().code / "env").read_text()
 
 
+@pytest.mark.parametrize("name", [GEMINI, OPENCODE])
+def test_a_login_that_no_budget_counts_does_not_go_in_with_one(
+    bench: Bench, user_home: Path, tmp_path: Path, name: str
+) -> None:
+    """The user can log in while the run, which was admitted before that, waits for its turn."""
+    log_in(user_home, name)
+    run = bench.run(agent(tmp_path, name, "true"), budgets=[{"of": "task", "tokens": 1000}])
+    says = f"A budget cannot be kept: {AGENTS[name].name} has the login of its model in the sandbox"
+    assert (run.outcome, str(run.answer)[: len(says)]) == ("failed", says)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [CLAUDE, CODEX])
 def test_the_gateway_has_the_login(

@@ -159,15 +159,24 @@ def asked_for(
     return {"budgets": limits, "budgetOf": group, "price": price, "prices": prices}
 
 
+def why_uncounted(adapter: Adapter, options: Mapping[str, Any], access: AgentAccess) -> str:
+    """Why the gateway cannot keep the budgets of a run, if that has any; or an empty text."""
+    if not (options.get("budgets") and access.inside) or network_of(options) == HOST:
+        return ""
+    return (
+        f"A budget cannot be kept: {adapter.title} has the {access.inside} of its model in"
+        " the sandbox, where the gateway does not see what it uses"
+    )
+
+
 def check(store: Store, adapter: Adapter, options: Mapping[str, Any], access: AgentAccess) -> None:
     """Raise Refusal for a budget that cannot be kept, and for that of a day that is used up."""
     limits = options["budgets"]
-    if limits and access.inside and network_of(options) != HOST:
+    if reason := why_uncounted(adapter, options, access):
         raise Refusal(
             400,
             "budget_unknown",
-            f"A budget cannot be kept: {adapter.title} has the {access.inside} of its model in"
-            " the sandbox, where the gateway does not see what it uses",
+            reason,
             "Leave out the budget, or use a key that the gateway can keep outside"
             " (`rebyte local agents` says which)",
         )

@@ -55,7 +55,7 @@ from . import outbox, recovery, repository_asks, run_lock, runs, spawn
 from .disk_space import sweep
 from .outbox import Outbox, patient_store, patiently
 from .repository_asks import RepositoryAsks
-from .run_budget import RunBudgets
+from .run_budget import RunBudgets, why_uncounted
 from .run_results import bury, collect, make_git_safe
 from .transcript_writer import TranscriptWriter
 
@@ -480,6 +480,9 @@ class Supervisor:
         options, outside = self._options, user.variables
         layout = jail.layout_of(self._workspace.folder, jailed=options["jail"])
         access = access_of(adapter, options, user)
+        # The user may have logged in since the run was admitted.
+        if reason := why_uncounted(adapter, options, access):
+            raise RunFailed(reason)
         # At once: the gateway loads its modules while the rest is prepared.
         egress = stack.enter_context(
             egress_for(
