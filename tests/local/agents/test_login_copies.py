@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents.adapters.adapter import Adapter
+from rebyte_cli.local.agents.adapters.adapter import Adapter, User
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.codex import Codex
 from rebyte_cli.local.agents.adapters.gemini import Gemini
@@ -78,6 +78,20 @@ def test_a_login_is_inside_where_no_gateway_can_put_it_in(
     seen = (bench.workspace().code / "seen").read_text()
     assert "SECRET" in seen
     assert "sk-SECRET-KEY" not in seen + (bench.workspace().code / "env").read_text()
+
+
+def test_a_login_opens_no_host_that_anyone_can_upload_to(user_home: Path) -> None:
+    """Such as those of Google's Cloud Storage and Drive, and of GitHub's gists."""
+    copilot = {"github-copilot": {"type": "oauth", "access": "x", "refresh": "x", "expires": 0}}
+    (user_home / OPENCODE).parent.mkdir(parents=True)
+    (user_home / OPENCODE).write_text(json.dumps(copilot))
+    found = {
+        host for kind in (Gemini, OpenCode) for host in kind().access(User({}, user_home)).hosts
+    }
+    vertex = User({"GOOGLE_GENAI_USE_VERTEXAI": "true"}, user_home)
+    found |= set(Gemini().access(vertex).hosts)
+    assert {"oauth2.googleapis.com", "api.githubcopilot.com"} <= found
+    assert not {"www.googleapis.com", "*.googleapis.com", "api.github.com"} & found
 
 
 @pytest.mark.parametrize("name", [GEMINI, OPENCODE])

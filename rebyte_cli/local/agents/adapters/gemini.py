@@ -30,7 +30,7 @@ from .model_access import VENDORS, AgentAccess, header_lines, with_key, without_
 from .user_config import read_env, read_json
 
 SESSION_NOT_FOUND = 42
-GOOGLE_LOGIN = ("oauth2.googleapis.com", "www.googleapis.com")
+GOOGLE_LOGIN = "oauth2.googleapis.com"
 # The variable with the address of a login's API; it has another one without.
 VERTEX, GOOGLE = "vertex-ai", "oauth-personal"
 LOGIN_ADDRESSES = {VERTEX: "GOOGLE_VERTEX_BASE_URL", GOOGLE: "CODE_ASSIST_ENDPOINT"}
@@ -257,9 +257,9 @@ def _hosts(login: str, own: str | None) -> tuple[str, ...]:
     """The hosts of a login that gemini has to use itself, at the user's `own` address too."""
     hosts: tuple[str, ...]
     if login == VERTEX:
-        hosts = ("aiplatform.googleapis.com", "*.aiplatform.googleapis.com", *GOOGLE_LOGIN)
+        hosts = ("aiplatform.googleapis.com", "*.aiplatform.googleapis.com", GOOGLE_LOGIN)
     else:
-        hosts = ("cloudcode-pa.googleapis.com", *GOOGLE_LOGIN)
+        hosts = ("cloudcode-pa.googleapis.com", GOOGLE_LOGIN)
     return (*hosts, urlsplit(own).netloc.rpartition("@")[2]) if own else hosts
 
 

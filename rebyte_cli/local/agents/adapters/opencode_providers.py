@@ -101,7 +101,7 @@ ADDRESSES = {"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}
 # The hosts of logins that OpenCode has to use itself.
 LOGIN_HOSTS = {
     "anthropic": ("api.anthropic.com", "console.anthropic.com"),
-    "github-copilot": ("api.githubcopilot.com", "*.githubcopilot.com", "api.github.com"),
+    "github-copilot": ("api.githubcopilot.com", "*.githubcopilot.com"),
     "openai": ("chatgpt.com", "auth.openai.com"),
 }
 # Those whose tokens can be renewed once: what is renewed in a jail would be lost.
