@@ -24,9 +24,8 @@ from ...system.deadline import Deadline
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
 from .channel import Channel, Tunnel, wait
 from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
-from .gateway_settings import GatewaySettings, Limits
+from .gateway_settings import CurrentModels, GatewaySettings, Limits
 from .json_scanner import JsonScanner
-from .login_file import CurrentModels
 from .model_budget import BudgetMeter, estimate
 from .model_request import ModelRequest
 from .refusal import GatewayRefusal

@@ -14,8 +14,7 @@ import time
 from ...system.deadline import Deadline
 from .allowed_hosts import AllowedHosts
 from .client_connection import ClientConnection, GatewayParts, TrafficQuota
-from .gateway_settings import GatewaySettings
-from .login_file import CurrentModels
+from .gateway_settings import CurrentModels, GatewaySettings
 from .model_budget import BudgetMeter, ask_supervisor
 from .request_record import RequestRecord
 from .upstream import UpstreamConnector

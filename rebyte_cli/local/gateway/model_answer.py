@@ -8,8 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .exchange import AnswerCut, AnswerFilter, Headers
-from .gateway_settings import LoginFile, ModelRoute
-from .login_file import read_key
+from .gateway_settings import LoginFile, ModelRoute, read_key
 from .model_refusal import STATUSES, ModelRefusal
 from .model_usage import UsageReader, is_in_ascii
 from .refusal import GatewayRefusal

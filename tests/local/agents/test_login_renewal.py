@@ -12,7 +12,7 @@ import pytest
 from rebyte_cli.local.agents.adapters.adapter import Adapter, User
 from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.codex import Codex
-from rebyte_cli.local.gateway.login_file import read_key
+from rebyte_cli.local.gateway.gateway_settings import read_key
 from tests.servers import RawServer, Request, error_reply, json_reply
 
 from .bench import PYTHON, Bench
