@@ -318,6 +318,17 @@ def test_the_work_in_the_place_of_a_submodule_stays(
         assert (place.code / "new").exists()
 
 
+@pytest.mark.slow
+def test_a_conflict_is_named_on_one_line(tmp_path: Path) -> None:
+    """The last line of what git says is the reason."""
+    place = Place(tmp_path / "place").make()
+    for folder in (place.code, place.source):
+        (folder / "new\nline").write_text(str(folder))
+    place.commit("New")
+    with pytest.raises(GitFailed, match=r'^conflicts in "new\\nline"$'):
+        place.bring()
+
+
 def work(folder: Path) -> dict[Path, str]:
     """The files and links below a folder but git's, with what they say."""
     return {

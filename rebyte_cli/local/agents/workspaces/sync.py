@@ -44,7 +44,7 @@ listed() {{ head -n 5 "$1" | paste -sd, - | sed 's/,/, /g'; }}
 merged() {{
     "$@" > "$SCRATCH/merged" && sed -n 1p "$SCRATCH/merged" && return
     test $? = 1 || exit 1
-    echo "conflicts in $(sed 1d "$SCRATCH/merged" | listed -)" >&2
+    printf 'conflicts in %s\n' "$(sed 1d "$SCRATCH/merged" | listed -)" >&2
     exit 1
 }}
 how="merge-tree --write-tree --name-only --no-messages"
