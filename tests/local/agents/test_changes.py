@@ -19,6 +19,7 @@ import pytest
 from rebyte_cli.local.agents import agent_files
 from rebyte_cli.local.agents.sandbox import jail
 from rebyte_cli.local.agents.workspaces import changes
+from rebyte_cli.local.agents.workspaces.restore import restore
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
 from rebyte_cli.system.git import MEMORY, GitFailed
 from tests.local.agents.bench import script
@@ -108,6 +109,30 @@ def test_no_older_state_stands_for_a_run_without_a_tree(tmp_path: Path) -> None:
 
     assert (of("first", "last"), of("last")) == (None, None)
     assert b"b/first" in (of("first") or b"")
+
+
+def test_no_older_state_stands_for_a_run_of_which_a_full_disk_keeps_no_note(
+    tmp_path: Path,
+) -> None:
+    """What there was is kept for it when a workspace that was pruned is made again."""
+    resource = pytest.importorskip("resource")
+    workspace, source = Workspace(tmp_path, "ws"), WorkspaceSource(None, None, False)
+    workspace.prepare(source, ())
+    (workspace.code / "first").touch()
+    changes.patch(workspace, "first", jailed=False)
+    agent_files.remove_tree(workspace.code)
+    workspace.run_folder("last").mkdir(parents=True)
+    assert restore(workspace, source, ["last", "first"], "last", jailed=False, watch=str)
+    assert b"b/first" in (changes.of_runs(workspace, ["last"], ["last"], jailed=False) or b"")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        workspace.note_patch("last", "the disk is full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert workspace.why_no_patch("last") == "the run did not end"
+    workspace.note_patch("last")
+    assert workspace.why_no_patch("last") == ""
 
 
 def test_attributes_of_the_agent_hide_no_lines_of_a_patch(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from rebyte_cli.local.agents.adapters.gemini import Gemini
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
 from rebyte_cli.local.agents.supervision.by_hand import run_by_hand
+from rebyte_cli.local.agents.supervision.disk_space import prune
 from rebyte_cli.local.agents.workspaces import changes
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
 from rebyte_cli.local.http import Refusal
 from rebyte_cli.local.store import new_id
 from rebyte_cli.system import process_identity
@@ -241,6 +243,20 @@ def test_the_patch_goes_when_there_is_none_of_what_a_user_changed(bench: Bench) 
     by_hand("echo y > .gitignore")
     assert (workspace.why_no_patch(run.prompt), len(said)) == ("", 1)
     assert "+y" in (bench.artifact("changes.patch") or "")
+
+
+@pytest.mark.slow
+def test_a_command_by_hand_does_not_begin_where_the_workspace_was_pruned(bench: Bench) -> None:
+    """As between its look at the folder and the lock."""
+    run = bench.run(["sh", "-c", "echo work > work"])
+    before = bench.artifact("changes.patch")
+    rows, _ = prune(bench.folder, 0, dry_run=False, warn=print)
+    assert [row["id"] for row in rows] == [run.workspace]
+    with pytest.raises(Refusal) as refused:
+        run_by_hand(bench.folder, run.workspace, ["true"], print, settings=None)
+    assert refused.value.code == "workspace_gone"
+    assert bench.artifact("changes.patch") == before
+    assert Workspace(bench.folder, run.workspace).spare() == []
 
 
 @pytest.mark.slow

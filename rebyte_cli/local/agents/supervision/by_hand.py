@@ -130,6 +130,9 @@ def _in_jail(
     agent = programs.find(config.adapter_of(options["adapter"]), os.environ)
     layout = jail.layout_of(workspace.folder, jailed=True)
     full = partial(workspace.full_disk, options)
+    if not workspace.is_there:  # a moment ago it was
+        why = "`local prune` removed the folder of the workspace: a follow-up makes it again"
+        raise Refusal(409, "workspace_gone", why)
     complete_merge(workspace, full)
     workspace.begin()
     (workspace.folder / request_record.FILE).unlink(missing_ok=True)

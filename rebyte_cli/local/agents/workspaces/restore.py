@@ -77,6 +77,8 @@ def restore(
             line = ["sh", "-c", SCRIPT, "sh", tree, *words]
             changes.output(layout, line, workspace, scratch, watch)
         os.replace(making.code, workspace.code)
+    if run:  # until there is a patch: what it leaves may fill the disk
+        workspace.note_patch(run, "the run did not end")
     is_last = tree in trees[:2] or not trees
     what = "as the last run left them" if is_last else "older: the last run left none to keep"
     return f"The workspace was pruned: its files are {what}; {GONE}"

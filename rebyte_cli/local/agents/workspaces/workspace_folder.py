@@ -100,8 +100,9 @@ class Workspace:
 
         With `is_whole`, it leaves nothing out.
         """
-        agent_files.remove(self.run_folder(prompt_id), NO_PATCH)
         agent_files.remove(self.folder, SAVED)
+        if not problem:
+            agent_files.remove(self.run_folder(prompt_id), NO_PATCH)
         with suppress(OSError):  # the disk is full
             if problem:
                 kept = problem.encode("utf-8", "replace")[:LONGEST_REASON]
