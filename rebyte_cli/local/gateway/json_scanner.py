@@ -23,11 +23,11 @@ class _Frame:
 class JsonScanner:
     """Finds objects and strings by their paths in a JSON text of any size, in constant memory.
 
-    `found` is called with the path and the JSON text of each. A path is the keys from the root; an
-    array around the whole text does not count. Only the way to a wanted value is followed: of
-    anything else, no more than the depth of its brackets is remembered. What is not JSON finds
-    nothing, or a value that stands in it. `has_ended` once the whole text has, if that is an object
-    or an array.
+    `found` is called with the path and the JSON text of each. A path is the keys from the root, as
+    `spell` gives them; arrays do not count, but in others they are skipped. Only the way to a
+    wanted value is followed: of anything else, no more than the depth of its brackets is
+    remembered. What is not JSON finds nothing, or a value that stands in it. `has_ended` once the
+    whole text has, if that is an object or an array.
     """
 
     # Possessive: what was matched is never tried again.
@@ -39,10 +39,12 @@ class JsonScanner:
         self,
         wanted: Sequence[Path] = (),
         found: Callable[[Path, bytes], None] = lambda _path, _text: None,
+        spell: Callable[[bytes], bytes] = bytes,
     ) -> None:
         self._wanted = frozenset(wanted)
         self._ways = frozenset(path[:length] for path in wanted for length in range(len(path)))
         self._found = found
+        self._spell = spell
         self.has_ended = False
         self.reset()
 
@@ -81,7 +83,7 @@ class JsonScanner:
             return
         frame = self._frames[-1]
         if frame.is_object and frame.key is None:
-            frame.key = _plain(bytes(text))
+            frame.key = self._spell(_plain(bytes(text)))
         else:
             self._found(self._path(), bytes(text))
 
@@ -130,7 +132,7 @@ class JsonScanner:
             self._depth += 1
             return
         path, is_object = self._path(), bracket == b"{"
-        if path in self._ways and (is_object or not self._frames):
+        if path in self._ways and (is_object or not self._frames or self._frames[-1].is_object):
             self._frames.append(_Frame(is_object=is_object))
             return
         self._depth = 1

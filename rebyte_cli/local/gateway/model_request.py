@@ -8,7 +8,6 @@ vendors' documents that Claude Code, Codex, Gemini CLI and OpenCode use.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 from collections.abc import Sequence
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
@@ -33,9 +32,21 @@ from .request_record import printable
 from .secret_mask import SecretMask
 from .user_proxy import basic_authorization, password_of
 
-# Some servers read a key in any case, and of several the last one.
+# Some servers read a key in any case, and of several the last one. Here, all but the usual spelling
+# of this key is in upper case, and without `_`.
 _MODEL = b"model"
-_MODEL_KEYS = [(bytes(key),) for key in itertools.product(b"mM", b"oO", b"dD", b"eE", b"lL")]
+_MODEL_KEYS: list[Path] = [(_MODEL,), (b"MODEL",)]
+# What tells of tools of the vendor, for which its model reads on: pages, files, what others know.
+# Those with a type may be the client's own.
+_TOOL_TYPE = (b"TOOLS", b"TYPE")
+_OWN_TOOL = re.compile(r"custom|function|(?:bash|computer|memory|text_editor)_\d+")
+_TOOLS: list[Path] = [
+    _TOOL_TYPE, (b"MCPSERVERS", b"URL"), (b"SEARCHPARAMETERS",), (b"WEBSEARCHOPTIONS",),
+    *((b"TOOLS", each) for each in (
+        b"CODEEXECUTION", b"FILESEARCH", b"GOOGLEMAPS", b"GOOGLESEARCH", b"GOOGLESEARCHRETRIEVAL",
+        b"URLCONTEXT",
+    )),
+]  # fmt: skip
 _PARAMETER = re.compile(rb";[^,]*")
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 # One part of a path. No `%`, which the next server might decode, and no `.` or `..`.
@@ -116,6 +127,8 @@ class ModelRequest:
         whole = urlencode([*self._given, *ours.items()], safe=":")
         self.target = f"{self.path}?{whole}" if whole else self.path
         self._wire = wire = wire_of(route.wire, self._rest)
+        # Whether the model may read more than what its answer says at first.
+        self.reads_on = False
         self._names = {model_in(self._rest)} - {""}  # of models, as read so far
         secrets = [value for name, value in ours.items() if name not in _QUERY]
         for name, value in route.headers.items():
@@ -135,16 +148,20 @@ class ModelRequest:
 
         Of one that is packed (`Content-Encoding`), any part may have everything.
         """
-        question = JsonScanner([] if self._wire == GEMINI else _MODEL_KEYS, self._found)
-        question.has_ended = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
+        wanted = _TOOLS if self._wire == GEMINI else _TOOLS + _MODEL_KEYS
+        question = JsonScanner(wanted, self._found, _spelled)
+        is_packed = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
+        question.has_ended = self.reads_on = is_packed
         return question
 
     def _found(self, path: Path, text: bytes) -> None:
-        name = ""
-        if path == (_MODEL,):
-            with contextlib.suppress(ValueError):
-                name = str(read_json(text.decode("utf-8", "replace")))
-        self._names.add(name)
+        value = ""
+        with contextlib.suppress(ValueError):
+            value = str(read_json(text.decode("utf-8", "replace")))
+        if path in _MODEL_KEYS:
+            self._names.add(value if path == (_MODEL,) else "")
+        else:
+            self.reads_on |= path != _TOOL_TYPE or not _OWN_TOOL.fullmatch(value)
 
     def check(self, headers: Headers) -> None:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""
@@ -189,6 +206,11 @@ class ModelRequest:
             if is_passed_on(name.decode()) and name.decode() not in ours
         ]
         return kept + [(name.encode(), value.encode()) for name, value in ours.items()]
+
+
+def _spelled(key: bytes) -> bytes:
+    spelled = key.decode("utf-8", "replace").casefold().upper().replace("_", "").encode()
+    return key if key == _MODEL else spelled
 
 
 def _address(base_url: str) -> tuple[SplitResult, HostPort]:

@@ -3,8 +3,9 @@
 Where the three wires say it (the vendors' API references):
 
 - anthropic, POST /v1/messages: `usage` of the message; streamed, that of `message_start` and, with
-  the final counts, of each `message_delta`. What a compaction on the server used, and another
-  model that was asked for advice, is not in its counts, but in `usage.iterations`.
+  the counts so far, of each `message_delta`: several come if tools of the vendor work. What a
+  compaction on the server used, and another model that was asked for advice, is not in its counts,
+  but in `usage.iterations`.
 - openai, POST /v1/responses: `usage` of the response; streamed, of the one in `response.completed`.
   POST /v1/chat/completions: `usage` of the answer; streamed, of the last chunk. Of other vendors
   with this wire, such as xAI, the thoughts are in the total alone. What OpenAI's own tools used
@@ -38,6 +39,7 @@ LONGEST_MODEL = 200  # bytes, as it is recorded
 MOST_OTHERS = 5  # other models with their names, so that they fit into a line of the record
 LARGEST_NUMBER = 10**15
 OF_TOOLS = "tools"
+TYPE = (b"type",)
 # Counts that are within others. A server whose part is the larger one has counted it beside them.
 PARTS = {"cached_input_tokens": "input_tokens", "reasoning_tokens": "output_tokens"}
 PIECE = 65_536  # bytes that are looked at in one step
@@ -72,12 +74,13 @@ class Wire(NamedTuple):
     parts: str = ""  # a list in the usage, whose sums count where they are larger
     own_parts: Collection[object] = ()  # the types of those that are of the model that answered
     total: str = ""  # what of it was not read was written, whatever else the usage says
+    end: str = ""  # the type of the event after which none has counts
     tools: Sequence[Path] = ()  # objects of usages that are not in the usage, by the tool
 
 
 WIRES = {
     "anthropic": Wire(
-        usage={(b"usage",): AT_ONCE, (b"message", b"usage"): NEVER},
+        usage={(b"usage",): AT_END, (b"message", b"usage"): NEVER},
         model=[(b"model",), (b"message", b"model")],
         counts=[
             {
@@ -92,6 +95,7 @@ WIRES = {
         ],
         parts="iterations",
         own_parts=(None, "message", "compaction"),
+        end="message_stop",
     ),
     "openai": Wire(
         usage={(b"usage",): AT_END, (b"response", b"usage"): AT_ONCE},
@@ -144,15 +148,17 @@ class UsageReader:
         self._is_unnamed = kinds <= UNNAMED
         self._is_readable = self._is_unnamed or all(map(READABLE.fullmatch, kinds))
         self.model: str | None = None
-        self.changes = 0  # how often the counts have grown
+        self.changes = 0  # how often the counts have grown, or were said to be final
         self._wire = WIRES[wire]
         self._counts: dict[str, int] = {}
         self._cost: float | None = None
         self._total = 0
         self._others: dict[str, dict[str | None, dict[str, int]]] = {}  # by where it says them
         wanted = [*self._wire.usage, *self._wire.model, *self._wire.tools]
+        wanted += [TYPE] if self._wire.end else []
         self._scanner = JsonScanner(wanted, self._found)
         self._is_last = NEVER
+        self._has_ended = False  # by an event
         self._start = b""
         self._feed: Callable[[bytes], None] | None = None
 
@@ -200,7 +206,7 @@ class UsageReader:
         return (
             self._is_readable
             and any(self._counts.values())
-            and self._is_last in ((AT_ONCE, AT_END) if has_ended else (AT_ONCE,))
+            and self._is_last in ((AT_ONCE, AT_END) if has_ended or self._has_ended else (AT_ONCE,))
         )
 
     def _found(self, path: Path, text: bytes) -> None:
@@ -208,7 +214,10 @@ class UsageReader:
             value = read_json(text.decode("utf-8", "replace"))
         except ValueError:
             return
-        if path in self._wire.model:
+        if path == TYPE and not self._has_ended:
+            self._has_ended = value == self._wire.end
+            self.changes += self._has_ended
+        elif path in self._wire.model:
             self.model = model_name(value) or self.model
         elif isinstance(value, dict) and path in self._wire.tools:
             self._note_others(OF_TOOLS, [tool for tool in value.values() if isinstance(tool, dict)])

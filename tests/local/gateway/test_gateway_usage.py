@@ -203,7 +203,12 @@ def test_the_counts_of_a_message_grow_while_it_streams() -> None:
     )
     assert reader.usage() == {"input_tokens": 25, "output_tokens": 15}
     assert reader.model == "m"
+    assert reader.is_final(has_ended=True)
+    assert not reader.is_final(has_ended=False)  # tools of the vendor make several come
+    before = reader.changes
+    reader.feed(stream(("message_stop", {"type": "message_stop"})))
     assert reader.is_final(has_ended=False)
+    assert reader.changes > before
 
 
 def test_counts_that_come_with_each_piece_are_final_at_the_end() -> None:
@@ -251,7 +256,7 @@ def test_a_model_that_another_one_asked_is_told_apart() -> None:
         "input_tokens": 1459, "cached_input_tokens": 1000, "output_tokens": 431,
         "others": [{"model": "dear", **dear}],
     }  # fmt: skip
-    assert (reader.model, reader.is_final(has_ended=False)) == ("m", True)
+    assert (reader.model, reader.is_final(has_ended=True)) == ("m", True)
 
 
 @pytest.mark.parametrize("name", [None, 7, "", "x" * 201, "a\nb", "\U00020000" * 17])

@@ -364,6 +364,77 @@ def test_a_client_that_stays_and_does_not_read(tmp_path: Path) -> None:
     assert entry.fault == "the connection ended"
 
 
+START = {"type": "message_start", "message": {"usage": {"input_tokens": 2679}}}
+DELTA = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 50}}
+# Whether what the model reads is no more than what it says at first.
+QUESTIONS = {
+    '{"tools": [{"name": "a", "input_schema": {"type": "web"}}, {"type": "custom"}]}': True,
+    '{"tools": [{"type": "bash_20250124"}], "messages": [{"type": "web_fetch"}]}': True,
+    '{"tools": [{"type": "custom"}, {"type": "web_fetch_20250910", "name": "x"}]}': False,
+    '{"Tool\u017f": [{"t\\u0079pe": "web_search_20250305"}]}': False,
+    '{"tools": [{"type": "custom", "type": "web_search_20250305"}]}': False,
+    '{"tools": [], "mcp_servers": [{"type": "url", "url": "https://x.example"}]}': False,
+}
+
+
+def ask_and_leave(
+    folder: Path, events: Sequence[Any], question: bytes, path: str = "/v1/messages"
+) -> Any:
+    """The entry of a client that leaves as soon as it was told all of these."""
+    gone = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, len(question))
+        sock.sendall(HEAD + b"".join(map(chunk, events)))
+        with contextlib.suppress(OSError):
+            while not gone.wait(0.05):
+                sock.sendall(
+                    chunk({"type": "ping"})
+                )  # the first ones tell that the client has left
+
+    with (
+        ScriptedServer(serve) as server,
+        GatewayProcess(folder, [model(server.url, wire="any")], drain_seconds=0.2) as gateway,
+    ):
+        with gateway.connect() as sock:
+            sock.sendall(request(f"/anthropic{path}", question))
+            told = b""
+            while told.count(b"data: ") < len(events):
+                told += sock.recv(4096)
+        (entry,) = gateway.entries(1)
+        gone.set()
+    return entry
+
+
+@pytest.mark.parametrize(("question", "is_all"), QUESTIONS.items())
+def test_the_first_counts_of_a_message_are_not_the_last(
+    tmp_path: Path, question: str, is_all: bool
+) -> None:
+    entry = ask_and_leave(tmp_path, [START, DELTA], question.encode())
+    assert entry.usage == {"input_tokens": 2679, "output_tokens": 50}
+    rest = 0 if is_all else LARGEST[0] - 2679
+    assert entry.uncounted == {"input_tokens": rest, "output_tokens": LARGEST[1] - 50}
+
+
+def test_a_client_that_leaves_after_the_last_counts_of_a_message(tmp_path: Path) -> None:
+    """Though its server ends the answer much later."""
+    entry = ask_and_leave(tmp_path, [START, DELTA, {"type": "message_stop"}], b"{}")
+    assert entry.usage == {"input_tokens": 2679, "output_tokens": 50}
+    assert entry.uncounted is None
+
+
+def test_tools_of_gemini_read_on(tmp_path: Path) -> None:
+    told = {"usageMetadata": {"promptTokenCount": 100, "candidatesTokenCount": 1}}
+    path = "/v1beta/models/m:streamGenerateContent"
+    for name, read in (("functionDeclarations", 0), ("url_context", 1), ("googleSearch", 1)):
+        (tmp_path / name).mkdir()
+        question = json.dumps({"tools": [{name: {}}]}).encode()
+        entry = ask_and_leave(tmp_path / name, [told], question, path)
+        assert entry.uncounted is not None
+        assert entry.uncounted["input_tokens"] == read * (LARGEST[0] - 100)
+
+
 @pytest.mark.parametrize("wire", PATHS)
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_what_is_under_way_at_the_end_of_the_run(tmp_path: Path, wire: str, sign: int) -> None:
