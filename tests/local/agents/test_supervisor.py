@@ -170,6 +170,7 @@ def test_a_retry_on_stderr_is_shown_at_once(bench: Bench, tmp_path: Path) -> Non
     text = """
     echo 'Attempt 1 failed with status 529. Retrying with backoff...' >&2
     until [ -e go ]; do sleep 0.02; done
+    echo '{"type":"message","role":"assistant","content":"Done"}'
     echo '{"type":"result","status":"success"}'
     """
     prompt = bench.start(Gemini(command=(script(tmp_path / "bin", "gemini", text),)))
