@@ -214,9 +214,10 @@ class UsageReader:
             value = read_json(text.decode("utf-8", "replace"))
         except ValueError:
             return
-        if path == TYPE and not self._has_ended:
-            self._has_ended = value == self._wire.end
-            self.changes += self._has_ended
+        if path == TYPE:
+            is_end = value == self._wire.end
+            self.changes += is_end and not self._has_ended
+            self._has_ended |= is_end
         elif path in self._wire.model:
             self.model = model_name(value) or self.model
         elif isinstance(value, dict) and path in self._wire.tools:

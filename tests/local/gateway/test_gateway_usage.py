@@ -211,6 +211,14 @@ def test_the_counts_of_a_message_grow_while_it_streams() -> None:
     assert reader.changes > before
 
 
+@pytest.mark.parametrize("value", ["message_stop", "x", {"usage": 1}, ["message_stop"], 7])
+def test_what_follows_the_end_of_a_message_does_no_harm(value: object) -> None:
+    events = [(None, {"usage": {"output_tokens": 1}}), (None, {"type": "message_stop"})]
+    reader = read("anthropic", stream(*events, (None, {"type": value}), *events))
+    assert reader.usage() == {"output_tokens": 1}
+    assert reader.is_final(has_ended=False)
+
+
 def test_counts_that_come_with_each_piece_are_final_at_the_end() -> None:
     """As vLLM sends them if it is asked to, and Gemini always."""
     piece = {"model": "m", "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
