@@ -346,13 +346,16 @@ def seen(folder: Path) -> dict[str, str]:
 def test_a_submodule_that_was_moved_is_named_if_it_is_left_out(tmp_path: Path) -> None:
     workspace = with_file_and_link(tmp_path, *(f"160000,{'1' * 40},{name}" for name in "abc"))
     places = ["a", "moved", "filled", "missing", "../b", "/proc/sys", 'a "tab"\t']
-    for name in ("moved", "filled", places[-1]):
+    for name in ("moved", "filled", "included", places[-1]):
         (workspace.code / name).mkdir()
     (workspace.code / "filled/work").touch()
     (workspace.code / "b").rmdir()
     for number, place in enumerate(places):
         words = ("config", "--file", ".gitmodules", f"submodule.{number}.path", place)
         git(workspace.code, *words)
+    included = tmp_path / "included"
+    git(tmp_path, "config", "--file", str(included), "submodule.x.path", "included")
+    git(workspace.code, "config", "--file", ".gitmodules", "include.path", str(included))
     said: list[str] = []
     patch = changes.patch(workspace, "only", jailed=False, tell=said.append).decode()
     assert set(re.findall("^diff --git a/(.*) b/", patch, re.MULTILINE)) == {

@@ -124,7 +124,8 @@ SCRIPT = rf"""{ADD}
         if [ -n "$(ls -A -- "$place" 2>/dev/null)" ]; then printf "%s\\0" "$place"; fi
     done
 ' sh > "$SCRATCH/modules"
-"$@" config --blob "$tree:.gitmodules" -z --get-regexp "^submodule\..*\.path$" 2>/dev/null |
+"$@" config --blob "$tree:.gitmodules" --no-includes -z \
+    --get-regexp "^submodule\..*\.path$" 2>/dev/null |
     xargs -0 sh -c '
         for entry; do
             place=${{entry#*
