@@ -290,7 +290,7 @@ class RequestHandling:
         self.note(host=asked.place.host, port=asked.place.port)
         headers = list(request.headers)
         asked.check(headers)
-        self.note(path=asked.path)
+        self.note(path=asked.rest)
         self._check_budget()
         body = framing(headers)
         if body and method == "GET":

@@ -96,8 +96,9 @@ BILLED = {"chatgpt-account-id", "openai-organization", "openai-project"}
 class ModelRequest:
     """A request for `target`, which begins with the prefix of one of the models.
 
-    `scheme`, `place` and `target` say where it is to go, `route` which of the models it is for;
-    `answer` filters what comes back.
+    `scheme`, `place` and `target` say where it is to go; `rest` is what of its path follows the
+    base URL, which can have a secret. `route` says which of the models it is for; `answer` filters
+    what comes back.
     """
 
     def __init__(
@@ -118,25 +119,25 @@ class ModelRequest:
         self._route = route
         self.route = route.name
         self._method = method
-        self._rest = path.removeprefix(route.prefix)
+        self.rest = path.removeprefix(route.prefix)
         self._base, self.place = _address(route.base_url)
         self.scheme = self._base.scheme
-        self.path = self._base.path.rstrip("/") + self._rest
+        whole_path = self._base.path.rstrip("/") + self.rest
         ours = {**dict(parse_qsl(self._base.query)), **route.query}
         self._given = [part for part in clean_query(query) if part[0] not in ours]
         whole = urlencode([*self._given, *ours.items()], safe=":")
-        self.target = f"{self.path}?{whole}" if whole else self.path
-        self._wire = wire = wire_of(route.wire, self._rest)
+        self.target = f"{whole_path}?{whole}" if whole else whole_path
+        self._wire = wire = wire_of(route.wire, self.rest)
         # Whether the model may read more than what its answer says at first.
         self.reads_on = False
-        self._names = {model_in(self._rest)} - {""}  # of models, as read so far
+        self._names = {model_in(self.rest)} - {""}  # of models, as read so far
         secrets = [value for name, value in ours.items() if name not in _QUERY]
         for name, value in route.headers.items():
             secrets += () if name.lower() in BILLED else (value, *value.split())
         keys = [route.key, *password_of(self._base), *passwords]
         self.answer = ModelAnswer(route, SecretMask(secrets, keys), wire, self.place.host)
         # Whether it makes the model work, which costs something.
-        self.generates = generates(method, self._rest)
+        self.generates = generates(method, self.rest)
 
     @property
     def model(self) -> str | None:
@@ -167,8 +168,8 @@ class ModelRequest:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""
         if any(name == b"upgrade" for name, _ in headers):
             raise GatewayRefusal(426, "models are asked in HTTP/1.1 only, not over WebSocket")
-        if not is_allowed(self._route.wire, self._method, self._rest):
-            what = printable(f"{self._method} {self._rest}")
+        if not is_allowed(self._route.wire, self._method, self.rest):
+            what = printable(f"{self._method} {self.rest}")
             raise GatewayRefusal(403, f"{what} is no question to a model, and nothing else passes")
         if any(name == "alt" and value not in _FORMS for name, value in self._given):
             reason = "no other answers than JSON and event streams can be asked for (alt)"

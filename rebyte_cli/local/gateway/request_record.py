@@ -1,9 +1,10 @@
 """The record of what went through a gateway: one line of JSON for each request.
 
 A line is written when its request has ended. A request to a model has earlier ones, with the same
-`id`, each time that its answer says what it used: a gateway that is killed has recorded all that
-the agent was told. The last line counts. What a request said is in it as far as it is harmless:
-host, port, method and path, but no query, header or body. What has its default is left out.
+`id`: before it goes out, and as its answer says what it used, a few times a second at most. So a
+gateway that is killed has recorded all that the agent was told, or more. The last line counts. What
+a request said is in it as far as it is harmless: host, port, method and path (of one to a model,
+what follows the base URL), but no query, header or body. What has its default is left out.
 
 A program in the sandbox can fill the disk. So the file is longer than its lines while a gateway
 writes it: zeros at its end keep room for the last line of each request that went out.

@@ -322,6 +322,20 @@ def test_a_model_without_a_key(
     assert {name: headers[name] for name in names & headers.keys()} == expected
 
 
+def test_the_path_of_a_base_url_is_not_recorded(tmp_path: Path) -> None:
+    """It can have a secret in it."""
+    secret = "hook-0123456789abcdef"
+    with RawServer([json_reply({}), json_reply({}, 404)]) as server:
+        route = model(f"http://127.0.0.1:{server.port}/{secret}/v1", wire="openai")
+        with GatewayProcess(tmp_path, [route]) as gateway:
+            for _ in range(2):
+                gateway.ask("/anthropic/responses")
+            entries = gateway.entries(2)
+            assert secret.encode() not in gateway.record.read_bytes()
+    assert [entry.path for entry in entries] == ["/responses"] * 2
+    assert server.requests[0].path == f"/{secret}/v1/responses"
+
+
 def test_only_known_headers_reach_the_model(tmp_path: Path) -> None:
     passed = {
         "accept": "text/event-stream",
