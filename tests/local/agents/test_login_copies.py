@@ -15,6 +15,7 @@ from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.codex import Codex
 from rebyte_cli.local.agents.adapters.gemini import Gemini
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
+from rebyte_cli.local.gateway.allowed_hosts import AllowedHosts, HostPort
 
 from .bench import NAP, Bench, script
 
@@ -92,6 +93,13 @@ def test_a_login_opens_no_host_that_anyone_can_upload_to(user_home: Path) -> Non
     found |= set(Gemini().access(vertex).hosts)
     assert {"oauth2.googleapis.com", "api.githubcopilot.com"} <= found
     assert not {"www.googleapis.com", "*.googleapis.com", "api.github.com"} & found
+
+
+def test_the_host_of_a_region_of_vertex_is_open(user_home: Path) -> None:
+    """Gemini CLI 0.61 asks `REGION-aiplatform.googleapis.com`, unless the location is `global`."""
+    vertex = {"GOOGLE_GENAI_USE_VERTEXAI": "true", "GOOGLE_CLOUD_LOCATION": "europe-west4"}
+    hosts = AllowedHosts(Gemini().access(User(vertex, user_home)).hosts)
+    assert HostPort("europe-west4-aiplatform.googleapis.com", 443) in hosts
 
 
 @pytest.mark.parametrize("name", [GEMINI, OPENCODE])

@@ -104,7 +104,7 @@ class Gemini(Adapter):
                 withheld=frozenset((wire.key_variable, *self.private_variables)) - {HEADERS},
                 inside=kind,
                 logins=self.logins,
-                hosts=_hosts(login, own),
+                hosts=_hosts(login, own, outside.get("GOOGLE_CLOUD_LOCATION")),
             )
         # They are separated by commas, which values have as well.
         own = re.sub(r",(?=\s*[^,:]+:)", "\n", outside.get(HEADERS, ""))
@@ -253,14 +253,15 @@ def _memory_names(user_home: Path) -> list[str]:
     return [name for name in names if isinstance(name, str) and name] or ["GEMINI.md"]
 
 
-def _hosts(login: str, own: str | None) -> tuple[str, ...]:
+def _hosts(login: str, own: str | None, location: str | None) -> tuple[str, ...]:
     """The hosts of a login that gemini has to use itself, at the user's `own` address too."""
-    hosts: tuple[str, ...]
+    hosts = [GOOGLE_LOGIN]
     if login == VERTEX:
-        hosts = ("aiplatform.googleapis.com", "*.aiplatform.googleapis.com", GOOGLE_LOGIN)
+        hosts += ["aiplatform.googleapis.com"]
+        hosts += [f"{location}-aiplatform.googleapis.com"] if location else []
     else:
-        hosts = ("cloudcode-pa.googleapis.com", GOOGLE_LOGIN)
-    return (*hosts, urlsplit(own).netloc.rpartition("@")[2]) if own else hosts
+        hosts += ["cloudcode-pa.googleapis.com"]
+    return (*hosts, urlsplit(own).netloc.rpartition("@")[2]) if own else tuple(hosts)
 
 
 def _login(user: User) -> str:
