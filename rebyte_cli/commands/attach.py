@@ -22,6 +22,9 @@ def command(app: App, task: str) -> None:
     wait for its end, `rebyte cancel` ends it, and `diff` and `apply` have what it changed. Its exit
     status is that of the agent.
 
+    The screen sets your terminal's title and colours and shows links and messages, but does not
+    reach its clipboard (OSC 52: copy with the terminal's own selection), folder or pictures.
+
     Examples:
 
       rebyte -P local attach @last

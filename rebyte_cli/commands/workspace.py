@@ -215,7 +215,8 @@ def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
     """Run a command in the sandbox of a local workspace.
 
     On a terminal it is interactive; the terminal that it has there is not yours, and is left as it
-    was. Elsewhere, it has standard input and output. Its exit status is that of rebyte.
+    was; it does not reach your clipboard, as in `rebyte attach`. Elsewhere, it has standard input
+    and output. Its exit status is that of rebyte.
 
     It is refused while an agent is at work there, and an agent waits for its end. What it changes
     counts as a part of the last run. It reaches the hosts that a follow-up would.

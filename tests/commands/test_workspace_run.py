@@ -225,10 +225,10 @@ def test_the_terminal_is_left_as_it_was(run: Run, end: str) -> None:
 
 @pytest.mark.slow
 def test_what_makes_a_terminal_deaf_is_undone_first(run: Run) -> None:
-    """A string that does not end, the modes of older terminals, and a printer get all the rest."""
-    deaf = session("printf", r"\033[12l\033[?8;25l\033]11;#f00\033\\\033[?2lhidden\033Px")
+    """A sequence that does not end, the modes of older terminals, and a printer get the rest."""
+    deaf = session("printf", r"\033[12l\033[?8;25l\033]11;#f00\033\\\033[?2lhidden\033[3")
     assert deaf.finish() == 0
-    undone = deaf.raw.partition("hidden\x1bPx")[2]
+    undone = deaf.raw.partition("hidden\x1b[3")[2]
     assert undone.startswith("\x18\x1b\\\x1b<\x1b\x03\x1b[4i")
     wanted = ("\x1b[12h", "\x1b[?2h", "\x1b[?8h", "\x1b[?25h", "\x1b]8;;\x1b\\", "\x1b]111\x1b\\")
     assert [each for each in wanted if each not in undone] == []
@@ -243,23 +243,58 @@ def test_a_program_that_asks_for_colours_resets_none(run: Run, question: str) ->
     assert "\x1b]111" not in asking.raw
 
 
-@pytest.mark.slow
-def test_tmux_is_left_as_it_was_though_a_string_does_not_end(run: Run, tmp_path: Path) -> None:
-    mess = r"\033[?1003h\033[?1006h\033[?25l\033Px"
-    command = shlex.join([*COMMAND, "workspace", "run", "@last", "--", "printf", mess])
+@contextlib.contextmanager
+def in_tmux(*words: str, then: str) -> Iterator[Callable[..., str]]:
+    """`workspace run @last -- WORDS`, and then a shell's script, in tmux; yields a way to call it.
+
+    It is as a user has it who copies and opens tabs with it.
+    """
+    command = shlex.join([*COMMAND, "workspace", "run", "@last", "--", *words])
     with tempfile.TemporaryDirectory() as folder:  # a short name, as that of a socket has to be
 
         def tmux(*words: str) -> str:
             line = ["tmux", "-f", "/dev/null", "-S", f"{folder}/tmux", *words]
             return subprocess.run(line, capture_output=True, text=True, check=True).stdout
 
-        tmux("new-session", "-d", f"{command}; echo left > {tmp_path}/left; sleep 99")
+        tmux("new-session", "-d", "-x", "80", "-y", "24", "sleep 999")
         try:
-            eventually((tmp_path / "left").exists)
-            flags = "#{mouse_any_flag} #{mouse_sgr_flag} #{cursor_flag}"
-            eventually(lambda: tmux("display-message", "-p", flags) == "0 0 1\n", seconds=5)
+            tmux("set", "-s", "set-clipboard", "on")
+            tmux("set-buffer", "mine")
+            tmux("respawn-pane", "-k", f"{command}; {then}; sleep 99")
+            yield tmux
         finally:
             tmux("kill-session")
+
+
+@pytest.mark.slow
+def test_tmux_is_left_as_it_was_though_a_string_does_not_end(run: Run, tmp_path: Path) -> None:
+    del run
+    mess = r"\033[?1003h\033[?1006h\033[?25l\033Px"
+    with in_tmux("printf", mess, then=f"echo left > {tmp_path}/left") as tmux:
+        eventually((tmp_path / "left").exists)
+        flags = "#{mouse_any_flag} #{mouse_sgr_flag} #{cursor_flag}"
+        eventually(lambda: tmux("display-message", "-p", flags) == "0 0 1\n", seconds=5)
+
+
+@pytest.mark.slow
+def test_tab_stops_are_set_again(run: Run) -> None:
+    del run
+    with in_tmux("printf", r"\033[3g\033[m", then=r"printf 'a\tb\n'") as tmux:
+        eventually(lambda: "a       b\n" in tmux("capture-pane", "-p"), seconds=20)
+
+
+@pytest.mark.slow
+def test_a_program_neither_moves_the_next_tab_nor_has_the_clipboard(run: Run) -> None:
+    """OSC 7 and 52, which tmux obeys; another would also be told by passthrough and by halves."""
+    theirs = r"\033]7;/etc\007\033]52;c;ZXZpbA==\007\302\2357;/etc\007\033]0;a\033]7;/etc\007"
+    asks = rf"stty raw -echo min 0 time 20; printf '{theirs}\033]52;c;?\007'; head -c 9 > answer"
+    with in_tmux(
+        "sh", "-c", f"{asks}; printf '\033]0;title\007done'; sleep 99", then="true"
+    ) as tmux:
+        eventually(lambda: "done" in tmux("capture-pane", "-p"), seconds=20)
+        assert tmux("display-message", "-p", "#{pane_path} #{pane_title}") == " title\n"
+        assert tmux("show-buffer") == "mine"
+        assert (code(run) / "answer").read_bytes() == b""
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """Lending the user's terminal to a program in a jail, without handing it over.
 
 The program has a separate terminal, whose bytes are passed on: in one that it shared with the
-user's shell it could type commands (TIOCSTI) and leave any mode behind. As with ssh, what it draws
-is its own affair; how it leaves the terminal is ours. Off a terminal, the streams are pipes.
+user's shell it could type commands (TIOCSTI) and leave any mode behind. What it draws is its own
+affair, what else it asks of the terminal (`control_strings`) and how it leaves it are ours. Off a
+terminal, the streams are pipes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ....system.process_identity import stat_fields
 from ....system.safe_text import clean
 from ....system.signals import handled
 from . import stand_in
+from .control_strings import ControlStrings
 from .jail_group import JailGroup
 from .jailed_program import JailedProgram
 
@@ -60,8 +62,10 @@ PLAIN = (
     b"\x1b[>0m\x1b[>1m\x1b[>2m\x1b[>4m\x1b[=0u\x1b[0 q\x1bW\x1b[0m\x1b]8;;\x1b\\"
 )
 # A colour is set, not only asked for. It is reset only then: the user's shell may have set others.
-COLOURING = re.compile(rb"(?:\x1b\]|\xc2\x9d)(?:P|0*(?:1\d|[45];\d+)(?:;\?(?:;\d+(?=;))?+)*+;[^?])")
-COLOURS = b"\x1b]R\x1b\\" + b"".join(b"\x1b]%d\x1b\\" % n for n in (104, 105, *range(110, 120)))
+COLOURING = re.compile(rb"\x1b\](?:1\d|[45];\d+)(?:;\?(?:;\d+(?=;))?+)*+;[^?]")
+COLOURS = b"".join(b"\x1b]%d\x1b\\" % n for n in (104, 105, *range(110, 120)))
+# Tab stops, too, may be the user's. Not all terminals have a sequence for the usual ones (DECST8C).
+TABBING = re.compile(rb"\x1b\[[\d;]*g|\x1bH|\xc2(?:\x88|\x9b[\d;]*g)")
 # Set, reset, or as it was when it was saved.
 MODE = re.compile(rb"(?:\x1b\[|\xc2\x9b)(?:\?([\d;:]{1,2000})([hlr])|([<>])(\d{0,3})(?:;\d+)?u)")
 ZEROS = re.compile(rb"(?<=[\[\x9b?;<>])0+(?=[\d;])")  # before a number, however many
@@ -206,7 +210,7 @@ class _Terminal(_Pipes):
         self.into, self._theirs = os.openpty()
         self._to, self._unwritten = {1: _without_waiting(1, stack)}, {}
         self._usual = termios.tcgetattr(0)
-        self._modes = _Modes()
+        self._strings, self._modes = ControlStrings(), _Modes()
         self._stopped = 0  # ticks in a row
         self._parent = os.getppid()
         termios.tcsetattr(self._theirs, termios.TCSANOW, self._usual)
@@ -236,7 +240,7 @@ class _Terminal(_Pipes):
                     self._leave()
 
     def shown(self, where: int, data: bytes) -> bytes:
-        return self._modes.seen(data)
+        return self._modes.seen(self._strings.passed(data))
 
     def at_end_of_input(self) -> bool:
         return True
@@ -318,7 +322,7 @@ class _Modes:
         self._is_used = False
         self._changed: dict[int, bool] = {}
         self.asked = 0  # how often the program has asked what we ask at the end
-        self._is_coloured = False
+        self._is_coloured = self._is_tabbed = False
         self._keyboards = 0  # settings of the keyboard that it has put on the terminal's stack
         self._rest = b""
 
@@ -328,6 +332,7 @@ class _Modes:
         new = len(ASKED.findall(text)) - len(ASKED.findall(self._rest))
         self.asked = min(MOST_ANSWERS, self.asked + new)
         self._is_coloured |= COLOURING.search(text) is not None
+        self._is_tabbed |= TABBING.search(text) is not None
         for found in MODE.finditer(text):
             end = found.end()
             for mode in (found[1] or b"").split(b";"):
@@ -356,8 +361,16 @@ class _Modes:
         back = [b"\x1b[?%d%c" % (mode, "lh"[mode in USUALLY_ON].encode()) for mode in wrong]
         keyboards = b"\x1b[<%du" % self._keyboards if self._keyboards else b""
         colours = COLOURS if self._is_coloured else b""
-        self._changed, self._keyboards, self._is_coloured = {}, 0, False
-        return HEARING + keyboards + b"".join(back) + PLAIN + colours + TITLE_BACK
+        tabs = _usual_tabs() if self._is_tabbed else b""
+        self._changed, self._keyboards, self._is_coloured, self._is_tabbed = {}, 0, False, False
+        return HEARING + keyboards + b"".join(back) + PLAIN + tabs + colours + TITLE_BACK
+
+
+def _usual_tabs() -> bytes:
+    """What sets tab stops eight columns apart. Raises OSError."""
+    columns = range(9, 1 + (os.get_terminal_size(0).columns or 80), 8)
+    stops = b"".join(b"\x1b[%dG\x1bH" % column for column in columns)
+    return b"\x1b7\x1b[3g" + stops + b"\x1b8"
 
 
 def _decoder() -> io.IncrementalNewlineDecoder:
