@@ -108,6 +108,7 @@ class Exchange:
         self._informational = 0
         self._kept_waiting = 0.0  # seconds
         self._is_given_up = False  # the rest of the request, or the answer
+        self._length: int | None = None  # of the request's body, where that is said
         self._is_uploading = True
         self._has_answered = False
         self.status = self.sent = self.received = 0
@@ -128,6 +129,7 @@ class Exchange:
         Raises GatewayRefusal as long as nothing was answered, then AnswerCut, and OSError or
         h11.RemoteProtocolError for faults of the client: ConnectionAbortedError if it has left.
         """
+        self._length = next((int(v) for n, v in request.headers if n == b"content-length"), None)
         self._send_out(request)
         if self._inside.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[])
@@ -210,13 +212,14 @@ class Exchange:
                 if reason := self._may_send(len(event.data)):
                     raise self._failure(413, reason)
                 is_whole = self._reads_whole(bytes(event.data))
-                if is_whole and not is_checked:
+                # With the last byte of its length, the server has the request.
+                if (is_whole or self.sent == self._length) and not is_checked:
                     self._check()
                     is_checked = True
                 self._send_out(h11.Data(data=event.data))
                 self.was_sent |= is_whole
             elif isinstance(event, h11.EndOfMessage):
-                if not is_checked:
+                if not is_checked and self.sent != self._length:
                     self._check()
                 self._send_out(h11.EndOfMessage())  # trailers are left out
                 self.was_sent |= self._is_uploading  # unless the server takes no more

@@ -745,6 +745,7 @@ def test_a_whole_question_in_a_body_without_an_end(
 # What of a request is sent at first, what later, and whether a model may be at work in between.
 KEPT = {
     "the body": ("Content-Length: 2", b"", b"{}", False),
+    "what is no JSON": ("Content-Length: 4", b"wa", b"it", False),
     "a part of it": ("Content-Length: 9", b'{"a": "', b'"}', False),
     "the last chunk": ("Transfer-Encoding: chunked", b"2\r\n{}\r\n", b"0\r\n\r\n", True),
     "of a packed one": ("Content-Length: 4\r\nContent-Encoding: zstd", b"\0\0", b"\0\0", True),
