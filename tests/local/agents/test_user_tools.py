@@ -214,6 +214,32 @@ def test_what_a_link_leads_to_is_shown_alone(bench: Bench, user_home: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sign", [".git", ".hg", ".jj"])
+def test_of_a_package_in_a_work_tree_the_program_alone_is_shown(
+    bench: Bench, user_home: Path, sign: str
+) -> None:
+    """As `npm link` leads into a monorepo; also if HOME is a work tree, and nvm a clone."""
+    for prefix in ("mono/packages/cli", ".nvm/versions/node/v22", "app/env"):
+        script(user_home / prefix / "bin", Path(prefix).name, f"echo {prefix}")
+        (user_home / prefix / "lib").mkdir()
+        (user_home / prefix / "lib/module").write_text("module")
+    (user_home / "mono/packages/cli/.env").write_text("secret")
+    (user_home / "app/env/conda-meta").mkdir()
+    for folder in (".", "mono", ".nvm", "app"):
+        (user_home / folder / sign).touch()
+    (user_home / "bin").mkdir()
+    (user_home / "bin/cli").symlink_to("../mono/packages/cli/bin/cli")
+    (user_home / "bin/v22").symlink_to("../.nvm/versions/node/v22/bin/v22")
+    (user_home / "bin/env").symlink_to("../app/env/bin/env")
+    shown = said(
+        bench, f"cli; v22; env; cd {user_home}; find . -name .env -o -name module", "~/bin"
+    )
+    lines = shown.splitlines()
+    assert lines[:3] == ["mono/packages/cli", ".nvm/versions/node/v22", "app/env"]
+    assert sorted(lines[3:]) == ["./.nvm/versions/node/v22/lib/module", "./app/env/lib/module"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", [True, False])
 def test_a_cache_is_read_and_what_is_written_is_thrown_away(
     bench: Bench, user_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: bool

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,9 @@ from .adapter import Adapter
 SYSTEM_FOLDERS = ("/usr", "/nix/store", "/gnu/store")
 # What a program needs of its virtual environment, whose folder may be HOME or that of a project.
 ENVIRONMENT = ("pyvenv.cfg", "bin", "lib", "lib64", "include", "share")
+WORK_TREES = (".git", ".hg", ".jj")
+# Where version managers, which may be clones themselves, install: nvm and pyenv, asdf, Homebrew.
+INSTALLED = ("versions", "installs", "Cellar")
 VERSION_SECONDS = 20
 # Where a program keeps things of the user's, which asking for its version must not touch.
 OF_HOME = (
@@ -174,8 +177,18 @@ def installation(folder: Path) -> str | None:
     alone = prefix != Path("/opt") and not any(
         prefix in (home, home / ".local", *home.parents) for home in homes
     )
-    has_more = any((prefix / name).exists() for name in (".git", "pyvenv.cfg"))
+    has_more = (prefix / "pyvenv.cfg").exists() or _in_work_tree(prefix, homes)
     return str(prefix) if alone and (prefix / "lib").exists() and not has_more else None
+
+
+def _in_work_tree(prefix: Path, homes: Sequence[Path]) -> bool:
+    """Whether a folder is a part of a project, such as a package that is linked from there."""
+    for above in (prefix, *prefix.parents):
+        if above in homes or above.name in INSTALLED or (above / "conda-meta").exists():
+            return False
+        if any((above / name).exists() for name in WORK_TREES):
+            return True
+    return False
 
 
 def interpreter(script: Path, search: str) -> str | None:
