@@ -12,6 +12,7 @@ import pytest
 
 from rebyte_cli.local.agents import agent_files
 from rebyte_cli.local.agents.adapters import built_in, opencode_database
+from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 
 from .bench import PYTHON, Bench
@@ -207,6 +208,19 @@ def test_the_transcript_says_that_sessions_were_removed(bench: Bench) -> None:
     run = bench.run(agent)
     assert opencode_database.REMOVED in bench.said(run.prompt)
     assert not (folder / opencode_database.NAME).exists()
+
+
+@pytest.mark.slow
+def test_a_memory_file_that_cannot_be_read_is_left_out(bench: Bench, user_home: Path) -> None:
+    """The transcript says so, and the run has the others."""
+    fill(user_home, ".claude/rules/a.md", ".claude/rules/z.md")
+    (user_home / ".claude/rules/odd.md").symlink_to("/proc/self/mem")  # root cannot, either
+    agent = Claude(command=(PYTHON, "-c", "print(open)"), extra_paths=(sys.base_prefix,))
+    run = bench.run(agent)
+    said = "Not used, since it cannot be read: ~/.claude/rules/odd.md (Input/output error)"
+    assert said in bench.said(run.prompt)
+    rules = bench.workspace().home / ".claude/rules"
+    assert {path.name for path in rules.iterdir()} == {"a.md", "z.md"}
 
 
 def test_a_file_that_is_no_database_is_removed(tmp_path: Path) -> None:

@@ -499,8 +499,7 @@ class Supervisor:
         home = AgentHome(self._workspace, adapter, on_screen=self.on_screen)
         try:
             room = self._workspace.room(options)
-            if lost := home.furnish(layout.code, seen, access, options["skills"], room):
-                self._transcript.tell(lost)
+            self._transcript.tell(*home.furnish(layout.code, seen, access, options["skills"], room))
             logins = LoginCopies(adapter, access, user.home, layout)
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None

@@ -37,26 +37,32 @@ class AgentHome:
         access: AgentAccess,
         chosen: Iterable[skills.Source],
         room: int,
-    ) -> str:
+    ) -> list[str]:
         """Make it a new one but for the agents' sessions. Raises OSError.
 
         An earlier run, even of another agent, may have left what this one would obey. `chosen` are
         the skills that it gets besides those of the repository, and `room` the bytes of the disk
-        that cleaning may fill. What the user is to know of lost sessions, or an empty text.
+        that cleaning may fill. What the user is to know of lost sessions and unread files.
         """
         home, adapter = self._workspace.home, self._adapter
         agent_files.keep_only(home, SESSIONS)
-        lost = adapter.clean_sessions(home, code.inside, room)
+        told = [*filter(None, [adapter.clean_sessions(home, code.inside, room)])]
         skills.install(home, [*self._workspace.skills(adapter.finds_skills), *chosen])
         for pattern in adapter.memory(user.home):
-            for path in filter(Path.is_file, user.home.glob(pattern)):
+            for path in user.home.glob(pattern):
                 name = path.relative_to(user.home).as_posix()
-                agent_files.write(home, name, path.read_bytes())
+                try:
+                    content = path.read_bytes() if path.is_file() else None
+                except OSError as error:
+                    told.append(f"Not used, since it cannot be read: ~/{name} ({error.strerror})")
+                    continue
+                if content is not None:
+                    agent_files.write(home, name, content)
         files = adapter.screen_files if self._on_screen else adapter.files
         written = {**files(user, code, access), **access.files, ".gitconfig": _git_config()}
         for name, text in written.items():
             agent_files.write(home, name, text.encode())
-        return lost
+        return told
 
     def hidden_folders(self) -> list[str]:
         """The folders of the code to hide, made where they are missing: git keeps no empty one.
