@@ -429,6 +429,9 @@ def test_attach(run: Run, agent: str) -> None:
         raise
     assert run("get", "@last", "-o", "json").json["finalResult"] == "I wrote hello.txt."
     assert "+++ b/two.txt\n" in run("diff", "@last", "--run").out
+    rows = run("logs", "@last", "--network", "-o", "json").json["data"]
+    if agent not in ("codex", "opencode"):  # no setting of theirs ends all of it
+        assert {row["host"] for row in rows} == {"127.0.0.1"}
     run("follow-up", "@last", "Which word? [[recall]]", "--wait")
     assert run("result", "@last").out == "You told me heron.\n"
 

@@ -171,6 +171,8 @@ class Claude(Adapter):
             "DISABLE_TELEMETRY": "1",
             "DISABLE_ERROR_REPORTING": "1",
             "DISABLE_AUTOUPDATER": "1",
+            # Else its screen asks github.com and downloads.claude.ai.
+            "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL": "1",
             "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1",
             # `@NAME` in a prompt is text, and not a file to attach.
             "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
