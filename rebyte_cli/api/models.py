@@ -45,7 +45,7 @@ class Usage(TypedDict):
 class Prompt(TypedDict):
     """One prompt of a task (seed document).
 
-    `hasChanges` is of the local service: `get_changes` has the changes of this run alone.
+    `hasChanges` is of the local service: `get_changes` has the changes of this run alone, or none.
     """
 
     id: str

@@ -147,7 +147,7 @@ class Run(ABC):
         return self.start <= min(now, self.end)
 
     def has_changes(self, now: int) -> bool:
-        """Whether its own changes can be told from those of other runs in the workspace."""
+        """Whether its own changes, which may be none, can be told from those of other runs."""
         return False
 
     @abstractmethod
