@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from ...system.untrusted import read_json
 
 LONGEST_VALUE = 65_536  # bytes of a wanted value; the usage of a model has a few hundred
+LONGEST_NUMBER = 64  # bytes
 
 Path = tuple[bytes, ...]
+
+_AROUND_NUMBER = b": \t\r\n,]}"
 
 
 class _Frame:
@@ -21,7 +24,7 @@ class _Frame:
 
 
 class JsonScanner:
-    """Finds objects and strings by their paths in a JSON text of any size, in constant memory.
+    """Finds objects, strings and numbers by their paths in a JSON text, in constant memory.
 
     `found` is called with the path and the JSON text of each. A path is the keys from the root, as
     `spell` gives them; arrays do not count, but in others they are skipped. Only the way to a
@@ -53,6 +56,7 @@ class JsonScanner:
         self._frames: list[_Frame] = []
         self._depth = 0  # of open brackets in a value that is skipped or kept
         self._kept: bytearray | None = None  # a key or a wanted value
+        self._number = b""  # what came since the last string, bracket or comma
         self._in_string = False
         self._escaped = False  # the backslash was the last byte
 
@@ -93,11 +97,16 @@ class JsonScanner:
         at = match.end() if match else len(data)
         if self._depth:
             self._keep(data[start:at])
+        else:
+            self._number = (self._number + data[start:at]).lstrip(_AROUND_NUMBER)[:LONGEST_NUMBER]
         if match:
             self._take(match.group())
         return at
 
     def _take(self, character: bytes) -> None:
+        number, self._number = self._number.rstrip(_AROUND_NUMBER), b""
+        if number[:1].isdigit() and self._path() in self._wanted:
+            self._found(self._path(), number)
         if character == b'"':
             self._in_string = True
             if not self._depth and self._is_wanted_string():

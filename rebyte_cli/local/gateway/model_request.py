@@ -47,6 +47,9 @@ _TOOLS: list[Path] = [
         b"URLCONTEXT",
     )),
 ]  # fmt: skip
+# How many answers it is to write, each as long as one.
+_ANSWERS: list[Path] = [(b"N",), (b"GENERATIONCONFIG", b"CANDIDATECOUNT")]
+_MOST_ANSWERS = 128  # that OpenAI writes; the others write fewer
 _PARAMETER = re.compile(rb";[^,]*")
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 # One part of a path. No `%`, which the next server might decode, and no `.` or `..`.
@@ -98,7 +101,7 @@ class ModelRequest:
 
     `scheme`, `place` and `target` say where it is to go; `rest` is what of its path follows the
     base URL, which can have a secret. `route` says which of the models it is for; `answer` filters
-    what comes back.
+    what comes back. `answers` is how many the model is to write, at most.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class ModelRequest:
         self._wire = wire = wire_of(route.wire, self.rest)
         # Whether the model may read more than what its answer says at first.
         self.reads_on = False
+        self.answers = 1
         self._names = {model_in(self.rest)} - {""}  # of models, as read so far
         secrets = [value for name, value in ours.items() if name not in _QUERY]
         for name, value in route.headers.items():
@@ -149,7 +153,7 @@ class ModelRequest:
 
         Of one that is packed (`Content-Encoding`), any part may have everything.
         """
-        wanted = _TOOLS if self._wire == GEMINI else _TOOLS + _MODEL_KEYS
+        wanted = [*_TOOLS, *_ANSWERS, *(() if self._wire == GEMINI else _MODEL_KEYS)]
         question = JsonScanner(wanted, self._found, _spelled)
         is_packed = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
         question.has_ended = self.reads_on = is_packed
@@ -161,6 +165,9 @@ class ModelRequest:
             value = str(read_json(text.decode("utf-8", "replace")))
         if path in _MODEL_KEYS:
             self._names.add(value if path == (_MODEL,) else "")
+        elif path in _ANSWERS:
+            with contextlib.suppress(ValueError):
+                self.answers = max(self.answers, int(min(float(value), _MOST_ANSWERS)))
         else:
             self.reads_on |= path != _TOOL_TYPE or not _OWN_TOOL.fullmatch(value)
 

@@ -435,6 +435,22 @@ def test_tools_of_gemini_read_on(tmp_path: Path) -> None:
         assert entry.uncounted["input_tokens"] == read * (LARGEST[0] - 100)
 
 
+@pytest.mark.parametrize(
+    ("number", "answers"), [(2, 2), (1e9, 128), ("3", 3), (-1, 1), ("many", 1)]
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1beta/models/m:generateContent"])
+def test_each_of_several_answers_counts(
+    tmp_path: Path, path: str, number: float | str, answers: int
+) -> None:
+    several = (
+        {"n": number} if "chat" in path else {"generation_config": {"candidate_count": number}}
+    )
+    entry = ask_and_leave(tmp_path, [{"id": "first"}], json.dumps(several).encode(), path)
+    assert entry.usage is None
+    assert entry.uncounted is not None
+    assert entry.uncounted["output_tokens"] == LARGEST[1] * answers
+
+
 @pytest.mark.parametrize("wire", PATHS)
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_what_is_under_way_at_the_end_of_the_run(tmp_path: Path, wire: str, sign: int) -> None:
