@@ -84,7 +84,9 @@ def command(
     of another one is a conflict.
 
     Refused are hunks without context (`git diff -U0`), a file that would not become what the patch
-    says by its id, and binary files without their data, or with other data than the id tells.
+    says by its id, and binary files without their data, or with other data than the id tells. So
+    are commits of which one moves or removes what an earlier one changes, and files that only
+    change places (`git diff -B -M`), which could not be told from those that have done so already.
 
     Examples:
 

@@ -31,7 +31,8 @@ class FileChange(NamedTuple):
 def changes(patch: bytes, root: Path) -> list[FileChange]:
     """What the patch does, file by file, as git reads it. RebyteError when it is no patch."""
     check_form(patch)
-    counts = git_apply(["--numstat", "-z"], patch, root, safe_repository(root)).split(b"\0")[:-1]
+    words = ["--numstat", "-z", "--whitespace=nowarn"]
+    counts = git_apply(words, patch, root, safe_repository(root)).split(b"\0")[:-1]
     entries = [entry.split(b"\t", 2) for entry in counts]
     files = list(sections(patch))
     # What git finds besides the files that are told apart here, it applies as well.

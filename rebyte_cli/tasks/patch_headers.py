@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..errors import RebyteError
@@ -37,7 +37,7 @@ _HEADER = re.compile(
     """.replace(b"TEXT", rb"[^\0\n]{1,%d}" % LONGEST_LINE)
     .replace(b"MODE", b"(?:100644|100755|120000|160000)")
     .replace(b"ID", b"[0-9a-f]{1,64}")
-    .replace(b"END", rb"(?:\n|diff\ --git\ |\Z)"),
+    .replace(b"END", rb"(?:\n|--\ \n|diff\ --git\ |\Z)"),
     re.VERBOSE,
 )
 LINES, BINARY, UNTOLD = b"---", b"GIT binary patch", b"Binary files"
@@ -81,14 +81,18 @@ def check_form(patch: bytes) -> None:
 
     For its headers as `sections` does. Content has to follow a header, a hunk also another one. It
     has to end where it says, and to say where it belongs. And for a name that no file in a
-    repository has, one below more than `MOST_FOLDERS` folders, or more than `MOST_FILES` files.
+    repository has, one below more than `MOST_FOLDERS` folders, or more than `MOST_FILES` files; and
+    if git would not make what the parts say one after the other, or they do not tell what that is.
     """
-    starts, end = set[int](), -1
+    starts, end, files = set[int](), -1, list[PatchedFile]()
     for header in _headers(patch):
         if len(starts) == MOST_FILES:
             raise RebyteError(f"the patch changes more than {MOST_FILES:,} files", code="too_large")
-        _check_names(_section(header))
+        files.append(_section(header))
+        _check_names(files[-1])
         starts.add(header.end())
+    _check_order(files)
+    _check_cycles(files)
     for binary in HEADING.finditer(patch):
         if binary.start() not in starts:
             raise _odd(patch, binary.start())
@@ -212,6 +216,44 @@ def _check_names(file: PatchedFile) -> None:
         if path.count(b"/") > MOST_FOLDERS:
             many = f"a file below more than {MOST_FOLDERS} folders"
             raise RebyteError(f"the patch has {many}", code="bad_patch")
+
+
+def _check_order(files: Iterable[PatchedFile]) -> None:
+    """Refuse parts about a file that an earlier one has made, unless they change it in place.
+
+    git removes all files first, and makes the others then. And what it renames is what was there
+    before all of the patch.
+    """
+    made, gone = dict[bytes, bool](), set[bytes]()  # and whether it has another name before
+    for each in files:
+        if each.old == each.new:
+            made[each.new] = False
+            continue
+        is_moved = bool(each.new) and made.get(each.old, True)
+        if each.new in made or each.old in gone or (each.old in made and not is_moved):
+            name = _shown(each.new if each.new in made else each.old)
+            message = f"the patch names {name} twice, as several commits do: apply them one by one"
+            raise RebyteError(message, code="bad_patch")
+        if each.old:
+            gone.add(each.old)
+        if each.new:
+            made[each.new] = bool(each.old)
+
+
+def _check_cycles(files: Iterable[PatchedFile]) -> None:
+    """Refuse files that change places, and are told by nothing else than their names.
+
+    Applied again, they would change places again.
+    """
+    moves = {each.old: each.new for each in files if each.old and not (each.blob or each.content)}
+    moves = {old: new for old, new in moves.items() if new not in (old, b"")}
+    while moves:
+        start, name = moves.popitem()
+        while name in moves:
+            name = moves.pop(name)
+        if name == start:
+            message = f"does not tell whether {_shown(name)} and others have changed places already"
+            raise RebyteError(f"the patch {message}: use `git apply`", code="bad_patch")
 
 
 def _odd(patch: bytes, at: int) -> RebyteError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rebyte_cli.tasks import apply, file_changes, patch, patch_headers
 from rebyte_cli.tasks.patched_tree import tree_with
 from rebyte_cli.tasks.prepared_patch import prepared
 from rebyte_cli.tasks.risks import risks_between
-from tests.patch_farm import bring
+from tests.patch_farm import bring, patch_of
 from tests.repositories import git
 
 NEW = b"""--- /dev/null
@@ -52,7 +53,9 @@ def root(tmp_path: Path) -> Path:
     (folder / "run").write_text("a\n")
     (folder / "run").chmod(0o755)
     git(folder, "add", "-A")
-    git(folder, "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "A")
+    git(folder, "config", "user.name", "A")
+    git(folder, "config", "user.email", "a@b")
+    git(folder, "commit", "-q", "-m", "A")
     return folder
 
 
@@ -304,3 +307,78 @@ def test_a_patch_of_millions_of_lines_takes_no_memory() -> None:
     finally:
         tracemalloc.stop()
     assert most < 2 * len(text)
+
+
+def commits(root: Path, *changes: Callable[[], object]) -> bytes:
+    """Commits of what these functions change, one after the other, as `format-patch` writes them.
+
+    The tree is as before them in the end.
+    """
+    git(root, "checkout", "-q", "--detach", "main")
+    for change in changes:
+        change()
+        git(root, "add", "-A")
+        git(root, "commit", "-q", "-m", "Work\n\n- One\n+ Another")
+    made = safe_git.run(["format-patch", "--stdout", "--binary", "main..HEAD"], root)
+    git(root, "checkout", "-q", "main")
+    return made
+
+
+@pytest.mark.parametrize("way", ["moved", "removed", "made and removed", "renamed and removed"])
+def test_what_one_commit_makes_and_another_one_takes_away_is_refused(root: Path, way: str) -> None:
+    """git would leave it there: all that a patch removes, it removes first."""
+    first, second = {
+        "moved": (lambda: (root / "f").write_text("a\n" * 9), lambda: git(root, "mv", "f", "g")),
+        "removed": (lambda: (root / "f").write_text("b\n"), (root / "f").unlink),
+        "made and removed": ((root / "new").touch, (root / "new").unlink),
+        "renamed and removed": (lambda: git(root, "mv", "f", "g"), lambda: git(root, "rm", "g")),
+    }[way]
+    odd = commits(root, first, second)
+    with pytest.raises(RebyteError, match=r"the patch names '.*' twice"):
+        file_changes.changes(odd, root)
+    with pytest.raises(patch.PatchUnusable, match="apply them one by one"):
+        tree_with(root, "HEAD", odd)
+
+
+def test_commits_that_change_a_file_in_place_are_applied_together(root: Path) -> None:
+    odd = commits(
+        root,
+        (root / "new").touch,
+        lambda: (root / "new").write_text("b\n"),
+        lambda: (root / "new").write_text("b\nc\n"),
+    )
+    assert bring(odd, root) == ["new"]
+    assert (root / "new").read_text() == "b\nc\n"
+    assert bring(odd, root) == []
+
+
+@pytest.mark.parametrize("names", [["f", "run"], ["f", "run", "data"]])
+def test_files_that_change_places_are_refused_if_only_their_names_tell_it(
+    root: Path, names: list[str]
+) -> None:
+    """To apply it again would undo it, and whether it was applied already cannot be told."""
+    for name in names:
+        (root / name).write_text(f"{name}\n" * 300)
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "Large")
+    contents = [(root / name).read_text() for name in names]
+
+    def change(more: str = "") -> None:
+        for name, content in zip(names, [*contents[1:], contents[0] + more], strict=True):
+            (root / name).write_text(content)
+
+    odd = patch_of(root, change, "HEAD", "-B", "-M")
+    assert odd.count(b"rename from") == len(names)
+    with pytest.raises(patch.PatchConflict, match="have changed places already: use `git apply`"):
+        bring(odd, root)
+    told = patch_of(root, lambda: change("more\n"), "HEAD", "-B", "-M")
+    assert told.count(b"rename from") == len(names)
+    assert sorted(bring(told, root)) == sorted(names)
+    assert bring(told, root) == []
+
+
+def test_blanks_at_the_end_of_lines_are_no_reason_to_refuse(root: Path) -> None:
+    git(root, "config", "apply.whitespace", "error")
+    blank = modified().replace(b"+b\n", b"+b \n")
+    assert [each.path for each in file_changes.changes(blank, root)] == ["f"]
+    assert bring(blank, root) == ["f"]
