@@ -78,7 +78,7 @@ class Calls:
         retry_after_cap: float,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
-        random: Callable[[], float] | None,
+        random: Callable[[], float],
         connector: Connector | None,
         admits: Admits,
         if_rejected: str | None = None,
@@ -303,8 +303,7 @@ class Calls:
     def _pause(self, number: int, headers: Mapping[str, str]) -> float:
         """Seconds until the next attempt."""
         asked = self._retry_after(headers)
-        draw = self._random or _random()
-        return retry.pause(number, asked, random=draw, cap=self._retry_after_cap)
+        return retry.pause(number, asked, random=self._random, cap=self._retry_after_cap)
 
     def _retry_after(self, headers: Mapping[str, str]) -> float | None:
         """What a response asks to wait, in seconds."""
@@ -317,13 +316,6 @@ class Calls:
         if self._log is not None:
             log.seconds = self.clock() - log.started
             self._log(log)
-
-
-def _random() -> Callable[[], float]:
-    # Importing it costs more than the pauses of a call that needs none.
-    from random import random
-
-    return random
 
 
 @lru_cache(maxsize=8)

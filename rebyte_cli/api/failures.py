@@ -31,6 +31,13 @@ _LOGIN = "run " + Next("auth", "login") + f" or set REBYTE_API_KEY; create a key
 RETIRED = re.compile(
     r"\bAPI\b.*\b(retired|sunset|discontinued|shut down|no longer (available|supported))\b", re.I
 )
+# What lists the things that a path of the API names behind its first word.
+_LISTS = {
+    "tasks": Next("list"),
+    "workspaces": Next("workspace", "list"),
+    "agent-computers": Next("workspace", "list"),
+    "webhooks": Next("webhook", "list"),
+}
 _LOST = "the request may have succeeded; check before you send it again"
 
 
@@ -219,13 +226,7 @@ def _list_hint(path: str) -> str | None:
     noun, *rest = path.strip("/").split("/")
     if not rest or rest == ["public_key"]:
         return None
-    commands = {
-        "tasks": Next("list"),
-        "workspaces": Next("workspace", "list"),
-        "agent-computers": Next("workspace", "list"),
-        "webhooks": Next("webhook", "list"),
-    }
-    command = commands.get(noun)
+    command = _LISTS.get(noun)
     if command and rest[1:2] == ["artifacts"] and len(rest) == 3:  # it or its workspace is missing
         return "See " + Next("artifact", "list", rest[0]) + " or " + command
     return "See " + command if command else None
@@ -236,7 +237,7 @@ def _subject(path: str) -> str | None:
     from urllib.parse import unquote
 
     noun, *rest = path.strip("/").split("/")
-    if noun not in ("tasks", "workspaces", "agent-computers", "webhooks") or not rest:
+    if noun not in _LISTS or not rest:
         return None
     return unquote(rest[2]) if rest[1:2] == ["artifacts"] and len(rest) == 3 else rest[0]
 

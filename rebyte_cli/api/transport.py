@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..errors import BadUsage, BrokenAnswer
 from ..system.addresses import THIS_NETWORK, reach
-from ..system.deadline import NO_LIMIT, Deadline
+from ..system.deadline import NO_LIMIT, Deadline, draw
 from .body import ApiResponse, MultipartForm, Request, as_it_came, as_json, encode
 from .calls import Calls, Refused
 from .log import HIDDEN, CallLog
@@ -58,7 +58,7 @@ class Transport:
         retry_after_cap: float = RETRY_AFTER_CAP,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        random: Callable[[], float] | None = None,
+        random: Callable[[], float] = draw,
         connector: Connector | None = None,
         if_rejected: str | None = None,
     ) -> None:

@@ -324,13 +324,8 @@ class ContentView(TaskView):
     """A content document: a task whose prompts include text, events and answers."""
 
     @property
-    def has_prompts(self) -> bool:
-        """Whether the document has a list of prompts."""
-        return isinstance(self.raw.get("prompts"), list)
-
-    @property
     def prompt_count(self) -> int:
-        """The length of that list, with what is no prompt in it; 0 without a list."""
+        """The length of its list of prompts, with what is no prompt in it; 0 without a list."""
         prompts = self.raw.get("prompts")
         return len(prompts) if isinstance(prompts, list) else 0
 

@@ -378,7 +378,5 @@ def sync(handle: int) -> None:
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
             return
         os.fsync(handle)
-    elif hasattr(os, "fdatasync"):
-        os.fdatasync(handle)
     else:
-        os.fsync(handle)
+        getattr(os, "fdatasync", os.fsync)(handle)

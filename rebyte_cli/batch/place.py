@@ -184,10 +184,6 @@ class OpenPlace:
         checks = self.place.checks
         self.checks = None if checks is None else CheckPool(checks, emit)
 
-    def base(self, body: Mapping[str, Any]) -> str | None:
-        """The commit that a task with this body starts from, as far as it is known here."""
-        return None if self.place.checks is None else self.place.checks.base(body)
-
     def _answered(self) -> list[dict[str, Any]]:
         """Tasks of this batch that were answered here; a list without them is stale."""
         entries = list(self._lines.items())

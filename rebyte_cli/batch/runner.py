@@ -680,7 +680,9 @@ class Runner:
         self, place: OpenPlace, line: InputLine, task: Mapping[str, Any], body: Mapping[str, Any]
     ) -> None:
         files = list(map(os.path.abspath, line.paths)) or None
-        new = NewTask(task, body["prompt"], body, dict(line.labels), files, base=place.base(body))
+        checks = place.place.checks
+        base = None if checks is None else checks.base(body)
+        new = NewTask(task, body["prompt"], body, dict(line.labels), files, base=base)
         place.ledger.created(line.number, new)
 
     def _restore_ledger(self) -> None:

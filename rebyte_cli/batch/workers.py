@@ -214,10 +214,9 @@ class WorkerPool:
 
     # Outcomes of a create
 
-    def _lost(self, job: Job, error: RebyteError, record: Record) -> None:
+    def _lost(self, job: Job, error: APIError, record: Record) -> None:
         """The create went out, and it is not known whether it made a task."""
-        status = error.status_code if isinstance(error, APIError) else None
-        retry_after = error.retry_after if isinstance(error, APIError) else None
+        status, retry_after = error.status_code, error.retry_after
         if status == 503 or retry_after is not None:
             self.throttle.slow_down(f"The service is not available ({status})", retry_after)
         elif status is not None:  # another answer of a gateway

@@ -355,5 +355,4 @@ def _side_files(path: Path) -> list[Path]:
 
 def _remove(*paths: Path) -> None:
     for path in paths:
-        with suppress(FileNotFoundError):
-            path.unlink()
+        path.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def task(history: History, reference: str) -> str:
     if reference.startswith("@"):
         return str(_numbered(history, reference)["id"])
     if _is_url(reference):
-        return _id_in_url(history, reference, _TASK_FOLDERS, "task")
+        return _in_url(history, reference, _TASK_FOLDERS, "task")[1]
     check_id(reference, "task id")
     return _by_prefix(history, reference) or reference
 
@@ -85,10 +85,9 @@ def workspace(history: History, reference: str) -> str:
     if reference.startswith("@"):
         return _workspace_of(_numbered(history, reference))
     if _is_url(reference):
-        found = _id_in_url(
-            history, reference, _WORKSPACE_FOLDERS + _TASK_FOLDERS, "workspace or task"
-        )
-        if history.workspace(found) or _folder_in_url(reference) in _WORKSPACE_FOLDERS:
+        folders = _WORKSPACE_FOLDERS + _TASK_FOLDERS
+        folder, found = _in_url(history, reference, folders, "workspace or task")
+        if folder in _WORKSPACE_FOLDERS or history.workspace(found):
             return found
         return _workspace_of(history.task(found) or {"id": found, "workspaceId": None})
     named = history.workspace(reference)
@@ -166,19 +165,21 @@ def _is_url(reference: str) -> bool:
     return reference.startswith(("https://", "http://"))
 
 
-def _id_in_url(history: History, url: str, folders: tuple[str, ...], what: str) -> str:
-    """The id in the URL of a page, or of the API.
+def _in_url(history: History, url: str, folders: tuple[str, ...], what: str) -> tuple[str, str]:
+    """The id in the URL of a page, or of the API, behind the folder that it stands in.
 
     BadUsage where it holds none, or where the page is certainly one of another service.
     """
     from itertools import pairwise
     from urllib.parse import unquote
 
-    parts = _segments(url)
-    for folder, name in pairwise(parts):
+    from ..system.untrusted import url_parts
+
+    parts = url_parts(url)
+    for folder, name in pairwise(parts.path.split("/") if parts else ()):
         if folder in folders and name:
             _check_service(history, url)
-            return check_id(unquote(name), f"{what} id")
+            return folder, check_id(unquote(name), f"{what} id")
     raise BadUsage(
         f"{url!r} is not the URL of a {what}",
         hint="Copy the page's URL (https://app.rebyte.ai/run/ID), or give the id alone",
@@ -200,18 +201,6 @@ def _check_service(history: History, url: str) -> None:
             f"{url!r} is a link of another service than the one that is asked",
             hint=f"Use {other} to ask that one",
         )
-
-
-def _folder_in_url(url: str) -> str | None:
-    parts = _segments(url)
-    return next((each for each in parts if each in _WORKSPACE_FOLDERS + _TASK_FOLDERS), None)
-
-
-def _segments(url: str) -> list[str]:
-    from ..system.untrusted import url_parts
-
-    parts = url_parts(url)
-    return [] if parts is None else parts.path.split("/")
 
 
 def _workspace_of(known: dict[str, object]) -> str:

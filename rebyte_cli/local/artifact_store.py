@@ -101,6 +101,13 @@ def put_result(
     put(objects, db, workspace, name, saved, RESULTS[name], created)
 
 
+def find(db: sqlite3.Connection, workspace: str, name: str) -> sqlite3.Row | None:
+    """The row of an artifact; None if the workspace has none of this name."""
+    sql = "SELECT * FROM artifacts WHERE workspace = ? AND filename = ?"
+    row: sqlite3.Row | None = db.execute(sql, (workspace, name)).fetchone()
+    return row
+
+
 def remove(objects: Path, db: sqlite3.Connection, workspace: str, name: str | None) -> int:
     """Remove one artifact, or all of them for None; return how many."""
     rows = db.execute(

@@ -21,6 +21,7 @@ from .artifact_store import (
     PATCH_FILE,
     RESULTS,
     BoundedBody,
+    find,
     pieces,
     put,
     put_result,
@@ -85,7 +86,7 @@ def _save_changes(store: Store, db: sqlite3.Connection, workspace: str, now: int
 def patch_of(store: Store, db: sqlite3.Connection, workspace: str) -> bytes | None:
     """The artifact `changes.patch` of a workspace; None if there is none."""
     save_results(store, db, workspace)
-    row = next((row for row in _rows(db, workspace) if row["filename"] == PATCH_FILE), None)
+    row = find(db, workspace, PATCH_FILE)
     return None if row is None else (store.objects / row["object"]).read_bytes()
 
 
@@ -172,7 +173,7 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
     with context.store.write() as db:
         check_workspace(db, caller, workspace)
         save_results(context.store, db, workspace)
-        row = next((row for row in _rows(db, workspace) if row["filename"] == filename), None)
+        row = find(db, workspace, filename)
         if row is None and filename == PATCH_FILE:
             raise http.Refusal(
                 404, "no_patch", "Artifact not found", _why_no_patch(context, db, workspace)

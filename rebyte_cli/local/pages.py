@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from ..system.web_page import asset, h, head
 from . import http, task_list, task_page, tasks, visits
 from .agents import facade
+from .artifact_store import PATCH_FILE, find
 from .http import Caller, Context, Refusal, caller_of, missing
 from .task_store import TaskRecord, load_task
 from .wsgi import PLAIN, HttpRequest, HttpResponse
@@ -181,10 +182,10 @@ def patch(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     caller = caller_of(context, request)
     _wait_for_patch(context, caller, task_id)
     with context.store.read() as db:
-        found = task_page.patch_object(db, load_task(db, caller, task_id))
+        found = find(db, load_task(db, caller, task_id).workspace, PATCH_FILE)
     if found is None:
         raise missing("Patch")
-    return _response((context.store.objects / found).read_bytes(), PLAIN)
+    return _response((context.store.objects / found["object"]).read_bytes(), PLAIN)
 
 
 def computer(context: Context, request: HttpRequest, computer: str) -> HttpResponse:

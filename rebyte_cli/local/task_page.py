@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..system.web_page import badge, folded, h, markdown, moment, preformatted
 from . import http
 from .agents import facade
-from .artifact_store import PATCH_FILE
+from .artifact_store import PATCH_FILE, find
 from .http import Context, JsonObject
 from .run_interface import Run, ScheduledEvent
 from .store import Store
@@ -245,20 +245,11 @@ def _text(value: object) -> str:
 # What came of it
 
 
-def patch_object(db: sqlite3.Connection, task: TaskRecord) -> str | None:
-    """The stored object that holds the patch of the task's workspace."""
-    row = db.execute(
-        "SELECT object FROM artifacts WHERE workspace = ? AND filename = ?",
-        (task.workspace, PATCH_FILE),
-    ).fetchone()
-    return None if row is None else str(row["object"])
-
-
 def _changes(context: Context, db: sqlite3.Connection, task: TaskRecord) -> str:
     """The patch of the workspace; an empty section while there is none."""
-    body, patch = "", patch_object(db, task)
+    body, patch = "", find(db, task.workspace, PATCH_FILE)
     if patch is not None:
-        with (context.store.objects / patch).open("rb") as file:
+        with (context.store.objects / patch["object"]).open("rb") as file:
             start = file.read(LONGEST_PATCH + 1)
         whole = f'<a href="/run/{task.id}/{PATCH_FILE}">{PATCH_FILE}</a>'
         more = f"<p>Only the beginning is shown; the rest is in {whole}.</p>"

@@ -2,7 +2,7 @@
 
 As in the docs, a known URL gives the existing webhook, and three is the limit. `http` is accepted
 for loopback addresses only, since deliveries go nowhere else. Webhooks of the machine's own key
-are for it alone: they also report tasks in private workspaces (see `access.py`).
+are for it alone: they also report tasks in private workspaces (see `http.Caller`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from ..api.views import ContentView, PromptView
 from ..errors import (
@@ -39,7 +39,7 @@ READS = 200  # transcripts fetched in one scan
 TWINS = 3  # tasks with the same prompt that are read, to see whether it is shown unchanged
 
 
-def is_lost(error: RebyteError) -> bool:
+def is_lost(error: RebyteError) -> TypeGuard[APIError]:
     """Whether something was sent and its answer is lost, so that only a search can tell.
 
     Not if it provably never arrived, was answered by a redirect that cannot lead to its result, or

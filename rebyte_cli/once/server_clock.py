@@ -124,12 +124,11 @@ class ServerClock:
         that is created later has a later `createdAt`, give or take ROOM.
         """
         server, local = self.now(), local_now()
+        written = _boot_tags(boot_id(), since_boot())
         if server is None:
-            written = local.isoformat(timespec="milliseconds") + _boot_tags(boot_id(), since_boot())
+            written = local.isoformat(timespec="milliseconds") + written
         else:
-            written = (
-                text_of_time(server) + _boot_tags(boot_id(), since_boot()) + _off(local, server)
-            )
+            written = text_of_time(server) + written + _off(local, server)
         newest = newest or {}
         return written + _newest_tags(newest.get("createdAt"), newest.get("id"))
 

@@ -19,6 +19,13 @@ OUTAGE = 300.0
 FAULTS = 10
 
 
+def draw() -> float:
+    """A random number from 0 up to 1."""
+    from random import random  # most commands pause nowhere, and so need not import it
+
+    return random()  # noqa: S311 -- spreads load, guards nothing
+
+
 class Deadline:
     """The moment by which an operation must have ended.
 
@@ -128,7 +135,7 @@ class Patience:
         resume: str | None = None,
         grace: float = GRACE,
         sleep: Callable[[float], None] = time.sleep,
-        random: Callable[[], float] | None = None,
+        random: Callable[[], float] = draw,
     ) -> None:
         self.deadline = deadline
         self.resume = resume
@@ -181,13 +188,7 @@ class Patience:
             self._last = self._first
         elif self._faults or self.deadline.clock() - self._start > self._steady:
             self._last = min(self._last * self._growth, self._longest)
-        if not self._jitter:
-            return self._last
-        if self._random is None:
-            from random import random
-
-            self._random = random
-        return self._last * (1 - self._jitter * self._random())
+        return self._last * (1 - self._jitter * self._random()) if self._jitter else self._last
 
     def sleep(self, seconds: float | None = None) -> None:
         """Sleep for the next pause, or for these seconds, but not past the deadline."""

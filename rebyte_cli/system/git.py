@@ -181,7 +181,6 @@ def run(
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
     line = [program, *there, *SAFE, *_hooks_off(words, folder, extra), *words]
-    line = line if to_end else limited(line, memory)
     if to_end:
         printed, errors, status = _to_end(line, variables, words[0], timeout, most)
     else:
@@ -190,7 +189,7 @@ def run(
             into = out.into if output == subprocess.PIPE else output
             try:
                 group = ProcessGroup(
-                    line,
+                    limited(line, memory),
                     folder=None,
                     variables=variables,
                     stdout=into,
@@ -887,9 +886,7 @@ def quoted(path: str) -> str:
 
 def last_commit(root: str) -> str:
     """What uncommitted changes are changes of: HEAD, or before the first commit the empty tree."""
-    if has(root, "HEAD"):
-        return "HEAD"
-    return empty_tree(root)
+    return "HEAD" if has(root, "HEAD") else empty_tree(root)
 
 
 def empty_tree(folder: AnyPath, extra: Variables | None = None) -> str:

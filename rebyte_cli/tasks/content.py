@@ -70,7 +70,7 @@ def read_content(
         task = client.get_task(task_id, timeout=deadline.for_call())
         found = {name: task.get(name) for name in ("id", "status", "prompts")}
         answer = text(task.get("finalResult"))
-    if not ContentView(found).has_prompts:
+    if not isinstance(found.get("prompts"), list):
         why = f"task {task_id}: the answer holds no prompts"
         raise BrokenAnswer(why, response=found, subject="")
     return ContentView({**found, "prompts": mappings(found["prompts"])}), answer

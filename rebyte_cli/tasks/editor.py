@@ -18,24 +18,14 @@ from ..system.signals import handled
 
 # Tried in this order without VISUAL and EDITOR; the first is Debian's choice of the user.
 USUAL = ("sensible-editor", "editor", "nano", "vim", "vi")
+_WAIT, _BLOCK, _NO_FORK = ("--wait", "-w"), ("--block", "-b"), ("--nofork", "-f")
 # Editors that open a window and return at once, with the option that makes them wait.
 WINDOWED = {
-    "code": "--wait",
-    "code-insiders": "--wait",
-    "codium": "--wait",
-    "cursor": "--wait",
-    "windsurf": "--wait",
-    "zed": "--wait",
-    "subl": "--wait",
-    "mate": "--wait",
-    "bbedit": "--wait",
-    "atom": "--wait",
-    "gedit": "--wait",
-    "kate": "--block",
-    "gvim": "--nofork",
-    "mvim": "--nofork",
+    **dict.fromkeys(("code", "code-insiders", "codium", "cursor", "windsurf", "zed"), _WAIT),
+    **dict.fromkeys(("subl", "mate", "bbedit", "atom", "gedit"), _WAIT),
+    "kate": _BLOCK,
+    **dict.fromkeys(("gvim", "mvim"), _NO_FORK),
 }
-SHORT_OPTIONS = {"--wait": "-w", "--block": "-b", "--nofork": "-f"}
 SHELL_SIGNS = frozenset("|&;<>()$`\\\"'*?[#~=%")
 STOP_SECONDS = 2.0
 
@@ -64,10 +54,10 @@ def usual(environment: Mapping[str, str]) -> str | None:
 def waiting_option(editor: str) -> str | None:
     """The option that an editor with windows lacks to wait for its window; None for others."""
     words = editor.split()
-    option = WINDOWED.get(os.path.basename(words[0]).removesuffix(".exe")) if words else None
-    if option is None or {option, SHORT_OPTIONS[option]}.intersection(words[1:]):
+    spellings = WINDOWED.get(os.path.basename(words[0]).removesuffix(".exe")) if words else None
+    if spellings is None or not set(spellings).isdisjoint(words[1:]):
         return None
-    return option
+    return spellings[0]
 
 
 def edit(editor: str, path: Path) -> int:
