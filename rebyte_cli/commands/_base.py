@@ -111,6 +111,10 @@ class Command(_Shared):
 
     usual_statuses = (3, 4, 5)
 
+    def __init__(self, *args: Any, callback: Callable[..., Any], **kwargs: Any) -> None:
+        """`callback` takes the App first."""
+        super().__init__(*args, callback=click.make_pass_decorator(App)(callback), **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Check the values that Click has parsed, then call the function."""
         output = self.output
@@ -153,6 +157,7 @@ def _check_output(app: App, output: Output) -> None:
 class Group(_Shared, click.Group):
     """A noun with its verbs. What it prints itself, when no verb follows, is its `output`."""
 
+    command_class = Command
     # What other tools call the same; hidden, except in `rebyte schema`.
     aliases: Mapping[str, str] = {"ls": "list", "rm": "delete"}
 
@@ -220,32 +225,4 @@ def choose_format(app: App) -> None:
 
 def define(name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
     """Make a command of a function that takes the App first and returns a value."""
-
-    def decorate(function: Callable[..., Any]) -> Command:
-        made = click.command(name, cls=Command, **attrs)(click.make_pass_decorator(App)(function))
-        assert isinstance(made, Command)
-        return made
-
-    return decorate
-
-
-def define_group(name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Group]:
-    """Make a group of commands; the function's docstring is its help."""
-
-    def decorate(function: Callable[..., Any]) -> Group:
-        made = click.group(name, cls=Group, **attrs)(function)
-        assert isinstance(made, Group)
-        return made
-
-    return decorate
-
-
-def define_in(parent: Group, name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Make a command and add it to its group."""
-
-    def decorate(function: Callable[..., Any]) -> Command:
-        made = define(name, **attrs)(function)
-        parent.add_command(made)
-        return made
-
-    return decorate
+    return click.command(name, cls=Command, **attrs)

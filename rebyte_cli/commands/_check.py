@@ -11,7 +11,7 @@ from ..app import App
 from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
 from ._local import HOST
-from ._options import DURATION, Number, Option, check_waits, take, together
+from ._options import DURATION, Number, Option, check_waits, refuse, take, together
 from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
@@ -123,8 +123,7 @@ def read_schema(path: str | None) -> AnswerSchema | None:
 def _check_needs_check(ctx: click.Context) -> None:
     """The options about a check need one, and that needs a wait."""
     given = ctx.params
-    if given.get("no_check") and given["check"] is not None:
-        raise BadUsage("--check and --no-check cannot be used together")
+    refuse({"--check and --no-check": given.get("no_check") and given["check"] is not None})
     if "tries" not in given:
         return
     options = CheckOptions(**{name: given[name] for name in CheckOptions._fields})

@@ -50,6 +50,7 @@ from ._options import (
     files_option,
     label_option,
     on_question_option,
+    refuse,
     take,
     together,
     uploaded,
@@ -93,12 +94,9 @@ def _check_attempts(ctx: click.Context) -> None:
         )
     if attempts == 1:
         return
-    if not (given["wait"] or given["dry_run"]):
-        raise BadUsage("--attempts requires --wait")
-    for option in ("stream", "once", "open_page"):
-        if given[option]:
-            name = option.removesuffix("_page")
-            raise BadUsage(f"--attempts and --{name} cannot be used together")
+    refuse({"--attempts": not (given["wait"] or given["dry_run"])}, "requires --wait")
+    for_one = {"--stream": "stream", "--once": "once", "--open": "open_page"}
+    refuse({f"--attempts and {name}": given[option] for name, option in for_one.items()})
 
 
 # The options of `CreateOptions`.

@@ -28,7 +28,7 @@ from ..tasks.question_watch import QuestionWatcher
 from ..tasks.risks import HEADING
 from ..tasks.wait import WaitTarget, patient, watch
 from ._check import CheckOptions, repository_says
-from ._options import chosen_tasks, uploaded
+from ._options import chosen_tasks, refuse, uploaded
 from ._stdin import read_bytes
 from ._wait import question_watcher
 
@@ -68,8 +68,7 @@ def lines_to_land(app: App, tasks: tuple[str, ...], results: str | None) -> list
     """The tasks that were named, or those in the results of a batch. Raises BadUsage for none."""
     if not tasks and results is None:
         raise BadUsage("no tasks: name them, or use --results FILE")
-    if tasks and results is not None:
-        raise BadUsage("TASK and --results cannot be used together")
+    refuse({"TASK and --results": tasks and results is not None})
     if results is not None:
         return _of_results(results, app.settings.profile)
     ids = chosen_tasks(app, tasks)

@@ -11,7 +11,16 @@ import click
 from ..app import App
 from ..config import EXECUTORS
 from ..errors import BadUsage, Next, RebyteError
-from ._options import BUDGET, Choice, Option, ParsedText, check_executor, completer, together
+from ._options import (
+    BUDGET,
+    Choice,
+    Option,
+    ParsedText,
+    check_executor,
+    completer,
+    refuse,
+    together,
+)
 
 if TYPE_CHECKING:
     from ..tasks.budget import Budget
@@ -47,13 +56,9 @@ HOST = ParsedText("host", _host)
 
 def _check_network(ctx: click.Context) -> None:
     """How `--allow` goes with the options that have no list of hosts."""
-    given = ctx.params
-    if not given["allow"]:
-        return
-    if given["network"] in ("none", "host"):
-        raise BadUsage(f"--allow and --network {given['network']} cannot be used together")
-    if given.get("no_jail"):
-        raise BadUsage("--allow and --no-jail cannot be used together")
+    network, allow = ctx.params["network"], ctx.params["allow"]
+    refuse({f"--allow and --network {network}": allow and network in ("none", "host")})
+    refuse({"--allow and --no-jail": allow and ctx.params.get("no_jail")})
 
 
 # The values of these options are `AgentOptions`.

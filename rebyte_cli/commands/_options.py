@@ -114,6 +114,13 @@ class Number(click.IntRange):
 # Checks of options against others
 
 
+def refuse(given: Mapping[str, object], why: str = "cannot be used together") -> None:
+    """Raise BadUsage for the first that was given of these options, or combinations of them."""
+    for names, is_given in given.items():
+        if is_given:
+            raise BadUsage(f"{names} {why}")
+
+
 def check_waits(ctx: click.Context, name: str, waits: Sequence[str] = ("wait", "stream")) -> None:
     """Refuse an option about a wait where the command can wait and was not told to."""
     known = [each for each in waits if each in ctx.params]
@@ -131,8 +138,7 @@ def _check_label_filter(ctx: click.Context) -> None:
     if "tasks" not in ctx.params:
         return
     tasks, labels = ctx.params["tasks"], ctx.params["labels"]
-    if tasks and labels:
-        raise BadUsage("--label cannot be used together with TASK")
+    refuse({"--label": tasks and labels}, "cannot be used together with TASK")
     if not tasks and not labels:
         raise NoTasks("missing argument: TASK… (or --label)", ctx=ctx)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..app import App
 from ..errors import BadUsage
+from ._options import refuse
 
 
 class PlaceName(NamedTuple):
@@ -44,8 +45,7 @@ def apps_of(app: App, on: Iterable[PlaceName]) -> dict[str, App]:
     Raises NotFound for an unknown profile, and BadUsage for two of the same service: what one of
     them made could be taken for the other's.
     """
-    if app.options.get("profile"):
-        raise BadUsage("-P and --on cannot be used together")
+    refuse({"-P and --on": app.options.get("profile")})
     found: dict[str, App] = {}
     origins: dict[str, str] = {}
     for name, _ in on:

@@ -10,7 +10,7 @@ from ..app import App
 from ..errors import BadUsage, Next, did_you_mean
 from ..output.records import Raw
 from ._base import define
-from ._options import completer
+from ._options import completer, refuse
 from ._stdin import read_bytes
 
 MOST_BYTES = 64 << 20  # as for the body of an answer
@@ -70,8 +70,7 @@ def command(
     from ..tasks import raw
 
     method, path = _method_and_path(method, path, has_body=data is not None)
-    if paginate and method != "GET":
-        raise BadUsage("--paginate requires GET")
+    refuse({"--paginate": paginate and method != "GET"}, "requires GET")
     body = None if data is None else raw.check_body(_body(data))
     pairs = [_pair(text) for text in query]
     request = raw.RawRequest(method, raw.check_path(path, pairs), body)

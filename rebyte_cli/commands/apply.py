@@ -14,7 +14,7 @@ from ..app import App
 from ..errors import BadUsage, Interrupted
 from ..output.records import CHANGE, RecordList
 from ._base import define
-from ._options import chosen_task, task_argument
+from ._options import chosen_task, refuse, task_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ def command(
     """
     from ..tasks import patch
 
-    _check(branch, message, **flags)
+    refuse({"--branch and --commit": branch is not None and flags["commits"]})
+    has_commit = branch is not None or flags["commits"]
+    refuse({"--message": message is not None and not has_commit}, "requires --commit or --branch")
     done = ["Nothing was applied"]
     try:
         task_id = chosen_task(app, task)
@@ -110,13 +112,6 @@ def command(
     except (KeyboardInterrupt, Interrupted) as stop:
         stop = Interrupted.of(stop)
         raise Interrupted(stop.exit_status, hint=stop.hint or done[-1]) from None
-
-
-def _check(branch: str | None, message: str | None, **flags: bool) -> None:
-    if branch is not None and flags["commits"]:
-        raise BadUsage("--branch and --commit cannot be used together")
-    if message is not None and branch is None and not flags["commits"]:
-        raise BadUsage("--message requires --commit or --branch")
 
 
 def _to_tree(

@@ -13,12 +13,12 @@ from ..app import App
 from ..errors import BadUsage, Next
 from ..output.records import ARTIFACT, DELETED, Raw, RecordList, Records, Value
 from ..tasks.parallel import deleted
-from ._base import define_group, define_in
+from ._base import Group
 from ._options import chosen_workspace, workspace_argument
 from ._prompts import confirm, yes_option
 
 
-@define_group("artifact")
+@click.group("artifact", cls=Group)
 def command() -> None:
     """Manage the output files of a workspace: documents, images, audio and video.
 
@@ -31,7 +31,7 @@ def command() -> None:
     """
 
 
-@define_in(command, "list", kind=ARTIFACT)
+@command.command("list", kind=ARTIFACT)
 @workspace_argument
 def list_(app: App, workspace: str) -> RecordList:
     """List the artifacts of WS.
@@ -45,7 +45,7 @@ def list_(app: App, workspace: str) -> RecordList:
     )
 
 
-@define_in(command, "get", kind=ARTIFACT)
+@command.command("get", kind=ARTIFACT)
 @workspace_argument
 @click.argument("names", metavar="[NAME]…", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="Download every artifact of WS.")
@@ -136,7 +136,7 @@ def _to_file(app: App, workspace_id: str, name: str, file: str, force: bool) -> 
         return Raw(download.pieces(app.client, workspace_id, name))
 
 
-@define_in(command, "put", kind=ARTIFACT, statuses=(3, 4, 5, 6))
+@command.command("put", kind=ARTIFACT, statuses=(3, 4, 5, 6))
 @workspace_argument
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path())
 def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
@@ -153,7 +153,7 @@ def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
     return Records(ARTIFACT, upload.put(app.client, workspace_id, files, app.progress_bar))
 
 
-@define_in(command, "delete", kind=DELETED)
+@command.command("delete", kind=DELETED)
 @workspace_argument
 @click.argument("names", metavar="[NAME]…", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="Delete every artifact of WS; asks first.")

@@ -9,12 +9,12 @@ import click
 from ..app import App
 from ..errors import KEYS_PAGE, BadUsage, KeyProblem, KeyRejected, RebyteError
 from ..output.records import AUTH, Records
-from ._base import define_group, define_in
+from ._base import Group
 from ._prompts import ask_hidden
 from ._stdin import stdin
 
 
-@define_group("auth")
+@click.group("auth", cls=Group)
 def command() -> None:
     """Keep the API key in the keyring of the operating system.
 
@@ -30,7 +30,7 @@ def command() -> None:
     """
 
 
-@define_in(command, "login", kind=AUTH, statuses=(3, 5))
+@command.command("login", kind=AUTH, statuses=(3, 5))
 @click.option("--with-key", is_flag=True, help="Read the key from stdin instead of asking.")
 @click.option(
     "--insecure-storage",
@@ -85,7 +85,7 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
     return Records(AUTH, [_record(app, source=source, key=key, accepted=True)])
 
 
-@define_in(command, "logout", statuses=(3, 4))
+@command.command("logout", statuses=(3, 4))
 def logout(app: App) -> None:
     """Remove the stored key of the profile.
 
@@ -108,7 +108,7 @@ def logout(app: App) -> None:
         app.note(f"{credentials.VARIABLE} is still set")
 
 
-@define_in(command, "status", kind=AUTH, statuses=(3, 5))
+@command.command("status", kind=AUTH, statuses=(3, 5))
 def status(app: App) -> Records:
     """Show which key would be used and whether the API accepts it.
 

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage
 from ..output.records import RESULT, RecordList, Records, Text
 from ._base import define
 from ._check import CheckOptions, mending_options, unjailed_check_option
@@ -28,6 +27,7 @@ from ._options import (
     full_ids_option,
     label_option,
     on_question_option,
+    refuse,
     take,
     task_options,
     timeout_option,
@@ -284,10 +284,10 @@ def command(
     source, options = take(InputSource, choices), take(BatchOptions, choices)
     check_outputs(source, results=results, report=report)
     if only_status or dry_run:
-        _refuse({"--resolve": resolve, "--results": results}, NOTHING_RUNS)
+        refuse({"--resolve": resolve, "--results": results}, NOTHING_RUNS)
     if not options.wait:
         counted = {"--max-running": options.max_running, "--budget": options.budget, "--on": on}
-        _refuse(counted, NOT_WATCHED)
+        refuse(counted, NOT_WATCHED)
     if not dry_run:
         source.refuse_other_shards()
     checks, agent = CheckOptions.of(choices), take(AgentOptions, choices)
@@ -334,10 +334,3 @@ def command(
     columns = _batch.columns_of(batch, is_pool=view.batch.is_pool)
     rows = _batch.for_table(rows)
     return RecordList(RESULT, rows, below=counts, columns=columns, shorten=shorten)
-
-
-def _refuse(options: Mapping[str, Any], why: str) -> None:
-    """Raise BadUsage for the first of these options that was given."""
-    for name, value in options.items():
-        if value:
-            raise BadUsage(f"{name} {why}")

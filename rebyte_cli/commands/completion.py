@@ -10,7 +10,7 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import INSTALLED, Text
 from ._base import define, installed
-from ._options import Choice
+from ._options import Choice, refuse
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -35,8 +35,7 @@ def command(app: App, shell: str | None, install: bool, uninstall: bool) -> Any:
     """
     from ..completion import install as scripts
 
-    if install and uninstall:
-        raise BadUsage("--install and --uninstall cannot be used together")
+    refuse({"--install and --uninstall": install and uninstall})
     shell = shell or _of_the_user(app)
     if not (install or uninstall):
         return Text(scripts.script_of(shell))

@@ -8,10 +8,10 @@ import click
 
 from ..app import App
 from ..output.records import FILE, Records
-from ._base import define_group, define_in
+from ._base import Group
 
 
-@define_group("file")
+@click.group("file", cls=Group)
 def command() -> None:
     """Upload the files that tasks start with.
 
@@ -24,7 +24,7 @@ def command() -> None:
     """
 
 
-@define_in(command, "upload", kind=FILE, statuses=(3, 4, 5, 6))
+@command.command("upload", kind=FILE, statuses=(3, 4, 5, 6))
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path())
 def upload(app: App, paths: Sequence[str]) -> Records:
     """Upload each PATH for use in the body of a task.

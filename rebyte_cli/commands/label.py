@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError, RowOrError
+from ..errors import RebyteError, RowOrError
 from ..output.records import LABEL, LABELED, RecordList, Records, Value
 from ..tasks.parallel import in_parallel
 from ._base import define
-from ._options import NoTasks, Option, Output, chosen_tasks, labeled_tasks_argument
+from ._options import NoTasks, Option, Output, chosen_tasks, labeled_tasks_argument, refuse
 
 
 @define("label", kind=LABELED)
@@ -40,8 +40,7 @@ def command(app: App, tasks: Sequence[str], list_: bool) -> Value:
     """
     from ..history.labels import changes
 
-    if list_ and tasks:
-        raise BadUsage("--list cannot be used together with TASK")
+    refuse({"--list": list_ and tasks}, "cannot be used together with TASK")
     if list_:
         return RecordList(LABEL, (each._asdict() for each in app.history.labels.counts()))
     words, labels, removed = changes(tasks)

@@ -31,6 +31,7 @@ from ._options import (
     completer,
     full_ids_option,
     label_filter_option,
+    refuse,
     time_span_options,
 )
 from ._places import PlaceName, apps_of, named_places, shortened
@@ -138,8 +139,7 @@ def command(
       rebyte list --all -o jsonl | jq -r .title
     """
     asked = ListedTasks(**options)
-    if asked.all_ and asked.limit is not None:
-        raise BadUsage("--all and --limit cannot be used together")
+    refuse({"--all and --limit": asked.all_ and asked.limit is not None})
     if asked.no_status and (asked.statuses or "status" in (app.fields or ())):
         raise BadUsage("--no-status cannot be used with --status or --fields status")
     if watch and (asked.all_ or asked.offset or asked.no_status or on):

@@ -11,7 +11,7 @@ from ..app import App
 from ..errors import BadUsage, Next, NotFound, RebyteError
 from ..output.records import AGENT, LOCAL, TRUST, WORKSPACE, RecordList, Records, Text
 from ..output.table import byte_size
-from ._base import define_group, define_in
+from ._base import Group
 from ._local import check_removed
 from ._options import DURATION, chosen_task, port_option
 from ._prompts import confirm, yes_option
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._repository import TrustQuestion
 
 
-@define_group("local")
+@click.group("local", cls=Group)
 def command() -> None:
     """Run tasks on this machine, without an account or a network.
 
@@ -36,7 +36,7 @@ def command() -> None:
     """
 
 
-@define_in(command, "serve", text=True, statuses=())
+@command.command("serve", text=True, statuses=())
 @port_option(8787)
 @click.option("--simulate", is_flag=True, help="Simulate every executor; start no real agent.")
 def serve(app: App, port: int, simulate: bool) -> None:
@@ -73,7 +73,7 @@ def serve(app: App, port: int, simulate: bool) -> None:
         stop.raise_if_requested()
 
 
-@define_in(command, "connect", text=True, statuses=())
+@command.command("connect", text=True, statuses=())
 def connect(app: App) -> None:
     """Speak the API on standard streams, for a profile with ssh.
 
@@ -127,7 +127,7 @@ def _service(app: App, port: int, simulate: bool) -> Service:
     return service
 
 
-@define_in(command, "agents", kind=AGENT, statuses=())
+@command.command("agents", kind=AGENT, statuses=())
 def agents(app: App) -> RecordList:
     """List the coding agents that `-x` can run on this machine.
 
@@ -164,7 +164,7 @@ def agents(app: App) -> RecordList:
     return RecordList(AGENT, found, below=sorted(notes) or None)
 
 
-@define_in(command, "key", text=True, statuses=())
+@command.command("key", text=True, statuses=())
 def key(app: App) -> Text:
     """Print the key that starts real agents on this machine.
 
@@ -181,7 +181,7 @@ def key(app: App) -> Text:
     return Text(machine_key(app.local_folder()) + "\n")
 
 
-@define_in(command, "status", kind=LOCAL, statuses=())
+@command.command("status", kind=LOCAL, statuses=())
 def status(app: App) -> Records:
     """Show what the local service stores and whether it is served.
 
@@ -205,7 +205,7 @@ def status(app: App) -> Records:
     return Records(LOCAL, [found])
 
 
-@define_in(command, "trust", kind=TRUST, statuses=(4,))
+@command.command("trust", kind=TRUST, statuses=(4,))
 @click.argument("place", metavar="[PATH|TASK]", required=False)
 @click.option(
     "--rev", metavar="REV", default="HEAD", show_default=True, help="Trust the file of this commit."
@@ -268,7 +268,7 @@ def _trust_question(app: App, place: str | None, rev: str, *, removing: bool) ->
     return in_folder(place or ".", None if removing else rev)
 
 
-@define_in(command, "prune", kind=WORKSPACE, statuses=())
+@command.command("prune", kind=WORKSPACE, statuses=())
 @click.option(
     "--older",
     type=DURATION,
@@ -299,7 +299,7 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
     return RecordList(WORKSPACE, found, columns=("id", "repository", "size", "lastUsedAt"))
 
 
-@define_in(command, "reset", statuses=())
+@command.command("reset", statuses=())
 @click.option(
     "--cache", "only_cache", is_flag=True, help="Delete only what setups of repositories left."
 )

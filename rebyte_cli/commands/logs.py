@@ -19,6 +19,7 @@ from ._options import (
     Output,
     chosen_task,
     on_question_option,
+    refuse,
     task_argument,
     timeout_option,
 )
@@ -81,9 +82,8 @@ def command(
     from ..tasks.questions import hint
     from ..tasks.usage import noted
 
-    for option, is_given in (("-f", follow), ("--full", full), ("--tail", tail is not None)):
-        if network and is_given:
-            raise BadUsage(f"--network and {option} cannot be used together")
+    others = {"-f": follow, "--full": full, "--tail": tail is not None}
+    refuse({f"--network and {name}": network and given for name, given in others.items()})
     task_id = chosen_task(app, task)
     if network:
         if not app.settings.is_own_service:

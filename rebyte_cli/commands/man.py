@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, NotFound
+from ..errors import NotFound
 from ..output.markup import Rendered
 from ..output.records import INSTALLED, Text
 from ._base import Group, define, installed
-from ._options import completer, install_options
+from ._options import completer, install_options, refuse
 
 # Topics, and pages that share their name with a command.
 TOPICS = (
@@ -49,9 +49,8 @@ def command(
     """
     from ..manual import builder, reader, roff, tree
 
+    refuse({"--install and --uninstall": left is not None and folder is not None})
     if left is not None:
-        if folder is not None:
-            raise BadUsage("--install and --uninstall cannot be used together")
         return installed(app, _uninstall(app, left))
     root = ctx.find_root().command
     assert isinstance(root, Group)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError
+from ..errors import RebyteError
 from ..history import references
 from ..mcp import clients
 from ..output.records import INSTALLED, Text
 from ._base import define, installed
-from ._options import Choice
+from ._options import Choice, refuse
 
 if TYPE_CHECKING:
     from ..config.settings import Settings
@@ -79,8 +79,7 @@ def command(
         allowed = [word for root in roots for word in ("--root", root)]
         allowed += [word for workspace in workspaces for word in ("--workspace", workspace)]
         return _install(app, client, settings, allowed, dry_run)
-    if dry_run:
-        raise BadUsage("--dry-run requires --install")
+    refuse({"--dry-run": dry_run}, "requires --install")
     _check_sdk()
     from ..mcp.scope import Scope
     from ..mcp.server import serve

@@ -11,7 +11,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, MissingKey, Next, NotFound
 from ..output.records import PROFILE, SETTING, RecordKind, RecordList, Records
-from ._base import choose_format, define_group, define_in
+from ._base import Group, choose_format
 from ._options import completer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return [f"{name}=" for name in _names(ctx, param, incomplete)]
 
 
-@define_group("profile")
+@click.group("profile", cls=Group)
 @click.pass_obj
 def command(app: App) -> None:
     """Named sets of settings: base URL, defaults for create, output, where the key comes from.
@@ -51,7 +51,7 @@ def command(app: App) -> None:
     choose_format(app)
 
 
-@define_in(command, "list", kind=PROFILE, statuses=())
+@command.command("list", kind=PROFILE, statuses=())
 def list_(app: App) -> RecordList:
     """List the profiles.
 
@@ -63,7 +63,7 @@ def list_(app: App) -> RecordList:
     return _listed(PROFILE, [_record(config, name) for name in config.names()], config)
 
 
-@define_in(command, "show", kind=SETTING, statuses=(4,))
+@command.command("show", kind=SETTING, statuses=(4,))
 @click.argument("name", metavar="[NAME]", required=False, shell_complete=completer("profiles"))
 def show(app: App, name: str | None) -> RecordList:
     """Print each setting and its source. NAME is the same as -P NAME.
@@ -93,7 +93,7 @@ def show(app: App, name: str | None) -> RecordList:
     return _listed(SETTING, rows, app.config)
 
 
-@define_in(command, "create", kind=PROFILE, statuses=())
+@command.command("create", kind=PROFILE, statuses=())
 @click.argument("name", metavar="NAME")
 @click.argument("values", metavar="[KEY=VALUE]…", nargs=-1, shell_complete=settings)
 @click.option("--use", "use_it", is_flag=True, help="Also make it the default profile.")
@@ -123,7 +123,7 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
     return _changed(app, name, change)
 
 
-@define_in(command, "set", kind=PROFILE, statuses=(4,))
+@command.command("set", kind=PROFILE, statuses=(4,))
 @name_argument
 @click.argument("values", metavar="KEY=VALUE…", nargs=-1, required=True, shell_complete=settings)
 def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
@@ -164,7 +164,7 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
     return done
 
 
-@define_in(command, "unset", kind=PROFILE, statuses=(4,))
+@command.command("unset", kind=PROFILE, statuses=(4,))
 @name_argument
 @click.argument("keys", metavar="KEY…", nargs=-1, required=True, shell_complete=_names)
 def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
@@ -188,7 +188,7 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
     return _changed(app, name, change)
 
 
-@define_in(command, "use", kind=PROFILE, statuses=(4,))
+@command.command("use", kind=PROFILE, statuses=(4,))
 @click.argument("name", metavar="NAME", shell_complete=completer("profiles"))
 def use(app: App, name: str) -> Records:
     """Make a profile the default, used when -P is not given.
@@ -206,7 +206,7 @@ def use(app: App, name: str) -> Records:
     return _changed(app, name, change)
 
 
-@define_in(command, "delete", statuses=(3, 4))
+@command.command("delete", statuses=(3, 4))
 @click.argument(
     "names", metavar="NAME…", nargs=-1, required=True, shell_complete=completer("own_profiles")
 )

@@ -16,7 +16,7 @@ from ..tasks.prompt import check_prompt
 from ._base import define
 from ._create import CreateOptions, checks_of, create, create_options, note_created, split
 from ._notice import EndNotice
-from ._options import TaskOptions, WaitOptions, chosen_tasks, task_options, tasks_argument
+from ._options import TaskOptions, WaitOptions, chosen_tasks, refuse, task_options, tasks_argument
 from ._prompts import PromptSource, prompt_source_options, read_prompt
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def command(
       rebyte list --all --status failed -o id | rebyte rerun -
     """
     given, choices = split(options)
-    if new_workspace and given.workspace:
-        raise BadUsage("--new-workspace and --workspace cannot be used together")
+    refuse({"--new-workspace and --workspace": new_workspace and given.workspace})
     if prompt_file == "-" and "-" in tasks:
         raise BadUsage("stdin cannot be both the prompt and the tasks")
     has_prompt = prompt_option is not None or prompt_file is not None
@@ -75,7 +74,15 @@ def command(
     rerun = partial(_rerun, app, given, new_workspace=new_workspace)
     if len(ids) == 1:
         return rerun(choices, ids[0], written=written, edit=edit)
-    _check_several(choices, edit=edit, has_prompt=has_prompt)
+    for_one = {
+        "--prompt": has_prompt,
+        "--edit": edit,
+        "--stream": choices.waiting.stream,
+        "--attempts": choices.attempts > 1,
+        "--once": choices.once,
+        "--dry-run": choices.dry_run,
+    }
+    refuse(for_one, "can be used with one TASK only")
     if choices.waiting.wait:
         ends = _ends(app, ids, choices, rerun)
         notice = EndNotice(app, is_wanted=choices.waiting.notify)
@@ -116,21 +123,6 @@ def _rerun(
 
 
 # Several tasks
-
-
-def _check_several(choices: CreateOptions, *, edit: bool, has_prompt: bool) -> None:
-    """Refuse the options that are about one task."""
-    for_one = {
-        "--prompt": has_prompt,
-        "--edit": edit,
-        "--stream": choices.waiting.stream,
-        "--attempts": choices.attempts > 1,
-        "--once": choices.once,
-        "--dry-run": choices.dry_run,
-    }
-    for option, is_given in for_one.items():
-        if is_given:
-            raise BadUsage(f"{option} can be used with one TASK only")
 
 
 def _created(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from ..app import App
-from ..errors import BadUsage
 from ..output.records import Document, results_schema
 from ._base import define
+from ._options import refuse
 
 
 @define("schema", json_only=True, statuses=())
@@ -29,8 +29,7 @@ def command(
       rebyte schema --results | jq '."$defs".task'
       rebyte schema --config > config.schema.json
     """
-    if results + config + repository > 1:
-        raise BadUsage("--results, --config and --repository cannot be used together")
+    refuse({"--results, --config and --repository": results + config + repository > 1})
     if repository:
         from ..system.repository_file import schema
 

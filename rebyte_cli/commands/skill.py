@@ -13,14 +13,14 @@ from ..config.paths import home_dir
 from ..errors import BadUsage
 from ..output.records import INSTALLED, SKILL, RecordList, Text
 from ..system import marked_files
-from ._base import define_group, define_in, installed
-from ._options import install_options
+from ._base import Group, installed
+from ._options import install_options, refuse
 
 FILE = "SKILL.md"
 MARK = b"---\nname: rebyte\n"  # how every version of it begins
 
 
-@define_group("skill", kind=INSTALLED, text=True, invoke_without_command=True)
+@click.group("skill", cls=Group, kind=INSTALLED, text=True, invoke_without_command=True)
 @install_options(
     "Copy it to DIR/rebyte/SKILL.md (default: the folders where agents look).",
     "Remove what --install wrote there.",
@@ -43,9 +43,8 @@ def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
         return None
     app = ctx.find_object(App)
     assert app is not None
+    refuse({"--install and --uninstall": left is not None and folder is not None})
     if left is not None:
-        if folder is not None:
-            raise BadUsage("--install and --uninstall cannot be used together")
         places = [Path(left)] if left else _places_of_agents(app, all_of_them=True)
         done = marked_files.uninstall([place / "rebyte" / FILE for place in places], MARK)
         for path, removed in done:
@@ -74,7 +73,7 @@ def _places_of_agents(app: App, *, all_of_them: bool = False) -> list[Path]:
     return [home / ".agents" / "skills", *([claude / "skills"] if is_used else ())]
 
 
-@define_in(command, "list", kind=SKILL, statuses=())
+@command.command("list", kind=SKILL, statuses=())
 def list_(app: App) -> RecordList:
     """List the skills that `-s` can name.
 

@@ -20,6 +20,7 @@ from ._options import (
     labeled_tasks_argument,
     notify_option,
     on_question_option,
+    refuse,
     timeout_option,
 )
 
@@ -78,8 +79,7 @@ def command(
     from ..tasks.wait import WaitTarget
     from ._wait import finished
 
-    if any_ and first_success:
-        raise BadUsage("--any and --first-success cannot be used together")
+    refuse({"--any and --first-success": any_ and first_success})
     until: Literal["all", "any", "first-success"] = (
         "any" if any_ else "first-success" if first_success else "all"
     )

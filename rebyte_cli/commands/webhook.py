@@ -14,7 +14,7 @@ from ..app import App
 from ..errors import APIError, BadUsage, Next, RebyteError, did_you_mean
 from ..output.records import DELETED, DELIVERY, WEBHOOK, RecordList, Records, Text, Value
 from ..tasks.parallel import deleted
-from ._base import define_group, define_in
+from ._base import Group
 from ._options import Number, port_option
 from ._prompts import read_secret, secret_option
 
@@ -28,7 +28,7 @@ SHORTEST_PREFIX = 4
 SIGNAL_POLL_SECONDS = 0.2  # how soon a signal is seen while every job is busy
 
 
-@define_group("webhook")
+@click.group("webhook", cls=Group)
 def command() -> None:
     """Manage the organization's webhooks (three at most), or receive deliveries here.
 
@@ -39,7 +39,7 @@ def command() -> None:
     """
 
 
-@define_in(command, "list", kind=WEBHOOK)
+@command.command("list", kind=WEBHOOK)
 def list_(app: App) -> RecordList:
     """List the webhooks of the organization.
 
@@ -50,7 +50,7 @@ def list_(app: App) -> RecordList:
     return RecordList(WEBHOOK, app.client.list_webhooks())
 
 
-@define_in(command, "show", kind=WEBHOOK)
+@command.command("show", kind=WEBHOOK)
 @click.argument("webhook", metavar="ID")
 def show(app: App, webhook: str) -> Records:
     """Show one webhook. Its secret is never shown.
@@ -86,7 +86,7 @@ def _ids(app: App, references: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-@define_in(command, "create", kind=WEBHOOK, statuses=(3, 4, 5, 6))
+@command.command("create", kind=WEBHOOK, statuses=(3, 4, 5, 6))
 @click.argument("url")
 @click.option(
     "--event",
@@ -139,7 +139,7 @@ def _event(name: str) -> str:
     return name
 
 
-@define_in(command, "delete", kind=DELETED)
+@command.command("delete", kind=DELETED)
 @click.argument("webhooks", metavar="ID…", nargs=-1, required=True)
 def delete(app: App, webhooks: Sequence[str]) -> Records:
     """Delete each webhook, without confirmation.
@@ -153,7 +153,7 @@ def delete(app: App, webhooks: Sequence[str]) -> Records:
     return Records(DELETED, deleted(app.client.delete_webhook, _ids(app, webhooks)))
 
 
-@define_in(command, "public-key", text=True)
+@command.command("public-key", text=True)
 def public_key(app: App) -> Value:
     """Print the public key that deliveries are signed with, as PEM.
 
@@ -164,7 +164,7 @@ def public_key(app: App) -> Value:
     return Text(app.client.webhook_public_key())
 
 
-@define_in(command, "listen", kind=DELIVERY, statuses=(130,))
+@command.command("listen", kind=DELIVERY, statuses=(130,))
 @port_option(8788)
 @click.option(
     "--exec", "program", metavar="CMD", help="Run CMD for each delivery, with its JSON on stdin."

@@ -21,9 +21,16 @@ from ..errors import (
 )
 from ..output.records import COMPUTER, DELETED, WORKSPACE, RecordList, Records, Text
 from ..system.deadline import Deadline
-from ._base import define_group, define_in
+from ._base import Group
 from ._local import check_removed, local_refusals
-from ._options import Number, chosen_workspace, full_ids_option, timeout_option, workspace_argument
+from ._options import (
+    Number,
+    chosen_workspace,
+    full_ids_option,
+    refuse,
+    timeout_option,
+    workspace_argument,
+)
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
 LOCAL_COLUMNS = ("id", "name", "repository", "size", "tasks", "lastUsedAt")
 
 
-@define_group("workspace")
+@click.group("workspace", cls=Group)
 def command() -> None:
     """Manage the VMs that tasks run in, and give them names.
 
@@ -48,7 +55,7 @@ def command() -> None:
     """
 
 
-@define_in(command, "list", kind=WORKSPACE)
+@command.command("list", kind=WORKSPACE)
 @click.option(
     "-n",
     "--limit",
@@ -79,8 +86,7 @@ def list_(
     """
     from ..tasks import workspaces
 
-    if all_ and limit is not None:
-        raise BadUsage("--all and --limit cannot be used together")
+    refuse({"--all and --limit": all_ and limit is not None})
     try:
         found = workspaces.computers(app.client, app.note)
     except KeyProblem as problem:
@@ -113,7 +119,7 @@ def _matches(row: Mapping[str, Any], *, named: bool, search: str | None) -> bool
     return any(wanted in str(row.get(key) or "").casefold() for key in searched)
 
 
-@define_in(command, "show", kind=WORKSPACE)
+@command.command("show", kind=WORKSPACE)
 @workspace_argument
 @click.option("--show-secrets", is_flag=True, help="Include the sandbox API key, if there is one.")
 def show(app: App, workspace: str, show_secrets: bool) -> Records:
@@ -144,7 +150,7 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
     return Records(WORKSPACE, [row])
 
 
-@define_in(command, "path", text=True, statuses=(4,))
+@command.command("path", text=True, statuses=(4,))
 @workspace_argument
 @click.option("--running", is_flag=True, help="Even while an agent works there.")
 def path(app: App, workspace: str, running: bool) -> Text:
@@ -179,7 +185,7 @@ def path(app: App, workspace: str, running: bool) -> Text:
     return Text(f"{folder}\n")
 
 
-@define_in(command, "git", text=True, statuses=(4,))
+@command.command("git", text=True, statuses=(4,))
 @workspace_argument
 @click.argument("words", metavar="-- WORD…", nargs=-1, required=True)
 def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
@@ -208,7 +214,7 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
     return Text(text())
 
 
-@define_in(command, "run", statuses=(4,))
+@command.command("run", statuses=(4,))
 @workspace_argument
 @click.argument("words", metavar="-- WORD…", nargs=-1, required=True)
 def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
@@ -258,7 +264,7 @@ def _folder(app: App, workspace: str) -> tuple[str, Path]:
     return workspace_id, folder
 
 
-@define_in(command, "create", kind=COMPUTER, statuses=(3, 4, 5, 6, 124))
+@command.command("create", kind=COMPUTER, statuses=(3, 4, 5, 6, 124))
 @click.option("--name", metavar="NAME", help="A name, which -w accepts too.")
 @click.option("--icon", metavar="TEXT", help="An icon for the web app.")
 @click.option("--wait", is_flag=True, help="Wait until it is ready.")
@@ -298,7 +304,7 @@ def _remember(app: App, workspace_id: str, name: str) -> None:
         app.note(f"Use the id with -w, since the name cannot be an alias: {error.message}")
 
 
-@define_in(command, "name", kind=WORKSPACE)
+@command.command("name", kind=WORKSPACE)
 @workspace_argument
 @click.argument("alias")
 def name_(app: App, workspace: str, alias: str) -> Records:
@@ -314,7 +320,7 @@ def name_(app: App, workspace: str, alias: str) -> Records:
     return Records(WORKSPACE, [_known(app, workspace_id)])
 
 
-@define_in(command, "forget", statuses=(4,))
+@command.command("forget", statuses=(4,))
 @workspace_argument
 def forget(app: App, workspace: str) -> None:
     """Remove WS and its alias from the history. The VM itself stays.
@@ -329,7 +335,7 @@ def forget(app: App, workspace: str) -> None:
     app.note(f"Forgot workspace {workspace_id}")
 
 
-@define_in(command, "delete", kind=DELETED)
+@command.command("delete", kind=DELETED)
 @workspace_argument
 @yes_option
 def delete(app: App, workspace: str, yes: bool) -> Records:
