@@ -96,22 +96,8 @@ def _summary(module: str) -> str:
     return source.split(b"\n", 1)[0].decode().strip().strip('"')
 
 
-def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        click.echo(f"rebyte {__version__}")
-        ctx.exit()
-
-
 @click.command("rebyte", cls=Root, invoke_without_command=True)
-@click.option(
-    "-V",
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_version,
-    help="Show the version and exit.",
-)
+@click.version_option(__version__, "-V", "--version", message="rebyte %(version)s")
 @click.pass_context
 def root(ctx: click.Context) -> Any:
     """Run coding-agent tasks in cloud VMs, from a shell, a script or a CI job.

@@ -113,20 +113,10 @@ class Next(Message):
         return Next("-P", quote(profile), *self.words)
 
 
-_WITHOUT_PROFILE = frozenset(
-    (
-        "man",
-        "help",
-        "completion",
-        "profile",
-        "local",
-        "skill",
-        "schema",
-        "--help",
-        "--version",
-        "-P",
-    )
-)
+_WITHOUT_PROFILE = {
+    *("man", "help", "completion", "profile", "local", "skill", "schema"),
+    *("--help", "--version", "-P"),
+}
 
 
 class Term(Message):

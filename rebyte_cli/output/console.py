@@ -62,16 +62,19 @@ def _wants_color(environment: Mapping[str, str], color: Color, tty: bool) -> boo
     return tty and environment.get("TERM") != "dumb"
 
 
-def _columns(environment: Mapping[str, str], out: TextIO | None, tty: bool) -> int:
+def _columns(environment: Mapping[str, str], out: TextIO | None) -> int:
     asked = environment.get("COLUMNS", "")
     if asked.isascii() and asked.isdigit() and int(asked) > 0:
         return int(asked)
-    if tty and out is not None:
-        try:
-            return os.get_terminal_size(out.fileno()).columns or 80
-        except (OSError, ValueError):
-            pass
-    return 80
+    return _size(out)[0] or 80
+
+
+def _size(stream: TextIO | None) -> tuple[int, int]:
+    """Columns and rows of a terminal; 0 for what it does not tell, or what is none."""
+    if stream is not None:
+        with suppress(OSError, ValueError):
+            return os.get_terminal_size(stream.fileno())
+    return 0, 0
 
 
 def _never_fail_to_encode(stream: TextIO | None) -> None:
@@ -172,7 +175,7 @@ class Console:
             err,
             out_tty=out_tty,
             err_tty=err_tty,
-            width=_columns(environment, out, out_tty),
+            width=_columns(environment, out),
             out_color=_wants_color(environment, color, out_tty),
             err_color=_wants_color(environment, color, err_tty),
             live=err_tty and not quiet and environment.get("TERM") != "dumb",
@@ -184,15 +187,8 @@ class Console:
 
     def size(self, *, on_out: bool = False) -> tuple[int, int]:
         """Columns and rows of the terminal that stderr (or stdout) is, as they are now."""
-        stream = self.out if on_out else self.err
-        try:
-            if stream is not None:
-                columns, rows = os.get_terminal_size(stream.fileno())
-                if columns and rows:
-                    return columns, rows
-        except (OSError, ValueError):
-            pass
-        return self.width, 24
+        columns, rows = _size(self.out if on_out else self.err)
+        return (columns, rows) if columns and rows else (self.width, 24)
 
     def in_background(self, *, on_out: bool = False) -> bool:
         """Whether a shell has the terminal now that stderr (or stdout) is, as after `&` or `bg`."""

@@ -14,13 +14,6 @@ from ..errors import BrokenAnswer
 from .console import clean, is_plain, one_line, replace_unsafe
 
 
-def _escape(code: int) -> str:
-    if code < 0x10000:
-        return f"\\u{code:04x}"
-    code -= 0x10000
-    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
-
-
 def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str:
     """`value` as JSON, without a newline at the end.
 
@@ -55,7 +48,7 @@ def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str
         raise BrokenAnswer("the answer is nested too deeply to be printed") from None
     except ValueError as error:
         raise BrokenAnswer(f"the answer cannot be printed: {error}") from None
-    return replace_unsafe(text, _escape)
+    return replace_unsafe(text, lambda code: json.dumps(chr(code))[1:-1])
 
 
 def pick(row: Mapping[str, Any], fields: tuple[str, ...] | None) -> Mapping[str, Any]:

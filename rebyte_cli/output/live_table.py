@@ -112,13 +112,7 @@ class LiveTable:
         if row.rank < 2:
             seconds = seconds_since(row.since, style.now)
             time_ = "" if seconds is None else duration(max(seconds, 0))
-        return {
-            "id": row.id,
-            "status": row.status,
-            "time": time_,
-            "title": row.title,
-            "step": row.step if row.rank < 2 else "",
-        }
+        return {**row._asdict(), "time": time_, "step": row.step if row.rank < 2 else ""}
 
 
 def live_table(console: Console, table: LiveTable) -> AbstractContextManager[Callable[[], None]]:

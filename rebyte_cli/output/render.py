@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from codecs import iterdecode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
@@ -320,14 +321,6 @@ def _document(value: Any, fields: FieldNames) -> Any:
 
 
 def _raw(pieces: Iterable[bytes], console: Console) -> None:
-    for chunk in _text(_decoded(pieces)) if console.out_tty else pieces:
+    decoded = iterdecode(pieces, "utf-8", "backslashreplace")
+    for chunk in _text(decoded) if console.out_tty else pieces:
         console.write_out(chunk, flush=True)
-
-
-def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
-    from codecs import getincrementaldecoder
-
-    decoder = getincrementaldecoder("utf-8")("backslashreplace")
-    for piece in pieces:
-        yield decoder.decode(piece)
-    yield decoder.decode(b"", final=True)
