@@ -14,7 +14,7 @@ from .errors import BadUsage, RebyteError, typed
 if TYPE_CHECKING:
     from .api.client import RebyteClient
     from .api.ssh import SshConnector
-    from .config.credentials import FoundKey
+    from .config.credentials import FoundKey, KeyDoor
     from .config.settings import Config, Settings
     from .history.history import History
     from .history.known_tasks import KnownTasks
@@ -188,6 +188,13 @@ class App:
             return ""
         return str(task.get("url") or "")
 
+    @property
+    def keys(self) -> KeyDoor:
+        """The keys of the user."""
+        from .config.credentials import KeyDoor
+
+        return KeyDoor(self.environment, self.interactive, self.note)
+
     @cached_property
     def client(self) -> RebyteClient:
         """The one client, with the key of the profile in use."""
@@ -210,11 +217,7 @@ class App:
         else:
             base_url = settings.base_url.value
             if key is None:
-                from .config.credentials import find_key
-
-                key = find_key(
-                    settings, self.environment, interactive=self.interactive, note=self.note
-                )
+                key = self.keys.find(settings)
             secret, if_rejected = key.key, key.if_rejected
         transport = Transport(
             base_url,

@@ -50,7 +50,7 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
       rebyte -P ci auth login --with-key --insecure-storage < key.txt
     """
     from ..api.urls import check_key
-    from ..config import credentials
+    from ..config.credentials import FoundKey
     from ..config.credentials_file import FILE_NAME
 
     settings = app.settings
@@ -58,24 +58,17 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
         raise BadUsage(f"the profile `{settings.profile}` needs no key")
     if not insecure_storage:
         # Before the user looks up and types a key that could then not be stored.
-        credentials.check_keyring(interactive=app.interactive, note=app.note)
+        app.keys.keyring.check()
     # Bytes, because the text layer would stop at what is not UTF-8, and show it.
     key = check_key(
         stdin().buffer.read(65536).decode("utf-8", "replace") if with_key else _ask(app)
     )
     with app.spinner("Checking the key"):
-        app.client_for(key=credentials.FoundKey(key)).list_tasks(limit=1)
-    where = credentials.store_key(
-        settings,
-        key,
-        app.environment,
-        interactive=app.interactive,
-        insecure=insecure_storage,
-        note=app.note,
-    )
+        app.client_for(key=FoundKey(key)).list_tasks(limit=1)
+    where = app.keys.store(settings, key, insecure=insecure_storage)
     app.note(f"Stored the key of profile {settings.profile} for {settings.origin}: {where}")
     try:
-        in_use = credentials.source_of_key(settings, app.environment)
+        in_use = app.keys.source(settings)
     except KeyProblem as problem:
         app.note(f"The stored key is not used: {problem.message}")
     else:
@@ -94,18 +87,16 @@ def logout(app: App) -> None:
       rebyte auth logout
       rebyte -P work auth logout
     """
-    from ..config import credentials
+    from ..config.credentials import VARIABLE
 
     profile = app.settings.profile
-    origins = credentials.forget_keys(
-        profile, app.environment, interactive=app.interactive, note=app.note
-    )
+    origins = app.keys.forget(profile)
     for origin in origins:
         app.note(f"Removed the key of profile {profile} for {origin}")
     if not origins:
         app.note(f"No key is stored for profile {profile}")
-    if app.environment.get(credentials.VARIABLE):
-        app.note(f"{credentials.VARIABLE} is still set")
+    if app.environment.get(VARIABLE):
+        app.note(f"{VARIABLE} is still set")
 
 
 @command.command("status", kind=AUTH, statuses=(3, 5))
@@ -120,11 +111,9 @@ def status(app: App) -> Records:
       rebyte auth status
       rebyte -P work auth status -o json | jq .accepted
     """
-    from ..config.credentials import find_key
-
     source = key = None
     try:
-        found = find_key(app.settings, app.environment, interactive=app.interactive, note=app.note)
+        found = app.keys.find(app.settings)
         key, source = found
         with app.spinner("Asking the API"):
             app.client_for(key=found).list_tasks(limit=1)

@@ -73,13 +73,12 @@ def show(app: App, name: str | None) -> RecordList:
       rebyte profile show
       rebyte profile show work -o json
     """
-    from ..config.credentials import source_of_key
     from ..config.settings import resolve
 
     options = {**app.options, "profile": name} if name else app.options
     settings = resolve(options, app.environment, app.config)
     try:
-        key = source_of_key(settings, app.environment)
+        key = app.keys.source(settings)
     except MissingKey:
         key = "none"
     rows: list[dict[str, Any]] = [
@@ -139,7 +138,6 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
       rebyte profile set work key_command='pass show rebyte/work'
     """
     from ..api.urls import origin_of
-    from ..config.credentials import stored_origins
     from ..config.fields import LOCAL, LOCAL_FIELDS
 
     table = _parsed(values)
@@ -155,7 +153,7 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
     done = _changed(app, name, change)
     if "base_url" in table:
         new = origin_of(table["base_url"])
-        old = stored_origins(name, app.environment)
+        old = app.keys.origins(name)
         if old and new not in old:
             app.note(
                 f"The key stored for {old[0]} is not sent to {new}. Store one for it with "
@@ -218,7 +216,6 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
 
       rebyte profile delete staging
     """
-    from ..config import credentials
     from ..config.json_schema import edit_config
 
     for name in names:
@@ -226,11 +223,7 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
         app.config.profile(name)
     for name in names:
         # The key first: nothing would lead to the key of a profile that is gone.
-        origins = []
-        if not keep_key:
-            origins = credentials.forget_keys(
-                name, app.environment, interactive=app.interactive, note=app.note
-            )
+        origins = [] if keep_key else app.keys.forget(name)
         with edit_config(app.config_path, note=app.note) as document:
             found = document.get("profiles", {}).pop(name, None)
             if document.get("default_profile") == name:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..api.urls import check_base_url, check_key, origin_of
 from ..errors import KEYS_PAGE, BadUsage, KeyProblem, MissingKey, Next, lines
@@ -16,10 +16,11 @@ from .credentials_file import FILE_NAME, edit_keys, read_keys
 from .paths import config_dir
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from .keyring_store import KeyringStore
+
 VARIABLE = "REBYTE_API_KEY"
 LOCAL_KEY = "rbk_local"
-
-Note = Callable[[str], None]
 
 
 class FoundKey(NamedTuple):
@@ -49,148 +50,137 @@ class _KeySource(NamedTuple):
     value: Any
 
 
-def find_key(
-    settings: Settings,
-    environment: Mapping[str, str],
-    *,
-    interactive: bool,
-    note: Note | None = None,
-) -> FoundKey:
-    """The key for the settings' profile and origin: the first of these that exists.
+class KeyDoor(NamedTuple):
+    """Finds, stores and removes the keys of a user, as `environment` says.
 
-      1. For `local`, the built-in one. Nothing else is looked at.
-      2. `REBYTE_API_KEY`, when no profile was named. keyring is then not imported.
-      3. What the profile's `key_command` prints, for the profile's own origin only.
-      4. The key recorded for this profile and this origin, in the keyring or the file.
-      5. `REBYTE_API_KEY`, for a selected profile without its own key.
-
-    `REBYTE_API_KEY` is for the origin of `REBYTE_API_URL`, or for the built-in one. A profile of
-    another origin gets it only with `env_key = true`; otherwise 2 is an error and 5 does not
-    count, so that neither `-P staging` nor a `base_url` sends the key of another service.
-
-    A source that has a key and cannot give it (locked, hung, failing) is an error and not a
-    reason to try the next: that would act on another account. `interactive` says that the user
-    can unlock a keyring; `note` reports when it takes long. Raises MissingKey, KeyProblem.
+    `interactive` says that the user can unlock a keyring; `note` reports when it takes long.
     """
-    choice = _choose(settings, environment)
-    if choice.kind == "command":
-        from .key_command import run_key_command
 
-        key = run_key_command(choice.value, interactive=interactive)
-    elif choice.kind == "keyring":
-        key = _from_keyring(settings, choice.value, interactive, note)
-    else:
-        key = choice.value
-    try:
-        return FoundKey(check_key(key), choice.source)
-    except KeyProblem as problem:
-        raise KeyProblem(f"{choice.source}: {problem.message}", hint=problem.hint) from None
+    environment: Mapping[str, str]
+    interactive: bool = False
+    note: Callable[[str], None] | None = None
 
+    def find(self, settings: Settings) -> FoundKey:
+        """The key for the settings' profile and origin: the first of these that exists.
 
-def source_of_key(settings: Settings, environment: Mapping[str, str]) -> str:
-    """What find_key would ask, without asking it. Raises as find_key does when there is none."""
-    return _choose(settings, environment).source
+          1. For `local`, the built-in one. Nothing else is looked at.
+          2. `REBYTE_API_KEY`, when no profile was named. keyring is then not imported.
+          3. What the profile's `key_command` prints, for the profile's own origin only.
+          4. The key recorded for this profile and this origin, in the keyring or the file.
+          5. `REBYTE_API_KEY`, for a selected profile without its own key.
 
+        `REBYTE_API_KEY` is for the origin of `REBYTE_API_URL`, or for the built-in one. A profile
+        of another origin gets it only with `env_key = true`; otherwise 2 is an error and 5 does not
+        count, so that neither `-P staging` nor a `base_url` sends the key of another service.
 
-def check_keyring(*, interactive: bool, note: Note | None) -> None:
-    """Raise KeyProblem now when a key could not be stored in the keyring later."""
-    from .keyring_store import KeyringStore
+        A source that has a key and cannot give it (locked, hung, failing) is an error and not a
+        reason to try the next: that would act on another account. Raises MissingKey, KeyProblem.
+        """
+        choice = self._choose(settings)
+        if choice.kind == "command":
+            from .key_command import run_key_command
 
-    KeyringStore(interactive, note).check()
+            key = run_key_command(choice.value, interactive=self.interactive)
+        elif choice.kind == "keyring":
+            key = self._from_keyring(settings, choice.value)
+        else:
+            key = choice.value
+        try:
+            return FoundKey(check_key(key), choice.source)
+        except KeyProblem as problem:
+            raise KeyProblem(f"{choice.source}: {problem.message}", hint=problem.hint) from None
 
+    def source(self, settings: Settings) -> str:
+        """What `find` would ask, without asking it. Raises as `find` does when there is none."""
+        return self._choose(settings).source
 
-def store_key(
-    settings: Settings,
-    key: str,
-    environment: Mapping[str, str],
-    *,
-    interactive: bool,
-    insecure: bool = False,
-    note: Note | None = None,
-) -> str:
-    """Store a checked key for the settings' profile and origin; returns where, for people.
+    @property
+    def keyring(self) -> KeyringStore:
+        """The keyring, before it is asked for anything."""
+        from .keyring_store import KeyringStore
 
-    In the keyring, or with `insecure` in a 0600 file; never in the file unless it was asked
-    for. Raises KeyProblem when the keyring is absent, locked, or not one that protects a key.
-    """
-    from .keyring_store import KeyringStore
+        return KeyringStore(self.interactive, self.note)
 
-    folder = config_dir(environment)
-    keyring = KeyringStore(interactive, note)
-    account = _account(settings.profile, settings.origin)
-    before = read_keys(folder).get(settings.profile, {}).get(settings.origin)
-    if insecure:
-        record = {"store": "file", "key": key}
-    else:
-        record = {"store": "keyring", "backend": keyring.store(account, key)}
-    with edit_keys(folder) as keys:
-        keys.setdefault(settings.profile, {})[settings.origin] = record
-    if insecure and before is not None and before["store"] == "keyring":
-        # Best effort: a keyring that cannot be used is a reason to ask for the file.
-        with suppress(KeyProblem):
-            keyring.remove(account, backend=before.get("backend"))
-    return str(folder / FILE_NAME) if insecure else "keyring"
+    def store(self, settings: Settings, key: str, *, insecure: bool = False) -> str:
+        """Store a checked key for the settings' profile and origin; returns where, for people.
 
-
-def forget_keys(
-    profile: str,
-    environment: Mapping[str, str],
-    *,
-    interactive: bool,
-    note: Note | None = None,
-) -> list[str]:
-    """Remove every key stored for a profile; returns the origins that they were for.
-
-    A key that the keyring no longer has counts as removed. Raises KeyProblem when the keyring
-    cannot be asked; what was not removed stays recorded.
-    """
-    from .keyring_store import KeyringStore
-
-    folder = config_dir(environment)
-    keyring = KeyringStore(interactive, note)
-    origins = read_keys(folder).get(profile, {})
-    for origin, record in origins.items():
-        if record["store"] == "keyring":
-            keyring.remove(_account(profile, origin), backend=record.get("backend"))
+        In the keyring, or with `insecure` in a 0600 file; never in the file unless it was asked
+        for. Raises KeyProblem when the keyring is absent, locked, or not one that protects a key.
+        """
+        folder = config_dir(self.environment)
+        account = _account(settings.profile, settings.origin)
+        before = read_keys(folder).get(settings.profile, {}).get(settings.origin)
+        if insecure:
+            record = {"store": "file", "key": key}
+        else:
+            record = {"store": "keyring", "backend": self.keyring.store(account, key)}
         with edit_keys(folder) as keys:
-            keys.get(profile, {}).pop(origin, None)
-    return sorted(origins)
+            keys.setdefault(settings.profile, {})[settings.origin] = record
+        if insecure and before is not None and before["store"] == "keyring":
+            # Best effort: a keyring that cannot be used is a reason to ask for the file.
+            with suppress(KeyProblem):
+                self.keyring.remove(account, backend=before.get("backend"))
+        return str(folder / FILE_NAME) if insecure else "keyring"
 
+    def forget(self, profile: str) -> list[str]:
+        """Remove every key stored for a profile; returns the origins that they were for.
 
-def stored_origins(profile: str, environment: Mapping[str, str]) -> list[str]:
-    """The origins for which a key of this profile is stored."""
-    return sorted(read_keys(config_dir(environment)).get(profile, {}))
+        A key that the keyring no longer has counts as removed. Raises KeyProblem when the keyring
+        cannot be asked; what was not removed stays recorded.
+        """
+        folder = config_dir(self.environment)
+        origins = read_keys(folder).get(profile, {})
+        for origin, record in origins.items():
+            if record["store"] == "keyring":
+                self.keyring.remove(_account(profile, origin), backend=record.get("backend"))
+            with edit_keys(folder) as keys:
+                keys.get(profile, {}).pop(origin, None)
+        return sorted(origins)
+
+    def origins(self, profile: str) -> list[str]:
+        """The origins for which a key of this profile is stored."""
+        return sorted(read_keys(config_dir(self.environment)).get(profile, {}))
+
+    def _choose(self, settings: Settings) -> _KeySource:
+        if settings.is_own_service:
+            return _KeySource("built in", "given", LOCAL_KEY)
+        given = self.environment.get(VARIABLE, "").strip()
+        if given and not settings.named:
+            if not _takes_variable(settings):
+                raise MissingKey(
+                    f"{VARIABLE} is not sent to {settings.origin}, which profile {settings.profile}"
+                    " names",
+                    hint="\n".join(_ways_to_mean_it(settings)),
+                )
+            return _KeySource(VARIABLE, "given", given)
+        if settings.key_command.value and settings.origin == settings.own_origin:
+            argv = settings.key_command.value
+            return _KeySource(f"key_command of profile {settings.profile}", "command", argv)
+        origins = read_keys(config_dir(self.environment)).get(settings.profile, {})
+        record = origins.get(settings.origin)
+        if record is not None and record["store"] == "file":
+            return _KeySource(f"file {FILE_NAME}", "file", record.get("key", ""))
+        if record is not None:
+            return _KeySource("keyring", "keyring", record.get("backend"))
+        if given and _takes_variable(settings):
+            return _KeySource(VARIABLE, "given", given)
+        raise _missing(settings, sorted(origins), bool(given))
+
+    def _from_keyring(self, settings: Settings, backend: str | None) -> str:
+        key = self.keyring.fetch(_account(settings.profile, settings.origin), backend=backend)
+        if key is None:
+            from .keyring_store import WAYS_OUT
+
+            raise KeyProblem(
+                f"the keyring no longer has the key of profile {settings.profile}",
+                hint=f"rebyte -P {settings.profile} auth login  (stores it again)\n" + WAYS_OUT,
+            )
+        return key
 
 
 def ending(key: str) -> str | None:
     """What may be shown of a key: its last four characters, and nothing of a short one."""
     return f"…{key[-4:]}" if len(key) >= 16 else None
-
-
-def _choose(settings: Settings, environment: Mapping[str, str]) -> _KeySource:
-    if settings.is_own_service:
-        return _KeySource("built in", "given", LOCAL_KEY)
-    given = environment.get(VARIABLE, "").strip()
-    if given and not settings.named:
-        if not _takes_variable(settings):
-            raise MissingKey(
-                f"{VARIABLE} is not sent to {settings.origin}, which profile {settings.profile}"
-                " names",
-                hint="\n".join(_ways_to_mean_it(settings)),
-            )
-        return _KeySource(VARIABLE, "given", given)
-    if settings.key_command.value and settings.origin == settings.own_origin:
-        argv = settings.key_command.value
-        return _KeySource(f"key_command of profile {settings.profile}", "command", argv)
-    origins = read_keys(config_dir(environment)).get(settings.profile, {})
-    record = origins.get(settings.origin)
-    if record is not None and record["store"] == "file":
-        return _KeySource(f"file {FILE_NAME}", "file", record.get("key", ""))
-    if record is not None:
-        return _KeySource("keyring", "keyring", record.get("backend"))
-    if given and _takes_variable(settings):
-        return _KeySource(VARIABLE, "given", given)
-    raise _missing(settings, sorted(origins), bool(given))
 
 
 def _takes_variable(settings: Settings) -> bool:
@@ -201,21 +191,6 @@ def _takes_variable(settings: Settings) -> bool:
         return origin_of(check_base_url(settings.variable_url)) == settings.origin
     except BadUsage:
         return False
-
-
-def _from_keyring(
-    settings: Settings, backend: str | None, interactive: bool, note: Note | None
-) -> str:
-    from .keyring_store import WAYS_OUT, KeyringStore
-
-    account = _account(settings.profile, settings.origin)
-    key = KeyringStore(interactive, note).fetch(account, backend=backend)
-    if key is None:
-        raise KeyProblem(
-            f"the keyring no longer has the key of profile {settings.profile}",
-            hint=f"rebyte -P {settings.profile} auth login  (stores it again)\n" + WAYS_OUT,
-        )
-    return key
 
 
 def _account(profile: str, origin: str) -> str:

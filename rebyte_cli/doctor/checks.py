@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from .. import __version__
-from ..config.credentials import FoundKey, find_key, source_of_key
+from ..config.credentials import FoundKey, KeyDoor
 from ..errors import KeyProblem, KeyRejected, Next, RebyteError, did_you_mean, lines
 from ..system import git, repository_file, trust
 from ..tasks.editor import usual
@@ -54,6 +54,7 @@ class Examination:
         self._seconds = seconds
         self._known_variables = variables
         self._environment = app.environment
+        self._keys = KeyDoor(app.environment)
         self._config_error = _error_of(lambda: app.config)
         _error_of(lambda: app.settings)  # a check that needs them raises what is wrong with them
         self._key_lock = Lock()
@@ -182,7 +183,7 @@ class Examination:
         with self._key_lock:
             if self._key is None:
                 try:
-                    self._key = find_key(settings, self._environment, interactive=False)
+                    self._key = self._keys.find(settings)
                 except RebyteError as error:
                     self._key = error
             if isinstance(self._key, RebyteError):
@@ -253,14 +254,12 @@ class Examination:
 
     def keyring(self) -> Finding:
         """Which keyring would keep a key."""
-        from ..config.keyring_store import KeyringStore
-
         try:
-            backend = KeyringStore(interactive=False).check()
+            backend = self._keys.keyring.check()
         except KeyProblem as problem:
             source = None
             with suppress(RebyteError):
-                source = source_of_key(self._app.settings, self._environment)
+                source = self._keys.source(self._app.settings)
             if source in (None, "keyring"):
                 raise
             return Finding("ok", f"none needed, the key comes from {source}: {problem.message}")

@@ -10,14 +10,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.config.credentials import (
-    FoundKey,
-    ending,
-    find_key,
-    forget_keys,
-    source_of_key,
-    store_key,
-)
+from rebyte_cli.config.credentials import FoundKey, KeyDoor, ending
 from rebyte_cli.config.settings import Config, Settings, resolve
 from rebyte_cli.errors import KeyProblem, MissingKey
 
@@ -42,12 +35,12 @@ def settle(env: dict[str, str], profile: str | None = None, document: Any = None
 
 
 def find(env: dict[str, str], profile: str | None = None, document: Any = None) -> FoundKey:
-    return find_key(settle(env, profile, document), env, interactive=False)
+    return KeyDoor(env).find(settle(env, profile, document))
 
 
 def store(env: dict[str, str], profile: str | None, key: str) -> None:
     settings = settle(env, profile)
-    store_key(settings, key, env, interactive=False, insecure=True)
+    KeyDoor(env).store(settings, key, insecure=True)
 
 
 def test_the_variable_wins_when_no_profile_is_named(env: dict[str, str]) -> None:
@@ -192,9 +185,9 @@ def test_the_insecure_file_is_private_and_refused_when_others_can_read_it(
 def test_keys_of_profiles_are_removed_one_by_one(env: dict[str, str]) -> None:
     store(env, "work", "rbk_work")
     store(env, "staging", "rbk_staging")
-    assert forget_keys("work", env, interactive=False) == [CLOUD]
-    assert forget_keys("work", env, interactive=False) == []
-    assert source_of_key(settle(env, "staging"), env) == "file credentials.json"
+    assert KeyDoor(env).forget("work") == [CLOUD]
+    assert KeyDoor(env).forget("work") == []
+    assert KeyDoor(env).source(settle(env, "staging")) == "file credentials.json"
     file = Path(env["REBYTE_CONFIG_DIR"]) / "credentials.json"
     assert list(json.loads(file.read_text())["keys"]) == ["staging"]
 
@@ -234,13 +227,13 @@ def test_a_variable_beside_a_url_that_is_refused_is_not_used(env: dict[str, str]
     """It names the host of the profile, but nothing may be believed of such a URL."""
     env |= {"REBYTE_API_KEY": "rbk_variable", "REBYTE_API_URL": url}
     with pytest.raises(MissingKey):
-        find_key(settle(env, "staging"), env, interactive=False)
+        KeyDoor(env).find(settle(env, "staging"))
     env["REBYTE_API_URL"] = "https://staging.example/v1"
-    assert find_key(settle(env, "staging"), env, interactive=False).key == "rbk_variable"
+    assert KeyDoor(env).find(settle(env, "staging")).key == "rbk_variable"
 
 
 def test_the_place_of_a_stored_key_is_reported(env: dict[str, str]) -> None:
-    where = store_key(settle(env, "staging"), "rbk_secret", env, interactive=False, insecure=True)
+    where = KeyDoor(env).store(settle(env, "staging"), "rbk_secret", insecure=True)
     assert where == str(Path(env["REBYTE_CONFIG_DIR"]) / "credentials.json")
     assert "rbk_secret" in Path(where).read_text()
 

@@ -21,7 +21,7 @@ import keyring.core
 import pexpect
 import pytest
 
-from rebyte_cli.config.credentials import find_key, forget_keys, store_key
+from rebyte_cli.config.credentials import KeyDoor
 from rebyte_cli.config.keyring_store import WAYS_OUT, KeyringStore
 from rebyte_cli.config.settings import Config, Settings, resolve
 from rebyte_cli.errors import KeyProblem
@@ -164,16 +164,16 @@ def test_a_forgotten_key_is_gone_from_the_keyring(use: Use, tmp_path: Path) -> N
     def told(_text: str) -> Any:
         raise AssertionError("nothing to wait for")
 
-    assert store_key(settings, SECRET, env, interactive=False, note=told) == "keyring"
-    assert find_key(settings, env, interactive=False, note=told) == (SECRET, "keyring")
-    assert forget_keys("default", env, interactive=False) == [settings.origin]
+    assert KeyDoor(env, False, told).store(settings, SECRET) == "keyring"
+    assert KeyDoor(env, False, told).find(settings) == (SECRET, "keyring")
+    assert KeyDoor(env).forget("default") == [settings.origin]
     assert list(backend.kept) == ["someone"]
     # And when it moves to the file.
-    store_key(settings, SECRET, env, interactive=False)
+    KeyDoor(env).store(settings, SECRET)
     assert len(backend.kept) == 2
-    store_key(settings, SECRET, env, interactive=False, insecure=True)
+    KeyDoor(env).store(settings, SECRET, insecure=True)
     assert list(backend.kept) == ["someone"]
-    assert forget_keys("default", env, interactive=False) == [settings.origin]
+    assert KeyDoor(env).forget("default") == [settings.origin]
 
 
 # Backends of the keyring library, each judged in a separate process
@@ -203,12 +203,12 @@ import os
 from pathlib import Path
 from rebyte_cli.errors import KeyProblem
 from rebyte_cli.config.settings import Config, resolve
-from rebyte_cli.config.credentials import find_key, forget_keys, store_key
+from rebyte_cli.config.credentials import KeyDoor
 settings = resolve({}, os.environ, Config({}, path=Path("c")))
 try:
-    print(store_key(settings, "rbk_secret", os.environ, interactive=False))
-    print(find_key(settings, os.environ, interactive=False).source)
-    print(forget_keys("default", os.environ, interactive=False))
+    print(KeyDoor(os.environ).store(settings, "rbk_secret"))
+    print(KeyDoor(os.environ).find(settings).source)
+    print(KeyDoor(os.environ).forget("default"))
 except KeyProblem as problem:
     print(problem.message)
 """
@@ -273,7 +273,7 @@ def test_without_a_keyring_no_file_is_written_by_itself(
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     monkeypatch.setattr(keyring.core, "_keyring_backend", None)  # another test may have chosen one
     with pytest.raises(KeyProblem):
-        store_key(settings(env), "rbk_secret", env, interactive=False)
+        KeyDoor(env).store(settings(env), "rbk_secret")
     assert not list(Path(env["REBYTE_CONFIG_DIR"]).glob("*"))
 
 
