@@ -18,6 +18,7 @@ DEFAULT = "default"
 HIGHEST_PRICE = 1e6  # dollars per million tokens: whatever is counted costs a finite number
 
 _OPTIONS = {"profile": "-P", "output": "-o", "executor": "-x", "model": "-m", "skills": "-s"}
+_DEFAULTS = {"output": "auto", "skills": [], "env_key": False, "remote_command": ["rebyte"]}
 _VARIABLES = {"output": "REBYTE_OUTPUT", "timeout": "REBYTE_REQUEST_TIMEOUT"}
 
 
@@ -244,30 +245,20 @@ def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: 
         return Setting(otherwise, "default")
 
     own_url, base_url = _base_urls(name, named, environment, config)
-    ssh = setting("ssh")
+    defaults = {**_DEFAULTS, "history": config.history}
+    found = {key: setting(key, defaults.get(key)) for key in FIELDS if key != "base_url"}
     if base_url.source == "REBYTE_API_URL":
-        ssh = Setting(None, base_url.source)
-    history = setting("history", config.history)
-    if history.source == "default" and "history" in config.document:
-        history = Setting(config.history, config.path.name)
+        found["ssh"] = Setting(None, base_url.source)
+    if found["history"].source == "default" and "history" in config.document:
+        found["history"] = Setting(config.history, config.path.name)
     return Settings(
         profile=name,
         profile_source=source,
         named=named,
         base_url=base_url,
-        output=setting("output", "auto"),
-        executor=setting("executor"),
-        model=setting("model"),
-        skills=setting("skills", []),
-        timeout=setting("timeout"),
-        ca_bundle=setting("ca_bundle"),
-        history=history,
-        key_command=setting("key_command"),
-        env_key=setting("env_key", False),
-        ssh=ssh,
-        remote_command=setting("remote_command", ["rebyte"]),
         own_origin=LOCAL if name == LOCAL else origin_of(own_url.value),
         variable_url=environment.get("REBYTE_API_URL") or BASE_URL,
+        **found,
     )
 
 
