@@ -49,9 +49,9 @@ def command(
     """Apply the changes that TASK made to the repository here.
 
     After a follow-up, applies only what is new since the last `apply` of the task in this
-    repository; --all applies everything. PATH limits it to files and folders, and does not count
-    as the last `apply`. Where the
-    service does not tell runs apart, everything is applied each time.
+    repository; --all applies everything. PATH limits it to files and folders, which have both names
+    of a file that is moved, and does not count as the last `apply`. Where the service does not tell
+    runs apart, everything is applied each time.
 
     Works as `git apply --3way`: the changes end up in the work tree and the index, merged where
     the files have changed. Files left with conflicts are named, and the status is 1; if it fails

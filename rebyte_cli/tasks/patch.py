@@ -138,7 +138,7 @@ def _why_there_is_none(found: PatchSource, told: str | None) -> str:
 def only(patch: bytes, paths: Iterable[str], root: Path) -> bytes:
     """The parts of a patch about files at these paths or below them, seen from the folder here.
 
-    Raises BadUsage for a path without changes.
+    Raises BadUsage for a path without changes, and for a file that is moved there or from there.
     """
     wanted: dict[str, bytes] = {}
     for path in paths:
@@ -146,12 +146,15 @@ def only(patch: bytes, paths: Iterable[str], root: Path) -> bytes:
         folder, name = os.path.split(os.path.abspath(path))
         there = os.path.relpath(os.path.join(os.path.realpath(folder), name), root)
         wanted[path] = os.fsencode(there)
-    kept, seen = [], set()
+    kept, seen = [], set[str]()
     for part, section in parts(patch):
-        names = section.names
-        found = {given for given, path in wanted.items() if any(_is_at(path, n) for n in names)}
-        kept += [part] if found else []
-        seen |= found
+        at = [{g for g, path in wanted.items() if _is_at(path, name)} for name in section.names]
+        if any(at) and not all(at):
+            moved = " becomes ".join(listed(shown(name)) for name in (section.old, section.new))
+            which = f"{moved}, and only one of them is at these paths"
+            raise BadUsage(which, hint="Name both, or neither")
+        kept += [part] if any(at) else []
+        seen.update(*at)
     missing = [path for path in wanted if path not in seen]
     if missing:
         raise BadUsage(f"the changes have nothing at {', '.join(missing)}")

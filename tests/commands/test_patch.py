@@ -465,7 +465,11 @@ def test_only_some_paths(farmed: Local, repository: Path) -> None:
     nothing = farmed("apply", "@last", "--", "../code.txt", "none", "-o", cwd=below)
     assert (nothing.status, nothing.out) == (2, "")
     assert "the changes have nothing at none, -o" in nothing.err
-    done = farmed("apply", "@last", "--yes", "-o", "json", "--", ".", "../link", cwd=below)
+    some = ("apply", "@last", "--yes", "-o", "json", "--", ".", "../link")
+    crossing = farmed(*some, cwd=below)
+    assert (crossing.status, crossing.out) == (2, "")
+    assert "run.sh becomes src/a b.sh, and only one of them is at these paths" in crossing.err
+    done = farmed(*some, "../run.sh", cwd=below)
     assert [row["path"] for row in done.json["data"]] == ["link", "src/a b.sh", "src/né w.txt"]
     assert not (repository / "run.sh").exists()
     git(repository, "commit", "-q", "-m", "Some")

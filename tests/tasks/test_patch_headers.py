@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.errors import RebyteError
+from rebyte_cli.errors import BadUsage, RebyteError
 from rebyte_cli.system import git as safe_git
 from rebyte_cli.tasks import apply, file_changes, patch, patch_headers
 from rebyte_cli.tasks.patched_tree import tree_with
@@ -232,6 +232,29 @@ def test_a_part_brings_no_other_file_along(root: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(root)
     with pytest.raises(RebyteError, match=r"as git writes it|not in git's format"):
         file_changes.changes(patch.only(modified() + MORE, ["f"], root), root)
+
+
+@pytest.mark.parametrize("paths", [["src"], ["lib"], ["lib/f", "other"], ["src", "lib"]])
+def test_a_path_is_a_limit_for_what_is_moved_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str]
+) -> None:
+    monkeypatch.chdir(root)
+    moved = b"diff --git a/src/f b/lib/f\nsimilarity index 100%\n"
+    moved += b"rename from src/f\nrename to lib/f\n" + modified().replace(b"/f", b"/other")
+    if paths == ["src", "lib"]:
+        assert b"other" not in patch.only(moved, paths, root)
+        return
+    with pytest.raises(BadUsage, match="src/f becomes lib/f") as caught:
+        patch.only(moved, paths, root)
+    assert caught.value.hint == "Name both, or neither"
+
+
+def test_a_path_takes_copies_by_what_they_make(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    copied = b"diff --git a/f b/lib/f\nsimilarity index 100%\ncopy from f\ncopy to lib/f\n"
+    assert patch.only(copied, ["lib"], root) == copied
+    with pytest.raises(BadUsage, match="nothing at f"):
+        patch.only(copied, ["f"], root)
 
 
 @pytest.mark.slow
