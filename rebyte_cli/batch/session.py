@@ -48,7 +48,7 @@ def parse_resolutions(
     """`7=ID` and `7=none`, with a line's number or its key before the sign. Raises BadUsage."""
     found: list[Resolution] = []
     ours = set(mine)
-    seen: set[int | str] = set()
+    seen: set[int | str | None] = set()
     by_name = {line.key: index for index, line in enumerate(lines)}
     by_name.update({str(line.number): index for index, line in enumerate(lines)})
     for word in words:
@@ -59,11 +59,9 @@ def parse_resolutions(
         if index is None or index not in ours:
             raise BadUsage(f"--resolve {word}: there is no line {name}")
         one = Resolution(index, None if task == "none" else task)
-        if index in seen or one.task in seen:
+        if not seen.isdisjoint(named := {*one} - {None}):
             raise BadUsage(f"--resolve {word}: the line or the task is named twice")
-        seen.add(index)
-        if one.task is not None:
-            seen.add(one.task)
+        seen |= named
         found.append(one)
     return found
 

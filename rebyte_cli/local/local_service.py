@@ -15,18 +15,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from ..system.http_server import Server
-from . import repositories, visits
+from . import object_store, repositories, routes, visits
 from .agents import facade
 from .agents.agent_permission import AgentPermission, machine_key
 from .deliveries import TIMEOUT_SECONDS, Deliverer
 from .http import Context
-from .object_store import ObjectStore
 from .proof import is_served
-from .routes import Api
 from .store import (
     SERVED,
     ServedService,
@@ -107,8 +106,8 @@ class Service:
             is_embedded=embedded,
         )
         self.key = machine_key(state_dir)
-        self._api.application = Api(context)
-        self._storage.application = ObjectStore(context)
+        self._api.application = partial(routes.application, context)
+        self._storage.application = partial(object_store.application, context)
 
     @property
     def pages_url(self) -> str:

@@ -116,7 +116,7 @@ def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpRespo
     """POST /run/{id}/prompts: a page sends a follow-up, which may choose nothing but its text."""
     _check_action(context, request)
     prompt = http.text(http.body_of(request), "prompt", most=tasks.LONGEST_PROMPT)
-    return tasks.add_follow_up(context, request, task_id, {"prompt": prompt})
+    return tasks.follow_up(context, request, task_id, {"prompt": prompt})
 
 
 def answer(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:

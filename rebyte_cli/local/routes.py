@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from email.utils import formatdate
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from .browser_guard import check_caller
 from .faults import HTMLRefusal
 from .http import Context, Refusal
 from .store import StateError
-from .wsgi import HttpRequest, HttpResponse, http_date
+from .wsgi import HttpRequest, HttpResponse
 
 Endpoint = Callable[..., HttpResponse]
 
@@ -89,49 +90,44 @@ class Route(NamedTuple):
     endpoints: dict[str, Endpoint]
 
 
-class Api:
-    """The API's WSGI application for one `Context`."""
+def application(context: Context, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+    """Answer one request to the API, over WSGI. Raises only HangUp and ConnectionError."""
+    answer = _respond(context, environ)
+    # The service's own clock, which clients compare with `createdAt`.
+    answer.headers["Date"] = formatdate(context.store.now() // 1000, usegmt=True)
+    return answer(environ, start)
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
 
-    def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
-        """Answer one request. Raises only HangUp and ConnectionError."""
-        answer = self._respond(environ)
-        # The service's own clock, which clients compare with `createdAt`.
-        answer.headers["Date"] = http_date(self._context.store.now() // 1000)
-        return answer(environ, start)
-
-    def _respond(self, environ: Environ) -> HttpResponse:
-        is_page = False
-        try:
-            request = HttpRequest(environ)
-            check_caller(request, is_page=not _is_api(request.path))
-            if _is_api(request.path):
-                _check_key(request)
-            else:
-                pages.recognize(self._context, request)
-            endpoint, arguments = match(request.path, request.method)
-            is_page = not _is_api(request.path) and request.method != "POST"
-            if is_page and request.method == "GET" and "key" in request.args:
-                return pages.enter(self._context, request)
-            if request.method != "POST" or arguments:  # a create asks nothing about other runs
-                facade.recover(self._context.store, arguments.get("task_id"))
-            answer: HttpResponse = endpoint(self._context, request, **arguments)
-        except Refusal as refusal:
-            if is_page:
-                return pages.refusal(self._context, request, refusal)
-            return http.refuse(refusal)
-        except HTMLRefusal as page:
-            return page.response
-        except (HangUp, ConnectionError):
-            raise
-        except StateError as error:
-            problem = f"The local service cannot work: {error.filename}: {error.strerror}"
-            return http.refuse(Refusal(500, "internal_error", problem))
-        except Exception:
-            return http.refuse(Refusal(500, "internal_error", "Internal server error"))
-        return answer
+def _respond(context: Context, environ: Environ) -> HttpResponse:
+    is_page = False
+    try:
+        request = HttpRequest(environ)
+        check_caller(request, is_page=not _is_api(request.path))
+        if _is_api(request.path):
+            _check_key(request)
+        else:
+            pages.recognize(context, request)
+        endpoint, arguments = match(request.path, request.method)
+        is_page = not _is_api(request.path) and request.method != "POST"
+        if is_page and request.method == "GET" and "key" in request.args:
+            return pages.enter(context, request)
+        if request.method != "POST" or arguments:  # a create asks nothing about other runs
+            facade.recover(context.store, arguments.get("task_id"))
+        answer: HttpResponse = endpoint(context, request, **arguments)
+    except Refusal as refusal:
+        if is_page:
+            return pages.refusal(context, request, refusal)
+        return http.refuse(refusal)
+    except HTMLRefusal as page:
+        return page.response
+    except (HangUp, ConnectionError):
+        raise
+    except StateError as error:
+        problem = f"The local service cannot work: {error.filename}: {error.strerror}"
+        return http.refuse(Refusal(500, "internal_error", problem))
+    except Exception:
+        return http.refuse(Refusal(500, "internal_error", "Internal server error"))
+    return answer
 
 
 def match(path: str, method: str) -> tuple[Endpoint, dict[str, str]]:

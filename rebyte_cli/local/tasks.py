@@ -84,16 +84,14 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
     return _given(context, order, answer, admitted)
 
 
-def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
-    """POST /tasks/{id}/prompts. Without executor or model those of the task are used."""
-    return add_follow_up(context, request, task_id, http.body_of(request))
-
-
-def add_follow_up(
-    context: Context, request: HttpRequest, task_id: str, body: JsonObject
+def follow_up(
+    context: Context, request: HttpRequest, task_id: str, body: JsonObject | None = None
 ) -> HttpResponse:
-    """What `follow_up` does, for a body that was read."""
-    order = _order(context, body)
+    """POST /tasks/{id}/prompts. Without executor or model those of the task are used.
+
+    `body` is the one of the request if that was read.
+    """
+    order = _order(context, http.body_of(request) if body is None else body)
     caller = caller_of(context, request)
     with context.store.read() as db:
         task = load_task(db, caller, task_id)

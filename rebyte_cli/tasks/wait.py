@@ -349,7 +349,7 @@ def watch(
     patience: Patience,
     late: LateTargets | None = None,
     pause: Pause,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
     queued: Callable[[str], None] = lambda _: None,
 ) -> Iterator[RowOrError]:
     """Wait for `targets` and yield how each ended, as soon as it is known.
@@ -375,7 +375,6 @@ def watch(
     """
     pending = dict.fromkeys(targets)
     total = len(pending)
-    show = progress or (lambda _done, _total: None)
 
     def join(*, block: bool) -> bool:
         """Take in late targets; returns whether there were any."""
@@ -384,13 +383,13 @@ def watch(
         pending.update(dict.fromkeys(targets))
         total += len(targets)
         if targets:
-            show(total - len(pending), total)
+            progress(total - len(pending), total)
         return bool(targets)
 
     deadline, clock = patience.deadline, patience.deadline.clock
     poll, was_answered = Poll(client, queued), False
     unsuccessful: list[RowOrError] = []
-    show(0, total)
+    progress(0, total)
     while join(block=not pending) or pending:
         began = clock()
         # The calls of a round may run past the deadline a little while the service answers.
@@ -399,7 +398,7 @@ def watch(
             with closing(poll.round(list(pending), answer_by)) as ends:
                 for target, outcome in ends:
                     del pending[target]
-                    show(total - len(pending), total)
+                    progress(total - len(pending), total)
                     lost = isinstance(outcome, RebyteError)
                     if lost and until == "first-success":
                         unsuccessful.append(outcome)
