@@ -153,7 +153,7 @@ timeout_option = click.option(
 
 def allow_option(name: str) -> Callable[[F], F]:
     """The option with the hosts that a check may connect to."""
-    option: Callable[[F], F] = click.option(
+    return click.option(
         name,
         "check_allow",
         type=HOST,
@@ -161,7 +161,6 @@ def allow_option(name: str) -> Callable[[F], F]:
         metavar="HOST",
         help="Let the check connect to HOST, as in pypi.org or *.example.com:8443; repeatable.",
     )
-    return option
 
 
 base_option = click.option(

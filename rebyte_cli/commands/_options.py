@@ -529,7 +529,7 @@ def dry_run_option(
     definition: str = "request",
 ) -> Callable[[F], F]:
     """`--dry-run`; `definition` names what it prints in the JSON Schema of the results."""
-    option: Callable[[F], F] = click.option(
+    return click.option(
         "--dry-run",
         cls=Option,
         output=Output(json_only=True),
@@ -537,7 +537,6 @@ def dry_run_option(
         is_flag=True,
         help=help,
     )
-    return option
 
 
 # What `create` and `batch` send besides the prompt
@@ -593,7 +592,7 @@ def task_options(*, executors: bool = False) -> Callable[[F], F]:
 
 def port_option(default: int) -> Callable[[F], F]:
     """`--port`, for a command that listens."""
-    option: Callable[[F], F] = click.option(
+    return click.option(
         "--port",
         metavar="PORT",
         type=Number(0, 65535),
@@ -601,7 +600,6 @@ def port_option(default: int) -> Callable[[F], F]:
         show_default=True,
         help="The port on 127.0.0.1; 0 picks a free one.",
     )
-    return option
 
 
 def install_options(install: str, uninstall: str) -> Callable[[F], F]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,6 +74,7 @@ def show(app: App, name: str | None) -> RecordList:
       rebyte profile show
       rebyte profile show work -o json
     """
+    from ..config.fields import FIELDS
     from ..config.settings import resolve
 
     options = {**app.options, "profile": name} if name else app.options
@@ -85,10 +87,7 @@ def show(app: App, name: str | None) -> RecordList:
         {"name": "profile", "value": settings.profile, "source": settings.profile_source},
         {"name": "key", "value": None, "source": key},
     ]
-    rows += [
-        {"name": field, "value": setting.value, "source": setting.source}
-        for field, setting in settings.shown()
-    ]
+    rows += [{"name": field, **getattr(settings, field)._asdict()} for field in FIELDS]
     return _listed(SETTING, rows, app.config)
 
 
@@ -110,7 +109,7 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
     table = _parsed(values)
     _not_local(name)
 
-    def change(document: dict[str, Any], config: Config) -> None:
+    with _editing(app, name) as (document, config):
         if name in config.profiles:
             raise BadUsage(
                 f"profile {name} already exists", hint=f"rebyte profile set {name} KEY=VALUE"
@@ -118,8 +117,7 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
         document.setdefault("profiles", {})[name] = table
         if use_it:
             document["default_profile"] = name
-
-    return _changed(app, name, change)
+    return Records(PROFILE, [_record(app.config, name)])
 
 
 @command.command("set", kind=PROFILE, statuses=(4,))
@@ -146,11 +144,9 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
             f"the profile `local` is built in and takes only {', '.join(sorted(LOCAL_FIELDS))}"
         )
 
-    def change(document: dict[str, Any], config: Config) -> None:
+    with _editing(app, name) as (document, config):
         config.profile(name)
         document.setdefault("profiles", {}).setdefault(name, {}).update(table)
-
-    done = _changed(app, name, change)
     if "base_url" in table:
         new = origin_of(table["base_url"])
         old = app.keys.origins(name)
@@ -159,7 +155,7 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
                 f"The key stored for {old[0]} is not sent to {new}. Store one for it with "
                 + Next("-P", name, "auth", "login")
             )
-    return done
+    return Records(PROFILE, [_record(app.config, name)])
 
 
 @command.command("unset", kind=PROFILE, statuses=(4,))
@@ -172,18 +168,16 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
 
       rebyte profile unset work skills output
     """
+    from ..config.fields import check_name
 
-    def change(document: dict[str, Any], config: Config) -> None:
-        from ..config.fields import check_name
-
+    with _editing(app, name) as (document, config):
         table = config.profile(name)
         for key in keys:
             # A setting that is not known can be removed if it is there.
             if key not in table:
                 check_name(key)
             document.get("profiles", {}).get(name, {}).pop(key, None)
-
-    return _changed(app, name, change)
+    return Records(PROFILE, [_record(app.config, name)])
 
 
 @command.command("use", kind=PROFILE, statuses=(4,))
@@ -196,12 +190,10 @@ def use(app: App, name: str) -> Records:
       rebyte profile use work
       rebyte profile use local
     """
-
-    def change(document: dict[str, Any], config: Config) -> None:
+    with _editing(app, name) as (document, config):
         config.profile(name)
         document["default_profile"] = name
-
-    return _changed(app, name, change)
+    return Records(PROFILE, [_record(app.config, name)])
 
 
 @command.command("delete", statuses=(3, 4))
@@ -235,20 +227,20 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
     _note_unknown(app)
 
 
-def _changed(app: App, name: str, change: Callable[[dict[str, Any], Config], None]) -> Records:
-    """Change the file under its lock and return the profile as it then is."""
+@contextmanager
+def _editing(app: App, name: str) -> Iterator[tuple[dict[str, Any], Config]]:
+    """Change a profile under the lock of the file: its document, and what that said before."""
     from ..config.json_schema import edit_config
     from ..config.settings import Config
 
     with edit_config(app.config_path, note=app.note) as document:
-        change(document, Config(document, path=app.config_path))
+        yield document, Config(document, path=app.config_path)
         if {"base_url", "ssh"} <= document.get("profiles", {}).get(name, {}).keys():
             raise BadUsage(
                 f"profile {name} would have both base_url and ssh, and a service is in one place",
                 hint="Unset the other one first: " + Next("profile", "unset", name, "KEY"),
             )
     _note_unknown(app)
-    return Records(PROFILE, [_record(app.config, name)])
 
 
 def _listed(kind: RecordKind, rows: list[dict[str, Any]], config: Config) -> RecordList:

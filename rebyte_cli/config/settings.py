@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,11 +192,6 @@ class Settings(NamedTuple):
         if self.ssh.value is not None:
             return f"ssh://{self.ssh.value}"
         return LOCAL if self.is_local else origin_of(self.base_url.value)
-
-    def shown(self) -> Iterator[tuple[str, Setting]]:
-        """The settings that `profile show` prints, in order."""
-        for name in FIELDS:
-            yield name, getattr(self, name)
 
 
 def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: Config) -> Settings:

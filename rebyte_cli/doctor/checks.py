@@ -287,8 +287,10 @@ class Examination:
             command = self._environment.get(variable)
             if not command:
                 continue
-            program = _first_word(command)
-            if program is None or which(program, path=path) is None:
+            program = None
+            with suppress(ValueError, IndexError):
+                program = which(shlex.split(command)[0], path=path)
+            if program is None:
                 hint = f"Set {variable} to a program on PATH, or pass the prompt as an argument"
                 return Finding("warning", f"{variable}={command}: no such program", hint)
             return Finding("ok", f"{command} ({variable})", details={"command": command})
@@ -419,14 +421,6 @@ def _broken_database(path: Path) -> str | None:
     except sqlite3.Error as error:
         return str(error)
     return None
-
-
-def _first_word(command: str) -> str | None:
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return None
-    return words[0] if words else None
 
 
 def _regime(agents: Sequence[Mapping[str, Any]]) -> str:

@@ -30,9 +30,9 @@ def command_page(node: Node) -> str:
         parts.append("## Commands")
         for sub in node["commands"]:
             parts += [f"### {sub['path']}", *_description(sub)]
-            parts += [*options(sub), *_examples(sub)]
+            parts += [*map(option_text, sub["options"]), *_examples(sub)]
     elif node["options"]:
-        parts += ["## Options", *options(node)]
+        parts += ["## Options", *map(option_text, node["options"])]
     parts.append(
         "rebyte(1) describes the options that all commands share (`-P`, `-o`, `--fields` and "
         "others)."
@@ -62,12 +62,6 @@ def _description(node: Node) -> Iterator[str]:
             pattern = rf"(`[^`]*`)|(?<![\w*$])({'|'.join(sorted(words))})(?![\w*=])"
             paragraph = re.sub(pattern, lambda found: found[1] or f"*{found[2]}*", paragraph)
         yield paragraph
-
-
-def options(node: Node) -> Iterator[str]:
-    """One definition for each option of a command."""
-    for option in node["options"]:
-        yield option_text(option)
 
 
 def option_text(option: Node) -> str:
