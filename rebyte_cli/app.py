@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -292,13 +292,13 @@ class App:
 
         return spinner(self.console, text)
 
-    @contextmanager
-    def progress_bar(self, text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    def progress_bar(
+        self, text: str, total: int | None
+    ) -> AbstractContextManager[Callable[[int], None]]:
         """A bar for bytes on stderr; gives a function to call as they move. See `spinner`."""
         from .output.progress import progress_bar
 
-        with progress_bar(self.console, text, total) as bar:
-            yield bar.advance
+        return progress_bar(self.console, text, total)
 
     # Results
 

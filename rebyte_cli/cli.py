@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -64,26 +65,19 @@ class Root(Group):
                     )
 
 
-_found: dict[str, str] = {}
-
-
+@cache
 def _modules() -> dict[str, str]:
     """Command names to module names, from the files of the commands folder."""
-    if not _found:
-        from . import commands
+    from . import commands
 
-        folder = os.path.dirname(commands.__file__ or "")
-        try:
-            files = os.listdir(folder)
-        except OSError:  # inside a zip archive, where there is no folder to list
-            from pkgutil import iter_modules
+    try:
+        files = os.listdir(os.path.dirname(commands.__file__ or ""))
+    except OSError:  # inside a zip archive, where there is no folder to list
+        from pkgutil import iter_modules
 
-            files = [f"{entry.name}.py" for entry in iter_modules(commands.__path__)]
-        for file in files:
-            stem, ending = os.path.splitext(file)
-            if ending == ".py" and not stem.startswith("_"):
-                _found[stem.replace("_", "-")] = stem
-    return _found
+        files = [f"{entry.name}.py" for entry in iter_modules(commands.__path__)]
+    stems = [file.removesuffix(".py") for file in files if file.endswith(".py")]
+    return {stem.replace("_", "-"): stem for stem in stems if not stem.startswith("_")}
 
 
 def _summary(module: str) -> str:

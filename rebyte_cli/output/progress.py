@@ -317,45 +317,41 @@ def wait_spinner(
 # Progress bar
 
 
-class ProgressBar:
-    """What `with progress_bar(…)` gives: `done` of `total`; a total of None is not known."""
-
-    def __init__(self, console: Console, text: str, total: float | None) -> None:
-        self.text = text
-        self.total = total
-        self.done = 0.0
-        self._lock = console.lock
-
-    def advance(self, amount: float) -> None:
-        """Add to what is done; may be called by any thread."""
-        with self._lock:
-            self.done += amount
-
-
 @contextmanager
 def progress_bar(
     console: Console,
     text: str,
-    total: float | None,
+    total: int | None,
     *,
     delay: float = DELAY,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[ProgressBar]:
-    """Show how many of `total` bytes are done, from `delay` seconds on, until the block ends.
+) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` bytes (None: not known) are done, from `delay` seconds on.
 
-    Shows nothing unless stderr is a terminal and `--quiet` was not given.
+    Gives a function that any thread may call with the number of bytes that have moved. Shows
+    nothing unless stderr is a terminal and `--quiet` was not given.
     """
-    bar = ProgressBar(console, text, total)
-    started = clock()
+    started, done = clock(), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        with console.lock:
+            done += count
 
     def make() -> Draw:
-        return _draw_bar(console, bar, lambda: clock() - started)
+        return _draw_bar(console, text, total, lambda: done, lambda: clock() - started)
 
     with shown(console, make, delay, 0.2):
-        yield bar
+        yield advance
 
 
-def _draw_bar(console: Console, bar: ProgressBar, elapsed: Callable[[], float]) -> Draw:
+def _draw_bar(
+    console: Console,
+    text: str,
+    total: int | None,
+    done: Callable[[], int],
+    elapsed: Callable[[], float],
+) -> Draw:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -372,7 +368,7 @@ def _draw_bar(console: Console, bar: ProgressBar, elapsed: Callable[[], float]) 
 
     def progress(*columns: ProgressColumn) -> Progress:
         made = Progress(*columns, console=rich, get_time=elapsed, auto_refresh=False)
-        made.add_task("", total=bar.total)
+        made.add_task("", total=total)
         return made
 
     wide = progress(name, BarColumn(), percent, size, left)
@@ -384,9 +380,8 @@ def _draw_bar(console: Console, bar: ProgressBar, elapsed: Callable[[], float]) 
         for each in (wide, narrow):  # both know the speed when the terminal is resized
             each.update(
                 each.task_ids[0],
-                description=truncate(one_line(bar.text), max(room, 1), ellipsis),
-                completed=int(bar.done),
-                total=None if bar.total is None else int(bar.total),
+                description=truncate(one_line(text), max(room, 1), ellipsis),
+                completed=done(),
             )
         return fits.get_renderable()
 

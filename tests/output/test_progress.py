@@ -51,8 +51,8 @@ def test_off_a_terminal_nothing_moves() -> None:
     with spinner(it, "creating", delay=0) as spinning:
         spinning.text = "still creating"
         assert it.region is None
-    with progress_bar(it, "uploading", 10, delay=0) as bar:
-        bar.advance(3)
+    with progress_bar(it, "uploading", 10, delay=0) as advance:
+        advance(3)
         assert it.region is None
     with wait_spinner(it, 3) as tell:
         tell(1, 3)
@@ -149,8 +149,8 @@ def test_a_terminal_of_few_characters() -> None:
     it = Console(io.StringIO(), err, err_tty=True, live=True, width=30)
     with spinner(it, "creating a task in a new workspace", delay=NEVER, clock=Clock()):
         region(it).redraw()
-    with progress_bar(it, "up", 10, delay=NEVER, clock=Clock()) as bar:
-        bar.advance(5)
+    with progress_bar(it, "up", 10, delay=NEVER, clock=Clock()) as advance:
+        advance(5)
         region(it).redraw()
     err.flush()
     assert b"- creating a task in a new...\x1b[J\r" in raw.getvalue()
@@ -193,12 +193,12 @@ def test_a_wait_off_a_terminal_says_now_and_then_what_the_task_does() -> None:
 def test_a_bar() -> None:
     terminal, clock = Terminal(100), Clock()
     it = terminal.console()
-    with progress_bar(it, "big.bin", 10_000_000, delay=NEVER, clock=clock) as bar:
+    with progress_bar(it, "big.bin", 10_000_000, delay=NEVER, clock=clock) as advance:
         region(it).redraw()
         assert terminal.lines == [f"big.bin {' ' * 40}   0% 0.0/10.0 MB -:--:--"]
         for _ in range(4):
             clock.now += 1
-            bar.advance(1_000_000)
+            advance(1_000_000)
             region(it).redraw()
         assert terminal.lines == [f"big.bin {'━' * 16}{' ' * 24}  40% 4.0/10.0 MB 0:00:06"]
     assert terminal.lines == []
@@ -207,8 +207,8 @@ def test_a_bar() -> None:
 def test_a_bar_without_an_end() -> None:
     terminal = Terminal(100)
     it = terminal.console()
-    with progress_bar(it, "unknown", None, delay=NEVER, clock=Clock()) as bar:
-        bar.advance(5000)
+    with progress_bar(it, "unknown", None, delay=NEVER, clock=Clock()) as advance:
+        advance(5000)
         region(it).redraw()
         assert "5.0/? kB" in terminal.lines[0]
 
@@ -218,8 +218,8 @@ def test_a_bar_fits(columns: int) -> None:
     terminal = Terminal(columns)
     it = terminal.console()
     name = "日本語 with a long name.bin"
-    with progress_bar(it, name, 10_000_000, delay=NEVER, clock=Clock()) as bar:
-        bar.advance(5_000_000)
+    with progress_bar(it, name, 10_000_000, delay=NEVER, clock=Clock()) as advance:
+        advance(5_000_000)
         region(it).redraw()
         (line,) = terminal.lines
     assert width_of(line.replace("…", "~")) < columns
