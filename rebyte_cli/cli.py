@@ -167,18 +167,14 @@ def _check_open_files() -> None:
 
 def _bug(error: Exception, app: App) -> RebyteError:
     """An unexpected exception as one line; with --debug, a traceback is printed before it."""
-    if app.options.get("debug"):
-        import traceback
+    import traceback
 
+    if app.options.get("debug"):
         traceback.print_exc()
-    where = error.__traceback__
-    while where is not None and where.tb_next is not None:
-        where = where.tb_next
-    place = (
-        f" (line {where.tb_lineno} of {where.tb_frame.f_globals.get('__name__')})" if where else ""
-    )
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    place = f"line {line} of {frame.f_globals.get('__name__')}"
     return RebyteError(
-        f"internal error in rebyte: {type(error).__name__}{place}",
+        f"internal error in rebyte: {type(error).__name__} ({place})",
         hint="Please report it; --debug shows the traceback",
         code="bug",
     )

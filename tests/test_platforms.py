@@ -50,7 +50,7 @@ BRANCHES = {
     "batch/workers.py": 3,
     "cli.py": 1,
     "commands/_prompts.py": 1,
-    "completion/install.py": 3,
+    "completion/install.py": 2,
     "config/credentials_file.py": 1,
     "config/key_command.py": 1,
     "config/paths.py": 2,

@@ -142,10 +142,10 @@ def _to_tree(
     if not found.strip():
         remember()
         since = " since it was applied here" if 0 < len(runs) < len(source.runs) else ""
-        app.note(f"The task changed nothing{since}")
-        return RecordList(CHANGE, [])
+        return _nothing(app, f"The task changed nothing{since}")
     if source.runs and not runs:
-        return _nothing(app, "all of it was applied here before; --all applies it again")
+        again = "all of it was applied here before; --all applies it again"
+        return _nothing(app, f"Nothing to apply: {again}")
     changes = file_changes.changes(found, root)
     commit = None
     with contextlib.ExitStack() as stack:
@@ -158,7 +158,7 @@ def _to_tree(
             raise
         if ready.is_here and not (flags["commits"] and ready.after.changes):
             remember()
-            return _nothing(app, f"{root} has these changes already")
+            return _nothing(app, f"Nothing to apply: {root} has these changes already")
         _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
         rows = file_changes.made(changes, ready.after.changes)
         if not flags["yes"]:
@@ -274,8 +274,7 @@ def _to_branch(
     if paths:
         found = patch.only(found, paths, root)
     if not found.strip():
-        app.note(f"The task changed nothing, so there is no branch {branch}")
-        return RecordList(CHANGE, [])
+        return _nothing(app, f"The task changed nothing, so there is no branch {branch}")
     task = {**source.document, "id": source.task}
     known = app.history.task(source.task) or {}
     base = base_commit.base_commit(
@@ -314,7 +313,7 @@ def _still_here(
 
 
 def _nothing(app: App, why: str) -> RecordList:
-    app.note(f"Nothing to apply: {why}")
+    app.note(why)
     return RecordList(CHANGE, [])
 
 

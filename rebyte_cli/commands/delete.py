@@ -74,13 +74,10 @@ def _described(task_id: str, task: Mapping[str, Any] | None) -> str:
 
 def _delete(app: App, ids: Sequence[str], ignore_missing: bool) -> Iterator[RowOrError]:
     for task_id, answer in zip(ids, in_parallel(app.client.delete_task, ids), strict=True):
-        missing = isinstance(answer, ResourceNotFound)
-        if isinstance(answer, RebyteError) and not missing:
-            yield answer
-            continue
-        app.history.forget_task(task_id)
-        if missing and not ignore_missing:
-            assert isinstance(answer, RebyteError)
+        is_missing = isinstance(answer, ResourceNotFound)
+        if is_missing or not isinstance(answer, RebyteError):
+            app.history.forget_task(task_id)
+        if isinstance(answer, RebyteError) and not (is_missing and ignore_missing):
             yield answer
         else:
-            yield {"id": task_id, "deleted": not missing}
+            yield {"id": task_id, "deleted": not is_missing}

@@ -248,11 +248,8 @@ def _values(
     if kind in ("file", "dir"):
         return Completions(files=kind, before=before)
     if kind == "data":
-        return (
-            Completions(files="file", before=f"{before}@")
-            if word.startswith("@")
-            else Completions()
-        )
+        is_file = word.startswith("@")
+        return Completions(files="file", before=f"{before}@") if is_file else Completions()
     done: set[str] = set(at.given)
     if kind == "settings":
         done.update(f"{past.partition('=')[0]}=" for past in at.given)

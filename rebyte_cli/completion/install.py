@@ -53,15 +53,13 @@ def script_of(shell: str) -> str:
     return (files(__package__) / "scripts" / FILES[shell]).read_text(encoding="utf-8")
 
 
-def install(
-    shell: str, environment: Mapping[str, str], *, platform: str = sys.platform
-) -> list[tuple[Path, bool]]:
+def install(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool]]:
     """Install the script of `shell`; returns each file and whether it changed.
 
     Raises BadUsage if a file that rebyte did not write is in the way, RebyteError if one cannot be
     written.
     """
-    scripts, start_file = _places(shell, environment, platform)
+    scripts, start_file = _places(shell, environment)
     done = marked_files.install(dict.fromkeys(scripts, script_of(shell).encode()), MARK.encode())
     if start_file is not None:
         text = _read(start_file)
@@ -73,16 +71,14 @@ def install(
     return done
 
 
-def uninstall(
-    shell: str, environment: Mapping[str, str], *, platform: str = sys.platform
-) -> list[tuple[Path, bool]]:
+def uninstall(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool]]:
     """Undo `install`: each file, and whether it changed (a script of ours is deleted)."""
-    scripts, _ = _places(shell, environment, platform)
+    scripts, _ = _places(shell, environment)
     done = marked_files.uninstall(scripts, MARK.encode())
     for script, changed in done:
         if changed:
             remove_empty(script.parent.parent, environment)
-    starts = _start_files(shell, environment, platform)
+    starts = _start_files(shell, environment)
     for start_file in list(filter(Path.exists, starts)) or starts[:1]:
         text = _read(start_file)
         left = _without_block(text)
@@ -94,9 +90,9 @@ def uninstall(
     return done
 
 
-def fresh(shell: str, *, platform: str = sys.platform) -> str:
+def fresh(shell: str) -> str:
     """The command for a shell that reads what was installed."""
-    return "bash -l" if shell == "bash" and platform == "darwin" else shell
+    return "bash -l" if shell == "bash" and sys.platform == "darwin" else shell
 
 
 def remove_empty(folder: Path, environment: Mapping[str, str]) -> None:
@@ -108,9 +104,7 @@ def remove_empty(folder: Path, environment: Mapping[str, str]) -> None:
             folder = folder.parent
 
 
-def _places(
-    shell: str, environment: Mapping[str, str], platform: str
-) -> tuple[list[Path], Path | None]:
+def _places(shell: str, environment: Mapping[str, str]) -> tuple[list[Path], Path | None]:
     """The script's files, and the start file that must read the first where nothing else does.
 
     Fish and bash-completion look for a file with the name of the command, which has two names.
@@ -122,11 +116,11 @@ def _places(
         return [folder / FILES[shell], folder / "rebyte-cli.fish"], None
     if shell == "zsh":
         script = data / "zsh" / "site-functions" / FILES[shell]
-        return [script], _start_files(shell, environment, platform)[0]
+        return [script], _start_files(shell, environment)[0]
     own = environment.get("BASH_COMPLETION_USER_DIR")
     folder = Path(own) if own and os.path.isabs(own) else data / "bash-completion"
     scripts = [folder / "completions" / name for name in ("rebyte", "rebyte-cli")]
-    starts = _start_files(shell, environment, platform)
+    starts = _start_files(shell, environment)
     start_file = next(filter(Path.exists, starts), starts[0])
     return scripts, None if _loads_completion(start_file) else start_file
 
@@ -140,13 +134,14 @@ def _loads_completion(start_file: Path) -> bool:
     )
 
 
-def _start_files(shell: str, environment: Mapping[str, str], platform: str) -> list[Path]:
+def _start_files(shell: str, environment: Mapping[str, str]) -> list[Path]:
     """Where the block may stand: in the first that is there, or will be made."""
     home = home_dir(environment)
     if shell == "zsh":
         return [Path(os.path.abspath(environment.get("ZDOTDIR") or home)) / ".zshrc"]
     if shell == "bash":
-        return [home / name for name in (_BASH_LOGIN if platform == "darwin" else (".bashrc",))]
+        names = _BASH_LOGIN if sys.platform == "darwin" else (".bashrc",)
+        return [home / name for name in names]
     return []
 
 

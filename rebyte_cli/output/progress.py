@@ -352,26 +352,18 @@ def _draw_bar(
     done: Callable[[], int],
     elapsed: Callable[[], float],
 ) -> Draw:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        ProgressColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as parts
 
-    name = TextColumn("{task.description}", markup=False)
-    percent, size, left = TaskProgressColumn(), DownloadColumn(), TimeRemainingColumn()
+    name, percent = parts.TextColumn("{task.description}", markup=False), parts.TaskProgressColumn()
+    size, left = parts.DownloadColumn(), parts.TimeRemainingColumn()
     rich, ellipsis = _rich_console(console), ellipsis_for(console.err)
 
-    def progress(*columns: ProgressColumn) -> Progress:
-        made = Progress(*columns, console=rich, get_time=elapsed, auto_refresh=False)
+    def progress(*columns: parts.ProgressColumn) -> parts.Progress:
+        made = parts.Progress(*columns, console=rich, get_time=elapsed, auto_refresh=False)
         made.add_task("", total=total)
         return made
 
-    wide = progress(name, BarColumn(), percent, size, left)
+    wide = progress(name, parts.BarColumn(), percent, size, left)
     narrow = progress(name, percent)
 
     def draw(columns: int, _rows: int) -> RenderableType:

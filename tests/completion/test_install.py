@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,7 +140,9 @@ def test_a_mac_starts_bash_as_a_login_shell(
     for name in present.split():
         (home / name).write_text(f"export SEEN={name}\n")
     before = files(home)
-    install.install("bash", {"HOME": str(home)}, platform="darwin")
+    with monkeypatch.context() as mac:
+        mac.setattr(sys, "platform", "darwin")
+        install.install("bash", {"HOME": str(home)})
     assert not (home / ".bashrc").exists()
     read = (present or ".bash_profile").split()[0]
     sh = subprocess.run(
@@ -153,12 +156,14 @@ def test_a_mac_starts_bash_as_a_login_shell(
     shell.close()
     assert (home / "seen").read_text() == (f"{read}\n" if present else "\n")
     (home / ".bash_profile").touch()  # made since: what stands in the others goes all the same
-    install.uninstall("bash", {"HOME": str(home)}, platform="darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    install.uninstall("bash", {"HOME": str(home)})
     left = files(home)
     assert {name: left[name] for name in before} == before
     assert not any(install.MARK in text or install.BEGIN in text for text in left.values())
-    assert install.fresh("bash", platform="darwin") == "bash -l"
-    assert install.fresh("bash", platform="linux") == "bash"
+    assert install.fresh("bash") == "bash -l"
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert install.fresh("bash") == "bash"
 
 
 def test_a_foreign_file_is_left_alone(home: Path, rebyte: Callable[..., Done]) -> None:
