@@ -249,12 +249,6 @@ class MissingKey(KeyProblem, ValueError):
 
     code = "missing_key"
 
-    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
-        super().__init__(
-            message or f"no API key; get one at {KEYS_PAGE} and set REBYTE_API_KEY",
-            hint=hint,
-        )
-
 
 class APIError(RebyteError):
     """The API refused, or what came back cannot be used.

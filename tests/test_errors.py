@@ -71,7 +71,7 @@ def test_an_interrupt_is_no_exception_that_a_handler_of_faults_would_catch() -> 
     "error",
     [
         BadUsage("m", hint="h"),
-        MissingKey(),
+        MissingKey("m"),
         OutcomeUnknown("m", candidates=[{"id": "t"}], status_code=504),
         TaskFailed({"id": "t"}, "no key").without_record(),
         WaitTimeout("m", pending=["t"]),

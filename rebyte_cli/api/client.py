@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
 from ..errors import (
+    KEYS_PAGE,
     APIError,
     BadUsage,
     BrokenAnswer,
@@ -96,7 +97,7 @@ class RebyteClient:
         if transport is None:
             key = api_key if api_key is not None else os.environ.get("REBYTE_API_KEY", "")
             if not key.strip():
-                raise MissingKey
+                raise MissingKey(f"no API key; get one at {KEYS_PAGE} and set REBYTE_API_KEY")
             from .transport import Transport
 
             url = base_url or os.environ.get("REBYTE_API_URL") or self.BASE_URL
