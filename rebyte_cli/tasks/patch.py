@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Next, NotFound, RebyteError, ResourceNotFound
 from ..system import git
-from .patch_headers import check_form, names_in, parts
+from .patch_headers import HUNK, check_form, counts, names_in, parts
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -25,7 +25,7 @@ LINK, SUBMODULE, EXECUTABLE = "120000", "160000", "100755"  # modes of git
 # What git takes from the folder it is started in. The other locations it takes from the top of the
 # work tree, where it is started here.
 _FROM_HERE = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_WORK_TREE")
-_COLOURS = {"+": "32", "-": "31", "@": "36"}
+_COLOURS = {"+": "32", "-": "31"}
 
 
 class PatchConflict(RebyteError):
@@ -166,16 +166,22 @@ def _is_at(path: bytes, name: bytes) -> bool:
 
 
 def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
-    """The patch line by line for a terminal."""
+    """The patch line by line for a terminal; what git would pass over has no colours."""
     from ..output.console import clean
 
+    old = new = 0
     for row in io.BytesIO(patch):  # which may be millions
         if not row.endswith(b"\n"):
             return
         line = row[:-1].decode("utf-8", "replace")
         text = clean(line)
-        heading = line.startswith(("diff ", "index ", "+++ ", "--- "))
-        code = "1" if heading else _COLOURS.get(line[:1])
+        if old > 0 or new > 0:
+            code = _COLOURS.get(line[:1])
+            old, new = old - (line[:1] in " -"), new - (line[:1] in " +")
+        elif hunk := HUNK.match(row):
+            code, (old, new) = "36", counts(hunk)
+        else:  # the text around a patch can be anything
+            code = "1" if line.startswith(("diff --git ", "index ", "+++ ", "--- ")) else None
         yield f"\x1b[{code}m{text}\x1b[m\n" if color and code else f"{text}\n"
 
 

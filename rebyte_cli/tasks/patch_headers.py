@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..errors import RebyteError
-from .git_apply import HEADING
+from .git_apply import blocks
 
 MOST_FILES = 250_000  # of which Python keeps a kilobyte each
 LONGEST_LINE = 40_000  # of a header: two paths, each byte in four characters
@@ -42,8 +42,16 @@ _HEADER = re.compile(
 )
 LINES, BINARY, UNTOLD = b"---", b"GIT binary patch", b"Binary files"
 _NO_NAMES = (b"", b".", b"..", b".git")
-_HUNK = re.compile(
-    rb"^@@ -(?:(\d{1,18})(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@.*\n)?", re.MULTILINE
+HUNK = re.compile(
+    rb"^@@ -(\d{1,18})(?:,(\d{1,18}))? \+\d{1,18}(?:,(\d{1,18}))? @@.*\n", re.MULTILINE
+)
+# What `format-patch` writes behind the last part of a commit, and what begins the next one.
+_AFTER = re.compile(
+    rb"(?:\n|(?:base-commit|prerequisite-patch-id): [0-9a-f]+\n)*+(?:-- \n\w.*(?:\n++|\Z))?"
+)
+_COMMIT = re.compile(rb"(?:From|commit) [0-9a-f]{7,64}\b|# HG changeset patch\n")
+_LIKE_PARTS = re.compile(
+    rb"^(?:@@|diff[\ \t]+-|GIT\ binary|Submodule\ .*[0-9a-f]{7}\.\.)", re.MULTILINE | re.VERBOSE
 )
 _CONTEXT = re.compile(rb"^[ \n]", re.MULTILINE)
 # In a hunk, what is no part of the new lines, such as the last line break where it says so.
@@ -84,34 +92,50 @@ def check_form(patch: bytes) -> None:
     repository has, one below more than `MOST_FOLDERS` folders, or more than `MOST_FILES` files; and
     if git would not make what the parts say one after the other, or they do not tell what that is.
     """
-    starts, end, files = set[int](), -1, list[PatchedFile]()
+    end, files = 0, list[PatchedFile]()
     for header in _headers(patch):
-        if len(starts) == MOST_FILES:
+        if len(files) == MOST_FILES:
             raise RebyteError(f"the patch changes more than {MOST_FILES:,} files", code="too_large")
+        _check_text(patch, end, header.start())
         files.append(_section(header))
         _check_names(files[-1])
-        starts.add(header.end())
+        end = header.end()
+        if files[-1].content == LINES:
+            end = _hunks_end(patch, end)
+        elif files[-1].content == BINARY:
+            end = blocks(patch, end + len(BINARY) + 1)[-1].end()
+    _check_text(patch, end, len(patch))
     _check_order(files)
     _check_cycles(files)
-    for binary in HEADING.finditer(patch):
-        if binary.start() not in starts:
-            raise _odd(patch, binary.start())
-    for hunk in _HUNK.finditer(patch):
-        if hunk.start() != end and hunk.start() not in starts:
-            raise _odd(patch, hunk.start())
-        end = _hunk_end(patch, hunk)
+
+
+def _check_text(patch: bytes, start: int, end: int) -> None:
+    """Refuse text around parts that git passes over, but that reads like more of the patch."""
+    if start:
+        after = _AFTER.match(
+            patch, start, end
+        )  # none if the lines of a binary file end in the next part
+        at = after.end() if after else end
+        if not after or (at < end and not _COMMIT.match(patch, at, end)):
+            raise _odd(patch, at)
+    if line := _LIKE_PARTS.search(patch, start, end):
+        raise _odd(patch, line.start())
+
+
+def _hunks_end(patch: bytes, at: int) -> int:
+    while hunk := HUNK.match(patch, at):
+        at = _hunk_end(patch, hunk)
         # git takes a hunk without context for one at the end, wherever its numbers put it.
         is_placed = int(hunk[1]) <= (int(hunk[2] or 1) > 0)
-        if not is_placed and not _CONTEXT.search(patch, hunk.end(), end):
+        if not is_placed and not _CONTEXT.search(patch, hunk.end(), at):
             message = f"no line around a change says where it belongs: {_shown(hunk[0].strip())}"
             raise RebyteError(message, code="bad_patch")
+    return at
 
 
 def _hunk_end(patch: bytes, hunk: re.Match[bytes]) -> int:
     at = hunk.end()
-    if hunk[1] is None:
-        raise _odd(patch, hunk.start())
-    old, new = (1 if count is None else int(count) for count in hunk.groups()[1:])
+    old, new = counts(hunk)
     while old or new or patch.startswith(b"\\ ", at):
         kind, end = patch[at : at + 1], patch.find(b"\n", at)
         old -= kind in (b" ", b"\n", b"-")
@@ -122,9 +146,14 @@ def _hunk_end(patch: bytes, hunk: re.Match[bytes]) -> int:
     return at
 
 
+def counts(hunk: re.Match[bytes]) -> tuple[int, int]:
+    """How many lines a hunk has of the old file, and of the new one."""
+    return int(hunk[2] or 1), int(hunk[3] or 1)
+
+
 def made_lines(part: bytes) -> Iterator[bytes]:
     """The lines that each hunk makes, with those around them, in a patch of the right form."""
-    for hunk in _HUNK.finditer(part):
+    for hunk in HUNK.finditer(part):
         yield _NOT_MADE.sub(b"", part[hunk.end() : _hunk_end(part, hunk)])
 
 

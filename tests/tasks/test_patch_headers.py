@@ -164,6 +164,7 @@ def test_more_files_than_memory_has_room_for(root: Path) -> None:
         modified().replace(b"+b\n", b"+b"),
         modified().replace(b"-a\n", b"-a\n?\n"),
         BINARY + b"GIT binary patch\n",
+        BINARY[:-1] + modified() + b"\n",
         BINARY.partition(b"\n")[2] + modified(),
         b"diff --git a/f b/run\n--- a/f\n+++ b/run\n@@ -1 +1 @@\n-a\n+b\n",
         b"diff --git a/f b/f\nindex 7898192..6178079 100644\nBinary files a/f and b/f differ\n"
@@ -208,9 +209,10 @@ def test_binary_content_that_ends_elsewhere_than_it_says_is_refused(
 @pytest.mark.parametrize(
     "odd",
     [
-        modified() + b"+++ b/x\n",
         b"Subject: x\n--- a/run\n+++ b/run\n" + modified(),
-        modified() + b"Binary files a/run and b/run differ\n",
+        modified() + b"\n-- \n2.47.3\n\n",
+        modified() + b"\nbase-commit: %s\n-- \n2.47.3 (Apple Git-1)" % (b"1" * 40),
+        b"commit 1234567\n\n    - One\n    @@ two\n\n" + modified(),
     ],
 )
 def test_what_git_passes_over_brings_nothing_along(root: Path, odd: bytes) -> None:
@@ -219,6 +221,48 @@ def test_what_git_passes_over_brings_nothing_along(root: Path, odd: bytes) -> No
     ]
     assert bring(odd, root) == ["f"]
     assert git(root, "status", "--porcelain") == "M  f\n"
+
+
+FAKE = b"@@  -1 +1 @@\n-a\n+b\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"+++ b/x\n",
+        b"+c\n",
+        b"-c\n",
+        b" c\n",
+        b"Binary files a/run and b/run differ\n",
+        b"\n-- \n+c\n",
+        b"\n-- \n2.47.3\n+c\n",
+        b"Submodule mod 1234567..2345678:\n  > Work\n",
+        b"diff  --git a/run b/run\n",
+        FAKE,
+        b"From %s Mon Sep 17 00:00:00 2001\n%s" % (b"1" * 40, FAKE),
+    ],
+)
+def test_text_that_reads_like_a_change_is_refused(root: Path, more: bytes) -> None:
+    """git passes over it, and a reader of the patch takes it for a part."""
+    for odd in (modified() + more, modified() + more + modified().replace(b"/f", b"/run")):
+        with pytest.raises(RebyteError, match="as git writes it"):
+            file_changes.changes(odd, root)
+
+
+@pytest.mark.parametrize("text", [FAKE, b"Submodule mod 1234567..2345678:\n  > Work\n"])
+def test_text_before_a_patch_that_reads_like_a_change_is_refused(root: Path, text: bytes) -> None:
+    with pytest.raises(RebyteError, match="as git writes it"):
+        file_changes.changes(text + modified(), root)
+
+
+def test_only_what_is_applied_has_colours() -> None:
+    text = b"Subject: x\n\n- One\n+ Two\n---\n" + modified() + b"+c\n-- \n2.47.3\n" + FAKE
+    shown = "".join(patch.coloured(text, color=True))
+    assert [line for line in shown.splitlines() if "\x1b[3" in line] == [
+        "\x1b[36m@@ -1 +1 @@\x1b[m",
+        "\x1b[31m-a\x1b[m",
+        "\x1b[32m+b\x1b[m",
+    ]
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n" + modified().replace(b"/f", b"/run")])
@@ -320,7 +364,7 @@ def test_a_patch_that_unpacks_to_gigabytes_ends_git_not_the_machine(root: Path) 
 @pytest.mark.slow
 def test_a_patch_of_millions_of_lines_takes_no_memory() -> None:
     start = added("new file mode 100644").partition(b"@@")[0]
-    text = start + HUNK + b"+a\n" * 1_000_000
+    text = start + HUNK.replace(b"+1", b"+1,1000001") + b"+a\n" * 1_000_000
     tracemalloc.start()
     try:
         patch_headers.check_form(text)
