@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -139,6 +141,20 @@ def read_all(response: Response, cap: int = JSON_CAP) -> bytes:
     return b"".join(pieces)
 
 
+def read_short(response: Response) -> bytes:
+    """A body beside which the status says enough: empty if it cannot be read, or has too much.
+
+    One that is read whole keeps the connection usable.
+    """
+    from .connection import TRANSPORT_ERRORS
+
+    try:
+        return read_all(response, ERROR_CAP)
+    except (BrokenBody, *TRANSPORT_ERRORS):
+        response.close()
+        return b""
+
+
 def read_whole(response: Response) -> bytes:
     """The whole decoded body within the usual cap; empty for 204, whatever the headers promise."""
     if response.status_code in (204, 205):
@@ -258,8 +274,6 @@ class UploadBody:
 
 
 def _opened(source: Path | bytes) -> Any:
-    import io
-
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:
@@ -274,8 +288,6 @@ def file_size(path: Path | str) -> int:
     Raises NotFound if there is none, BadUsage for a folder, a device, and a file that cannot be
     read.
     """
-    import stat
-
     try:
         info = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -319,8 +331,9 @@ class MultipartForm:
         self._count.start_over()
         pieces: list[Any] = []
         for head, path, size in self._parts:
-            pieces += [head, UploadBody(path, size, attempt, self._count), b"\r\n"]
-        return _FormReader([*pieces, self._tail])
+            body = UploadBody(path, size, attempt, self._count)
+            pieces += [io.BytesIO(head), body, io.BytesIO(b"\r\n")]
+        return _FormReader([*pieces, io.BytesIO(self._tail)])
 
     def _head(self, path: Path) -> bytes:
         import mimetypes
@@ -341,11 +354,7 @@ class _FormReader:
 
     def read(self, amount: int = -1) -> bytes:
         while self._pieces:
-            piece = self._pieces[0]
-            if isinstance(piece, bytes):
-                self._pieces.pop(0)
-                return piece
-            data: bytes = piece.read(amount)
+            data: bytes = self._pieces[0].read(amount)
             if data:
                 return data
             self._pieces.pop(0)

@@ -17,7 +17,7 @@ from ..errors import AnswerTooLarge, APIError, BrokenAnswer, NetworkError, Rebyt
 from ..system.clock import since_boot
 from ..system.deadline import Deadline
 from . import retry
-from .body import ERROR_CAP, ApiResponse, BrokenBody, Request, parse_json, read_all
+from .body import ApiResponse, BrokenBody, Request, parse_json, read_short
 from .failures import AttemptFailed, explain, lost, named_by, refusal
 from .log import CallLog, Redactor
 from .retry import RetryPolicy
@@ -269,14 +269,8 @@ class Calls:
         return value
 
     def _error_body(self, response: Response) -> bytes:
-        """The body of a refusal, empty when it cannot be read: the status says what happened."""
-        from .connection import TRANSPORT_ERRORS
-
-        try:
-            raw = read_all(response, ERROR_CAP)
-        except (BrokenBody, *TRANSPORT_ERRORS):
-            response.close()
-            return b""
+        """The body of a refusal, empty when it cannot be read."""
+        raw = read_short(response)
         # A response that echoes the key would put it into an error message.
         return raw.replace(self._secret, b"[hidden]") if self._secret else raw
 

@@ -14,7 +14,6 @@ from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
 from ..system.deadline import NO_LIMIT, Deadline
 from ..system.files import write_all
 from .body import (
-    ERROR_CAP,
     JSON_CAP,
     ApiResponse,
     BrokenBody,
@@ -24,7 +23,7 @@ from .body import (
     as_it_came,
     chunks,
     file_size,
-    read_all,
+    read_short,
 )
 from .calls import Calls, Refused
 from .failures import named_by
@@ -165,7 +164,7 @@ def put(
         per_attempt=True,
     )
     try:
-        calls.send(request, _drain)
+        calls.send(request, lambda response, _attempt: read_short(response))
     except Refused as refused:
         status = refused.response.status
         what = f"the file store refused the upload ({status})"
@@ -174,16 +173,6 @@ def put(
             raise SlotExpired(what, status_code=status) from None
         kind = NetworkError if status >= 500 else APIError
         raise kind(what, status_code=status) from None
-
-
-def _drain(response: Response, attempt: AttemptState) -> None:
-    """Read what a store says beside 200: it does not matter, but keeps the connection usable."""
-    from .connection import TRANSPORT_ERRORS
-
-    try:
-        read_all(response, ERROR_CAP)
-    except (BrokenBody, *TRANSPORT_ERRORS):
-        response.close()
 
 
 def download(

@@ -136,12 +136,8 @@ class Database:
 
         if self._unreadable is not None:
             raise self._unreadable.copy_with()
-        try:
-            with self._faults():
-                return self._retried(query)
-        except HistoryBusy as problem:
-            self._unreadable = self._unwritable = problem
-            raise
+        with self._faults(is_read=True):
+            return self._retried(query)
 
     @contextmanager
     def transaction(self, *, synced: bool = False) -> Iterator[sqlite3.Connection]:
@@ -152,22 +148,17 @@ class Database:
         """
         if self._unwritable is not None:
             raise self._unwritable.copy_with()
-        try:
-            with self._faults():
-                connection = self._retried(lambda: self._begin(synced))
-                try:
-                    try:
-                        yield connection
-                        self._retried(lambda: connection.execute("COMMIT"))
-                    except BaseException:
-                        with suppress(sqlite3.Error):
-                            connection.execute("ROLLBACK")
-                        raise
-                finally:
-                    self._guard.release()
-        except HistoryBusy as problem:
-            self._unwritable = problem
-            raise
+        with self._faults():
+            connection = self._retried(lambda: self._begin(synced))
+            try:
+                yield connection
+                self._retried(lambda: connection.execute("COMMIT"))
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._guard.release()
 
     def close(self) -> None:
         """Let the file go; a later call opens it again."""
@@ -287,16 +278,18 @@ class Database:
         return HistoryUnusable(f"{self.path} was written by a newer rebyte")
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
+    def _faults(self, *, is_read: bool = False) -> Iterator[None]:
         unusable = f"the history {self.path} cannot be used"
         try:
             yield
         except sqlite3.Error as problem:
             if sqlite.is_busy(problem):
-                raise HistoryBusy(
+                self._unwritable = HistoryBusy(
                     f"{unusable}: another process has kept it locked for {WAIT:g} s",
                     hint="End the other `rebyte`, or try again later",
-                ) from None
+                )
+                self._unreadable = self._unwritable if is_read else self._unreadable
+                raise self._unwritable from None
             hint = None
             # Not when a disk is full: the keys of --once would be lost.
             if sqlite.code_of(problem) in _DAMAGED:

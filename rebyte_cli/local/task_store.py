@@ -109,18 +109,12 @@ def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task
     ):
         prompts[row["task"]].append(row)
     recorded = _recorded(db, [row["id"] for several in prompts.values() for row in several])
+    plain = [name for name in TaskRecord._fields if name not in ("title", "runs")]
     return [
         TaskRecord(
-            row["id"],
-            row["workspace"],
-            row["created"],
-            row["executor"],
-            row["model"],
-            json.loads(row["title"]),
-            row["visibility"],
-            row["deleted"],
-            row["batch"],
-            _runs(prompts[row["id"]], recorded),
+            **{name: row[name] for name in plain},
+            title=json.loads(row["title"]),
+            runs=_runs(prompts[row["id"]], recorded),
         )
         for row in rows
         # A task and its first prompt are written in one transaction, but two statements of a

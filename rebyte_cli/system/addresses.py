@@ -42,7 +42,7 @@ def reach(host: str) -> int:
     take it for that.
     """
     host = host.rstrip(".")
-    if is_loopback(host) or host == "localhost" or host.endswith(".localhost"):
+    if is_loopback(host) or host.endswith(".localhost"):
         return THIS_MACHINE
     last = host.rpartition(".")[2]
     if ":" not in host and not last.isdigit() and not last.startswith("0x"):

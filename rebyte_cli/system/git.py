@@ -21,7 +21,6 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Self, TypeVar
 
 from ..errors import RebyteError
@@ -472,12 +471,8 @@ def signals_later() -> Iterator[None]:
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) not in (signal.SIG_IGN, None):
         numbers.append(signal.SIGHUP)
     arrived: list[int] = []
-
-    def hold(number: int, _frame: FrameType | None) -> None:
-        arrived.append(number)
-
     try:
-        with handled(dict.fromkeys(numbers, hold)):
+        with handled(dict.fromkeys(numbers, lambda number, _frame: arrived.append(number))):
             yield
     finally:
         if arrived:

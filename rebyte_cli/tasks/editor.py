@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from ..errors import BadUsage, Interrupted
 from ..system.signals import handled
@@ -92,12 +91,6 @@ def edit(editor: str, path: Path) -> int:
 @contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
     """A handler that does nothing, rather than SIG_IGN, which the editor would inherit."""
-
-    def nothing(_number: int, _frame: FrameType | None) -> None:
-        pass
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with handled({signal.SIGINT: nothing}):
+    is_main = threading.current_thread() is threading.main_thread()
+    with handled({signal.SIGINT: lambda *_: None} if is_main else {}):
         yield

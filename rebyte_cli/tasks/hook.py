@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from threading import Lock, Thread
 from typing import Any
 
 from ..errors import RebyteError
 from ..system.deadline import NO_LIMIT, Deadline
+from ..system.files import persistently
 
 GRACE_SECONDS = 3.0  # from the request to end to the end by force
 
@@ -92,9 +92,7 @@ class HookCommand:
             running = list(self._running)
         for process in running:
             _signal(process, signal.SIGTERM)
-        grace = Deadline(GRACE_SECONDS)
-        while not grace.has_passed and any(map(_has_members, running)):
-            time.sleep(0.01)
+        persistently(lambda: not any(map(_has_members, running)), GRACE_SECONDS)
         for process in running:
             _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
         for process in running:

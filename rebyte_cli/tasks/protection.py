@@ -47,6 +47,7 @@ RUNNERS: dict[str, Sequence[str]] = {
 }
 MOST_LINKS = 40  # as the kernel follows on the way to one file
 LONGEST_PATH = 4096  # bytes, as the kernel takes
+_WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}  # as regular expressions
 NAME = 50  # bytes that Python needs for a name besides its letters
 MOST_LOOKED_AT = 1 << 30  # bytes of names
 
@@ -395,14 +396,8 @@ def _translated(text: str) -> str:
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]*\])", text)
     result = []
     for part in parts:
-        if part == "**/":
-            result.append("(?:.*/)?")
-        elif part == "**":
-            result.append(".*")
-        elif part == "*":
-            result.append("[^/]*")
-        elif part == "?":
-            result.append("[^/]")
+        if part in _WILDCARDS:
+            result.append(_WILDCARDS[part])
         elif len(part) > 2 and part.startswith("["):
             inner = part[1:-1].replace("\\", "\\\\").replace("[", "\\[")
             result.append(f"[^{inner[1:]}/]" if inner[:1] in "!^" and inner[1:] else f"[{inner}]")
