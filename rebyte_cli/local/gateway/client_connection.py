@@ -369,14 +369,8 @@ class RequestHandling:
         uncounted = None
         if asked.generates and not answer.is_accounted and (is_open or self._has_worked()):
             sent, received = (passing.sent, passing.received) if passing else (0, 0)
-            uncounted = estimate(
-                answer.usage,
-                sent,
-                received,
-                is_cut=is_cut,
-                answers=asked.answers,
-                reads_on=asked.reads_on,
-            )
+            number = asked.answers
+            uncounted = estimate(answer.usage, sent, received, is_cut=is_cut, answers=number)
         is_open = is_open and uncounted is not None
         self.note(usage=answer.usage, model=answer.model, refused_for=answer.refused_for)
         self.note(uncounted=uncounted, is_open=is_open)

@@ -96,18 +96,18 @@ def estimate(
     *,
     is_cut: bool,
     answers: int = 1,
-    reads_on: bool = False,
 ) -> dict[str, int]:
     """What a request counts for whose model did not say what it used: the tokens beyond those of
     `usage`, what the answer had said, in the words of `token_counts`.
 
-    `sent` and `received` are bytes; the model was to write so many `answers`. What the answer said
-    that was read is all, unless the model `reads_on`.
+    `sent` and `received` are bytes; the model was to write so many `answers`. What an answer says
+    at first that was read is all only if it `is_cut`: tools of the vendor may read on, for which a
+    program can ask in more ways than are known here.
     """
     told = usage or {}
     most_read, most_written = USUAL if is_cut else LARGEST
     read, written = told.get("input_tokens", 0), told.get("output_tokens", 0)
-    may_read = read if read and not reads_on else max(sent // BYTES_OF_TOKEN, most_read)
+    may_read = read if read and is_cut else max(sent // BYTES_OF_TOKEN, most_read)
     may_write = max(received // BYTES_OF_TOKEN, most_written * answers)
     return {
         "input_tokens": max(may_read - read, 0),

@@ -36,17 +36,6 @@ from .user_proxy import basic_authorization, password_of
 # of this key is in upper case, and without `_`.
 _MODEL = b"model"
 _MODEL_KEYS: list[Path] = [(_MODEL,), (b"MODEL",)]
-# What tells of tools of the vendor, for which its model reads on: pages, files, what others know.
-# Those with a type may be the client's own.
-_TOOL_TYPE = (b"TOOLS", b"TYPE")
-_OWN_TOOL = re.compile(r"custom|function|(?:bash|computer|memory|text_editor)_\d+")
-_TOOLS: list[Path] = [
-    _TOOL_TYPE, (b"MCPSERVERS", b"URL"), (b"SEARCHPARAMETERS",), (b"WEBSEARCHOPTIONS",),
-    *((b"TOOLS", each) for each in (
-        b"CODEEXECUTION", b"FILESEARCH", b"GOOGLEMAPS", b"GOOGLESEARCH", b"GOOGLESEARCHRETRIEVAL",
-        b"URLCONTEXT",
-    )),
-]  # fmt: skip
 # How many answers it is to write, each as long as one.
 _ANSWERS: list[Path] = [(b"N",), (b"GENERATIONCONFIG", b"CANDIDATECOUNT")]
 _MOST_ANSWERS = 128  # that OpenAI writes; the others write fewer
@@ -131,8 +120,6 @@ class ModelRequest:
         whole = urlencode([*self._given, *ours.items()], safe=":")
         self.target = f"{whole_path}?{whole}" if whole else whole_path
         self._wire = wire = wire_of(route.wire, self.rest)
-        # Whether the model may read more than what its answer says at first.
-        self.reads_on = False
         self.answers = 1
         self._names = {model_in(self.rest)} - {""}  # of models, as read so far
         secrets = [value for name, value in ours.items() if name not in _QUERY]
@@ -153,10 +140,10 @@ class ModelRequest:
 
         Of one that is packed (`Content-Encoding`), any part may have everything.
         """
-        wanted = [*_TOOLS, *_ANSWERS, *(() if self._wire == GEMINI else _MODEL_KEYS)]
+        wanted = [*_ANSWERS, *(() if self._wire == GEMINI else _MODEL_KEYS)]
         question = JsonScanner(wanted, self._found, _spelled)
         is_packed = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
-        question.has_ended = self.reads_on = is_packed
+        question.has_ended = is_packed
         return question
 
     def _found(self, path: Path, text: bytes) -> None:
@@ -164,12 +151,11 @@ class ModelRequest:
         with contextlib.suppress(ValueError):
             value = str(read_json(text.decode("utf-8", "replace")))
         if path in _MODEL_KEYS:
-            self._names.add(value if path == (_MODEL,) else "")
-        elif path in _ANSWERS:
+            if len(self._names) < 2:  # which says as much as more of them would
+                self._names.add(value if path == (_MODEL,) else "")
+        else:
             with contextlib.suppress(ValueError):
                 self.answers = max(self.answers, int(min(float(value), _MOST_ANSWERS)))
-        else:
-            self.reads_on |= path != _TOOL_TYPE or not _OWN_TOOL.fullmatch(value)
 
     def check(self, headers: Headers) -> None:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""

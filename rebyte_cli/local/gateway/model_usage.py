@@ -70,6 +70,7 @@ class Wire(NamedTuple):
     usage: Mapping[Path, str]
     model: Sequence[Path]
     counts: Sequence[dict[str, list[str]]]
+    sign: str = ""  # without this count, the last of those ways is not meant
     cost: str = ""
     parts: str = ""  # a list in the usage, whose sums count where they are larger
     own_parts: Collection[object] = ()  # the types of those that are of the model that answered
@@ -113,8 +114,14 @@ WIRES = {
                 "output_tokens": ["output_tokens"],
                 "reasoning_tokens": ["output_tokens_details.reasoning_tokens"],
             },
+            {  # Perplexity's research, which is beside its total
+                "input_tokens": ["prompt_tokens", "citation_tokens"],
+                "output_tokens": ["completion_tokens", "reasoning_tokens"],
+                "reasoning_tokens": ["reasoning_tokens"],
+            },
         ],
-        cost="cost",  # OpenRouter's, in dollars
+        sign="citation_tokens",
+        cost="cost",  # OpenRouter's, in dollars; Perplexity's is an object
         total="total_tokens",
         tools=[(b"tool_usage",), (b"response", b"tool_usage")],
     ),
@@ -265,7 +272,8 @@ class UsageReader:
     def _in_words(self, counts: Mapping[str, int]) -> dict[str, Any]:
         """Counts of the wire in the words of `token_counts`."""
         used: dict[str, Any] = {}
-        for names in self._wire.counts:
+        sign, ways = self._wire.sign, self._wire.counts
+        for names in ways[:-1] if sign and sign not in counts else ways:
             used |= token_counts(counts, **names)
         for part, whole in PARTS.items():
             if used.get(part, 0) > used.get(whole, 0):
@@ -296,7 +304,8 @@ def _cost(usage: dict[str, Any], name: str, before: float | None) -> float | Non
     OpenRouter's cost is only its fee where it asks a provider with a key of the user's own (BYOK).
     Older answers have `cost_details` in this case alone.
     """
-    fee, details = _dollars(usage.get(name)), usage.get("cost_details")
+    told, details = usage.get(name), usage.get("cost_details")
+    fee = _dollars(told.get("total_cost") if isinstance(told, dict) else told)
     if fee is None or usage.get("is_byok") is False:
         return before if fee is None else fee
     upstream = details.get("upstream_inference_cost") if isinstance(details, dict) else None

@@ -296,6 +296,28 @@ def test_a_cost_on_the_wire_is_taken() -> None:
     assert "cost_usd" not in read("anthropic", answer).usage()
 
 
+def test_what_a_search_read_and_thought_is_beside_the_total() -> None:
+    """Perplexity's reference shows it so. SGLang's `reasoning_tokens` are within the total."""
+    usage = {
+        "prompt_tokens": 33,
+        "completion_tokens": 11395,
+        "total_tokens": 11428,
+        "citation_tokens": 19028,
+        "reasoning_tokens": 193947,
+        "cost": {"total_cost": 0.816},
+    }
+    used = read("openai", json.dumps({"usage": usage}).encode()).usage()
+    assert used == {
+        "input_tokens": 33 + 19028,
+        "output_tokens": 11395 + 193947,
+        "reasoning_tokens": 193947,
+        "cost_usd": 0.816,
+    }
+    del usage["citation_tokens"]
+    used = read("openai", json.dumps({"usage": usage}).encode()).usage()
+    assert used["input_tokens"] + used["output_tokens"] == 11428
+
+
 @pytest.mark.parametrize(
     ("cost", "expected"),
     [

@@ -1,6 +1,6 @@
 """Run a command of a repository in a jail that has nothing of ours: its setup, or a tryout.
 
-A tryout is of files that an agent has written. It has a folder of its own with `code/`, the files,
+A tryout is of files that an agent has written. It has a separate folder with `code/`, the files,
 and `home/`, an empty HOME. No key, no login and no proxy of the user is in its environment, and it
 has no network but the hosts it is given.
 """
