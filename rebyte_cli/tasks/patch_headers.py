@@ -112,11 +112,10 @@ def check_form(patch: bytes) -> None:
 def _check_text(patch: bytes, start: int, end: int) -> None:
     """Refuse text around parts that git passes over, but that reads like more of the patch."""
     if start:
-        after = _AFTER.match(
-            patch, start, end
-        )  # none if the lines of a binary file end in the next part
-        at = after.end() if after else end
-        if not after or (at < end and not _COMMIT.match(patch, at, end)):
+        after = _AFTER.match(patch, start)
+        at = min(after.end() if after else start, end)
+        # The lines of a binary file may have ended in the next part.
+        if start > end or (at < end and not _COMMIT.match(patch, at, end)):
             raise _odd(patch, at)
     if line := _LIKE_PARTS.search(patch, start, end):
         raise _odd(patch, line.start())
