@@ -123,7 +123,7 @@ PIECES = [
 def strings_seen(data: bytes) -> list[str]:
     """The control strings that a terminal finds, whatever ends or interrupts them.
 
-    A state machine that is separate: after an escape controls are ignored, and what begins a string
+    A separate state machine: after an escape controls are ignored, and what begins a string
     counts within another one, too.
     """
     text = data.decode("utf-8", "replace")
