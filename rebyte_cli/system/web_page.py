@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEEPEST = 20  # levels of nesting; the parser drops what is deeper without a word
 LONGEST_MARKDOWN = 100_000  # characters; longer text is shown as it is
+ABOVE_MARKDOWN = 3  # the level of the heading above a text in Markdown
 
 
 def asset(name: str) -> str:
@@ -66,8 +67,8 @@ def preformatted(text: str) -> str:
     return f'<pre class="box" tabindex="0">{h(text)}</pre>'
 
 
-def markdown(text: str, below: int = 3) -> str:
-    """Markdown as HTML, its headings below those of level `below`.
+def markdown(text: str) -> str:
+    """Markdown as HTML, its headings below those of level 3.
 
     Tags are shown as text, pictures as links, and links lead to http and https only. What the
     parser would not show whole is shown as it is.
@@ -77,7 +78,7 @@ def markdown(text: str, below: int = 3) -> str:
         parser = _parser()
         tokens = parser.parse(text)
         if all(token.level < DEEPEST - 1 for token in tokens):
-            _fit(tokens, below)
+            _fit(tokens)
             return (
                 f'<div class="markdown">{parser.renderer.render(tokens, parser.options, {})}</div>'
             )
@@ -124,15 +125,15 @@ def _code(_renderer: Any, tokens: Sequence[Token], at: int, *_: Any) -> str:
     )
 
 
-def _fit(tokens: list[Token], below: int) -> None:
+def _fit(tokens: list[Token]) -> None:
     """Let headings begin one level below what stands above them, and skip none.
 
     Cells are aligned by a class: a strict policy forbids their style.
     """
-    level = below
+    level = ABOVE_MARKDOWN
     for token in tokens:
         if token.type == "heading_open":
-            level = min(below + int(token.tag[1]), level + 1, 6)
+            level = min(ABOVE_MARKDOWN + int(token.tag[1]), level + 1, 6)
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{level}"
         if style := token.attrs.pop("style", None):

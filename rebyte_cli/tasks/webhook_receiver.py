@@ -13,14 +13,13 @@ import queue
 from collections.abc import Callable, Collection, Generator, Iterable
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..api.body import BrokenBody, parse_json
 from ..api.views import no_ids
 from ..errors import BadUsage
 from ..system.addresses import is_loopback
 from ..system.http_server import Environ, Server
-from ..system.untrusted import is_deep
+from ..system.untrusted import is_deep, url_parts
 
 LARGEST_BODY = 1024 * 1024  # bytes; the known fields of a delivery take a hundred
 CONNECTIONS = 32
@@ -114,10 +113,8 @@ class WebhookReceiver:
         A page's browser always tells where it comes from, and a page whose name was made to
         resolve to this machine also has that name as its `Host`.
         """
-        try:
-            host = (urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or "").lower()
-        except ValueError:
-            host = ""
+        parts = url_parts(f"//{environ.get('HTTP_HOST', '')}")
+        host = ((parts and parts.hostname) or "").lower()
         if not is_loopback(host) and host not in self._hosts:
             why = f"Host must be a loopback name; for a tunnel, pass --host {host}"
             raise DeliveryRefused(421, why)
