@@ -93,7 +93,7 @@ def _is_like(
     copied from, if there is one.
     """
     mode, blob = there.get(file.new, ("", ""))
-    if mode not in ([file.mode] if file.mode else ["100644", "100755", "120000"]):
+    if not mode or mode != (file.mode or mode):
         return False
     if file.blob or file.content:
         is_told = len(file.blob) >= SHORTEST_ID and blob.startswith(file.blob)

@@ -648,6 +648,16 @@ def test_what_tells_no_content_is_in_place_only_if_it_can_be(repository: Path, k
     assert bring(theirs, repository) == []
 
 
+def test_a_submodule_that_is_moved_is_moved_once(repository: Path) -> None:
+    (repository / "old").mkdir()
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},old")
+    git(repository, "commit", "-q", "-m", "Submodule")
+    theirs = b"diff --git a/old b/new\nsimilarity index 100%\nrename from old\nrename to new\n"
+    assert sorted(bring(theirs, repository)) == ["new", "old"]
+    assert git(repository, "ls-files", "--stage", "new").startswith("160000")
+    assert bring(theirs, repository) == []
+
+
 def moved(root: Path, kind: str) -> Callable[[], object]:
     """Changes that make `new.txt`: of another file, or of nothing."""
 
