@@ -79,7 +79,7 @@ def make_context(ca_bundle: str | None) -> ssl.SSLContext:
         import certifi
 
         file = certifi.where()
-    # Not ssl.create_default_context: it would trust the system's CAs besides those named.
+    # That of urllib3, so that TLS is the same as in every tool built on requests.
     context = create_urllib3_context()
     context.verify_mode = ssl.CERT_REQUIRED
     context.check_hostname = True

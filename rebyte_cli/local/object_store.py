@@ -86,7 +86,7 @@ def _caller(context: Context, request: HttpRequest, place: Place) -> Caller:
             "The signature does not match the method, the path or the content type",
         )
     if context.store.now() > int(expires):
-        raise ObjectStoreError(403, "AccessDenied", "HttpRequest has expired")
+        raise ObjectStoreError(403, "AccessDenied", "Request has expired")
     return Caller(lambda: for_own)
 
 
