@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -144,3 +145,21 @@ def test_what_was_cut_off_by_a_full_disk_is_left_out(tmp_path: Path) -> None:
     assert taken == [["session", "é\ud83d"]]
     (tmp_path / outbox.FILE).write_text('["event", 0, 1, "te\n["session", "x"]\n')
     assert outbox.left_behind(tmp_path) == [["session", "x"]]
+
+
+def test_the_end_of_a_run_waits_for_room_for_its_artifacts(tmp_path: Path) -> None:
+    attempts = iter([errno.ENOSPC, errno.EDQUOT, 0])
+    taken: list[list[Any]] = []
+
+    def write(records: list[outbox.Record]) -> None:
+        if problem := next(attempts):
+            raise OSError(problem, os.strerror(problem))
+        taken.extend(records)
+
+    waiting = outbox.Outbox(tmp_path / outbox.FILE, write)
+    with pytest.raises(OSError, match="No space left"):
+        waiting.add([["session", "x"]])
+    waiting.finish()
+    assert taken == [["session", "x"]]
+    with pytest.raises(PermissionError):
+        outbox.patiently(lambda: (_ for _ in ()).throw(PermissionError()))

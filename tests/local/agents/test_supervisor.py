@@ -19,7 +19,7 @@ from rebyte_cli.local.agents.adapters.claude import Claude
 from rebyte_cli.local.agents.adapters.codex import Codex
 from rebyte_cli.local.agents.adapters.gemini import Gemini
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
-from rebyte_cli.local.agents.supervision import recovery, run_lock, runs
+from rebyte_cli.local.agents.supervision import outbox, recovery, run_lock, runs
 from rebyte_cli.local.agents.supervision.by_hand import run_by_hand
 from rebyte_cli.local.agents.supervision.disk_space import prune
 from rebyte_cli.local.agents.workspaces import changes
@@ -31,7 +31,7 @@ from rebyte_cli.system.git import GitFailed
 from tests.servers import Line, RawServer
 from tests.waiting import eventually
 
-from .bench import NAP, Bench, gone, kinds, processes, script
+from .bench import NAP, Bench, gone, kinds, need_jail, processes, script, with_mounts
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -350,6 +350,53 @@ def test_git_leaves_nothing_half_written_on_a_full_disk(bench: Bench) -> None:
             workspace, "run", jailed=True, watch=lambda: "the disk is full" if partial() else ""
         )
     assert partial() == []
+
+
+# The agent leaves room for what it changed, and for the half of a patch of that.
+FULL = """
+from pathlib import Path
+from tests.local.agents.bench import Bench
+
+bench = Bench(Path("state").resolve())
+run = bench.run(["sh", "-c", "yes changed | head -c 9000000 > first; echo > last; echo worked"])
+print(run.outcome, run.answer, sep="\\n")
+print(bench.artifact("changes.patch") is None, bench.workspace().is_only_copy)
+print(*bench.workspace().folder.glob("runs/*/*changes*"))
+print(bench.workspace().why_no_patch(run.prompt))
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_no_half_of_a_patch(tmp_path: Path) -> None:
+    """Cut where a file of it begins, it would pass for a whole one."""
+    need_jail()
+    (tmp_path / "state").mkdir()
+    mounting = 'mount -t tmpfs -o size=16m,mode=700 none state || exit 9; exec "$@"'
+    done = with_mounts(tmp_path, mounting, FULL)
+    outcome, *answer, is_none, noted, why = done.stdout.splitlines()
+    assert (outcome, is_none, noted) == ("succeeded", "True True", ""), done.stderr
+    assert answer == ["worked", "", f"changes.patch was not created: {why}"]
+    assert "No space left on device" in why
+
+
+@pytest.mark.slow
+def test_a_run_that_succeeded_survives_a_disk_without_room_for_its_last_notes(
+    bench: Bench, tmp_path: Path
+) -> None:
+    prompt = bench.start(["sh", "-c", "echo worked; until [ -e go ]; do sleep 0.05; done"])
+    bench.until_started(prompt)
+    eventually(lambda: bench.said(prompt) == "worked")
+    workspace = bench.workspace()
+    workspace.code.rename(tmp_path / "moved")  # which cannot be made safe
+    workspace.code.symlink_to(tmp_path / "moved")
+    limit = 1 << 25
+    os.truncate(bench.run_folder(prompt) / outbox.FILE, limit)
+    resource = pytest.importorskip("resource")
+    resource.prlimit(bench.supervisor(prompt), resource.RLIMIT_FSIZE, (limit, limit))
+    (tmp_path / "moved/go").touch()
+    run = bench.wait(prompt)
+    assert run.outcome == "succeeded", bench.log()
+    assert "git is not safe in the folder of the workspace" in bench.said(prompt)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ does not end for that, nor is what it printed lost if it is killed meanwhile.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -20,6 +21,7 @@ FILE = "unrecorded"
 # How long one attempt may hold up the agent's output, and the time between attempts.
 ATTEMPT_SECONDS = 0.5
 PAUSE_SECONDS = 1.0
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # The name of what is to be recorded, and its values; `runs.record` knows them.
 Record: TypeAlias = list[Any]
 Result = TypeVar("Result")
@@ -92,15 +94,20 @@ def patient_store(state_dir: str) -> Store:
 
 
 def patiently(action: Callable[[], Result]) -> Result:
-    """Repeat `action` until the database can be used. Raises StateError when it never can."""
+    """Repeat `action` until the database can be used, and the disk has room for what it keeps.
+
+    Raises StateError when the database never can be, and other OSErrors.
+    """
     while True:
         try:
             return action()
-        except StateError as error:
+        except OSError as error:
             if _is_final(error):
                 raise
         time.sleep(PAUSE_SECONDS)
 
 
-def _is_final(error: StateError) -> bool:
+def _is_final(error: OSError) -> bool:
+    if not isinstance(error, StateError):
+        return error.errno not in FULL
     return error.damaged or not os.path.exists(error.filename)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from ....system.files import replacing
 from ....system.git import GitFailed
 from ...artifact_store import PATCH_FILE, put_result
 from ...store import Store
@@ -113,6 +114,21 @@ def patch_of(
         return patch, "\n".join(notes)
     except (GitFailed, OSError) as error:
         return None, _no_patch(workspace, prompt_id, error)
+
+
+def put_aside(workspace: Workspace, prompt_id: str, patch: bytes) -> str:
+    """Keep a patch in the folder of its run, whole or not at all, until the database has it.
+
+    Returns an empty text, or why that failed: then, the run has no patch.
+    """
+    try:
+        with replacing(workspace.run_folder(prompt_id) / PATCH_FILE, 0o600) as file:
+            file.write(patch)
+            file.flush()
+            os.fsync(file.fileno())  # some file systems say only now that they are full
+    except OSError as error:
+        return _no_patch(workspace, prompt_id, error)
+    return ""
 
 
 def make_git_safe(workspace: Workspace, tell: Callable[[str], object]) -> str:

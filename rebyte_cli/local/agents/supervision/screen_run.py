@@ -90,6 +90,6 @@ class _Screen(supervisor.Supervisor):
         self._status = None if reason else status
         return status, reason
 
-    def _record(self, outcome: Outcome, found: bytes | None) -> None:
+    def _record(self, outcome: Outcome) -> None:
         self._reason = outcome.reason
-        super()._record(outcome, found)
+        super()._record(outcome)

@@ -56,7 +56,7 @@ from .disk_space import sweep
 from .outbox import Outbox, patient_store, patiently
 from .repository_asks import RepositoryAsks
 from .run_budget import RunBudgets, why_uncounted
-from .run_results import bury, collect, make_git_safe
+from .run_results import bury, collect, make_git_safe, put_aside
 from .transcript_writer import TranscriptWriter
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
@@ -160,9 +160,10 @@ class Supervisor:
         with contextlib.suppress(launcher.JobStays):  # it is told of below
             launcher.end_job(self._state_dir, self._folder)
         run_lock.say(self._lock, run_lock.AGENT_IS_GONE)
-        tell = self._transcript.tell
-        found, problem = collect(self._workspace, self._run.prompt, self._options, tell)
-        self._record(_with_note(outcome, problem) if problem else outcome, found)
+        found, problem = collect(self._workspace, self._run.prompt, self._options, self._tell_late)
+        if found is not None:
+            problem = put_aside(self._workspace, self._run.prompt, found) or problem
+        self._record(_with_note(outcome, problem) if problem else outcome)
         self._tell_webhooks()
         with contextlib.suppress(OSError):
             self._workspace.measure()
@@ -658,22 +659,23 @@ class Supervisor:
         with self._store.write() as db:
             runs.record(db, self._state_dir, self._run, records)
 
-    def _record(self, outcome: Outcome, found: bytes | None) -> None:
+    def _tell_late(self, note: str) -> None:
+        """As `tell`, once there is no agent to stop: on a full disk, the note waits in memory."""
+        with contextlib.suppress(OSError):
+            self._transcript.tell(note)
+
+    def _record(self, outcome: Outcome) -> None:
         """Record artifacts, the result event and the end, as soon as the database takes them."""
         now = self._store.now()
         # A job that stays uses more, which is recorded once it has ended.
         used = ["used", self._used_in_all(outcome), not launcher.has_job(self._folder)]
         ends = ["end", self._transcript.next_place, now, self._result(outcome, now)]
-        patch = self._folder / PATCH_FILE
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
-            if found is not None:
-                patch.write_bytes(found)
-        with contextlib.suppress(OSError):
             self._outbox.add([used, ends], synced=True)
         self._phase = Phase.RECORDING
         self._outbox.finish()
         self._phase = Phase.ENDING
-        patch.unlink(missing_ok=True)
+        (self._folder / PATCH_FILE).unlink(missing_ok=True)
 
     def _used_in_all(self, outcome: Outcome) -> dict[str, Any]:
         """What budgets count of the run, once its gateway has ended."""
