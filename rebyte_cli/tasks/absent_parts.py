@@ -199,4 +199,5 @@ def _sizes(root: Path, variables: Mapping[str, str], ids: Iterable[str]) -> dict
 
 
 def joined(found: Iterable[Part]) -> bytes:
+    """The patch that has these parts alone."""
     return b"".join(part for part, _ in found)
