@@ -181,7 +181,7 @@ def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
         elif hunk := HUNK.match(row):
             code, (old, new) = "36", counts(hunk)
         else:  # the text around a patch can be anything
-            code = "1" if line.startswith(("diff --git ", "index ", "+++ ", "--- ")) else None
+            code = "1" if row.startswith((b"diff --git ", b"index ", b"+++ ", b"--- ")) else None
         yield f"\x1b[{code}m{text}\x1b[m\n" if color and code else f"{text}\n"
 
 
