@@ -145,6 +145,38 @@ def test_attributes_of_the_agent_hide_no_lines_of_a_patch(tmp_path: Path) -> Non
     assert b"\n+evil\n" in changes.patch(workspace, "only", jailed=False)
 
 
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_patch_has_ignored_files_that_the_agent_tracks(tmp_path: Path, is_split: bool) -> None:
+    """After `git mv` into an ignored folder, it would have a deletion alone."""
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    code = workspace.code
+    (code / ".gitignore").write_text("build/\n*.log\n")
+    for name in ("src/tool.py", "here/in.log", "there/in.log", "pipe.log", "none.log", "[n].log"):
+        (code / name).parent.mkdir(exist_ok=True)
+        (code / name).write_text(name)
+    changes.patch(workspace, "first", jailed=False)
+    (code / "build").mkdir()
+    (code / "build/other").write_text("not tracked")
+    git(code, "init", "-q")
+    git(code, "add", "-f", "src", "here", "there", "pipe.log", "none.log", ":(literal)[n].log")
+    git(code, "mv", "src/tool.py", "build/tool.py")
+    if is_split:
+        git(code, "update-index", "--split-index")
+    # What is no file any more, or behind a link, is gone for git, too.
+    (code / "pipe.log").unlink()
+    os.mkfifo(code / "pipe.log")
+    (code / "none.log").unlink()
+    shutil.rmtree(code / "there")
+    (code / "there").symlink_to("here")
+    for run in ("second", "last"):
+        changes.patch(workspace, run, jailed=False)
+        names = git(workspace.base, "ls-tree", "-r", "--name-only", f"refs/runs/{run}")
+        assert names.splitlines() == [
+            ".gitignore", "[n].log", "build/tool.py", "here/in.log", "there",
+        ]  # fmt: skip
+
+
 def test_a_patch_holds_what_git_stores_whenever_the_files_were_written(tmp_path: Path) -> None:
     """Where git knows a file as unchanged, it may read that instead of what it stored."""
     workspace = Workspace(tmp_path, "ws")

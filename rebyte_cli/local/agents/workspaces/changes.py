@@ -27,7 +27,7 @@ from .. import agent_files
 from ..exposed import Mount
 from ..sandbox import jail
 from ..sandbox.jailed_program import JailedProgram
-from .workspace_folder import Workspace
+from .workspace_folder import AUTHOR, Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
 TOO_LARGE = "the changes are larger than 64 MiB"
@@ -61,7 +61,15 @@ OPTIONS = (
     "-c", "advice.addEmbeddedRepo=false",
 )  # fmt: skip
 
-# Its arguments are git and its options. Added files appear in the patch, ignored ones do not.
+# git in the agent's repository.
+OWN = rf"""
+own() {{
+    env -u GIT_INDEX_FILE -u GIT_OBJECT_DIRECTORY -u GIT_ALTERNATE_OBJECT_DIRECTORIES \
+        git {shlex.join((*SAFE, *AUTHOR))} "$@"
+}}
+"""
+# Its arguments are git and its options. Added files appear in the patch, ignored ones do not, but
+# for those that the agent has told git to track (`add -f`, or `mv` into an ignored folder).
 # A folder in which the agent began a repository would stand for one commit, or be an error if it
 # has none: with any entry below it in the index, git takes it for an ordinary folder, and `add`
 # removes that entry, which has a name that no agent can know. It replaces a file or a link of the
@@ -80,7 +88,9 @@ OPTIONS = (
 # The patch is made without attributes (git 2.41): the agent's `*.py -diff` would hide what it says.
 # It is made without an index too: git would take what that knows as unchanged from the file, as the
 # file is, and not as it is stored.
-ADD = r"""set -e
+ADD = (
+    rf"""set -e{OWN}"""
+    + r"""
 find . -maxdepth 2048 -name .git -prune -o -type d ! -perm -700 -exec chmod u+rwx {} \; \
     -o -type f ! -perm -400 -exec chmod u+r {} + 2>/dev/null || :
 patterns() { find . -maxdepth 2048 -name ".git[aim]*" ! -type d ! -type l "$@" 2>/dev/null || :; }
@@ -113,8 +123,17 @@ find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
 xargs -0 sh -c 'for file; do printf ":(exclude,literal)%s\\0" "$file"; done' sh \
     < "$SCRATCH/odd" >> "$SCRATCH/paths"
 "$@" add --all --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul
+"$@" ls-files -z | sort -z > "$SCRATCH/tracked"
+own --git-dir=.git --work-tree=. ls-files -z 2>/dev/null | sort -zu |
+    comm -z -13 "$SCRATCH/tracked" - |
+    xargs -0 -r "$@" --literal-pathspecs ls-files -z --others --ignored --exclude-standard -- |
+    sed -z '/\/$/d' > "$SCRATCH/paths"
+if [ -s "$SCRATCH/paths" ]; then
+    "$@" --literal-pathspecs add --force --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul
+fi
 tree=$("$@" write-tree)
 """
+)
 # Where a submodule was moved or added, git keeps its place if there is a file: then, it is an
 # ordinary folder. Otherwise `.gitmodules` alone knows it.
 SCRIPT = rf"""{ADD}

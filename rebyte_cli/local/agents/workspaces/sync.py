@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ....system import git
 from ....system.files import sync_folder, write_private
-from ....system.git import SAFE, GitFailed
+from ....system.git import GitFailed
 from ..sandbox import jail
 from ..sandbox.jail_group import end_rest
 from ..sources.lenders import UPLOAD_PACK
@@ -27,12 +27,6 @@ from .workspace_folder import AUTHOR, SYNCED, Workspace
 BUNDLE = "bundle"
 # In the folder of the workspace: the `_MergePlan` of a merge that may be there in part.
 PLAN = "sync"
-OWN = rf"""
-own() {{
-    env -u GIT_INDEX_FILE -u GIT_OBJECT_DIRECTORY -u GIT_ALTERNATE_OBJECT_DIRECTORIES \
-        git {shlex.join((*SAFE, *AUTHOR))} "$@"
-}}
-"""
 # After `changes.ADD`, in the agent's working tree. `g` and `"$@"` are git there. `new` is the new
 # commit, and `taken` the tree that the user has applied and committed, if any: where that was
 # edited, the user's version counts. It does everything that can fail, and changes nothing; what is
@@ -219,7 +213,7 @@ def _output(
     """
     layout = jail.layout_of(workspace.folder, jailed=True)
     words = changes.git_of(layout, workspace, layout.code.inside)
-    script = f'g() {{ {shlex.join(words)} "$@"; }}\n{OWN}{script}'
+    script = f'g() {{ {shlex.join(words)} "$@"; }}\n{changes.OWN}{script}'
     line = ["sh", "-c", script, "sh", *(arguments or words)]
     return changes.output(layout, line, workspace, scratch, watch)
 
