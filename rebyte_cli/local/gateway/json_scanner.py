@@ -106,7 +106,8 @@ class JsonScanner:
     def _take(self, character: bytes) -> None:
         number, self._number = self._number.rstrip(_AROUND_NUMBER), b""
         if number[:1].isdigit() and self._path() in self._wanted:
-            self._found(self._path(), number)
+            # What is cut may be any number.
+            self._found(self._path(), number if len(number) < LONGEST_NUMBER else b"1e99")
         if character == b'"':
             self._in_string = True
             if not self._depth and self._is_wanted_string():

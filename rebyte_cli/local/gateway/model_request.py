@@ -39,6 +39,7 @@ _MODEL_KEYS: list[Path] = [(_MODEL,), (b"MODEL",)]
 # How many answers it is to write, each as long as one.
 _ANSWERS: list[Path] = [(b"N",), (b"GENERATIONCONFIG", b"CANDIDATECOUNT")]
 _MOST_ANSWERS = 128  # that OpenAI writes; the others write fewer
+_PACKINGS = {b"gzip", b"x-gzip", b"deflate", b"br", b"zstd"}
 _PARAMETER = re.compile(rb";[^,]*")
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 # One part of a path. No `%`, which the next server might decode, and no `.` or `..`.
@@ -138,12 +139,15 @@ class ModelRequest:
     def question(self, headers: Headers) -> JsonScanner:
         """What reads the body of this request, which has these headers.
 
-        Of one that is packed (`Content-Encoding`), any part may have everything.
+        Of one that is packed (`Content-Encoding`), any part may have everything, and it may ask for
+        as many answers as its wire allows.
         """
         wanted = [*_ANSWERS, *(() if self._wire == GEMINI else _MODEL_KEYS)]
         question = JsonScanner(wanted, self._found, _spelled)
-        is_packed = any(n == b"content-encoding" and v != b"identity" for n, v in headers)
-        question.has_ended = is_packed
+        if _packings(headers):
+            question.has_ended = True
+            if self._wire == GEMINI or self.rest.endswith("/chat/completions"):
+                self.answers = _MOST_ANSWERS
         return question
 
     def _found(self, path: Path, text: bytes) -> None:
@@ -169,6 +173,8 @@ class ModelRequest:
             raise GatewayRefusal(403, reason)
         if not is_in_ascii(value for name, value in headers if name == b"content-type"):
             raise GatewayRefusal(400, NOT_UTF_8)
+        if not _packings(headers) <= _PACKINGS:  # servers that ignore one read what is here
+            raise GatewayRefusal(400, "the Content-Encoding of the request is not known")
         placeholder = self._route.placeholder.encode()
         found = [_credential(name, value) for name, value in headers]
         # hmac would compare in constant time, but takes 2 MiB; the whole jail may know it anyway.
@@ -200,6 +206,11 @@ class ModelRequest:
             if is_passed_on(name.decode()) and name.decode() not in ours
         ]
         return kept + [(name.encode(), value.encode()) for name, value in ours.items()]
+
+
+def _packings(headers: Headers) -> set[bytes]:
+    values = (value for name, value in headers if name == b"content-encoding")
+    return {each.strip() for each in b",".join(values).lower().split(b",")} - {b"", b"identity"}
 
 
 def _spelled(key: bytes) -> bytes:

@@ -371,7 +371,11 @@ DELTA = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"out
 
 # Whether what the model reads is no more than what it says at first.
 def ask_and_leave(
-    folder: Path, events: Sequence[Any], question: bytes, path: str = "/v1/messages"
+    folder: Path,
+    events: Sequence[Any],
+    question: bytes,
+    path: str = "/v1/messages",
+    headers: Sequence[tuple[str, str]] = (),
 ) -> Any:
     """The entry of a client that leaves as soon as it was told all of these."""
     gone = threading.Event()
@@ -391,7 +395,7 @@ def ask_and_leave(
         GatewayProcess(folder, [model(server.url, wire="any")], drain_seconds=0.2) as gateway,
     ):
         with gateway.connect() as sock:
-            sock.sendall(request(f"/anthropic{path}", question))
+            sock.sendall(request(f"/anthropic{path}", question, headers=headers))
             told = b""
             while told.count(b"data: ") < len(events):
                 told += sock.recv(4096)
@@ -431,6 +435,35 @@ def test_each_of_several_answers_counts(
     assert entry.usage is None
     assert entry.uncounted is not None
     assert entry.uncounted["output_tokens"] == LARGEST[1] * answers
+
+
+@pytest.mark.parametrize(
+    ("coding", "answers"),
+    [("IDENTITY", 3), (" , identity", 3), ("gzip", 128), ("Identity, X-GZIP", 128)],
+)
+def test_several_answers_of_a_question_that_may_be_packed(
+    tmp_path: Path, coding: str, answers: int
+) -> None:
+    path, question = "/v1/chat/completions", b'{"n": 3}'
+    headers = [("Content-Encoding", coding)]
+    entry = ask_and_leave(tmp_path, [{"id": "first"}], question, path, headers)
+    assert entry.uncounted["output_tokens"] == LARGEST[1] * answers
+
+
+def test_a_question_in_a_coding_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A server that ignores it reads what the gateway did not."""
+    route, headers = model("http://127.0.0.1:9", wire="any"), [("Content-Encoding", "utf-8")]
+    with GatewayProcess(tmp_path, [route]) as gateway, gateway.connect() as sock:
+        sock.sendall(request("/anthropic/v1/messages", headers=headers))
+        assert b" 400 " in read_head(sock)
+
+
+def test_a_number_that_is_too_long_to_read_is_the_largest(tmp_path: Path) -> None:
+    number = f"0.{'0' * 70}128e73"
+    assert json.loads(number) == 128
+    question = f'{{"n": {number}}}'.encode()
+    entry = ask_and_leave(tmp_path, [{"id": "first"}], question, "/v1/chat/completions")
+    assert entry.uncounted["output_tokens"] == LARGEST[1] * 128
 
 
 @pytest.mark.parametrize("wire", PATHS)
