@@ -75,7 +75,7 @@ def use(raw: bytes, path: Path) -> None:
                 check(problem, path)
             else:
                 assert found.origin
-                assert dict(found.shown())
+                assert all(getattr(found, name) for name in FIELDS)
 
 
 def check(problem: RebyteError, path: Path | None = None, *, secret: bool = True) -> None:
