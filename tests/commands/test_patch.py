@@ -25,6 +25,7 @@ from rebyte_cli.tasks.risks import risks_between
 from tests.conftest import Done, need_tool
 from tests.patch_farm import PatchFarm
 from tests.repositories import git, introduce
+from tests.script_agent import ASK_REFUSED
 from tests.waiting import eventually
 
 Local = Callable[..., Done]
@@ -949,13 +950,8 @@ def test_what_is_sent_about_the_network(agents: Local, home: Path) -> None:
 
 @pytest.mark.slow
 def test_what_a_run_was_refused_is_shown(agents: Local, home: Path) -> None:
-    ask = (
-        "exec 3<>/dev/tcp/127.0.0.1/29170\n"
-        "printf 'CONNECT a.example:443 HTTP/1.1\\r\\nHost: a.example:443\\r\\n\\r\\n' >&3\n"
-        "head -1 <&3"
-    )
     line = "1 request to a.example was refused; allow it with --allow a.example"
-    done = agents("create", f"bash <<'END'\n{ask}\nEND", "-x", "mine", "--stream")
+    done = agents("create", f"bash <<'END'\n{ASK_REFUSED}\nEND", "-x", "mine", "--stream")
     assert done.status == 0
     assert line in done.out
     assert line in agents("logs", "@last").out
@@ -967,7 +963,7 @@ def test_what_a_run_was_refused_is_shown(agents: Local, home: Path) -> None:
     again = agents("rerun", "@last", "--allow", "a.example", "--wait")
     assert again.status == 0
     assert line not in agents("logs", "@last").out
-    done = agents("workspace", "run", "@last", "--", "bash", "-c", ask)
+    done = agents("workspace", "run", "@last", "--", "bash", "-c", ASK_REFUSED)
     assert "403" not in done.out
     assert line not in done.err
 

@@ -13,6 +13,7 @@ import pytest
 from rebyte_cli.local.store import Store
 from tests.conftest import COMMAND
 from tests.repositories import git, introduce, small_repository
+from tests.script_agent import ASK_REFUSED
 from tests.waiting import eventually
 
 from .conftest import SCRIPT, Run
@@ -147,12 +148,7 @@ def test_the_only_copy_of_what_a_run_left_stays(run: Run, home: Path, case: str)
 
 @pytest.mark.slow
 def test_the_record_of_requests_stays(run: Run, home: Path) -> None:
-    ask = (
-        "exec 3<>/dev/tcp/127.0.0.1/29170\n"
-        "printf 'CONNECT a.example:443 HTTP/1.1\\r\\nHost: a.example:443\\r\\n\\r\\n' >&3\n"
-        "head -1 <&3"
-    )
-    task = create(run, home, f"bash <<'END'\n{ask}\nEND", "--wait")["id"]
+    task = create(run, home, f"bash <<'END'\n{ASK_REFUSED}\nEND", "--wait")["id"]
     words = ("logs", task, "--network", "-o", "json")
     before = run(*words).json["data"]
     assert [row["host"] for row in before] == ["a.example"]
