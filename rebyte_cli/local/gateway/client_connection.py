@@ -303,14 +303,15 @@ class RequestHandling:
         self._recorded = self.entry
         asked.answer.on_news = partial(self._record_growth, asked)
         asked.answer.on_end = partial(self._record_end, asked)
+        question = asked.question(passed) if asked.generates else None
         is_cut = False
         try:
-            if asked.generates and not self._record_use(asked):
-                raise GatewayRefusal(503, NO_ROOM)
+            if asked.generates:
+                self._record_use(asked)
             connection = self._shared.upstream.to_model(asked.scheme, asked.place)
             self._exchange(
                 connection, asked.scheme, asked.place, method, asked.target, passed, may_send,
-                asked.answer, question=asked.question(passed) if asked.generates else None,
+                asked.answer, question=question, check=partial(self._check_question, asked),
             )  # fmt: skip
         except (AnswerCut, GatewayRefusal):
             is_cut = self._passing is not None and not self._passing.is_chosen
@@ -331,13 +332,17 @@ class RequestHandling:
         if not self.has_room:
             raise GatewayRefusal(503, NO_ROOM)
 
-    def _record_use(self, asked: ModelRequest) -> bool:
-        """Record what an answer has used so far; before it comes, that nothing is known.
+    def _check_question(self, asked: ModelRequest) -> None:
+        """Before a question is complete, which then may ask for more than one answer."""
+        self._check_budget()
+        if asked.answers > 1:
+            self._record_use(asked)
 
-        False if the disk is full: then what was recorded before is more than most requests use.
-        """
+    def _record_use(self, asked: ModelRequest) -> None:
+        """Record that what is asked may use much. Raises GatewayRefusal if the disk is full."""
         self._count(asked, is_open=True)
-        return self._add()
+        if not self._add():
+            raise GatewayRefusal(503, NO_ROOM)
 
     def _record_growth(self, asked: ModelRequest) -> None:
         """Record what is new: most answers say it twice at most, some with each piece.
@@ -416,6 +421,7 @@ class RequestHandling:
         answer: AnswerFilter,
         *,
         question: JsonScanner | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         drains = question is not None  # a model is at work
         self._attach(connection.sock, asks_model=drains)
@@ -436,7 +442,7 @@ class RequestHandling:
             refusing_seconds=self._limits.refusing_seconds,
             drain_seconds=self._limits.drain_seconds if drains else 0.0,
             question=question,
-            check=self._check_budget if drains else lambda: None,
+            check=check,
         )
         self._passing = exchange
         try:

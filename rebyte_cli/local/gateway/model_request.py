@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from ...system.untrusted import read_json
 from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort, parse_authority, to_ascii
-from .exchange import NOT_UTF_8, Headers
+from .exchange import Headers
 from .gateway_settings import (
     ANTHROPIC,
     ANY,
@@ -26,7 +26,7 @@ from .gateway_settings import (
 )
 from .json_scanner import JsonScanner, Path
 from .model_answer import ModelAnswer
-from .model_usage import is_in_ascii, model_name
+from .model_usage import model_name
 from .refusal import GatewayRefusal
 from .request_record import printable
 from .secret_mask import SecretMask
@@ -78,8 +78,8 @@ _VALUE = re.compile(r"[A-Za-z0-9._~=-]{0,200}")
 _FORMS = {"json", "sse"}
 HEADERS = {
     "accept", "anthropic-beta", "anthropic-dangerous-direct-browser-access", "anthropic-version",
-    "chatgpt-account-id", "content-encoding", "content-type", "openai-beta", "originator",
-    "session-id", "session_id", "user-agent", "x-app", "x-goog-api-client",
+    "chatgpt-account-id", "content-encoding", "openai-beta", "originator", "session-id",
+    "session_id", "user-agent", "x-app", "x-goog-api-client",
 }  # fmt: skip
 HEADER_PREFIXES = ("x-stainless-",)
 # Whose work it is: no secret, and a word that an answer may need.
@@ -171,8 +171,6 @@ class ModelRequest:
         if any(name == "alt" and value not in _FORMS for name, value in self._given):
             reason = "no other answers than JSON and event streams can be asked for (alt)"
             raise GatewayRefusal(403, reason)
-        if not is_in_ascii(value for name, value in headers if name == b"content-type"):
-            raise GatewayRefusal(400, NOT_UTF_8)
         if not _packings(headers) <= _PACKINGS:  # servers that ignore one read what is here
             raise GatewayRefusal(400, "the Content-Encoding of the request is not known")
         placeholder = self._route.placeholder.encode()
@@ -196,6 +194,8 @@ class ModelRequest:
         elif basic is not None:
             ours["authorization"] = basic.decode()
         ours["accept-encoding"] = "identity"  # so that tokens can be counted
+        if self._method == "POST":
+            ours["content-type"] = "application/json"  # what the question is read as here
         if not all(map(_HEADER.fullmatch, ours.values())):
             reason = "the key or a header of the settings has characters that HTTP does not allow"
             raise GatewayRefusal(502, reason)

@@ -119,6 +119,30 @@ def test_a_gateway_that_is_killed_has_recorded_all_that_the_agent_was_told(tmp_p
     assert entry.usage["output_tokens"] + entry.uncounted["output_tokens"] == LARGEST[1]
 
 
+def test_a_gateway_that_is_killed_has_recorded_that_several_answers_are_written(
+    tmp_path: Path,
+) -> None:
+    asked, killed = threading.Event(), threading.Event()
+    question = b'{"n": 3}'
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, len(question))
+        asked.set()
+        assert killed.wait(SECONDS)
+
+    with ScriptedServer(serve) as server:
+        gateway = GatewayProcess(tmp_path, [model(server.url, wire="openai")])
+        with gateway.connect() as sock:
+            sock.sendall(request("/anthropic/v1/chat/completions", question))
+            assert asked.wait(SECONDS)
+            gateway.process.kill()
+        gateway.process.wait()
+        killed.set()
+        (entry,) = request_record.read(gateway.record)
+    assert entry.uncounted == {"input_tokens": LARGEST[0], "output_tokens": LARGEST[1] * 3}
+
+
 @pytest.mark.parametrize("last", ["input_tokens", "output_tokens"])
 def test_an_answer_that_tells_it_a_thousand_times_does_not_fill_the_disk(
     tmp_path: Path, last: str
