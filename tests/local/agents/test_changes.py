@@ -95,6 +95,15 @@ def test_an_agent_cannot_keep_its_folders_closed(tmp_path: Path, jailed: bool) -
     assert "+of the agent" in done.stdout, done.stderr
 
 
+def test_a_name_that_git_does_not_allow_is_told(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, "ws")
+    workspace.prepare(WorkspaceSource(None, None, False), ())
+    (workspace.code / "x").mkdir()
+    (workspace.code / "x/.GIT").touch()
+    with pytest.raises(GitFailed, match=r"^invalid path 'x/\.GIT'$"):
+        changes.patch(workspace, "run", jailed=False)
+
+
 def test_no_older_state_stands_for_a_run_without_a_tree(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, "ws")
     workspace.prepare(WorkspaceSource(None, None, False), ())

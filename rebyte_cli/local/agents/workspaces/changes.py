@@ -383,8 +383,10 @@ def output(
             raise NoTree
         if status:
             said = errors.kept.decode("utf-8", "replace").strip()
-            reason = (said.splitlines() or [f"git exited with status {status}"])[-1]
-            raise GitFailed(git.lack_of_memory(said) or reason)
+            lines = said.splitlines() or [f"git exited with status {status}"]
+            # The first one has the cause, such as a name that git does not allow.
+            reason = next((line for line in lines if line.startswith("error: ")), lines[-1])
+            raise GitFailed(git.lack_of_memory(said) or reason.removeprefix("error: "))
         _check(deadline, output, lambda: "")
         output.seek(0)
         return output.read()
