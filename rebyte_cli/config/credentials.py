@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..api.urls import check_base_url, check_key, origin_of
 from ..errors import KEYS_PAGE, BadUsage, KeyProblem, MissingKey, Next, lines
@@ -42,14 +43,6 @@ class FoundKey(NamedTuple):
         return how + "; " + create if how else create
 
 
-class _KeySource(NamedTuple):
-    """The source to use, before it is asked. `value` is what that source needs."""
-
-    source: str
-    kind: Literal["given", "command", "file", "keyring"]
-    value: Any
-
-
 class KeyDoor(NamedTuple):
     """Finds, stores and removes the keys of a user, as `environment` says.
 
@@ -76,23 +69,16 @@ class KeyDoor(NamedTuple):
         A source that has a key and cannot give it (locked, hung, failing) is an error and not a
         reason to try the next: that would act on another account. Raises MissingKey, KeyProblem.
         """
-        choice = self._choose(settings)
-        if choice.kind == "command":
-            from .key_command import run_key_command
-
-            key = run_key_command(choice.value, interactive=self.interactive)
-        elif choice.kind == "keyring":
-            key = self._from_keyring(settings, choice.value)
-        else:
-            key = choice.value
+        source, ask = self._choose(settings)
+        key = ask()
         try:
-            return FoundKey(check_key(key), choice.source)
+            return FoundKey(check_key(key), source)
         except KeyProblem as problem:
-            raise KeyProblem(f"{choice.source}: {problem.message}", hint=problem.hint) from None
+            raise KeyProblem(f"{source}: {problem.message}", hint=problem.hint) from None
 
     def source(self, settings: Settings) -> str:
         """What `find` would ask, without asking it. Raises as `find` does when there is none."""
-        return self._choose(settings).source
+        return self._choose(settings)[0]
 
     @property
     def keyring(self) -> KeyringStore:
@@ -141,9 +127,10 @@ class KeyDoor(NamedTuple):
         """The origins for which a key of this profile is stored."""
         return sorted(read_keys(config_dir(self.environment)).get(profile, {}))
 
-    def _choose(self, settings: Settings) -> _KeySource:
+    def _choose(self, settings: Settings) -> tuple[str, Callable[[], str]]:
+        """The source to use, for people, and what asks it."""
         if settings.is_own_service:
-            return _KeySource("built in", "given", LOCAL_KEY)
+            return "built in", lambda: LOCAL_KEY
         given = self.environment.get(VARIABLE, "").strip()
         if given and not settings.named:
             if not _takes_variable(settings):
@@ -152,18 +139,20 @@ class KeyDoor(NamedTuple):
                     " names",
                     hint="\n".join(_ways_to_mean_it(settings)),
                 )
-            return _KeySource(VARIABLE, "given", given)
+            return VARIABLE, lambda: given
         if settings.key_command.value and settings.origin == settings.own_origin:
-            argv = settings.key_command.value
-            return _KeySource(f"key_command of profile {settings.profile}", "command", argv)
+            from .key_command import run_key_command
+
+            run = partial(run_key_command, settings.key_command.value, interactive=self.interactive)
+            return f"key_command of profile {settings.profile}", run
         origins = read_keys(config_dir(self.environment)).get(settings.profile, {})
         record = origins.get(settings.origin)
         if record is not None and record["store"] == "file":
-            return _KeySource(f"file {FILE_NAME}", "file", record.get("key", ""))
+            return f"file {FILE_NAME}", lambda: record.get("key", "")
         if record is not None:
-            return _KeySource("keyring", "keyring", record.get("backend"))
+            return "keyring", partial(self._from_keyring, settings, record.get("backend"))
         if given and _takes_variable(settings):
-            return _KeySource(VARIABLE, "given", given)
+            return VARIABLE, lambda: given
         raise _missing(settings, sorted(origins), bool(given))
 
     def _from_keyring(self, settings: Settings, backend: str | None) -> str:
