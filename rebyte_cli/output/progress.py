@@ -339,45 +339,37 @@ def progress_bar(
             done += count
 
     def make() -> Draw:
-        return _draw_bar(console, text, total, lambda: done, lambda: clock() - started)
+        from rich import progress as parts
+
+        name = parts.TextColumn("{task.description}", markup=False)
+        percent, size = parts.TaskProgressColumn(), parts.DownloadColumn()
+        rich, ellipsis = _rich_console(console), ellipsis_for(console.err)
+
+        def progress(*columns: parts.ProgressColumn) -> parts.Progress:
+            made = parts.Progress(
+                *columns, console=rich, get_time=lambda: clock() - started, auto_refresh=False
+            )
+            made.add_task("", total=total)
+            return made
+
+        wide = progress(name, parts.BarColumn(), percent, size, parts.TimeRemainingColumn())
+        narrow = progress(name, percent)
+
+        def draw(columns: int, _rows: int) -> RenderableType:
+            fits = wide if columns >= 60 else narrow
+            room = columns // 3 if fits is wide else columns - 6
+            for each in (wide, narrow):  # both know the speed when the terminal is resized
+                each.update(
+                    each.task_ids[0],
+                    description=truncate(one_line(text), max(room, 1), ellipsis),
+                    completed=done,
+                )
+            return fits.get_renderable()
+
+        return draw
 
     with shown(console, make, delay, 0.2):
         yield advance
-
-
-def _draw_bar(
-    console: Console,
-    text: str,
-    total: int | None,
-    done: Callable[[], int],
-    elapsed: Callable[[], float],
-) -> Draw:
-    from rich import progress as parts
-
-    name, percent = parts.TextColumn("{task.description}", markup=False), parts.TaskProgressColumn()
-    size, left = parts.DownloadColumn(), parts.TimeRemainingColumn()
-    rich, ellipsis = _rich_console(console), ellipsis_for(console.err)
-
-    def progress(*columns: parts.ProgressColumn) -> parts.Progress:
-        made = parts.Progress(*columns, console=rich, get_time=elapsed, auto_refresh=False)
-        made.add_task("", total=total)
-        return made
-
-    wide = progress(name, parts.BarColumn(), percent, size, left)
-    narrow = progress(name, percent)
-
-    def draw(columns: int, _rows: int) -> RenderableType:
-        fits = wide if columns >= 60 else narrow
-        room = columns // 3 if fits is wide else columns - 6
-        for each in (wide, narrow):  # both know the speed when the terminal is resized
-            each.update(
-                each.task_ids[0],
-                description=truncate(one_line(text), max(room, 1), ellipsis),
-                completed=done(),
-            )
-        return fits.get_renderable()
-
-    return draw
 
 
 # Boards

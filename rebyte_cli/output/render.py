@@ -73,8 +73,13 @@ def show(
         for chunk in _chunks(value, counted(), format, fields, console, now):
             console.write_out(prepare(chunk), flush=not whole)
         # JSON has the `total` in its envelope, for a program that looks.
-        if isinstance(value, RecordList) and (format != "json" or console.err_tty):
-            _footer(value, count, console)
+        if isinstance(value, RecordList) and value.footer and (format != "json" or console.err_tty):
+            footer = value.footer(count) if count else None
+            if footer is not None:
+                from .messages import note
+
+                console.flush_out()
+                note(console, footer)
     elif isinstance(value, Document):
         document = _encoder(console, pretty=format != "jsonl")(_document(value.value, fields))
         console.write_out(json_highlighter(console)(document) + "\n")
@@ -89,7 +94,10 @@ def show(
             for chunk in chain((first,), text):
                 console.write_out(chunk, flush=True)
     elif isinstance(value, Raw):
-        _raw(errors.out_of((value.data,) if isinstance(value.data, bytes) else value.data), console)
+        data = errors.out_of((value.data,) if isinstance(value.data, bytes) else value.data)
+        decoded = _text(iterdecode(data, "utf-8", "backslashreplace"))
+        for piece in decoded if console.out_tty else data:
+            console.write_out(piece, flush=True)
     console.flush_out()
     return worst(errors.statuses)
 
@@ -156,14 +164,17 @@ def _chunks(
 ) -> Iterator[str]:
     kind = value.kind
     if form in ("table", "text"):
-        if isinstance(value, RecordList) and value.draw and not fields:
-            from .table import Style
+        from .table import Style, record
 
+        if isinstance(value, RecordList) and value.draw and not fields:
             style, draw = Style.of(console, now()), value.draw
             return (draw(row, style) for row in rows)
         if isinstance(value, RecordList):
             return _listing_table(value, rows, fields, console, now)
-        return _record_tables(kind, rows, fields, console, now)
+        return (
+            "\n" * bool(at) + record(kind, row, fields, Style.of(console, now()))
+            for at, row in enumerate(rows)
+        )
     if form == "json" and isinstance(value, RecordList):
         return _json_listing(value, rows, fields, console)
     from .formats import id_line, pick
@@ -256,27 +267,6 @@ def _listing_table(
         raise problem
 
 
-def _footer(value: RecordList, count: int, console: Console) -> None:
-    """The note that a list of `count` rows is not all there is."""
-    from .messages import note
-
-    footer = value.footer(count) if count and value.footer else None
-    if footer is not None:
-        console.flush_out()
-        note(console, footer)
-
-
-def _record_tables(
-    kind: RecordKind, rows: Mappings, fields: FieldNames, console: Console, now: Callable[[], float]
-) -> Iterator[str]:
-    from .table import Style, record
-
-    between = ""
-    for row in rows:
-        yield between + record(kind, row, fields, Style.of(console, now()))
-        between = "\n"
-
-
 def _text(chunks: Iterable[str], terminal: Console | None = None) -> Iterator[str]:
     """Clean text that ends with a newline, even if it is cut off; CRLF becomes LF.
 
@@ -318,9 +308,3 @@ def _document(value: Any, fields: FieldNames) -> Any:
         if field not in value:
             raise unknown_field(field, map(str, value))
     return {field: value[field] for field in fields}
-
-
-def _raw(pieces: Iterable[bytes], console: Console) -> None:
-    decoded = iterdecode(pieces, "utf-8", "backslashreplace")
-    for chunk in _text(decoded) if console.out_tty else pieces:
-        console.write_out(chunk, flush=True)
