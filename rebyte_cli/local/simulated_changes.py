@@ -61,8 +61,7 @@ def patch(base: Sequence[str], writes: Iterable[tuple[str, str]]) -> bytes:
     """
     folder, commit = base
     with tempfile.TemporaryDirectory(prefix="rebyte-") as scratch:
-        place = Path(scratch)
-        made = place / "made.git"
+        made = Path(scratch) / "made.git"
         hashes = "sha256" if len(commit) > 40 else "sha1"
         git.run(["init", "-q", "--bare", "--template=", f"--object-format={hashes}", str(made)])
         variables = git.bare(made)
@@ -74,10 +73,8 @@ def patch(base: Sequence[str], writes: Iterable[tuple[str, str]]) -> bytes:
             commit = git.line(["hash-object", "-t", "tree", "-w", "/dev/null"], made, variables)
         git.run(["read-tree", commit], made, variables)
         for path, content in dict(writes).items():
-            file = place / "file"
-            file.write_bytes(content.encode())
-            words = ["hash-object", "-w", "--no-filters", str(file)]
-            blob = git.line(words, made, variables)
+            words = ["hash-object", "-w", "--no-filters", "--stdin"]
+            blob = git.run(words, made, variables, given=content.encode()).decode().strip()
             listed = git.run(["ls-files", "--stage", "--", path], made, variables)
             mode = "100755" if listed.startswith(b"100755 ") else "100644"
             entry = f"{mode},{blob},{path}"

@@ -159,15 +159,15 @@ def run(
     to_end: bool = False,
     memory: int = MEMORY,
     most: int = LARGEST_OUTPUT,
-    given: AnyPath = os.devnull,
+    given: bytes = b"",
 ) -> bytes:
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
-    `extra` are more variables, and `given` is the file that it reads as its input (not with
-    `to_end`). git and its helpers end with this process, even if that is killed. If the guard of
-    their ProcessGroup is killed, too, they do not: so let a long git make what others use later
-    under a name that only this process knows. With `to_end`, for what changes the user's own
-    repository, git is left to finish: it would leave its lock, and half of the work.
+    `extra` are more variables, and `given` is what it reads as its input (not with `to_end`). git
+    and its helpers end with this process, even if that is killed. If the guard of their
+    ProcessGroup is killed, too, they do not: so let a long git make what others use later under a
+    name that only this process knows. With `to_end`, for what changes the user's own repository,
+    git is left to finish: it would leave its lock, and half of the work.
 
     A few bytes of a patch or a repository may stand for gigabytes, or make git wait for ever. So it
     is ended after `timeout` (seconds; None for no limit), and when it has printed more than `most`
@@ -184,7 +184,7 @@ def run(
         printed, errors, status = _to_end(line, variables, words[0], timeout, most)
     else:
         file = output if output >= 0 else None
-        with Pipe(LONGEST_STDERR) as said, Pipe(most) as out:
+        with _file_of(given) as stdin, Pipe(LONGEST_STDERR) as said, Pipe(most) as out:
             into = out.into if output == subprocess.PIPE else output
             try:
                 group = ProcessGroup(
@@ -193,7 +193,7 @@ def run(
                     variables=variables,
                     stdout=into,
                     stderr=said.into,
-                    stdin=given,
+                    stdin=stdin,
                 )
             except OSError as error:  # a name can be too long for a command line
                 raise _not_started(error) from None
@@ -213,6 +213,18 @@ def run(
         failure.said, failure.status = text, status
         raise failure
     return printed
+
+
+@contextmanager
+def _file_of(data: bytes) -> Iterator[AnyPath]:
+    """A file with these bytes, for as long as the block takes: git may not read them all."""
+    if not data:
+        yield os.devnull
+        return
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        file = Path(folder) / "given"
+        file.write_bytes(data)
+        yield file
 
 
 def limited(words: Sequence[str], memory: int = MEMORY) -> list[str]:

@@ -15,7 +15,7 @@ from ..system import git
 from .git_apply import git_apply
 from .patch import conflict, listed, shown
 from .patch_headers import BINARY, LINES, UNTOLD, PatchedFile, made_lines
-from .trees import Entries, fed, set_entries
+from .trees import Entries, set_entries
 
 Part = tuple[bytes, PatchedFile]  # of a patch, and what its header says
 LARGEST_READ = 1 << 18  # bytes of a file, of which `git.MOST_WORDS` are read together
@@ -74,8 +74,8 @@ def _with_lines(
     found = set(hunks.keys() & there.keys())
     small = [name for name in found if sizes.get(there[name][1], LARGEST_READ) < LARGEST_READ]
     for some in git.portions(small):
-        ids = (f"{there[name][1]}\n".encode() for name in some)
-        text, at = fed(["cat-file", "--batch"], root, variables, ids), 0
+        ids = "".join(f"{there[name][1]}\n" for name in some).encode()
+        text, at = git.run(["cat-file", "--batch"], root, variables, given=ids), 0
         for name in some:
             start = text.index(b"\n", at) + 1
             at = start + sizes[there[name][1]] + 1
@@ -170,7 +170,8 @@ def _check_binary(
         pack = Path(folder) / "pack"
         pack.mkdir()
         words = ["pack-objects", "-q", "--window=0", str(pack / "pack")]
-        fed(words, root, variables, (each.old_blob.encode() + b"\n" for each in olds))
+        ids = "".join(f"{each.old_blob}\n" for each in olds).encode()
+        git.run(words, root, variables, given=ids)
         store = {
             **variables,
             "GIT_OBJECT_DIRECTORY": folder,
@@ -193,7 +194,8 @@ def _sizes(root: Path, variables: Mapping[str, str], ids: Iterable[str]) -> dict
     """How many bytes the blobs have that there are of these ids, as a patch may tell them."""
     asked = sorted(ids)
     words = ["cat-file", "--batch-check=%(objecttype) %(objectsize)"]
-    told = fed(words, root, variables, (f"{each}\n".encode() for each in asked)).splitlines()
+    given = "".join(f"{each}\n" for each in asked).encode()
+    told = git.run(words, root, variables, given=given).splitlines()
     found = zip(asked, (line.split() for line in told), strict=True)
     return {each: int(size[0]) for each, (kind, *size) in found if kind == b"blob"}
 

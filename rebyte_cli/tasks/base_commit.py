@@ -12,6 +12,7 @@ from ..errors import NotFound
 from ..system import git
 from .patch import SUBMODULE, own_repository
 from .patch_headers import PatchedFile, sections
+from .trees import Entry, entries_in
 
 MOST_COMMITS = 200  # that are compared with a patch
 ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -74,19 +75,17 @@ def _commits(root: Path, revisions: list[str], created: str) -> list[str]:
 def _fits(root: Path, commit: str, files: list[PatchedFile]) -> bool:
     """Whether a commit has each file as the patch expects it, and none that the patch adds."""
     names = sorted({name for each in files for name in each.names})
-    found: dict[bytes, bytes] = {}
+    found: dict[bytes, Entry] = {}
     for some in git.portions(names):
         words = ["--literal-pathspecs", "ls-tree", "--full-tree", "-z", commit, "--"]
         words += map(os.fsdecode, some)
-        for entry in git.run(words, root, own_repository()).split(b"\0")[:-1]:
-            state, _, name = entry.partition(b"\t")
-            found[name] = state.split(b" ")[2]
+        found |= entries_in(git.run(words, root, own_repository()))
     for each in files:
         if each.mode == SUBMODULE:
             continue
         if not each.old:
             if each.new in found:
                 return False
-        elif not found.get(each.old, b"-").decode().startswith(each.old_blob):
+        elif not found.get(each.old, Entry("", "")).blob.startswith(each.old_blob):
             return False
     return True

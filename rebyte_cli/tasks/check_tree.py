@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from ..system import git
 from .git_apply import git_apply
+from .patch import LINK, SUBMODULE
 from .protection import Protection, protection
+from .trees import Entry, entries_in, set_entries
 
 FETCH_SECONDS = 1800.0
-LINK, SUBMODULE = "120000", "160000"
 # All that one commit reaches, no branch needed; deltas are not worth the time (see lenders.py).
 UPLOAD_PACK = "git -c pack.window=0 -c uploadpack.allowAnySHA1InWant=true upload-pack"
 _WRITE = ("checkout-index", "--quiet", "-z", "--stdin")
@@ -35,11 +36,6 @@ class Base(NamedTuple):
 
 class ChangesUnusable(git.GitFailed):
     """git cannot make files of the changes, such as a name that no file system takes."""
-
-
-class _Entry(NamedTuple):
-    mode: str
-    blob: str
 
 
 def make(
@@ -102,26 +98,21 @@ def _fetched(folder: Path, base: Base) -> str:
     return commit
 
 
-def _entries(folder: Path, words: Sequence[str]) -> dict[str, _Entry]:
-    """Path, mode and content of every file in a tree or in the index."""
-    found = {}
-    for line in git.paths(words, folder):
-        state, _, path = line.partition("\t")
-        mode, *others = state.split(" ")  # the id, and a type before it or a stage behind it
-        found[path] = _Entry(mode, max(others, key=len))
-    return found
+def _entries(folder: Path, words: Sequence[str]) -> dict[str, Entry]:
+    """What is in a tree or in the index, by path."""
+    return {os.fsdecode(name): each for name, each in entries_in(git.run(words, folder)).items()}
 
 
-def _links(folder: Path, entries: Mapping[str, _Entry]) -> dict[str, str]:
+def _links(folder: Path, entries: Mapping[str, Entry]) -> dict[str, str]:
     """The targets of the links among these entries, which are those of the index."""
     aside = folder.parent / "links"
     paths = [path for path, entry in entries.items() if entry.mode == LINK]
     words = ["-c", "core.symlinks=true", *_WRITE, f"--prefix={aside}/"]
-    _give(paths, words, folder, folder)
+    _write(paths, words, folder)
     return {path: os.readlink(aside / path) for path in paths}
 
 
-def _put_back(folder: Path, before: Mapping[str, _Entry], protection: Protection) -> list[str]:
+def _put_back(folder: Path, before: Mapping[str, Entry], protection: Protection) -> list[str]:
     """Make every protected path in the index what it was; returns those that were not."""
     after = _entries(folder, ["ls-files", "--stage", "-z"])
     added = [path for path in after if path not in before and protection.covers(path)]
@@ -135,25 +126,20 @@ def _put_back(folder: Path, before: Mapping[str, _Entry], protection: Protection
     removed = dict.fromkeys((*added, *sorted(in_the_way)))
     entries = [f"0 {'0' * len(after[path].blob)}\t{path}" for path in removed]
     entries += [f"{before[path].mode} {before[path].blob}\t{path}" for path in changed]
-    _give(entries, ["update-index", "-z", "--index-info"], folder, folder)
+    set_entries(folder, {}, list(map(os.fsencode, entries)))
     return sorted({*added, *changed, *in_the_way})
 
 
-def _give(
-    lines: Sequence[str],
+def _write(
+    paths: Sequence[str],
     words: Sequence[str],
-    folder: Path,
     place: Path,
     variables: Mapping[str, str] | None = None,
 ) -> None:
-    """Run git in `place` with all these lines as its input: each git reads the whole index.
-
-    They are in a file beside `folder`.
-    """
-    if lines:
-        file = folder.parent / "input"
-        file.write_bytes(b"".join(os.fsencode(line) + b"\0" for line in lines))
-        git.run(words, place, variables, given=file)
+    """Have one git write all these files of an index, since each reads the whole of it."""
+    if paths:
+        given = b"".join(os.fsencode(path) + b"\0" for path in paths)
+        git.run(words, place, variables, given=given)
 
 
 def _above(path: str) -> Iterator[str]:
@@ -174,6 +160,6 @@ def _write_as_before(
     index = {**off, "GIT_INDEX_FILE": f"{folder.parent / 'index'}", "GIT_WORK_TREE": f"{aside}"}
     git_dir = ["--git-dir", str(folder / ".git")]
     git.run([*git_dir, "read-tree", commit], aside, index)
-    _give(paths, [*git_dir, *git.AS_THEY_ARE, *_WRITE], folder, aside, index)
+    _write(paths, [*git_dir, *git.AS_THEY_ARE, *_WRITE], aside, index)
     for path in paths:
         os.replace(aside / path, folder / path)

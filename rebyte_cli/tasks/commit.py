@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -66,14 +65,11 @@ def commit_tree(
 
     `variables` may set dates. Raises GitFailed, for example if git does not know the user's name.
     """
-    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        file = Path(folder) / "message"
-        file.write_bytes(text.encode("utf-8", "replace"))
-        words = ["-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, "-F", str(file)]
-        words += [word for parent in parents for word in ("-p", parent)]
-        words += ["-S"] if _signs(root) else []
-        made = git.run(words, root, safe_repository(root) | dict(variables or {}))
-    return made.decode().strip()
+    words = ["-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, "-F", "-"]
+    words += [word for parent in parents for word in ("-p", parent)]
+    words += ["-S"] if _signs(root) else []
+    known, given = safe_repository(root) | dict(variables or {}), text.encode("utf-8", "replace")
+    return git.run(words, root, known, given=given).decode().strip()
 
 
 def _signs(root: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +24,10 @@ def git_apply(
     variables: Mapping[str, str] | None = None,
     *,
     options: Sequence[str] = (),
-    memory: int = git.MEMORY,
 ) -> bytes:
     """Run `git OPTIONS apply WORDS` on the patch in `root` and return what it prints.
 
-    `variables` and `memory` are those of `git.run`. Raises GitFailed, also for binary files of more
+    `variables` are those of `git.run`. Raises GitFailed, also for binary files of more
     than `LARGEST_UNPACKED` bytes, before git reads the patch.
     """
     size = unpacked(patch)
@@ -40,11 +38,7 @@ def git_apply(
             hint="`apply` takes the files that are named behind --",
         )
     # In a folder below the root, git would leave out every file that is not in that folder.
-    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        file = Path(folder) / "changes.patch"
-        file.write_bytes(patch)
-        line = [*options, "apply", *words, str(file)]
-        return git.run(line, root, variables, memory=memory)
+    return git.run([*options, "apply", *words], root, variables, given=patch)
 
 
 def unpacked(patch: bytes) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 
 from ..system import git
 from .patch import EXECUTABLE, LINK, SUBMODULE, listed, own_repository, shown
+from .prepared_patch import own_index
 from .trees import DIFFERENCE, NO_FILE, difference
 
 HEADING = "Files that tools run or read by themselves:"
@@ -78,18 +79,13 @@ def encoded_here(root: Path, names: Iterable[bytes]) -> dict[str, str]:
 
 def _encodings(root: Path, paths: Sequence[str], tree: str | None) -> dict[str, str]:
     """Those of the files that are not UTF-8 by the attributes in a tree, or in the work tree."""
-    result = {}
-    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        variables = own_repository()
-        if paths and tree is not None:
-            variables["GIT_INDEX_FILE"] = str(Path(folder) / "index")
-            git.run(["read-tree", tree], root, variables)
-        names = Path(folder) / "names"
-        words = ["check-attr", "-z", "--stdin"] + ["--cached"] * (tree is not None)
-        words.append("working-tree-encoding")
+    result, known = {}, own_repository()
+    words = ["check-attr", "-z", "--stdin"] + ["--cached"] * (tree is not None)
+    words.append("working-tree-encoding")
+    with own_index(root, known, tree) if paths and tree else nullcontext(known) as variables:
         for some in git.portions(paths, MOST_NAMES, MOST_BYTES):
-            names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in some))
-            listed = git.run(words, root, variables, given=names)
+            given = b"".join(os.fsencode(path) + b"\0" for path in some)
+            listed = git.run(words, root, variables, given=given)
             parts = os.fsdecode(listed).split("\0")[:-1]
             for path, _, encoding in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
                 if encoding.casefold() not in ("unspecified", "unset", "set", "utf-8", "utf8"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +10,19 @@ from typing import NamedTuple
 from ..system import git
 from .patch import own_repository
 
-Entries = Mapping[bytes, tuple[str, str]]  # the modes and blobs of files, by their names
 NO_FILE = "000000"  # git's mode of what is not there
 # Else `.gitmodules` and the repository's configuration could hide new commits of submodules.
 DIFFERENCE = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=none")
+
+
+class Entry(NamedTuple):
+    """A file in a tree, or in an index."""
+
+    mode: str
+    blob: str
+
+
+Entries = Mapping[bytes, Entry]  # by the names of the files
 
 
 class TreeChange(NamedTuple):
@@ -45,32 +53,29 @@ def tree_of(root: Path, variables: Mapping[str, str]) -> str:
     return git.line(["write-tree", "--missing-ok"], root, variables)
 
 
+def entries_in(listed: bytes) -> dict[bytes, Entry]:
+    """The entries that `ls-files --stage -z` has printed, or `ls-tree -z`."""
+    result = {}
+    for line in listed.split(b"\0")[:-1]:
+        about, _, name = line.partition(b"\t")
+        mode, *others = about.decode().split(" ")  # the id, and a type before it or a stage behind
+        result[name] = Entry(mode, max(others, key=len))
+    return result
+
+
 def entries_of(
     root: Path, variables: Mapping[str, str], names: Iterable[bytes]
-) -> dict[bytes, tuple[str, str]]:
-    """The modes and blobs of those of these files that an index has."""
-    result = {}
+) -> dict[bytes, Entry]:
+    """The entries of those of these files that an index has."""
+    result: dict[bytes, Entry] = {}
     for some in git.portions(list(map(os.fsdecode, names))):
         words = ["--literal-pathspecs", "ls-files", "-z", "--stage", "--", *some]
-        for line in git.run(words, root, variables).split(b"\0")[:-1]:
-            about, _, name = line.partition(b"\t")
-            mode, blob, _ = about.decode().split(" ")
-            result[name] = (mode, blob)
+        result |= entries_in(git.run(words, root, variables))
     return result
 
 
 def set_entries(root: Path, variables: Mapping[str, str], lines: Sequence[bytes]) -> None:
     """Put lines as `ls-files --stage` prints them into an index; mode 0 removes. GitFailed."""
     if lines:
-        words = ["update-index", "-z", "--index-info"]
-        fed(words, root, variables, (line + b"\0" for line in lines))
-
-
-def fed(
-    words: Sequence[str], root: Path, variables: Mapping[str, str], given: Iterable[bytes]
-) -> bytes:
-    """What git prints that reads these lines. Raises GitFailed."""
-    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
-        file = Path(folder) / "given"
-        file.write_bytes(b"".join(given))
-        return git.run(words, root, variables, given=file)
+        given = b"".join(line + b"\0" for line in lines)
+        git.run(["update-index", "-z", "--index-info"], root, variables, given=given)
