@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..config.paths import home_dir, xdg_dir
-from ..errors import RebyteError
 from ..system import marked_files
-from ..system.files import write_shared
+from ..system.files import content_of, write_shared
 from ..system.permissions import private_folder
 
 # The name of each shell's script, here and where the shell looks for it.
@@ -168,14 +167,8 @@ def _without_block(text: str) -> str:
 
 
 def _read(path: Path) -> str:
-    try:
-        # A start file in another encoding, or with a CR in it, comes back byte for byte.
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise RebyteError(f"cannot read {path}: {error.strerror}") from None
+    # A start file in another encoding, or with a CR in it, comes back byte for byte.
+    return content_of(path).decode("utf-8", "surrogateescape")
 
 
 def _write(path: Path, present: str, wanted: str) -> bool:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import BadUsage, RebyteError
-from ..system.files import write_private, write_shared
+from ..errors import BadUsage
+from ..system.files import content_of, write_private, write_shared
 from ..system.untrusted import read_toml
 
 NAME = "rebyte"
@@ -98,7 +98,10 @@ def install(client: str, path: Path, words: Sequence[str]) -> bool:
             f"{path} is a link to {os.readlink(path)}, which is not followed",
             hint="Add the entry by hand: --dry-run",
         )
-    original = _read(path)
+    try:
+        original = content_of(path).decode()  # with its line ends and its byte order mark
+    except UnicodeDecodeError:
+        raise BadUsage(f"{path}: not valid UTF-8") from None
     text = original.removeprefix("\ufeff").replace("\r\n", "\n")
     document = _parsed(path, text)
     table = document.get(CLIENTS[client].table, {})
@@ -122,18 +125,6 @@ def install(client: str, path: Path, words: Sequence[str]) -> bool:
     write = write_shared if CLIENTS[client].folder is None else write_private
     write(path, f"{mark}{new}".encode())
     return True
-
-
-def _read(path: Path) -> str:
-    """The text with its own line ends and its byte order mark; "" for a file that is missing."""
-    try:
-        return path.read_bytes().decode()
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError:
-        raise BadUsage(f"{path}: not valid UTF-8") from None
-    except OSError as error:
-        raise RebyteError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _parsed(path: Path, text: str) -> Mapping[str, Any]:

@@ -256,6 +256,16 @@ def read_text(path: str, most: int) -> str:
         raise BadUsage(f"{path} is not UTF-8 (byte {error.start + 1})") from None
 
 
+def content_of(path: Path) -> bytes:
+    """What is in a file; nothing if there is none. Raises RebyteError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise RebyteError(f"cannot read {path}: {error.strerror}") from None
+
+
 def tail(path: Path, most: int) -> bytes:
     """The last `most` bytes of a file, or all of it; nothing if it cannot be read."""
     with suppress(OSError), path.open("rb") as file:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import BadUsage, RebyteError
-from .files import write_shared
+from .files import content_of, write_shared
 from .permissions import private_folder
 
 HEAD = 200  # bytes at the beginning of a file, in which the mark is
@@ -22,7 +22,7 @@ def install(files: Mapping[Path, bytes], mark: bytes) -> list[tuple[Path, bool]]
     Raises BadUsage, before one is written, if a file without the mark is in the way, and
     RebyteError if one cannot be read or written.
     """
-    present = {path: _read(path) for path in files}
+    present = {path: content_of(path) for path in files}
     for path, content in present.items():
         if content and mark not in content[:HEAD]:
             hint = "Move it away, then try again"
@@ -44,22 +44,13 @@ def uninstall(paths: Iterable[Path], mark: bytes) -> list[tuple[Path, bool]]:
     done = []
     for path in paths:
         # We make no links; pipx does, to the files in its environment of the command.
-        is_ours = path.is_file() and not path.is_symlink() and mark in _read(path)[:HEAD]
+        is_ours = path.is_file() and not path.is_symlink() and mark in content_of(path)[:HEAD]
         if is_ours:
             _remove(path)
             with suppress(OSError):  # it has something else in it
                 path.parent.rmdir()
         done.append((path, is_ours))
     return done
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise RebyteError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _remove(path: Path) -> None:
