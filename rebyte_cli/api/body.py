@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import stat
 import zlib
@@ -173,7 +174,7 @@ def parse_json(data: bytes) -> Any:
     if data.lstrip()[:1] == b"<":
         raise BrokenBody("it is HTML or XML instead of JSON", hint=NO_API)
     try:
-        return json.loads(data, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(data, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         raise BrokenBody("it is nested too deeply") from None
     except json.JSONDecodeError:
@@ -183,13 +184,9 @@ def parse_json(data: bytes) -> Any:
         raise BrokenBody("it holds a number or a character that cannot be read") from None
 
 
-def _refuse(name: str) -> Any:
-    raise ValueError(name)
-
-
 def _finite(text: str) -> float:
     number = float(text)
-    if number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         raise ValueError("out of range")
     return number
 
@@ -336,16 +333,10 @@ class MultipartForm:
         return _FormReader([*pieces, io.BytesIO(self._tail)])
 
     def _head(self, path: Path) -> bytes:
-        import mimetypes
+        from urllib3.fields import RequestField
 
-        # As browsers write it: quotes and line breaks would end the header.
-        name = path.name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
-        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        return (
-            f"--{self._boundary}\r\n"
-            f'Content-Disposition: form-data; name="files"; filename="{name}"\r\n'
-            f"Content-Type: {kind}\r\n\r\n"
-        ).encode(errors="replace")
+        part = RequestField.from_tuples("files", (path.name, b""))
+        return f"--{self._boundary}\r\n{part.render_headers()}".encode(errors="replace")
 
 
 class _FormReader:
