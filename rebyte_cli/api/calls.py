@@ -121,7 +121,7 @@ class Calls:
         try:
             return self.send(request, read)
         except Refused as refused:
-            raise self.error_for(request, refused.response, retried=refused.retried) from None
+            raise self.error_for(request, refused) from None
 
     def send(self, request: Request, read: Read[T]) -> T:
         """`read` of the first 2xx response.
@@ -171,10 +171,9 @@ class Calls:
             self._sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def error_for(
-        self, request: Request, response: ApiResponse, *, retried: bool = False
-    ) -> APIError:
-        """The error that a response other than 2xx stands for; `retried` is as in Refused."""
+    def error_for(self, request: Request, refused: Refused) -> APIError:
+        """The error that a response other than 2xx stands for."""
+        response = refused.response
         html = response.raw.lstrip()[:1] == b"<"
         try:
             body = parse_json(response.raw)
@@ -196,7 +195,7 @@ class Calls:
             body,
             html=html,
             unknown=unknown,
-            retried=retried,
+            retried=refused.retried,
             retry_after=self._retry_after(response.headers),
             if_rejected=self._if_rejected,
         )

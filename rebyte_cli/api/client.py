@@ -625,9 +625,9 @@ class RebyteClient:
         """
         path = "/webhooks/public_key"
         headers = {"Accept": "application/json, text/plain"}
-        response = self.transport.raw(
-            "GET", path, headers=headers, repeat=RetryPolicy.SAFE, check=True
-        )
+        response, error = self.transport.raw("GET", path, headers=headers, repeat=RetryPolicy.SAFE)
+        if error is not None:
+            raise error
         text = response.raw.decode(errors="replace")
         try:
             document: Any = json.loads(text)

@@ -25,7 +25,7 @@ from .body import (
     file_size,
     read_short,
 )
-from .calls import Calls, Refused
+from .calls import Calls, Read, Refused, T
 from .failures import named_by
 from .retry import RetryPolicy
 from .urls import check_target_url
@@ -218,15 +218,13 @@ def length(route: Router, request: Request) -> int | None:
 
     No body is read. It is a GET since a signed URL is often good for nothing else.
     """
-    found: list[str] = []
 
-    def look(response: Response, _attempt: AttemptState) -> None:
-        if response.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
-            found.append(response.headers.get("Content-Length", ""))
+    def announced(response: Response, _attempt: AttemptState) -> str:
         response.close()
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        return response.headers.get("Content-Length", "") if encoding == "identity" else ""
 
-    _follow(route, request, look)
-    size = found[-1].strip() if found else ""
+    size = _follow(route, request, announced).strip()
     return int(size) if size.isascii() and size.isdigit() and len(size) < 20 else None
 
 
@@ -255,20 +253,19 @@ def _saving(
     return save
 
 
-def _follow(route: Router, first: Request, save: Callable[[Response, AttemptState], None]) -> None:
-    """Send a GET and the redirects that it leads to."""
+def _follow(route: Router, first: Request, read: Read[T]) -> T:
+    """Send a GET and the redirects that it leads to; `read` of the response at the end."""
     from urllib.parse import urljoin
 
     request = first
     calls, _ = route(request.url, {})
     for _ in range(MAX_REDIRECTS + 1):
         try:
-            calls.send(request, save)
-            return
+            return calls.send(request, read)
         except Refused as refused:
             response, where = refused.response, refused.response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or not where:
-                raise calls.error_for(request, response, retried=refused.retried) from None
+                raise calls.error_for(request, refused) from None
         try:
             url = check_target_url(urljoin(request.url, where), base=first.url)
         except (BadUsage, ValueError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..errors import BadUsage, BrokenAnswer
+from ..errors import APIError, BadUsage, BrokenAnswer
 from ..system.addresses import THIS_NETWORK, reach
 from ..system.deadline import NO_LIMIT, Deadline, draw
 from .body import ApiResponse, MultipartForm, Request, as_it_came, as_json, encode
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .calls import Connector
-    from .connection import AttemptState
     from .transfer import LiveBody
 
 USER_AGENT = f"rebyte-cli/{__version__}"
@@ -116,10 +115,8 @@ class Transport:
             headers["Content-Type"] = "application/json"
         limit = self.limit(usual)
         seconds = limit if timeout is None else min(timeout, limit)
-        request = self._request(
-            method, path, headers, query=query, body=data, repeat=repeat, seconds=seconds
-        )
-        return self._own.ask(request, as_json)
+        request = self._request(method, path, headers, repeat, query)
+        return self._own.ask(request._replace(body=data, seconds=seconds), as_json)
 
     def raw(
         self,
@@ -129,10 +126,9 @@ class Transport:
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         repeat: RetryPolicy,
-        check: bool = False,
         live: bool = False,
-    ) -> ApiResponse:
-        """One call with bytes as they are in both directions, whatever the status (unless `check`).
+    ) -> tuple[ApiResponse, APIError | None]:
+        """One call with bytes as they are in both directions, and the error of a refusal, if any.
 
         `path` may contain a query, and may start with the `/v1` that the base URL
         already ends with, as the vendor's pages write it. With `live`, the body of an event
@@ -140,21 +136,12 @@ class Transport:
         """
         from . import transfer
 
-        request = self._request(method, path, dict(headers or {}), body=data, repeat=repeat)
+        request = self._request(method, path, dict(headers or {}), repeat)._replace(body=data)
+        read = transfer.live(self._own, request, self.limit()) if live else as_it_came
         try:
-            read = transfer.live(self._own, request, self.limit()) if live else as_it_came
-            return self._own.ask(request, read) if check else self._own.send(request, read)
+            return self._own.send(request, read), None
         except Refused as refused:
-            return refused.response
-
-    def problem(
-        self, method: str, path: str, response: ApiResponse, repeat: RetryPolicy
-    ) -> Exception | None:
-        """The error that a response of `raw` stands for, or None for 2xx."""
-        if 200 <= response.status < 300:
-            return None
-        request = self._request(method, path, {}, repeat=repeat)
-        return self._own.error_for(request, response)
+            return refused.response, self._own.error_for(request, refused)
 
     def stream(
         self,
@@ -179,9 +166,8 @@ class Transport:
         }
         idle = self.limit() if idle is None else idle
         first = idle if answer_within is None else answer_within
-        request = self._request(
-            "GET", path, headers, repeat=RetryPolicy.SAFE, seconds=first, idle=first
-        )
+        request = self._request("GET", path, headers, RetryPolicy.SAFE)
+        request = request._replace(seconds=first, idle=first)
         return transfer.stream(self._own, request, idle, deadline)
 
     def put_signed(
@@ -221,15 +207,8 @@ class Transport:
             "Content-Type": form.content_type,
             "Content-Length": str(form.size),
         }
-        request = self._request(
-            "POST",
-            path,
-            headers,
-            body=form.open,
-            repeat=RetryPolicy.IF_UNSENT,
-            idle=self.limit(),
-            per_attempt=True,
-        )
+        request = self._request("POST", path, headers, RetryPolicy.IF_UNSENT)
+        request = request._replace(body=form.open, idle=self.limit(), per_attempt=True)
         return self._own.ask(request, as_json)
 
     def download(
@@ -254,17 +233,14 @@ class Transport:
 
     def _download(self, path: str) -> Request:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-        return self._request(
-            "GET", path, headers, repeat=RetryPolicy.SAFE, idle=self.limit(), per_attempt=True
-        )
+        request = self._request("GET", path, headers, RetryPolicy.SAFE)
+        return request._replace(idle=self.limit(), per_attempt=True)
 
     def without_key(self, url: str) -> ApiResponse:
         """GET a JSON document of this server that needs no key (`/health`, seen in a client)."""
         headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
         path = urlsplit(url).path
-        request = Request(
-            "GET", path, url, headers=headers, repeat=RetryPolicy.SAFE, seconds=self.limit()
-        )
+        request = Request("GET", path, url, headers, RetryPolicy.SAFE, self.limit())
         return self._signed.ask(request, as_json)
 
     @property
@@ -310,29 +286,13 @@ class Transport:
         method: str,
         path: str,
         headers: dict[str, str],
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: bytes | Callable[[AttemptState], Any] | None = None,
         repeat: RetryPolicy,
-        seconds: float | None = None,
-        idle: float | None = None,
-        per_attempt: bool = False,
+        query: Mapping[str, Any] | None = None,
     ) -> Request:
+        """A call of the API with the key, without a body, within the usual time limit."""
         url, shown = address(self.base_url, path, query)
-        headers = self.with_key(
-            url, {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers}
-        )
-        return Request(
-            method,
-            shown,
-            url,
-            headers=headers,
-            body=body,
-            repeat=repeat,
-            seconds=self.limit() if seconds is None else seconds,
-            idle=idle,
-            per_attempt=per_attempt,
-        )
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers}
+        return Request(method, shown, url, self.with_key(url, headers), repeat, self.limit())
 
     def _route(self, url: str, headers: dict[str, str]) -> tuple[Calls, dict[str, str]]:
         """The connections for a URL, and the headers for it: the key to its own origin alone."""

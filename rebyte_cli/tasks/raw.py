@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 
 from ..api.retry import RetryPolicy
 from ..api.urls import PAGE
-from ..errors import BadUsage, BrokenAnswer, RebyteError
+from ..errors import APIError, BadUsage, BrokenAnswer
 
 if TYPE_CHECKING:
+    from ..api.body import ApiResponse
     from ..api.client import RebyteClient
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -122,13 +123,13 @@ def pages(client: RebyteClient, request: RawRequest, *, with_headers: bool) -> I
 
 def _ask(
     client: RebyteClient, request: RawRequest, *, live: bool = False
-) -> tuple[Any, Exception | None]:
+) -> tuple[ApiResponse, APIError | None]:
     repeat = RetryPolicy.SAFE if request.method in _SAFE else RetryPolicy.IF_UNSENT
     # Where events are, one client says, they must be asked for.
     headers = {"Accept": "application/json, text/event-stream, */*;q=0.5"}
     if request.data is not None:
         headers["Content-Type"] = "application/json"
-    answer = client.transport.raw(
+    answer, error = client.transport.raw(
         request.method,
         request.path,
         data=request.data,
@@ -136,9 +137,7 @@ def _ask(
         repeat=repeat,
         live=live,
     )
-    bare = request.path.partition("?")[0]
-    error = client.transport.problem(request.method, bare, answer, repeat)
-    if isinstance(error, RebyteError) and error.hint and error.exit_status not in (3, 6):
+    if error is not None and error.hint and error.exit_status not in (3, 6):
         # The body is on stdout, and says more than a guess of ours.
         error = error.copy_with(hint=None)
     return answer, error
@@ -176,7 +175,7 @@ def _page(raw: bytes) -> Mapping[str, Any] | None:
     return None if whole else document
 
 
-def _head(answer: Any) -> bytes:
+def _head(answer: ApiResponse) -> bytes:
     """Status and headers as HTTP writes them; a line of each, whatever they hold."""
     from http.client import responses
 

@@ -376,8 +376,7 @@ def test_raw_gives_the_answer_as_it_came() -> None:
 
     with RawServer(reply(404, b"\xff\x00<html>", {"X-A": "b"})) as server:
         wire = transport_to(server)
-        answer = wire.raw("POST", "/v1/x?a=b", data=b"\x00{", repeat=RetryPolicy.SAFE)
-        problem = wire.problem("POST", "/x", answer, RetryPolicy.SAFE)
+        answer, problem = wire.raw("POST", "/v1/x?a=b", data=b"\x00{", repeat=RetryPolicy.SAFE)
     assert (answer.status, answer.raw, answer.headers["x-a"]) == (404, b"\xff\x00<html>", "b")
     assert isinstance(problem, ResourceNotFound)
     (request,) = server.requests
