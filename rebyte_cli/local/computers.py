@@ -49,7 +49,7 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (computer, name, icon, now, now, now + length, problem, json.dumps(VIEWS)),
         )
-        row = _load(db, caller_of(context, request), computer)
+        row = load(db, caller_of(context, request), computer)
     return http.reply(_shown(context, row, now), 201)
 
 
@@ -70,7 +70,7 @@ def list_page(context: Context, request: HttpRequest) -> HttpResponse:
 def get(context: Context, request: HttpRequest, computer: str) -> HttpResponse:
     """GET /agent-computers/{id}: with the fields that only clients have seen."""
     with context.store.read() as db:
-        row = _load(db, caller_of(context, request), computer)
+        row = load(db, caller_of(context, request), computer)
     return http.reply(_shown(context, row, context.store.now(), whole=True))
 
 
@@ -87,7 +87,7 @@ def update(context: Context, request: HttpRequest, computer: str) -> HttpRespons
         http.invalid("views must map view ids to true or false")
     with context.store.write() as db:
         caller = caller_of(context, request)
-        row, now = _load(db, caller, computer), context.store.now()
+        row, now = load(db, caller, computer), context.store.now()
         views = json.loads(row["views"])
         unknown = set(switches) - {view["id"] for view in views}
         if unknown:
@@ -99,7 +99,7 @@ def update(context: Context, request: HttpRequest, computer: str) -> HttpRespons
             " instructions = coalesce(?, instructions) WHERE id = ?",
             (now, json.dumps(views), instructions, computer),
         )
-        row = _load(db, caller, computer)
+        row = load(db, caller, computer)
     return http.reply(_shown(context, row, now, whole=True))
 
 
@@ -115,14 +115,15 @@ def delete(context: Context, request: HttpRequest, computer: str) -> HttpRespons
     folder = known is not None and facade.delete_workspace(context, caller, computer)
     with context.store.write() as db:
         if not folder:
-            _load(db, caller, computer)
+            load(db, caller, computer)
         db.execute("DELETE FROM computers WHERE id = ?", (computer,))
         db.execute("DELETE FROM workspaces WHERE id = ?", (computer,))
         remove(context.store.objects, db, computer, None)
     return http.empty()
 
 
-def _load(db: sqlite3.Connection, caller: Caller, computer: str) -> sqlite3.Row:
+def load(db: sqlite3.Connection, caller: Caller, computer: str) -> sqlite3.Row:
+    """The row of an agent computer. Raises Refusal if there is none, or not for the caller."""
     caller.check(db, computer, "Agent computer")
     row: sqlite3.Row | None = db.execute(
         "SELECT * FROM computers WHERE id = ?", (computer,)

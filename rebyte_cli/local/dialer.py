@@ -80,7 +80,7 @@ class Dialer:
     def _connection(self, timeout: float | None) -> socket.socket:
         with self._lock:
             if self._service is None:
-                found = self._served() or self._of_process()
+                found = self._elsewhere()
                 if found is not None:
                     return found
                 self._start()
@@ -118,14 +118,6 @@ class Dialer:
             return False
         return True
 
-    def _of_process(self) -> socket.socket | None:
-        """A connection to the service in the child process, if it answers.
-
-        It proves itself, too: it may have been killed, and another program may have its port.
-        """
-        address = None if self._process is None else self._process.address()
-        return None if address is None else self._proved(*address)
-
     def _start(self) -> None:
         from .local_service import Service
 
@@ -137,16 +129,18 @@ class Dialer:
             announce=self._announce,
         ).start()
 
-    def _served(self) -> socket.socket | None:
-        """A connection to a served service that has proved itself."""
+    def _elsewhere(self) -> socket.socket | None:
+        """A connection to a served service, or to the one in the child process.
+
+        Both prove themselves: the latter may have been killed, and another program have its port.
+        """
         for origin, instance, *_ in self._store.served():
-            if instance in self._refused:
-                continue
-            found = self._proved(origin, instance)
-            if found is not None:
-                return found
-            self._refused.add(instance)
-        return None
+            if instance not in self._refused:
+                if (found := self._proved(origin, instance)) is not None:
+                    return found
+                self._refused.add(instance)
+        address = None if self._process is None else self._process.address()
+        return None if address is None else self._proved(*address)
 
     def _proved(self, origin: str, instance: str) -> socket.socket | None:
         try:

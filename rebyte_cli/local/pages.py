@@ -8,12 +8,13 @@ are found by their `id`. The same script sends forms, so that no policy has to a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from hmac import compare_digest
 from importlib.resources import files
 from urllib.parse import quote, urlencode
 
 from ..system.web_page import asset, h, head
-from . import http, task_list, task_page, tasks, visits
+from . import computers, http, task_list, task_page, tasks, visits
 from .agents import facade
 from .artifact_store import PATCH_FILE, find
 from .http import Caller, Context, Refusal, caller_of, missing
@@ -112,35 +113,28 @@ def allow_actions(context: Context, request: HttpRequest) -> HttpResponse:
     return _response(context.permission.action_key().encode(), PLAIN)
 
 
-def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
-    """POST /run/{id}/prompts: a page sends a follow-up, which may choose nothing but its text."""
-    _check_action(context, request)
-    prompt = http.text(http.body_of(request), "prompt", most=tasks.LONGEST_PROMPT)
-    return tasks.follow_up(context, request, task_id, {"prompt": prompt})
-
-
-def answer(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
-    """POST /run/{id}/answer: a page answers a question."""
-    _check_action(context, request)
-    return tasks.answer(context, request, task_id)
-
-
-def cancel(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
-    """POST /run/{id}/cancel: a page cancels a task."""
-    _check_action(context, request)
-    return tasks.cancel(context, request, task_id)
-
-
-def _check_action(context: Context, request: HttpRequest) -> None:
-    """Raise Refusal unless a page of this port that may act sends this.
+def by_page(endpoint: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """An endpoint that raises Refusal unless a page of this port that may act sends the request.
 
     A page of another origin cannot send such a header: its browser asks first, and is refused.
     """
-    given = (request.header("Rebyte-Actions") or "").encode()
-    may = compare_digest(given, context.permission.action_key().encode())
-    if not may or not caller_of(context, request).is_own:
-        problem = "This browser may only look: open a new link, such as `rebyte open` makes"
-        raise Refusal(403, "insufficient_scopes", problem)
+
+    def call(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
+        given = (request.header("Rebyte-Actions") or "").encode()
+        may = compare_digest(given, context.permission.action_key().encode())
+        if not may or not caller_of(context, request).is_own:
+            problem = "This browser may only look: open a new link, such as `rebyte open` makes"
+            raise Refusal(403, "insufficient_scopes", problem)
+        return endpoint(context, request, task_id)
+
+    return call
+
+
+@by_page
+def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
+    """POST /run/{id}/prompts: a page sends a follow-up, which may choose nothing but its text."""
+    prompt = http.text(http.body_of(request), "prompt", most=tasks.LONGEST_PROMPT)
+    return tasks.follow_up(context, request, task_id, {"prompt": prompt})
 
 
 def home(context: Context, request: HttpRequest) -> HttpResponse:
@@ -191,11 +185,8 @@ def patch(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
 def computer(context: Context, request: HttpRequest, computer: str) -> HttpResponse:
     """GET /agent/computer/{id}: what the `url` of an agent computer points at."""
     with context.store.read() as db:
-        caller_of(context, request).check(db, computer, "Agent computer")
-        row = db.execute("SELECT name FROM computers WHERE id = ?", (computer,)).fetchone()
-    if row is None:
-        raise missing("Agent computer")
-    return _page(row["name"], f"<h1>{h(row['name'])}</h1>", running=False)
+        name = computers.load(db, caller_of(context, request), computer)["name"]
+    return _page(name, f"<h1>{h(name)}</h1>", running=False)
 
 
 def static(_context: Context, _request: HttpRequest, name: str) -> HttpResponse:
