@@ -24,31 +24,38 @@ KEY_PLACES = Next("auth", "login") + " stores one in the keyring; key_command na
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
-def _text(value: Any) -> Any:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be text")
-    return value
+def _value_that(fits: Callable[[Any], bool], must: str) -> Callable[[Any], Any]:
+    """A check that returns the value if it `fits`, and raises ValueError otherwise."""
+
+    def check(value: Any) -> Any:
+        if not fits(value):
+            raise ValueError(must)
+        return value
+
+    return check
+
+
+_text = _value_that(lambda value: isinstance(value, str) and bool(value.strip()), "must be text")
+_words = _value_that(
+    lambda value: isinstance(value, list) and all(isinstance(word, str) and word for word in value),
+    'must be a list of texts, as in ["a", "b"]',
+)
+_format = _value_that(lambda value: value in FORMATS, f"must be one of {', '.join(FORMATS)}")
+_flag = _value_that(lambda value: isinstance(value, bool), "must be true or false")
+_target = _value_that(
+    # What begins with a hyphen would be an option of ssh.
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r"[^\s-]\S*", value)),
+    "must be a host for ssh, as in user@host",
+)
 
 
 def _path(value: Any) -> Any:
     return os.path.expanduser(_text(value))
 
 
-def _words(value: Any) -> Any:
-    if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
-        raise ValueError('must be a list of texts, as in ["a", "b"]')
-    return value
-
-
 def _argv(value: Any) -> Any:
     if not _words(value):
         raise ValueError('must name a program, as in ["pass", "show", "rebyte"]')
-    return value
-
-
-def _format(value: Any) -> Any:
-    if value not in FORMATS:
-        raise ValueError(f"must be one of {', '.join(FORMATS)}")
     return value
 
 
@@ -58,19 +65,6 @@ def _seconds(value: Any) -> Any:
     if not math.isfinite(value) or not 0 < value <= 86400:
         raise ValueError("must be a number of seconds, above 0 and at most 86400")
     return float(value)
-
-
-def _flag(value: Any) -> Any:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _target(value: Any) -> Any:
-    # What begins with a hyphen would be an option of ssh.
-    if not isinstance(value, str) or not re.fullmatch(r"[^\s-]\S*", value):
-        raise ValueError("must be a host for ssh, as in user@host")
-    return value
 
 
 def _url(value: Any) -> Any:

@@ -122,9 +122,7 @@ class Config:
             return None
         try:
             return FIELDS[name](found)
-        except BadUsage as problem:
-            raise self.problem(problem.message, "profiles", profile, name) from None
-        except ValueError as problem:
+        except (BadUsage, ValueError) as problem:
             raise self.problem(str(problem), "profiles", profile, name) from None
 
     def problem(self, what: str, *keys: str) -> BadUsage:
@@ -266,7 +264,10 @@ def _base_urls(
     found = config.value(name, "base_url")
     own = Setting(BASE_URL, "default") if found is None else Setting(found, f"profile {name}")
     if not named and environment.get("REBYTE_API_URL"):
-        return own, _url_from_environment(environment)
+        try:
+            return own, Setting(check_base_url(environment["REBYTE_API_URL"]), "REBYTE_API_URL")
+        except BadUsage as problem:
+            raise BadUsage(f"REBYTE_API_URL: {problem.message}", hint=problem.hint) from None
     if config.value(name, "ssh") is not None:
         if found is not None:
             raise config.problem("cannot be set together with base_url", "profiles", name, "ssh")
@@ -299,13 +300,6 @@ def from_variable(key: str, environment: Mapping[str, str]) -> Any:
         return FIELDS[key](value)
     except ValueError as problem:
         raise BadUsage(f"{variable} {problem}") from None
-
-
-def _url_from_environment(environment: Mapping[str, str]) -> Setting:
-    try:
-        return Setting(check_base_url(environment["REBYTE_API_URL"]), "REBYTE_API_URL")
-    except BadUsage as problem:
-        raise BadUsage(f"REBYTE_API_URL: {problem.message}", hint=problem.hint) from None
 
 
 def _explained(name: UnknownName) -> tuple[str, str]:
