@@ -205,7 +205,8 @@ def run(
     if status:
         text = errors.decode("utf-8", "replace")
         failure = GitFailed(_reason(text, words[0], status))
-        if LACKS.search(text) and folder is not None and _succeeds(PARTIAL, folder, extra):
+        has_gaps = LACKS.search(text) and folder is not None
+        if has_gaps and line_if_any(PARTIAL, folder, extra) is not None:
             failure = GitFailed(f"{failure.message}; {COMPLETE}")
             failure.is_partial = True
         if not to_end and (problem := lack_of_memory(text, memory)):
@@ -394,6 +395,16 @@ def line(
     return os.fsdecode(run(words, folder, extra).removesuffix(b"\n"))
 
 
+def line_if_any(
+    words: Sequence[str], folder: AnyPath | None = None, extra: Variables | None = None
+) -> str | None:
+    """As `line`, but None if git fails."""
+    try:
+        return line(words, folder, extra)
+    except GitFailed:
+        return None
+
+
 def paths(
     words: Sequence[str],
     folder: AnyPath | None = None,
@@ -556,7 +567,8 @@ def check_place(root: str) -> Path:
     elif own in (here, here / ".git"):
         is_here = True
     else:
-        tree = _work_tree(own)
+        words = ["config", "--file", str(own / "config"), "--get", "core.worktree"]
+        tree = line_if_any(words, own) or ""
         is_here = tree != "" and os.path.realpath(own / tree) == str(here)
     if not is_here:
         words = ["git", "--git-dir", str(own), "config", "core.worktree", str(here)]
@@ -648,16 +660,6 @@ def _leads_to(file: Path, place: Path) -> bool:
     return path != "" and os.path.realpath(file.parent / path) == os.path.realpath(place)
 
 
-def _work_tree(repository: Path) -> str:
-    """The working tree that the repository's own configuration names; empty for none."""
-    try:
-        return line(
-            ["config", "--file", str(repository / "config"), "--get", "core.worktree"], repository
-        )
-    except GitFailed:
-        return ""
-
-
 def filters_off(folder: str) -> dict[str, str]:
     """Variables that disable the filters that the repository's own configuration defines.
 
@@ -731,10 +733,7 @@ def users_patterns(folder: str) -> str:
     A repository's own configuration has no say: it could name any file of the user.
     """
     words = ["config", "-z", "--show-scope", "--type=path", "--get-all", "core.excludesFile"]
-    try:
-        parts = os.fsdecode(run(words, folder)).split("\0")
-    except GitFailed:  # there is none
-        parts = []
+    parts = (line_if_any(words, folder) or "").split("\0")
     scopes = zip(parts[::2], parts[1::2], strict=False)
     named = [path for scope, path in scopes if scope not in ("local", "worktree")]
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
@@ -751,16 +750,14 @@ def bare(repository: Path) -> dict[str, str]:
 
 def has(folder: AnyPath, name: str, extra: Variables | None = None) -> bool:
     """Whether a repository has a reference or revision of this name."""
-    return _succeeds(["rev-parse", "--quiet", "--verify", "--end-of-options", name], folder, extra)
+    words = ["rev-parse", "--quiet", "--verify", "--end-of-options", name]
+    return line_if_any(words, folder, extra) is not None
 
 
 def commit_of(folder: AnyPath, revision: str, extra: Variables | None = None) -> str:
     """The id of the commit that a reference or revision names; empty if there is none."""
-    try:
-        words = ["rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
-        return run(words, folder, extra).decode().strip()
-    except GitFailed:
-        return ""
+    words = ["rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
+    return line_if_any(words, folder, extra) or ""
 
 
 def ref_of(folder: AnyPath, branch: str | None) -> str | None:
@@ -789,15 +786,7 @@ def check_name(folder: AnyPath, revision: str, extra: Variables | None = None) -
 
 def is_ancestor(folder: AnyPath, old: str, new: str, extra: Variables | None = None) -> bool:
     """Whether the commit `old` is in the history of `new`; False if the repository lacks one."""
-    return _succeeds(["merge-base", "--is-ancestor", old, new], folder, extra)
-
-
-def _succeeds(words: Sequence[str], folder: AnyPath, extra: Variables | None = None) -> bool:
-    try:
-        run(words, folder, extra)
-    except GitFailed:
-        return False
-    return True
+    return line_if_any(["merge-base", "--is-ancestor", old, new], folder, extra) is not None
 
 
 def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -5,7 +5,6 @@ They travel as a git bundle: of the commits that the service knows already, noth
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -73,7 +72,9 @@ def _sent(client: RebyteClient, folder: str, commit: str, branch: Any) -> dict[s
         for each in client.repository_commits(key)
         if ID.fullmatch(each) and git.has(folder, f"{each}^{{commit}}")
     ]
-    added: dict[str, Any] = {"commit": commit, "name": str(branch or _current(folder))}
+    words = ["symbolic-ref", "--quiet", "--short", "HEAD"]
+    name = branch or git.line_if_any(words, folder) or DETACHED
+    added: dict[str, Any] = {"commit": commit, "name": str(name)}
     missing = ["rev-list", "--max-count=1", commit, *(f"^{each}" for each in known)]
     if git.run(missing, folder).strip():
         ref = _name_of(folder, commit, branch)
@@ -85,13 +86,6 @@ def _sent(client: RebyteClient, folder: str, commit: str, branch: Any) -> dict[s
         added |= {"fileId": uploaded["id"], "ref": ref}
     answer = client.add_commits(key, added)
     return {"localRepository": answer["path"], "branchName": answer["branch"]}
-
-
-def _current(folder: str) -> str:
-    """The branch that is checked out."""
-    with contextlib.suppress(git.GitFailed):
-        return git.run(["symbolic-ref", "--quiet", "--short", "HEAD"], folder).decode().strip()
-    return DETACHED
 
 
 def _name_of(folder: str, commit: str, branch: Any) -> str:

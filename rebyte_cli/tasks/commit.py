@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +66,10 @@ def commit_tree(
     """
     words = ["-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, "-F", "-"]
     words += [word for parent in parents for word in ("-p", parent)]
-    words += ["-S"] if _signs(root) else []
+    setting = ["config", "--type=bool", "--get", "commit.gpgSign"]
+    words += ["-S"] if git.line_if_any(setting, root, own_repository()) == "true" else []
     known, given = safe_repository(root) | dict(variables or {}), text.encode("utf-8", "replace")
     return git.run(words, root, known, given=given).decode().strip()
-
-
-def _signs(root: Path) -> bool:
-    words = ["config", "--type=bool", "--get", "commit.gpgSign"]
-    try:
-        return git.run(words, root, own_repository()).strip() == b"true"
-    except git.GitFailed:
-        return False
 
 
 # Branches
@@ -89,26 +81,23 @@ def check_branch(root: Path, name: str, *, force: bool) -> str:
     One that is checked out anywhere, or stands for another one, may not: the files there would be
     those of another commit.
     """
-    try:
-        full = git.run(["check-ref-format", "--branch", name], root, own_repository())
-    except git.GitFailed:
-        full = b""
-    if full.rstrip(b"\n") != os.fsencode(name):  # `@{-1}` stands for another one
+    known = own_repository()
+    # `@{-1}` stands for another one.
+    if git.line_if_any(["check-ref-format", "--branch", name], root, known) != name:
         raise BadUsage(f"{name!r} is not a valid name for a branch")
     ref = f"refs/heads/{name}"
-    with suppress(git.GitFailed):
-        other = git.line(["symbolic-ref", "--quiet", ref], root, own_repository())
+    if other := git.line_if_any(["symbolic-ref", "--quiet", ref], root, known):
         raise BadUsage(
             f"the branch {name} stands for {other}, which git would move",
             hint=f"Name another branch, or remove it: git symbolic-ref --delete {shlex.quote(ref)}",
         )
-    trees = git.run(["worktree", "list", "--porcelain"], root, own_repository())
+    trees = git.run(["worktree", "list", "--porcelain"], root, known)
     if os.fsencode(f"branch {ref}") in trees.split(b"\n"):
         raise BadUsage(
             f"the branch {name} is checked out",
             hint="Name another branch; `apply --commit` commits on the current one",
         )
-    old = git.commit_of(root, ref, own_repository())
+    old = git.commit_of(root, ref, known)
     if old and not force:
         raise BadUsage(f"the branch {name} exists", hint="Use --force to replace it")
     return old
