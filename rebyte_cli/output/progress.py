@@ -29,6 +29,8 @@ ERASE_RIGHT = "\x1b[K"  # from the cursor to the end of its line
 ERASE_BELOW = "\x1b[J"  # ... of the screen
 LOG_INTERVAL = 30.0  # seconds between the lines of a batch that runs off a terminal
 WAIT_INTERVAL = 60.0  # ... of any other wait
+ROOM_ABOVE = 4  # rows of the terminal for what is printed above a board
+SHORTEST_BAR, LONGEST_BAR = 6, 24  # cells, of a batch
 
 
 class Region:
@@ -429,87 +431,76 @@ def batch_board(
     if console.quiet:
         yield
         return
-    board = BatchBoard(standing, clock, ellipsis_for(console.err))
-    if console.live:
-        with shown(console, lambda: board.draw, delay, 0.2):
-            yield
-        return
-    with _noted(console, lambda: board.summary(standing(0)), interval):
-        yield
+    started, ellipsis = clock(), ellipsis_for(console.err)
 
-
-class BatchBoard:
-    """The board's lines. The rate is that of lines begun in this run.
-
-    Tasks of an earlier run may have ended in the meantime, all of them before the first look.
-    """
-
-    ROOM_ABOVE = 4  # rows of the terminal for what is printed above the board
-    SHORTEST_BAR, LONGEST_BAR = 6, 24  # cells
-
-    def __init__(
-        self,
-        standing: Callable[[int], BatchProgress],
-        clock: Callable[[], float],
-        ellipsis: str,
-    ) -> None:
-        self._standing = standing
-        self._clock = clock
-        self._started = clock()
-        self._ellipsis = ellipsis
-
-    def summary(self, now: BatchProgress, room: int | None = None) -> str:
-        """Counts, rate and time left in one line, without what matters least if it is too long."""
-        words = self._words(now)
-        by_weight = ["ended", "paused", "left", "failed", "running", "places", "limited", "sought",
-                     "new", "rate"]  # fmt: skip
-        names = [name for name in by_weight if words.get(name)]
-        while True:
-            line = ", ".join(word for name, word in words.items() if word and name in names)
-            if room is None or len(line) <= room or len(names) == 1:
-                return line
-            names.pop()
-
-    def _words(self, now: BatchProgress) -> dict[str, str]:
-        """What the summary may say, in the order in which it says it; empty if it does not hold."""
-        seconds = self._clock() - self._started
-        rate = now.ended_here / seconds if seconds > 0 and not now.paused else 0
-        speed = f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min"
-        to_create, to_end = now.total - now.created, now.total - now.ended
-        return {
-            "ended": f"{now.ended}/{now.total} ended",
-            "failed": f"{now.failed} failed" if now.failed else "",
-            "running": f"{now.running} running" if now.running else "",
-            "places": f"at {'; '.join(now.places)}" if now.places else "",
-            "limited": f"{now.limited} limited" if now.limited else "",
-            "sought": f"{now.sought} being searched for" if now.sought else "",
-            "new": f"{to_create} to create" if to_create else "",
-            "paused": "paused: no network" if now.paused else "",
-            "rate": speed if rate else "",
-            "left": f"about {duration(to_end / rate)} left" if rate and to_end else "",
-        }
-
-    def tasks(self, now: BatchProgress, rows: int, columns: int) -> list[str]:
-        """A line for each running task in at most `rows` lines, with its link if that fits."""
-        shown = now.oldest[:rows] if now.running <= rows else now.oldest[: max(rows - 1, 0)]
-        lines = []
-        for name, link, age in shown:
-            line, end = f"  {duration(age):>7}  {one_line(name)}", f"  {one_line(link)}"
-            fits = width_of(line) + width_of(end) <= columns
-            lines.append(truncate(line + end if fits else line, columns, self._ellipsis))
-        if len(shown) < now.running and rows > 0:
-            lines.append(f"  and {now.running - len(shown)} more")
-        return lines
-
-    def draw(self, columns: int, rows: int) -> RenderableType:
+    def draw(columns: int, rows: int) -> RenderableType:
         """What a terminal of that size shows: the bar and the summary, the running tasks below."""
         from rich.console import Group
         from rich.text import Text
 
-        left = max(rows - self.ROOM_ABOVE, 0)
-        now = self._standing(left)
-        room = max(columns - self.SHORTEST_BAR - 1, 1)
-        summary = truncate(self.summary(now, room), room, self._ellipsis)
-        cells = min(max(columns - len(summary) - 1, self.SHORTEST_BAR), self.LONGEST_BAR)
+        left = max(rows - ROOM_ABOVE, 0)
+        now = standing(left)
+        room = max(columns - SHORTEST_BAR - 1, 1)
+        summary = truncate(summary_of(now, clock() - started, room), room, ellipsis)
+        cells = min(max(columns - len(summary) - 1, SHORTEST_BAR), LONGEST_BAR)
         head = bar_beside(now.ended, now.total, cells, summary)
-        return Group(head, *map(Text, self.tasks(now, left, columns)))
+        return Group(head, *map(Text, lines_of_tasks(now, left, columns, ellipsis)))
+
+    if console.live:
+        with shown(console, lambda: draw, delay, 0.2):
+            yield
+        return
+    with _noted(console, lambda: summary_of(standing(0), clock() - started), interval):
+        yield
+
+
+def summary_of(now: BatchProgress, seconds: float, room: int | None = None) -> str:
+    """Counts, rate and time left in one line, without what matters least if it is too long.
+
+    The board has been there for so many seconds.
+    """
+    words = _words(now, seconds)
+    by_weight = ["ended", "paused", "left", "failed", "running", "places", "limited", "sought",
+                 "new", "rate"]  # fmt: skip
+    names = [name for name in by_weight if words.get(name)]
+    while True:
+        line = ", ".join(word for name, word in words.items() if word and name in names)
+        if room is None or len(line) <= room or len(names) == 1:
+            return line
+        names.pop()
+
+
+def _words(now: BatchProgress, seconds: float) -> dict[str, str]:
+    """What the summary may say, in the order in which it says it; empty if it does not hold.
+
+    The rate is that of lines begun in this run. Tasks of an earlier run may have ended in the
+    meantime, all of them before the first look.
+    """
+    rate = now.ended_here / seconds if seconds > 0 and not now.paused else 0
+    speed = f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min"
+    to_create, to_end = now.total - now.created, now.total - now.ended
+    return {
+        "ended": f"{now.ended}/{now.total} ended",
+        "failed": f"{now.failed} failed" if now.failed else "",
+        "running": f"{now.running} running" if now.running else "",
+        "places": f"at {'; '.join(now.places)}" if now.places else "",
+        "limited": f"{now.limited} limited" if now.limited else "",
+        "sought": f"{now.sought} being searched for" if now.sought else "",
+        "new": f"{to_create} to create" if to_create else "",
+        "paused": "paused: no network" if now.paused else "",
+        "rate": speed if rate else "",
+        "left": f"about {duration(to_end / rate)} left" if rate and to_end else "",
+    }
+
+
+def lines_of_tasks(now: BatchProgress, rows: int, columns: int, ellipsis: str) -> list[str]:
+    """A line for each running task in at most `rows` lines, with its link if that fits."""
+    shown = now.oldest[:rows] if now.running <= rows else now.oldest[: max(rows - 1, 0)]
+    lines = []
+    for name, link, age in shown:
+        line, end = f"  {duration(age):>7}  {one_line(name)}", f"  {one_line(link)}"
+        fits = width_of(line) + width_of(end) <= columns
+        lines.append(truncate(line + end if fits else line, columns, ellipsis))
+    if len(shown) < now.running and rows > 0:
+        lines.append(f"  and {now.running - len(shown)} more")
+    return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rebyte_cli.output.land_board import BoardRow, LandBoard, land_board
+from rebyte_cli.output.land_board import BoardRow, land_board, summary_of
 from rebyte_cli.output.table import width_of
 from tests.terminals import Terminal
 
@@ -34,5 +34,4 @@ def test_the_task_at_work_is_in_view(ended: int, waiting: int, columns: int) -> 
 
 
 def test_the_counts_stand_above() -> None:
-    board = LandBoard(list, iter([0.0, 65.0]).__next__, "…")
-    assert board.summary(rows(2, 1)) == "2 landed, 1 checking, 1 waiting, 1m 05s"
+    assert summary_of(rows(2, 1), 65.0) == "2 landed, 1 checking, 1 waiting, 1m 05s"

@@ -16,11 +16,12 @@ from rebyte_cli.errors import BadUsage
 from rebyte_cli.output.console import Console, LiveRegion
 from rebyte_cli.output.messages import note
 from rebyte_cli.output.progress import (
-    BatchBoard,
     BatchProgress,
     batch_board,
+    lines_of_tasks,
     progress_bar,
     spinner,
+    summary_of,
     wait_spinner,
 )
 from rebyte_cli.output.table import width_of
@@ -244,15 +245,8 @@ def standing(ended: int, running: int = 0, failed: int = 0, paused: bool = False
     return BatchProgress(100, ended, ended + running, failed, running, oldest, paused)
 
 
-def summary(now: BatchProgress, seconds: float, room: int | None = None) -> str:
-    clock = Clock()
-    board = BatchBoard(lambda _most: now, clock, "…")
-    clock.now = seconds
-    return board.summary(now, room)
-
-
 def test_the_board_has_counts_rate_and_the_time_left() -> None:
-    assert summary(standing(40, 2, failed=3)._replace(ended_here=30), 10) == (
+    assert summary_of(standing(40, 2, failed=3)._replace(ended_here=30), 10) == (
         "40/100 ended, 3 failed, 2 running, 58 to create, 3.0/s, about 20s left"
     )
 
@@ -269,21 +263,20 @@ def test_the_board_has_counts_rate_and_the_time_left() -> None:
 )
 def test_the_time_left_stays_on_a_narrow_terminal(room: int, line: str) -> None:
     now = BatchProgress(12_000, 1040, 1840, 300, 800, [], False, ended_here=1000)
-    assert summary(now, 9735.0, room) == line
+    assert summary_of(now, 9735.0, room) == line
 
 
 def test_tasks_of_earlier_runs_do_not_count_for_the_rate() -> None:
-    assert "/s" not in summary(standing(90), 10)
+    assert "/s" not in summary_of(standing(90), 10)
 
 
 def test_a_lost_network_is_shown_instead_of_a_rate() -> None:
-    assert "paused: no network" in summary(standing(5, paused=True)._replace(ended_here=5), 5)
+    assert "paused: no network" in summary_of(standing(5, paused=True)._replace(ended_here=5), 5)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 8), (80, 24), (200, 100), (80, 3)])
 def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> None:
-    board = BatchBoard(lambda _most: standing(0, 30), Clock(), "…")
-    lines = board.tasks(standing(0, 30), rows - 4, 80)
+    lines = lines_of_tasks(standing(0, 30), rows - 4, 80, "…")
     assert len(lines) == max(min(rows - 4, 30), 0)
     if 0 < rows - 4 < 30:
         assert lines[-1] == f"  and {30 - len(lines) + 1} more"
@@ -299,17 +292,14 @@ def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> No
 
 def test_a_hostile_name_cannot_leave_its_line() -> None:
     evil = standing(0)._replace(running=1, oldest=[("\x1b[2J\nkey [bold]", "\x1b", 1.0)])
-    assert BatchBoard(lambda _most: evil, Clock(), "...").tasks(evil, 5, 80) == [
-        "       1s  \\x1b[2J key [bold]  \\x1b"
-    ]
+    assert lines_of_tasks(evil, 5, 80, "...") == ["       1s  \\x1b[2J key [bold]  \\x1b"]
 
 
 def test_a_link_is_shown_whole_or_not_at_all() -> None:
     one = standing(0, 1)
-    board = BatchBoard(lambda _most: one, Clock(), "…")
-    assert board.tasks(one, 5, 40) == ["       0s  line 0  Fix it  https://x"]
-    assert board.tasks(one, 5, 30) == ["       0s  line 0  Fix it"]
-    assert board.tasks(one, 5, 20) == ["       0s  line 0…"]
+    assert lines_of_tasks(one, 5, 40, "…") == ["       0s  line 0  Fix it  https://x"]
+    assert lines_of_tasks(one, 5, 30, "…") == ["       0s  line 0  Fix it"]
+    assert lines_of_tasks(one, 5, 20, "…") == ["       0s  line 0…"]
 
 
 def test_a_log_gets_a_plain_line_now_and_then_and_quiet_none() -> None:
