@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -108,6 +109,19 @@ def test_to_root_it_shows_nothing_that_is_mounted_in_proc(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_bubblewrap_itself_cannot_be_changed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner's programs could, since the first process of the jail runs it from outside."""
+    program = bench.folder / "bin/bwrap"
+    program.parent.mkdir()
+    shutil.copy(jail.bubblewrap() or "bwrap", program)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    before = program.stat()
+    attempt = "chmod 0700 /proc/[0-9]*/exe; touch /proc/[0-9]*/exe; echo x >> /proc/1/exe"
+    run = bench.run(["sh", "-c", f"{{ {attempt}; }} 2>&1; readlink /proc/1/exe"])
+    assert (run.answer or "").endswith("/memfd:bwrap (deleted)")
+    assert program.stat() == before
+
+
 def test_the_devices_are_those_that_every_program_has(bench: Bench) -> None:
     lines = (
         "find /dev /tmp /run /var ! -type l '(' -exec test -c {} ';' -o -exec test -b {} ';' ')'"

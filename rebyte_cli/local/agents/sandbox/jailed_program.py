@@ -16,7 +16,7 @@ from ....system.untrusted import read_file
 from .. import agent_files
 from ..adapters.programs import AgentProgram
 from ..exposed import CERTIFICATE_VARIABLES
-from . import jail, user_tools
+from . import jail, seal, user_tools
 from .egress import Egress
 from .jail_group import JailGroup
 
@@ -99,14 +99,8 @@ def prompt_file(prompt: str) -> Iterator[str]:
             file.flush()
             yield file.name
         return
-    import fcntl
-
-    descriptor = os.memfd_create("prompt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(descriptor, "wb", buffering=0) as file:
-        file.write(data)
-        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    with open(seal.sealed_file("prompt", data), "rb") as file:
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
 
 def certificates(outside: Mapping[str, str], own: Sequence[str]) -> list[str]:

@@ -3,7 +3,9 @@
 Namespaces do not cover abstract Unix sockets while the network is shared, nor the kernel's
 keyrings. A Landlock scope, a fresh session keyring and a filter of system calls do. The jail has
 the devices of this machine, whose modes their owner could change there: for root, they are mounted
-read-only, which does not keep anything from reading and writing them.
+read-only, which does not keep anything from reading and writing them. And it has bubblewrap itself,
+as its first process, whose program `/proc/1/exe` leads to: where that is the user's to change, a
+copy is what runs.
 
 Every program in a jail waits for this interpreter to start, so it imports little: `contextlib` and
 `pathlib` would double the time.
@@ -27,6 +29,7 @@ NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 READ_ONLY, NO_SETUID, NO_PROGRAMS, REMOUNT, BIND = 1, 2, 8, 32, 4096
 # MS_REC, MS_PRIVATE, MS_SLAVE
 DOWN_THE_TREE, NEITHER_WAY, FROM_OUTSIDE_ALONE = 16384, 1 << 18, 1 << 19
+EXECUTABLE = 16  # MFD_EXEC, Linux 6.3: without it, the machine may forbid to run the file
 # The shell inside the sandbox can close descriptors of one digit only.
 GATE, GATE_OPTION = 9, "--gate"
 EASY_TO_KILL = "500"  # when memory runs out, the kernel ends the agent first
@@ -60,9 +63,43 @@ def main() -> None:
             _enter_scope()
         if seccomp.is_available():
             words[1:1] = ["--seccomp", str(_filter())]
-        os.execv(program, words)  # noqa: S606 - becoming that program is the task
+        os.execve(_to_run(program), words, os.environ)  # noqa: S606 - becoming it is the task
     except OSError as error:
         sys.exit(f"The sandbox cannot be made: {error}")
+
+
+def _to_run(program: str) -> str | int:
+    """The program, or a descriptor of its copy if the user may change it.
+
+    A script cannot be run by a descriptor alone: what it starts is the user's to guard.
+    """
+    if os.stat(program).st_uid != os.geteuid() and not os.access(program, os.W_OK):
+        return program
+    with open(program, "rb") as file:
+        data = file.read()
+    return program if data.startswith(b"#!") else sealed_file("bwrap", data, EXECUTABLE)
+
+
+def sealed_file(name: str, data: bytes, flags: int = 0) -> int:
+    """A descriptor of a file in memory whose content nothing can change any more.
+
+    The kernel may not know the `flags` yet, and does without them then. Raises OSError.
+    """
+    import errno
+    import fcntl
+
+    usual = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        descriptor = os.memfd_create(name, usual | flags)
+    except OSError as error:
+        if not flags or error.errno != errno.EINVAL:
+            raise
+        descriptor = os.memfd_create(name, usual)
+    with open(descriptor, "wb", buffering=0, closefd=False) as file:
+        file.write(data)
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
 
 
 def _become_easy_to_kill() -> None:
