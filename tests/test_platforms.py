@@ -81,7 +81,6 @@ BRANCHES = {
     "system/process_identity.py": 1,
     "system/python_process.py": 1,
     "system/signals.py": 2,
-    "tasks/apply.py": 1,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
     "tasks/hook.py": 5,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 from ..errors import RebyteError
 from ..system import git
-from ..system.locks import flock
+from ..system.files import flocked
 from .patch import (
     SUBMODULE,
     above,
@@ -75,20 +74,14 @@ def _is_committed(ready: PreparedPatch) -> bool:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep every other `apply` out of a repository for as long as the block takes."""
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            flock(descriptor, wait=False)
+            stack.enter_context(flocked(folder, wait=False))
         except BlockingIOError:
             raise RebyteError("another `apply` is at work in this repository") from None
         except OSError:
-            pass  # some network file systems have no locks
+            pass  # Windows locks no folders, and some network file systems have no locks
         yield
-    finally:
-        os.close(descriptor)
 
 
 class _OnDisk(NamedTuple):
@@ -253,13 +246,9 @@ def _take_back(ready: PreparedPatch, found: _OnDisk, reason: str) -> None:
     if failed:
         raise RebyteError(
             f"the patch does not apply: {reason}. Not as they were before: "
-            + ", ".join(_names(failed)),
+            + ", ".join(shown(each.path) for each in failed),
             hint=f"What they were: git show {ready.before}:FILE",
         )
-
-
-def _names(changes: Sequence[TreeChange]) -> list[str]:
-    return [shown(each.path) for each in changes]
 
 
 def _identity(found: os.stat_result | None) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.body import JSON_CAP
 from ..api.failures import is_unsupported
-from ..api.views import ContentView, PromptView, mappings, text
+from ..api.views import ContentView, mappings, text
 from ..errors import AnswerTooLarge, APIError, BrokenAnswer, NetworkError, Next, WaitTimeout
 from ..system.deadline import NO_LIMIT, Deadline
 from .stream import replay, snapshot
@@ -79,39 +79,29 @@ def read_content(
 def _completed(
     client: RebyteClient, task_id: str, found: ContentView, answer: str, deadline: Deadline
 ) -> ContentView:
-    """The document with the events and the answer of its latest prompt, if it lacks both."""
+    """The document with the events and the answer of its latest prompt, if it lacks both.
+
+    Only an answer that is nowhere else is worth more connections than one.
+    """
     latest = found.latest
     if latest is None or not latest.has_started or latest.events or latest.response:
         return found
-    events, end = _from_stream(client, task_id, latest, found, bool(answer), deadline)
-    prompt = {**latest.raw, "events": events}
-    if answer or end:
-        prompt["response"] = answer or end
-    earlier = [each.raw for each in found.prompts[:-1]]
-    return ContentView({**found.raw, "prompts": [*earlier, prompt]})
-
-
-def _from_stream(
-    client: RebyteClient,
-    task_id: str,
-    latest: PromptView,
-    found: ContentView,
-    answered: bool,
-    deadline: Deadline,
-) -> tuple[list[dict[str, Any]], str]:
-    """The events of the latest prompt, and its answer when that is worth more connections."""
     events: list[dict[str, Any]] = []
     limit = deadline.within(client.transport.limit())
     try:
-        if answered or found.status != "completed":
-            return snapshot(client, task_id, deadline=limit), ""
-        for name, data in replay(client, task_id, latest.completed_at, limit):
-            if name == "done":
-                return events, text(data.get("finalResult"))
-            events.append(data)
+        if answer or found.status != "completed":
+            events = snapshot(client, task_id, deadline=limit)
+        else:
+            for name, data in replay(client, task_id, latest.completed_at, limit):
+                if name == "done":
+                    answer = text(data.get("finalResult"))
+                    break
+                events.append(data)
     except WaitTimeout:
         pass  # the task has ended: what came is shown, since a longer wait was not asked for
     except APIError as error:
         if not is_unsupported(error):
             raise
-    return events, ""
+    prompt = {**latest.raw, "events": events, **({"response": answer} if answer else {})}
+    earlier = [each.raw for each in found.prompts[:-1]]
+    return ContentView({**found.raw, "prompts": [*earlier, prompt]})

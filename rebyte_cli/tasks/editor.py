@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import BadUsage, Interrupted
@@ -70,7 +69,9 @@ def edit(editor: str, path: Path) -> int:
         command = f'{editor} "{path}"'
     elif SHELL_SIGNS.intersection(editor):
         command = ["/bin/sh", "-c", f'{editor} "$@"', "sh", str(path)]
-    with _ctrl_c_ignored():
+    is_main = threading.current_thread() is threading.main_thread()
+    # A handler that does nothing, rather than SIG_IGN, which the editor would inherit.
+    with handled({signal.SIGINT: lambda *_: None} if is_main else {}):
         try:
             process = subprocess.Popen(command)
         except FileNotFoundError:
@@ -86,11 +87,3 @@ def edit(editor: str, path: Path) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """A handler that does nothing, rather than SIG_IGN, which the editor would inherit."""
-    is_main = threading.current_thread() is threading.main_thread()
-    with handled({signal.SIGINT: lambda *_: None} if is_main else {}):
-        yield

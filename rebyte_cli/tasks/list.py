@@ -126,19 +126,18 @@ def with_status(
     is null. So is that of a task that cannot be read, which `note` reports once; with `wanted`,
     the error is yielded in the row's place.
     """
-    statuses = _StatusReader(client, history, most, timeout=None if wanted else READ_TIMEOUT)
     candidates = (row for row in rows if not wanted or _is_possible(row, wanted))
+    get = partial(client.get_task, timeout=None if wanted else READ_TIMEOUT)
     failed: list[RebyteError] = []
-    while chunk := list(islice(candidates, TOGETHER)):
-        for row, status in statuses.of(chunk):
-            if isinstance(status, ResourceNotFound):  # deleted since the page was read
-                if not wanted:
-                    yield {**row, "status": None}
-            elif isinstance(status, RebyteError):
-                failed.append(status)
-                yield status if wanted else {**row, "status": None}
-            elif not wanted or canonical_status(status) in wanted:
-                yield {**row, "status": status}
+    for row, status in _statuses(get, history, candidates, sys.maxsize if most is None else most):
+        if isinstance(status, ResourceNotFound):  # deleted since the page was read
+            if not wanted:
+                yield {**row, "status": None}
+        elif isinstance(status, RebyteError):
+            failed.append(status)
+            yield status if wanted else {**row, "status": None}
+        elif not wanted or canonical_status(status) in wanted:
+            yield {**row, "status": status}
     if failed and not wanted:
         count = "one task" if len(failed) == 1 else f"{len(failed)} tasks"
         note(f"Could not read the status of {count}: " + failed[0].sentence)
@@ -151,34 +150,24 @@ def _is_possible(row: Row, wanted: Collection[str]) -> bool:
     return any(status != "running" for status in wanted)
 
 
-class _StatusReader:
-    """True statuses of rows: from the list itself, from the history, or read from the API.
+def _statuses(
+    get: Callable[[str], Mapping[str, Any]], history: History, rows: Iterator[Row], most: int
+) -> Iterator[tuple[Row, Any]]:
+    """Each row with its task's true status, None, or the error of reading it, as they arrive.
 
-    A status in the history counts if it was seen with the same `completedAt`, since a follow-up
-    gives a task another end. `most` limits how many tasks are read in all.
+    From the list itself, from the history, or read with `get`, at most `most` tasks in all. The
+    history learns what was read, also if the reader leaves in the middle.
     """
-
-    def __init__(
-        self, client: RebyteClient, history: History, most: int | None, timeout: float | None
-    ) -> None:
-        self._history = history
-        self._get = partial(client.get_task, timeout=timeout)
-        self._left = sys.maxsize if most is None else most
-
-    def of(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Any]]:
-        """Each row with its status, None, or the error of reading its task, as they arrive.
-
-        The history learns what was read, also if the reader leaves in the middle.
-        """
-        found = self._known(rows)
-        unread = [task_id for task_id in dict.fromkeys(map(_id, rows)) if task_id not in found]
-        unread = unread[: self._left]
-        self._left -= len(unread)
-        answers = in_parallel(self._get, unread)
+    while chunk := list(islice(rows, TOGETHER)):
+        found = _known(history, chunk)
+        unread = [task_id for task_id in dict.fromkeys(map(_id, chunk)) if task_id not in found]
+        unread = unread[:most]
+        most -= len(unread)
+        answers = in_parallel(get, unread)
         awaited = set(unread)
         shown: list[Row] = []
         try:
-            for row in rows:
+            for row in chunk:
                 task_id, news = _id(row), row
                 if task_id in awaited:  # rows and answers come in the same order
                     awaited.remove(task_id)
@@ -191,22 +180,27 @@ class _StatusReader:
                 shown.append(news)
                 yield row, found.get(task_id)
         finally:
-            self._history.remember_shown(shown)
+            history.remember_shown(shown)
 
-    def _known(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The statuses that need no request, by id."""
-        ended = [row for row in rows if row.get("completedAt") and not row.get("status")]
-        seen = self._history.ends(map(_id, ended)) if ended else {}
-        found: dict[str, Any] = {}
-        for row in rows:
-            task_id = _id(row)
-            status = row.get("status")  # not sent today (vendor docs)
-            if not status and not row.get("completedAt"):
-                status = "running"
-            status = status or seen.get((task_id, str(row.get("completedAt"))))
-            if status or not task_id:
-                found[task_id] = status
-        return found
+
+def _known(history: History, rows: Sequence[Row]) -> dict[str, Any]:
+    """The statuses that need no request, by id.
+
+    One in the history counts if it was seen with the same `completedAt`, since a follow-up gives a
+    task another end.
+    """
+    ended = [row for row in rows if row.get("completedAt") and not row.get("status")]
+    seen = history.ends(map(_id, ended)) if ended else {}
+    found: dict[str, Any] = {}
+    for row in rows:
+        task_id = _id(row)
+        status = row.get("status")  # not sent today (vendor docs)
+        if not status and not row.get("completedAt"):
+            status = "running"
+        status = status or seen.get((task_id, str(row.get("completedAt"))))
+        if status or not task_id:
+            found[task_id] = status
+    return found
 
 
 def with_questions(
