@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..system.http_server import Environ, HangUp
 from . import (
@@ -83,13 +83,6 @@ OPEN_PATHS = frozenset({"/v1/health"})
 REST = "<path:"  # the mark of a parameter that takes all that is left of a path, slashes included
 
 
-class Route(NamedTuple):
-    """One template of a path, in parts, and the endpoint of each method."""
-
-    parts: tuple[str, ...]
-    endpoints: dict[str, Endpoint]
-
-
 def application(context: Context, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
     """Answer one request to the API, over WSGI. Raises only HangUp and ConnectionError."""
     answer = _respond(context, environ)
@@ -137,14 +130,14 @@ def match(path: str, method: str) -> tuple[Endpoint, dict[str, str]]:
     then only its own methods count. Raises Refusal: 404, or 405 with `Allow`.
     """
     parts = tuple(path.removesuffix("/").split("/"))
-    for route in _table():
-        arguments = _arguments(route.parts, parts)
+    for template, endpoints in _table().items():
+        arguments = _arguments(template, parts)
         if arguments is None:
             continue
-        endpoint = route.endpoints.get("GET" if method == "HEAD" else method)
+        endpoint = endpoints.get("GET" if method == "HEAD" else method)
         if endpoint is not None:
             return endpoint, arguments
-        methods = set(route.endpoints) | ({"HEAD"} if "GET" in route.endpoints else set())
+        methods = set(endpoints) | ({"HEAD"} if "GET" in endpoints else set())
         allowed = ", ".join(sorted(methods))
         message = f"{path} does not take {method}, only {allowed}"
         raise Refusal(405, "method_not_allowed", message, Allow=allowed)
@@ -152,13 +145,12 @@ def match(path: str, method: str) -> tuple[Endpoint, dict[str, str]]:
 
 
 @cache
-def _table() -> list[Route]:
-    """The routes by their path, those with fewer parameters first."""
-    endpoints: dict[str, dict[str, Endpoint]] = {}
-    for method, path, endpoint in ROUTES:
-        endpoints.setdefault(path, {})[method] = endpoint
-    paths = sorted(endpoints, key=lambda path: path.count("<"))
-    return [Route(tuple(path.removesuffix("/").split("/")), endpoints[path]) for path in paths]
+def _table() -> dict[tuple[str, ...], dict[str, Endpoint]]:
+    """The endpoint of each method by the parts of a path, those with fewer parameters first."""
+    found: dict[tuple[str, ...], dict[str, Endpoint]] = {}
+    for method, path, endpoint in sorted(ROUTES, key=lambda route: route[1].count("<")):
+        found.setdefault(tuple(path.removesuffix("/").split("/")), {})[method] = endpoint
+    return found
 
 
 def _arguments(template: tuple[str, ...], parts: tuple[str, ...]) -> dict[str, str] | None:
