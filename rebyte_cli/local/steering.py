@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ..system.durations import parse_duration
 
@@ -44,19 +43,11 @@ _USAGE = re.compile(r"(\d{1,12}):(\d{1,12})(?::(\d{1,6}(?:\.\d{1,9})?))?", re.AS
 _KNOWN = {re.sub(r"\W*([a-z-]+).*", r"\1", word) for word in STEERING}
 
 
-class _Word(NamedTuple):
-    """`[[name]]` or `[[name=value]]` at `start` to `end` of a line."""
+def _words(line: str) -> Iterator[tuple[int, int, str, str]]:
+    """Where each `[[name]]` or `[[name=value]]` of a line begins and ends, its name and its value.
 
-    start: int
-    end: int
-    name: str
-    value: str
-
-
-def _words(line: str) -> Iterator[_Word]:
-    """The words of one line, in time proportional to its length: a prompt may hold anything.
-
-    A value ends at the first `]]` behind it.
+    A value ends at the first `]]` behind it. The time is proportional to the length of the line: a
+    prompt may hold anything.
     """
     start = line.find("[[")
     while start >= 0:
@@ -67,7 +58,7 @@ def _words(line: str) -> Iterator[_Word]:
             if end < 0:
                 return  # no word after this one can end either
             at = end + 2
-            yield _Word(start, at, name[0], line[name.end() + 1 : end])
+            yield start, at, name[0], line[name.end() + 1 : end]
         start = line.find("[[", at)
 
 
@@ -81,10 +72,10 @@ class Words:
         self._found: dict[str, str] = {}
         self.writes: list[str] = []  # the values of all words `write`, in order
         for line in prompt.split("\n"):
-            for word in _words(line):
-                if word.name in _KNOWN:
-                    self._found.setdefault(word.name, word.value)
-                    self.writes += [word.value] if word.name == "write" else []
+            for _, _, name, value in _words(line):
+                if name in _KNOWN:
+                    self._found.setdefault(name, value)
+                    self.writes += [value] if name == "write" else []
 
     def __contains__(self, name: str) -> bool:
         return name in self._found
@@ -142,8 +133,8 @@ def plain(prompt: str) -> str:
 
 def _plain_line(line: str) -> str:
     kept, at = [], 0
-    for word in _words(line):
-        if word.name in _KNOWN:
-            kept.append(line[at : word.start])
-            at = word.end
+    for start, end, name, _ in _words(line):
+        if name in _KNOWN:
+            kept.append(line[at:start])
+            at = end
     return "".join([*kept, line[at:]])
