@@ -155,7 +155,7 @@ def refusal(
     `realMessage` at the top (seen in clients). `error.hint`, and `error.fix` without
     what only the command line can do, are the local service's own.
     """
-    code, message = _message(body)
+    code, message, hint = _told(body)
     said = message or f"{method} {path} was answered {status}" + (
         " with a web page" if html else ""
     )
@@ -179,16 +179,16 @@ def refusal(
             **rest,
         )
     if status in (401, 403):
-        hint = (if_rejected or _LOGIN) if status == 401 else _scope_hint(method)
-        return KeyRejected(said, hint=hint, code=code, **rest)
+        remedy = (if_rejected or _LOGIN) if status == 401 else _scope_hint(method)
+        return KeyRejected(said, hint=remedy, code=code, **rest)
     if status == 402 and code == BudgetRefused.code:
-        return BudgetRefused(said, hint=_hint(body), **rest)
+        return BudgetRefused(said, hint=hint, **rest)
     absent = status in (404, 410)
     kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
-    told = _hint(body) or (_list_hint(path) if absent else None)
+    hint = hint or (_list_hint(path) if absent else None)
     rest |= {"subject": (subject := _subject(path)), "retried": retried}
     names_subject = subject is not None and _names(said, subject)
-    return kind(said, hint=told, code=code, names_subject=names_subject, **rest)
+    return kind(said, hint=hint, code=code, names_subject=names_subject, **rest)
 
 
 def _is_gone(method: str, status: int, *, said: str | None) -> bool:
@@ -248,34 +248,24 @@ def lost(method: str, path: str, why: str, **rest: Any) -> OutcomeUnknown:
     return OutcomeUnknown(f"{method} {path} was sent, but {why}", hint=_LOST, **rest)
 
 
-def one_line(text: str) -> str:
-    """Text of the server as one line of at most 300 characters."""
-    line = " ".join(text[: LONGEST_MESSAGE * 4].split())
+def one_line(text: Any) -> str:
+    """Text of the server as one line of at most 300 characters; empty for anything else."""
+    line = " ".join(text[: LONGEST_MESSAGE * 4].split()) if isinstance(text, str) else ""
     return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
 
 
-def _message(body: Any) -> tuple[str | None, str | None]:
-    if not isinstance(body, dict):
-        return None, None
-    inner = body.get("error")
-    code = inner.get("code") if isinstance(inner, dict) else None
-    candidates = [inner.get("message") if isinstance(inner, dict) else inner]
-    candidates += [body.get("message"), body.get("realMessage")]
-    message = next((text for text in candidates if isinstance(text, str) and text.strip()), None)
+def _told(body: Any) -> tuple[str | None, str | None, str | None]:
+    """The code in a response, its message and its hint."""
+    fields = body if isinstance(body, dict) else {}
+    inner = fields.get("error")
+    own = inner if isinstance(inner, dict) else {"message": inner}
+    code = own.get("code")
     if not isinstance(code, str) or not code or len(code) > 64:
         code = None
-    return code, one_line(message) if message else code
-
-
-def _hint(body: Any) -> str | None:
-    inner = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(inner, dict):
-        return None
-    hint, fix = (
-        one_line(text) if isinstance(text := inner.get(name), str) and text.strip() else ""
-        for name in ("hint", "fix")
-    )
-    return Term(hint, fix) if hint else None
+    places = (own.get("message"), fields.get("message"), fields.get("realMessage"))
+    hint, fix = one_line(own.get("hint")), one_line(own.get("fix"))
+    message = next(filter(None, map(one_line, places)), code)
+    return code, message, Term(hint, fix) if hint else None
 
 
 def _scope_hint(method: str) -> str:
