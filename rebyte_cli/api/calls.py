@@ -141,7 +141,7 @@ class Calls:
                 body = request.body(attempt) if callable(request.body) else request.body
                 prepared = pool.prepare(request.method, request.url, request.headers, body)
                 with attempt:
-                    response = pool.adapter.send(
+                    response = pool.send(
                         prepared,
                         stream=True,
                         timeout=attempt.left(),

@@ -289,15 +289,28 @@ class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _WatchedTLSConnection
 
 
-class _TimedAdapter(HTTPAdapter):
+class ConnectionPool(HTTPAdapter):
+    """Pooled connections, with the proxies and certificates of this process.
+
+    It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
+    connections kept per host. `dial` may connect plain HTTP in its own way. `admits` is asked
+    about each new connection, except to a proxy. `send` sends one request and follows no redirect;
+    it raises `TRANSPORT_ERRORS`, which `failures.explain` turns into words.
+    """
+
     def __init__(
         self,
-        context: Callable[[], ssl.SSLContext],
+        *,
+        ca_bundle: str | None,
         size: int,
-        dial: Dial | None,
-        admits: Admits,
+        dial: Dial | None = None,
+        admits: Admits = lambda _address: True,
     ) -> None:
-        self._context = context
+        self._ca_bundle = ca_bundle
+        self._lock = threading.Lock()
+        self._tls: ssl.SSLContext | None = None
+        self._proxies = lru_cache(MOST_PREPARED)(_proxies_for)
+        self._prepared: dict[tuple[Any, ...], tuple[PreparedRequest, str]] = {}
         self._pools: dict[str, Any] = {
             "http": partial(_Pool, dial=dial, admits=admits),
             "https": partial(_TLSPool, admits=admits),
@@ -339,42 +352,17 @@ class _TimedAdapter(HTTPAdapter):
         return self._direct[1]
 
     def close(self) -> None:
+        """Close idle connections."""
         self._direct = None
         super().close()
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Nothing: the context verifies; requests would load the bundle again here."""
 
-
-class ConnectionPool:
-    """Pooled connections, with the proxies and certificates of this process.
-
-    It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
-    connections kept per host. `dial` may connect plain HTTP in its own way. `admits` is asked
-    about each new connection, except to a proxy. `adapter` sends one
-    request and follows no redirect; it raises `TRANSPORT_ERRORS`, which `errors.explain` turns into
-    words.
-    """
-
-    def __init__(
-        self,
-        *,
-        ca_bundle: str | None,
-        size: int,
-        dial: Dial | None = None,
-        admits: Admits = lambda _address: True,
-    ) -> None:
-        self._ca_bundle = ca_bundle
-        self._lock = threading.Lock()
-        self._tls: ssl.SSLContext | None = None
-        self._proxies = lru_cache(MOST_PREPARED)(_proxies_for)
-        self._prepared: dict[tuple[Any, ...], tuple[PreparedRequest, str]] = {}
-        self.adapter = _TimedAdapter(self._context, size, dial, admits)
-
     def prepare(
         self, method: str, url: str, headers: Mapping[str, str], body: Any
     ) -> PreparedRequest:
-        """A request as `adapter` takes it.
+        """A request as `send` takes it.
 
         `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
         """
@@ -420,10 +408,6 @@ class ConnectionPool:
         if is_loopback(target.hostname or ""):
             return {}
         return self._proxies(target.scheme, target.netloc)
-
-    def close(self) -> None:
-        """Close idle connections."""
-        self.adapter.close()
 
     def _context(self) -> ssl.SSLContext:
         with self._lock:
