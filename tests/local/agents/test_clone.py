@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents.sources.source import PASSWORD, USER, login, split_login
+from rebyte_cli.local.agents.sources.source import (
+    PASSWORD,
+    USER,
+    login,
+    split_login,
+    without_secrets,
+)
 from rebyte_cli.local.agents.workspaces.workspace_folder import (
     Workspace,
     WorkspaceSource,
@@ -362,7 +368,7 @@ def test_the_origin_of_a_linked_working_tree_is_that_of_its_repository(
         ("HTTP://p@example.com:8/a@b.git", "HTTP://example.com:8/a@b.git"),
         ("ftps://u:p@example.com/a", "ftps://example.com/a"),
         ("https://u:p@[x/", "https://[x/"),
-        ("https://u:p@[x?p@/", "https://[x"),
+        ("https://u:p@[x?p@/", "https:///"),
         ("git@example.com:a/b?c.git", "git@example.com:a/b?c.git"),
         ("ssh://git@example.com/a/b.git", "ssh://git@example.com/a/b.git"),
     ],
@@ -372,6 +378,25 @@ def test_an_origin_holds_no_secret_whatever_it_is(
 ) -> None:
     git(repository, "config", "remote.origin.url", url)
     assert origin(repository, tmp_path) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "plain", "found"),
+    [
+        ("https://u%40:p#w@h/x?q", "https://h/x?q", ("u@", "p#w")),
+        ("https://h/a@b", "https://h/a@b", None),
+        ("ssh://deploy:p@h/x", "ssh://deploy@h/x", None),
+        ("ssh://h:22/x@y", "ssh://h:22/x@y", None),
+        ("git+https://u:p@h/x", "git+https://h/x", None),
+        ("git@h:a/b", "git@h:a/b", None),
+    ],
+)
+def test_the_login_of_an_address_is_apart(
+    given: str, plain: str, found: tuple[str, str] | None
+) -> None:
+    variables = {} if found is None else dict(zip((USER, PASSWORD), found, strict=True))
+    assert split_login(given) == (plain, variables)
+    assert without_secrets(given) == plain.partition("?")[0]
 
 
 def test_an_address_that_is_none_is_told_without_its_password(bench: Bench) -> None:

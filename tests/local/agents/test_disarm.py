@@ -856,15 +856,20 @@ def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, ki
 
 
 @pytest.mark.slow
-def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> None:
+def test_git_in_the_jail_has_no_effect_outside(
+    trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     need_jail()
+    monkeypatch.setenv("https_proxy", "http://user:password@proxy.invalid")
     state = tmp_path / "state"
-    inside = f"touch /code/ran-inside; touch {trap.mark}; true"
+    inside = f"cat /proc/[0-9]*/environ > /code/ran-inside; touch {trap.mark}; true"
     (trap.code / ".git/config").write_text("")
     for name in ("core.fsmonitor", "core.pager"):
         git(trap.code, "config", name, inside)
     output = b"".join(workspace_access.git_inside(state, "ws", ["status", "--porcelain"]))
-    assert (trap.code / "ran-inside").exists(), output
+    seen = (trap.code / "ran-inside").read_bytes()
+    assert b"HOME=/tmp" in seen, output
+    assert b"password" not in seen
     assert not trap.mark.exists()
     assert b"Start" in b"".join(workspace_access.git_inside(state, "ws", ["log", "--format=%s"]))
     git(trap.code, "config", "alias.network", "!readlink /proc/self/ns/net")

@@ -239,16 +239,21 @@ def test_what_was_refused_is_in_the_reason_of_a_failure(bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["none", "host"])
-def test_other_networks(bench: Bench, model: ModelServer, network: str) -> None:
+def test_other_networks(
+    bench: Bench, model: ModelServer, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = "http://user:password@127.0.0.1:1"
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     code = (
         "import os, socket\n"
         f"with socket.socket() as s: print(s.connect_ex(('127.0.0.1', {model.server_port})))\n"
-        "print(os.environ.get('HTTPS_PROXY'), os.environ['ANTHROPIC_API_KEY'])"
+        "print(os.environ.get('ALL_PROXY'), os.environ['ANTHROPIC_API_KEY'])"
     )
     run = bench.run(caller(code), network=network, hosts=["example.com"])
-    reached, proxy, key = (run.answer or "").split()
+    reached, used, key = (run.answer or "").split()
     assert (reached == "0") is (network == "host")
-    assert (proxy == "None") is (network == "host")
+    assert (used == proxy) is (network == "host")
     assert (key == KEY) is (network == "host")
 
 

@@ -28,7 +28,7 @@ from ...gateway.model_budget import ModelBudget
 from ..adapters import programs
 from ..adapters.adapter import Adapter, User, end_of_process
 from ..adapters.model_access import AgentAccess
-from ..exposed import CERTIFICATE_VARIABLES
+from ..exposed import CERTIFICATE_VARIABLES, PROXY_VARIABLES
 from . import jail, user_tools
 
 OPEN_SECONDS = 60.0  # for a busy machine to start the jail and an interpreter in it
@@ -39,8 +39,6 @@ SHOWN_HOSTS = 20  # that were refused: a program can ask for thousands
 NO_LISTENER = -1  # until there is one
 # What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.
 LIST, NONE, HOST = NETWORKS = ("list", "none", "host")
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-PROXY_VARIABLES = [each for name in PROXIES for each in (name, name.lower())]
 DIRECT = "127.0.0.1,localhost"
 
 

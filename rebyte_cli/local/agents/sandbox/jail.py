@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ....system import python_process
 from ....system.clock import kernel_text
-from ..exposed import SHARED_VARIABLES, Mount
+from ..exposed import PROXY_VARIABLES, SHARED_VARIABLES, Mount
 from ..sources import lenders
 from . import seal, seccomp
 
@@ -134,10 +134,19 @@ def command(
 
 
 def environment(
-    layout: JailLayout, outside: Mapping[str, str], folders: Iterable[str] = ()
+    layout: JailLayout,
+    outside: Mapping[str, str],
+    folders: Iterable[str] = (),
+    *,
+    network: bool = False,
 ) -> dict[str, str]:
-    """The environment of every program in the jail: an allow-list of `outside`."""
-    result = {name: outside[name] for name in SHARED_VARIABLES if name in outside}
+    """The environment of every program in the jail: an allow-list of `outside`.
+
+    Without the `network` of this machine, it needs no proxy, whose password would be readable.
+    """
+    withheld = PROXY_VARIABLES if layout.jailed and not network else ()
+    names = (name for name in SHARED_VARIABLES if name not in withheld)
+    result = {name: outside[name] for name in names if name in outside}
     path = SYSTEM_PATH if layout.jailed else outside.get("PATH", SYSTEM_PATH)
     result["PATH"] = ":".join([*folders, path])
     result["HOME"] = layout.home.inside

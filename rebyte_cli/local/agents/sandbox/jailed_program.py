@@ -75,16 +75,17 @@ def prepare(
     shown = user_tools.find_shown(
         options, outside, needs, layout.home.outside, own, program.named if program else ()
     )
+    network = egress is not None and egress.is_shared
     line = jail.command(
         layout,
         egress.command(words) if egress else words,
         needs=needs,
         more=[*shown.arguments, *(more or ())],
-        network=egress is not None and egress.is_shared,
+        network=network,
         **jail_options,
     )
     folders = [*shown.folders, *(program.folders if program else ())]
-    environment = jail.environment(layout, outside, folders)
+    environment = jail.environment(layout, outside, folders, network=network)
     environment |= {**shown.variables, **variables, **(egress.variables if egress else {})}
     return JailedProgram(layout, line, environment, egress)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlunsplit
+from urllib.parse import unquote
 
 from ....system import git
 from ....system.untrusted import url_parts
@@ -13,7 +13,9 @@ from ....system.untrusted import url_parts
 CLONE_SECONDS = 1800
 # The login of a clone, on its way from the request to git. Like all REBYTE_*, not for the agent.
 USER, PASSWORD = "REBYTE_CLONE_USER", "REBYTE_CLONE_PASSWORD"
-_WEB = re.compile("((?:http|ftp)s?://)(?:[^/?#]*@)?([^?#]*)", re.IGNORECASE)
+# In a password that was not encoded, any character may be but `/`.
+_WEB = re.compile(r"((?:\w+(?:\+|::))?(?:http|ftp)s?://)(?:[^/]*@)?([^?#]*)", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=://)([^/:@]*):[^/]*(?=@)")
 
 
 def clone_url(repository: str) -> str:
@@ -36,18 +38,20 @@ def without_secrets(url: str) -> str:
     They are not for the agent. The user of ssh, which is no secret, stays.
     """
     found = _WEB.match(url)
-    return url if found is None else found[1] + found[2]
+    return _PASSWORD.sub(r"\1", url, count=1) if found is None else found[1] + found[2]
 
 
 def split_login(url: str) -> tuple[str, dict[str, str]]:
     """The URL without user and password, and variables that hand them to `login`."""
     parts = url_parts(url)
-    if parts is None:
+    if parts is None or parts.scheme not in ("http", "https"):
         return without_secrets(url), {}
-    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+    given, _, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
+    if not given:
         return url, {}
-    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return plain, {USER: unquote(parts.username or ""), PASSWORD: unquote(parts.password or "")}
+    user, _, password = given.partition(":")
+    variables = {USER: unquote(user), PASSWORD: unquote(password)}
+    return url.replace(f"{given}@", "", 1), variables
 
 
 def login(url: str, environment: Mapping[str, str]) -> dict[str, str]:
