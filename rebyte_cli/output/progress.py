@@ -211,55 +211,47 @@ def erase_on_suspend(console: Console) -> Callable[[], None]:
 # Spinner
 
 
-class Spinner:
-    """What `with spinner(…)` gives: `text` may be changed while it spins."""
+@contextmanager
+def spinner(
+    console: Console,
+    text: str | Callable[[], str],
+    *,
+    delay: float = DELAY,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Show that something is under way, from `delay` seconds on, until the block ends.
 
-    def __init__(self, console: Console, text: str, clock: Callable[[], float]) -> None:
-        self.text = text
-        self._ellipsis = ellipsis_for(console.err)
-        self._frames = "dots" if spells_unicode(console.err) else "line"
-        self._clock = clock
-        self._started = clock()
+    A frame, the text, which is asked for each time if it may change, and the seconds from the third
+    on. Shows nothing unless stderr is a terminal and `--quiet` was not given.
+    """
+    started, ellipsis = clock(), ellipsis_for(console.err)
+    look = "dots" if spells_unicode(console.err) else "line"
 
-    def make(self) -> Draw:
-        """What draws it: a frame, the text, and the seconds from the third on."""
-        from rich.spinner import Spinner as RichSpinner
+    def make() -> Draw:
+        from rich.spinner import Spinner
         from rich.text import Text
 
-        frames = RichSpinner(self._frames)
+        frames = Spinner(look)
 
         def draw(columns: int, _rows: int) -> RenderableType:
-            seconds = self._clock() - self._started
+            seconds = clock() - started
+            said = text if isinstance(text, str) else text()
             after = f" ({duration(seconds)})" if seconds >= 3 else ""
-            text = truncate(one_line(self.text) + after, max(columns - 2, 1), self._ellipsis)
-            frames.update(text=Text(text))
+            line = truncate(one_line(said) + after, max(columns - 2, 1), ellipsis)
+            frames.update(text=Text(line))
             return frames.render(seconds)
 
         return draw
 
-
-@contextmanager
-def spinner(
-    console: Console,
-    text: str,
-    *,
-    delay: float = DELAY,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Spinner]:
-    """Show that something is under way, from `delay` seconds on, until the block ends.
-
-    Shows nothing unless stderr is a terminal and `--quiet` was not given.
-    """
-    spinning = Spinner(console, text, clock)
-    with shown(console, spinning.make, delay, 0.1):
-        yield spinning
+    with shown(console, make, delay, 0.1):
+        yield
 
 
 class WaitSpinner:
     """What `with wait_spinner(…)` gives: `tell(ended, total)`, `queued` and `doing`."""
 
-    def __init__(self, spinning: Spinner, total: int) -> None:
-        self._spinning = spinning
+    def __init__(self, total: int) -> None:
+        self.text = ""  # of the spinner
         self._total = 0
         self._state = ""
         self._step = ""
@@ -284,7 +276,7 @@ class WaitSpinner:
 
     def _show(self) -> None:
         one = self._state or self._step or "Waiting for the task to end"
-        self._spinning.text = one if self._total == 1 else f"Waiting: {self._state}"
+        self.text = one if self._total == 1 else f"Waiting: {self._state}"
 
     def line(self, seconds: float) -> str:
         """The same as a line of a log, after so many seconds."""
@@ -306,14 +298,14 @@ def wait_spinner(
 
     A CI job that prints nothing for long is taken for one that hangs. Nothing with `--quiet`.
     """
-    with spinner(console, "", delay=delay, clock=clock) as spinning:
-        shown = WaitSpinner(spinning, total)
+    waiting = WaitSpinner(total)
+    with spinner(console, lambda: waiting.text, delay=delay, clock=clock):
         if console.quiet or console.live:
-            yield shown
+            yield waiting
             return
         began = clock()
-        with _noted(console, lambda: shown.line(clock() - began), interval):
-            yield shown
+        with _noted(console, lambda: waiting.line(clock() - began), interval):
+            yield waiting
 
 
 # Progress bar

@@ -49,8 +49,7 @@ def region(it: Console) -> LiveRegion:
 
 def test_off_a_terminal_nothing_moves() -> None:
     it = console()
-    with spinner(it, "creating", delay=0) as spinning:
-        spinning.text = "still creating"
+    with spinner(it, "creating", delay=0):
         assert it.region is None
     with progress_bar(it, "uploading", 10, delay=0) as advance:
         advance(3)
@@ -63,13 +62,14 @@ def test_off_a_terminal_nothing_moves() -> None:
 def test_a_spinner_gives_way_to_all_other_output() -> None:
     terminal, clock = Terminal(), Clock()
     it = terminal.console()
-    with spinner(it, "Creating", delay=NEVER, clock=clock) as spinning:
+    said = ["Creating"]
+    with spinner(it, lambda: said[-1], delay=NEVER, clock=clock):
         region(it).redraw()
         assert terminal.lines == ["⠋ Creating"]
         note(it, "Created task t1")
         assert terminal.lines == ["Created task t1"]
         clock.now = 72.4
-        spinning.text = "Waiting"
+        said.append("Waiting")
         region(it).redraw()
         assert terminal.lines[0] == "Created task t1"
         assert terminal.lines[1].endswith(" Waiting (1m 12s)")
