@@ -47,8 +47,8 @@ def draw(
         screen.selected = screen.first()
         with keyboard, _stepping(watch, screen.update) as check:
             while words := _asked(app, screen, keyboard, check):
-                with keyboard.released():
-                    status = _run(app, words)
+                keyboard.release()
+                status = _run(app, words)
                 if status:
                     app.console.write_err("Press a key to go back")
                     while not keyboard.read(LOOK_SECONDS):

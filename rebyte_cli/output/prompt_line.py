@@ -7,8 +7,7 @@ import re
 import select
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, Self, TextIO
 
 from ..system.deadline import Deadline
@@ -180,13 +179,7 @@ class Keyboard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    @contextmanager
-    def released(self) -> Iterator[None]:
-        """The terminal as it was, for another program, until the block ends."""
-        self._restore()
-        yield
+        self.release()
 
     def read(self, seconds: float) -> str:
         """The next key: its character, or a name such as `up`; "" after so many seconds."""
@@ -208,7 +201,8 @@ class Keyboard:
         self._pressed = [key for key in keys if not key.startswith("\x1b")]
         return self._pressed.pop(0) if self._pressed else ""
 
-    def _restore(self) -> None:
+    def release(self) -> None:
+        """Set the terminal as it was, for another program, until a key is read."""
         if sys.platform == "win32":
             return
         import termios
