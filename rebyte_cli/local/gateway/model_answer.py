@@ -40,10 +40,7 @@ class Unpacked:
         self._is_empty = True
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The next piece, in pieces: it may be a thousand times as long as `data`.
-
-        What follows the end is left out.
-        """
+        """The next piece, in pieces: it may be a thousand times as long as `data`."""
         self._is_empty &= not data
         piece = b"begin"
         while data or piece:
@@ -51,6 +48,8 @@ class Unpacked:
                 piece = self._stream.decompress(data, PIECE)
             except self._error:
                 raise AnswerCut("the compression of the answer is broken") from None
+            if self._stream.unused_data:
+                raise AnswerCut("the answer continues after the end of its compression")
             data = self._stream.unconsumed_tail
             if piece:
                 yield piece
@@ -128,7 +127,8 @@ class ModelAnswer(AnswerFilter):
         self._error = None if 200 <= status < 300 else ErrorText(status)
         if 300 <= status < 400 and status != 304:
             location = next((v for n, v in headers if n == b"location"), b"")
-            reason = f"{self._host} redirects to {_origin(location)}, which is not followed"
+            origin = _origin(self._mask.replace(location))
+            reason = f"{self._host} redirects to {origin}, which is not followed"
             raise GatewayRefusal(502, reason)
         if status == 401 and self._route.login is not None:
             raise self._rejected_login(self._route.login)

@@ -488,6 +488,17 @@ def test_a_redirect_is_neither_followed_nor_handed_on(tmp_path: Path, status: in
     assert (entry.fault, entry.refused) == (answer.message, None)
 
 
+def test_a_key_in_the_host_of_a_redirect_is_masked(tmp_path: Path) -> None:
+    with (
+        RawServer(reply(302, b"", {"Location": f"https://{KEY}.example/"})) as server,
+        GatewayProcess(tmp_path, [model(f"http://127.0.0.1:{server.port}")]) as gateway,
+    ):
+        answer = gateway.ask()
+        (entry,) = gateway.entries(1)
+    assert f"redirects to https://{'*' * len(KEY)}.example, which" in answer.message
+    assert entry.fault == answer.message
+
+
 def test_a_key_that_the_model_repeats_is_masked(tmp_path: Path) -> None:
     """In headers and the body, and wherever the body is cut."""
     text = f'{{"error": "bad key {KEY}, also {KEY[:5]} and {KEY}"}}'.encode()

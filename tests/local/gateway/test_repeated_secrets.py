@@ -202,7 +202,14 @@ def test_a_compression_that_cannot_be_read_is_refused(tmp_path: Path, name: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("body", [PACKED["gzip"][:-20], b"\x1f\x8bno", BODY])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(PACKED["gzip"][:-20], b"\x1f\x8bno", BODY),
+        *(PACKED["gzip"] + more for more in (b"x", b"x" * 1_000_000, PACKED["gzip"])),
+    ],
+    ids=["cut", "broken", "plain", "a byte more", "much more", "two"],
+)
 def test_a_broken_compression_cuts_the_answer(tmp_path: Path, body: bytes) -> None:
     with (
         ScriptedServer(packed("gzip", body)) as server,
