@@ -35,8 +35,8 @@ class Request(NamedTuple):
     """What is to be sent, and under which rules.
 
     `path` names the call in messages and logs (never with a signature), `url` is where it goes.
-    `body` is bytes, None, or a function that opens a fresh reader for each attempt. `seconds` is
-    the time limit of the whole call. With `idle`, that limit covers the way to the headers only,
+    `body` is bytes, None, or a function that gives its pieces, for each attempt. `seconds` is the
+    time limit of the whole call. With `idle`, that limit covers the way to the headers only,
     and `idle` bounds each read or write of a body; with `per_attempt` it starts again for each
     attempt.
     """
@@ -232,42 +232,29 @@ class ByteCount:
             self.add(-self._count)
 
 
-class UploadBody:
+def upload_pieces(
+    source: Path | bytes, size: int, attempt: AttemptState, count: ByteCount
+) -> Iterator[bytes]:
     """A file, or bytes, read while it is sent: exactly `size` bytes, counted.
 
-    A file that shrinks meanwhile cannot be sent; of one that grows, the first `size` bytes are.
+    A file that shrinks meanwhile cannot be sent; of one that grows, the first `size` bytes are. It
+    is opened only when its turn comes, so that a form of a thousand files has one open.
     """
-
-    def __init__(
-        self, source: Path | bytes, size: int, attempt: AttemptState, count: ByteCount
-    ) -> None:
-        self._source = source
-        self._name = str(source) if isinstance(source, Path) else "the file"
-        self._file: Any = None
-        self._left = size
-        self._attempt = attempt
-        self._count = count
-
-    def read(self, amount: int = -1) -> bytes:
-        """At most `amount` bytes (all that is left for -1); none at the end."""
-        if self._left == 0:
-            return b""
-        self._attempt.left()
-        if self._file is None:
-            # Opened only when its turn comes, so that a form of a thousand files has one open.
-            self._file = _opened(self._source)
-        wanted = self._left if amount < 0 else min(amount, self._left)
-        try:
-            data: bytes = self._file.read(wanted)
-        except OSError as error:  # a broken disk is not a failure of the network
-            raise BadUsage(f"cannot read {self._name}: {error.strerror}") from None
-        self._left -= len(data)
-        if not data or self._left == 0:
-            self._file.close()
-        if not data:
-            raise BadUsage(f"{self._name} became shorter while it was being sent")
-        self._count.add(len(data))
-        return data
+    if not size:
+        return
+    name = str(source) if isinstance(source, Path) else "the file"
+    with _opened(source) as file:
+        while size:
+            attempt.left()
+            try:
+                data: bytes = file.read(min(size, CHUNK))
+            except OSError as error:  # a broken disk is not a failure of the network
+                raise BadUsage(f"cannot read {name}: {error.strerror}") from None
+            if not data:
+                raise BadUsage(f"{name} became shorter while it was being sent")
+            size -= len(data)
+            count.add(len(data))
+            yield data
 
 
 def _opened(source: Path | bytes) -> Any:
@@ -322,31 +309,21 @@ class MultipartForm:
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
         self.size = len(self._tail) + sum(len(head) + size + 2 for head, _, size in self._parts)
 
-    def open(self, attempt: AttemptState) -> _FormReader:
-        """A reader of the whole body, from its first byte."""
+    def open(self, attempt: AttemptState) -> Iterator[bytes]:
+        """The whole body, from its first byte."""
         attempt.untimed()
         self._count.start_over()
-        pieces: list[Any] = []
+        return self._pieces(attempt)
+
+    def _pieces(self, attempt: AttemptState) -> Iterator[bytes]:
         for head, path, size in self._parts:
-            body = UploadBody(path, size, attempt, self._count)
-            pieces += [io.BytesIO(head), body, io.BytesIO(b"\r\n")]
-        return _FormReader([*pieces, io.BytesIO(self._tail)])
+            yield head
+            yield from upload_pieces(path, size, attempt, self._count)
+            yield b"\r\n"
+        yield self._tail
 
     def _head(self, path: Path) -> bytes:
         from urllib3.fields import RequestField
 
         part = RequestField.from_tuples("files", (path.name, b""))
         return f"--{self._boundary}\r\n{part.render_headers()}".encode(errors="replace")
-
-
-class _FormReader:
-    def __init__(self, pieces: list[Any]) -> None:
-        self._pieces = pieces
-
-    def read(self, amount: int = -1) -> bytes:
-        while self._pieces:
-            data: bytes = self._pieces[0].read(amount)
-            if data:
-                return data
-            self._pieces.pop(0)
-        return b""

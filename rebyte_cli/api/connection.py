@@ -364,7 +364,7 @@ class ConnectionPool(HTTPAdapter):
     ) -> PreparedRequest:
         """A request as `send` takes it.
 
-        `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
+        `body` is bytes, or pieces of them together with a Content-Length in `headers`.
         """
         request = PreparedRequest()
         like, its_url = self._like(method, url, headers)

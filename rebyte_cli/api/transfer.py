@@ -19,11 +19,11 @@ from .body import (
     BrokenBody,
     ByteCount,
     Request,
-    UploadBody,
     as_it_came,
     chunks,
     file_size,
     read_short,
+    upload_pieces,
 )
 from .calls import Calls, Read, Refused, T
 from .failures import named_by
@@ -150,7 +150,7 @@ def put(
     def body(attempt: AttemptState) -> Any:
         attempt.untimed()
         count.start_over()
-        return UploadBody(source, size, attempt, count) if size else b""
+        return upload_pieces(source, size, attempt, count) if size else b""
 
     request = Request(
         "PUT",
