@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from ..system.durations import parse_duration
 
@@ -35,7 +34,10 @@ STEERING: dict[str, str] = {
     "[[html=502]]": "as http, but with an HTML page, as a gateway answers",
 }
 
-_NAME = re.compile(r"[a-z]+(?:-[a-z]+)*")
+# `[[name]]` or `[[name=value]]`, whose value ends at the first `]]` behind it. Without one, it goes
+# up to the end of the line, on which no other word can end either: the time is proportional to the
+# length of a prompt, which may hold anything.
+_WORD = re.compile(r"\[\[([a-z]++(?:-[a-z]++)*+)(?:=((?:(?!\]\])[^\n])*+))?+(\]\])?")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _LONGEST = 86400.0  # seconds
 _REFUSAL = re.compile(r"([45]\d\d)(?:\*(\d{1,3}))?", re.ASCII)
@@ -43,23 +45,9 @@ _USAGE = re.compile(r"(\d{1,12}):(\d{1,12})(?::(\d{1,6}(?:\.\d{1,9})?))?", re.AS
 _KNOWN = {re.sub(r"\W*([a-z-]+).*", r"\1", word) for word in STEERING}
 
 
-def _words(line: str) -> Iterator[tuple[int, int, str, str]]:
-    """Where each `[[name]]` or `[[name=value]]` of a line begins and ends, its name and its value.
-
-    A value ends at the first `]]` behind it. The time is proportional to the length of the line: a
-    prompt may hold anything.
-    """
-    start = line.find("[[")
-    while start >= 0:
-        at = start + 1
-        name = _NAME.match(line, start + 2)
-        if name is not None and line.startswith(("]]", "="), name.end()):
-            end = line.find("]]", name.end())
-            if end < 0:
-                return  # no word after this one can end either
-            at = end + 2
-            yield start, at, name[0], line[name.end() + 1 : end]
-        start = line.find("[[", at)
+def _steers(word: re.Match[str]) -> bool:
+    """Whether what looks like a word is a whole one that means something."""
+    return bool(word[3]) and word[1] in _KNOWN
 
 
 class Words:
@@ -71,11 +59,10 @@ class Words:
     def __init__(self, prompt: str) -> None:
         self._found: dict[str, str] = {}
         self.writes: list[str] = []  # the values of all words `write`, in order
-        for line in prompt.split("\n"):
-            for _, _, name, value in _words(line):
-                if name in _KNOWN:
-                    self._found.setdefault(name, value)
-                    self.writes += [value] if name == "write" else []
+        for word in filter(_steers, _WORD.finditer(prompt)):
+            name, value = word[1], word[2] or ""
+            self._found.setdefault(name, value)
+            self.writes += [value] if name == "write" else []
 
     def __contains__(self, name: str) -> bool:
         return name in self._found
@@ -128,13 +115,4 @@ class Words:
 
 def plain(prompt: str) -> str:
     """The prompt without its steering words."""
-    return "\n".join(map(_plain_line, prompt.split("\n"))).strip()
-
-
-def _plain_line(line: str) -> str:
-    kept, at = [], 0
-    for start, end, name, _ in _words(line):
-        if name in _KNOWN:
-            kept.append(line[at:start])
-            at = end
-    return "".join([*kept, line[at:]])
+    return _WORD.sub(lambda word: "" if _steers(word) else word[0], prompt).strip()
