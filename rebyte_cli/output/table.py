@@ -6,6 +6,7 @@ text from the API is never taken for markup.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +28,8 @@ _STATUS_COLORS = {
     **dict.fromkeys(("canceled", "cancelled"), DIM),
 }
 COMMAND = "`rebyte"
+# The text between spaces, commands in backquotes whole.
+_UNBROKEN = rf"(?:^| )({COMMAND}[^`]*(?:`[^ ]*)?|[^ ]*)"
 _GAP = "  "
 _ACRONYMS = frozenset(("api", "ca", "id", "url"))
 _NARROWEST = 8  # cells: a column of text is never cut below this
@@ -129,7 +132,7 @@ def wrap(text: str, width: int) -> Iterator[str]:
         yield text
         return
     line, size = "", 0
-    for number, word in enumerate(_unbroken(text.expandtabs())):
+    for number, word in enumerate(re.findall(_UNBROKEN, text.expandtabs())):
         length = width_of(word)
         if number and size + 1 + length <= width:
             line, size = f"{line} {word}", size + 1 + length
@@ -147,20 +150,6 @@ def wrap(text: str, width: int) -> Iterator[str]:
             start = end
         line, size = word[start:], length
     yield line
-
-
-def _unbroken(text: str) -> Iterator[str]:
-    """The text between spaces, commands in backquotes whole."""
-    words = iter(text.split(" "))
-    for word in words:
-        if word.startswith(COMMAND) and "`" not in word[1:]:
-            rest = []
-            for each in words:
-                rest.append(each)
-                if "`" in each:
-                    break
-            word = " ".join([word, *rest])
-        yield word
 
 
 def wrap_lines(text: str, width: int) -> str:
