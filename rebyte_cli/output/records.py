@@ -72,19 +72,11 @@ class RecordKind:
 
     def derived(self, row: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
         """Those of the fields that are not in the row, but follow from what is."""
-        return {
-            **self._from_usage(row, fields),
-            **{field: _member(row, field) for field in fields if "." in field},
-        }
-
-    def _from_usage(self, row: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-        usage = row.get("usage")
-        if "usage" not in self.types or not isinstance(usage, Mapping):
-            return {}
-        found = {}
-        if "tokens" in fields:
+        found = {field: _member(row, field) for field in fields if "." in field}
+        usage = row.get("usage") if "usage" in self.types else None
+        if isinstance(usage, Mapping) and "tokens" in fields:
             found["tokens"] = usage.get("inputTokens", 0) + usage.get("outputTokens", 0)
-        if "cost" in fields:
+        if isinstance(usage, Mapping) and "cost" in fields:
             found["cost"] = usage.get("costUsd")
         return found
 
@@ -353,13 +345,6 @@ CHECK = _kind(
 INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
 
 
-Envelope = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
-Notes = Iterable[str] | None
-Shorten = Callable[[Iterable[str]], Mapping[str, str]]
-Footer = Callable[[int], str | None]
-Draw = Callable[[Mapping[str, Any], Any], str]
-
-
 class Records(NamedTuple):
     """Independent records: in JSON, one document after another.
 
@@ -385,12 +370,12 @@ class RecordList(NamedTuple):
 
     kind: RecordKind
     rows: Iterable[RowOrError]
-    envelope: Envelope = None
-    below: Notes = None
+    envelope: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None = None
+    below: Iterable[str] | None = None
     columns: tuple[str, ...] | None = None
-    shorten: Shorten | None = None
-    footer: Footer | None = None
-    draw: Draw | None = None
+    shorten: Callable[[Iterable[str]], Mapping[str, str]] | None = None
+    footer: Callable[[int], str | None] | None = None
+    draw: Callable[[Mapping[str, Any], Any], str] | None = None
 
 
 PAGER = "REBYTE_PAGER"  # the variable that names the pager for text of the service
