@@ -27,14 +27,7 @@ class Finding(NamedTuple):
 
     def record(self, name: str) -> dict[str, Any]:
         """The finding as a record of kind CHECK."""
-        hint = self.hint and redact_keys(self.hint)
-        return {
-            "name": name,
-            "status": self.status,
-            "message": redact_keys(self.message),
-            "hint": hint,
-            "details": _without_keys(dict(self.details)),
-        }
+        return {"name": name, **_without_keys(self._asdict())}
 
 
 def _without_keys(value: Any) -> Any:
