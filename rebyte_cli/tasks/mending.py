@@ -51,7 +51,7 @@ class Mending:
     """The runs of tasks that are waited for: a task is done when one passes, or no try is left.
 
     `examine` is called once for each run, in the thread of the caller. `fields` go with the prompt
-    that is sent.
+    that is sent. It is a `wait.LateTargets` of the wait that `ends` is called with.
     """
 
     def __init__(
@@ -78,6 +78,9 @@ class Mending:
         self._fields = dict(fields or {})
         self._is_wanted = is_wanted
         self._tries: dict[str, int] = {}
+        self._ids: list[str] = []  # of the tasks that `ends` was called with
+        self._late: LateTargets | None = None  # those that join the wait besides
+        self._sent: list[WaitTarget] = []  # prompts that have not joined it yet
 
     def step(self, outcome: RowOrError) -> RowOrError | WaitTarget:
         """What comes after the end of a run: how the task ended, or the next prompt to wait for.
@@ -137,40 +140,27 @@ class Mending:
 
         Those whose prompts are sent meanwhile join that wait.
         """
-        again = _Again([target.task_id for target in targets], late)
-        for outcome in wait(late=again):
+        self._ids, self._late = [target.task_id for target in targets], late
+        for outcome in wait(late=self):
             step = self.step(outcome)
             if isinstance(step, WaitTarget):
-                again.add(step)
+                self._sent.append(step)
             else:
                 yield step
 
-
-class _Again:
-    """Prompts that were sent during a wait, besides the targets that join it anyway."""
-
-    def __init__(self, ids: list[str], late: LateTargets | None) -> None:
-        self._ids = ids
-        self._late = late
-        self._new: list[WaitTarget] = []
-
     @property
     def ids(self) -> Sequence[str]:
-        """The ids of all tasks."""
+        """The ids of all tasks that are waited for."""
         return self._ids if self._late is None else self._late.ids
 
     @property
     def under_way(self) -> int:
-        """How many may still come, as far as that is known."""
-        return len(self._new) + (self._late.under_way if self._late is not None else 0)
-
-    def add(self, target: WaitTarget) -> None:
-        """Let a prompt join the wait."""
-        self._new.append(target)
+        """How many prompts and tasks may still join the wait, as far as that is known."""
+        return len(self._sent) + (self._late.under_way if self._late is not None else 0)
 
     def join(self, *, block: bool) -> Sequence[WaitTarget]:
-        """Those that were added since the last call, and those that join anyway."""
-        new, self._new = self._new, []
+        """The prompts that were sent since the last call, and the targets that join anyway."""
+        sent, self._sent = self._sent, []
         if self._late is None:
-            return new
-        return [*new, *self._late.join(block=block and not new)]
+            return sent
+        return [*sent, *self._late.join(block=block and not sent)]
