@@ -167,7 +167,9 @@ class Calls:
                     raise self._error(request, failure, attempt, number + 1) from None
                 may_have_worked = may_have_worked or attempt.sent
             finally:
-                self._tell(log)
+                if self._log is not None:
+                    log.seconds = self.clock() - log.started
+                    self._log(log)
             self._sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -248,7 +250,7 @@ class Calls:
 
     def _read(self, response: Response, attempt: AttemptState, log: CallLog, read: Read[T]) -> T:
         """Read a 2xx response. Raises Refused or, for a bad body, AttemptFailed."""
-        log.note_head(response)
+        log.status, log.headers = response.status_code, response.headers
         self.has_answered = True
         if date := response.headers.get("Date"):
             self._dates = (*self._dates[1 - DATES :], (date, since_boot()))
@@ -256,7 +258,9 @@ class Calls:
             if response.status_code < 200:
                 raise AttemptFailed("the answer stopped at an interim status", code="broken_answer")
             if response.status_code >= 300:
-                log.body = self._error_body(response)
+                raw = read_short(response)
+                # A response that echoes the key would put it into an error message.
+                log.body = raw.replace(self._secret, b"[hidden]") if self._secret else raw
                 raise Refused(ApiResponse(response.status_code, response.headers, None, log.body))
             value = read(response, attempt)
         except Refused:
@@ -266,12 +270,6 @@ class Calls:
             raise
         log.body = getattr(value, "raw", None)
         return value
-
-    def _error_body(self, response: Response) -> bytes:
-        """The body of a refusal, empty when it cannot be read."""
-        raw = read_short(response)
-        # A response that echoes the key would put it into an error message.
-        return raw.replace(self._secret, b"[hidden]") if self._secret else raw
 
     def _error(
         self, request: Request, failure: AttemptFailed, attempt: AttemptState, attempts: int
@@ -304,11 +302,6 @@ class Calls:
         return retry.parse_retry_after(
             headers.get("Retry-After"), now=time.time() if now is None else now
         )
-
-    def _tell(self, log: CallLog) -> None:
-        if self._log is not None:
-            log.seconds = self.clock() - log.started
-            self._log(log)
 
 
 @lru_cache(maxsize=8)

@@ -12,8 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from requests import Response
-
     from .body import Request
 
 HIDDEN = "[hidden]"
@@ -144,12 +142,7 @@ class CallLog:
         self.seconds = 0.0
         self.failure: str | None = None  # as it is; `error` shows it
         self.body: bytes | None = None  # of the response, as it came
-        self._headers: Mapping[str, str] = {}
-
-    def note_head(self, response: Response) -> None:
-        """Note the head of a response."""
-        self.status = response.status_code
-        self._headers = response.headers
+        self.headers: Mapping[str, str] = {}  # of the response, as well
 
     @cached_property
     def _hide(self) -> Redactor:
@@ -191,7 +184,7 @@ class CallLog:
     @property
     def response_headers(self) -> Mapping[str, str]:
         """What came, without secrets; empty when nothing did."""
-        return self._hide.headers(self._headers)
+        return self._hide.headers(self.headers)
 
     @property
     def response_body(self) -> str | None:

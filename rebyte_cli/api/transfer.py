@@ -191,7 +191,10 @@ def download(
     BadUsage when something is there and `overwrite` is not set, for a folder, or when it cannot be
     written.
     """
-    there = _mode(str(target) if folder is None else target.name, folder)
+    there = 0  # the mode of what is there
+    with suppress(OSError, ValueError):
+        name = str(target) if folder is None else target.name
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     if stat.S_ISDIR(there):
         raise BadUsage(f"{target} is a folder", hint="Pass the path that the file is to have")
     if there and not overwrite:
@@ -203,14 +206,6 @@ def download(
         raise BadUsage(f"{target} already exists", hint="Use --force to replace it") from None
     except OSError as error:
         raise BadUsage(f"cannot write {target}: {error.strerror}") from None
-
-
-def _mode(name: str, folder: int | None) -> int:
-    """The mode of what is there, 0 for nothing."""
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-    except (OSError, ValueError):
-        return 0
 
 
 def length(route: Router, request: Request) -> int | None:
