@@ -63,8 +63,8 @@ class Wire(NamedTuple):
     """Where a wire has its usage and its model's name, and its words for `token_counts`.
 
     Of each usage, it is said whether it is the last one of an answer. `a.b` is the count `b` in the
-    object `a` of the usage. Of several ways to name the counts, the last one that the usage has is
-    taken.
+    object `a` of the usage. Of several ways to name a count, the one that says the most is taken:
+    some servers fill in zeros under the names that they do not mean.
     """
 
     usage: Mapping[Path, str]
@@ -165,6 +165,7 @@ class UsageReader:
         wanted += [TYPE] if self._wire.end else []
         self._scanner = JsonScanner(wanted, self._found)
         self._is_last = NEVER
+        self._is_odd = False  # a count of it is no number of tokens
         self._has_ended = False  # by an event
         self._start = b""
         self._feed: Callable[[bytes], None] | None = None
@@ -209,10 +210,15 @@ class UsageReader:
 
     def is_final(self, *, has_ended: bool) -> bool:
         """Whether the answer has said all that it used; `has_ended` if all of it was read."""
-        # Some servers say zero where they have not counted: a model that reads nothing is none.
+        # Some servers say zero where they have not counted: a model that reads nothing is none. One
+        # may write nothing, and leave that to the total.
+        used = self._in_words(self._counts)
+        read = used.get("input_tokens", 0)
         return (
             self._is_readable
-            and any(self._counts.values())
+            and not self._is_odd
+            and read > 0
+            and ("output_tokens" in used or self._total >= read)
             and self._is_last in ((AT_ONCE, AT_END) if has_ended or self._has_ended else (AT_ONCE,))
         )
 
@@ -242,13 +248,13 @@ class UsageReader:
         others = [part for part in known if part.get("model") or part.get("type") not in own]
         self._note_others(self._wire.parts, others)
         for name in {name for way in ways for names in way.values() for name in names}:
-            counts = [each for part in parts if (each := _count(part, name)) is not None]
-            number = max(_count(usage, name) or 0, sum(counts))
-            is_known = bool(counts) or _count(usage, name) is not None
+            counts = [each for part in parts if (each := self._count(part, name)) is not None]
+            number = max(self._count(usage, name) or 0, sum(counts))
+            is_known = bool(counts) or self._count(usage, name) is not None
             if is_known and self._counts.get(name, -1) < number:
                 self._counts[name] = number
                 self.changes += 1
-        total = _count(usage, self._wire.total) or 0
+        total = self._count(usage, self._wire.total) or 0
         if total > self._total:
             self._total = total
             self.changes += 1
@@ -259,7 +265,8 @@ class UsageReader:
         found: dict[str | None, dict[str, int]] = {}
         names = {name for way in self._wire.counts for each in way.values() for name in each}
         for part in parts:
-            counts = self._in_words({n: c for n in names if (c := _count(part, n)) is not None})
+            told = {n: c for n in names if (c := self._count(part, n)) is not None}
+            counts = self._in_words(told)
             if counts:
                 name = model_name(part.get("model"))
                 is_kept = name in found or len(found) < MOST_OTHERS
@@ -269,12 +276,26 @@ class UsageReader:
             self._others[where] = found
             self.changes += 1
 
+    def _count(self, usage: object, name: str) -> int | None:
+        """The count `name` (`a.b` is that of the object `a`); None if there is none."""
+        for key in name.split("."):
+            usage = usage.get(key) if isinstance(usage, dict) else None
+        if usage is None:
+            return None
+        if isinstance(usage, str) and len(usage) < 20 and usage.isascii() and usage.isdecimal():
+            usage = int(usage)
+        if isinstance(usage, bool) or not isinstance(usage, int | float):
+            usage = math.nan
+        self._is_odd |= not 0 <= usage <= LARGEST_NUMBER
+        return math.ceil(usage) if 0 <= usage <= LARGEST_NUMBER else None
+
     def _in_words(self, counts: Mapping[str, int]) -> dict[str, Any]:
         """Counts of the wire in the words of `token_counts`."""
         used: dict[str, Any] = {}
         sign, ways = self._wire.sign, self._wire.counts
         for names in ways[:-1] if sign and sign not in counts else ways:
-            used |= token_counts(counts, **names)
+            for name, number in token_counts(counts, **names).items():
+                used[name] = max(used.get(name, 0), number)
         for part, whole in PARTS.items():
             if used.get(part, 0) > used.get(whole, 0):
                 used[whole] = used.get(whole, 0) + used[part]
@@ -318,17 +339,6 @@ def _cost(usage: dict[str, Any], name: str, before: float | None) -> float | Non
 def _dollars(amount: object) -> float | None:
     known = isinstance(amount, int | float) and 0 <= amount <= LARGEST_NUMBER
     return float(amount) if known else None  # type: ignore[arg-type]  # as `known` says
-
-
-def _count(usage: object, name: str) -> int | None:
-    """The count `name` (`a.b` is that of the object `a`); None if there is none."""
-    for key in name.split("."):
-        usage = usage.get(key) if isinstance(usage, dict) else None
-    if isinstance(usage, str) and len(usage) < 20 and usage.isascii() and usage.isdecimal():
-        usage = int(usage)
-    if isinstance(usage, bool) or not isinstance(usage, int | float):
-        return None
-    return math.ceil(usage) if 0 <= usage <= LARGEST_NUMBER else None
 
 
 class _Events:

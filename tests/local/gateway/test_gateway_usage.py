@@ -213,9 +213,10 @@ def test_the_counts_of_a_message_grow_while_it_streams() -> None:
 
 @pytest.mark.parametrize("value", ["message_stop", "x", {"usage": 1}, ["message_stop"], 7])
 def test_what_follows_the_end_of_a_message_does_no_harm(value: object) -> None:
-    events = [(None, {"usage": {"output_tokens": 1}}), (None, {"type": "message_stop"})]
+    used = {"input_tokens": 2, "output_tokens": 1}
+    events = [(None, {"usage": used}), (None, {"type": "message_stop"})]
     reader = read("anthropic", stream(*events, (None, {"type": value}), *events))
-    assert reader.usage() == {"output_tokens": 1}
+    assert reader.usage() == used
     assert reader.is_final(has_ended=False)
 
 
@@ -288,6 +289,85 @@ def test_counts_under_both_names_are_not_added_up() -> None:
     both = {"input_tokens": 7, "prompt_tokens": 7, "completion_tokens": 2, "output_tokens": 2}
     answer = json.dumps({"usage": both}).encode()
     assert read("openai", answer).usage() == {"input_tokens": 7, "output_tokens": 2}
+
+
+@pytest.mark.parametrize("total", [{}, {"total_tokens": 1697}])
+@pytest.mark.parametrize(("read_", "written"), [(0, 0), (1340, 0), (0, 357), (13, 35)])
+def test_zeros_under_one_name_hide_no_counts_under_the_other(
+    total: dict[str, int], read_: int, written: int
+) -> None:
+    """As of resellers that fill in both; which one they mean differs."""
+    real = {"prompt_tokens": 1340, "completion_tokens": 357, **total}
+    real["prompt_tokens_details"] = {"cached_tokens": 24_576}
+    zeros = {"input_tokens": read_, "output_tokens": written, "input_tokens_details": None}
+    expected = words((1340 + 24_576, 24_576, 357, None))
+    for usage in (real | zeros, zeros | real):
+        reader = read("openai", json.dumps({"usage": usage}).encode())
+        assert reader.usage() == expected
+        assert reader.is_final(has_ended=True)
+    other = {"prompt_tokens": 0, "completion_tokens": 0, "prompt_tokens_details": None}
+    usage = RESPONSE["usage"] | other  # type: ignore[operator]  # a dictionary
+    assert read("openai", json.dumps({"usage": usage}).encode()).usage() == words((36, 12, 87, 64))
+
+
+HALVES = [
+    *(
+        "0",
+        "null",
+        "-5",
+        "NaN",
+        '"12.5"',
+        '"\uff11\uff12"',
+        "1e16",
+        "9" * 30,
+        "1e400",
+        "true",
+        "[7]",
+    ),
+    *('"x"', '{"a": 7}'),
+]
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize(
+    ("wire", "read_", "written", "usage"),
+    [
+        ("openai", "prompt_tokens", "completion_tokens", "usage"),
+        ("openai", "input_tokens", "output_tokens", "usage"),
+        ("anthropic", "input_tokens", "output_tokens", "usage"),
+        ("gemini", "promptTokenCount", "candidatesTokenCount", "usageMetadata"),
+    ],
+)
+def test_half_a_usage_is_not_the_last_word(
+    wire: str, read_: str, written: str, usage: str, half: str
+) -> None:
+    """A model that reads nothing is none; it may write nothing."""
+
+    def is_final(*fields: str) -> bool:
+        told = f'{{"{usage}": {{{", ".join(fields)}}}}}'
+        return read(wire, told.encode()).is_final(has_ended=True)
+
+    assert is_final(f'"{read_}": 7', f'"{written}": 7')
+    assert is_final(f'"{read_}": 7', f'"{written}": 0')
+    assert not is_final(f'"{written}": 7')
+    assert not is_final(f'"{read_}": 7')
+    assert not is_final(f'"{read_}": {half}', f'"{written}": 7')
+    assert is_final(f'"{read_}": 7', f'"{written}": {half}') == (half == "0")
+
+
+def test_half_a_usage_may_be_completed() -> None:
+    """By the cache, by another event, and by a total."""
+    start = {"message": {"usage": {"input_tokens": 0, "output_tokens": 0}}}
+    delta = {"usage": {"output_tokens": 40}}
+    assert not read("anthropic", stream((None, start), (None, delta))).is_final(has_ended=True)
+    cached = {"usage": {"input_tokens": 0, "cache_read_input_tokens": 9, "output_tokens": 4}}
+    assert read("anthropic", json.dumps(cached).encode()).is_final(has_ended=True)
+    late = {"usage": {"input_tokens": 9, "output_tokens": 40}}
+    assert read("anthropic", stream((None, start), (None, late))).is_final(has_ended=True)
+    refused = {"usageMetadata": {"promptTokenCount": 9, "totalTokenCount": 9}}
+    assert read("gemini", json.dumps(refused).encode()).is_final(has_ended=True)
+    odd = {"usageMetadata": {"promptTokenCount": 9, "totalTokenCount": -9}}
+    assert not read("gemini", json.dumps(odd).encode()).is_final(has_ended=True)
 
 
 def test_a_cost_on_the_wire_is_taken() -> None:

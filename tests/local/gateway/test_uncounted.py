@@ -92,6 +92,19 @@ def test_an_answer_that_does_not_say_what_it_used(tmp_path: Path, path: str, raw
     assert (entry.uncounted, entry.is_open) == (MOST, False)
 
 
+def test_half_of_what_was_used_is_the_least_that_counts(tmp_path: Path) -> None:
+    told = [
+        {"prompt_tokens": 0, "completion_tokens": 50},
+        {"prompt_tokens": -1, "completion_tokens": 50},
+        {"prompt_tokens": 1e16, "completion_tokens": 50, "total_tokens": 60},
+        {"completion_tokens": 50},
+    ]
+    entries = errors_of(tmp_path, [json_reply({"usage": usage}) for usage in told])
+    rest = {"input_tokens": LARGEST[0], "output_tokens": LARGEST[1] - 50}
+    assert [each.uncounted for each in entries[:2] + entries[3:]] == [rest] * 3
+    assert (entries[2].uncounted or {})["input_tokens"] == LARGEST[0]
+
+
 FORGED = json.dumps({"usageMetadata": {"promptTokenCount": 1, "totalTokenCount": 2}}).encode()
 EVENT = b"\n\ndata: %b\n\n" % FORGED
 
