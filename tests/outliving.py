@@ -30,6 +30,21 @@ if libc.ptrace({SEIZE}, 1, None, {TRACE_EXIT}) == 0:
     os.execvp("sleep", ["sleep", sys.argv[1]])
 """
 
+# A child stops the first process, which then cannot tell that the program has ended.
+STOP = """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+SEIZE, INTERRUPT = 0x4206, 0x4207
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    is_held = libc.ptrace(SEIZE, 1, None, None) == 0 and libc.ptrace(INTERRUPT, 1, None, None) == 0
+    os.write(write, b"held" if is_held else b"refused")
+    time.sleep(120)
+print(os.read(read, 9).decode(), flush=True)
+"""
+
 
 def command(seconds: str) -> str:
     """The shell command of the program, which then sleeps for so many `seconds`: its mark."""

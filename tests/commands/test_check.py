@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,6 +297,21 @@ def test_a_time_limit_ends_every_process(agents: Local, repository: Path) -> Non
     assert mark not in subprocess.run(
         ["ps", "-eo", "args"], capture_output=True, text=True, check=True
     ).stdout  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_command_that_has_ended_is_not_awaited_for_what_it_left(
+    agents: Local, repository: Path
+) -> None:
+    """Which has stopped the sandbox from inside."""
+    work(agents, repository, RIGHT)
+    started = time.monotonic()
+    done = check(agents, shlex.join(["python3", "-I", "-c", outliving.STOP]))
+    if "refused" in done.json["output"]:
+        pytest.skip("this kernel lets no program trace another that it did not start")
+    assert (done.status, done.json["exit"]) == (10, 124)
+    assert "a program in its background keeps the sandbox alive" in done.json["output"]
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.slow

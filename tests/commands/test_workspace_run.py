@@ -556,3 +556,32 @@ def test_nothing_outlives_a_command_that_is_killed(run: Run) -> None:
     mark = f"95{os.getpid()}"
     words = [*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", outliving.command(mark)]
     outliving.must_die_with(words, mark)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_it_ends_though_the_sandbox_is_stopped_from_inside(run: Run, on_terminal: bool) -> None:
+    (code(run) / "stop.py").write_text(outliving.STOP)
+    words = ["python3", "-I", "stop.py"]
+    if on_terminal:
+        stopped = session(*words)
+        output = " ".join(
+            stopped.until(lambda lines: lines and lines[-1].endswith(("alive", "refused")))
+        )
+    else:
+        done = run("workspace", "run", "@last", "--", *words)
+        output = done.out + done.err
+    if "refused" in output:
+        pytest.skip("this kernel lets no program trace another that it did not start")
+    assert "a program in its background keeps the sandbox alive" in " ".join(output.split())
+
+
+@pytest.mark.slow
+def test_it_ends_with_a_shell_that_is_killed(run: Run) -> None:
+    """Though its terminal stays open."""
+    shell = users_shell()
+    shell.child.sendline(shlex.join([*COMMAND, "workspace", "run", "@last", "--", "sleep", "4324"]))
+    eventually(lambda: any(b"4324" in command_line(pid) for pid in below(shell.child.pid)))
+    os.kill(shell.child.pid, signal.SIGKILL)
+    eventually(lambda: run("workspace", "run", "@last", "--", "true").status == 0)
+    shell.child.close(force=True)

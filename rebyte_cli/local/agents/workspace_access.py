@@ -6,7 +6,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from ...system import git
@@ -118,7 +117,7 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
                 stdout=subprocess.PIPE,
                 stderr=errors.into,
             ) as group,
-            visit.by(group, partial(place.full_disk, options)),
+            visit.by(group, lambda: place.full_disk(options) or group.overdue()),
         ):
             errors.start()
             assert group.process.stdout is not None

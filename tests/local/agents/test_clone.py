@@ -406,6 +406,13 @@ def test_an_address_that_is_none_is_told_without_its_password(bench: Bench) -> N
     assert "s3cret" not in (run.answer or "")
 
 
+def test_a_clone_that_fails_is_told_without_what_the_address_asks(bench: Bench) -> None:
+    run = bench.run(["true"], source=["http://127.0.0.1:1/a.git?token=s3cret", None, False])
+    assert run.outcome == "failed"
+    assert "'http://127.0.0.1:1/a.git/'" in (run.answer or "")
+    assert "s3cret" not in (run.answer or "")
+
+
 def test_an_address_that_is_none_has_no_login() -> None:
     assert split_login("https://u:p@[x/") == ("https://[x/", {})
     assert login("https://[x/", {USER: "u", PASSWORD: "p"}) == {}

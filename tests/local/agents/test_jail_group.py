@@ -276,22 +276,6 @@ def test_a_guard_that_is_stopped_ends_with_its_jail(bench: Bench) -> None:
     eventually(lambda: process_identity.find(known) is None)
 
 
-# A child stops the first process, which then cannot tell that the program has ended.
-STOP = """
-import ctypes, os, time
-libc = ctypes.CDLL(None, use_errno=True)
-libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-SEIZE, INTERRUPT = 0x4206, 0x4207
-read, write = os.pipe()
-if os.fork() == 0:
-    os.setsid()
-    is_held = libc.ptrace(SEIZE, 1, None, None) == 0 and libc.ptrace(INTERRUPT, 1, None, None) == 0
-    os.write(write, b"held" if is_held else b"refused")
-    time.sleep(600)
-print(os.read(read, 9).decode(), flush=True)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc has the status")
 def test_no_program_forges_what_the_kernel_says_of_it() -> None:
     """It could pass for the one whose end is waited for: a name may have a carriage return."""
@@ -306,7 +290,7 @@ def test_no_program_forges_what_the_kernel_says_of_it() -> None:
 
 @pytest.mark.slow
 def test_a_run_ends_whose_sandbox_is_stopped_from_inside(bench: Bench) -> None:
-    run = bench.run([PYTHON, "-c", STOP, MARK])
+    run = bench.run([PYTHON, "-c", outliving.STOP, MARK])
     if "refused" in (run.answer or ""):
         pytest.skip("this kernel lets no program trace another that it did not start")
     assert run.outcome == "failed"

@@ -84,8 +84,8 @@ def lend(
 
     On a terminal, it has to make standard input its controlling terminal. Returns the exit status
     as a shell tells it, and why it was stopped: what `watch`, which is asked a few times a second,
-    said. It inherits the descriptors `passed`. Raises OSError when it cannot start, or what it
-    prints cannot be written.
+    said, or that the jail outlives it. It inherits the descriptors `passed`. Raises OSError when it
+    cannot start, or what it prints cannot be written.
     """
     sys.stdout.flush()
     with contextlib.ExitStack() as stack:
@@ -125,7 +125,7 @@ class _Pipes:
 
     def pass_on(self, group: JailGroup, watch: Callable[[], str]) -> str:
         """Pass on what there is until the program has ended; why it was stopped."""
-        reason = self._pass_on(group.process, watch)
+        reason = self._pass_on(group.process, lambda: watch() or group.overdue())
         if reason:
             group.kill()
         return reason
@@ -212,7 +212,7 @@ class _Terminal(_Pipes):
         self._usual = termios.tcgetattr(0)
         self._strings, self._modes = ControlStrings(), _Modes()
         self._stopped = 0  # ticks in a row
-        self._parent = os.getppid()
+        self._parent, self._has_session = os.getppid(), stand_in.is_of_terminal()
         termios.tcsetattr(self._theirs, termios.TCSANOW, self._usual)
         self._resize()
         stack.callback(self._close)
@@ -246,7 +246,8 @@ class _Terminal(_Pipes):
         return True
 
     def tick(self) -> str:
-        if os.getppid() != self._parent:
+        # When a shell is killed, its terminal may stay open, without a session.
+        if os.getppid() != self._parent or self._has_session > stand_in.is_of_terminal():
             return "the terminal is gone"
         if not self.is_shown:
             if stand_in.has_terminal():

@@ -53,6 +53,11 @@ def leave_stand_in() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def is_of_terminal() -> bool:
+    """Whether the terminal is that of this process's session."""
+    return _foreground() != 0
+
+
 def has_terminal() -> bool:
     """Whether this process is in the foreground of the terminal; True where that is not known."""
     return _foreground() in (0, os.getpgrp())

@@ -154,7 +154,7 @@ def _in_jail(
             terminal=stand_in.on_terminal(),
         )
         status, reason = relay.lend(program, lambda: egress.problem() or full())
-        code = "gateway_failed" if egress.problem() else "disk_full"
+        code = "gateway_failed" if egress.problem() else "disk_full" if full() else "stopped"
     for note in egress.refused():
         announce(f"{note} of `follow-up`" if "; allow it with" in note else note)
     if reason:

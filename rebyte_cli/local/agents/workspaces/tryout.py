@@ -32,7 +32,7 @@ from ..adapters.model_access import AgentAccess
 from ..exposed import Mount
 from ..sandbox import RECORDS, jail, user_tools
 from ..sandbox.egress import LIST, Egress, EgressFailed, egress_for, refused_hosts
-from ..sandbox.jail_group import end_rest
+from ..sandbox.jail_group import JailGroup, end_rest
 from ..sandbox.jailed_program import JailedProgram, prepare
 from .workspace_folder import BASE, Workspace
 
@@ -242,7 +242,7 @@ def until_end(
 
 
 def _copied(
-    group: ProcessGroup, log: IO[bytes], seconds: float, problem: Callable[[], str]
+    group: JailGroup, log: IO[bytes], seconds: float, problem: Callable[[], str]
 ) -> TryoutEnd:
     deadline = Deadline(seconds)
     while True:
@@ -257,7 +257,7 @@ def _copied(
             return TryoutEnd(TIMED_OUT, f"it printed more than {LARGEST_OUTPUT >> 20} MiB")
         if deadline.has_passed:
             return TryoutEnd(TIMED_OUT, f"it ran longer than {seconds:g} s and was ended")
-        if reason := problem():
+        if reason := problem() or group.overdue():
             return TryoutEnd(TIMED_OUT, reason)
 
 

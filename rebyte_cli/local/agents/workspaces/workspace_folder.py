@@ -388,7 +388,8 @@ class Workspace:
                 words = ["read-tree", "-m", "-u", "--no-recurse-submodules", cloned]
                 git.run(words, self.code, off, timeout=CLONE_SECONDS)
         except GitFailed as error:
-            text = f"cannot clone {without_secrets(url)}: {error}"
+            shown = without_secrets(url)
+            text = f"cannot clone {shown}: {str(error).replace(url, shown)}"
             raise GitFailed(text, hint=error.hint) from None
         origin = without_secrets(url)
         if place is not None:
