@@ -6,7 +6,9 @@ Where the three wires say it (the vendors' API references):
   the counts so far, of each `message_delta`: several come if tools of the vendor work. What a
   compaction on the server used, and another model that was asked for advice, is not in its counts,
   but in `usage.iterations`.
-- openai, POST /v1/responses: `usage` of the response; streamed, of the one in `response.completed`.
+- openai, POST /v1/responses: `usage` of the response; streamed, of the one in `response.completed`,
+  or another event that ends it. Some routers say what was read in those before it, too, and OpenAI
+  answers with the `status` of what it works on in the background.
   POST /v1/chat/completions: `usage` of the answer; streamed, of the last chunk. Of other vendors
   with this wire, such as xAI, the thoughts are in the total alone. What OpenAI's own tools used
   that generate images is in `tool_usage`, next to the usage, for each tool.
@@ -33,13 +35,14 @@ from typing import Any, NamedTuple
 from ...system.untrusted import read_json
 from .json_scanner import JsonScanner, Path
 
-# Whether a usage is the last word of its answer: as it is read, or once the answer has ended.
-AT_ONCE, AT_END, NEVER = "at once", "at the end", "never"
+# Whether a usage is the last word of its answer: in the event that ends it, or once it has ended.
+WITH_END, AT_END, NEVER = "with the end", "at the end", "never"
 LONGEST_MODEL = 200  # bytes, as it is recorded
 MOST_OTHERS = 5  # other models with their names, so that they fit into a line of the record
 LARGEST_NUMBER = 10**15
 OF_TOOLS = "tools"
-TYPE = (b"type",)
+TYPE, STATUS, ERROR = (b"type",), (b"status",), (b"error",)
+DONE = {"completed", "incomplete", "failed", "cancelled"}  # of what has a status
 # Counts that are within others. A server whose part is the larger one has counted it beside them.
 PARTS = {"cached_input_tokens": "input_tokens", "reasoning_tokens": "output_tokens"}
 PIECE = 65_536  # bytes that are looked at in one step
@@ -75,7 +78,7 @@ class Wire(NamedTuple):
     parts: str = ""  # a list in the usage, whose sums count where they are larger
     own_parts: Collection[object] = ()  # the types of those that are of the model that answered
     total: str = ""  # what of it was not read was written, whatever else the usage says
-    end: str = ""  # the type of the event after which none has counts
+    end: Sequence[str] = ()  # the types of the events after which none has counts
     tools: Sequence[Path] = ()  # objects of usages that are not in the usage, by the tool
 
 
@@ -96,10 +99,10 @@ WIRES = {
         ],
         parts="iterations",
         own_parts=(None, "message", "compaction"),
-        end="message_stop",
+        end=["message_stop"],
     ),
     "openai": Wire(
-        usage={(b"usage",): AT_END, (b"response", b"usage"): AT_ONCE},
+        usage={(b"usage",): AT_END, (b"response", b"usage"): WITH_END},
         model=[(b"model",), (b"response", b"model")],
         counts=[
             {  # /v1/chat/completions
@@ -123,6 +126,7 @@ WIRES = {
         sign="citation_tokens",
         cost="cost",  # OpenRouter's, in dollars; Perplexity's is an object
         total="total_tokens",
+        end=["response.completed", "response.incomplete", "response.failed"],
         tools=[(b"tool_usage",), (b"response", b"tool_usage")],
     ),
     "gemini": Wire(
@@ -162,11 +166,11 @@ class UsageReader:
         self._total = 0
         self._others: dict[str, dict[str | None, dict[str, int]]] = {}  # by where it says them
         wanted = [*self._wire.usage, *self._wire.model, *self._wire.tools]
-        wanted += [TYPE] if self._wire.end else []
-        self._scanner = JsonScanner(wanted, self._found)
+        self._scanner = JsonScanner([*wanted, TYPE, STATUS, ERROR], self._found)
         self._is_last = NEVER
         self._is_odd = False  # a count of it is no number of tokens
         self._has_ended = False  # by an event
+        self._is_done = True  # unless it has a status that says otherwise
         self._start = b""
         self._feed: Callable[[bytes], None] | None = None
 
@@ -186,7 +190,8 @@ class UsageReader:
                 self._start, self._is_readable = data, len(data) < LONGEST_OPENING
                 return
             is_json = data[:1] in b"{["
-            self._feed = self._scanner.feed if is_json else _Events(self._scanner).feed
+            events = _Events(self._scanner.feed, self._begin_event)
+            self._feed = self._scanner.feed if is_json else events.feed
         for start in range(0, len(data), PIECE):
             self._feed(data[start : start + PIECE])
 
@@ -214,13 +219,21 @@ class UsageReader:
         # may write nothing, and leave that to the total.
         used = self._in_words(self._counts)
         read = used.get("input_tokens", 0)
+        is_all = has_ended and self._is_done and self._is_last == AT_END
         return (
             self._is_readable
             and not self._is_odd
             and read > 0
             and ("output_tokens" in used or self._total >= read)
-            and self._is_last in ((AT_ONCE, AT_END) if has_ended or self._has_ended else (AT_ONCE,))
+            and self._is_last != NEVER
+            and (is_all or self._has_ended)
         )
+
+    def _begin_event(self) -> None:
+        self._scanner.reset()
+        self._is_done = True
+        if self._is_last == WITH_END and not self._has_ended:
+            self._is_last = NEVER
 
     def _found(self, path: Path, text: bytes) -> None:
         try:
@@ -228,9 +241,13 @@ class UsageReader:
         except ValueError:
             return
         if path == TYPE:
-            is_end = value == self._wire.end
+            is_end = value in self._wire.end
             self.changes += is_end and not self._has_ended
             self._has_ended |= is_end
+        elif path == STATUS:
+            self._is_done = not isinstance(value, str) or value.lower() in DONE
+        elif path == ERROR:
+            self._is_last = NEVER  # unless counts follow
         elif path in self._wire.model:
             self.model = model_name(value) or self.model
         elif isinstance(value, dict) and path in self._wire.tools:
@@ -342,7 +359,7 @@ def _dollars(amount: object) -> float | None:
 
 
 class _Events:
-    """Hands the data of each server-sent event to a scanner, as one text.
+    """Hands the data of each server-sent event on, as one text.
 
     Source: the standard's section 9.2.6, "Interpreting an event stream".
     """
@@ -350,8 +367,10 @@ class _Events:
     FIELD = b"data:"
     _LINE_END = re.compile(rb"\r\n|\r|\n")
 
-    def __init__(self, scanner: JsonScanner) -> None:
-        self._scanner = scanner
+    def __init__(self, add: Callable[[bytes], None], begin: Callable[[], None]) -> None:
+        """`begin` is called before what is added is that of another event."""
+        self._add_data = add
+        self._begin = begin
         self._line = b""  # its first bytes, which tell the field
         self._is_data = False
         self._after_return = False
@@ -373,11 +392,11 @@ class _Events:
             self._line = line[: len(self.FIELD)]
             self._is_data = self._line == self.FIELD
         if self._is_data and part:
-            self._scanner.feed(part)
+            self._add_data(part)
 
     def _end_line(self) -> None:
         if not self._line:
-            self._scanner.reset()
+            self._begin()
         self._line, self._is_data = b"", False
 
 

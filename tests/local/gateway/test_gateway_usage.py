@@ -220,6 +220,68 @@ def test_what_follows_the_end_of_a_message_does_no_harm(value: object) -> None:
     assert reader.is_final(has_ended=False)
 
 
+BEGUN = {"input_tokens": 9, "output_tokens": 0, "total_tokens": 9}
+DONE = {"input_tokens": 9, "output_tokens": 40, "total_tokens": 49}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("status", [{}, {"status": "in_progress"}])
+@pytest.mark.parametrize("last", ["completed", "incomplete", "failed"])
+def test_a_response_that_is_under_way_has_not_said_all(
+    last: str, status: dict[str, str], order: int
+) -> None:
+    """Some routers say at first what was read."""
+
+    def event(kind: str, response: object) -> tuple[None, dict[str, object]]:
+        return None, dict([("type", f"response.{kind}"), ("response", response)][::order])
+
+    begun = [event(kind, {**status, "usage": BEGUN}) for kind in ("created", "in_progress")]
+    for events in (begun[:1], begun):
+        reader = read("openai", stream(*events))
+        assert reader.usage() == {"input_tokens": 9, "output_tokens": 0}
+        assert not reader.is_final(has_ended=False)
+        assert not reader.is_final(has_ended=True)
+    reader = read("openai", stream(*begun, event(last, {"usage": None})))
+    assert not reader.is_final(has_ended=True)
+    reader = read("openai", stream(*begun, event(last, {"usage": DONE})))
+    assert reader.is_final(has_ended=False)
+    assert reader.usage() == {"input_tokens": 9, "output_tokens": 40}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_final"),
+    [
+        *(("queued", False), ("in_progress", False), ("IN_PROGRESS", False), ("running", False)),
+        *(("completed", True), ("incomplete", True), ("failed", True), ("cancelled", True)),
+        *(("COMPLETED", True), (None, True)),
+    ],
+)
+def test_the_status_of_a_whole_answer(status: str | None, *, is_final: bool) -> None:
+    """What is asked for in the background is answered before it is done."""
+    fields: list[tuple[str, object]] = [("status", status), ("usage", BEGUN)]
+    for order in (1, -1):
+        reader = read("openai", json.dumps(dict(fields[::order])).encode())
+        assert reader.is_final(has_ended=True) == is_final
+    chunk = {"choices": [{}], "status": "PENDING", "usage": BEGUN}  # of Perplexity's streams
+    assert read("openai", stream((None, chunk), (None, "[DONE]"))).is_final(has_ended=True)
+
+
+@pytest.mark.parametrize(
+    ("wire", "told"),
+    [
+        ("anthropic", {"usage": {"input_tokens": 7, "output_tokens": 1}}),
+        ("openai", {"usage": {"prompt_tokens": 5, "completion_tokens": 1}}),
+        ("gemini", {"usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 1}}),
+    ],
+)
+def test_counts_before_an_error_in_the_middle_are_not_the_last(wire: str, told: Any) -> None:
+    error = {"error": {"message": "overloaded"}}
+    assert not read(wire, stream((None, told), (None, error))).is_final(has_ended=True)
+    assert not read(wire, json.dumps([told, error]).encode()).is_final(has_ended=True)
+    assert read(wire, stream((None, told), (None, {"error": None}))).is_final(has_ended=True)
+    assert read(wire, stream((None, error | told))).is_final(has_ended=True)
+
+
 def test_counts_that_come_with_each_piece_are_final_at_the_end() -> None:
     """As vLLM sends them if it is asked to, and Gemini always."""
     piece = {"model": "m", "usage": {"prompt_tokens": 9, "completion_tokens": 1}}

@@ -48,8 +48,8 @@ STREAMS: dict[str, tuple[Any, Any]] = {
         {"usage": {"output_tokens": 9000}},
     ),
     "openai": (
-        {"response": {"model": "m", "usage": None}},
-        {"response": {"model": "m", "usage": USED}},
+        {"type": "response.created", "response": {"model": "m", "usage": None}},
+        {"type": "response.completed", "response": {"model": "m", "usage": USED}},
     ),
 }
 
@@ -432,6 +432,27 @@ def test_a_client_that_leaves_after_the_last_counts_of_a_message(tmp_path: Path)
     entry = ask_and_leave(tmp_path, [START, DELTA, {"type": "message_stop"}], b"{}")
     assert entry.usage == {"input_tokens": 2679, "output_tokens": 50}
     assert entry.uncounted is None
+
+
+def test_the_first_counts_of_a_response_are_not_the_last(tmp_path: Path) -> None:
+    """As some routers say them, before the text."""
+    response = {"model": "m", "usage": {"input_tokens": 9, "output_tokens": 1}}
+    events = [{"type": "response.created", "response": response}, {"delta": "the text"}]
+    entry = ask_and_leave(tmp_path, events, b"{}", "/v1/responses")
+    assert entry.usage == response["usage"]
+    rest = {"input_tokens": LARGEST[0] - 9, "output_tokens": LARGEST[1] - 1}
+    assert entry.uncounted == rest
+
+
+def test_a_client_that_leaves_after_the_last_counts_of_a_response(tmp_path: Path) -> None:
+    entry = ask_and_leave(tmp_path, STREAMS["openai"], b"{}", "/v1/responses")
+    assert (entry.usage, entry.uncounted) == (USED, None)
+
+
+def test_an_answer_in_the_background_may_say_what_was_read(tmp_path: Path) -> None:
+    told = {"status": "queued", "usage": {"input_tokens": 9, "output_tokens": 0}}
+    entry = entry_of(tmp_path, json_reply(told), "/v1/responses", b'{"background": true}')
+    assert entry.uncounted == {"input_tokens": LARGEST[0] - 9, "output_tokens": LARGEST[1]}
 
 
 @pytest.mark.parametrize(
