@@ -61,6 +61,7 @@ BRANCHES = {
     "local/agents/cluster/launcher.py": 1,
     "local/agents/sandbox/login_copies.py": 1,
     "local/agents/sandbox/jailed_program.py": 1,
+    "local/agents/sandbox/seal.py": 1,
     "local/agents/sandbox/stand_in.py": 1,
     "local/agents/workspaces/workspace_folder.py": 1,
     "local/background.py": 3,

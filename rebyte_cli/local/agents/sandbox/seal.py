@@ -88,6 +88,8 @@ def sealed_file(name: str, data: bytes, flags: int = 0) -> int:
     import errno
     import fcntl
 
+    if sys.platform != "linux":
+        raise OSError("only Linux seals files in memory")
     usual = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         descriptor = os.memfd_create(name, usual | flags)
