@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from functools import cache
 
+# A character before a word that JSON writes with a letter, such as a line break.
+_AFTER_ESCAPE = r"(?<=\\[bfnrt])|(?<=\\u[\dA-Fa-f]{4})"
 # Prefixes that announce a secret, as their issuers document them: Rebyte (rbk_, and sbx_ for a
 # sandbox), OpenAI and Anthropic (sk-), Stripe (sk_, pk_, rk_), GitHub, GitLab, Slack, Hugging
 # Face, npm, PyPI, AWS (AKIA, ASIA) and Google (AIza). Upper case too: people shout in titles.
 _KEY = (
-    r"(?<![A-Za-z0-9])(?:"
+    rf"(?:(?<![A-Za-z0-9])|{_AFTER_ESCAPE})(?:"
     r"(rbk_)[\w-]+"
     r"|(gh[oprsu]_|github_pat_|glpat-|xox[a-z]-|sbx_)[\w-]{4,}"
     r"|([prs]k[-_]|hf_|npm_|pypi-)[\w-]{8,}"
@@ -21,7 +23,7 @@ _KEY = (
 _FORMS = {
     # A JSON Web Token (RFC 7519), whose header is base64url of `{"`. It begins where a word does,
     # so that no part of a long word is read twice.
-    "eyJ": r"(?<![\w-])(eyJ)[\w-]{8,}(?:\.[\w-]*){2,4}",
+    "eyJ": rf"(?:(?<![\w-])|{_AFTER_ESCAPE})(eyJ)[\w-]{{8,}}(?:\.[\w-]*){{2,4}}",
     # A private key (RFC 7468; OpenSSH and PGP have such lines too), in JSON as well. Without its
     # last line, the lines of base64 go.
     "PRIVATE KEY": (

@@ -30,6 +30,16 @@ def test_a_key_is_cut_down_to_its_prefix(prefix: str, around: str) -> None:
     assert "…" in shown
 
 
+@pytest.mark.parametrize("before", ["\n", "\t", "\r", "\x01", "\u00e9", "\u2028"])
+@pytest.mark.parametrize("key", ["rbk_", "sk-ant-", "ghp_", "hf_", "eyJ"])
+def test_a_key_after_what_json_writes_with_a_letter(before: str, key: str) -> None:
+    secret = jwt() if key == "eyJ" else key + REST
+    text = f"line{before}{secret}"
+    for document in (json.dumps(text), json.dumps(json.dumps(text))):
+        assert secret not in redact_keys(document)
+        assert "…" in redact_keys(document)
+
+
 def jwt(header: str = '{"alg":"HS256"}', payload: str = '{"sub":"12345678"}') -> str:
     parts = (
         base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in (header, payload)
