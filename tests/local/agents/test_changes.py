@@ -186,6 +186,72 @@ def test_a_patch_has_ignored_files_that_the_agent_tracks(tmp_path: Path, is_spli
         ]  # fmt: skip
 
 
+def test_a_file_that_the_agent_tracks_no_longer_leaves_the_patch(tmp_path: Path) -> None:
+    """One that was in the patch before git ignored it stays."""
+    workspace = with_file_and_link(tmp_path)
+    code = workspace.code
+    steps = {
+        "new": (
+            "echo made > made; echo .env > .gitignore; echo s > .env; git add -f .env",
+            "+made",
+        ),
+        "kept": ("echo made >> .gitignore; echo more >> .env", "+more"),
+        "again": ("git rm -qf --cached .env", "+made"),
+        "back": ("git add -f .env", "+more"),
+        "odd": ("rm .git/index; mkdir .git/index", "+more"),
+        "gone": ("rm -r .git", "+more"),
+    }
+    for run, (edit, added) in steps.items():
+        subprocess.run(["sh", "-ec", edit], cwd=code, check=True)
+        patch = changes.patch(workspace, run, jailed=False).decode()
+        assert f"\n{added}\n" in patch
+        assert "\n+made\n" in patch
+        assert (".env\n" in patch.replace("+.env\n", "")) == (run != "again")
+
+
+def test_what_only_the_agents_git_tracked_stays_when_a_workspace_is_made_again(
+    tmp_path: Path,
+) -> None:
+    """The new repository knows nothing of it."""
+    workspace = with_file_and_link(tmp_path)
+    subprocess.run(
+        ["sh", "-ec", "echo .env > .gitignore; echo s > .env; git add -f .env"],
+        cwd=workspace.code,
+        check=True,
+    )
+    changes.patch(workspace, "first", jailed=False)
+    agent_files.remove_tree(workspace.code)
+    source = WorkspaceSource(str(tmp_path / "source"), None, False)
+    assert restore(workspace, source, ["first"], jailed=False, watch=str)
+    assert b"b/.env" in changes.patch(workspace, "next", jailed=False)
+
+
+UNREADABLE = {
+    "a pipe for an index": "rm .git/index; mkfifo .git/index",
+    "a pipe for settings": "rm .git/config; mkfifo .git/config",
+    "a pipe": "rm -r .git; mkfifo .git",
+    "a format of the future": "git config core.repositoryFormatVersion 9",
+    "an index cut off": "head -c 20 .git/index > i; mv i .git/index",
+    "a link to nowhere": "rm -r .git; ln -s nowhere .git",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_repository_that_git_cannot_read_is_named_and_the_patch_is_made(
+    tmp_path: Path, edit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = with_file_and_link(tmp_path)
+    subprocess.run(["sh", "-ec", f"echo work > work; {edit}"], cwd=workspace.code, check=True)
+    said: list[str] = []
+    patch = changes.patch(workspace, "only", jailed=False, tell=said.append)
+    assert b"\n+work\n" in patch
+    assert said == [
+        "changes.patch leaves out commits and ignored files of a repository that git cannot read:"
+        " .git"
+    ]
+
+
 def test_a_patch_holds_what_git_stores_whenever_the_files_were_written(tmp_path: Path) -> None:
     """Where git knows a file as unchanged, it may read that instead of what it stored."""
     workspace = Workspace(tmp_path, "ws")

@@ -348,3 +348,16 @@ def test_what_changes_after_the_merge_counts(place: Place) -> None:
     assert patch is not None
     assert b"+LATER\n" in patch
     assert b"+USER" not in patch
+
+
+def test_what_only_the_agents_git_tracked_stays_when_its_index_is_a_new_one(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path).make(commits=True)
+    (place.code / ".gitignore").write_text("*.log\n")
+    (place.code / "own.log").write_text("AGENT LOG\n")
+    git(place.code, "add", "-f", "own.log")
+    changes.patch(place.workspace, "run", jailed=True)
+    assert place.bring()
+    assert not git(place.code, "ls-files", "own.log")
+    assert b"\n+AGENT LOG\n" in changes.patch(place.workspace, "next", jailed=True)

@@ -37,13 +37,16 @@ LEFT_OUT = {
     "odd": "what became a pipe, a socket or a device",
     "modules": "what is in the submodules",
     "new": "the submodules that were moved or added",
+    "unread": "commits and ignored files of a repository that git cannot read",
 }
 MOST_NAMES = 5
 GIT_SECONDS = 300
+OWN_SECONDS = 20  # for what the agent's repository says of itself
 LOOK_SECONDS = 0.2
 BASE = "/base.git"
 SCRATCH = "/scratch"
 INDEX = "index"
+FORCED = "forced"  # the names of files that are in the index only because the agent's git has them
 FORM = (
     "--binary --full-index --no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/"
     " --ignore-submodules=none"
@@ -63,8 +66,9 @@ OPTIONS = (
 
 # git in the agent's repository.
 OWN = rf"""
+limit=
 own() {{
-    env -u GIT_INDEX_FILE -u GIT_OBJECT_DIRECTORY -u GIT_ALTERNATE_OBJECT_DIRECTORIES \
+    $limit env -u GIT_INDEX_FILE -u GIT_OBJECT_DIRECTORY -u GIT_ALTERNATE_OBJECT_DIRECTORIES \
         git {shlex.join((*SAFE, *AUTHOR))} "$@"
 }}
 """
@@ -80,6 +84,8 @@ own() {{
 # git would wait at a pipe for ever, and read the longest list of patterns into memory.
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
+# In the agent's repository, too, where what git cannot read is named. What only its index brought
+# in is taken back first: it may say otherwise now.
 # git reads every file: a program can change one without a trace in its times, through memory on
 # tmpfs, and on ext4 by what defragments it. What the index keeps is only what git tracks.
 # `tree` is written last: there is a pack if there is a tree.
@@ -89,7 +95,14 @@ own() {{
 # It is made without an index too: git would take what that knows as unchanged from the file, as the
 # file is, and not as it is stored.
 ADD = (
-    rf"""set -e{OWN}"""
+    rf"""set -e{OWN}
+asked() (
+    if command -v timeout > /dev/null; then limit="timeout --foreground {OWN_SECONDS}"; fi
+    own --git-dir=.git --work-tree=. "$@" 2>/dev/null && exit
+    printf '.git\0' > "$SCRATCH/unread"
+    exit 1
+)
+"""
     + r"""
 find . -maxdepth 2048 -name .git -prune -o -type d ! -perm -700 -exec chmod u+rwx {} \; \
     -o -type f ! -perm -400 -exec chmod u+r {} + 2>/dev/null || :
@@ -99,6 +112,11 @@ large=$(patterns -size +1024k)
 if [ -n "$large" ]; then echo "$large is larger than 1 MiB" >&2; exit 1; fi
 if [ -e "$SCRATCH/index" ]; then "$@" read-tree "$("$@" write-tree)"
 else "$@" read-tree refs/heads/base
+fi
+if [ ! -e .git ] && [ ! -L .git ]; then :
+elif asked ls-files -z > "$SCRATCH/own"; then
+    "$@" update-index -z --force-remove --stdin 0<> "$SCRATCH/forced"
+else rm "$SCRATCH/own"
 fi
 empty=$("$@" hash-object -t blob --stdin </dev/null)
 printf '.\0' > "$SCRATCH/paths"
@@ -123,13 +141,12 @@ find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
 xargs -0 sh -c 'for file; do printf ":(exclude,literal)%s\\0" "$file"; done' sh \
     < "$SCRATCH/odd" >> "$SCRATCH/paths"
 "$@" add --all --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul
-"$@" ls-files -z | sort -z > "$SCRATCH/tracked"
-own --git-dir=.git --work-tree=. ls-files -z 2>/dev/null | sort -zu |
-    comm -z -13 "$SCRATCH/tracked" - |
-    xargs -0 -r "$@" --literal-pathspecs ls-files -z --others --ignored --exclude-standard -- |
-    sed -z '/\/$/d' > "$SCRATCH/paths"
-if [ -s "$SCRATCH/paths" ]; then
-    "$@" --literal-pathspecs add --force --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul
+if [ -e "$SCRATCH/own" ]; then
+    "$@" ls-files -z | sort -z > "$SCRATCH/tracked"
+    sort -zu "$SCRATCH/own" | comm -z -13 "$SCRATCH/tracked" - |
+        xargs -0 -r "$@" --literal-pathspecs ls-files -z --others --ignored --exclude-standard -- |
+        sed -z '/\/$/d' > "$SCRATCH/forced"
+    "$@" --literal-pathspecs add --force --pathspec-from-file="$SCRATCH/forced" --pathspec-file-nul
 fi
 tree=$("$@" write-tree)
 """
@@ -247,8 +264,9 @@ def scratch_of(workspace: Workspace) -> Iterator[Path]:
     """An empty folder for git's index, objects and more, while the block runs."""
     with agent_files.new_folder(workspace.folder, "patch") as scratch:
         (scratch / "objects").mkdir(mode=0o700)
-        if (workspace.base / INDEX).exists():
-            shutil.copyfile(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
+        for name in (INDEX, FORCED):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(workspace.base / name, scratch / name, follow_symlinks=False)
         yield scratch
 
 
@@ -291,6 +309,13 @@ def keep_index(workspace: Workspace, scratch: Path) -> None:
     """Take the index that git left in `scratch` into `base.git`: what it tracks, though ignored."""
     if _size(scratch / INDEX):
         os.replace(scratch / INDEX, workspace.base / INDEX)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(scratch / FORCED, workspace.base / FORCED)
+
+
+def keep_forced(workspace: Workspace) -> None:
+    """Track from now on what the agent's git did, whose index is about to be a new one."""
+    (workspace.base / FORCED).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

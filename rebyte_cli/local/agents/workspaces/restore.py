@@ -76,6 +76,7 @@ def restore(
             words = changes.git_of(layout, workspace, inside)
             line = ["sh", "-c", SCRIPT, "sh", tree, *words]
             changes.output(layout, line, workspace, scratch, watch)
+        changes.keep_forced(workspace)
         os.replace(making.code, workspace.code)
     if run:  # until there is a patch: what it leaves may fill the disk
         workspace.note_patch(run, "the run did not end")

@@ -198,6 +198,7 @@ def _change(workspace: Workspace, plan: _MergePlan, watch: Callable[[], str] = l
     with changes.scratch_of(workspace) as scratch:
         _output(workspace, scratch, CHANGE, plan[2:], watch)
         changes.keep_index(workspace, scratch)
+    changes.keep_forced(workspace)
 
 
 def _output(
