@@ -23,7 +23,7 @@ from rebyte_cli.local.agents.workspaces.restore import restore
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
 from rebyte_cli.system.git import MEMORY, GitFailed
 from tests.local.agents.bench import script
-from tests.repositories import git
+from tests.repositories import git, introduce
 from tests.tools import need_jail
 
 
@@ -229,17 +229,19 @@ def test_what_only_the_agents_git_tracked_stays_when_a_workspace_is_made_again(
 UNREADABLE = {
     "a pipe for an index": "rm .git/index; mkfifo .git/index",
     "a pipe for settings": "rm .git/config; mkfifo .git/config",
+    "a pipe for a branch": "cd .git; head=$(git symbolic-ref HEAD); rm $head; mkfifo $head",
     "a pipe": "rm -r .git; mkfifo .git",
     "a format of the future": "git config core.repositoryFormatVersion 9",
     "an index cut off": "head -c 20 .git/index > i; mv i .git/index",
     "a link to nowhere": "rm -r .git; ln -s nowhere .git",
+    "a branch that is damaged": "git rev-parse HEAD | tr 0-9a-f 1-9a-f0 > .git/refs/heads/a",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_repository_that_git_cannot_read_is_named_and_the_patch_is_made(
-    tmp_path: Path, edit: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, edit: str
 ) -> None:
     workspace = with_file_and_link(tmp_path)
     subprocess.run(["sh", "-ec", f"echo work > work; {edit}"], cwd=workspace.code, check=True)
@@ -250,6 +252,101 @@ def test_a_repository_that_git_cannot_read_is_named_and_the_patch_is_made(
         "changes.patch leaves out commits and ignored files of a repository that git cannot read:"
         " .git"
     ]
+
+
+ELSEWHERE = {
+    "on another branch": ("git checkout -qb fix; C; git checkout -q main", "fix"),
+    "on a branch with an odd name": ("git checkout -qb ü/-x; C; git checkout -q -", "ü/-x"),
+    "below HEAD": ("C; git checkout -q --detach HEAD~1", "main"),
+    "in a stash": ("echo 2 > file; git stash -q", "a stash"),
+    "in two places": (
+        "git checkout -qb fix; C; git checkout -q main; echo 2 > file; git stash -q",
+        "fix, a stash",
+    ),
+    "in a work tree elsewhere": (
+        "git worktree add -q --detach ../home/t; cd ../home/t; C",
+        "COMMIT",
+    ),
+    "on the branch of one": ("git worktree add -q -b b ../home/t; cd ../home/t; C", "b"),
+    "on a branch of no other commit": (
+        "git checkout -q --orphan new; C; git checkout -qf main; rm -f new",
+        "new",
+    ),
+    "on many branches": (
+        "for n in 1 2 3 4 5 6; do git checkout -qb b$n main; C; done; git checkout -q main",
+        "b1, b2, b3, b4, b5, …",
+    ),
+}
+COMMIT = "C() { date +%N >> new; git add new; git commit -qm new; }\n"
+
+
+@pytest.mark.parametrize(("edit", "names"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_commits_that_the_result_does_not_have_are_named(
+    tmp_path: Path, edit: str, names: str
+) -> None:
+    workspace = with_file_and_link(tmp_path)
+    in_repository(workspace, edit)
+    said: list[str] = []
+    assert changes.patch(workspace, "only", jailed=False, tell=said.append) == b""
+    if names == "COMMIT":
+        names = git(workspace.home / "t", "rev-parse", "HEAD").strip()
+    assert said == [f"changes.patch leaves out commits that HEAD does not have: {names}"]
+
+
+HERE = {
+    "on the branch": "C; C; git reset -q --hard HEAD~1; C",
+    "on another branch, which is checked out": "git checkout -qb fix; C",
+    "on no branch": "git checkout -q --detach; C",
+    "merged": "git checkout -qb fix; C; git checkout -q main; C; git merge -q -X ours fix",
+    "merged as one": "git checkout -qb fix; C; C; git checkout -q main; git merge -q --squash fix",
+    "without a commit": "git checkout -qb fix; C; git reset -q --soft main; git checkout -q main",
+    "a stash that came back": "echo 2 > file; git stash -q; git stash apply -q",
+    "of a remote": "git checkout -qb other origin/other; git checkout -q main",
+    "thrown away": "git checkout -qb fix; C; git checkout -q main; git branch -qD fix",
+    "before any commit": "git checkout -q --orphan new; git branch -qD main; git rm -rqf .",
+    "in a repository begun again": "rm -rf .git; git init -q -b main; git add .; git commit -qm 1",
+}
+
+
+@pytest.mark.parametrize("edit", HERE.values(), ids=HERE)
+def test_commits_whose_work_is_in_the_result_are_not_named(tmp_path: Path, edit: str) -> None:
+    workspace = with_file_and_link(tmp_path)
+    theirs = "git checkout -qb away; C; git update-ref refs/remotes/origin/other HEAD"
+    in_repository(workspace, f"{theirs}; git checkout -q main; git branch -qD away; {edit}")
+    said: list[str] = []
+    changes.patch(workspace, "only", jailed=False, tell=said.append)
+    assert said == []
+
+
+def test_a_linked_work_tree_is_named_instead_of_a_second_copy(tmp_path: Path) -> None:
+    """Those of the repository itself, whatever was in their place; others are ordinary folders."""
+    workspace = with_file_and_link(tmp_path)
+    places = ["a/w t", ".hidden/n\nl", "file"]
+    in_repository(workspace, "mkdir file2; rm file; echo made > made")
+    begin_repository(workspace.code / "other", has_commit=True)
+    git(workspace.code / "other", "worktree", "add", "-q", "linked")
+    changes.patch(workspace, "before", jailed=False)
+    for number, place in enumerate(places):
+        git(workspace.code, "worktree", "add", "-q", "-b", str(number), place)
+        begin_repository(workspace.code / place / "deeper", has_commit=False)
+    gitfile = workspace.code / "a/w t/.git"
+    gitfile.write_text(f"gitdir: ../../.git/worktrees/{Path(gitfile.read_text()).name}")
+    for run in ("first", "next"):
+        said: list[str] = []
+        patch = changes.patch(workspace, run, jailed=False, tell=said.append).decode()
+        found = set(re.findall("^diff --git a/(.*) b/", patch, re.MULTILINE))
+        assert found == {"file", "made", "other/work", "other/linked/work"}
+        names = ", ".join(sorted(["a/w t", '".hidden/n\\nl"', "file"]))
+        assert len(said) == 1
+        told = said[0].removeprefix("changes.patch leaves out what is in the linked work trees: ")
+        assert sorted(told.split(", ")) == names.split(", ")
+
+
+def in_repository(workspace: Workspace, edit: str) -> None:
+    """Run a shell script in `code/`; `C` there makes a commit of the file `new`."""
+    introduce(Path(os.environ["HOME"]))
+    words = ["sh", "-ec", f"git branch -qM main\n{COMMIT}{edit}"]
+    subprocess.run(words, cwd=workspace.code, check=True, capture_output=True)
 
 
 def test_a_patch_holds_what_git_stores_whenever_the_files_were_written(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ LEFT_OUT = {
     "odd": "what became a pipe, a socket or a device",
     "modules": "what is in the submodules",
     "new": "the submodules that were moved or added",
+    "linked": "what is in the linked work trees",
+    "commits": "commits that HEAD does not have",
     "unread": "commits and ignored files of a repository that git cannot read",
 }
 MOST_NAMES = 5
@@ -85,7 +87,7 @@ own() {{
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
 # In the agent's repository, too, where what git cannot read is named. What only its index brought
-# in is taken back first: it may say otherwise now.
+# in is taken back first: it may say otherwise now. Linked work trees of it would be second copies.
 # git reads every file: a program can change one without a trace in its times, through memory on
 # tmpfs, and on ext4 by what defragments it. What the index keeps is only what git tracks.
 # `tree` is written last: there is a pack if there is a tree.
@@ -131,15 +133,27 @@ printf '.\0' > "$SCRATCH/paths"
         done
     done
 ' sh > "$SCRATCH/known" 3>> "$SCRATCH/paths"
+linked=$(cd -P .git/worktrees 2>/dev/null && pwd -P) || linked=/dev/null
+: > "$SCRATCH/linked"
 find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
-    entry=$1,${2#./}; shift 2
+    linked=$1 entry=$2,${3#./} place=${3%/.git}; shift 3
+    if [ -f "$place/.git" ] && [ ! -L "$place/.git" ]; then
+        leads=$(head -c 5000 "$place/.git")
+        case $(cd -P "$place" && cd -P -- "${leads#gitdir: }" && pwd -P) in "$linked"/*)
+            printf "%s\\0" "${place#./}" >> "$SCRATCH/linked"
+            exit
+        esac
+    fi
     "$@" update-index --add --replace --cacheinfo "100644,${entry%.git}$PLACEHOLDER" || :
-' sh "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
+' sh "$linked" "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
+xargs -0 -r "$@" --literal-pathspecs ls-files -z -- < "$SCRATCH/linked" |
+    "$@" update-index -z --force-remove --stdin
 "$@" update-index --add --replace -z --index-info < "$SCRATCH/known"
 find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
     -exec "$@" --literal-pathspecs ls-files -z -- {} + > "$SCRATCH/odd" 2>/dev/null || :
-xargs -0 sh -c 'for file; do printf ":(exclude,literal)%s\\0" "$file"; done' sh \
-    < "$SCRATCH/odd" >> "$SCRATCH/paths"
+cat "$SCRATCH/linked" "$SCRATCH/odd" |
+    xargs -0 sh -c 'for file; do printf ":(exclude,literal)%s\\0" "$file"; done' sh \
+    >> "$SCRATCH/paths"
 "$@" add --all --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul
 if [ -e "$SCRATCH/own" ]; then
     "$@" ls-files -z | sort -z > "$SCRATCH/tracked"
@@ -153,6 +167,8 @@ tree=$("$@" write-tree)
 )
 # Where a submodule was moved or added, git keeps its place if there is a file: then, it is an
 # ordinary folder. Otherwise `.gitmodules` alone knows it.
+# A branch, the stash, or HEAD of a linked work tree is named if it has commits that neither HEAD, a
+# remote nor `base.git` knows, unless its files are those of the patch.
 SCRIPT = rf"""{ADD}
 "$@" ls-files --stage -z | xargs -0 sh -c '
     for entry; do
@@ -174,6 +190,21 @@ SCRIPT = rf"""{ADD}
             printf "%s\\0" "$place"
         fi
     ' sh "$@" --literal-pathspecs ls-files -- {{}} > "$SCRATCH/new"
+if [ -e "$SCRATCH/own" ]; then
+    {{
+        asked for-each-ref --format="%(objectname) %(refname) %(tree)" refs/heads refs/stash
+        asked worktree list --porcelain -z |
+            sed -zn "/^HEAD /{{h; n; /^detached/{{g; s/HEAD \(.*\)/\1 \1/p}}}}" | tr "\\0" "\\n"
+    }} | sort > "$SCRATCH/tips"
+    {{
+        cut -d " " -f 1 "$SCRATCH/tips"
+        sed -n "s/ .* $tree$//p" "$SCRATCH/tips" | sed "s/^/^/"
+        "$@" for-each-ref --format="^%(objectname)"
+    }} | asked rev-list --ignore-missing --stdin --not HEAD --remotes -- |
+        sort | join -o 2.2 - "$SCRATCH/tips" | sort -u | tr "\\n" "\\0" |
+        sed -z "s,^refs/heads/,,; s,^refs/stash$,a stash,; {MOST_NAMES + 1}q" \
+        > "$SCRATCH/commits"
+fi
 echo "$tree" | "$@" pack-objects -q --revs --local --non-empty --window=0 --compression=1 \
     --stdout > "$SCRATCH/pack"
 echo "$tree" > "$SCRATCH/tree"
