@@ -36,6 +36,8 @@ class AnswerFilter(ABC):
 
     # Whether as many bytes are passed on as come; known after `head`.
     keeps_length = True
+    # Whether the answer itself shows where it ends, and not the connection; known before `head`.
+    is_framed = True
 
     @abstractmethod
     def head(self, status: int, headers: Headers) -> Headers:
@@ -308,10 +310,11 @@ class Exchange:
     def _begin(self, response: h11.Response) -> None:
         self.was_sent = True  # a server that reads one JSON value waits for no end of the body
         kept = end_to_end(list(response.headers))
+        named = {name for name, _ in response.headers}
+        self._answer.is_framed = bool(named & {b"content-length", b"transfer-encoding"})
         headers = self._answer.head(response.status_code, kept)
         # Of both, Transfer-Encoding counts (RFC 9112, 6.3): the length may be that of anything.
-        is_chunked = any(n == b"transfer-encoding" for n, _ in response.headers)
-        if self._answer.keeps_length and not is_chunked:
+        if self._answer.keeps_length and b"transfer-encoding" not in named:
             headers += [(n, v) for n, v in response.headers if n == b"content-length"]
         headers.append((b"Connection", b"close"))
         self.status = response.status_code

@@ -97,7 +97,8 @@ class ModelAnswer(AnswerFilter):
         self._error: ErrorText | None = None  # if its status refuses the request
         self._has_ended = False
         self._refusal: ModelRefusal | None = None
-        # Whether the client made the server wait for so long that an error need be no refusal.
+        # Whether the client made the server wait for so long that an error need be no refusal, and
+        # the end of the connection not that of the answer.
         self.is_provoked = False
         # The seconds for which the model refuses requests, if it refused this one for that long.
         self.refused_for: float | None = None
@@ -115,7 +116,9 @@ class ModelAnswer(AnswerFilter):
         """Whether all that it used is known: nothing, if the request was refused at once."""
         if self._error is not None and not self._error.has_cost and not self.is_provoked:
             return True
-        return self._reader is not None and self._reader.is_final(has_ended=self._has_ended)
+        # Where the connection ends the answer, that of a server which gave up looks whole.
+        has_ended = self._has_ended and (self.is_framed or not self.is_provoked)
+        return self._reader is not None and self._reader.is_final(has_ended=has_ended)
 
     @property
     def model(self) -> str | None:

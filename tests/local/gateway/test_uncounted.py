@@ -680,6 +680,44 @@ def test_a_server_that_gives_up_on_a_client_that_takes_nothing(tmp_path: Path) -
     assert entry.uncounted["output_tokens"] >= LARGEST[1]
 
 
+@pytest.mark.parametrize(
+    ("version", "framing", "is_counted"),
+    [("1.1", "", False), ("1.0", "", False), ("1.1", "Content-Length: %d\r\n", True)],
+)
+def test_an_answer_that_ends_with_its_connection(
+    tmp_path: Path, version: str, framing: str, *, is_counted: bool
+) -> None:
+    """A server that gives up on a client that takes nothing ends it in the same way."""
+    event = json.dumps({"usage": {"prompt_tokens": 9, "completion_tokens": 1}, "x": "x" * 50_000})
+    body = f"data: {event}\n\n".encode() * 300
+    head = f"HTTP/{version} 200 OK\r\nContent-Type: text/event-stream\r\n{framing}\r\n"
+    sent = (head % len(body) if framing else head).encode() + body
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        read_exactly(sock, 2)
+        sock.sendall(sent)
+
+    def ask(gateway: GatewayProcess, seconds: float) -> None:
+        with gateway.connect() as sock:
+            sock.sendall(request("/anthropic/v1/chat/completions"))
+            time.sleep(seconds)
+            while sock.recv(1 << 20):
+                pass
+
+    with (
+        ScriptedServer(serve) as server,
+        GatewayProcess(tmp_path, [model(server.url, wire="any")]) as gateway,
+    ):
+        ask(gateway, 0)
+        ask(gateway, DAWDLING_SECONDS + 0.5)
+        at_once, late = gateway.entries(2)
+    assert (at_once.uncounted, at_once.fault, late.fault) == (None, None, None)
+    assert at_once.usage == late.usage == {"input_tokens": 9, "output_tokens": 1}
+    assert (late.uncounted is None) == is_counted
+    assert is_counted or (late.uncounted or {})["input_tokens"] == LARGEST[0] - 9
+
+
 @pytest.mark.parametrize("begun", [HEAD, b""], ids=["answers", "does not answer"])
 def test_a_server_that_takes_only_a_part_of_a_request(tmp_path: Path, begun: bytes) -> None:
     """The program chose what follows the question, and so that the server gives up on it."""
