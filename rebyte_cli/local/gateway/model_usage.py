@@ -126,7 +126,7 @@ WIRES = {
         sign="citation_tokens",
         cost="cost",  # OpenRouter's, in dollars; Perplexity's is an object
         total="total_tokens",
-        end=["response.completed", "response.incomplete", "response.failed"],
+        end=[f"response.{word}" for word in ("completed", "incomplete", "failed", "done")],
         tools=[(b"tool_usage",), (b"response", b"tool_usage")],
     ),
     "gemini": Wire(

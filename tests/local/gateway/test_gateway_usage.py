@@ -226,7 +226,7 @@ DONE = {"input_tokens": 9, "output_tokens": 40, "total_tokens": 49}
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("status", [{}, {"status": "in_progress"}])
-@pytest.mark.parametrize("last", ["completed", "incomplete", "failed"])
+@pytest.mark.parametrize("last", ["completed", "incomplete", "failed", "done"])
 def test_a_response_that_is_under_way_has_not_said_all(
     last: str, status: dict[str, str], order: int
 ) -> None:
