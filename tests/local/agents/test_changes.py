@@ -320,9 +320,9 @@ def test_commits_whose_work_is_in_the_result_are_not_named(tmp_path: Path, edit:
 
 def test_a_linked_work_tree_is_named_instead_of_a_second_copy(tmp_path: Path) -> None:
     """Those of the repository itself, whatever was in their place; others are ordinary folders."""
-    workspace = with_file_and_link(tmp_path)
-    places = ["a/w t", ".hidden/n\nl", "file"]
-    in_repository(workspace, "mkdir file2; rm file; echo made > made")
+    workspace = with_file_and_link(tmp_path, f"160000,{'1' * 40},sub")
+    places = ["a/w t", ".hidden/n\nl", "file", "ignored/it", "sub/below"]
+    in_repository(workspace, "rm file; echo made > made; echo ignored > .gitignore")
     begin_repository(workspace.code / "other", has_commit=True)
     git(workspace.code / "other", "worktree", "add", "-q", "linked")
     changes.patch(workspace, "before", jailed=False)
@@ -335,11 +335,12 @@ def test_a_linked_work_tree_is_named_instead_of_a_second_copy(tmp_path: Path) ->
         said: list[str] = []
         patch = changes.patch(workspace, run, jailed=False, tell=said.append).decode()
         found = set(re.findall("^diff --git a/(.*) b/", patch, re.MULTILINE))
-        assert found == {"file", "made", "other/work", "other/linked/work"}
-        names = ", ".join(sorted(["a/w t", '".hidden/n\\nl"', "file"]))
-        assert len(said) == 1
-        told = said[0].removeprefix("changes.patch leaves out what is in the linked work trees: ")
-        assert sorted(told.split(", ")) == names.split(", ")
+        assert found == {".gitignore", "file", "made", "other/work", "other/linked/work"}
+        assert said[0] == "changes.patch leaves out what is in the submodules: sub"
+        told = said[1].removeprefix("changes.patch leaves out what is in the linked work trees: ")
+        names = ["a/w t", '".hidden/n\\nl"', *places[2:]]
+        assert sorted(told.split(", ")) == sorted(names)
+        assert len(said) == 2
 
 
 def in_repository(workspace: Workspace, edit: str) -> None:

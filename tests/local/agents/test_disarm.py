@@ -184,7 +184,7 @@ def set_ids(top: Path) -> list[str]:
 
 
 SET_IDS = """
-cp /bin/sh tool; mkdir -p folder/below .git/hooks; cp tool folder/unreadable
+git init -q; cp /bin/sh tool; mkdir -p folder/below .git/hooks; cp tool folder/unreadable
 cp tool other; chmod 6755 tool other; ln tool folder/again; ln other .git/hooks/pre-commit
 chmod 6000 folder/unreadable; chmod 2555 folder folder/below; chmod g+s .
 test -u tool && test -u folder/again && test -g folder && echo made

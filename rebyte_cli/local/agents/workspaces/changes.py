@@ -87,7 +87,8 @@ own() {{
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
 # In the agent's repository, too, where what git cannot read is named. What only its index brought
-# in is taken back first: it may say otherwise now. Linked work trees of it would be second copies.
+# in is taken back first: it may say otherwise now. Linked work trees of it would be second copies:
+# they are taken out at the end, for git refuses to leave out by name what it ignores anyway.
 # git reads every file: a program can change one without a trace in its times, through memory on
 # tmpfs, and on ext4 by what defragments it. What the index keeps is only what git tracks.
 # `tree` is written last: there is a pack if there is a tree.
@@ -141,20 +142,18 @@ find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
         leads=$(head -c 5000 "$place/.git")
         case $(cd -P "$place" && cd -P -- "${leads#gitdir: }" && pwd -P) in "$linked"/*)
             printf "%s\\0" "${place#./}" >> "$SCRATCH/linked"
-            exit
         esac
     fi
     "$@" update-index --add --replace --cacheinfo "100644,${entry%.git}$PLACEHOLDER" || :
 ' sh "$linked" "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
-xargs -0 -r "$@" --literal-pathspecs ls-files -z -- < "$SCRATCH/linked" |
-    "$@" update-index -z --force-remove --stdin
 "$@" update-index --add --replace -z --index-info < "$SCRATCH/known"
 find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
     -exec "$@" --literal-pathspecs ls-files -z -- {} + > "$SCRATCH/odd" 2>/dev/null || :
-cat "$SCRATCH/linked" "$SCRATCH/odd" |
-    xargs -0 sh -c 'for file; do printf ":(exclude,literal)%s\\0" "$file"; done' sh \
-    >> "$SCRATCH/paths"
+xargs -0 sh -c 'for file; do printf ":(exclude,literal)%s\\0" "$file"; done' sh \
+    < "$SCRATCH/odd" >> "$SCRATCH/paths"
 "$@" add --all --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul
+xargs -0 -r "$@" --literal-pathspecs ls-files --stage -z -- < "$SCRATCH/linked" |
+    sed -z '/^160000/d; s/^[^\t]*\t//' | "$@" update-index -z --force-remove --stdin
 if [ -e "$SCRATCH/own" ]; then
     "$@" ls-files -z | sort -z > "$SCRATCH/tracked"
     sort -zu "$SCRATCH/own" | comm -z -13 "$SCRATCH/tracked" - |
