@@ -283,9 +283,10 @@ def prune(app: App, older: float, dry_run: bool) -> RecordList:
     Tasks, answers and patches stay, and what `diff`, `apply` and `check` need. A follow-up begins
     with the files that the last run left. Ignored and uploaded files, what a setup made (it is not
     run again), the agent's own commits and its memory of the session are gone. A workspace where a
-    run waits or is at work stays; `workspace delete` removes one altogether. One stays, too, and is
-    named, if no patch could be made of what its last run changed, or if that leaves something out,
-    such as what is in submodules: nothing else has that.
+    run or `workspace git` is at work, or a run waits, stays; `workspace delete` removes one
+    altogether. One stays, too, and is named, if no patch could be made of what is there, or if that
+    leaves something out, such as what is in submodules, or was made before you changed something in
+    the folder: nothing else has that.
 
     Examples:
 

@@ -192,7 +192,8 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
     """Run git in a local workspace, inside a sandbox without network.
 
     Whatever the agent left there, hooks and settings of git included, has no effect outside the
-    workspace. Arguments after `--` are git's.
+    workspace. What it changed, or you did in the folder, counts as a part of the last run.
+    Arguments after `--` are git's.
 
     Examples:
 
@@ -205,7 +206,7 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
     workspace_id, _ = _folder(app, workspace)
 
     def text() -> Iterator[str]:
-        printed = agents.git_inside(app.state_dir / "local", workspace_id, words)
+        printed = agents.git_inside(app.state_dir / "local", workspace_id, words, app.note)
         try:
             yield from iterdecode(printed, "utf-8", "replace")
         except GitFailed as error:

@@ -136,7 +136,7 @@ def test_the_only_copy_of_what_a_run_left_stays(run: Run, home: Path, case: str)
     for more in (["--dry-run"], [], ["-q"]):
         done = run("local", "prune", "--older", "0", *more)
         assert (done.status, done.json["data"]) == (0, [])
-        warning = f"workspace {task['workspaceId']} stays: no patch has all that the last run left"
+        warning = f"workspace {task['workspaceId']} stays: no patch has all that is there"
         assert warning in done.err
         assert "workspace delete" in done.err
     assert (place / "code/second").read_text() == "second\n"
@@ -303,3 +303,84 @@ def test_a_list_of_tasks_removes_what_no_task_needs(
     store.close()
     run("list")
     assert folders() == []
+
+
+def fill_disk(home: Path, *, full: bool = True) -> None:
+    """Let runs need more room than there is."""
+    with Store(home / ".local/state/rebyte/local") as store, store.write() as db:
+        sql = "UPDATE runs SET options = json_set(options, '$.keep_free', ?)"
+        db.execute(sql, (1 << 60 if full else 0,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whose", ["git", "hand", "ref"])
+def test_what_was_changed_in_the_folder_is_in_the_patch_or_stays(
+    run: Run, home: Path, whose: str
+) -> None:
+    """By `workspace git`, at once; by hand, with the next of its commands."""
+    task = create(run, home, "echo work > work", "--wait")["id"]
+    folder = Path(run("workspace", "path", task).out.strip())
+    if whose == "git":
+        assert run("workspace", "git", task, "--", "clean", "-fq").status == 0
+        assert run("diff", task).out == ""
+        assert run("check", task, "test -e work").status != 0
+    else:
+        if whose == "ref":
+            git(folder, "commit", "-q", "--allow-empty", "-m", "mine")
+        else:
+            (folder / "work").write_text("hand\n")
+        for more in (["--dry-run"], []):
+            done = run("local", "prune", "--older", "0", *more)
+            assert done.json["data"] == []
+            assert "stays: no patch has all that is there" in done.err
+        assert run("workspace", "git", task, "--", "log").status == 0
+        assert ("+hand" in run("diff", task).out) is (whose == "hand")
+    prune(run, task)
+
+
+@pytest.mark.slow
+def test_a_look_makes_no_patch_again(run: Run, home: Path) -> None:
+    task = create(run, home, "echo work > work; git add work; touch work", "--wait")["id"]
+    run("workspace", "path", task)
+    (index,) = (home / ".local/state/rebyte/local/workspaces").glob("*/base.git/index")
+    before = index.stat().st_ino
+    for words in (["status"], ["diff", "HEAD"], ["log"]):
+        assert run("workspace", "git", task, "--", *words).status == 0
+    assert index.stat().st_ino == before
+    prune(run, task)
+
+
+@pytest.mark.slow
+def test_a_workspace_stays_while_git_is_at_work(run: Run, home: Path) -> None:
+    task = create(run, home, "echo work > work", "--wait")["id"]
+    folder = Path(run("workspace", "path", task).out.strip())
+    script = "touch begun; timeout 20 sh -c 'until test -e end; do sleep 0.1; done'; rm end"
+    script += "; echo late > late"
+    words = ("workspace", "git", task, "--", "-c", f"alias.x=!{script}", "x")
+    with subprocess.Popen([*COMMAND, "-P", "local", *words]) as process:
+        eventually((folder / "begun").exists)
+        (folder / "begun").unlink()
+        assert run("local", "prune", "--older", "0").json["data"] == []
+        (folder / "end").touch()
+    assert process.returncode == 0
+    assert "+late" in run("diff", task).out
+    prune(run, task)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("workspace", "run", "TASK", "--", "true"), ("follow-up", "TASK", "true", "--sync")]
+)
+def test_a_full_disk_takes_no_patch_away(run: Run, home: Path, words: tuple[str, ...]) -> None:
+    task = create(run, home, "echo work > work", "--wait")["id"]
+    (home / "repository/new.txt").write_text("new\n")
+    git(home / "repository", "add", "-A")
+    git(home / "repository", "commit", "-q", "-m", "New")
+    before = run("diff", task).out
+    fill_disk(home)
+    done = run(*(task if word == "TASK" else word for word in words))
+    assert done.status not in (0, 10), done.out
+    fill_disk(home, full=False)
+    assert run("diff", task).out == before
+    assert run("artifact", "get", task, "changes.patch", "-O", "-").out == before
+    prune(run, task)

@@ -17,6 +17,7 @@ from .sandbox.jail_group import JailGroup
 from .sources import lenders
 from .supervision import recovery, run_lock, runs
 from .supervision.admission import JAIL_CACHE
+from .supervision.by_hand import PRUNED, renew_patch
 from .workspaces import sharing
 from .workspaces.disarm import disarm
 from .workspaces.workspace_folder import Workspace
@@ -84,13 +85,19 @@ def disarmed(
     return True
 
 
-def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterator[bytes]:
+def git_inside(
+    state_dir: Path,
+    workspace: str,
+    words: Sequence[str],
+    tell: Callable[[str], object] = lambda _: None,
+) -> Iterator[bytes]:
     """What `git WORDS` prints, portion by portion, when it runs in a jail around the workspace.
 
     Nothing that the agent wrote can have an effect outside: what git runs in the jail may arm the
     repository again, and the agent's home is not there. A run that ends meanwhile waits for git, or
-    ends it; so does a full disk. Raises GitFailed when git fails or is ended, and where no jail can
-    be made, and StateError.
+    ends it; so does a full disk. What it changed counts as the last run's, and `tell` is told what
+    the patch lacks. Raises GitFailed when git fails or is ended, and where no jail can be made, and
+    StateError.
     """
     check = jail.probe(state_dir / JAIL_CACHE)
     if not check.works:
@@ -106,24 +113,25 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
     variables = jail.environment(layout, os.environ)
     variables |= git.IN_JAIL | {"HOME": "/tmp"}  # noqa: S108 - the jail's own
     try:
-        with (
-            git.Pipe(git.LONGEST_STDERR) as errors,
-            sharing.Visit(folder) as visit,
-            JailGroup(
-                layout,
-                jail.command(layout, ["git", *words], network=False),
-                folder="/",
-                variables=variables,
-                stdout=subprocess.PIPE,
-                stderr=errors.into,
-            ) as group,
-            visit.by(group, lambda: place.full_disk(options) or group.overdue()),
-        ):
-            errors.start()
-            assert group.process.stdout is not None
-            while portion := os.read(group.process.stdout.fileno(), PORTION):
-                yield portion
-            status = group.process.wait()
+        with git.Pipe(git.LONGEST_STDERR) as errors, sharing.Visit(folder) as visit:
+            if not place.code.is_dir():  # a moment ago it was there
+                raise GitFailed(PRUNED)
+            with (
+                JailGroup(
+                    layout,
+                    jail.command(layout, ["git", *words], network=False),
+                    folder="/",
+                    variables=variables,
+                    stdout=subprocess.PIPE,
+                    stderr=errors.into,
+                ) as group,
+                visit.by(group, lambda: place.full_disk(options) or group.overdue()),
+            ):
+                errors.start()
+                assert group.process.stdout is not None
+                while portion := os.read(group.process.stdout.fileno(), PORTION):
+                    yield portion
+                status = group.process.wait()
         if visit.why_ended:
             raise GitFailed(f"git was ended: {visit.why_ended}")
         if status:
@@ -131,6 +139,8 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
             raise GitFailed(said or f"git exited with status {status}")
     finally:
         try:
-            disarmed(state_dir, workspace)
+            is_free = disarmed(state_dir, workspace)
         except OSError as error:
             raise GitFailed(f"the folder cannot be made safe again: {error}") from None
+        if is_free:
+            renew_patch(state_dir, workspace, tell)

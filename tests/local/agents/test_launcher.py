@@ -18,7 +18,7 @@ from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapters.opencode import OpenCode
 from rebyte_cli.local.agents.cluster import launcher
 from rebyte_cli.local.agents.supervision import disk_space, recovery, run_lock, runs
-from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace
+from rebyte_cli.local.agents.workspaces.workspace_folder import WHOLE, Workspace
 from rebyte_cli.local.gateway.model_budget import LARGEST, USUAL
 from rebyte_cli.local.store import StateError, Store
 from tests.repositories import git
@@ -343,7 +343,7 @@ def test_what_a_job_that_stays_works_in_is_not_removed(
         db.execute("UPDATE runs SET counted = 1")
         (prompt,) = runs.begun(db, task["workspaceId"])
     place = Workspace(machine.state, task["workspaceId"])
-    place.note_patch(prompt, is_whole=True)
+    place.note_patch(prompt, saved=place.state() + WHOLE)
     git(place.base, "update-ref", f"refs/runs/{prompt}", "refs/heads/base^{tree}")
     assert problem in remove()
     assert list(folder.glob("runs/*/job"))

@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -197,11 +198,12 @@ def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
 
 @pytest.mark.slow
 def test_a_command_by_hand_that_fills_the_disk_is_ended(bench: Bench) -> None:
-    run = bench.run(["true"], keep_free=10**18)
+    run = bench.run(["true"], keep_free=shutil.disk_usage(bench.folder).free - 10**9)
+    script = f"fallocate -l 2G large; sleep {NAP}036"
     with pytest.raises(Refusal) as refused:
-        run_by_hand(bench.folder, run.workspace, ["sleep", f"{NAP}036"], print, settings=None)
+        run_by_hand(bench.folder, run.workspace, ["sh", "-c", script], print, settings=None)
     assert refused.value.code == "disk_full"
-    assert refused.value.message.startswith("sleep was stopped: the disk has only ")
+    assert refused.value.message.startswith("sh was stopped: the disk has only ")
     assert gone(f"{NAP}036")
 
 

@@ -28,6 +28,8 @@ from ..workspaces.workspace_folder import Workspace
 from . import recovery, repository_asks, run_lock, run_results, runs
 from .admission import JAIL_CACHE, readable_config
 
+PRUNED = "`local prune` removed the folder of the workspace: a follow-up makes it again"
+
 
 def run_by_hand(
     state_dir: Path,
@@ -54,6 +56,22 @@ def run_by_hand(
     finally:
         for note in notes:
             announce(note)
+
+
+def renew_patch(state_dir: Path, workspace: str, announce: Callable[[str], object]) -> None:
+    """Make the patch of the last run again if it is not of what is there, as after `run_by_hand`.
+
+    `announce` is told what it lacks. A run that is at work, or waits, makes one itself.
+    """
+    if Workspace(state_dir, workspace).is_saved():
+        return
+    notes = list[str]()
+    with suppress(Refusal), Store(state_dir) as store:
+        last, _ = last_run(store, workspace)
+        with _alone(store, last, notes.append):
+            pass
+    for note in notes:
+        announce(note)
 
 
 def bring_commits(
@@ -131,8 +149,9 @@ def _in_jail(
     layout = jail.layout_of(workspace.folder, jailed=True)
     full = partial(workspace.full_disk, options)
     if not workspace.is_there:  # a moment ago it was
-        why = "`local prune` removed the folder of the workspace: a follow-up makes it again"
-        raise Refusal(409, "workspace_gone", why)
+        raise Refusal(409, "workspace_gone", PRUNED)
+    if reason := full():
+        raise Refusal(500, "disk_full", f"{words[0]} was not started: {reason}")
     complete_merge(workspace, full)
     workspace.begin()
     (workspace.folder / request_record.FILE).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from .. import agent_files
 from ..cluster.launcher import JobStays
 from ..limits import account_limit
 from ..sources import lenders
-from ..workspaces import setup_cache
+from ..workspaces import setup_cache, sharing
 from ..workspaces.workspace_folder import TRASH, Workspace, WorkspaceSource, disk_usage
 from . import recovery, run_lock, runs
 
@@ -103,7 +103,7 @@ def _pruned(
             continue
         if place.is_only_copy:
             warn(
-                f"workspace {row['workspace']} stays: no patch has all that the last run left;"
+                f"workspace {row['workspace']} stays: no patch has all that is there;"
                 " `rebyte workspace delete` removes it"
             )
             continue
@@ -123,17 +123,23 @@ def _removed(store: Store, place: Workspace, last: runs.RunRecord) -> bool:
         runs.count_use(store, last.workspace)
     except JobStays:  # which is in the log
         return False
-    # Later runs wait for this lock, and are recorded in a transaction that makes their folder.
-    with run_lock.claimed(store.folder, last) as lock, store.write() as db:
-        newest = runs.newest(db, last.workspace)
-        if lock is None or newest is None or newest.prompt != last.prompt:
+    aside, is_pruned = list[Path](), False
+    with (
+        contextlib.suppress(BlockingIOError, FileNotFoundError),  # at work; gone
+        # Later runs wait for this lock, and are recorded in a transaction that makes their folder.
+        run_lock.claimed(store.folder, last) as lock,
+        sharing.alone(place.folder, None),
+    ):
+        if lock is None or place.is_only_copy:  # since a command by hand, a moment ago
             return False
-        if place.is_only_copy:  # since a command by hand, a moment ago
-            return False
-        aside = place.set_aside(*place.spare())
-        is_pruned = not place.spare()
-        with contextlib.suppress(OSError):
-            place.measure()
+        with store.write() as db:
+            newest = runs.newest(db, last.workspace)
+            if newest is None or newest.prompt != last.prompt:
+                return False
+            aside = place.set_aside(*place.spare())
+            is_pruned = not place.spare()
+            with contextlib.suppress(OSError):
+                place.measure()
     for each in aside:
         agent_files.remove(each.parent, each.name)
     return is_pruned

@@ -16,7 +16,7 @@ from ..limits.run_meter import END_SECONDS, left_behind
 from ..workspaces import changes
 from ..workspaces.disarm import disarm
 from ..workspaces.sync import complete_merge
-from ..workspaces.workspace_folder import Workspace
+from ..workspaces.workspace_folder import WHOLE, Workspace
 from . import recovery, runs
 from .outbox import patient_store, patiently
 
@@ -101,7 +101,8 @@ def patch_of(
 ) -> tuple[bytes | None, str]:
     """The patch of a run whose agent is gone, and what it lacks, or why there is none.
 
-    There is neither when the workspace was not even made, or restored.
+    There is neither when the workspace was not even made, or restored, and when an earlier patch
+    stays because nothing has changed since.
     """
     if not workspace.is_there:
         return None, ""
@@ -109,10 +110,13 @@ def patch_of(
     notes: list[str] = []
     try:
         complete_merge(workspace, watch)
+        state = workspace.state()  # what changes from here on may be in the patch or not
         patch = changes.patch(workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append)
-        workspace.note_patch(prompt_id, is_whole=not notes)
+        workspace.note_patch(prompt_id, saved=state + WHOLE * (not notes))
         return patch, "\n".join(notes)
     except (GitFailed, OSError) as error:
+        if workspace.is_saved():  # the patch that there is has what there is
+            return None, ""
         return None, _no_patch(workspace, prompt_id, error)
 
 

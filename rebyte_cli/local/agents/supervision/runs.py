@@ -194,9 +194,11 @@ def _record_end(
 def drop_patch(db: sqlite3.Connection, state_dir: Path, workspace: str) -> None:
     """Remove the stored patch: it is not what is in the workspace now, and `apply` would take it.
 
-    Where nothing is in the workspace now, it stays: nothing else has what it says.
+    Where nothing is in the workspace now, it stays: nothing else has what it says. So it does where
+    nothing has changed since it was made.
     """
-    if Workspace(state_dir, workspace).is_there:
+    place = Workspace(state_dir, workspace)
+    if place.is_there and not place.is_saved():
         remove(state_dir / "objects", db, workspace, PATCH_FILE)
 
 

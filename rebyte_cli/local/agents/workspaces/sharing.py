@@ -24,16 +24,19 @@ LOOK_SECONDS = 0.1
 
 
 @contextmanager
-def alone(folder: Path, waits: Callable[[], object]) -> Iterator[None]:
+def alone(folder: Path, waits: Callable[[], object] | None) -> Iterator[None]:
     """Have the folder to oneself. `waits` is called if there are visitors, before they are waited
-    for. Raises OSError, for example when the folder is missing.
+    for. Without it, BlockingIOError says that another is there. Raises OSError, for example when
+    the folder is missing.
     """
     turn, visitors = _opened(folder)
     try:
-        flock(turn)
+        flock(turn, wait=waits is not None)
         try:
             flock(visitors, wait=False)
         except BlockingIOError:
+            if waits is None:
+                raise
             waits()
             flock(visitors)
         yield

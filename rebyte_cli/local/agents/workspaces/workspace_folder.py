@@ -7,6 +7,7 @@ stays when a workspace is pruned: `restore.py` makes `code/` again from it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -41,8 +42,12 @@ TRASH = "trash"  # of the state folder: what is still to be deleted
 NO_PATCH = "no-patch"  # of a run: why it has none of what it left
 LONGEST_REASON = 10_000  # bytes
 FRESH = "fresh"  # of a workspace in which no agent has begun: its setup may run
-# Of one whose last patch leaves nothing out, until an agent begins: a full disk cannot keep it.
-SAVED = "saved"
+# What the last patch was made of, until an agent begins, and WHOLE if it leaves nothing out.
+SAVED, WHOLE = "saved", b" whole"
+# What `git log`, `git status` or a cleaning may write in a repository: all but its references.
+_OF_GIT = re.compile(
+    r"(?:^|/)\.git/(?!(?:(?:modules|worktrees)/.+/)?(?:HEAD$|packed-refs$|refs/|reftable/))"
+)
 EXCLUDE = "info/exclude"
 SKILLS = "skills"
 ORIGIN_FILE = "origin"  # the address that the clone was made with, kept where no agent can write
@@ -95,10 +100,11 @@ class Workspace:
         """Where the files of one run are: its lock, log and raw streams."""
         return self.folder / "runs" / prompt_id
 
-    def note_patch(self, prompt_id: str, problem: str = "", *, is_whole: bool = False) -> None:
+    def note_patch(self, prompt_id: str, problem: str = "", *, saved: bytes = b"") -> None:
         """Note that a run has left a patch of what is there, or the `problem` of making one.
 
-        With `is_whole`, it leaves nothing out.
+        `saved` is what `state` said before it was made, and WHOLE after it if it leaves nothing
+        out.
         """
         agent_files.remove(self.folder, SAVED)
         if not problem:
@@ -107,8 +113,8 @@ class Workspace:
             if problem:
                 kept = problem.encode("utf-8", "replace")[:LONGEST_REASON]
                 agent_files.write(self.run_folder(prompt_id), NO_PATCH, kept)
-            elif is_whole:
-                (self.folder / SAVED).touch(mode=0o600)
+            else:
+                agent_files.write(self.folder, SAVED, saved)
 
     def why_no_patch(self, prompt_id: str) -> str:
         """Why a run has left no patch of what is there; empty if that was not noted."""
@@ -149,7 +155,26 @@ class Workspace:
     @property
     def is_only_copy(self) -> bool:
         """Whether nothing but `code/` may have what is there."""
-        return self.is_there and not (self.folder / SAVED).exists()
+        return self.is_there and not self.is_saved(whole=True)
+
+    def is_saved(self, *, whole: bool = False) -> bool:
+        """Whether nothing has changed since the last patch; with `whole`, it also has all of it."""
+        saved, state = agent_files.read(self.folder, SAVED, 100), self.state()
+        return saved == state + WHOLE or (saved == state and not whole)
+
+    def state(self) -> bytes:
+        """What changes with any file in `code/`, or reference there, by whatever hand."""
+        total = 0
+        for entry in agent_files.walk(self.code, skip=True):
+            name = entry.path[len(str(self.code)) + 1 :]
+            if _OF_GIT.search(name) or entry.is_dir(follow_symlinks=False):
+                continue
+            with suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                what = f"{status.st_mode} {status.st_size} {status.st_ctime_ns} {name}"
+                digest = hashlib.blake2b(os.fsencode(what), digest_size=16).digest()
+                total ^= int.from_bytes(digest)
+        return b"%032x" % total
 
     def begin(self) -> None:
         """Remember that from now on an agent may have written anything there."""
