@@ -106,6 +106,23 @@ def test_what_was_applied_and_edited_comes_back(run: Run, repository: Path, task
 
 
 @pytest.mark.slow
+def test_what_was_applied_and_is_not_committed_yet_stays(
+    run: Run, repository: Path, task: str
+) -> None:
+    """Whatever else is in conflict."""
+    assert run("apply", task, "--yes", cwd=repository).status == 0
+    git(repository, "reset", "-q")
+    text = (repository / "code.txt").read_text()
+    (repository / "code.txt").write_text(text.replace("LINE 3\n", "LINE THREE\n"))
+    git(repository, "commit", "-q", "-m", "Edited", "code.txt")
+    follow_up(run, "cat code.txt added.txt")
+    assert "LINE THREE\n" in run("result", task).out
+    patch = run("diff", task).out
+    assert "+++ b/added.txt" in patch
+    assert "code.txt" not in patch
+
+
+@pytest.mark.slow
 def test_again_and_again(run: Run, repository: Path, task: str) -> None:
     for number in (10, 12, 14):
         change(repository, f"line {number}\n", f"LINE {number}\n")

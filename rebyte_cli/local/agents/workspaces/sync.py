@@ -22,15 +22,16 @@ from ..sandbox import jail
 from ..sandbox.jail_group import end_rest
 from ..sources.lenders import UPLOAD_PACK
 from . import changes
-from .workspace_folder import AUTHOR, SYNCED, Workspace
+from .workspace_folder import AUTHOR, SAVED, SYNCED, Workspace
 
 BUNDLE = "bundle"
 # In the folder of the workspace: the `_MergePlan` of a merge that may be there in part.
 PLAN = "sync"
 # After `changes.ADD`, in the agent's working tree. `g` and `"$@"` are git there. `new` is the new
-# commit, and `taken` the tree that the user has applied and committed, if any: where that was
-# edited, the user's version counts. It does everything that can fail, and changes nothing; what is
-# new of the trees is left as one pack. What the user has committed says how to merge (git 2.41):
+# commit, and `taken` the tree that the user has applied, if there are commits since: a file in
+# conflict is merged as a change of that, so that the user's version counts. What is not in conflict
+# is not: it may not be committed yet. It does everything that can fail, and changes nothing; what
+# is new of the trees is left as one pack. What the user has committed says how to merge (git 2.41):
 # the agent's `* merge=union` would hide conflicts. To write a file, git would remove what is
 # ignored in its place, or in that of a folder above it, and the folder of a submodule.
 MERGE = rf"""
@@ -46,8 +47,16 @@ old=$(g rev-parse refs/heads/base) target=
 export GIT_ATTR_SOURCE="$new"
 committed() {{ g {shlex.join(AUTHOR)} commit-tree -m . "$1"; }}
 base=$old mine=$(committed "$tree")
-if [ -n "$taken" ] && ! g $how --merge-base="$base" "$mine" "$new" > "$SCRATCH/merged"; then
-    base=$(committed "$taken^{{tree}}")
+if [ -n "$taken" ] && ! g $how -z --merge-base="$base" "$mine" "$new" > "$SCRATCH/merged"; then
+    sed -zi 1d "$SCRATCH/merged"
+    base=$(
+        export GIT_INDEX_FILE="$SCRATCH/base"
+        g read-tree "$old"
+        g update-index -z --force-remove --stdin < "$SCRATCH/merged"
+        xargs -0 -r "$@" ls-tree -r -z --full-tree "$taken" -- < "$SCRATCH/merged" |
+            g update-index -z --add --replace --index-info
+        committed "$(g write-tree)"
+    )
 fi
 result=$(merged g $how --merge-base="$base" "$mine" "$new")
 g diff-tree -r --name-only --diff-filter=A -z "$tree" "$result" | xargs -0 -r sh -c '
@@ -232,6 +241,7 @@ def _record(workspace: Workspace, plan: _MergePlan) -> None:
         ("refs/heads/base", plan.base),
     ):
         git.run([*base, "update-ref", name, found])
+    (workspace.folder / SAVED).unlink(missing_ok=True)  # the patch was one to the old base
     _forget(workspace)
 
 
