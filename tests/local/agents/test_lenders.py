@@ -17,9 +17,9 @@ from rebyte_cli.local.agents.supervision import disk_space
 from rebyte_cli.local.agents.supervision.disk_space import sweep
 from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, disk_usage
 from rebyte_cli.system.git import GitFailed, watched
-from tests.repositories import git
+from tests.repositories import git, small_repository
 
-from .bench import Bench, gone
+from .bench import Bench, gone, with_mounts
 
 LARGE = 4_000_000
 ALTERNATES = ".git/objects/info/alternates"
@@ -264,3 +264,23 @@ def test_an_agent_outside_the_jail_has_its_own_objects(source: Source) -> None:
     source.agent("git log", "ws", jail=False)
     assert source.lenders() == []
     assert not (Workspace(source.bench.folder, "ws").code / ALTERNATES).exists()
+
+
+LINKED_HOME = 'mount -t tmpfs none /home && ln -s "$PWD" /home/agent || exit 9\nexec "$@"'
+BORROWS = """
+from pathlib import Path
+from rebyte_cli.local.agents.sandbox import jail
+from rebyte_cli.local.agents.workspaces.workspace_folder import Workspace, WorkspaceSource
+for state in (Path.cwd(), Path("/home/agent")):
+    workspace = Workspace(state, f"ws{len(str(state))}")
+    source = WorkspaceSource(str(Path.cwd() / "repository"), None, False)
+    workspace.prepare(source, (), share=True)
+    print(bool(jail.layout_of(workspace.folder, jailed=True).borrowed))
+"""
+
+
+def test_nothing_is_shown_in_a_folder_of_the_agents(tmp_path: Path) -> None:
+    """Which could be a link of the agent's by then."""
+    small_repository(tmp_path / "repository")
+    done = with_mounts(tmp_path, LINKED_HOME, BORROWS)
+    assert done.stdout.split() == ["True", "False"], done

@@ -108,6 +108,34 @@ def test_to_root_it_shows_nothing_that_is_mounted_in_proc(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
+HANDLED = """
+formats=/proc/sys/fs/binfmt_misc
+mount -t binfmt_misc none $formats && cp /bin/cat handler && printf 'MAGIC x' > program &&
+    chmod +x program && mv program code &&
+    echo ":rebyte:M::MAGIC::$PWD/handler:F" > $formats/register || exit 9
+test "$(code/program)" = "MAGIC x" || exit 9
+exec "$@"
+"""
+HANDLES = """
+import subprocess
+from pathlib import Path
+from rebyte_cli.local.agents.sandbox import jail
+line = jail.command(jail.layout_of(Path.cwd(), jailed=True), ["/code/program"])
+done = subprocess.run(line, env={"PATH": jail.SYSTEM_PATH}, cwd="/", capture_output=True, text=True)
+print(done.stdout, done.stderr)
+"""
+
+
+def test_for_root_no_program_of_the_machine_handles_a_format(tmp_path: Path) -> None:
+    """Its file would be root's to change, through /proc/PID/exe."""
+    need_jail()
+    for name in ("code", "home"):
+        (tmp_path / name).mkdir()
+    done = with_mounts(tmp_path, HANDLED, HANDLES)
+    assert "MAGIC: not found" in done.stdout, done
+    assert "MAGIC x" not in done.stdout
+
+
 @pytest.mark.slow
 def test_bubblewrap_itself_cannot_be_changed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner's programs could, since the first process of the jail runs it from outside."""

@@ -5,7 +5,8 @@ keyrings. A Landlock scope, a fresh session keyring and a filter of system calls
 the devices of this machine, whose modes their owner could change there: for root, they are mounted
 read-only, which does not keep anything from reading and writing them. And it has bubblewrap itself,
 as its first process, whose program `/proc/1/exe` leads to: where that is the user's to change, a
-copy is what runs.
+copy is what runs. For root, no program of this machine is run for formats that the kernel does not
+know itself, to which `exe` would lead as well.
 
 Every program in a jail waits for this interpreter to start, so it imports little: `contextlib` and
 `pathlib` would double the time.
@@ -24,8 +25,10 @@ SCOPES_SINCE = 6  # the version of Landlock, Linux 6.12
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 SET_NO_NEW_PRIVS = 38
 JOIN_SESSION_KEYRING = 1
+FORMATS = "/proc/sys/fs/binfmt_misc"
+DETACH = 2  # MNT_DETACH
 DEVICES = [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
-NEW_MOUNTS = 0x20000  # CLONE_NEWNS
+NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER
 READ_ONLY, NO_SETUID, NO_PROGRAMS, REMOUNT, BIND = 1, 2, 8, 32, 4096
 # MS_REC, MS_PRIVATE, MS_SLAVE
 DOWN_THE_TREE, NEITHER_WAY, FROM_OUTSIDE_ALONE = 16384, 1 << 18, 1 << 19
@@ -57,7 +60,9 @@ def main() -> None:
             del words[place : place + 2]
         _become_easy_to_kill()
         if os.geteuid() == 0:
+            handlers = _handlers_with_files()  # before what systemd mounts then would not show
             _hold_machine()
+            _leave_formats(handlers)
         _leave_keyring()
         if has_scopes(program):
             _enter_scope()
@@ -146,6 +151,48 @@ def _hold_machine() -> None:
             os.close(again)
 
 
+def _leave_formats(handlers: str) -> None:
+    """Enter a user namespace without the machine's handlers of formats (binfmt_misc, Linux 6.7).
+
+    An older kernel has no such namespaces: there are to be none of the `handlers`.
+    """
+    import ctypes
+    import errno
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(NEW_USER | NEW_MOUNTS):
+        return  # nor can bubblewrap then make one, which says so
+    for name, text in (("uid_map", "0 0 1"), ("setgroups", "deny"), ("gid_map", "0 0 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+    place = b"/usr"  # any folder: once mounted, they are apart
+    try:
+        _mount(place, place, 0, b"binfmt_misc")
+    except OSError as error:
+        if error.errno != errno.ENODEV and handlers:
+            what = f"handlers of formats give it files of root (binfmt_misc: {handlers})"
+            raise OSError(f"{what} before Linux 6.7: disable them") from None
+        return
+    if libc.umount2(place, DETACH):
+        raise _failure("umount2")
+
+
+def _handlers_with_files() -> str:
+    """The names of the handlers of formats whose interpreter the kernel has open (flag F): through
+    the mount where it was, which can be written to."""
+    found = []
+    for name in os.listdir(FORMATS) if os.path.isdir(FORMATS) else ():
+        try:
+            with open(f"{FORMATS}/{name}", encoding="utf-8", errors="replace") as file:
+                lines = file.read().splitlines()
+        except OSError:
+            continue
+        is_enabled = lines[:1] == ["enabled"]
+        if is_enabled and any(line.startswith("flags:") and "F" in line[6:] for line in lines):
+            found.append(name)
+    return ", ".join(found)
+
+
 def _spread(path: bytes, how: int) -> bool:
     """Have later mounts below `path` show elsewhere as `how` says; False if it is no mount."""
     import errno
@@ -159,10 +206,10 @@ def _spread(path: bytes, how: int) -> bool:
     return True
 
 
-def _mount(source: bytes, target: bytes, flags: int) -> None:
+def _mount(source: bytes, target: bytes, flags: int, kind: bytes | None = None) -> None:
     import ctypes
 
-    if ctypes.CDLL(None, use_errno=True).mount(source, target, None, ctypes.c_ulong(flags), None):
+    if ctypes.CDLL(None, use_errno=True).mount(source, target, kind, ctypes.c_ulong(flags), None):
         raise _failure("mount")
 
 

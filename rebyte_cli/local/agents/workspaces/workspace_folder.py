@@ -285,10 +285,13 @@ class Workspace:
         return shutil.disk_usage(self.folder).free - int(options.get("keep_free", 0))
 
     def _can_share(self) -> bool:
-        """Whether the jail can show what is borrowed where it is, and git name it."""
-        place = str(self.folder)
-        return "\n" not in place and not any(
-            Path(os.path.realpath(place)).is_relative_to(inside) for inside in (CODE, HOME)
+        """Whether the jail can show what is borrowed where it is, and git name it.
+
+        Below its own folders, where it would be shown, the agent could put links.
+        """
+        places = (os.path.abspath(self.folder), os.path.realpath(self.folder))
+        return "\n" not in str(self.folder) and not any(
+            Path(place).is_relative_to(inside) for place in places for inside in (CODE, HOME)
         )
 
     def _start(self, source: WorkspaceSource, *, share: bool) -> list[str]:
