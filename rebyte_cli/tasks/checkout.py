@@ -81,6 +81,8 @@ def check(
         yield from _check_branch(folder, remote, branch, state.upstream)
     if state.uncommitted and not with_changes:
         yield f"{_staying(state)}: commit and push, or add --with-changes"
+    elif state.uncommitted:
+        yield from _repositories_inside(folder)
 
 
 def left_out(folder: str, *, with_changes: bool) -> Iterator[str]:
@@ -88,7 +90,18 @@ def left_out(folder: str, *, with_changes: bool) -> Iterator[str]:
     state = look(folder)
     if state.uncommitted and not with_changes:
         yield f"{_staying(state)}: commit, or add --with-changes"
+    elif state.uncommitted:
+        yield from _repositories_inside(folder)
     yield from git.left_out(folder)
+
+
+def _repositories_inside(folder: str) -> Iterator[str]:
+    """A line that names the other repositories among the new files: no patch has them."""
+    found: list[str] = []
+    with contextlib.suppress(git.GitFailed):  # there are more new files than can be listed
+        found += (name for name in git.new_files(top_level(folder), {}) if name.endswith("/"))
+    if found:
+        yield f"Repositories inside this one stay here: {_named(found)}"
 
 
 def check_local_branch(folder: str, branch: str) -> None:
@@ -193,9 +206,13 @@ def described(changes: UncommittedChanges) -> str:
     """What is sent, for a person: files that git does not know yet are named."""
     if not changes.files:
         return "There are no uncommitted changes to send"
-    new = ", ".join(changes.new[:SHOWN_FILES])
-    if len(changes.new) > SHOWN_FILES:
-        new += f" and {len(changes.new) - SHOWN_FILES} more"
+    new = _named(changes.new)
     size = f"{changes.size / 1024:.0f} KiB" if changes.size >= 1024 else f"{changes.size} bytes"
     added = f"; new: {new}" if new else ""
     return f"Sending {_count(len(changes.files), 'changed file')} as {PATCH_NAME} ({size}{added})"
+
+
+def _named(names: list[str]) -> str:
+    """The first of some names, and how many more there are; empty for none."""
+    more = len(names) - SHOWN_FILES
+    return ", ".join(names[:SHOWN_FILES]) + (f" and {more} more" if more > 0 else "")

@@ -352,3 +352,20 @@ def test_a_folder_is_refused_where_no_service_can_read_it(given: str) -> None:
     with pytest.raises(BadUsage, match="is on this machine") as error:
         source(given, None, is_local=False, note=print)
     assert "-P local" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+def test_repositories_inside_are_named(repository: Repository, is_local: bool) -> None:
+    """Uncommitted changes have nothing of them, whether they have a commit or not."""
+    for name in ("nested", "empty"):
+        (repository.path / name).mkdir()
+        git(repository.path / name, "init", "-q")
+        (repository.path / name / "file").write_text("work\n")
+    git(repository.path / "nested", "add", "-A")
+    git(repository.path / "nested", "commit", "-q", "-m", "Nested")
+    folder = str(repository.path)
+    if is_local:
+        lines = checkout.left_out(folder, with_changes=True)
+    else:
+        lines = checkout.check(folder, "origin", "main", is_named=False, with_changes=True)
+    assert [*lines] == ["Repositories inside this one stay here: empty/, nested/"]
