@@ -318,6 +318,15 @@ def test_commits_whose_work_is_in_the_result_are_not_named(tmp_path: Path, edit:
     assert said == []
 
 
+def test_a_pipe_where_git_ignores_what_it_tracked_costs_no_patch(tmp_path: Path) -> None:
+    workspace = with_file_and_link(tmp_path, f"100644,{FILE},lib/l")
+    edit = "rm -rf lib; mkfifo lib; echo /lib > .gitignore; echo work > work"
+    subprocess.run(["sh", "-ec", edit], cwd=workspace.code, check=True)
+    said: list[str] = []
+    assert b"\n+work\n" in changes.patch(workspace, "only", jailed=False, tell=said.append)
+    assert said == ["changes.patch leaves out what became a pipe, a socket or a device: lib/l"]
+
+
 def test_a_linked_work_tree_is_named_instead_of_a_second_copy(tmp_path: Path) -> None:
     """Those of the repository itself, whatever was in their place; others are ordinary folders."""
     workspace = with_file_and_link(tmp_path, f"160000,{'1' * 40},sub")
@@ -584,6 +593,9 @@ def test_a_repository_of_which_git_keeps_the_commit_alone_is_named(
         said: list[str] = []
         changes.patch(workspace, run, jailed=False, tell=said.append)
         assert said == ["changes.patch leaves out what is in the submodules: n"]
+
+
+FILE = hashlib.sha1(b"blob 5\0file\n").hexdigest()
 
 
 def with_file_and_link(folder: Path, *entries: str) -> Workspace:

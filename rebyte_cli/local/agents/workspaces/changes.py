@@ -86,9 +86,10 @@ own() {{
 # git would wait at a pipe for ever, and read the longest list of patterns into memory.
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
 # Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
-# In the agent's repository, too, where what git cannot read is named. What only its index brought
+# What git cannot read of the agent's repository within a time is named. What only its index brought
 # in is taken back first: it may say otherwise now. Linked work trees of it would be second copies:
-# they are taken out at the end, for git refuses to leave out by name what it ignores anyway.
+# they are taken out at the end, for git takes no name in a submodule.
+# With status 1, git has added the rest: it ignores a place that it is told to leave out.
 # git reads every file: a program can change one without a trace in its times, through memory on
 # tmpfs, and on ext4 by what defragments it. What the index keeps is only what git tracks.
 # `tree` is written last: there is a pack if there is a tree.
@@ -151,7 +152,7 @@ find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
     -exec "$@" --literal-pathspecs ls-files -z -- {} + > "$SCRATCH/odd" 2>/dev/null || :
 xargs -0 sh -c 'for file; do printf ":(exclude,literal)%s\\0" "$file"; done' sh \
     < "$SCRATCH/odd" >> "$SCRATCH/paths"
-"$@" add --all --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul
+"$@" add --all --pathspec-from-file="$SCRATCH/paths" --pathspec-file-nul || [ $? = 1 ]
 xargs -0 -r "$@" --literal-pathspecs ls-files --stage -z -- < "$SCRATCH/linked" |
     sed -z '/^160000/d; s/^[^\t]*\t//' | "$@" update-index -z --force-remove --stdin
 if [ -e "$SCRATCH/own" ]; then
