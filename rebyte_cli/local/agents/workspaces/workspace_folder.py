@@ -159,8 +159,10 @@ class Workspace:
 
     def is_saved(self, *, whole: bool = False) -> bool:
         """Whether nothing has changed since the last patch; with `whole`, it also has all of it."""
-        saved, state = agent_files.read(self.folder, SAVED, 100), self.state()
-        return saved == state + WHOLE or (saved == state and not whole)
+        saved = agent_files.read(self.folder, SAVED, 100)
+        if saved is None or (whole and not saved.endswith(WHOLE)):
+            return False  # without a look at every file, as in a transaction
+        return saved.removesuffix(WHOLE) == self.state()
 
     def state(self) -> bytes:
         """What changes with any file in `code/`, or reference there, by whatever hand."""
