@@ -339,6 +339,17 @@ def test_what_was_changed_in_the_folder_is_in_the_patch_or_stays(
 
 
 @pytest.mark.slow
+def test_what_git_is_told_to_track_is_in_the_patch(run: Run, home: Path) -> None:
+    """And what it is told not to track is not: nothing but the index says so."""
+    script = "echo ignored > .gitignore; echo secret > ignored; git add .gitignore"
+    task = create(run, home, script, "--wait")["id"]
+    for words, is_tracked in ((["add", "-f"], True), (["rm", "-q", "--cached"], False)):
+        assert run("workspace", "git", task, "--", *words, "ignored").status == 0
+        assert ("+secret" in run("diff", task).out) is is_tracked
+    prune(run, task)
+
+
+@pytest.mark.slow
 def test_a_look_makes_no_patch_again(run: Run, home: Path) -> None:
     task = create(run, home, "echo work > work; git add work; touch work", "--wait")["id"]
     run("workspace", "path", task)

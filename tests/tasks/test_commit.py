@@ -133,7 +133,7 @@ def test_what_no_git_takes_is_the_fault_of_the_patch(root: Path, patch: bytes) -
 # A git that fails where a patch is to be applied, if a condition in sh holds for the patch.
 FAILS = """#!/bin/sh
 PATH={path}
-for file; do :; done
+file=/dev/stdin  # opened again, it is read from its beginning
 case " $* " in *" apply "*) if {condition}; then {failure}; fi ;; esac
 exec git "$@"
 """

@@ -114,7 +114,7 @@ def test_too_much_is_refused_wherever_a_patch_is_read(root: Path, tmp_path: Path
 def test_what_git_tries_before_it_writes_has_a_limit_of_memory(root: Path) -> None:
     found = sparse(root, 10, 60 * MIB)
     with pytest.raises(safe_git.GitFailed, match="GiB of memory"):
-        git_apply.git_apply(["--check", "--3way"], found, root, memory=64 * MIB)
+        safe_git.run(["apply", "--check", "--3way"], root, given=found, memory=64 * MIB)
     bring(found, root)
     assert (root / "zeros1").stat().st_size == 60 * MIB
 

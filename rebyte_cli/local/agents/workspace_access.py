@@ -23,6 +23,7 @@ from .workspaces.disarm import disarm
 from .workspaces.workspace_folder import Workspace
 
 PORTION = 1 << 16  # bytes
+LOOK = ("-c", "diff.autoRefreshIndex=false")  # a look at files changes no index
 
 
 def folder_of(
@@ -112,6 +113,8 @@ def git_inside(
     layout = layout._replace(home=layout.code)
     variables = jail.environment(layout, os.environ)
     variables |= git.IN_JAIL | {"HOME": "/tmp"}  # noqa: S108 - the jail's own
+    variables["GIT_OPTIONAL_LOCKS"] = "0"  # as LOOK
+    stamp = place.index_stamp()
     try:
         with git.Pipe(git.LONGEST_STDERR) as errors, sharing.Visit(folder) as visit:
             if not place.code.is_dir():  # a moment ago it was there
@@ -119,7 +122,7 @@ def git_inside(
             with (
                 JailGroup(
                     layout,
-                    jail.command(layout, ["git", *words], network=False),
+                    jail.command(layout, ["git", *LOOK, *words], network=False),
                     folder="/",
                     variables=variables,
                     stdout=subprocess.PIPE,
@@ -138,9 +141,10 @@ def git_inside(
             said = errors.kept.decode("utf-8", "replace").strip()
             raise GitFailed(said or f"git exited with status {status}")
     finally:
+        is_stale = stamp != place.index_stamp()
         try:
             is_free = disarmed(state_dir, workspace)
         except OSError as error:
             raise GitFailed(f"the folder cannot be made safe again: {error}") from None
-        if is_free:
+        if is_free and (is_stale or not place.is_saved()):
             renew_patch(state_dir, workspace, tell)

@@ -190,7 +190,7 @@ class UsageReader:
                 self._start, self._is_readable = data, len(data) < LONGEST_OPENING
                 return
             is_json = data[:1] in b"{["
-            events = _Events(self._scanner.feed, self._begin_event)
+            events = _Events(self._scanner.feed, self._begin_event, self._break_off)
             self._feed = self._scanner.feed if is_json else events.feed
         for start in range(0, len(data), PIECE):
             self._feed(data[start : start + PIECE])
@@ -235,6 +235,9 @@ class UsageReader:
         if self._is_last == WITH_END and not self._has_ended:
             self._is_last = NEVER
 
+    def _break_off(self) -> None:
+        self._is_last = NEVER  # unless counts follow
+
     def _found(self, path: Path, text: bytes) -> None:
         try:
             value = read_json(text.decode("utf-8", "replace"))
@@ -247,7 +250,7 @@ class UsageReader:
         elif path == STATUS:
             self._is_done = not isinstance(value, str) or value.lower() in DONE
         elif path == ERROR:
-            self._is_last = NEVER  # unless counts follow
+            self._break_off()
         elif path in self._wire.model:
             self.model = model_name(value) or self.model
         elif isinstance(value, dict) and path in self._wire.tools:
@@ -366,11 +369,20 @@ class _Events:
 
     FIELD = b"data:"
     _LINE_END = re.compile(rb"\r\n|\r|\n")
+    _KNOWN = re.compile(rb"[deir:]|\xef")  # how lines begin: those of a field, or of a comment
 
-    def __init__(self, add: Callable[[bytes], None], begin: Callable[[], None]) -> None:
-        """`begin` is called before what is added is that of another event."""
+    def __init__(
+        self,
+        add: Callable[[bytes], None],
+        begin: Callable[[], None],
+        break_off: Callable[[], None],
+    ) -> None:
+        """`begin` is called before what is added is that of another event, and `break_off` for a
+        line of no event: Google's servers say so what went wrong in the middle.
+        """
         self._add_data = add
         self._begin = begin
+        self._break_off = break_off
         self._line = b""  # its first bytes, which tell the field
         self._is_data = False
         self._after_return = False
@@ -391,6 +403,8 @@ class _Events:
             part = line[len(self.FIELD) :]
             self._line = line[: len(self.FIELD)]
             self._is_data = self._line == self.FIELD
+            if self._line and not self._KNOWN.match(self._line):
+                self._break_off()
         if self._is_data and part:
             self._add_data(part)
 

@@ -267,6 +267,10 @@ ELSEWHERE = {
         "git worktree add -q --detach ../home/t; cd ../home/t; C",
         "COMMIT",
     ),
+    "left while HEAD was detached": (
+        "git checkout -q --detach; C; git rev-parse HEAD > ../home/left; git checkout -q main",
+        "LEFT",
+    ),
     "on the branch of one": ("git worktree add -q -b b ../home/t; cd ../home/t; C", "b"),
     "on a branch of no other commit": (
         "git checkout -q --orphan new; C; git checkout -qf main; rm -f new",
@@ -290,6 +294,8 @@ def test_commits_that_the_result_does_not_have_are_named(
     assert changes.patch(workspace, "only", jailed=False, tell=said.append) == b""
     if names == "COMMIT":
         names = git(workspace.home / "t", "rev-parse", "HEAD").strip()
+    elif names == "LEFT":
+        names = (workspace.home / "left").read_text().strip()
     assert said == [f"changes.patch leaves out commits that HEAD does not have: {names}"]
 
 

@@ -57,7 +57,8 @@ print(open("/dev/null", "w").write("x"), open("/dev/zero", "rb").read(1))
 """
 
 
-def test_modes_and_times_of_the_machine_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("less", ["", "--bounding-set=-sys_admin", "--regid=4 --clear-groups"])
+def test_modes_and_times_of_the_machine_stay(tmp_path: Path, less: str) -> None:
     """As root, who owns the devices and all of /proc, which is the same in every namespace."""
     need_jail()
     for name in ("code", "home"):
@@ -66,8 +67,9 @@ def test_modes_and_times_of_the_machine_stay(tmp_path: Path) -> None:
     assert "/proc/meminfo" in files
     words = [PYTHON, "-I", "-c", CHANGE, *sorted(DEVICES), *sorted(files)]
     line = jail.command(jail.layout_of(tmp_path, jailed=True), words, needs=[sys.base_prefix])
+    is_less = less and not os.getuid()
     done = subprocess.run(
-        line,
+        [*(["/usr/bin/setpriv", *less.split()] if is_less else []), *line],
         env={"PATH": jail.SYSTEM_PATH},
         cwd="/",
         stdin=subprocess.DEVNULL,
@@ -145,8 +147,8 @@ def test_bubblewrap_itself_cannot_be_changed(bench: Bench, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     before = program.stat()
     attempt = "chmod 0700 /proc/[0-9]*/exe; touch /proc/[0-9]*/exe; echo x >> /proc/1/exe"
-    run = bench.run(["sh", "-c", f"{{ {attempt}; }} 2>&1; readlink /proc/1/exe"])
-    assert (run.answer or "").endswith("/memfd:bwrap (deleted)")
+    run = bench.run(["sh", "-c", f"{{ {attempt}; }} 2>&1; echo tried"])
+    assert (run.answer or "").endswith("tried")
     assert program.stat() == before
 
 

@@ -25,6 +25,24 @@ def test_a_folder_that_is_still_being_made_is_waited_for(tmp_path: Path) -> None
     os.close(lock)
 
 
+def test_what_a_workspace_holds_is_told_by_no_program_in_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, "ws")
+    repository = workspace.code / "a/.git/modules/b"
+    for name in ("refs/heads/logs", "logs/refs/heads/x", "objects/x", "HEAD"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).touch()
+    state = workspace.state()
+    assert state[32:] != workspace.state()[32:]  # with another key
+    key = bytes.fromhex(state[:32].decode())
+    for name in ("logs/refs/heads/x", "objects/x"):
+        (repository / name).write_text("x")
+    assert workspace.state(key) == state
+    for name in ("refs/heads/logs", "HEAD"):
+        (repository / name).write_text("x")
+        assert workspace.state(key) != state
+        state = workspace.state(key)
+
+
 def test_a_folder_that_is_never_made_is_not_waited_for_long(tmp_path: Path) -> None:
     pauses: list[float] = []
     assert workspace_access.folder_of(tmp_path, "w", pauses.append) is None

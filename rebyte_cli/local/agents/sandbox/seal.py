@@ -4,9 +4,9 @@ Namespaces do not cover abstract Unix sockets while the network is shared, nor t
 keyrings. A Landlock scope, a fresh session keyring and a filter of system calls do. The jail has
 the devices of this machine, whose modes their owner could change there: for root, they are mounted
 read-only, which does not keep anything from reading and writing them. And it has bubblewrap itself,
-as its first process, whose program `/proc/1/exe` leads to: where that is the user's to change, a
-copy is what runs. For root, no program of this machine is run for formats that the kernel does not
-know itself, to which `exe` would lead as well.
+as its first process, whose program `/proc/1/exe` leads to: where that is the user's to change, it
+is held in the same way, or a copy is what runs. For root, no program of this machine is run for
+formats that the kernel does not know itself, to which `exe` would lead as well.
 
 Every program in a jail waits for this interpreter to start, so it imports little: `contextlib` and
 `pathlib` would double the time.
@@ -29,7 +29,7 @@ FORMATS = "/proc/sys/fs/binfmt_misc"
 DETACH = 2  # MNT_DETACH
 DEVICES = [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
 NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER
-READ_ONLY, NO_SETUID, NO_PROGRAMS, REMOUNT, BIND = 1, 2, 8, 32, 4096
+READ_ONLY, NO_SETUID, NO_DEVICES, NO_PROGRAMS, REMOUNT, BIND = 1, 2, 4, 8, 32, 4096
 # MS_REC, MS_PRIVATE, MS_SLAVE
 DOWN_THE_TREE, NEITHER_WAY, FROM_OUTSIDE_ALONE = 16384, 1 << 18, 1 << 19
 EXECUTABLE = 16  # MFD_EXEC, Linux 6.3: without it, the machine may forbid to run the file
@@ -61,8 +61,8 @@ def main() -> None:
         _become_easy_to_kill()
         if os.geteuid() == 0:
             handlers = _handlers_with_files()  # before what systemd mounts then would not show
-            _hold_machine()
             _leave_formats(handlers)
+            _hold_machine(program)
         _leave_keyring()
         if has_scopes(program):
             _enter_scope()
@@ -78,7 +78,9 @@ def _to_run(program: str) -> str | int:
 
     A script cannot be run by a descriptor alone: what it starts is the user's to guard.
     """
-    if os.stat(program).st_uid != os.geteuid() and not os.access(program, os.W_OK):
+    is_owner = os.stat(program).st_uid == os.geteuid()
+    is_held = os.statvfs(program).f_flag & READ_ONLY
+    if is_held or not (is_owner or os.access(program, os.W_OK)):
         return program
     with open(program, "rb") as file:
         data = file.read()
@@ -117,9 +119,10 @@ def _become_easy_to_kill() -> None:
         pass  # the kernel has no such file, or not for this process
 
 
-def _hold_machine() -> None:
-    """See the devices read-only from now on, standard streams included, and of what the kernel has
-    mounted in /proc only what is there now: binfmt_misc, once it is, would be root's to write to.
+def _hold_machine(program: str) -> None:
+    """See the devices and the program read-only from now on, standard streams included, and of what
+    the kernel has mounted in /proc only what is there now: binfmt_misc, once it is, would be root's
+    to write to.
 
     Root in a container without the right to mount has those of the container, and so has one below
     `chroot` where /dev is no mount.
@@ -136,9 +139,9 @@ def _hold_machine() -> None:
     _spread(b"/proc", NEITHER_WAY)
     if not any(_spread(path, FROM_OUTSIDE_ALONE) for path in (b"/", b"/dev")):
         return
-    for path in map(os.fsencode, filter(os.path.exists, DEVICES)):
-        _mount(path, path, BIND)
-        _mount(path, path, REMOUNT | BIND | READ_ONLY | NO_SETUID | NO_PROGRAMS)
+    _hold(program, NO_SETUID)
+    for path in filter(os.path.exists, DEVICES):
+        _hold(path, NO_SETUID | NO_PROGRAMS)
     null = os.stat(os.devnull).st_rdev
     for number in range(3):
         try:
@@ -151,37 +154,72 @@ def _hold_machine() -> None:
             os.close(again)
 
 
+def _hold(place: str, flags: int) -> None:
+    """See a file read-only from now on, and as `flags` say beside what its mount does."""
+    path = os.fsencode(os.path.realpath(place))
+    _mount(path, path, BIND)
+    kept = os.statvfs(path).f_flag & (READ_ONLY | NO_SETUID | NO_DEVICES | NO_PROGRAMS)
+    _mount(path, path, REMOUNT | BIND | READ_ONLY | kept | flags)
+
+
 def _leave_formats(handlers: str) -> None:
     """Enter a user namespace without the machine's handlers of formats (binfmt_misc, Linux 6.7).
 
-    An older kernel has no such namespaces: there are to be none of the `handlers`.
+    Where that cannot be, there are to be none of the `handlers`.
     """
     import ctypes
-    import errno
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(NEW_USER | NEW_MOUNTS):
-        return  # nor can bubblewrap then make one, which says so
-    for name, text in (("uid_map", "0 0 1"), ("setgroups", "deny"), ("gid_map", "0 0 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
     place = b"/usr"  # any folder: once mounted, they are apart
     try:
+        if not _can_nest():
+            raise OSError("no user namespace can be made in another one")
+        _enter_namespace()
         _mount(place, place, 0, b"binfmt_misc")
     except OSError as error:
-        if error.errno != errno.ENODEV and handlers:
+        if handlers:
             what = f"handlers of formats give it files of root (binfmt_misc: {handlers})"
-            raise OSError(f"{what} before Linux 6.7: disable them") from None
+            raise OSError(f"{what} before Linux 6.7 or here ({error}): disable them") from None
         return
-    if libc.umount2(place, DETACH):
+    if ctypes.CDLL(None, use_errno=True).umount2(place, DETACH):
         raise _failure("umount2")
+
+
+def _can_nest() -> bool:
+    """Whether three user namespaces can be made, each in the one before: besides ours, those of
+    bubblewrap and with which it forbids others. Hardened kernels allow the first alone."""
+    pid = os.fork()
+    if not pid:
+        try:
+            for _ in range(3):
+                _enter_namespace()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _enter_namespace() -> None:
+    """Enter a new namespace of users, this one alone, and one of mounts. Raises OSError."""
+    import ctypes
+
+    user, group = os.geteuid(), os.getegid()
+    if ctypes.CDLL(None, use_errno=True).unshare(NEW_USER | NEW_MOUNTS):
+        raise _failure("unshare")
+    lines = {"uid_map": f"{user} {user} 1", "setgroups": "deny", "gid_map": f"{group} {group} 1"}
+    for name, text in lines.items():
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
 
 
 def _handlers_with_files() -> str:
     """The names of the handlers of formats whose interpreter the kernel has open (flag F): through
     the mount where it was, which can be written to."""
     found = []
-    for name in os.listdir(FORMATS) if os.path.isdir(FORMATS) else ():
+    try:
+        names = os.listdir(FORMATS)
+    except OSError:
+        names = []  # there are none, or systemd would mount them elsewhere
+    for name in names:
         try:
             with open(f"{FORMATS}/{name}", encoding="utf-8", errors="replace") as file:
                 lines = file.read().splitlines()

@@ -59,12 +59,10 @@ def run_by_hand(
 
 
 def renew_patch(state_dir: Path, workspace: str, announce: Callable[[str], object]) -> None:
-    """Make the patch of the last run again if it is not of what is there, as after `run_by_hand`.
+    """Make the patch of the last run again, as after `run_by_hand`.
 
     `announce` is told what it lacks. A run that is at work, or waits, makes one itself.
     """
-    if Workspace(state_dir, workspace).is_saved():
-        return
     notes = list[str]()
     with suppress(Refusal), Store(state_dir) as store:
         last, _ = last_run(store, workspace)

@@ -195,10 +195,10 @@ def drop_patch(db: sqlite3.Connection, state_dir: Path, workspace: str) -> None:
     """Remove the stored patch: it is not what is in the workspace now, and `apply` would take it.
 
     Where nothing is in the workspace now, it stays: nothing else has what it says. So it does where
-    nothing has changed since it was made.
+    nothing has worked since it was made.
     """
     place = Workspace(state_dir, workspace)
-    if place.is_there and not place.is_saved():
+    if place.is_there and not place.has_note:
         remove(state_dir / "objects", db, workspace, PATCH_FILE)
 
 

@@ -167,8 +167,9 @@ tree=$("$@" write-tree)
 )
 # Where a submodule was moved or added, git keeps its place if there is a file: then, it is an
 # ordinary folder. Otherwise `.gitmodules` alone knows it.
-# A branch, the stash, or HEAD of a linked work tree is named if it has commits that neither HEAD, a
-# remote nor `base.git` knows, unless its files are those of the patch.
+# A branch, the stash, HEAD of a linked work tree, or one that was left while it was detached, is
+# named if it has commits that neither HEAD, a remote nor `base.git` knows, unless its files are
+# those of the patch.
 SCRIPT = rf"""{ADD}
 "$@" ls-files --stage -z | xargs -0 sh -c '
     for entry; do
@@ -195,6 +196,8 @@ if [ -e "$SCRATCH/own" ]; then
         asked for-each-ref --format="%(objectname) %(refname) %(tree)" refs/heads refs/stash
         asked worktree list --porcelain -z |
             sed -zn "/^HEAD /{{h; n; /^detached/{{g; s/HEAD \(.*\)/\1 \1/p}}}}" | tr "\\0" "\\n"
+        asked log -g --ignore-missing --format=%gs HEAD -- |
+            sed -n "s/^checkout: moving from \([0-9a-f]\{{40,64\}}\) to .*/\1 \1/p"
     }} | sort > "$SCRATCH/tips"
     {{
         cut -d " " -f 1 "$SCRATCH/tips"

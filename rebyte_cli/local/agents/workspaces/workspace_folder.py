@@ -44,10 +44,8 @@ LONGEST_REASON = 10_000  # bytes
 FRESH = "fresh"  # of a workspace in which no agent has begun: its setup may run
 # What the last patch was made of, until an agent begins, and WHOLE if it leaves nothing out.
 SAVED, WHOLE = "saved", b" whole"
-# What `git log`, `git status` or a cleaning may write in a repository: all but its references.
-_OF_GIT = re.compile(
-    r"(?:^|/)\.git/(?!(?:(?:modules|worktrees)/.+/)?(?:HEAD$|packed-refs$|refs/|reftable/))"
-)
+# What `git log`, `git status` or a cleaning may write in a repository is all but its references.
+_LOGS, _REFERENCES = "logs", {"HEAD", "packed-refs", "refs", "reftable"}
 EXCLUDE = "info/exclude"
 SKILLS = "skills"
 ORIGIN_FILE = "origin"  # the address that the clone was made with, kept where no agent can write
@@ -157,26 +155,43 @@ class Workspace:
         """Whether nothing but `code/` may have what is there."""
         return self.is_there and not self.is_saved(whole=True)
 
+    @property
+    def has_note(self) -> bool:
+        """Whether a patch was made of what there was when an agent last worked there."""
+        return (self.folder / SAVED).exists()
+
     def is_saved(self, *, whole: bool = False) -> bool:
         """Whether nothing has changed since the last patch; with `whole`, it also has all of it."""
         saved = agent_files.read(self.folder, SAVED, 100)
         if saved is None or (whole and not saved.endswith(WHOLE)):
             return False  # without a look at every file, as in a transaction
-        return saved.removesuffix(WHOLE) == self.state()
+        return saved.removesuffix(WHOLE) == self.state(bytes.fromhex(saved[:32].decode()))
 
-    def state(self) -> bytes:
-        """What changes with any file in `code/`, or reference there, by whatever hand."""
-        total = 0
+    def state(self, key: bytes = b"") -> bytes:
+        """What changes with any file in `code/`, or reference there, by whatever hand.
+
+        It begins with the `key`, a new one where none is given: what it would be, no program in
+        the workspace can know.
+        """
+        key, total = key or os.urandom(16), 0
         for entry in agent_files.walk(self.code, skip=True):
             name = entry.path[len(str(self.code)) + 1 :]
-            if _OF_GIT.search(name) or entry.is_dir(follow_symlinks=False):
+            if not _counts(name) or entry.is_dir(follow_symlinks=False):
                 continue
             with suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
                 what = f"{status.st_mode} {status.st_size} {status.st_ctime_ns} {name}"
-                digest = hashlib.blake2b(os.fsencode(what), digest_size=16).digest()
+                digest = hashlib.blake2b(os.fsencode(what), digest_size=16, key=key).digest()
                 total ^= int.from_bytes(digest)
-        return b"%032x" % total
+        return b"%s%032x" % (key.hex().encode(), total)
+
+    def index_stamp(self) -> tuple[int, ...]:
+        """What changes with the index of the repository, if there is one."""
+        try:
+            status = (self.code / ".git/index").lstat()
+        except OSError:
+            return ()
+        return status.st_ino, status.st_size, status.st_ctime_ns
 
     def begin(self) -> None:
         """Remember that from now on an agent may have written anything there."""
@@ -457,6 +472,13 @@ class Workspace:
         repository = self.code / ".git"
         if known is not None and not repository.is_symlink() and repository.is_dir():
             agent_files.write(repository, EXCLUDE, known)
+
+
+def _counts(name: str) -> bool:
+    """Whether a path in `code/` is that of a file there or, in a repository, of a reference."""
+    _, of_git, rest = f"/{name}".partition("/.git/")
+    parts = (part for part in rest.split("/") if part == _LOGS or part in _REFERENCES)
+    return not of_git or next(parts, _LOGS) != _LOGS
 
 
 def disk_usage(place: Path) -> int:
