@@ -369,7 +369,8 @@ class _Events:
 
     FIELD = b"data:"
     _LINE_END = re.compile(rb"\r\n|\r|\n")
-    _KNOWN = re.compile(rb"[deir:]|\xef")  # how lines begin: those of a field, or of a comment
+    # How lines begin: those of a field, of a comment, or a blank that keeps a connection alive.
+    _KNOWN = re.compile(rb"[deir:\s]|\xef")
 
     def __init__(
         self,

@@ -288,6 +288,27 @@ def test_no_program_forges_what_the_kernel_says_of_it() -> None:
         program.communicate(b"\n")
 
 
+LAST_THREAD = """
+import ctypes, os, threading, time
+def work():
+    time.sleep(7)
+    print("worked", flush=True)
+    os._exit(0)
+threading.Thread(target=work).start()
+ctypes.CDLL(None).syscall(NUMBER, 0)
+"""
+
+
+@pytest.mark.slow
+def test_a_program_is_not_over_with_its_first_thread(bench: Bench) -> None:
+    numbers = {"x86_64": "60", "aarch64": "93"}
+    if platform.machine() not in numbers:
+        pytest.skip("the number of exit is known for x86_64 and aarch64")
+    code = LAST_THREAD.replace("NUMBER", numbers[platform.machine()])
+    run = bench.run([PYTHON, "-c", code])
+    assert (run.outcome, run.answer) == ("succeeded", "worked")
+
+
 @pytest.mark.slow
 def test_a_run_ends_whose_sandbox_is_stopped_from_inside(bench: Bench) -> None:
     run = bench.run([PYTHON, "-c", outliving.STOP, MARK])

@@ -281,7 +281,15 @@ def test_counts_before_an_error_in_the_middle_are_not_the_last(wire: str, told: 
     for indent in (None, 2):  # as Google's servers say it, in a stream as well
         plain = stream((None, told)) + json.dumps(error, indent=indent).encode()
         assert not read(wire, plain).is_final(has_ended=True)
-    for line in (b": ping\n\n", b"id\n\n", b"data\n\n", b"retry: 1\n\n", b"event: x\n\n", b"\r\n"):
+    for line in (
+        b": ping\n\n",
+        b"id\n\n",
+        b"data\n\n",
+        b"retry: 1\n\n",
+        b"event: x\n\n",
+        b"\r\n",
+        b" \n",
+    ):
         assert read(wire, stream((None, told)) + line).is_final(has_ended=True)
     assert read(wire, stream((None, told), (None, {"error": None}))).is_final(has_ended=True)
     assert read(wire, stream((None, error | told))).is_final(has_ended=True)

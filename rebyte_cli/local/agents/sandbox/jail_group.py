@@ -216,10 +216,12 @@ def _has_program(first: int) -> bool:
         below = _children(first)
     except OSError:
         return True
-    return any(
-        _status(child, "NSpid")[-1:] == ["2"] and _status(child, "State")[:1] != ["Z"]
-        for child in below
-    )
+    return any(_status(child, "NSpid")[-1:] == ["2"] and _is_alive(child) for child in below)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process has a thread that is alive: its first one may have ended alone."""
+    return _status(pid, "State")[:1] != ["Z"] or _status(pid, "Threads") != ["1"]
 
 
 def _children(pid: int) -> list[str]:
