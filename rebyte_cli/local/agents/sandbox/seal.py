@@ -185,8 +185,8 @@ def _leave_formats(handlers: str) -> None:
 
 
 def _can_nest() -> bool:
-    """Whether three user namespaces can be made, each in the one before: besides ours, those of
-    bubblewrap and with which it forbids others. Hardened kernels allow the first alone."""
+    """Whether three user namespaces can be made, each in the one before: ours, bubblewrap's, and
+    one with which that forbids any more. Hardened kernels allow the first alone."""
     pid = os.fork()
     if not pid:
         try:
@@ -212,8 +212,8 @@ def _enter_namespace() -> None:
 
 
 def _handlers_with_files() -> str:
-    """The names of the handlers of formats whose interpreter the kernel has open (flag F): through
-    the mount where it was, which can be written to."""
+    """The names of the handlers of formats whose interpreter the kernel keeps open (flag F), on a
+    mount that can be written to."""
     found = []
     try:
         names = os.listdir(FORMATS)
