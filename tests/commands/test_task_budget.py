@@ -77,13 +77,14 @@ def test_tasks_of_a_batch_end_when_they_have_used_its_budget_together(
 def test_lines_whose_task_the_budget_did_not_let_begin_are_pending(
     asking: Run, home: Path, model: CountingModel, local: str, option: str | None
 ) -> None:
-    """Their tasks wait in the service's queue, while the one before them uses up the budget."""
+    """Their tasks wait in the service's queue, while the one that begins uses up the budget."""
+    asks = 'ask(b"wait"); [ask() or time.sleep(0.2) for _ in range(3)]'
 
     def budget(of_day: str) -> str:
         return "[local]\nparallel = 1\n" + (f'budget_per_day = "{of_day}"\n' if local else "")
 
     def let_go() -> None:
-        eventually(lambda: is_queued("ask() # four"), seconds=20)
+        eventually(lambda: is_queued(f"{asks} # four"), seconds=20)
         model.may_answer.set()
 
     def is_queued(prompt: str) -> bool:
@@ -94,8 +95,7 @@ def test_lines_whose_task_the_budget_did_not_let_begin_are_pending(
     configure(home, budget(local))
     asking("-P", "local", "list")  # which makes the database
     model.may_answer.clear()
-    first = 'ask(b"wait"); [ask() or time.sleep(0.2) for _ in range(999)]'
-    (home / "in.txt").write_text(f"{first}\nask()\nask()\nask() # four\n")
+    (home / "in.txt").write_text(f"{asks}\n" * 3 + f"{asks} # four\n")
     batch = ["-P", "local", "batch", "in.txt", "--text", "-o", "jsonl", "-x", "mine"]
     waiting = threading.Thread(target=let_go)
     waiting.start()
@@ -103,14 +103,13 @@ def test_lines_whose_task_the_budget_did_not_let_begin_are_pending(
     done = asking(*batch, "--jobs", "1", "--max-running", "4", *limit, cwd=home)
     waiting.join()
     assert (done.status, model.served) == (13, 2)
-    rows = sorted((row["line"], row["status"]) for row in done.documents)
-    assert rows == [(1, "failed"), (2, "pending"), (3, "pending"), (4, "pending")]
+    # Of those that wait at the same time, any may be the first to begin.
+    assert sorted(row["status"] for row in done.documents) == ["failed", *["pending"] * 3]
     assert "3 lines were not created" in done.err
     configure(home, budget("1Mtok"))
     done = asking(*batch, *(["--budget", "1Mtok"] if option else []), cwd=home)
-    rows = sorted((row["line"], row["status"]) for row in done.documents)
-    assert rows == [(1, "failed"), (2, "completed"), (3, "completed"), (4, "completed")]
-    assert model.served == 5
+    assert sorted(row["status"] for row in done.documents) == [*["completed"] * 3, "failed"]
+    assert model.served == 2 + 3 * 4
 
 
 @pytest.mark.slow
