@@ -39,8 +39,6 @@ ETC = (
 # Of /proc, what belongs to the machine: root owns it, and needs no capability to write to its own.
 # bubblewrap covers only folders of it that can themselves be written to.
 MACHINE = ("acpi", "asound", "driver", "fs", "mtrr", "pressure", "scsi", "sys", "sysrq-trigger")
-# systemd mounts it outside once a program looks here, which root would not see.
-FORMATS = "/proc/sys/fs/binfmt_misc"
 
 # Files of /proc about the kernel's memory and the user's keys, some of which root may read.
 SECRET = (
@@ -283,6 +281,6 @@ def _base() -> list[str]:
             line += ["--ro-bind", os.devnull, f"/proc/{name}"]  # a device, which cannot be opened
     if os.geteuid() == 0:  # the owner of all that is left there, whose modes are the machine's
         line += ["--remount-ro", "/proc"]
-        if os.path.isdir(FORMATS):
-            line += ["--tmpfs", FORMATS, "--remount-ro", FORMATS]
+        if os.path.isdir(seal.FORMATS):
+            line += ["--tmpfs", seal.FORMATS, "--remount-ro", seal.FORMATS]
     return [*line, "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108 - the jail's own

@@ -247,7 +247,8 @@ class _Terminal(_Pipes):
 
     def tick(self) -> str:
         # When a shell is killed, its terminal may stay open, without a session.
-        if os.getppid() != self._parent or self._has_session > stand_in.is_of_terminal():
+        has_lost = self._has_session and not stand_in.is_of_terminal()
+        if os.getppid() != self._parent or has_lost:
             return "the terminal is gone"
         if not self.is_shown:
             if stand_in.has_terminal():

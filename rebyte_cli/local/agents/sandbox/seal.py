@@ -25,6 +25,7 @@ SCOPES_SINCE = 6  # the version of Landlock, Linux 6.12
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 SET_NO_NEW_PRIVS = 38
 JOIN_SESSION_KEYRING = 1
+# systemd mounts it outside once a program looks here, which root in the jail would not see.
 FORMATS = "/proc/sys/fs/binfmt_misc"
 DETACH = 2  # MNT_DETACH
 DEVICES = [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
