@@ -42,7 +42,6 @@ _BASH_STARTS = ("/etc/bash.bashrc", "/etc/bashrc")
 
 # What bash reads as a login shell: the first of these that is there, and no other.
 _BASH_LOGIN = (".bash_profile", ".bash_login", ".profile")
-PROC = Path("/proc")
 
 
 def script_of(shell: str) -> str:
@@ -188,30 +187,7 @@ class ProcessEntry(NamedTuple):
     name: str
 
 
-def parent_shell(
-    shells: Collection[str], read: Callable[[int], ProcessEntry] | None = None
-) -> str | None:
-    """The nearest interactive shell of `shells` above this process, or None.
-
-    `$SHELL` names the login shell, which may be another. An interactive shell gives each command
-    its own process group. One that runs a script does not, and is passed over: an installer written
-    in bash is started from other shells too. None as well where processes cannot be read, as on
-    Windows. `read` is for tests.
-    """
-    read = read or process_entry
-    try:
-        entry = read(os.getpid())
-        while entry.parent > 1:
-            above = read(entry.parent)
-            if above.name in shells and above.group != entry.group:
-                return above.name
-            entry = above
-    except (OSError, ValueError, subprocess.SubprocessError):
-        pass
-    return None
-
-
-def process_entry(pid: int, proc: Path = PROC) -> ProcessEntry:
+def process_entry(pid: int, proc: Path = Path("/proc")) -> ProcessEntry:
     """The process `pid`, from `proc` or, as on a Mac, from ps(1)."""
     try:
         # The name is in parentheses and may hold any character; see proc_pid_stat(5).
@@ -224,3 +200,25 @@ def process_entry(pid: int, proc: Path = PROC) -> ProcessEntry:
         parent, group, name = done.stdout.split(maxsplit=2)
         # Of a login shell it is `-zsh`; on a Mac it is a path.
         return ProcessEntry(int(parent), int(group), name.strip().rpartition("/")[2].lstrip("-"))
+
+
+def parent_shell(
+    shells: Collection[str], read: Callable[[int], ProcessEntry] = process_entry
+) -> str | None:
+    """The nearest interactive shell of `shells` above this process, or None.
+
+    `$SHELL` names the login shell, which may be another. An interactive shell gives each command
+    its own process group. One that runs a script does not, and is passed over: an installer written
+    in bash is started from other shells too. None as well where processes cannot be read, as on
+    Windows. `read` is for tests.
+    """
+    try:
+        entry = read(os.getpid())
+        while entry.parent > 1:
+            above = read(entry.parent)
+            if above.name in shells and above.group != entry.group:
+                return above.name
+            entry = above
+    except (OSError, ValueError, subprocess.SubprocessError):
+        pass
+    return None
