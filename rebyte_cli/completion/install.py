@@ -34,7 +34,6 @@ _BASH_COMPLETION = (
     "/usr/local/share/bash-completion/bash_completion",
     "/usr/local/etc/profile.d/bash_completion.sh",
     "/opt/homebrew/etc/profile.d/bash_completion.sh",
-    "/etc/bash_completion",
 )
 # What bash reads before the user's own start file: under Debian, and elsewhere.
 _BASH_STARTS = ("/etc/bash.bashrc", "/etc/bashrc")
