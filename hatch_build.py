@@ -13,7 +13,6 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 # The release workflow sets it to the repository's address; no other build knows one.
 REPOSITORY = "REBYTE_REPOSITORY_URL"
 
-SCRIPTS = "rebyte_cli/completion/scripts"
 COMPLETIONS = {
     "rebyte.bash": "share/bash-completion/completions/rebyte",
     "_rebyte": "share/zsh/site-functions/_rebyte",
@@ -32,7 +31,7 @@ class SharedData(BuildHookInterface[Any]):
         root = Path(self.root)
         shared = build_data["shared_data"]
         for name, place in COMPLETIONS.items():
-            shared[str(root / SCRIPTS / name)] = place
+            shared[str(root / "completions" / name)] = place
         for page in sorted((root / "man").iterdir()):
             shared[str(page)] = f"share/man/man{page.suffix[1:]}/{page.name}"
 

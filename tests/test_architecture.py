@@ -1,4 +1,4 @@
-"""Imports between packages point down, without cycles, and each name means one thing."""
+"""The layout of the checkout; imports point down, without cycles; a name means one thing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,28 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rebyte_cli"
+
+# The top level of the checkout, as git knows it. Users and packagers look for these names.
+TOP_LEVEL = {
+    ".ci",
+    ".github",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "action.yml",
+    "completions",
+    "docs",
+    "hatch_build.py",
+    "man",
+    "pyproject.toml",
+    "rebyte_cli",
+    "tests",
+}
 
 # Each package and those that it may import from, lazily or not. `""` is `rebyte_cli` itself,
 # for its version.
@@ -151,6 +173,14 @@ def inside() -> list[Import]:
 
 def package_of(module: str) -> str:
     return module.split(".")[0]
+
+
+def test_the_top_level_holds_these_and_nothing_else() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("the sdist is no checkout")
+    git = ["git", "-c", "safe.directory=*", "ls-files", "-z"]  # another user's, in a container
+    listed = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {name.partition("/")[0] for name in listed.split("\0") if name} == TOP_LEVEL
 
 
 def test_every_module_has_a_package_of() -> None:

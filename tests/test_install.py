@@ -27,7 +27,12 @@ from tests.conftest import need_tool
 pytestmark = pytest.mark.slow  # environments and archives are built
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ROOT / "rebyte_cli/completion/scripts"
+# Each shell, its script in `completions/`, and where in `share/` the shell looks for that.
+SCRIPTS = (
+    ("bash", "rebyte.bash", "bash-completion/completions/rebyte"),
+    ("zsh", "_rebyte", "zsh/site-functions/_rebyte"),
+    ("fish", "rebyte.fish", "fish/vendor_completions.d/rebyte.fish"),
+)
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -194,13 +199,10 @@ def test_man_and_the_shells_find_what_the_wheel_installed(installed: Path) -> No
     for name, section in (("rebyte-create", 1), ("rebyte-config", 5), ("rebyte-api", 7)):
         found = run(man, "-w", str(section), name, PATH=path)
         assert found.stdout.strip() == str(installed / f"share/man/man{section}/{name}.{section}")
-    for source, place in (
-        ("rebyte.bash", "bash-completion/completions/rebyte"),
-        ("_rebyte", "zsh/site-functions/_rebyte"),
-        ("rebyte.fish", "fish/vendor_completions.d/rebyte.fish"),
-    ):
-        shipped = (installed / "share" / place).read_text(encoding="utf-8")
-        assert shipped == (SCRIPTS / source).read_text(encoding="utf-8")
+    for shell, source, place in SCRIPTS:
+        script = (ROOT / "completions" / source).read_text(encoding="utf-8")
+        assert (installed / "share" / place).read_text(encoding="utf-8") == script
+        assert run(installed / "bin" / "rebyte", "completion", shell).stdout == script
 
 
 def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
@@ -208,8 +210,9 @@ def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("README.md", "LICENSE", "Makefile", "man/rebyte.1", "rebyte_cli/SKILL.md"):
+    for name in ("README.md", "LICENSE", "Makefile", "man/rebyte.1", "completions/_rebyte"):
         assert name in names
+    assert len([name for name in names if name.endswith("/_rebyte")]) == 1
     assert {"hatch_build.py", "tests/conftest.py", "tests/test_install.py"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
 
@@ -273,5 +276,8 @@ def test_the_single_file_runs(single_file: Path, home: Path) -> None:
     assert "completed" in table.stdout
     assert "rebyte-create(1)" in rebyte("man", "create").stdout[:20].lower()
     assert rebyte("skill").stdout.startswith("---")
-    shell = run(sys.executable, "-I", "-S", single_file, "crea", _REBYTE_COMPLETE="zsh")
-    assert shell.stdout.startswith("\t\ncreate\t")
+    for shell, source, _ in SCRIPTS:
+        script = (ROOT / "completions" / source).read_text(encoding="utf-8")
+        assert rebyte("completion", shell).stdout == script
+    answer = run(sys.executable, "-I", "-S", single_file, "crea", _REBYTE_COMPLETE="zsh")
+    assert answer.stdout.startswith("\t\ncreate\t")

@@ -44,10 +44,13 @@ _BASH_LOGIN = (".bash_profile", ".bash_login", ".profile")
 
 
 def script_of(shell: str) -> str:
-    """The completion script of a shell."""
+    """The completion script of a shell, a file of `completions/`; the wheel has them in here."""
     from importlib.resources import files  # not at the top: TAB has no use for it
 
-    return (files(__package__) / "scripts" / FILES[shell]).read_text(encoding="utf-8")
+    scripts = files(__package__) / "scripts"
+    if not scripts.is_dir():  # this is a checkout
+        scripts = Path(__file__).parents[2] / "completions"
+    return (scripts / FILES[shell]).read_text(encoding="utf-8")
 
 
 def install(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool]]:

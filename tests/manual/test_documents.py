@@ -219,7 +219,7 @@ def test_no_file_has_words_that_are_out_of_date() -> None:
         re.IGNORECASE,
     )
     files = [*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.yml")]
-    for folder in ("rebyte_cli", "tests", "man"):
+    for folder in ("rebyte_cli", "tests", "man", "completions"):
         for path in (ROOT / folder).rglob("*.*"):
             # `make lowest` leaves Hypothesis's folder in tests/.
             if path.is_file() and path.suffix != ".pyc" and ".hypothesis" not in path.parts:

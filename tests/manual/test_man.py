@@ -40,7 +40,7 @@ def rebyte(home: Path) -> Callable[..., Done]:
 
 
 def test_generated_files_are_current() -> None:
-    """Completions, tables, pages and the skill say what the command says: else run `make docs`."""
+    """Completion tables, pages and the skill say what the command says: else run `make docs`."""
     wanted = dict(generated())
     for path, text in wanted.items():
         assert (ROOT / path).read_text(encoding="utf-8") == text, f"{path} is stale: make docs"
