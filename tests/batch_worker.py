@@ -21,7 +21,7 @@ from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.line_fields import LineChecker, LineFields
 from rebyte_cli.batch.throttle import Throttle
-from rebyte_cli.batch.workers import Baseline, Job, WorkerPool
+from rebyte_cli.batch.workers import Job, RunBaseline, WorkerPool
 from rebyte_cli.history.history import History
 from rebyte_cli.once.ledger import Ledger
 from rebyte_cli.once.server_clock import ServerClock
@@ -30,7 +30,7 @@ from tests.servers import RawServer, json_reply, transport_to
 MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})
 
 
-class KnownBaseline(Baseline):
+class KnownBaseline(RunBaseline):
     """One that was asked already, so that a server's script begins with the creates."""
 
     def ask(self) -> None:
@@ -76,7 +76,6 @@ class WorkerBench:
             lambda *report: self.reports.put(report),
             count=count,
             baseline=KnownBaseline(self.client, ServerClock(self.client)),
-            clock=ServerClock(self.client),
             upload=lambda path: self.upload(path),
         )
 

@@ -28,10 +28,16 @@ TASKS = r"/v1/tasks$"
 PROMPT = "Fix the login test, then say what was wrong"
 
 
-def timestamp(ago: timedelta = timedelta(0), *, wrong: timedelta = timedelta(0)) -> str:
-    """What a process wrote `ago` on this machine, whose clock was `wrong` at the time."""
+def timestamp(
+    ago: timedelta = timedelta(0), *, wrong: timedelta = timedelta(0), has_baseline: bool = True
+) -> str:
+    """What a process wrote `ago` on this machine, whose clock was `wrong` at the time.
+
+    The baseline is that of a service without any task.
+    """
     written = (datetime.now(UTC) - ago + wrong).isoformat(timespec="milliseconds")
-    return f"{written}[boot={boot_id()}][up={since_boot() - ago.total_seconds():.3f}]"
+    up = since_boot() - ago.total_seconds()
+    return f"{written}[boot={boot_id()}][up={up:.3f}]" + "[total=0]" * has_baseline
 
 
 class Bench:
@@ -87,7 +93,7 @@ class Bench:
                 key,
                 digest=digest_of(prompt),
                 body_digest=TaskRequest(self.client, self.history, body, prompt).body_digest,
-                started_at=started_at or timestamp(ago),
+                started_at=started_at or timestamp(ago, has_baseline=key is not None),
                 owner=owner,
             )
         history.close()

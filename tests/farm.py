@@ -38,7 +38,8 @@ class Farm:
 
     What a test may change besides: `shift`, by which its clocks are later than the real one;
     `skew`, by which `Date` is ahead of `createdAt`; `is_naive`, whether `createdAt` has no zone;
-    `tells_time`, whether there is a `Date`; `shows`, what becomes of a prompt; `page`, what becomes
+    `tells_time`, whether there is a `Date`; `is_sorted`, whether the list is in the order of
+    `createdAt` rather than of the creates; `shows`, what becomes of a prompt; `page`, what becomes
     of an answer of the list. All in seconds.
     """
 
@@ -63,6 +64,7 @@ class Farm:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.shift = self.skew = 0.0
         self.is_naive, self.tells_time = False, True
+        self.is_sorted = False
         self.shows: Callable[[str], str] = lambda prompt: prompt
         self.page: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
         self.calls: Counter[str] = Counter()
@@ -161,6 +163,8 @@ class Farm:
         limit, offset = (int(query.get(name, ["0"])[0]) for name in ("limit", "offset"))
         with self._lock:
             newest = list(self.tasks.values())[::-1]
+        if self.is_sorted:
+            newest.sort(key=lambda task: str(task["createdAt"]), reverse=True)
         rows = [_shown(task) for task in newest[offset : offset + limit]]
         answer = {"data": rows, "total": len(newest), "limit": limit, "offset": offset}
         return self._reply(self.page(answer))

@@ -23,7 +23,7 @@ from rebyte_cli.system.clock import since_boot
 from tests.conftest import Done
 from tests.farm import Farm
 from tests.inside import inside
-from tests.servers import Answer, Request, error_reply, reset
+from tests.servers import Answer, Request, error_reply, json_reply, reset
 
 PROMPT = "Prüfe  die Seite über\x07 uns &\nden Schlüssel sk-ab12cd34ef56gh78"
 MINUTE = 60.0
@@ -55,13 +55,16 @@ class Place:
         self.is_cut = False  # no answer comes at all
         self.lost = 0  # creates whose answers get lost from now on
         self.makes = True  # whether they make a task
+        self.ahead = 0.0  # seconds by which the machine that makes it is ahead of the others
         farm.hook = self._hook
 
     def _hook(self, request: Request) -> Answer | None:
         if request.method == "POST" and self.lost:
             self.lost -= 1
             if self.makes:
+                self.farm.shift += self.ahead
                 self.farm._make(request.json)
+                self.farm.shift -= self.ahead
             return reset
         return reset if self.is_cut else None
 
@@ -149,19 +152,34 @@ def test_case_78_the_task_is_found_whatever_the_clock_said(
     assert place.made == 1
 
 
-@pytest.mark.parametrize("wrong", [-86_400.0, 86_400.0])
-def test_case_78_a_reboot_before_any_answer(place: Place, wrong: float) -> None:
-    """Killed before it heard anything, rebooted, put right: no clock tells how old it is."""
-    place.clocks.wrong = wrong
+def test_case_78_without_a_baseline_a_key_is_never_sent_again(place: Place) -> None:
+    """Killed before it heard anything: no list tells what was there before."""
     place.lost, place.makes, place.is_cut = 1, False, True
     assert place.once().status == 6
-    place.clocks.wrong, place.clocks.boot, place.is_cut = 0.0, "boot2", False
-    assert place.once().status == 6
-    place.later(14 * MINUTE)
-    assert place.once().status == 6
+    place.is_cut = False
+    for _ in range(2):
+        place.later(20 * MINUTE)
+        done = place.once()
+        assert done.status == 6
+        assert "--forget" in done.err
     assert place.made == 0
-    place.later(2 * MINUTE)  # since the first search, whose time is known
+    assert place.run("create", "--once", "k", "--forget").status == 0
     assert place.once().status == 0
+    assert place.made == 1
+
+
+def test_case_78_after_a_reboot_the_age_counts_from_the_first_search(
+    place: Place, command: Command
+) -> None:
+    lose_one(place, command, makes=False)
+    place.clocks.boot = "boot2"
+    place.later(24 * 60 * MINUTE)
+    assert command(place).status == 6
+    place.later(14 * MINUTE)
+    assert command(place).status == 6
+    assert place.made == 0
+    place.later(2 * MINUTE)
+    assert command(place).status == 0
     assert place.made == 1
 
 
@@ -333,16 +351,20 @@ def test_case_81_a_stranger_from_before_is_in_no_ones_way(place: Place, command:
     assert place.farm.made[PROMPT] == 1
 
 
-def test_case_81_a_service_that_shows_this_prompt_unchanged_elsewhere(
+def test_case_81_a_service_that_showed_this_prompt_unchanged_before(
     place: Place, command: Command
 ) -> None:
-    """It would have shown it unchanged here too, so the stranger is no task of ours."""
+    """Since then it shows summaries, so that what reads otherwise may be ours."""
     assert place.run("create", PROMPT).status == 0
     place.later(5 * 60 * MINUTE)
-    lose_one(place, command, makes=False)
-    place.farm._make({"prompt": "Something else"})
+    place.farm.shows = lambda _prompt: "Fix login"
+    hook, shown = place.farm.hook, {"prompts": [{"id": "p1", "userPrompt": PROMPT}]}
+    place.farm.hook = lambda request: (
+        json_reply(shown) if request.path.endswith("task-00001/content") else hook(request)
+    )
+    lose_one(place, command)
     place.later(20 * MINUTE)
-    assert command(place).status == 0
+    assert command(place).status == 6
     assert place.farm.made[PROMPT] == 2
 
 
@@ -460,6 +482,35 @@ def test_case_82_a_task_without_a_time(place: Place, command: Command, shown: st
     place.later(20 * MINUTE)
     assert command(place).status == 6
     assert place.farm.made[PROMPT] == 1
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+@pytest.mark.parametrize("ahead", [1.5, 30.0, -1.5, -30.0])
+def test_case_82_the_clock_of_the_machine_that_made_it_is_wrong(
+    place: Place, command: Command, ahead: float, is_sorted: bool
+) -> None:
+    """In a list by `createdAt`, one that is behind puts it below what was there before."""
+    place.farm.is_sorted = is_sorted
+    for number in range(3):
+        place.farm._make({"prompt": f"Earlier {number}"})
+    place.ahead = ahead * 3600
+    lose_one(place, command)
+    place.later(17 * MINUTE)
+    done = command(place)
+    assert (done.status, place.farm.made[PROMPT]) == (6, 1)
+    assert ("task-00004" in done.err) is (ahead > 0 or not is_sorted)
+
+
+def test_case_82_a_request_that_made_nothing_is_sent_again_once(
+    place: Place, command: Command
+) -> None:
+    for number in range(3):
+        place.farm._make({"prompt": f"Earlier {number}"})
+    place.lost, place.makes = 1, False
+    assert command(place).status == 6
+    place.later(17 * MINUTE)
+    assert [command(place).status for _ in range(2)] == [0, 0]
+    assert (place.farm.made[PROMPT], place.farm.tried[PROMPT]) == (1, 1)
 
 
 ZONES = [2.0, 5.5, 14.0, -2.0, -8.0]  # hours

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from .connection import Admits, AttemptState, ConnectionPool, Dial
 
-DATES = 8  # that are kept, the latest
-AGREEING = 3  # of them that it takes: one server may have a wrong clock
 T = TypeVar("T")
 Read = Callable[["Response", "AttemptState"], T]
 # What a response that cannot be used is raised as, by the code of the attempt.
@@ -95,7 +93,7 @@ class Calls:
         self._lock = threading.Lock()
         self._pool: ConnectionPool | None = None
         self._owner = 0  # the process whose pool it is
-        self._dates: tuple[tuple[str, float], ...] = ()  # the last ones, and when they came
+        self._date = "", 0.0  # the last one, and when it came
 
     @property
     def pool(self) -> ConnectionPool:
@@ -202,15 +200,11 @@ class Calls:
             if_rejected=self._if_rejected,
         )
 
-    def server_time(self, *, is_agreed: bool = False) -> float | None:
-        """The server's clock now, in seconds since the epoch, from its last `Date` header.
-
-        If it `is_agreed`, the least by the last responses; None unless AGREEING of them told it.
-        """
-        dates, now = self._dates, since_boot()
-        told = [(_seconds_of(text), at) for text, at in (dates if is_agreed else dates[-1:])]
-        times = [seconds + now - at for seconds, at in told if seconds is not None]
-        return min(times) if len(times) >= (AGREEING if is_agreed else 1) else None
+    def server_time(self) -> float | None:
+        """The server's clock now, in seconds since the epoch, from its last `Date` header."""
+        date, at = self._date
+        told = _seconds_of(date) if date else None
+        return None if told is None else told + since_boot() - at
 
     def failure(self, request: Request, error: Exception, *, sent: bool = True) -> AttemptFailed:
         """Turn an exception of requests or urllib3 into an AttemptFailed."""
@@ -253,7 +247,7 @@ class Calls:
         log.status, log.headers = response.status_code, response.headers
         self.has_answered = True
         if date := response.headers.get("Date"):
-            self._dates = (*self._dates[1 - DATES :], (date, since_boot()))
+            self._date = date, since_boot()
         try:
             if response.status_code < 200:
                 raise AttemptFailed("the answer stopped at an interim status", code="broken_answer")

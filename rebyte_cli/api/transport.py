@@ -248,14 +248,11 @@ class Transport:
         """Whether the service ever answered, be it with an error."""
         return self._own.has_answered
 
-    def server_now(self, *, is_agreed: bool = False) -> datetime | None:
-        """The server's clock (UTC), from its last `Date` header and the time gone by since.
-
-        If it `is_agreed`, the earliest that the last responses tell; None unless they are several.
-        """
+    def server_now(self) -> datetime | None:
+        """The server's clock (UTC), from its last `Date` header and the time gone by since."""
         from datetime import UTC, datetime
 
-        seconds = self._own.server_time(is_agreed=is_agreed)
+        seconds = self._own.server_time()
         try:
             return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
         except (ValueError, OverflowError):  # a year of which there is no date, such as 10000

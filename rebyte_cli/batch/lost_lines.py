@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import APIError, BrokenAnswer, KeyRejected, too_busy
-from ..history.rows import Shape, body_digest_of, digest_of, shape_of
-from ..once.finder import Finder, Verdict
-from ..once.scan import LostRequest, Rival, Scanner
+from ..history.rows import beginning_of, digest_of
+from ..once.judge import Verdict
+from ..once.scan import LostRequest, Scanner
 from ..once.search import SCANS, Pace, Search, SearchOutcome
-from ..once.server_clock import ROOM, ServerClock, Window
+from ..once.server_clock import ServerClock
 from ..system.deadline import NO_LIMIT, Deadline
 from .input import Input
 from .poller import Poller
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 NO_TASK = "0"  # an id to ask for when only the answer counts
 SECONDS = 5.0  # in which it is there if the network is
-EXAMPLES = 1000  # tasks that are looked at for one that tells how the service shows prompts
 
 
 class LostLine(NamedTuple):
@@ -45,49 +42,53 @@ class LostLine(NamedTuple):
     candidates: tuple[str, ...] = ()
 
 
-@dataclass(eq=False)
 class LostLineSearch:
-    """Finds the tasks of lost lines. A task is taken only if nothing else can have created it.
+    """Finds the tasks of lost lines. A task is taken only if nothing else can have created it."""
 
-    `mine`: the lines of this shard. `created` are the tasks of this batch with `id`, `createdAt`,
-    `sent`, and `at`, the line. `is_exact`: the service shows prompts as they were sent.
-    """
+    def __init__(
+        self,
+        client: RebyteClient,
+        batch: Input,
+        ledger: Ledger,
+        *,
+        mine: Collection[int],
+        clock: ServerClock,
+        answered: Sequence[str] = (),
+        is_exact: bool = False,
+    ) -> None:
+        """`mine`: the lines of this shard. `answered` grows by the ids of the tasks of this run.
 
-    client: RebyteClient
-    batch: Input
-    ledger: Ledger
-    _: KW_ONLY
-    mine: Collection[int]
-    clock: ServerClock
-    created: Callable[[], Iterable[Mapping[str, Any]]] = tuple
-    is_exact: bool = False
+        `is_exact`: the service shows prompts as they were sent.
+        """
+        self._batch, self._ledger, self._clock = batch, ledger, clock
+        self._mine = {batch.lines[at].number: at for at in mine}
+        self._searched: set[int] = set()
+        self._scanner = Scanner(
+            client,
+            clock,
+            owned=self._owned,
+            expected=lambda: answered,
+            is_contested=self._is_contested,
+            is_exact=is_exact,
+        )
 
-    def __post_init__(self) -> None:
-        scan = Scanner(
-            self.client,
-            self.ledger.history,
-            known=self.ledger.named,
-            created=self.created,
-            clock=self.clock,
-            is_exact=self.is_exact,
-        ).scan
-        self._finder = Finder(self.client, self, scan, is_exact=self.is_exact)
-        self._mine = {self.batch.lines[at].number: at for at in self.mine}
-        self._digests: dict[int, str] = {}
-        self._elsewhere: list[Rival] | None = None
+    def _owned(self, ids: Collection[str], digest: str) -> tuple[set[str], set[str]]:
+        """Tasks of other requests, and those that the history knows, but no line of this batch."""
+        history = self._ledger.history
+        return self._ledger.named(ids) | history.asked_otherwise(ids, digest), history.knows(ids)
 
     @property
     def is_busy(self) -> bool:
         """Whether creates of other lines are under way, of which any task could be."""
-        return bool(self.ledger.under_way)
+        return bool(self._ledger.under_way)
 
     def is_outdated(self, candidates: Iterable[str]) -> bool:
         """Whether a candidate has turned out to be another line's: its create was under way."""
-        return bool(self.ledger.named(candidates))
+        return bool(self._ledger.named(candidates))
 
     def is_old(self, one: LostLine) -> bool:
         """Whether a create was sent so long ago that it may be sent again if it made no task."""
-        return self.clock.age(one.sent) >= timedelta(seconds=one.patience)
+        return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
 
     def find(self, lost: Iterable[LostLine], limit: Deadline = NO_LIMIT) -> dict[int, Verdict]:
         """Scan once for all of `lost`; a verdict for each line.
@@ -95,91 +96,44 @@ class LostLineSearch:
         Raises the APIError of the list if it cannot be read.
         """
         ordered = sorted(lost, key=lambda one: one.sent)
-        verdicts = self._finder.find([self._request(one) for one in ordered], limit)
+        self._searched = {one.at for one in ordered}
+        verdicts = self._scanner.scan([self._request(one) for one in ordered], limit)
         return {one.at: verdict for one, verdict in zip(ordered, verdicts, strict=True)}
 
     def _request(self, one: LostLine) -> LostRequest:
-        """A lost line as the search takes it.
-
-        Before a create may be sent again, everything is examined that could be its task by any
-        skew of the clocks; until then it is enough to find it where it should be.
-        """
-        is_old = self.is_old(one)
-        room = ROOM if is_old else timedelta(0)
-
-        def window() -> Window:
-            return self.clock.window(one.sent, room=room)
-
-        line = self.batch.lines[one.at]
-        body = sent = self.batch.body(line)
-        if one.workspace is not None:
-            sent = {**sent, "workspaceId": one.workspace}
-        if line.paths:
-            sent = {**sent, "files": [*sent.get("files", ()), *line.paths]}
+        line = self._batch.lines[one.at]
+        body = self._batch.body(line)
         return LostRequest(
-            self._digest(one.at),
-            window,
-            body["prompt"],
+            digest_of(body["prompt"]),
+            one.sent,
             body,
-            to_repeat=is_old,
             candidates=one.candidates,
-            body_digest=body_digest_of(sent),
-            at=one.at,
-            sent=one.sent,
-            workspace=one.workspace,
             asks=(line.workspace, line.paths, body),
         )
 
-    # What the finder asks: see `finder.Claims`
+    def _is_contested(self, equals: Sequence[LostRequest]) -> bool:
+        """Whether another line, another shard or command may have made what shows this prompt.
 
-    def claimed(self, ids: Collection[str], digest: str) -> tuple[set[str], set[str]]:
-        """The tasks of other requests, and those that the history knows and the journal does not.
-
-        The latter are another command's if they were asked something else. Otherwise they are
-        mostly that, too, and ours if the journal lost its end.
+        A service may cut prompts, so that a longer one reads alike.
         """
-        history = self.ledger.history
-        taken = self.ledger.named(ids) | history.asked_otherwise(ids, digest)
-        return taken, history.knows(ids)
-
-    def rivals(
-        self, equals: Sequence[LostRequest], with_task: Sequence[LostRequest]
-    ) -> Iterator[Rival]:
-        """Other lines without a known result, other shards, and what other commands sent then.
-
-        Other shards run at times of their own.
-        """
-        digest = equals[0].digest
-        ignored = {one.at for one in equals}
-        ignored.update(one.at for one in with_task if one.digest != digest)
-        for number in self.ledger.unsettled:
-            if self._mine[number] not in ignored:
-                yield self._rival(self._mine[number])
-        for other in self.ledger.of_others():
-            if any(self.clock.is_near(one.sent, other.started_at) for one in equals):
-                yield Rival(other.digest, other.shape)
-        if self._elsewhere is None:
-            foreign = set(range(len(self.batch.lines))).difference(self._mine.values())
-            self._elsewhere = [self._rival(at) for at in sorted(foreign)]
-        yield from self._elsewhere
-
-    def known(self, shape: Shape) -> Iterator[tuple[str, str]]:
-        """Tasks of this batch whose prompts tell whether such a prompt is shown as it is sent."""
-        for task in islice(self.created(), EXAMPLES):
-            at = task.get("at")
-            if at is not None and shape_of(self._prompt(at)).covers(shape):
-                yield task["id"], self._digest(at)
-
-    def _digest(self, at: int) -> str:
-        if at not in self._digests:
-            self._digests[at] = digest_of(self._prompt(at))
-        return self._digests[at]
+        digest, prompt = equals[0].digest, equals[0].body["prompt"]
+        others = {self._mine[number] for number in self._ledger.unsettled}
+        # Those of other shards run at times of their own.
+        others.update(set(range(len(self._batch.lines))).difference(self._mine.values()))
+        for at in others:
+            other = self._prompt(at)
+            is_equal = digest_of(other) == digest
+            if (is_equal and at not in self._searched) or (prompt in other and not is_equal):
+                return True
+        return any(
+            other.may_read_like(digest, beginning_of(prompt))
+            and self._clock.is_near(one.sent, other.started_at)
+            for other in self._ledger.of_others()
+            for one in equals
+        )
 
     def _prompt(self, at: int) -> str:
-        return str(self.batch.body(self.batch.lines[at])["prompt"])
-
-    def _rival(self, at: int) -> Rival:
-        return Rival(self._digest(at), shape_of(self._prompt(at)), self._prompt(at))
+        return str(self._batch.body(self._batch.lines[at])["prompt"])
 
 
 def _has_answered(error: APIError) -> bool:
@@ -205,7 +159,7 @@ class _LineSearch(Search):
     @property
     def candidates(self) -> list[str]:
         """The ids of the tasks that it could be."""
-        return [row["id"] for row in self.verdict.matches.candidates]
+        return [row["id"] for row in self.verdict.candidates]
 
 
 def search_lost(

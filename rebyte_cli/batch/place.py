@@ -22,7 +22,7 @@ from .input import Input, Plan
 from .lost_lines import LostLineSearch, search_lost
 from .poller import Poller, probe_network, watch_tasks
 from .state import BatchEvent, Emit, EventKind, LineTable
-from .workers import Baseline, WorkerPool
+from .workers import RunBaseline, WorkerPool
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -148,9 +148,6 @@ class OpenPlace:
 
         client, options, throttle = self.client, self.options, self.throttle
         self.clock = ServerClock(client, options.pace.skew)
-        for entry in parts.lines.values():  # the service's clock, by the tasks that it made
-            if entry.place == self.name:
-                self.clock.observe(entry.started, entry.sent)
         self.workers = WorkerPool(
             client,
             self.batch,
@@ -160,8 +157,7 @@ class OpenPlace:
             emit,
             count=options.jobs,
             upload=partial(send, client),
-            baseline=Baseline(client, self.clock, self.name if parts.is_pool else None),
-            clock=self.clock,
+            baseline=RunBaseline(client, self.clock, self.name if parts.is_pool else None),
         )
         self.watcher = watch_tasks(
             client,
@@ -176,22 +172,13 @@ class OpenPlace:
             self.ledger,
             mine=parts.plan.mine,
             clock=self.clock,
-            created=self._answered,
+            answered=self.workers.answered,
             is_exact=options.is_exact,
         )
         self.searcher = search_lost(client, throttle, emit, finder, options.pace)
         self._probe = probe_network(client, throttle, emit)
         checks = self.place.checks
         self.checks = None if checks is None else CheckPool(checks, emit)
-
-    def _answered(self) -> list[dict[str, Any]]:
-        """Tasks of this batch that were answered here; a list without them is stale."""
-        entries = list(self._lines.items())
-        return [
-            {"id": entry.id, "createdAt": entry.started, "sent": entry.sent, "at": at}
-            for at, entry in entries
-            if entry.id and entry.place == self.name
-        ]
 
     # Room for lines
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from ..api.token_usage import TokenUsage, described
 from ..errors import RANK, BadUsage, RebyteError, RowOrError
-from ..once.scan import any_of
+from ..once.judge import any_of
 from ..once.server_clock import without_tags
 from ..tasks.budget import Priced
 from .input import InputLine, InputSource

@@ -22,9 +22,8 @@ from ..errors import (
     Redirected,
     Unsent,
 )
-from ..once.listing import Row, newest_task
-from ..once.scan import is_lost
-from ..once.server_clock import ServerClock
+from ..once.scan import current_baseline, is_lost
+from ..once.server_clock import Baseline, ServerClock
 from ..system.deadline import Deadline
 from .input import Input, InputLine
 from .journal_format import Record
@@ -73,8 +72,7 @@ class WorkerPool:
     _: KW_ONLY
     count: int
     upload: Upload
-    baseline: Baseline
-    clock: ServerClock
+    baseline: RunBaseline
 
     def __post_init__(self) -> None:
         self._upload_once = CallOnce(self.upload)
@@ -82,6 +80,7 @@ class WorkerPool:
         self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
         self.more: Mapping[str, Any] = {}  # fields of every create
+        self.answered: list[str] = []  # ids of tasks that creates of this run were answered with
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
 
     # For the main thread
@@ -200,7 +199,7 @@ class WorkerPool:
                 self._refused(job, line.number, error)
         else:
             is_taken = self.ledger.claim(task["id"])
-            self.clock.observe(task.get("createdAt"), record["at"])
+            self.answered.append(task["id"])
             self.throttle.accepted()
             self._faults = 0
             try:
@@ -258,12 +257,11 @@ class WorkerPool:
         self.emit("fatal", job.line, error)
 
 
-class Baseline:
-    """What the service says before the first create of a run: its time, and its newest task.
+class RunBaseline:
+    """What the service says before the first create of a run: its time, and where its list stands.
 
     Without its time, creates would be journaled in local time, which a wrong clock makes useless.
-    And whatever the clocks behind `Date` and `createdAt` say, a task that is created later has a
-    later `createdAt` than the newest one now. Thread-safe.
+    Thread-safe.
     """
 
     def __init__(self, client: RebyteClient, clock: ServerClock, place: str | None = None) -> None:
@@ -273,7 +271,7 @@ class Baseline:
         self._place = {} if place is None else {"place": place}
         self._lock = threading.Lock()
         self._is_known = False
-        self._newest: Row | None = None
+        self._before: Baseline | None = None
 
     def ask(self) -> None:
         """Ask the service, unless it has been asked. Raises Unsent if it cannot be reached."""
@@ -281,7 +279,7 @@ class Baseline:
             if self._is_known:
                 return
             try:
-                self._newest = newest_task(self._client)
+                self._before = current_baseline(self._client)
             except APIError as error:  # any answer tells the time; what is wrong, the create says
                 if isinstance(error, Unsent):
                     raise
@@ -289,7 +287,7 @@ class Baseline:
 
     def sending_record(self, number: int) -> Record:
         """The record of a line that is about to be sent."""
-        at = self._clock.timestamp(self._newest)
+        at = self._clock.timestamp(self._before)
         return {"line": number, "is": "sending", "at": at, **self._place}
 
 

@@ -208,10 +208,12 @@ def command(
     anything is sent. After an interrupt, a crash or a power cut, run the same command again to
     resume: finished lines are not repeated and running tasks are followed to their end. If a
     create got no response, rebyte looks for the task that it may have made, and sends the create
-    again only if 15 minutes (--resend-after) have not shown one. A line whose outcome stays unknown
-    has the status `unknown` (exit status 6); the next run looks again, or use --resolve to set its
-    task. Lines appended to FILE are created by the next run. rebyte refuses a journal that belongs
-    to a different profile or URL, or whose lines were changed. To start over, pass a new --journal.
+    again only if it certainly made none after 15 minutes (--resend-after). Where others create
+    tasks in the account, or two lost lines have the same prompt and different workspaces, that
+    cannot be told. A line whose outcome stays unknown has the status `unknown` (exit status 6); the
+    next run looks again, or use --resolve to set its task. Lines appended to FILE are created by
+    the next run. rebyte refuses a journal that belongs to a different profile or URL, or whose
+    lines were changed. To start over, pass a new --journal.
 
     Each run prints the result of every line, beginning with those that ended in an earlier run. The
     status of a line is completed, failed, canceled, refused (by the API, on create), gone (the task

@@ -48,7 +48,7 @@ MIGRATIONS = {
     # For a rerun: `local_repository` is the folder or URL that an agent on this machine worked on,
     # `given_workspace` what the task was told to use, which `workspace_id` has of every task.
     # For requests that are lost: what else was sent with a prompt, the journal and the line of a
-    # batch, what a search found possible, what is told by a prompt's shape, and the task that a
+    # batch, what a search found possible, how the prompt begins (`shape`), and the task that a
     # follow-up was for.
     # `seen`: every id that was shown, wherever its task was created, and the status of the end that
     # was seen. `answered`: questions that were answered from here, which the service may show as

@@ -33,7 +33,6 @@ from .rows import (
 from .usage_table import UsedTokens
 
 SHORTEST_SHOWN = 8  # characters of an id in a table
-LATEST_PROMPTS = 200
 MOST_SHOWN = 100_000  # ids of tasks that were shown; about 100 bytes each
 MOST_ANSWERED = 1000
 _PROGRESS = ("title", "status", "completedAt")  # what changes of a task
@@ -199,27 +198,6 @@ class History:
     def prompt_digest(self, task_id: str) -> str | None:
         """What stands for the prompt that a task was created with; None if it is not known."""
         return text_of(self._of_task("prompt_digest", task_id))
-
-    def tasks_as_asked(self, digest: str, body_digest: str) -> list[str]:
-        """The ids of the tasks that were created by the same request, newest first."""
-        sql = (
-            "SELECT id FROM tasks WHERE origin = ? AND prompt_digest = ? AND body_digest = ?"
-            " ORDER BY seq DESC"
-        )
-        return [str(row["id"]) for row in self._lenient.rows(sql, digest, body_digest)]
-
-    def prompts(self) -> list[tuple[str, str]]:
-        """The latest tasks of which the whole prompt is known: their ids, and its digest.
-
-        Those come first whose prompts are long, as far as the first lines tell.
-        """
-        rows = self._lenient.rows(
-            "SELECT id, prompt_digest FROM (SELECT * FROM tasks WHERE origin = ?"
-            " ORDER BY seq DESC LIMIT ?) WHERE prompt_digest IS NOT NULL"
-            " ORDER BY LENGTH(prompt) DESC, seq DESC",
-            LATEST_PROMPTS,
-        )
-        return [(str(row["id"]), str(row["prompt_digest"])) for row in rows]
 
     def tasks_of_lines(self, owner: str) -> dict[int, list[str]]:
         """The ids of the tasks that the lines of a batch were given, the newest last, by line."""

@@ -16,10 +16,9 @@ from ..errors import AGAIN, RebyteError
 from ..system.files import check_locks, take_lock
 from ..system.permissions import private_folder
 from .database import Database, Lenient
-from .rows import LINE, Intent, Reservation, Shape, intent_of, line_of, stored_answer
+from .rows import LINE, Intent, Reservation, intent_of, line_of, stored_answer
 
 LATEST_INTENTS = 1000  # kept whatever their age
-RECENT_KEYS = 20
 # Intents whose task may exist although nothing here names it.
 _UNSETTLED = "state IN ('open', 'unknown', 'given up')"
 
@@ -56,12 +55,6 @@ class Intents:
         """The intent of a key, whatever its state, or None."""
         found = self._intents("key = ?", key)
         return found[0] if found else None
-
-    def answered(self) -> list[Intent]:
-        """The latest intents with a key that came to a task."""
-        return self._intents(
-            "key IS NOT NULL AND state = 'done' ORDER BY id DESC LIMIT ?", RECENT_KEYS
-        )
 
     def unsettled(self, digest: str) -> list[Intent]:
         """The attempts with this digest whose end is not known, oldest first."""
@@ -105,13 +98,13 @@ class Intents:
         started_at: str,
         owner: str,
         replaces: Intent | None = None,
-        shape: Shape | None = None,
+        begins: str | None = None,
         target: str | None = None,
     ) -> Intent:
         """Write down, synced, that a task is about to be created. Call it before the request.
 
-        `digest` is of the prompt, `body_digest` of the whole body, `started_at` ISO 8601; `shape`
-        is the prompt's, and `target` the id of the task that a follow-up is for.
+        `digest` is of the prompt, `body_digest` of the whole body, `started_at` ISO 8601; `begins`
+        is how the prompt does, and `target` the id of the task that a follow-up is for.
         `key` is that of `--once`, which this thread holds, or None for a create that is not to be
         repeated by name. When the key's task exists already, its intent (state done) is returned
         and nothing is written. An earlier attempt is replaced if it is known to have created
@@ -148,11 +141,11 @@ class Intents:
                 " VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?)",
                 (
                     *(self._origin, key, digest, body_digest, started_at, owner),
-                    *(shape and shape.text, target),
+                    *(begins if self._keeps_all else None, target),
                 ),
             ).lastrowid
         assert made is not None
-        return Intent(made, key, "open", digest, body_digest, started_at, owner, shape=shape)
+        return Intent(made, key, "open", digest, body_digest, started_at, owner, begins=begins)
 
     def settle(
         self,
@@ -238,7 +231,8 @@ class Intents:
             made = {}
             for line in lines:
                 name = f"{LINE}{line.number}"
-                row = (self._origin, line.digest, name, line.sent, owner, line.shape)
+                begins = line.begins if self._keeps_all else None
+                row = (self._origin, line.digest, name, line.sent, owner, begins)
                 made[line.number] = int(connection.execute(sql, row).lastrowid or 0)
             return made
 

@@ -1,7 +1,7 @@
 """What a row of the history holds, and how it becomes a value. No row is trusted.
 
 Another version, another program or a damaged disk may have written it: a value of the wrong kind
-reads as None. Of a prompt, the history keeps a digest and a shape instead of the text.
+reads as None. Of a prompt, the history keeps a digest and how it begins.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any, Literal, NamedTuple
 from ..system.redaction import redact_keys
 
 PROMPT_LENGTH = 200
-_ASCII = "".join(map(chr, range(128)))
-MOST_LETTERS = 64  # different ones that are kept of a prompt
 # Fields of a task, and the columns that they are in.
 COLUMNS = {
     "id": "id",
@@ -55,7 +53,7 @@ class Intent(NamedTuple):
     """One attempt to create a task. `task` is the created document once `state` is done.
 
     `candidates` are the ids of what a search found possible; of an intent that is done, what it
-    took. `shape` is that of its prompt, None if an earlier version wrote it.
+    took. `begins` is how its prompt begins, None if that is not kept.
     """
 
     id: int
@@ -68,7 +66,13 @@ class Intent(NamedTuple):
     task_id: str | None = None
     task: dict[str, Any] | None = None
     candidates: Sequence[str] = ()
-    shape: Shape | None = None
+    begins: str | None = None
+
+    def may_read_like(self, digest: str, begins: str | None) -> bool:
+        """Whether a service may show its prompt as that of another request; a service may cut."""
+        is_short = begins is not None and len(begins) < PROMPT_LENGTH
+        is_longer = is_short and self.begins is not None and self.begins.startswith(str(begins))
+        return self.digest == digest or is_longer
 
 
 class NewTask(NamedTuple):
@@ -92,13 +96,13 @@ class NewTask(NamedTuple):
 class Reservation(NamedTuple):
     """A line of a batch about to be sent: its number, its prompt's digest, the time (ISO 8601).
 
-    `shape` is that of its prompt, as text.
+    `begins` is how its prompt begins.
     """
 
     number: int
     digest: str
     sent: str
-    shape: str | None = None
+    begins: str | None = None
 
 
 def task_of(row: sqlite3.Row) -> dict[str, Any]:
@@ -122,7 +126,7 @@ def intent_of(row: sqlite3.Row) -> Intent:
         task_id=text_of(row["task_id"]),
         task=task if isinstance(task, dict) else None,
         candidates=tuple(texts_of(row["candidates"])),
-        shape=Shape.of_text(text_of(row["shape"])),
+        begins=text_of(row["shape"]),
     )
 
 
@@ -229,53 +233,9 @@ def digest_of(prompt: str) -> str:
     return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Shape(NamedTuple):
-    """What is kept of a prompt to tell whether another one may be shown like it.
-
-    Its length, its characters of other kinds than letters and digits (of which "a" and "0" say
-    whether there are any), and its letters and digits, None if they are many.
-    """
-
-    length: int
-    kinds: frozenset[str]
-    letters: frozenset[str] | None
-
-    @property
-    def text(self) -> str:
-        """The shape as the history keeps it."""
-        letters = None if self.letters is None else "".join(sorted(self.letters))
-        return json.dumps([self.length, "".join(sorted(self.kinds)), letters])
-
-    @classmethod
-    def of_text(cls, text: str | None) -> Shape | None:
-        """The shape that `text` stands for; None if it is none."""
-        try:
-            length, kinds, letters = json.loads(text or "")
-            known = None if letters is None else frozenset(letters)
-            return cls(int(length), frozenset(kinds), known)
-        except (ValueError, TypeError):
-            return None
-
-    def may_be_cut(self, other: Shape) -> bool:
-        """As `may_be_cut` of the two prompts, as far as their shapes tell."""
-        if self.letters is None or other.letters is None:
-            return True
-        return self.letters <= other.letters or other.letters <= self.letters
-
-    def covers(self, other: Shape) -> bool:
-        """Whether a service that shows this prompt as it is has no reason to change the other."""
-        return self.length >= other.length and self.kinds >= other.kinds
-
-
-@lru_cache(maxsize=512)
-def shape_of(prompt: str) -> Shape:
-    """The shape of a prompt."""
-    # Long prompts are looked through by C alone: a batch does this for every line.
-    alphabet = _ASCII if prompt.isascii() else set(prompt)
-    found = set(folded("".join(each for each in alphabet if each in prompt)))
-    letters = frozenset(filter(str.isalnum, found))
-    kinds = {"0" if each.isdigit() else "a" for each in letters} | (found - letters)
-    return Shape(len(prompt), frozenset(kinds), letters if len(letters) <= MOST_LETTERS else None)
+def beginning_of(prompt: str) -> str:
+    """What is kept of the text of a prompt while its result is not known."""
+    return redact_keys(prompt[:PROMPT_LENGTH])
 
 
 def body_digest_of(body: Mapping[str, Any]) -> str:
@@ -286,12 +246,3 @@ def body_digest_of(body: Mapping[str, Any]) -> str:
     plain = {**body, "files": len(files)} if isinstance(files, list) else dict(body)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def folded(prompt: str) -> str:
-    """The text without case and without compatibility forms, so that letters compare."""
-    if prompt.isascii():
-        return prompt.casefold()
-    from unicodedata import normalize
-
-    return normalize("NFKD", prompt).casefold()

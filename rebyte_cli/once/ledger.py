@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RebyteError
-from ..history.rows import Reservation, digest_of, shape_of
+from ..history.rows import Reservation, beginning_of, digest_of
 from ..system.deadline import NO_LIMIT, Deadline
-from .scan import Rival
 
 if TYPE_CHECKING:
     from ..history.history import History
@@ -39,48 +38,39 @@ FRESH = 60.0  # seconds; a reservation says when its line may have been sent
 
 
 class SentFromHere:
-    """Who may claim the result of one request: whatever else was sent from this machine.
+    """What else was sent from this machine, and may have made what shows the same prompt.
 
-    See `finder.Claims`. `own` is the intent of the request; with `alive`, equal attempts only count
+    `own` is the intent of the request that is searched for; with `alive`, equal attempts only count
     if a process is at work on them.
     """
 
     def __init__(self, history: History, clock: ServerClock, target: str | None) -> None:
         """`target` is the task that a follow-up is for, None for a create."""
-        self._history = history
-        self._clock = clock
-        self._target = target
+        self._history, self._clock, self._target = history, clock, target
         self.own: Intent | None = None
         self.alive = False
 
-    def claimed(self, ids: Collection[str], _digest: str) -> tuple[set[str], set[str]]:
-        """What another process has registered as its own by now; nothing else is in doubt."""
-        return self._history.knows(ids), set()
-
-    def rivals(self, _equals: Any, _with_task: Any) -> Iterator[Rival]:
-        """What was sent at about the same time; none if the history cannot be used."""
+    def contest(self, _lost: object = None) -> bool:
+        """Whether anything was sent at about the same time, with an unknown result."""
         own = self.own
-        if own is None:
-            return
-        for other in self._history.intents.rivals(own.owner, self._target):
-            if self._clock.is_near(own.started_at, other.started_at):
-                is_equal = (other.digest, other.body_digest) == (own.digest, own.body_digest)
-                if not (self.alive and is_equal) or self._is_alive(other):
-                    yield Rival(other.digest, other.shape)
+        return own is not None and any(
+            other.may_read_like(own.digest, own.begins)
+            and self._clock.is_near(own.started_at, other.started_at)
+            and not (self.alive and self._is_dead_twin(own, other))
+            for other in self._history.intents.rivals(own.owner, self._target)
+        )
 
-    def known(self, _shape: Any) -> list[tuple[str, str]]:
-        """The latest tasks from here, those with long prompts first."""
-        return self._history.prompts()
-
-    def _is_alive(self, intent: Intent) -> bool:
-        """Whether a process, or a thread of this one, is at work on an intent."""
+    def _is_dead_twin(self, own: Intent, other: Intent) -> bool:
+        """Whether it is an attempt at the very same, which no process is at work on."""
         from ..history.intents import IntentHeld
 
+        if other.body_digest != own.body_digest:
+            return False
         try:
-            with self._history.intents.hold(intent.key or intent.owner):
-                return False
+            with self._history.intents.hold(other.key or other.owner):
+                return True
         except IntentHeld:
-            return True
+            return False
 
 
 # What may become of a line. `new`: nothing is known of it here; `wanted`: the next `write` reserves
@@ -325,4 +315,4 @@ class Ledger:
 
 
 def _reservation(number: int, prompt: str, sent: str) -> Reservation:
-    return Reservation(number, digest_of(prompt), sent, shape_of(prompt).text)
+    return Reservation(number, digest_of(prompt), sent, beginning_of(prompt))

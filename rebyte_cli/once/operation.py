@@ -24,23 +24,19 @@ from ..errors import (
     Redirected,
     Unsent,
 )
-from ..history.rows import shape_of
+from ..history.rows import beginning_of
 from ..system.deadline import NO_LIMIT, Deadline
-from .finder import Finder
-from .ledger import SentFromHere
-from .listing import Row
+from .judge import Row
 from .request_kinds import PromptRequest, TaskRequest
 from .scan import LostRequest, is_lost
 from .search import PACE, Pace, Search
-from .server_clock import LIFE, ROOM
+from .server_clock import LIFE
 
 if TYPE_CHECKING:
     from ..history.rows import Intent
 
 KEY_WAIT = 660.0  # seconds that another process may need: its create, and its search
 KEY_PAUSE = 0.25
-# How far `createdAt` may be from `Date` for what this process has just sent.
-OWN_ROOM = timedelta(minutes=1)
 
 
 class Operation:
@@ -77,8 +73,6 @@ class Operation:
         self._on_created = on_created
         self._on_attempt = on_attempt
         self._server_clock = request.server_clock
-        self._claims = SentFromHere(request.history, self._server_clock, request.target)
-        self._finder = Finder(request.client, self._claims, request.scan)
         self._replaced: Intent | None = None  # an attempt of this key that created nothing
         self._has_waited = False  # for another process at work on the key
         self._has_sent = False
@@ -103,8 +97,8 @@ class Operation:
 
         The caller holds `key`, if there is one.
         """
-        newest = self._request.newest(is_exact=key is not None, limit=self._deadline)
-        started_at = self._server_clock.timestamp(newest)
+        before = None if key is None else self._request.baseline(self._deadline)
+        started_at = self._server_clock.timestamp(before)
         owner = f"attempt {os.urandom(16).hex()}"
         with self._intent(key, started_at, owner) as intent:
             if intent is not None and intent.state == "done":
@@ -160,7 +154,7 @@ class Operation:
                     started_at=started_at,
                     owner=owner,
                     replaces=self._replaced,
-                    shape=shape_of(self._request.prompt),
+                    begins=beginning_of(self._request.prompt),
                     target=self._request.target,
                 )
             except RebyteError as problem:
@@ -225,7 +219,7 @@ class Operation:
         search = self._search_own(intent, started_at)
         if (answer := self._kept_result(search, intent)) is not None:
             return answer
-        raise self._request.unknown(search.verdict.matches.candidates, key, search.failure)
+        raise self._request.unknown(search.verdict.candidates, key, search.failure)
 
     # Search
 
@@ -244,7 +238,7 @@ class Operation:
         is as in `SentFromHere`. With `prove_absence`, scans that agree that there is no result go
         on past the time, up to the caller's deadline, until there are enough of them.
         """
-        self._claims.own, self._claims.alive = own, alive
+        self._request.rivals.own, self._request.rivals.alive = own, alive
         # A search that a time limit cuts short proves nothing.
         seconds = self._deadline.cap(self._pace.look_for) if seconds is None else seconds
         search = Search(self._pace, self._clock(), seconds)
@@ -252,7 +246,7 @@ class Operation:
             began, verdict = self._clock(), None
             try:
                 limit = Deadline(search.longest_scan(began), clock=self._clock)
-                (verdict,) = self._finder.find([lost], limit)
+                (verdict,) = self._request.scan([lost], limit)
                 search.failure = None
             except APIError as problem:
                 search.failure = problem.message
@@ -268,35 +262,20 @@ class Operation:
         self, intent: Intent | None, started_at: str, seconds: float | None = None
     ) -> Search:
         """Search for the result of what this operation has just sent."""
-        request, window = self._request, self._server_clock.window
-        lost = LostRequest(
-            request.prompt_digest,
-            lambda: window(started_at, room=OWN_ROOM),
-            request.prompt,
-            request.body,
-            body_digest=request.body_digest,
-            named=request.digest,
-        )
+        lost = LostRequest(self._request.prompt_digest, started_at, self._request.body, is_own=True)
         return self.search(lost, intent, seconds)
 
     def _search_earlier(
         self, earlier: Intent, seconds: float | None = None, *, alive: bool = False
     ) -> Search:
         """Search for the result of an attempt of another process; `alive` as in SentFromHere."""
-        request, window = self._request, self._server_clock.window
-        for answered in self._history.intents.answered():
-            self._server_clock.observe((answered.task or {}).get("createdAt"), answered.started_at)
+        request = self._request
         is_same = earlier.digest == request.digest
         lost = LostRequest(
             request.prompt_digest if is_same else earlier.digest,
-            lambda: window(earlier.started_at, room=ROOM),
-            request.prompt if is_same else None,
+            earlier.started_at,
             request.body if earlier.body_digest == request.body_digest else {},
-            to_repeat=True,
             candidates=earlier.candidates,
-            body_digest=earlier.body_digest,
-            named=earlier.digest,
-            shape=earlier.shape,
         )
         return self.search(lost, earlier, seconds, alive=alive, prove_absence=seconds != 0.0)
 
@@ -359,7 +338,7 @@ class Operation:
 
     def _unknown(self, earlier: Intent, search: Search) -> OutcomeUnknown:
         """Settle an earlier attempt as unknown; the error names what any search found possible."""
-        seen = {str(row["id"]): row for row in search.verdict.matches.candidates}
+        seen = {str(row["id"]): row for row in search.verdict.candidates}
         taken = self._history.knows(earlier.candidates)
         named = {each: {"id": each} for each in earlier.candidates if each not in taken} | seen
         self._settle(earlier, "unknown", candidates=named)
@@ -401,13 +380,8 @@ class Operation:
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")
             return None
-        # A dead attempt never reported that its outcome is unknown. Repeating the
-        # command after that report is deliberate.
-        is_told = earlier.state == "unknown"
         age = self._server_clock.age(earlier.started_at).total_seconds()
-        seconds = self._pace.look_for
-        if not is_told:
-            seconds = max(seconds, self._pace.listed_after - age)
+        seconds = max(self._pace.look_for, self._pace.listed_after - age)
         self._note(
             "An earlier identical request got no response; looking for its result for up to"
             f" {seconds:.0f} s"
@@ -419,11 +393,13 @@ class Operation:
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")
             return None
-        if len(search.verdict.matches.same) > 1 or not (search.is_absent or is_told):
+        # A dead attempt never reported that its outcome is unknown. Repeating the command after
+        # that report is deliberate, unless there are two to choose from.
+        if earlier.state != "unknown" or len(search.verdict.same) > 1:
             raise self._unknown(earlier, search)
         reason = f"Looking for it failed ({search.failure}); " if search.failure else ""
         self._note(f"{reason or 'It was not found; '}sending the request again")
-        self._settle(earlier, "unsent" if search.is_absent else "given up")
+        self._settle(earlier, "given up")
         return None
 
     # Interrupts
@@ -436,7 +412,7 @@ class Operation:
         try:
             if is_found:
                 search = self._search_own(intent, started_at, seconds=0)
-                could_be = search.verdict.matches.candidates
+                could_be = search.verdict.candidates
                 if search.verdict.task is not None:
                     answer = request.answer_from(search.verdict.task)
             if answer:

@@ -6,7 +6,7 @@ Both have the same members; `operation.Operation` carries them out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +17,16 @@ from ..errors import (
     KeyRejected,
     Next,
     OutcomeUnknown,
-    RebyteError,
     Redirected,
     ResourceNotFound,
     Term,
     Unsent,
 )
 from ..history.rows import NewTask, body_digest_of, digest_of
-from .listing import Row, newest_task
-from .scan import LostRequest, Matches, Scanner, any_of, find_prompts
-from .server_clock import SKEW, ServerClock
+from .judge import Owner, Place, Row, Seen, Verdict, any_of, judge, share
+from .ledger import SentFromHere
+from .scan import LostRequest, Scanner, current_baseline
+from .server_clock import SKEW, Baseline, ServerClock
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -34,9 +34,20 @@ if TYPE_CHECKING:
     from ..system.deadline import Deadline
 
 BASELINE = 10.0  # seconds in which the service may tell its newest task
-RECENT = 20  # tasks from here that an up-to-date list must show
+RECENT = 3  # tasks from here that an up-to-date list must show
 _CREATED = ("id", "workspaceId", "url", "status", "createdAt")
 _CANDIDATE = ("id", "url", "createdAt", "title")
+
+
+@contextmanager
+def _without_answer() -> Iterator[None]:
+    """Go on without a baseline, unless it is certain that the request cannot be sent either."""
+    try:
+        yield
+    except (Unsent, KeyRejected, Redirected):
+        raise
+    except APIError:
+        pass
 
 
 class TaskRequest:
@@ -70,12 +81,13 @@ class TaskRequest:
         self.history = history
         self._new = NewTask({}, prompt, body, labels or {}, files, base=base)
         self.server_clock = ServerClock(client, skew)
+        self.rivals = SentFromHere(history, self.server_clock, None)
         self.scan = Scanner(
             client,
-            history,
-            known=history.knows,
-            created=partial(_answered, history),
-            clock=self.server_clock,
+            self.server_clock,
+            owned=lambda ids, _digest: (history.knows(ids), set()),
+            expected=lambda: (str(task["id"]) for task in history.tasks(RECENT)),
+            is_contested=self.rivals.contest,
         ).scan
         self.body = body
         self.prompt = prompt
@@ -83,20 +95,15 @@ class TaskRequest:
         self.body_digest = body_digest_of(body)
         self.send: Callable[..., Mapping[str, Any]] = partial(client.create_from, body)
 
-    def newest(self, *, is_exact: bool, limit: Deadline) -> Row | None:
-        """The newest task before this request: what is older has another origin.
+    def baseline(self, limit: Deadline) -> Baseline | None:
+        """Where the list of tasks stands before this request, which costs a request.
 
-        The service is asked if it `is_exact`, which costs a request; else it is the newest that was
-        created here. None if it cannot be told. Raises Unsent and KeyRejected.
+        None if the service does not tell: what is lost is then never sent again. Raises Unsent,
+        KeyRejected and Redirected.
         """
-        if not is_exact:
-            return next(iter(self.history.tasks(1)), None)
-        try:
-            return newest_task(self.client, timeout=limit.within(BASELINE).for_call())
-        except (Unsent, KeyRejected, Redirected):
-            raise
-        except APIError:
-            return None
+        with _without_answer():
+            return current_baseline(self.client, timeout=limit.within(BASELINE).for_call())
+        return None
 
     def answer_from(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row of the list in the shape of a create's answer. Its status has to be fetched."""
@@ -137,8 +144,8 @@ class TaskRequest:
             )
         else:
             hint = (
-                AGAIN + ": it looks for the task first, and sends the request again only 15 minutes"
-                " after the first attempt; "
+                AGAIN + ": it looks for the task first, and sends the request again only if that"
+                " certainly made none, 15 minutes after the first attempt; "
                 + Term("--forget", "`create --once KEY --forget` in a shell")
                 + " drops the key instead"
             )
@@ -150,14 +157,6 @@ def _guess(could_be: str, failure: str | None) -> str:
     if could_be:
         return f"; it may be {could_be}"
     return f"; looking for it failed: {failure}" if failure else ""
-
-
-def _answered(history: History) -> Iterator[Mapping[str, Any]]:
-    """The latest tasks from here, then those whose requests have a timestamp, as `sent`."""
-    yield from history.tasks(RECENT)
-    with suppress(RebyteError):  # a history that cannot be used compares nothing
-        for intent in history.intents.answered():
-            yield {"id": str(intent.task_id), "sent": intent.started_at}
 
 
 class PromptRequest:
@@ -179,6 +178,7 @@ class PromptRequest:
         self.history = history
         self.server_clock = ServerClock(client, skew)
         self.target = task_id
+        self.rivals = SentFromHere(history, self.server_clock, task_id)
         self.body = body
         self.prompt = str(body.get("prompt", ""))
         self.prompt_digest = digest_of(self.prompt)
@@ -186,10 +186,16 @@ class PromptRequest:
         self.body_digest = body_digest_of(body)
         self.send: Callable[..., Mapping[str, Any]] = partial(client.follow_up_from, task_id, body)
 
-    def newest(self, *, is_exact: bool, limit: Deadline) -> None:
-        """None: what the task was told before is not asked for."""
+    def baseline(self, limit: Deadline) -> Baseline | None:
+        """Where the prompts of the task stand before this request; as that of a `TaskRequest`."""
+        with _without_answer():
+            timeout = limit.within(BASELINE).for_call()
+            task = ContentView(self.client.get_task(self.target, timeout=timeout))
+            if task.prompts and len(task.prompts) == task.prompt_count:
+                return Baseline(task.prompts[-1].id, task.prompt_count)
+        return None
 
-    def scan(self, lost: Sequence[LostRequest], limit: Deadline) -> list[Matches]:
+    def scan(self, lost: Sequence[LostRequest], limit: Deadline) -> list[Verdict]:
         """Look once for what the request created."""
         try:
             content: Mapping[str, Any] = self.client.task_content(
@@ -198,21 +204,29 @@ class PromptRequest:
         except ResourceNotFound:  # no content here; the task at least names its prompts
             content = self.client.get_task(self.target, timeout=limit.for_call())
         (request,) = lost
-        found = find_prompts(ContentView(content), request)
-        if found.shows_none and not self._has_all_prompts(ContentView(content), limit):
-            found = found._replace(is_complete=False)
-        return [found]
+        verdict = self._judge(ContentView(content), request)
+        return share([verdict], (), is_contested=bool(verdict.same) and self.rivals.contest())
 
-    def _has_all_prompts(self, content: ContentView, limit: Deadline) -> bool:
-        """Whether the task itself names the same prompts as its content.
-
-        A content that is stale, cut to a page or that of another task proves nothing.
-        """
-        task = ContentView(self.client.get_task(self.target, timeout=limit.for_call()))
-        is_same_task = content.id == task.id == self.target
-        return is_same_task and {one.id for one in content.prompts} == {
-            one.id for one in task.prompts
-        }
+    def _judge(self, content: ContentView, request: LostRequest) -> Verdict:
+        """Judge every prompt of the task but the first, which created it. The oldest is first."""
+        before, ids = request.baseline, [prompt.id for prompt in content.prompts]
+        newest = before.newest if before is not None else None
+        last = ids.index(newest) if newest in ids else -1  # that was there before
+        known, seen = self.history.knows(ids), list[Seen]()
+        for at, prompt in enumerate(content.prompts[1:], start=1):
+            place: Place = "unknown" if before is None else "above" if at > last else "below"
+            owner: Owner = "another" if prompt.id in known else "none"
+            is_timely = self.server_clock.is_timely(prompt.submitted_at, request.sent)
+            shown = digest_of(prompt.text) if prompt.text.strip() else None
+            seen.append(Seen(prompt.raw, place, owner, is_timely, shown=shown))
+        is_whole = len({*ids}) == content.prompt_count > 0 and "" not in ids
+        is_same = content.id in ("", self.target)
+        return judge(
+            request.digest,
+            seen,
+            is_complete=is_whole and is_same and {*request.candidates} <= {*ids},
+            is_counted=before is not None and last + 1 == before.total,
+        )
 
     def answer_from(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A prompt of the task in the shape of a follow-up's answer."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from .finder import Verdict
-from .scan import Matches
+from .judge import NOTHING, Verdict
 from .server_clock import SKEW
 
 SCANS = 3  # scans that must agree before "there is none" is believed
@@ -61,7 +60,7 @@ class Search:
         One that `is_eager` ends as soon as the outcome is certain by what is known now. Any other
         first uses its time, unless no scan could change the outcome.
         """
-        self.verdict = Verdict(None, Matches([], [], is_complete=False))
+        self.verdict = NOTHING
         self.failure: str | None = None  # of the last scan, for a person
         self._pace = pace
         self._is_eager = is_eager
@@ -81,9 +80,8 @@ class Search:
         `proves`: if it shows nothing, it counts towards there being no result.
         """
         self.verdict = verdict or self.verdict
-        matches = verdict and verdict.matches
-        self._is_final = bool(matches and matches.is_complete and matches.is_final)
-        if not (proves and matches and matches.shows_none):
+        self._is_final = verdict is not None and verdict.is_final
+        if not (proves and verdict is not None and verdict.shows_none):
             self._agreeing = 0
             return
         self._first = self._first if self._agreeing else began

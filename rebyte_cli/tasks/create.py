@@ -54,7 +54,7 @@ def create(
     With `key`, no two calls create two tasks, in whatever process and however they end. A later
     call returns the first task; it waits while another process is at work on the key. If an
     earlier outcome is not known it searches again, and sends again only when that attempt is over
-    15 minutes old and there certainly is no task. The key decides, not the prompt: a different
+    15 minutes old and certainly made no task. The key decides, not the prompt: a different
     prompt under the same key returns the first task, with a warning.
 
     Without a key, an attempt with the same body that was cut off in the last 15 minutes (a crash,

@@ -278,27 +278,6 @@ def test_a_delete_answers_404_to_our_own_second_try() -> None:
             RebyteClient(transport=transport_to(server)).delete_task("t1")
 
 
-def test_the_servers_clock_is_agreed_by_several_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import UTC, datetime
-
-    monkeypatch.setattr(calls, "since_boot", lambda: 100.0)
-    hours = iter([10, 18, 11, 12, *[13] * 7])
-
-    def answer(_request: object) -> bytes:
-        return json_reply({}, headers={"Date": f"Tue, 10 Feb 2026 {next(hours)}:00:00 GMT"})
-
-    with RawServer(answer) as server:
-        wire = transport_to(server)
-        told = []
-        for _ in range(11):
-            wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
-            told.append(wire.server_now(is_agreed=True))
-    assert told == [
-        hour and datetime(2026, 2, 10, hour, tzinfo=UTC)
-        for hour in [None, None, *[10] * 6, 11, 11, 12]
-    ]
-
-
 def test_the_servers_clock_is_known_after_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import UTC, datetime
 

@@ -21,11 +21,11 @@ from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.history.history import History
 from rebyte_cli.history.rows import NewTask
 from rebyte_cli.local.local_service import Service
-from rebyte_cli.once.finder import Verdict
+from rebyte_cli.once.judge import Verdict
 from rebyte_cli.once.ledger import Ledger
-from rebyte_cli.once.scan import Matches
 from rebyte_cli.once.search import PACE, SCANS, Pace
 from rebyte_cli.once.server_clock import ServerClock
+from rebyte_cli.system.clock import boot_id, since_boot
 from tests import farm as farm_module
 from tests.batch_worker import input_of
 from tests.conftest import Done
@@ -46,15 +46,15 @@ class ScanResult(NamedTuple):
 
     @classmethod
     def of(cls, at: int, verdict: Verdict) -> ScanResult:
-        task, matches = verdict
-        could_be = [] if task else [row["id"] for row in matches.candidates]
-        return cls(at, task, matches.shows_none, could_be)
+        task = verdict.task
+        could_be = [] if task else [row["id"] for row in verdict.candidates]
+        return cls(at, task, verdict.shows_none, could_be)
 
     @property
     def verdict(self) -> Verdict:
         same = [] if self.task is None else [self.task]
         unsure = [{"id": each} for each in self.candidates]
-        return Verdict(self.task, Matches(same, unsure, is_complete=self.absent or bool(same)))
+        return Verdict(self.task, same, unsure, self.absent or bool(same), self.absent)
 
 
 class Desk:
@@ -65,6 +65,7 @@ class Desk:
         self.history = History(folder / "history.db", origin="o")
         self.ledger = Ledger(self.history, "batch", lambda: None)
         self.created: list[dict[str, Any]] = []
+        self.baseline = "[total=0]"  # where the list stood before the lines were sent
         self.client.list_tasks()  # from here on the service's clock is known
         self.now = self.client.transport.server_now() or datetime.now(UTC)
 
@@ -86,14 +87,15 @@ class Desk:
             self.ledger,
             mine=range(len(lines)) if mine is None else mine,
             clock=ServerClock(self.client),
-            created=lambda: self.created,
+            answered=[task["id"] for task in self.created],
         )
         verdicts = finder.find([LostLine(at, self.sent(at), 900.0) for at in lost])
         return [ScanResult.of(at, verdict) for at, verdict in verdicts.items()]
 
     def sent(self, at: int) -> str:
         """The lines were sent in the order of the file, a moment ago."""
-        return stamp(self.now - timedelta(seconds=1) + timedelta(milliseconds=at))
+        sent = self.now - timedelta(seconds=1) + timedelta(milliseconds=at)
+        return f"{stamp(sent)}{self.baseline}"
 
 
 def stamp(moment: datetime) -> str:
@@ -139,27 +141,21 @@ def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:
 
 
 def test_a_longer_prompt_under_way_may_be_shown_cut(desk: Desk) -> None:
-    """Unless the service shows one of that kind, of which the task is known, as it was sent."""
     made = desk.make("Task 8")
-    lines = ("Task 8", "Task 83", "Task 1234", "Look at it!")
+    lines = ("Task 8", "Task 83", "Task 1234")
     desk.ledger.sending(2)
     assert desk.find(*lines) == [ScanResult(0, None, False, [made])]
-    for at, shown in ((3, "Look at it!"), (2, "Task 12")):
-        desk.created = [desk.known(shown, at)]
-        assert taken(desk.find(*lines)) == [None], shown
-    desk.created = [desk.known("Task 1234", 2)]
+    desk.ledger.unsent(2)
+    desk.ledger.sending(3)
     assert taken(desk.find(*lines)) == [made]
 
 
 def test_a_longer_prompt_of_another_shard_may_be_shown_cut(desk: Desk) -> None:
     """As one that is under way; when it is sent, nothing here tells."""
     made = desk.make("Task 8")
-    lines = ("Task 8", "Task 1234", "Task 83", "Look at it!")
-    for mine in ([0], [0, 1]):
-        assert desk.find(*lines, mine=mine) == [ScanResult(0, None, False, [made])]
-    desk.created = [desk.known("Task 1234", 1)]
-    assert taken(desk.find(*lines, mine=[0, 1])) == [made]
-    assert taken(desk.find("Task 8", "Task 1234", "Other", mine=[0, 1])) == [made]
+    lines = ("Task 8", "Task 1234", "Task 83")
+    assert desk.find(*lines, mine=[0, 1]) == [ScanResult(0, None, False, [made])]
+    assert taken(desk.find(*lines, mine=[0, 2])) == [made]
 
 
 def test_a_twin_that_was_lost_meanwhile_may_have_made_it(desk: Desk) -> None:
@@ -222,22 +218,20 @@ def test_a_task_that_another_command_asked_something_else_is_ruled_out(desk: Des
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 
-def test_a_task_created_before_the_request_is_no_match(desk: Desk) -> None:
-    desk.make()
+def test_a_task_of_before_the_request_is_no_match(desk: Desk) -> None:
+    newest = desk.make()
     desk.now += timedelta(minutes=1)
+    desk.baseline = f"[total=1][after={newest}]"
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 
-def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> None:
+def test_the_age_of_a_create_counts_by_the_time_since_boot(desk: Desk) -> None:
     clock = ServerClock(desk.client)
     finder = LostLineSearch(desk.client, read("Same"), desk.ledger, mine=[0], clock=clock)
-    sent = desk.now - timedelta(seconds=600)
-    off = (datetime.now(UTC) - desk.now).total_seconds()
-    for _ in range(2):  # several answers have to agree
-        desk.client.list_tasks()
-    assert finder.is_old(LostLine(0, f"{stamp(sent)}[off={off}]", 595.0))
-    assert not finder.is_old(LostLine(0, f"{stamp(sent)}[off={off}]", 605.0))
-    assert not finder.is_old(LostLine(0, sent.isoformat(), 0.1))  # of either clock
+    sent = f"1999-01-01T00:00:00.000Z[boot={boot_id()}][up={since_boot() - 600}]"
+    assert finder.is_old(LostLine(0, sent, 595.0))
+    assert not finder.is_old(LostLine(0, sent, 605.0))
+    assert not finder.is_old(LostLine(0, "1999-01-01T00:00:00.000Z[boot=other][up=1]", 0.1))
 
 
 # Lost answers: the task is searched for, never created twice, and unknown if in doubt
@@ -487,42 +481,12 @@ def with_workspaces(home: Path, asked: list[str | None]) -> None:
     (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-@pytest.mark.parametrize("asked", [["ws-1", "ws-2"], ["ws-1", None], [None, "ws-2"]])
-def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_them(
-    batch: Callable[..., Done], home: Path, asked: list[str | None]
-) -> None:
-    with_workspaces(home, asked)
-    with Farm() as farm:
-        farm.hook = never_answers(farm, tells_workspaces(farm))
-        done = batch(farm, None, "--timeout", "60")
-        assert done.status == 0, done.err
-        for row in lines_of(done.out):
-            made = farm.tasks[row["id"]]["workspaceId"]
-            assert asked[row["line"] - 1] in (made, None)
-        assert len(farm.tasks) == 2
-
-
-def test_a_workspace_that_no_line_asked_for_tells_nothing(
-    batch: Callable[..., Done], home: Path, one_clock: None
-) -> None:
-    """A service may spell ids otherwise; the task is nevertheless that of one of the lines."""
-    with_workspaces(home, ["ws-a", "ws-b"])
-    with Farm() as farm:
-        farm.hook = never_answers(farm, farm.hook, together=2)
-        assert set(statuses(batch(farm, None, "--timeout", "5")).values()) == {"unknown"}
-        for task in farm.tasks.values():
-            task["workspaceId"] = task["workspaceId"].upper()
-        farm.hook = tells_workspaces(farm)
-        done = batch(farm, None, "--resend-after", "0.1", "--timeout", "5")
-        assert set(statuses(done).values()) == {"unknown"}
-        assert len(farm.tasks) == 2
-
-
-def test_equal_prompts_without_known_workspaces_stay_unknown(
-    batch: Callable[..., Done], home: Path, pace: Callable[..., None]
+@pytest.mark.parametrize("asked", [["ws-1", "ws-2"], ["ws-1", None]])
+def test_equal_prompts_in_different_workspaces_stay_unknown(
+    batch: Callable[..., Done], home: Path, pace: Callable[..., None], asked: list[str | None]
 ) -> None:
     pace()
-    with_workspaces(home, ["ws-1", "ws-2"])
+    with_workspaces(home, asked)
     with Farm() as farm:
         farm.hook = never_answers(farm, farm.hook, together=2)
         done = batch(farm, None)

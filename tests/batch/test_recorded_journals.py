@@ -1,5 +1,7 @@
 """Journals of an earlier version, one per state of a line, resumed: nothing is sent twice or lost.
 
+They do not tell where the list stood, so that nothing proves that a lost line made nothing.
+
 `journals.json` has, by state: the lines of the input, the tasks that the service had in the end,
 and the journal. ORIGIN stands for the service, and all times are moved to an hour ago.
 """
@@ -28,7 +30,7 @@ _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}Z|\+00:00)")
 RESUMED: dict[str, tuple[list[str], list[str]]] = {
     "refused, and new behind it": (["refused", "completed"], ["Two"]),
     "sending, with tasks": (["completed", "completed"], []),
-    "sending, without tasks": (["completed", "completed"], ["One", "Two"]),
+    "sending, without tasks": (["unknown", "unknown"], []),
     "unsent": (["completed", "completed"], ["One <401>", "Two"]),
     "running": (["completed", "completed"], []),
     "found": (["completed"], []),
@@ -36,7 +38,7 @@ RESUMED: dict[str, tuple[list[str], list[str]]] = {
     "gone": (["gone"], []),
     "refused by a fault": (["refused"], []),
     "unknown, with candidates": (["completed", "completed"], []),
-    "unknown, without candidates": (["completed"], ["One <cut-before>"]),
+    "unknown, without candidates": (["unknown"], []),
     "resolved by hand": (["completed"], []),
     "resolved with none": (["completed"], ["One <cut-before>"]),
     "sent again": (["completed"], []),

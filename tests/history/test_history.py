@@ -12,7 +12,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.history.history import MOST_ANSWERED, MOST_SHOWN, History
-from rebyte_cli.history.rows import Intent, NewTask, Reservation, shape_of
+from rebyte_cli.history.rows import Intent, NewTask, Reservation, beginning_of
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {
@@ -376,15 +376,16 @@ class TestWorkspaces:
 
 
 def test_with_the_history_off_no_more_is_kept_than_what_is_never_sent_twice(tmp_path: Path) -> None:
-    """Of what has a task: no shape of the prompt, and its link only under a key, which gives it."""
+    """Of what has a task: nothing of the prompt, and its link only under a key, which gives it."""
     history = History(tmp_path / "history.db", origin="o", enabled=False)
     intents = history.intents
-    shape, task = shape_of("Secret words"), {"id": "a", "url": "https://x/a", "title": "Secret"}
+    begins = beginning_of("Secret words")
+    task = {"id": "a", "url": "https://x/a", "title": "Secret"}
 
     def made(key: str | None, **end: Any) -> Any:
         with intents.hold(key) if key else nullcontext():
             more = {"started_at": "2026-01-01T00:00:00Z", "owner": "me"}
-            one = intents.open(key, digest="d", body_digest="b", shape=shape, **more)
+            one = intents.open(key, digest="d", body_digest="b", begins=begins, **more)
             intents.settle(one.id, **end)
         return one.id
 
@@ -392,14 +393,14 @@ def test_with_the_history_off_no_more_is_kept_than_what_is_never_sent_twice(tmp_
     made("k", state="done", task_id="b", task={**task, "id": "b"})
     made("refused", state="refused")
     made(None, state="unknown")
-    line = Reservation(1, "d", "2026-01-01T00:00:00Z", shape.text)
+    line = Reservation(1, "d", "2026-01-01T00:00:00Z", begins)
     intents.release({next(iter(intents.reserve("batch", [line]).values())): "c"})
     rows = history.database.rows("SELECT key, state, task_id, task, shape FROM intents ORDER BY id")
     assert [tuple(row) for row in rows] == [
         (None, "done", "a", None, None),
         ("k", "done", "b", '{"id": "b", "url": "https://x/a"}', None),
         ("refused", "refused", None, None, None),
-        (None, "unknown", None, None, shape.text),
+        (None, "unknown", None, None, None),
         (None, "done", "c", None, None),
     ]
     assert history.knows(["a", "b", "c", "d"]) == {"a", "b", "c"}

@@ -81,6 +81,7 @@ class Trial:
             self.pauses = [1.0, 60.0, 600.0]  # later, it is another request
         self.makes = {prompt: luck.random() < 0.7 for prompt in self.prompts}
         self.tried: dict[str, int] = {}
+        self.before: set[str] = set()  # tasks that were there before the first lost create
         self.strangers = luck.choice([0, 0, 1, 3])
         farm.shows = luck.choice([*REWRITES.values(), *[lambda prompt: prompt] * 6])
         farm.skew = luck.choice([0.0, 0.0, 3.0, -5.0, *(-zone * HOUR for zone in ZONES)])
@@ -88,6 +89,11 @@ class Trial:
         self.skews = luck.choice([*[[farm.skew]] * 4, [0.0, -5 * HOUR], [0.0, 30 * HOUR]])
         farm.is_naive, farm.tells_time = luck.random() < 0.3, luck.random() < 0.85
         clocks.wrong = luck.choice([0.0, 0.0, -21 * HOUR, 21 * HOUR, -1000.0])
+        # One machine behind the service whose clock is wrong by hours; it may make what is lost.
+        self.ahead = HOUR * luck.choice([0.0, 0.0, 1.5, -1.5, 30.0, -30.0])
+        farm.is_sorted = luck.random() < 0.5
+        # From the first lost create on, prompts are shown in another way than those of before.
+        self.changes = luck.choice([*[None] * 3, *REWRITES.values()])
         self.glitches = luck.random() < 0.4
         self.is_hidden = luck.random() < 0.2  # transcripts are not shown
         farm.hook = self.hook
@@ -104,12 +110,19 @@ class Trial:
             if self.tried[prompt] > 1:
                 return None
             if self.makes[prompt]:
+                self.farm.shift += self.ahead
                 self.farm._make(request.json)
+                self.farm.shift -= self.ahead
             for number in range(self.strangers):
                 self.farm._make({"prompt": f"A stranger's {number}"})
             if self.process is not None:
                 self.process.kill()
             return reset
+        if request.path.endswith("/content") and self.changes is not None and self.tried:
+            task = self.farm.tasks.get(request.path.split("/")[3])
+            if task is not None and task["id"] not in self.before and not self.farm.silent:
+                shown = self.changes(task["prompt"])
+                return json_reply({"prompts": [{"id": "p1", "userPrompt": shown}]})
         if self.glitches and request.path.startswith("/v1/tasks?") and luck.random() < 0.3:
             return luck.choice(BROKEN)() if luck.random() < 0.5 else self.odd_list(request)
         return None
@@ -163,6 +176,7 @@ class Trial:
             self.prompts = prompts
             self.farm.made.clear()
             self.later(luck.choice([60.0, 5 * HOUR]))
+        self.before = {*self.farm.tasks}
         self.farm.silent = luck.random() < 0.7
         ends = [self.run().status]
         self.farm.silent = self.is_hidden

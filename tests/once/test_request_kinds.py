@@ -11,6 +11,8 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.history.history import History
 from rebyte_cli.once.request_kinds import PromptRequest, TaskRequest
+from rebyte_cli.once.scan import LostRequest
+from rebyte_cli.system.deadline import NO_LIMIT
 from tests.servers import Answer, RawServer, error_reply, json_reply, transport_to
 
 ROW = {"id": "t1", "url": "https://x/", "createdAt": "c", "title": "Fix it"}
@@ -98,3 +100,56 @@ def test_a_body_is_the_same_in_whatever_order(client: RebyteClient, history: His
     ]
     first, same, other = (TaskRequest(client, history, body, "Hi").body_digest for body in bodies)
     assert first == same != other
+
+
+PROMPT, CREATED = "Add a test", "2026-02-09T10:00:00.000Z"
+
+
+def prompts(*told: tuple[str, str]) -> dict[str, Any]:
+    """A task with these prompts after its first one, each `name` and `text`."""
+    rows = [{"id": "first", "userPrompt": PROMPT, "submittedAt": CREATED}]
+    rows += [{"id": name, "userPrompt": text, "submittedAt": CREATED} for name, text in told]
+    return {"id": "t1", "status": "running", "prompts": rows}
+
+
+@pytest.mark.parametrize(
+    ("before", "told", "expected"),
+    [
+        ([], [], "none"),
+        ([], [("p1", PROMPT)], "p1"),
+        ([], [("p1", "Rewritten")], "doubt"),
+        ([], [("p1", "")], "doubt"),
+        ([], [("p1", PROMPT), ("p2", PROMPT)], "doubt"),
+        ([], [("known", PROMPT)], "none"),
+        ([("p1", "Earlier")], [("p1", "Earlier")], "none"),
+        ([("p1", "Earlier")], [("p1", "Earlier"), ("p2", PROMPT)], "p2"),
+        ([("p1", "Earlier")], [("p2", PROMPT)], "p2"),
+        ([("p1", "Earlier")], [], "doubt"),  # shorter than it was
+        ([("p1", "Earlier")], [("p0", "Other"), ("p1", "Earlier")], "doubt"),
+        ([("p1", PROMPT)], [("p1", PROMPT)], "doubt"),  # by another clock it may be ours
+        (None, [], "doubt"),
+        (None, [("p1", PROMPT)], "p1"),
+        (None, [("p1", "Rewritten")], "doubt"),
+    ],
+)
+def test_what_a_lost_follow_up_made(
+    client: RebyteClient,
+    history: History,
+    answers: list[Answer],
+    before: list[tuple[str, str]] | None,
+    told: list[tuple[str, str]],
+    expected: str,
+) -> None:
+    with history.intents.hold("other"):
+        other = history.intents.open(
+            "other", digest="d", body_digest="b", started_at=CREATED, owner="o", target="t1"
+        )
+        history.intents.settle(other.id, state="done", task_id="known")
+    request = PromptRequest(client, history, "t1", {"prompt": PROMPT})
+    answers.append(json_reply(prompts(*before or [])))
+    baseline = None if before is None else request.baseline(NO_LIMIT)
+    written = CREATED + "[" + request.server_clock.timestamp(baseline).partition("[")[2]
+    answers.append(json_reply(prompts(*told)))
+    (found,) = request.scan([LostRequest(request.prompt_digest, written)], NO_LIMIT)
+    shown = "none" if found.shows_none else "doubt"
+    assert (found.task["id"] if found.task else shown) == expected

@@ -16,8 +16,7 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
-from rebyte_cli.history.rows import NewTask, Reservation, Shape, body_digest_of, digest_of, shape_of
-from rebyte_cli.once.match import may_be_cut
+from rebyte_cli.history.rows import Reservation, beginning_of, body_digest_of, digest_of
 from rebyte_cli.tasks import create as engine
 from tests.conftest import Done
 from tests.farm import Farm
@@ -73,12 +72,12 @@ class Place:
             body_digest=body_digest_of({"prompt": prompt}),
             started_at=datetime.now(UTC).isoformat(),
             owner=f"attempt {prompt}",
-            shape=shape_of(prompt),
+            begins=beginning_of(prompt),
         )
 
     def other_line(self, prompt: str = LONG) -> None:
         now = datetime.now(UTC).isoformat()
-        wanted = Reservation(1, digest_of(prompt), now, shape_of(prompt).text)
+        wanted = Reservation(1, digest_of(prompt), now, beginning_of(prompt))
         self.history().intents.reserve("batch other", [wanted])
 
     def batch(self, *prompts: str, **options: str) -> Done:
@@ -132,27 +131,6 @@ def test_the_killed_attempt_at_another_prompt_counts_too(place: Place) -> None:
     assert place.sent == []
 
 
-@pytest.mark.parametrize("begin", [Place.other_create, Place.other_line])
-def test_a_service_that_shows_prompts_whole_leaves_no_doubt(place: Place, begin: Begin) -> None:
-    place.farm.hook = lambda _request: None
-    place.create(f"{LONG} again, and more of it")
-    begin(place)
-    place.farm.hook = place.lose
-    assert place.farm.tasks[place.create()["id"]]["prompt"] == SHORT
-
-
-def test_the_longest_prompts_are_looked_at_first(place: Place) -> None:
-    place.farm.hook = lambda _request: None
-    place.create(f"{LONG.replace(chr(10), ' ')},\nagain")
-    for number in range(12):
-        place.create(f"Review {number}")
-    place.other_create()
-    place.farm.hook = place.lose
-    place.farm.calls.clear()
-    assert place.farm.tasks[place.create()["id"]]["prompt"] == SHORT
-    assert place.farm.calls["GET 4"] <= 3
-
-
 def test_another_request_that_cannot_be_shown_so_leaves_no_doubt(place: Place) -> None:
     place.other_create("Something else")
     place.farm.shows = first_line
@@ -163,40 +141,6 @@ def test_a_line_of_another_shard_may_be_shown_so(place: Place) -> None:
     place.farm.shows, place.makes = first_line, LONG
     done = place.batch(SHORT, LONG, shard="1/2")
     assert (done.status, json.loads(done.out)["status"]) == (6, "unknown")
-
-
-@pytest.mark.parametrize("prompt", ["", SHORT, LONG, "Prüfe 3 Seiten!", "你好", "x\ud83d", "é" * 9])
-def test_a_shape_survives_the_history(prompt: str) -> None:
-    shape = shape_of(prompt)
-    assert Shape.of_text(shape.text) == shape
-    assert shape.covers(shape)
-
-
-def test_shapes_tell_no_more_than_the_prompts() -> None:
-    prompts = [
-        SHORT,
-        LONG,
-        "Task 8",
-        "Task 83",
-        "Task 38",
-        "PRÜFE",
-        "Prufe das",
-        "".join(map(chr, range(200, 900))),
-    ]
-    for one in prompts:
-        for other in prompts:
-            assert shape_of(one).may_be_cut(shape_of(other)) >= may_be_cut(one, other)
-    assert not shape_of("Task 8").may_be_cut(shape_of("Task 9"))
-    assert not shape_of("Task 8").covers(shape_of("Task 83"))
-    assert not shape_of("Task 8").covers(shape_of("Task x"[:5] + "!"))
-    assert shape_of("Task 83").covers(shape_of("Tusk 8"))
-
-
-@pytest.mark.parametrize(
-    "text", [None, "", "{}", "[1]", "[1, 2, 3]", '["x", "", ""]', "[1, null, 1]"]
-)
-def test_what_is_no_shape_is_none(text: str | None) -> None:
-    assert Shape.of_text(text) is None
 
 
 # What a search took and a later answer gives to another request
@@ -276,18 +220,3 @@ def test_a_key_remembers_what_its_first_run_found_possible(place: Place) -> None
     place.farm.tasks.update(hidden)
     place.farm.silent = False
     assert place.create(key="k")["id"] == candidate
-
-
-# A twin of another request
-
-
-@pytest.mark.parametrize("is_same", [True, False])
-def test_a_twin_with_another_repository_proves_nothing(place: Place, is_same: bool) -> None:
-    twin = {"prompt": LONG} if is_same else {"prompt": LONG, "githubUrl": "acme/app"}
-    made = place.farm._make(twin)
-    place.history().add_tasks([NewTask(made, prompt=LONG, sent=twin)])
-    place.farm.shows = lambda prompt: "Summary of it" if prompt == SHORT else prompt
-    place.makes = SHORT
-    with pytest.raises(OutcomeUnknown) as caught:
-        place.create(LONG)
-    assert bool(caught.value.candidates) != is_same

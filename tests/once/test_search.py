@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from rebyte_cli.once.finder import Verdict
-from rebyte_cli.once.listing import Row
-from rebyte_cli.once.scan import Matches
+from rebyte_cli.once.judge import Row, Verdict
 from rebyte_cli.once.search import PACE, Pace, Search
 
 TASK: Row = {"id": "t1"}
-FOUND = Verdict(TASK, Matches([TASK], [], True))
-LIKELY = Verdict(TASK, Matches([TASK], [{"id": "t2"}], True))
-TWO = Verdict(None, Matches([TASK, {"id": "t2"}], [], True))
-UNSURE = Verdict(None, Matches([], [TASK], True))
-CUT = Verdict(None, Matches([], [], False))
-NONE = Verdict(None, Matches([], [], True))
+FOUND = Verdict(TASK, [TASK], [], True)
+LIKELY = Verdict(TASK, [TASK], [{"id": "t2"}], True)
+TWO = Verdict(None, [TASK, {"id": "t2"}], [], True)
+UNSURE = Verdict(None, [], [TASK], True, True)
+CUT = Verdict(None, [], [], False, True)
+UNCOUNTED = Verdict(None, [], [], True)
+NONE = Verdict(None, [], [], True, True)
 
 
 def searched(
@@ -47,7 +46,7 @@ def test_absence_takes_several_scans_that_agree_for_a_while() -> None:
     assert not search.is_absent
     search.add(NONE, 20.0, proves=True)
     assert search.is_absent
-    for other in (UNSURE, None, CUT):  # one that differs starts the count again
+    for other in (UNSURE, None, CUT, UNCOUNTED):  # one that differs starts the count again
         search.add(other, 21.0, proves=True)
         assert not search.is_likely_absent
         for began in (22.0, 30.0, 41.9):

@@ -41,7 +41,6 @@ from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.operation import Operation
 from rebyte_cli.once.request_kinds import TaskRequest
 from rebyte_cli.once.scan import LostRequest
-from rebyte_cli.once.server_clock import ServerClock
 from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.tasks import create
 from tests.create_bench import PATIENT, PROMPT, TASKS, Bench, timestamp
@@ -493,6 +492,30 @@ def test_a_killed_create_is_searched_for_until_a_late_list_shows_it(bench: Bench
     assert 60 <= int(told) <= 85  # counted from the attempt, by a real clock
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted(143)])
+def test_an_interrupted_create_is_searched_for_as_long(bench: Bench, stop: BaseException) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    stopped = Stop(stop)
+    with pytest.raises(Interrupted):
+        bench.create(deadline=Deadline(clock=stopped.clock), sleep=stopped.sleep)
+    at = Time()
+    at.at[60.0] = lambda: bench.direct.create_task(PROMPT)  # it shows now
+    created = bench.create(deadline=at.deadline(), sleep=at.sleep)
+    assert bench.on_server() == [created["id"]]
+
+
+def test_a_killed_create_that_left_nothing_is_reported_before_it_is_sent_again(
+    bench: Bench,
+) -> None:
+    """Without a baseline nothing proves that it made no task."""
+    bench.cut_off()
+    with pytest.raises(OutcomeUnknown, match="outcome is unknown"):
+        bench.create()
+    assert bench.proxy.count("POST") == 0
+    created = bench.create()
+    assert bench.on_server() == [created["id"]]
+
+
 def test_one_that_waited_for_a_search_does_not_repeat_it(bench: Bench) -> None:
     """27 of them would take 20 seconds each, one after the other."""
     bench.cut_off("k", ago=timedelta(minutes=1))
@@ -633,13 +656,12 @@ def test_a_task_claimed_by_a_twin_during_the_search_is_not_taken(
     monkeypatch.setattr(history.intents, "rivals", rivals)
     request = TaskRequest(bench.client, history, {"prompt": PROMPT}, PROMPT)
     operation = Operation(request, bench.notes.append, pace=AT_ONCE, repeated=lambda _key: {})
-    clock, written = ServerClock(bench.client), timestamp()
+    written = timestamp()
     own = history.intents.open(
         None, digest=request.digest, body_digest="b", started_at=written, owner="me"
     )
-    lost = LostRequest(digest_of(PROMPT), lambda: clock.window(written), PROMPT)
-    found = operation.search(lost, own)
-    assert (found.verdict.matches.same, found.failure) == ([], None)
+    found = operation.search(LostRequest(digest_of(PROMPT), written), own)
+    assert ([*found.verdict.same], found.failure) == ([], None)
 
 
 def test_the_task_of_a_twin_that_died_is_not_taken(bench: Bench) -> None:
