@@ -398,10 +398,14 @@ def line(
 def line_if_any(
     words: Sequence[str], folder: AnyPath | None = None, extra: Variables | None = None
 ) -> str | None:
-    """As `line`, but None if git fails."""
+    """As `line`, but None if git says no. Raises GitFailed if it says nothing, such as a git that
+    was killed: then there may be what was asked for.
+    """
     try:
         return line(words, folder, extra)
-    except GitFailed:
+    except GitFailed as error:
+        if error.status is None or error.status < 0:
+            raise
         return None
 
 

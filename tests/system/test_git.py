@@ -21,6 +21,7 @@ from rebyte_cli.system.git import (
     check_parts,
     check_place,
     check_repository,
+    commit_of,
     filters_off,
     only_settings,
     own_index,
@@ -298,6 +299,22 @@ def test_no_dialog_of_ssh_asks_either(home: Path, monkeypatch: pytest.MonkeyPatc
     seen = (home / "seen").read_text().splitlines()
     assert "SSH_ASKPASS=false" in seen
     assert "SSH_ASKPASS_REQUIRE=never" in seen
+
+
+def test_a_git_that_gives_no_answer_has_not_said_no(
+    private: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert commit_of(private.path, "refs/heads/none") == ""
+    program = tmp_path / "git"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(GitFailed, match="ended by signal 9"):
+        commit_of(private.path, "refs/heads/main")
+    program.chmod(0o644)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(GitFailed, match="not installed"):
+        commit_of(private.path, "refs/heads/main")
 
 
 def test_of_what_git_says_the_end_is_kept(home: Path) -> None:

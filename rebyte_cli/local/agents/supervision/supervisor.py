@@ -353,7 +353,7 @@ class Supervisor:
         try:
             if keep:
                 cache.keep()
-        except (CacheFailed, OSError) as error:
+        except (CacheFailed, GitFailed, OSError) as error:
             self._transcript.tell(f"The cache is not kept: {error}")
 
     def _asks(self, repository: str | None, wanted: Sequence[str]) -> RepositoryAsks | None:

@@ -113,7 +113,8 @@ class SetupCache:
         """Keep what the setup has left, unless an entry has it already.
 
         What another commit's setup left, before this one was synced, may be among it: nothing of
-        that is kept. Raises CacheFailed and OSError; nothing is left of a copy that failed.
+        that is kept. Raises CacheFailed, GitFailed and OSError; nothing is left of a copy that
+        failed.
         """
         base = self._workspace.base
         if git.has(base, SYNCED, git.bare(base)):
