@@ -27,6 +27,7 @@ from ..errors import (
 from ..system import git
 from . import check_tree
 from .check_tree import Base
+from .patch import PatchUnusable
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -246,9 +247,12 @@ def run(
                 settings=config_file,
                 stopped=stopped,
             )
-    except git.GitFailed as error:
+        full = tryout.full(place, config_file)()  # without what the command has written
+        if end.status and full:
+            raise OSError(full)
+    except (git.GitFailed, PatchUnusable) as error:
         reason = f"the changes cannot be applied to {base.commit}: {error.message}"
-        of_changes = isinstance(error, check_tree.ChangesUnusable)
+        of_changes = isinstance(error, PatchUnusable)
         return CheckOutcome(BROKEN, how.command, None, reason, of_changes=of_changes)
     except (OSError, ValueError) as error:  # the disk, or what config.toml says of tools
         return CheckOutcome(BROKEN, how.command, None, f"the check cannot run: {error}")

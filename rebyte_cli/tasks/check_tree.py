@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..system import git
 from .git_apply import git_apply
 from .patch import LINK, SUBMODULE
+from .patched_tree import of_patch
 from .protection import Protection, protection
 from .trees import Entry, entries_in, set_entries
 
@@ -34,10 +35,6 @@ class Base(NamedTuple):
     is_own: bool = False
 
 
-class ChangesUnusable(git.GitFailed):
-    """git cannot make files of the changes, such as a name that no file system takes."""
-
-
 def make(
     folder: Path,
     base: Base,
@@ -50,8 +47,8 @@ def make(
 
     Those are paths that differ from the commit `trusted`, an ancestor of the base or that itself,
     although `protect` or what `command` reads by itself covers them: changed, deleted, replaced or
-    added. Raises GitFailed, which is a ChangesUnusable if the base alone is no problem, and
-    BadUsage for a pattern.
+    added. Raises BadUsage for a pattern, GitFailed, and PatchUnusable if the base alone is no
+    problem: no file system may take a name.
     """
     commit = _fetched(folder, base)
     # The tree says which filter is for which file, and has files that those may run.
@@ -60,19 +57,25 @@ def make(
     before = _entries(folder, ["ls-tree", "-r", "-z", "--full-tree", trusted])
     git.run(["read-tree", trusted], folder)
     protected = protection(command, protect, before, _links(folder, before))
-    git.run(["read-tree", commit], folder)
-    try:
+
+    def unpatched() -> None:
+        git.run(["read-tree", commit], folder)
+        write_all()
+
+    def patched() -> list[str]:
+        git.run(["read-tree", commit], folder)
         if patch.strip():
             words = ["--cached", "--whitespace=nowarn"]
             git_apply(words, patch, folder, off, options=git.AS_THEY_ARE)
         restored = _put_back(folder, before, protected)
-        git.run([*git.AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder, off)
-    except (git.GitStopped, git.GitUnusable):
-        raise
-    except git.GitFailed as error:
-        git.run(["read-tree", commit], folder)  # if all is well without the changes, it is they
-        git.run([*git.AS_THEY_ARE, "checkout-index", "--all", "--quiet", "--force"], folder, off)
-        raise ChangesUnusable(error.message) from None
+        write_all()
+        return restored
+
+    def write_all() -> None:
+        words = ["checkout-index", "--all", "--quiet", "--force"]
+        git.run([*git.AS_THEY_ARE, *words], folder, off)
+
+    restored = of_patch(patched, unpatched)
     kept = [path for path in before if protected.covers(path)]
     files = [path for path in kept if before[path].mode != SUBMODULE]
     _write_as_before(folder, trusted, files, off)

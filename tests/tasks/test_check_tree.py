@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.tasks import check_tree
+from rebyte_cli.tasks.patch import PatchUnusable
 from tests.patch_farm import patch_of
 from tests.repositories import Repository, git
 
@@ -83,7 +84,7 @@ def test_no_filter_of_the_user_runs_in_a_tree_that_an_agent_wrote(
             repository("config", scope, f"filter.upper.{each}", value)
     check_tree.make(folder("good"), base, good, "true", ["kept"])
     assert (home / "good/code/new.txt").read_text() == "agent\n"
-    with pytest.raises(check_tree.ChangesUnusable, match="name"):
+    with pytest.raises(PatchUnusable, match="name"):
         check_tree.make(folder("bad"), base, bad, "true", ["kept"])
     for each in ("good", "bad"):
         assert (home / each / "code/kept/a.txt").read_text() == "base\n"

@@ -106,7 +106,7 @@ def test_too_much_is_refused_wherever_a_patch_is_read(root: Path, tmp_path: Path
     with pytest.raises(patch.PatchConflict, match=said):
         patched_tree.tree_with(root, head, large)
     (tmp_path / "check").mkdir()
-    with pytest.raises(safe_git.GitFailed, match=said):
+    with pytest.raises(patch.PatchUnusable, match=said):
         check_tree.make(tmp_path / "check", check_tree.Base(root, head), large, "true", ())
 
 
