@@ -37,6 +37,7 @@ class App:
         self.auto: str | None = None  # what else it means, unless that depends on the terminal
         self.mends_config = False  # whether this command works on a file with unknown names
         self.is_busy = False  # whether this command makes so many requests that it takes a while
+        self.needs_history = False  # whether this command ends when the history cannot be used
         self._others: dict[str, App] = {}  # the same run with other profiles
 
     def set_option(self, name: str, value: Any) -> None:
@@ -252,7 +253,7 @@ class App:
             self.history_file,
             origin=self.settings.origin,
             enabled=bool(self.settings.history.value),
-            warn=self.note,
+            warn=None if self.needs_history else self.note,
         )
 
     @cached_property

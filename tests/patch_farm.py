@@ -24,7 +24,7 @@ class PatchFarm(Farm):
     """A farm with an `agent`, which is given the body of a create and returns the task's patch.
 
     `fields` are what a test adds to the documents of tasks, by id. `made_one` is called after each
-    create has made its task, before it is answered.
+    create has made its task, before it is answered. `tells_workspace`: not only that answer does.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class PatchFarm(Farm):
         self.patches: dict[str, bytes | None] = {}  # by workspace
         self.fields: dict[str, dict[str, Any]] = {}
         self.made_one: Callable[[], object] = lambda: None
+        self.tells_workspace = True
 
     def add(self, prompt: str, patch: bytes | None, **fields: Any) -> str:
         """A task that has ended and left this patch; its id."""
@@ -52,8 +53,9 @@ class PatchFarm(Farm):
 
     def _reply(self, document: Any, *args: Any) -> bytes:
         if isinstance(document, dict) and document.get("id") in self.fields:
-            task = self.tasks[document["id"]]
-            more = {"workspaceId": task["workspaceId"], **self.fields[document["id"]]}
+            more = self.fields[document["id"]]
+            if self.tells_workspace:
+                more = {"workspaceId": self.tasks[document["id"]]["workspaceId"], **more}
             document = {**document, **more} if "prompts" not in document else document
         return super()._reply(document, *args)
 

@@ -11,7 +11,16 @@ from shlex import join
 from typing import Any, NamedTuple
 
 from ..app import App
-from ..errors import APIError, BadUsage, Interrupted, RebyteError, RowOrError
+from ..errors import (
+    APIError,
+    BadUsage,
+    Interrupted,
+    NotFound,
+    PromptChanged,
+    RebyteError,
+    RowOrError,
+    too_busy,
+)
 from ..land import land_report
 from ..land.land_journal import LandJournal, LandLine, forget, read
 from ..land.landing import Landing, Steps, Unlandable
@@ -71,7 +80,10 @@ def lines_to_land(app: App, tasks: tuple[str, ...], results: str | None) -> list
     refuse({"TASK and --results": tasks and results is not None})
     if results is not None:
         return _of_results(results, app.settings.profile)
-    ids = chosen_tasks(app, tasks)
+    try:
+        ids = chosen_tasks(app, tasks)
+    finally:  # whatever a name stood for, if it could not be looked up
+        app.history.check()
     return [LandLine(number, task_id) for number, task_id in enumerate(ids, 1)]
 
 
@@ -135,6 +147,7 @@ class TargetBranch:
                     partial(self._ended, questions),
                     self._patch,
                     self._rerun,
+                    app.history.check,
                     None if how is None else partial(self._checked, how, onto),
                 )
                 can_rerun = app.settings.is_own_service or options.push is not None
@@ -211,10 +224,10 @@ class TargetBranch:
             return self._app.known.update(outcome)
         raise AssertionError("a wait ends with an outcome")
 
-    def _patch(self, task_id: str) -> bytes:
-        client = self._app.client
+    def _patch(self, task_id: str, workspace: str | None) -> bytes:
+        client, known = self._app.client, self._app.known
         return patch.fetch(
-            client, patch.source(client, task_id, self._app.known.workspace_of(task_id))
+            client, patch.source(client, task_id, workspace or known.workspace_of(task_id))
         )
 
     def _checked(
@@ -231,20 +244,26 @@ class TargetBranch:
             trusted=onto,
         )
 
-    def _rerun(self, task_id: str, key: str) -> str:
-        """Run the prompt of a task on the tip of the branch, once per key; the new task's id."""
-        app, branch, push = self._app, self._options.branch, self._options.push
-        created = engine.created_before(app.history, key)
-        if created is not None:
-            return str(created["id"])
+    def _rerun(self, task_id: str, key: str) -> Mapping[str, Any]:
+        """Run the prompt of a task on the tip of the branch, once per key; the new task.
+
+        Raises Unlandable if that is refused, or if what it needs of the first one is gone.
+        """
         try:
-            earlier = rerun.remembered(app.history, task_id) or rerun.Earlier({})
-            rerun.check_files(task_id, earlier.files)
-            prompt = rerun.first_prompt(app.client, app.history, task_id).text
-        except RebyteError as error:
-            if error.exit_status in (1, 4, 6):
-                raise Unlandable(f"it cannot be run again: {error.message}") from None
-            raise
+            created = engine.created_before(self._app.history, key)
+            return self._created(task_id, key) if created is None else created
+        except (APIError, NotFound, PromptChanged) as error:
+            is_refused = error.exit_status in (1, 4) or isinstance(error, PromptChanged)
+            if not is_refused or (isinstance(error, APIError) and too_busy(error)):
+                raise
+            raise Unlandable(f"it cannot be run again: {error.message}") from None
+
+    def _created(self, task_id: str, key: str) -> Mapping[str, Any]:
+        app, branch, push = self._app, self._options.branch, self._options.push
+        earlier = rerun.remembered(app.history, task_id) or rerun.Earlier({})
+        rerun.check_files(task_id, earlier.files)
+        prompt = rerun.first_prompt(app.client, app.history, task_id).text
+        app.history.check()  # before anything is made of what it could not tell
         fields = {name: value for name, value in earlier.fields.items() if name != "workspaceId"}
         fields["branchName"] = branch
         if app.settings.is_own_service:
@@ -256,24 +275,18 @@ class TargetBranch:
         if push is not None:
             push_branch(self._root, branch, push)
         body = {"prompt": prompt, **fields, **uploaded(app, earlier.files)}
-        try:
-            made = engine.create(
-                app.client,
-                app.history,
-                body,
-                prompt=prompt,
-                key=key,
-                labels=earlier.labels,
-                files=earlier.files,
-                note=app.note,
-                warn=app.warn,
-                pace=app.pace,
-            )
-        except APIError as error:
-            if error.exit_status in (1, 4):
-                raise Unlandable(f"it cannot be run again: {error.message}") from None
-            raise
-        return str(made["id"])
+        return engine.create(
+            app.client,
+            app.history,
+            body,
+            prompt=prompt,
+            key=key,
+            labels=earlier.labels,
+            files=earlier.files,
+            note=app.note,
+            warn=app.warn,
+            pace=app.pace,
+        )
 
 
 def _board(landing: Landing) -> list[Any]:

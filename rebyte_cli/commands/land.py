@@ -89,7 +89,7 @@ def command(
     that begins at the tip, and the result is landed instead. After --rerun attempts the task is
     left out and named, and the status is 10; so is a task that failed or left no patch, or one that
     git cannot use. The order is that of the arguments. A failure of this machine, such as a full
-    disk, stops the landing (1), and runs nothing again.
+    disk or a locked history, stops the landing (1) and decides nothing: run the same command again.
 
     An agent on this machine clones the branch from here. A service elsewhere has to clone it from
     the repository's remote: --push REMOTE pushes the branch there before a rerun. Without it,
@@ -119,6 +119,7 @@ def command(
     chosen = LandOptions(checks=checks, **options)
     if chosen.report is not None:
         check_report(chosen.report, in_html=False)
+    app.needs_history = True
     branch = TargetBranch(app, chosen, top_level())
     if app.format == "json":
         app.auto = "jsonl"

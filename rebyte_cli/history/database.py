@@ -310,13 +310,15 @@ class HistoryBusy(HistoryUnusable):
 class Lenient:
     """A database for conveniences: if it cannot be used, reads find nothing and writes do nothing.
 
-    `origin` is the one that queries are about; `warn` is told of the first fault.
+    `origin` is the one that queries are about; `warn` is told of the first fault,
+    which `fault` is then.
     """
 
     def __init__(self, database: Database, origin: str, warn: Callable[[str], None] | None) -> None:
         self.origin = origin
         self._database = database
         self._warn = warn
+        self.fault: RebyteError | None = None
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """The rows of a query, whose first value (`?1`) is the origin, before `values`."""
@@ -336,6 +338,7 @@ class Lenient:
             return None
 
     def _complain(self, problem: RebyteError) -> None:
+        self.fault = self.fault or problem
         warn, self._warn = self._warn, None
         if warn is not None:
             text = problem.message + "; continuing without the history"

@@ -63,7 +63,7 @@ class History:
 
     With `enabled` false nothing about tasks is written; what was written earlier can be read.
     When the file cannot be used, `warn` is called once, reads find nothing and writes do nothing.
-    Only `intents` raise then.
+    Only `intents` raise then, and `check` afterwards.
     """
 
     def __init__(
@@ -86,6 +86,11 @@ class History:
     def close(self) -> None:
         """Let go of the file."""
         self.database.close()
+
+    def check(self) -> None:
+        """Raise HistoryUnusable if the file could not be used: what was read may not be all."""
+        if self._lenient.fault is not None:
+            raise self._lenient.fault.copy_with()
 
     # Tasks
 

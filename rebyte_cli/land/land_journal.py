@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..batch.journal import Journal, holder
+from ..batch.journal import Journal, JournalFailed, holder
 from ..batch.journal_format import replay
-from ..errors import BadUsage, RebyteError
+from ..errors import AGAIN, BadUsage, RebyteError
+from ..system.permissions import UnsafeFile
 
 WAITING, APPLIED, CHECKING, RERUN = "waiting", "applied", "checking", "rerun"
 LANDED, EMPTY, LEFT_OUT = "landed", "empty", "left out"
@@ -23,7 +24,8 @@ OVER = frozenset({LANDED, EMPTY, LEFT_OUT})
 class LandLine:
     """A task that is to land.
 
-    `task` is its id, `current` that of the rerun whose patch counts, `reruns` their number.
+    `task` is its id, `current` that of the rerun whose patch counts, `reruns` their number;
+    `workspace` is that of the rerun, as its create was answered.
     `picked` is the time of its commit in seconds since 1970, once that is decided. `sends`: a rerun
     was decided, and its task is not known yet. `check` is as in JSON. A line with a `problem` is
     left out for it. `risks` are as `risks_between` names them.
@@ -37,6 +39,7 @@ class LandLine:
         self.problem = ""
         self.url: str | None = None
         self.commit: str | None = None
+        self.workspace: str | None = None
         self.picked: int | None = None
         self.reruns = 0
         self.sends = False
@@ -84,6 +87,7 @@ class LandLine:
             self.reruns += 1
         elif kind == "created":
             self.current, self.sends = str(record["id"]), False
+            self.workspace = record.get("workspace")
         else:
             raise ValueError(kind)
 
@@ -137,7 +141,8 @@ class LandJournal:
     def __init__(
         self, path: Path, header: Mapping[str, Any], lines: Sequence[LandLine], onto: str
     ) -> None:
-        """Open or begin it. Raises BadUsage if it is of other tasks, JournalHeld if it is in use.
+        """Open or begin it. Raises BadUsage if it is of other tasks, JournalHeld if it is in use,
+        JournalFailed if it cannot be written.
 
         A journal that was begun keeps the commit that it began on.
         """
@@ -151,7 +156,12 @@ class LandJournal:
         self.state = LandState()
         tasks = [[line.task, line.title] for line in lines]
         run = {"land": {"onto": onto, "tasks": tasks}}
-        self._journal = Journal(path, header, run=run, each=self.state.take)
+        try:
+            self._journal = Journal(path, header, run=run, each=self.state.take)
+        except UnsafeFile:
+            raise
+        except BadUsage as error:  # of a file that the user has not named
+            raise JournalFailed(error.message, hint="Mend that and " + AGAIN) from None
         self.state.take({"run": run})
         for line, given in zip(self.state.lines, lines, strict=True):
             line.problem = given.problem

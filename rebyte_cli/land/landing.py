@@ -50,15 +50,18 @@ class Steps(NamedTuple):
     """What a landing needs of the service and of this machine.
 
     `ended`: the document of a task, once it has ended well; raises TaskEnded or ResourceNotFound.
-    `patch`: all that a task changed; raises NotFound. `rerun`: the id of a new task with the prompt
-    of the first one, on the tip of the branch, at most one for the key; raises Unlandable.
+    `patch`: all that a task changed, given its workspace if that is known; raises NotFound.
+    `rerun`: a new task with the prompt of the first one, on the tip of the branch, as its create
+    was answered, at most one for the key; raises Unlandable. `check_history`: raises what the
+    history could not be read or written for, as if it knew nothing, since the landing began.
     `check`: whether a commit and a patch of it pass together, None where nothing is checked; the
     last argument names its log.
     """
 
     ended: Callable[[str], Mapping[str, Any]]
-    patch: Callable[[str], bytes]
-    rerun: Callable[[str, str], str]
+    patch: Callable[[str, str | None], bytes]
+    rerun: Callable[[str, str], Mapping[str, Any]]
+    check_history: Callable[[], None]
     check: Callable[[str, bytes, str], CheckOutcome] | None
 
 
@@ -89,12 +92,16 @@ class Landing:
         """Land the patch of a line, or else decide what becomes of it."""
         if line.problem:
             error = {"code": "not_completed", "message": line.problem}
-            self._journal.record(line, "left", error=error)
+            self._record(line, "left", error=error)
             return
         try:
             if line.sends:
                 key = f"land {self._journal.name} {line.number} {line.reruns}"
-                self._journal.record(line, "created", id=self._steps.rerun(line.task, key))
+                made = self._steps.rerun(line.task, key)
+                # Whatever failed: it exists, and its workspace may be told only this once.
+                workspace = made.get("workspaceId")
+                self._journal.record(line, "created", id=made["id"], workspace=workspace)
+                self._steps.check_history()
             self._land(line)
         except PatchUnusable as error:
             self._reject(line, error, "left")
@@ -110,13 +117,18 @@ class Landing:
         told = {"code": error.code, "message": error.message}
         if isinstance(error, Unlandable) and line.error:  # what it was to be run again for
             told["message"] = f"{line.error['message']}; {error.message}"
-        self._journal.record(line, kind, error=told, **more)
+        self._record(line, kind, error=told, title=line.title, **more)
+
+    def _record(self, line: LandLine, kind: str, **more: Any) -> None:
+        """Write down what was decided, if what decided it was read as it is."""
+        self._steps.check_history()
+        self._journal.record(line, kind, **more)
 
     def _land(self, line: LandLine) -> None:
         line.status = RERUN if line.reruns else WAITING
         task = {**self._steps.ended(line.current), "id": line.current}
         line.title = line.title or commit.message(None, task).partition("\n")[0]
-        patch = self._steps.patch(line.current)
+        patch = self._steps.patch(line.current, line.workspace)
         line.status, tip = APPLIED, self._state.tip
         about = {"title": line.title, "url": task.get("url")}
         tree = ""
@@ -125,18 +137,18 @@ class Landing:
             tree = patched_tree.tree_with(self._root, tip, patch, self._state.started_at)
         before = git.line(["rev-parse", f"{tip}^{{tree}}"], self._root, own_repository())
         if tree in ("", before):
-            self._journal.record(line, EMPTY, **about)
+            self._record(line, EMPTY, **about)
             return
         exact, risks = patched_tree.of_patch(  # a few bytes of a patch may copy large files
             lambda: self._difference(tip, tree), lambda: encoded(self._root, "", tip)
         )
         check = self._checked(line, tip, exact)
         if line.picked is None:
-            self._journal.record(line, "picked", at=int(time.time()))
+            self._record(line, "picked", at=int(time.time()))
         dates = {"GIT_COMMITTER_DATE": f"@{line.picked} +0000"}
         dates["GIT_AUTHOR_DATE"] = f"@{_seconds(task.get('completedAt')) or line.picked} +0000"
         made = commit.commit_tree(self._root, tree, [tip], commit.message(None, task), dates)
-        self._journal.record(line, LANDED, commit=made, check=check, risks=risks, **about)
+        self._record(line, LANDED, commit=made, check=check, risks=risks, **about)
         self._set_branch()
 
     def _difference(self, tip: str, tree: str) -> tuple[bytes, list[str]]:

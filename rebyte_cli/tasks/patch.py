@@ -106,8 +106,8 @@ def _none(found: PatchSource, error: ResourceNotFound) -> NotFound:
 def downloaded(get: Callable[..., None], *what: object) -> bytes:
     """The patch that a method of the client saves, which takes `what` it is of.
 
-    Raises RebyteError as soon as it is larger than `LARGEST` bytes, since an agent can have made it
-    of any size.
+    Raises PatchUnusable as soon as it is larger than `LARGEST` bytes, since an agent can have made
+    it of any size, and RebyteError if this machine cannot save it.
     """
     size = 0
 
@@ -120,7 +120,10 @@ def downloaded(get: Callable[..., None], *what: object) -> bytes:
 
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         target = Path(folder) / PATCH_FILE
-        get(*what, target, progress=count)
+        try:
+            get(*what, target, progress=count)
+        except BadUsage as error:  # a path of ours cannot be the user's mistake
+            raise RebyteError(error.message) from None
         return target.read_bytes()
 
 

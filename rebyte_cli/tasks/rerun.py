@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.failures import is_unsupported
 from ..api.views import ContentView
-from ..errors import APIError, NotFound, PromptChanged, RebyteError
+from ..errors import APIError, NotFound, PromptChanged
 from ..history.rows import digest_of
 from .checkout import APPLY
 
@@ -73,8 +73,8 @@ def first_prompt(client: RebyteClient, history: History, task_id: str) -> FirstP
     """The prompt that a task was created with.
 
     Raises ResourceNotFound if there is no such task, PromptChanged if the service shows something
-    else (shortened, escaped, masked), RebyteError if it does not show prompts (the content
-    document was seen in clients only).
+    else (shortened, escaped, masked), APIError if it does not show prompts (the content document
+    was seen in clients only).
     """
     try:
         content = ContentView(client.task_content(task_id))
@@ -85,7 +85,7 @@ def first_prompt(client: RebyteClient, history: History, task_id: str) -> FirstP
         content = ContentView(client.get_task(task_id))
     text = content.prompts[0].text if content.prompts else ""
     if not text.strip():
-        raise RebyteError(
+        raise APIError(
             f"the service does not show the prompt of task {task_id}",
             hint=_HINT,
             code="prompt_not_shown",

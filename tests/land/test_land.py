@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import Done
 from tests.land_bench import BUILD, LandBench
 from tests.repositories import git, snapshot
+from tests.servers import Answer, Request, error_reply
 from tests.tools import need_jail
 
 Run = Callable[..., Done]
@@ -325,3 +326,30 @@ def test_a_patch_that_nothing_can_be_made_of_stops_no_other_and_runs_once(
     assert "No valid patches" in done.documents[0]["error"]["message"]
     assert done.documents[1]["error"]["code"] == "too_large"
     assert bench.farm.made["add evil"] == bench.farm.made["add much"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize(("refused", "ends"), [(400, 10), (409, 10), (429, 1)])
+def test_a_rerun_that_the_service_refuses(
+    bench: LandBench, land: Run, refused: int, ends: int
+) -> None:
+    """That is final, and the row says so each time; but it may have only been asked too often."""
+    tasks, hook = bench.create("count 1", "count 2"), bench.farm.hook
+
+    def refuse(request: Request) -> Answer | None:
+        is_create = request.method == "POST" and request.path == "/v1/tasks"
+        return error_reply(refused, "no", "No way") if is_create else hook(request)
+
+    bench.farm.hook = refuse
+    done = land(*tasks, "--branch", "b", *PUSH)
+    assert (done.status, "No way" in done.err) == (ends, True), done
+    bench.farm.hook = hook
+    again = land(*tasks, "--branch", "b", *PUSH)
+    if ends == 10:
+        assert (again.status, again.documents) == (10, done.documents)
+        assert [row["status"] for row in again.documents] == ["landed", "left out"]
+        assert bench.farm.made["count 2"] == 1
+    else:
+        assert [row["status"] for row in again.documents] == ["landed"] * 2, again
+        assert bench.farm.made["count 2"] == 2
