@@ -23,6 +23,7 @@ from rebyte_cli.batch.line_fields import LineChecker, LineFields
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import Job, RunBaseline, WorkerPool
 from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import NewTask
 from rebyte_cli.once.ledger import Ledger
 from rebyte_cli.once.server_clock import ServerClock
 from tests.servers import RawServer, json_reply, transport_to
@@ -64,7 +65,7 @@ class WorkerBench:
         self.journal = Journal(folder / "j", {"input": "d"}, run={})
         self.history = History(folder / "history.db", origin="o")
         self.ledger = Ledger(self.history, "batch", self.journal.sync)
-        self.journal.before_write = self.ledger.write
+        self.journal.after_write = self.ledger.write
         self.reports: Queue[tuple[str, int, Any]] = Queue()
         self.client = RebyteClient(transport=transport_to(server, sleep=lambda _seconds: None))
         self.pool = WorkerPool(
@@ -77,7 +78,12 @@ class WorkerBench:
             count=count,
             baseline=KnownBaseline(self.client, ServerClock(self.client)),
             upload=lambda path: self.upload(path),
+            new_task=self.new_task,
         )
+
+    def new_task(self, _line: Any, task: Mapping[str, Any], body: Mapping[str, Any]) -> NewTask:
+        self.sent = dict(body)
+        return NewTask(task, body["prompt"], body)
 
     def create(self, at: int) -> tuple[str, Any]:
         """Have a line created; what was reported of it."""

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -51,9 +51,10 @@ class _SyncGroup:
     `done` is set when it is on the disk, or the writer failed.
     """
 
-    __slots__ = ("data", "done", "due", "is_awaited")
+    __slots__ = ("data", "done", "due", "is_awaited", "records")
 
     def __init__(self) -> None:
+        self.records: list[Record] = []
         self.data = bytearray()
         self.is_awaited = False
         self.due = NO_LIMIT
@@ -63,8 +64,8 @@ class _SyncGroup:
 class Journal:
     """A journal that this process holds and writes.
 
-    `name` stays the same wherever the file is moved. `before_write` is called by the writer before
-    each sync: what it was given before a record was committed is done when `commit` returns.
+    `name` stays the same wherever the file is moved. `after_write` is called by the writer with the
+    records of each group, when they are on the disk and before `commit` returns.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Journal:
         self._linger = linger
         self._file = Path(os.path.realpath(path))
         self.name: str | None = None
-        self.before_write: Callable[[], None] = lambda: None
+        self.after_write: Callable[[Sequence[Record]], None] = lambda _records: None
         self._failure: RebyteError | None = None
         self._wake = threading.Condition()
         self._group = _SyncGroup()
@@ -132,7 +133,7 @@ class Journal:
         """Write soon; with the next commit at the latest. Raises JournalFailed."""
         data = encode(records)
         with self._wake:
-            self._add(data)
+            self._add(data, records)
 
     def commit(self, *records: Record) -> None:
         """Write, and return when it is on the disk. Raises JournalFailed."""
@@ -140,7 +141,7 @@ class Journal:
             return
         data = encode(records)
         with self._wake:
-            group = self._add(data)
+            group = self._add(data, records)
             self._await(group)
         group.done.wait()
         if self._failure is not None:
@@ -174,7 +175,7 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
-    def _add(self, data: bytes) -> _SyncGroup:
+    def _add(self, data: bytes, records: Sequence[Record]) -> _SyncGroup:
         """Put records into the group that is written next. The caller holds the lock."""
         if self._failure is not None:
             raise self._failure
@@ -183,6 +184,7 @@ class Journal:
             group.due = Deadline(self._linger)
             self._wake.notify()
         group.data += data
+        group.records += records
         return group
 
     def _await(self, group: _SyncGroup) -> None:
@@ -202,8 +204,8 @@ class Journal:
                     return
                 self._writing = group
             try:
-                self.before_write()
                 self._write(GROUP + group.data)
+                self.after_write(group.records)
             except Exception as error:  # whatever it is: all others wait for this thread
                 with self._wake:
                     self._failure = _failed(self.path, error)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..errors import RebyteError
 from ..once.search import PACE, Pace
 from ..once.server_clock import ServerClock
-from .input import Input, Plan
+from .input import Input, InputLine, Plan
 from .lost_lines import LostLineSearch, search_lost
 from .poller import Poller, probe_network, watch_tasks
 from .state import BatchEvent, Emit, EventKind, LineTable
@@ -27,6 +27,7 @@ from .workers import RunBaseline, WorkerPool
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..history.history import History
+    from ..history.rows import NewTask
     from ..once.ledger import Ledger
     from ..tasks.answer_schema import AnswerSchema
     from ..tasks.budget import Budget, Priced
@@ -158,6 +159,7 @@ class OpenPlace:
             count=options.jobs,
             upload=partial(send, client),
             baseline=RunBaseline(client, self.clock, self.name if parts.is_pool else None),
+            new_task=self.new_task,
         )
         self.watcher = watch_tasks(
             client,
@@ -179,6 +181,16 @@ class OpenPlace:
         self._probe = probe_network(client, throttle, emit)
         checks = self.place.checks
         self.checks = None if checks is None else CheckPool(checks, emit)
+
+    def new_task(
+        self, line: InputLine, task: Mapping[str, Any], body: Mapping[str, Any]
+    ) -> NewTask:
+        """What the history keeps of the task of a line. Thread-safe."""
+        from ..history.rows import NewTask
+
+        files = list(map(os.path.abspath, line.paths)) or None
+        base = None if self.place.checks is None else self.place.checks.base(body)
+        return NewTask(task, body["prompt"], body, dict(line.labels), files, base=base)
 
     # Room for lines
 

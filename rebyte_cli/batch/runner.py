@@ -12,7 +12,6 @@ which says who may call what. Runs share nothing but the journal.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import Counter
@@ -36,7 +35,6 @@ from ..errors import (
     RebyteError,
     RowOrError,
 )
-from ..history.rows import NewTask
 from ..once.server_clock import local_now, text_of_time
 from ..output.progress import BatchProgress
 from ..system.deadline import NO_LIMIT, Deadline
@@ -95,7 +93,7 @@ class Runner:
         self._batch, self._plan, self._lines = parts.batch, parts.plan, parts.lines
         self._journal, self._options, self._known = parts.journal, parts.options, parts.known
         self._is_pool, self._note, self._priced = parts.is_pool, parts.note, parts.priced
-        self._journal.before_write = self._write_ledgers
+        self._journal.after_write = self._write_ledgers
 
         self._printed: set[int] = set()  # lines whose row was yielded
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
@@ -117,9 +115,9 @@ class Runner:
         self._interrupted = False
         self._leave_at_once = False
 
-    def _write_ledgers(self) -> None:
+    def _write_ledgers(self, records: Sequence[Record]) -> None:
         for place in self.places:
-            place.ledger.write()
+            place.ledger.write(records)
 
     def _others_work(self, place: OpenPlace) -> bool:
         """Whether lines are at work elsewhere. Thread-safe."""
@@ -183,7 +181,6 @@ class Runner:
                 yield from self._watch(index, entry)
                 if self._options.budget is not None:
                     self._unread.add(index)
-        self._expect_lines()
         for index in self._plan.mine:
             if self._lines[index].is_lost:
                 self._search(index, self._lines[index])
@@ -479,12 +476,12 @@ class Runner:
     # One for each other `EventKind` of a line: each returns the rows that the event brings, if any.
 
     def _on_created(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
-        body, task, is_taken = value
+        task, is_taken = value
         line = self._batch.lines[index]
         if is_taken:
             self._take_from_others(index, str(task["id"]))
         self._lines.apply(index, created_record(line.number, task))
-        self._created(self._place_of(index), line, task, body)
+        self._place_of(index).ledger.created(line.number, str(task["id"]))
         if is_terminal(task.get("status")):
             return self._on_ended(index, entry, (task, ""))
         return self._watch(index, entry)
@@ -679,11 +676,9 @@ class Runner:
     def _created(
         self, place: OpenPlace, line: InputLine, task: Mapping[str, Any], body: Mapping[str, Any]
     ) -> None:
-        files = list(map(os.path.abspath, line.paths)) or None
-        checks = place.place.checks
-        base = None if checks is None else checks.base(body)
-        new = NewTask(task, body["prompt"], body, dict(line.labels), files, base=base)
-        place.ledger.created(line.number, new)
+        """Let the history know of a task that no create of this run was answered with."""
+        place.ledger.answered(line.number, place.new_task(line, task, body))
+        place.ledger.created(line.number, str(task["id"]))
 
     def _restore_ledger(self) -> None:
         """Tell the history what an earlier run could not tell it any more."""
@@ -710,20 +705,6 @@ class Runner:
                 self._created(place, line, task, place.batch.body(line))
         for place in self.places:
             place.ledger.release_settled()
-
-    def _expect_lines(self) -> None:
-        """Have the next lines reserved with each that is sent. Reads no state later on.
-
-        With several places, it is not known yet which of them will send a line.
-        """
-        if self._is_pool:
-            return
-        new = [index for index in self._plan.mine if self._lines[index].state == "new"]
-        lines = self._batch.lines
-        place = self.places[0]
-        place.ledger.expect(
-            (lines[index].number, self._batch.body(lines[index])["prompt"]) for index in new
-        )
 
     # Progress and signals
 

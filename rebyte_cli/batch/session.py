@@ -103,6 +103,7 @@ class Batch:
         self._path = self.source.journal_path
         self._by_number = {self.lines.lines[index].number: index for index in self.plan.mine}
         self._known: dict[str, set[str]] = {}  # ids of tasks that the journal names, by place
+        self._sent: dict[int, str] = {}  # when lines were sent last, by index
         self._named = {place.name: place for place in self.places}
         first, home = self.places[0], home_of(self._path)
         # Where lines are whose records name no place, and the origins of all places of the journal.
@@ -345,8 +346,8 @@ class Batch:
     def _restore(self, journal: Journal) -> None:
         """Take over what the history knows of this journal's lines and the journal does not.
 
-        The journal knows a task first. One that does not was cut short, or is an older copy; then
-        what may have been sent since is searched for, and nothing is created again.
+        The journal knows first what is sent, and what was answered. One that does not was cut
+        short, or is an older copy; then what was sent is searched for, and nothing is sent again.
         """
         owner = _owner(journal)
         records: list[Record] = []
@@ -360,7 +361,9 @@ class Batch:
                     records.append(created_record(number, task, by="history", **said))
             for number, intent in history.intents.reservations_of(owner).items():
                 index = self._by_number.get(number)
-                if index is not None and self._table[index].state == "new":
+                if index is None or self._table[index].state != "new":
+                    continue
+                if intent.started_at != self._sent.get(index):  # not what it says was not sent
                     before = open_lines.get(number)
                     # Of two places, the one that was certainly sent it, or the later one.
                     if before is None or _weight(intent) >= _weight(before[0]):
@@ -368,10 +371,7 @@ class Batch:
         records.sort(key=lambda record: str(record.get("createdAt")))
         for record in records:
             open_lines.pop(record["line"], None)
-        # Lines are reserved some time before they are sent, but not long before the first of them.
-        has_begun = any(entry.state != "new" for entry in self._table.values())
-        is_certain = any(intent.state != "open" for intent, _ in open_lines.values())
-        if not records and (has_begun or not open_lines) and not is_certain:
+        if not records and not open_lines:
             return
         records += [
             {"line": number, "is": "sending", "at": intent.started_at, **said}
@@ -413,6 +413,8 @@ class Batch:
         index = self._by_number.get(record.get("line", 0))
         if index is not None:
             self._table.replay(index, record)
+            if record.get("is") == "sending":
+                self._sent[index] = record["at"]
             if record.get("is") == "created":
                 place = self._table[index].place or self._table.home
                 self._known.setdefault(place, set()).add(str(record.get("id")))

@@ -392,7 +392,7 @@ def skipped_error(leader: InputLine, entry: LineState) -> dict[str, Any]:
 
 EventKind = Literal[
     # From the workers, about one create:
-    "created",  # (body, task)
+    "created",  # (task, whether another line has it)
     "refused",  # RebyteError; the API or the line's own file is to blame
     "unsent",  # None; nothing was sent, so the line can be created later
     "lost",  # the record of its sending; the answer never came

@@ -33,6 +33,7 @@ from .throttle import Throttle, ThrottleStopped
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..history.rows import NewTask
     from ..once.ledger import Ledger
     from .journal import Journal
 
@@ -73,6 +74,7 @@ class WorkerPool:
     count: int
     upload: Upload
     baseline: RunBaseline
+    new_task: Callable[[InputLine, Mapping[str, Any], Mapping[str, Any]], NewTask]
 
     def __post_init__(self) -> None:
         self._upload_once = CallOnce(self.upload)
@@ -203,9 +205,10 @@ class WorkerPool:
             self.throttle.accepted()
             self._faults = 0
             try:
+                self.ledger.answered(line.number, self.new_task(line, task, body))
                 self.journal.append(created_record(line.number, task))
             finally:  # a task that no journal names is at least printed
-                self.emit("created", job.line, (body, task, is_taken))
+                self.emit("created", job.line, (task, is_taken))
 
     def _note_unsent(self, line: InputLine) -> None:
         self.ledger.unsent(line.number)

@@ -1,20 +1,18 @@
 """What was sent from here and has no known result: who may claim a task that a list shows.
 
 The ledger is the table of intents in the history. A single request writes its intent before it is
-sent, and settles it once the history knows the result (`Intents.open`). A batch reserves a
-line before sending it, together with the next lines, and releases it once the history has its
-task. In the meantime, a `create` that searches for its task takes none that could belong to the
-line, and the other way round: of two commands that sent the same prompt at the same time, neither
-can tell which task is its own.
+sent, and settles it once the history knows the result (`Intents.open`). A batch reserves a line
+after its journal says that it is sent and before it is, together with the tasks that were answered
+until then, and releases it once the history has its task. In the meantime, a `create` that
+searches for its task takes none that could belong to the line, and the other way round: of two
+commands that sent the same prompt at the same time, neither can tell which task is its own.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RebyteError
@@ -33,8 +31,6 @@ _KEPT_OF_AN_END = (
     *("id", "title", "status", "completedAt"),
     *("usage", "createdAt", "executor", "model"),
 )
-AHEAD = 100  # lines reserved at a time: a transaction for each would cost a tenth of a batch
-FRESH = 60.0  # seconds; a reservation says when its line may have been sent
 
 
 class SentFromHere:
@@ -73,38 +69,31 @@ class SentFromHere:
             return False
 
 
-# What may become of a line. `new`: nothing is known of it here; `wanted`: the next `write` reserves
-# it; `sent`: it is about to be sent, or was; `doubted`: what became of it is not known.
+# What may become of a line. `new`: nothing is known of it here; `reserved`: it is about to be sent;
+# `sent`: the journal and the history know that; `doubted`: what became of it is not known.
 NEXT = {
-    "new": {"wanted", "reserved", "sent", "doubted", "settled"},
-    "wanted": {"reserved", "settled"},
-    "reserved": {"new", "wanted", "sent", "doubted", "settled"},
+    "new": {"reserved", "sent", "doubted", "settled"},
+    "reserved": {"new", "reserved", "sent", "doubted", "settled"},
     "sent": {"reserved", "doubted", "settled"},
     "doubted": {"doubted", "settled"},
-    "settled": {"wanted", "doubted", "settled"},
+    "settled": {"reserved", "doubted", "settled"},
 }
 
 
 class LedgerEntry:
-    """A line. `intent` is the id of its reservation, which is as good as new `until` (monotonic).
+    """A line. `intent` is the id of its reservation, once that was written."""
 
-    `reservation` is what the next `write` has to write.
-    """
-
-    __slots__ = ("intent", "reservation", "state", "until")
+    __slots__ = ("intent", "state")
 
     def __init__(self) -> None:
         self.state = "new"
         self.intent: int | None = None
-        self.until = 0.0
-        self.reservation: Reservation | None = None
 
 
 class LedgerNews:
-    """What the history is to learn: tasks, their ends, and what became of reservations, by id."""
+    """What the history is to learn: ends of tasks, and what became of reservations, by id."""
 
     def __init__(self) -> None:
-        self.created: list[NewTask] = []
         self.ended: list[Mapping[str, Any]] = []
         self.released: dict[int, str | None] = {}
         self.doubted: list[int] = []
@@ -113,46 +102,40 @@ class LedgerNews:
 class Ledger:
     """The lines of one batch, by number, that may have a task which no record names yet.
 
-    It also lets the history know of their tasks, in groups, and never before the journal does.
+    It also lets the history know of their tasks, never before the journal does: of those that were
+    answered before another line is sent, of their ends in groups.
 
-    A worker calls `reserve`, `sending`, `unsent` and `claim`, and the writer of the journal
-    `write`. What settles a line is for the thread that made the ledger, which is asserted. Callers
-    get a copy.
+    A worker calls `reserve`, `sending`, `unsent`, `claim` and `answered`, and the writer of the
+    journal `write`. What settles a line is for the thread that made the ledger, which is asserted.
+    Callers get a copy.
     """
 
-    def __init__(
-        self,
-        history: History,
-        owner: str,
-        journaled: Callable[[], None],
-        *,
-        fresh: float = FRESH,
-    ) -> None:
+    def __init__(self, history: History, owner: str, journaled: Callable[[], None]) -> None:
         """`owner` identifies the batch: the same in each of its runs, different from others'.
 
-        `journaled` returns when the journal has all that happened so far, or raises RebyteError. A
-        reservation older than `fresh` seconds is made again when its line is sent.
+        `journaled` returns when the journal has all that happened so far, or raises RebyteError.
         """
         self.history = history
         self._owner = owner
         self._journaled = journaled
-        self._fresh = fresh
         self.due = NO_LIMIT  # when to call `flush` at the latest
         self._thread = threading.get_ident()
-        self._upcoming: Iterator[tuple[int, str]] = iter(())  # of `write` alone
         self._lock = threading.Lock()  # for all that follows
         self._entries: dict[int, LedgerEntry] = {}
         self._in: dict[str, dict[int, None]] = {state: {} for state in NEXT}  # the same, by state
         self._tasks: set[str] = set()
+        self._wanted: dict[int, Reservation] = {}
+        self._answered: dict[int, NewTask] = {}
         self._news = LedgerNews()
 
     # Any thread
 
     def reserve(self, number: int, prompt: str, sent: str) -> None:
-        """Reserve a line with the next `write`, before it is sent. `sent`: ISO 8601."""
+        """Reserve a line before the journal says that it is sent. `sent`: ISO 8601."""
+        reservation = Reservation(number, digest_of(prompt), sent, beginning_of(prompt))
         with self._lock:
-            if self._entry(number).until < time.monotonic():
-                self._move(number, "wanted").reservation = _reservation(number, prompt, sent)
+            self._release(self._move(number, "reserved"))  # an older one
+            self._wanted[number] = reservation
 
     def sending(self, number: int) -> None:
         """A line is about to be sent."""
@@ -170,6 +153,11 @@ class Ledger:
             is_taken = task_id in self._tasks
             self._tasks.add(task_id)
         return is_taken
+
+    def answered(self, number: int, new: NewTask) -> None:
+        """A line has this task, as the journal is about to say, or says already."""
+        with self._lock:
+            self._answered[number] = new._replace(line=f"{self._owner} {number}")
 
     @property
     def under_way(self) -> set[int]:
@@ -192,32 +180,23 @@ class Ledger:
         """What other commands sent and whose outcome is not known yet."""
         return self.history.intents.rivals(self._owner)
 
-    # The writer of the journal
+    def write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Let the history know what these records say was answered, or is about to be sent.
 
-    def write(self) -> None:
-        """Write what was reserved to the history, and the next lines with it."""
-        if not self._in["wanted"]:
-            return
-        upcoming = dict(islice(self._upcoming, AHEAD))
+        The writer of the journal calls it when they are on the disk, before any line is sent.
+        """
         with self._lock:
-            entries = [self._move(number, "reserved") for number in [*self._in["wanted"]]]
-            added = [one.reservation for one in entries if one.reservation is not None]
-            for entry in entries:
-                entry.reservation = None
-            new = [one for one in upcoming if self._entry(one).state == "new"]
-            for number in new:
-                self._move(number, "reserved")
-        now = added[-1].sent
-        added += [_reservation(number, upcoming[number], now) for number in new]
-        until = time.monotonic() + self._fresh
-        written = self.history.intents.reserve(self._owner, added)
+            numbers = [record.get("line", 0) for record in records]
+            answered = [self._answered.pop(one) for one in numbers if one in self._answered]
+            wanted = [self._wanted.pop(one) for one in numbers if one in self._wanted]
+        if answered:
+            self.history.add_tasks(answered)
+        if not wanted:
+            return
+        written = self.history.intents.reserve(self._owner, wanted)
         with self._lock:
             for number, intent in written.items():
-                entry = self._entries[number]
-                self._release(entry)  # an older one
-                entry.intent, entry.until = intent, until
-                if entry.state == "settled":  # meanwhile: a line to come that was called off
-                    self._release(entry)
+                self._entries[number].intent = intent
 
     # The thread of the batch
 
@@ -233,10 +212,6 @@ class Ledger:
             self._tasks.update(tasks)
         return set(left)
 
-    def expect(self, lines: Iterator[tuple[int, str]]) -> None:
-        """Set the lines to come, each with its prompt: each `write` reserves some of them too."""
-        self._upcoming = lines
-
     def doubt(self, number: int) -> None:
         """A line was sent, and what became of it is not known."""
         with self._lock:
@@ -249,10 +224,9 @@ class Ledger:
         """A line has no task, and no create of it is under way."""
         self._settle(number)
 
-    def created(self, number: int, new: NewTask) -> None:
-        """A line has a task, and the journal knows it."""
-        self._news.created.append(new._replace(line=f"{self._owner} {number}"))
-        self._settle(number, str(new.created["id"]))
+    def created(self, number: int, task_id: str) -> None:
+        """A line has a task, which was `answered`, and the journal knows it."""
+        self._settle(number, task_id)
 
     def ended(self, task: Mapping[str, Any]) -> None:
         """A task ended."""
@@ -270,10 +244,11 @@ class Ledger:
         self.due = NO_LIMIT
         with self._lock:
             news, self._news = self._news, LedgerNews()
+            answered, self._answered = [*self._answered.values()], {}
         with suppress(RebyteError):
             self._journaled()
-            if news.created:
-                self.history.add_tasks(news.created)
+            if answered:
+                self.history.add_tasks(answered)
             if news.ended:
                 self.history.update_tasks(news.ended)
             if news.released or news.doubted:
@@ -289,19 +264,14 @@ class Ledger:
         assert self._thread == threading.get_ident(), "another thread settles a line"
         if self.due is NO_LIMIT:
             self.due = Deadline(DELAY)
-        if len(self._news.created) + len(self._news.ended) >= LARGEST_GROUP:
+        if len(self._news.released) + len(self._news.ended) >= LARGEST_GROUP:
             self.flush()
 
     # With the lock
 
-    def _entry(self, number: int) -> LedgerEntry:
-        if number not in self._entries:
-            self._entries[number] = LedgerEntry()
-        return self._entries[number]
-
     def _move(self, number: int, state: str) -> LedgerEntry:
         """Change the state of a line."""
-        entry = self._entry(number)
+        entry = self._entries.setdefault(number, LedgerEntry())
         assert state in NEXT[entry.state], f"{entry.state} -> {state}"
         self._in[entry.state].pop(number, None)
         self._in[state][number] = None
@@ -311,8 +281,4 @@ class Ledger:
     def _release(self, entry: LedgerEntry, task: str | None = None) -> None:
         if entry.intent is not None:
             self._news.released[entry.intent] = task
-        entry.intent, entry.until = None, 0.0
-
-
-def _reservation(number: int, prompt: str, sent: str) -> Reservation:
-    return Reservation(number, digest_of(prompt), sent, beginning_of(prompt))
+        entry.intent = None

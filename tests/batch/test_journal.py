@@ -663,10 +663,10 @@ def test_a_journal_of_the_first_format_can_still_be_read(tmp_path: Path) -> None
 
 
 def test_a_writer_that_runs_out_of_memory_is_not_waited_for(journal: Journal) -> None:
-    def run_out() -> None:
+    def run_out(_records: object) -> None:
         raise MemoryError
 
-    journal.before_write = run_out
+    journal.after_write = run_out
     told: list[str] = []
 
     def commit() -> None:

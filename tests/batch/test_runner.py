@@ -20,7 +20,7 @@ import pytest
 from rebyte_cli.batch import journal as journal_module
 from rebyte_cli.batch import runner
 from rebyte_cli.batch.journal import Journal, JournalFailed
-from rebyte_cli.history.history import History
+from rebyte_cli.history.intents import Intents
 from rebyte_cli.output import progress
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of, stamp, statuses
@@ -462,7 +462,7 @@ def test_a_second_signal_is_heard_wherever_it_comes(
         is_second = request.method == "POST" and request.json["prompt"] == "Two"
         return (lambda line: line.wait(60)) if is_second else None
 
-    monkeypatch.setattr(History, "add_tasks", twice)
+    monkeypatch.setattr(Intents, "release", twice)
     with Farm(hook=hook) as farm:
         begun = time.monotonic()
         done = inside("batch", "t.txt", "--text", "--jobs", "2", cwd=home, env=farm.env)

@@ -606,6 +606,40 @@ def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("answered", [0, 1, 12])
+@pytest.mark.parametrize("kept", [0.25, 0.5, 0.75])
+def test_a_journal_that_was_cut_early_in_a_run_doubles_nothing(
+    home: Path, kept: float, answered: int
+) -> None:
+    """What the killed run had answered, and what it had sent, is in the history as well."""
+    file, journal = home / "tasks.jsonl", home / "tasks.jsonl.journal"
+    file.write_text("".join(f'{{"prompt": "Task {n}"}}\n' for n in range(20)))
+    words = [*paced_command(Pace(look_for=0.5)), "batch", str(file), "--timeout", "20"]
+    with Farm(run=60.0) as farm:
+        # The others get no answer before the kill.
+        farm.until = lambda: len(farm.tasks) <= answered
+        with subprocess.Popen(
+            words,
+            env={**os.environ, **farm.env},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            eventually(lambda: len(farm.tasks) >= answered + 8 * (answered < 12))
+            process.kill()
+        farm.until = lambda: True
+        records = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(records[: max(1, int(len(records) * kept))]))
+        made = dict(farm.made)
+        done = subprocess.run(
+            words, env={**os.environ, **farm.env}, capture_output=True, check=False
+        )
+        text = done.stderr.decode()
+        assert "is an older copy, or was cut short" in text
+        assert {prompt for prompt, count in farm.made.items() if count > 1} == set(), text
+        assert farm.made.keys() >= made.keys()
+
+
+@pytest.mark.slow
 def test_the_first_task_of_a_local_service_is_found_after_a_kill(
     inside_local: Callable[..., Done], home: Path
 ) -> None:

@@ -41,10 +41,11 @@ def bench(tmp_path: Path, server: RawServer) -> Iterator[WorkerBench]:
 
 
 def test_a_create_that_went_through(bench: WorkerBench) -> None:
-    kind, (body, task, is_taken) = bench.create(0)
-    assert (kind, body["prompt"], task["id"]) == ("created", "n 0", "t1")
+    kind, (task, is_taken) = bench.create(0)
+    assert (kind, bench.sent["prompt"], task["id"]) == ("created", "n 0", "t1")
     assert not is_taken
     assert bench.states() == ["sending", "created"]
+    assert bench.history.knows(["t1"]) == {"t1"}  # before another line is sent
     assert bench.ledger.named(["t1"]) == {"t1"}
     assert bench.ledger.under_way == {1}  # settled by who reads the reports
 
@@ -100,8 +101,8 @@ def test_a_file_of_many_lines_is_uploaded_once(bench: WorkerBench) -> None:
 
     bench.upload = upload
     for at in (1, 3, 5):
-        _, (body, *_) = bench.create(at)
-        assert body["files"] == [{"id": "f1", "filename": "f"}]
+        bench.create(at)
+        assert bench.sent["files"] == [{"id": "f1", "filename": "f"}]
     assert uploads == ["f"]
 
 

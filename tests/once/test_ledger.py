@@ -11,7 +11,7 @@ import pytest
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.history.history import History
 from rebyte_cli.history.rows import NewTask
-from rebyte_cli.once.ledger import AHEAD, DELAY, LARGEST_GROUP, Ledger
+from rebyte_cli.once.ledger import DELAY, LARGEST_GROUP, Ledger
 from rebyte_cli.system.deadline import NO_LIMIT
 
 BODY = {"prompt": "Say hi", "model": "big"}
@@ -42,7 +42,8 @@ class Told:
 
 def test_tasks_reach_the_history_after_the_journal() -> None:
     told = Told()
-    told.ledger.created(1, NEW)
+    told.ledger.answered(1, NEW)
+    told.ledger.created(1, "t1")
     told.ledger.ended({"id": "t1", "title": "T", "status": "failed", "completedAt": "c", "x": 1})
     assert told.ledger.due is not NO_LIMIT
     assert told.heard == []
@@ -57,7 +58,7 @@ def test_tasks_reach_the_history_after_the_journal() -> None:
 
 def test_the_first_task_sets_the_time_of_the_write() -> None:
     for note in (
-        lambda ledger: ledger.created(1, NEW),
+        lambda ledger: ledger.created(1, "t1"),
         lambda ledger: ledger.not_created(1),
         lambda ledger: ledger.ended({"id": "t1"}),
     ):
@@ -81,7 +82,7 @@ def test_many_tasks_are_written_at_once() -> None:
 def test_the_history_never_gets_what_the_journal_could_not_write() -> None:
     told = Told()
     told.journal_fails = True
-    told.ledger.created(1, NEW)
+    told.ledger.answered(1, NEW)
     told.ledger.flush()
     assert told.heard == [("settle", None)]
 
@@ -93,12 +94,12 @@ class Desk:
         self.history = History(path, origin="o")
         self.ledger = self.of("batch")
 
-    def of(self, owner: str, **options: float) -> Ledger:
-        return Ledger(self.history, owner, lambda: None, **options)
+    def of(self, owner: str) -> Ledger:
+        return Ledger(self.history, owner, lambda: None)
 
     def reserve(self, number: int, sent: str = THEN) -> None:
         self.ledger.reserve(number, f"Line {number}", sent)
-        self.ledger.write()
+        self.ledger.write([{"line": number, "is": "sending"}])
 
     def reserved(self) -> dict[int, str]:
         """The reserved lines, and since when."""
@@ -111,46 +112,29 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path / "history.db")
 
 
-def test_upcoming_lines_are_reserved_in_the_same_transaction(desk: Desk) -> None:
-    desk.ledger.expect((number, f"Line {number}") for number in range(1, 2 * AHEAD + 2))
-    first, second = range(1, AHEAD + 1), range(AHEAD + 1, 2 * AHEAD + 1)
-    desk.reserve(1)
-    assert desk.reserved() == dict.fromkeys(first, THEN)
-    desk.reserve(AHEAD, NOW)  # reserved already
-    assert desk.reserved() == dict.fromkeys(first, THEN)
-    desk.reserve(2 * AHEAD, NOW)
-    assert desk.reserved() == dict.fromkeys(first, THEN) | dict.fromkeys(second, NOW)
+def test_the_history_learns_what_the_journal_says(desk: Desk) -> None:
+    for number in (1, 2):
+        desk.ledger.reserve(number, f"Line {number}", THEN)
+    desk.ledger.answered(3, NEW)
+    desk.ledger.write([{"run": {}}, {"line": 2, "is": "sending"}])
+    assert desk.reserved() == {2: THEN}
+    assert desk.history.tasks() == []
+    desk.ledger.write([{"line": 3, "is": "created"}, {"line": 1, "is": "sending"}])
+    assert desk.reserved() == {1: THEN, 2: THEN}
+    assert [task["id"] for task in desk.history.tasks()] == ["t1"]
+    assert desk.history.tasks_of_lines("batch") == {3: ["t1"]}
 
 
-def test_a_line_that_waited_long_is_reserved_again_when_it_is_sent(desk: Desk) -> None:
+def test_a_line_that_is_sent_again_is_reserved_again(desk: Desk) -> None:
     """A reservation says when its line may have been sent."""
-    desk.ledger = desk.of("batch", fresh=-1.0)
     desk.reserve(1)
+    desk.ledger.sending(1)
+    desk.ledger.unsent(1)
     desk.reserve(1, NOW)
     desk.ledger.flush()
     assert desk.reserved() == {1: NOW}
     rows = desk.history.database.rows("SELECT id FROM intents")
     assert len(rows) == 1, "the older reservation is released"
-
-
-def test_a_line_that_is_called_off_while_it_is_reserved_is_released(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The writer reserves it with those to come while the batch ends without it."""
-    reserve = desk.history.intents.reserve
-
-    def slow(*args: Any) -> dict[int, int]:
-        desk.ledger.not_created(2)
-        return reserve(*args)
-
-    monkeypatch.setattr(desk.history.intents, "reserve", slow)
-    desk.ledger.expect(iter([(2, "Line 2")]))
-    desk.reserve(1)
-    desk.ledger.flush()
-    assert desk.reserved() == {1: THEN}
-    monkeypatch.undo()
-    desk.reserve(2, NOW)
-    assert desk.reserved() == {1: THEN, 2: NOW}
 
 
 def test_a_released_line_can_be_reserved_again(desk: Desk) -> None:
@@ -174,7 +158,7 @@ def test_lines_without_an_outcome_stay_reserved(desk: Desk) -> None:
     assert desk.of("batch").load(()) == {2, 3}
     assert desk.of("another").load(()) == set()
     desk.ledger.unsent(2)
-    desk.ledger.created(3, NewTask({"id": "t1"}, "Line 3", {"prompt": "Line 3"}))
+    desk.ledger.created(3, "t1")
     assert desk.ledger.unsettled == set()
 
 
