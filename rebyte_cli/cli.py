@@ -131,7 +131,9 @@ def run(argv: list[str], app: App | None = None) -> int:
     except BrokenPipeError:
         return ReaderGone.exit_status
     except OSError as error:
-        return presenter.fail(RebyteError(f"{error.filename or 'stdout'}: {error.strerror}"))
+        problem = f"{error.filename or 'stdout'}: {error.strerror}"
+        advice = getattr(error, "hint", None)  # of a StateError
+        return presenter.fail(RebyteError(problem, hint=advice))
     except Exception as error:
         return presenter.fail(_bug(error, app))
     finally:

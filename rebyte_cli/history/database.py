@@ -17,8 +17,8 @@ from ..system.permissions import LOCK_NAME, UnsafeFile, check_private, private_f
 
 T = TypeVar("T")
 
-# Each entry takes the file from the version before it to its own. Version 1 is that of 0.1.0, and
-# those between it and 12 were never released. Entries are never changed once released: add one.
+# Each entry takes the file from the version before it to its own. Version 1 is that of 0.1.0. Those
+# between it and 12 were never released: they are refused. Entries are never changed once released.
 MIGRATIONS = {
     1: """
     CREATE TABLE tasks (
@@ -176,9 +176,10 @@ class Database:
             connection.execute("ROLLBACK")
         connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
-        if sqlite.version(connection) != VERSION:  # another process has upgraded it since
+        version = sqlite.version(connection)
+        if version != VERSION:  # another process has upgraded it since
             connection.execute("ROLLBACK")
-            raise self._too_new()
+            raise self._of_other_writer(version)
         self._guard.acquire()
         return connection
 
@@ -263,8 +264,8 @@ class Database:
         version = sqlite.version(connection)
         if version == VERSION:
             return
-        if version > VERSION:
-            raise self._too_new()
+        if version not in (0, *MIGRATIONS):
+            raise self._of_other_writer(version)
         connection.execute("PRAGMA synchronous=FULL")
         with sqlite.writing(connection):
             # Asked again: another process may have upgraded it while this one waited.
@@ -274,8 +275,16 @@ class Database:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={step}")
 
-    def _too_new(self) -> HistoryUnusable:
-        return HistoryUnusable(f"{self.path} was written by a newer rebyte")
+    def _of_other_writer(self, version: int) -> HistoryUnusable:
+        problem, hint = sqlite.other_writer(
+            version,
+            VERSION,
+            self.path,
+            "Once no other rebyte runs",
+            "keys of --once and lost requests (to repeat one could create its task again), @last,"
+            " aliases, labels and usage",
+        )
+        return HistoryUnusable(f"{self.path} was {problem}", hint=hint)
 
     @contextmanager
     def _faults(self, *, is_read: bool = False) -> Iterator[None]:

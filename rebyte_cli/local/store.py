@@ -28,6 +28,7 @@ LEAST_FREE = 16 << 20  # bytes in the file for which it is made smaller
 LARGEST_COPY = 128 << 20  # bytes that are copied for that
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
 SCHEMA_VERSION = 7
+FORMATS = (1, SCHEMA_VERSION)  # the first is that of 0.1.0; those between were never released
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS workspaces (id TEXT PRIMARY KEY, created INTEGER NOT NULL);
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS tasks (
 CREATE INDEX IF NOT EXISTS newest ON tasks (created DESC, seq DESC) WHERE deleted IS NULL;
 CREATE INDEX IF NOT EXISTS unsettled ON tasks (seq) WHERE unsettled = 1;
 CREATE INDEX IF NOT EXISTS residents ON tasks (workspace);
+CREATE INDEX IF NOT EXISTS of_batch ON tasks (batch, seq);
 CREATE TABLE IF NOT EXISTS prompts (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, task TEXT NOT NULL,
   text TEXT NOT NULL, executor TEXT NOT NULL, model TEXT NOT NULL, submitted INTEGER NOT NULL,
@@ -120,15 +122,22 @@ class ServedService(NamedTuple):
 
 class StateError(OSError):
     """The state folder cannot be used. `damaged` when only `rebyte local reset` helps, `full` when
-    that may be for want of room on the disk.
+    that may be for want of room on the disk. `hint` says what to do, unless the problem does.
 
     An OSError with the file's name, so that code that reports those needs no other case.
     """
 
     def __init__(
-        self, path: Path, problem: str, *, damaged: bool = False, full: bool = False
+        self,
+        path: Path,
+        problem: str,
+        *,
+        damaged: bool = False,
+        full: bool = False,
+        hint: str | None = None,
     ) -> None:
         super().__init__(errno.EIO, problem, str(path))
+        self.hint = hint
         self.damaged = damaged
         self.full = full
 
@@ -138,7 +147,8 @@ class Store:
 
     A statement waits `busy_seconds` (30) for other writers.
     Safe for many threads and many processes, on an empty folder too. Raises StateError when the
-    file is damaged, cannot be written, or was written by a newer version; it is not touched then.
+    file is damaged, cannot be written, or is of a format that is not in FORMATS; it is not touched
+    then.
     """
 
     def __init__(
@@ -319,9 +329,15 @@ class Store:
         connection = sqlite.connect(self.file, timeout=self._busy_seconds)
         try:
             version = sqlite.version(connection)
-            if version > SCHEMA_VERSION:
-                problem = f"a newer rebyte wrote it (format {version}, not {SCHEMA_VERSION})"
-                raise StateError(self.file, f"{problem}; update this one")
+            if version not in (0, *FORMATS):
+                problem, hint = sqlite.other_writer(
+                    version,
+                    SCHEMA_VERSION,
+                    self.folder,
+                    "Once its runs and any `rebyte local serve` have ended",
+                    "tasks and their runs, workspaces, files, webhooks, key and trust",
+                )
+                raise StateError(self.file, f"it was {problem}", hint=hint)
             if version != SCHEMA_VERSION:
                 _create(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -373,16 +389,9 @@ def discard(folder: Path) -> None:
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     with sqlite.writing(connection):
+        if sqlite.version(connection) == 1:  # it knows no owner of its webhooks
+            connection.execute("ALTER TABLE webhooks ADD COLUMN own INTEGER NOT NULL DEFAULT 0")
+            connection.execute("ALTER TABLE tasks ADD COLUMN batch TEXT")
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
-        # What 0.1.0 wrote (format 1) has no table of runs. The owner of its webhooks is unknown.
-        if "own" not in _columns(connection, "webhooks"):
-            connection.execute("ALTER TABLE webhooks ADD COLUMN own INTEGER NOT NULL DEFAULT 0")
-        if "batch" not in _columns(connection, "tasks"):
-            connection.execute("ALTER TABLE tasks ADD COLUMN batch TEXT")
-        connection.execute("CREATE INDEX IF NOT EXISTS of_batch ON tasks (batch, seq)")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}

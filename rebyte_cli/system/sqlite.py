@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import join
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -55,6 +56,21 @@ def writing(
 def version(connection: sqlite3.Connection) -> int:
     """The version of the tables, which we keep in the file's header; 0 for a new file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def other_writer(version: int, newest: int, path: Path, when: str, lost: str) -> tuple[str, str]:
+    """Who wrote tables of a version that this rebyte does not take, and the hint about it.
+
+    Those of an unreleased one stay in `path`, under another name, `when` that does no harm: a new
+    one would know nothing of what is `lost`.
+    """
+    if version > newest:
+        return f"written by a newer rebyte (version {version})", "Update this one"
+    move = join(["mv", "-n", str(path), f"{path}.version{version}"])
+    return (
+        f"written by an unreleased rebyte (version {version})",
+        f"{when}, keep it: {move}. A new one knows nothing of its {lost}",
+    )
 
 
 def retried(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -169,21 +170,59 @@ def test_case_66_status_says_what_is_wrong(inside: Run, state: Path, kind: str) 
     assert "`rebyte local reset` empties it" in done.err
 
 
+USES = (
+    ["-P", "local", "list"],
+    ["-P", "local", "create", "x"],
+    ["local", "status"],
+    ["local", "prune", "--older", "1d"],
+    ["local", "reset", "--yes"],
+    ["local", "serve", "--port", "0"],
+)
+
+
 def test_case_66_a_newer_version_is_left_alone(inside: Run, state: Path) -> None:
     file = state / "service.db"
     sql(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")(file)
     before = file.read_bytes()
-    for words in (
-        ["-P", "local", "list"],
-        ["-P", "local", "create", "x"],
-        ["local", "status"],
-        ["local", "reset", "--yes"],
-        ["local", "serve", "--port", "0"],
-    ):
-        done = inside(*words)
+    for words in USES:
+        done = inside(*words, env={"REBYTE_OUTPUT": "json"})
         assert done.status == 1, words
-        assert "a newer rebyte wrote it" in done.err
+        assert json.loads(done.err.splitlines()[-1])["error"] == REFUSED | {
+            "message": f"{file}: it was written by a newer rebyte (version {SCHEMA_VERSION + 1})",
+            "hint": "Update this one",
+        }
     assert file.read_bytes() == before
+
+
+REFUSED = {"code": "error", "status": None, "exit": 1}
+
+
+@pytest.mark.parametrize("version", [2, SCHEMA_VERSION - 1])
+def test_an_unreleased_version_is_left_alone_and_its_hint_loses_nothing(
+    inside: Run, state: Path, version: int
+) -> None:
+    file, kept = state / "service.db", state.with_name(f"local.version{version}")
+    task = inside("-P", "local", "get", "@last", "-o", "id").out
+    sql("PRAGMA journal_mode = DELETE")(file)
+    sql(f"PRAGMA user_version = {version}")(file)
+    before = file.read_bytes()
+    problem = f"written by an unreleased rebyte (version {version})"
+    for words in USES:
+        done = inside(*words, env={"REBYTE_OUTPUT": "json"})
+        assert done.status == 1, words
+        assert json.loads(done.err.splitlines()[-1])["error"] == REFUSED | {
+            "message": f"{file}: it was {problem}",
+            "hint": "Once its runs and any `rebyte local serve` have ended, keep it:"
+            f" mv -n {state} {kept}. A new one knows nothing of its tasks and their runs,"
+            " workspaces, files, webhooks, key and trust",
+        }
+    assert file.read_bytes() == before
+    subprocess.run(["mv", "-n", state, kept], check=True)
+    assert inside("local", "status").json["tasks"] == 0
+    shutil.rmtree(state)
+    kept.rename(state)  # as the rebyte that wrote it finds it again
+    sql(f"PRAGMA user_version = {SCHEMA_VERSION}")(file)
+    assert inside("-P", "local", "get", "@last", "-o", "id").out == task
 
 
 @pytest.mark.slow

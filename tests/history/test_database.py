@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -167,7 +168,41 @@ def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA user_version={VERSION + 1}")
     told: list[str] = []
     assert History(path, origin="o", warn=told.append).tasks() == []
-    assert told == [f"{path} was written by a newer rebyte; continuing without the history"]
+    assert told == [
+        f"{path} was written by a newer rebyte (version {VERSION + 1});"
+        " continuing without the history (Update this one)"
+    ]
+
+
+@pytest.mark.parametrize("version", [2, 6, VERSION - 1])
+def test_a_file_of_an_unreleased_version_is_refused_and_its_hint_loses_nothing(
+    tmp_path: Path, version: int
+) -> None:
+    made = History(tmp_path / "made/history.db", origin="o")
+    made.add_tasks([NewTask({"id": "a"}, prompt="x")])
+    with sqlite3.connect(tmp_path / "made/history.db") as connection:
+        connection.execute(f"PRAGMA user_version={version}")
+    # As a process leaves it that is killed: what it wrote last is in a file beside it.
+    path, kept = (tmp_path / "my state" / f"history.db{end}" for end in ("", f".version{version}"))
+    shutil.copytree(tmp_path / "made", path.parent)
+    assert path.with_name("history.db-wal").stat().st_size
+    history, move = History(path, origin="o"), f"mv -n '{path}' '{kept}'"
+    for act in (lambda: history.intents.of("key"), lambda: open_intent(history, "key")):
+        with pytest.raises(HistoryUnusable) as caught:
+            act()
+        assert caught.value.message == (
+            f"{path} was written by an unreleased rebyte (version {version})"
+        )
+        assert caught.value.hint == (
+            f"Once no other rebyte runs, keep it: {move}. A new one knows nothing of its keys of"
+            " --once and lost requests (to repeat one could create its task again), @last, aliases,"
+            " labels and usage"
+        )
+    subprocess.run(["sh", "-c", move], check=True)
+    open_intent(History(path, origin="o"), "key")
+    with sqlite3.connect(kept) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+        assert connection.execute("SELECT id FROM tasks").fetchall() == [("a",)]
 
 
 def test_an_emptied_file_does_not_pass_for_a_new_one(tmp_path: Path) -> None:
@@ -423,6 +458,9 @@ def test_a_file_that_becomes_newer_while_it_is_open_is_not_written(tmp_path: Pat
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version={VERSION + 1}")
     history.add_tasks([NewTask({"id": "b"}, prompt="x")])
-    assert told == [f"{path} was written by a newer rebyte; continuing without the history"]
+    assert told == [
+        f"{path} was written by a newer rebyte (version {VERSION + 1});"
+        " continuing without the history (Update this one)"
+    ]
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT id FROM tasks").fetchall() == [("a",)]

@@ -292,7 +292,9 @@ def test_a_webhook_of_an_earlier_version_hears_nothing_of_real_agents(tmp_path: 
     Service(tmp_path).stop()
     with closing(sqlite3.connect(tmp_path / "service.db")) as db:
         db.execute("ALTER TABLE webhooks DROP COLUMN own")
-        db.execute("PRAGMA user_version = 2")
+        db.execute("DROP INDEX of_batch")
+        db.execute("ALTER TABLE tasks DROP COLUMN batch")
+        db.execute("PRAGMA user_version = 1")
         db.execute(
             "INSERT INTO webhooks (id, url, events, created)"
             " VALUES ('old', 'http://127.0.0.1:1/', '[]', 1)"
