@@ -17,6 +17,7 @@ from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
 
 from ..errors import BadUsage, NotFound, did_you_mean
+from ..system.safe_text import one_line
 from .file_formats import (
     LONGEST_LINE,
     BadLines,
@@ -53,8 +54,8 @@ class InputSource(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What errors call the input."""
-        return "standard input" if self.file == "-" else self.file
+        """What errors and pages call the input: text, also if the name of the file is none."""
+        return "standard input" if self.file == "-" else one_line(self.file)
 
     @property
     def form(self) -> FileFormat:

@@ -36,6 +36,7 @@ from ._places import PlaceName, apps_of, counted_places, shortened
 from ._stdin import stdin
 
 NOTHING_RUNS = "cannot be used with --status or --dry-run"
+LONGEST_NAME = 2000  # characters that the local service takes as the title of a batch
 NOT_WATCHED = "requires --wait: it counts the tasks that this command watches"
 
 
@@ -322,7 +323,7 @@ def command(
         rows = view.status()
     else:
         most_running = options.max_running if options.budget is None else most
-        options = options._replace(max_running=most_running, title=source.name)
+        options = options._replace(max_running=most_running, title=source.name[-LONGEST_NAME:])
         words = resolve if on else _batch.with_ids(app, resolve)
         resolutions = parse_resolutions(words, batch.lines, plan.mine)
         run = partial(view.run, options, rate=rate, resolutions=resolutions)

@@ -336,10 +336,26 @@ def test_a_table_and_the_reports_have_the_reason_without_the_id(
     assert sum(line.endswith(r" | The prompt contains \[\[fail\]\]. |") for line in rows) == 2
 
 
-def test_the_pages_of_the_local_service_show_the_batch(local: Rebyte, home: Path) -> None:
-    (home / "p.txt").write_text("Say one [[run=0]]\nSay two [[run=0]] [[fail]]\n")
-    local("batch", "p.txt", "--text", "-q")
+DEEP = "/".join(12 * ["d" * 200])
+
+
+@pytest.mark.parametrize(
+    ("file", "title"),
+    [
+        ("p.txt", "p.txt"),
+        ("caf\udce9.txt", r"caf\udce9.txt"),  # no UTF-8, as old systems named files
+        (f"{DEEP}/p.txt", f"{DEEP}/p.txt"[-2000:]),  # longer than a title may be
+    ],
+    ids=["plain", "not UTF-8", "long"],
+)
+def test_the_pages_of_the_local_service_show_the_batch(
+    local: Rebyte, home: Path, file: str, title: str
+) -> None:
+    (home / file).parent.mkdir(parents=True, exist_ok=True)
+    (home / file).write_text("Say one [[run=0]]\nSay two [[run=0]] [[fail]]\n")
+    local("batch", file, "--text", "-q", "--report", "r.html")
     state = local("local", "status", "-o", "json").json["path"]
     with Service(Path(state)) as service, urlopen(service.origin) as page:
         shown = page.read().decode()
-    assert re.search(r'<a href="/\?batch=\w+">p.txt</a> 2 of 2 ended', shown)
+    assert re.search(rf'<a href="/\?batch=\w+">{re.escape(title)}</a> 2 of 2 ended', shown)
+    assert f"{title}</h1>" in (home / "r.html").read_text()
