@@ -15,7 +15,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, Interrupted, RebyteError, lines
 from ..output.console import one_line
-from ..tasks.prompt import check_prompt
+from ..tasks.prompt import check_prompt, is_empty
 from ._options import ParsedText, together
 from ._stdin import read_bytes, stdin
 
@@ -232,10 +232,11 @@ class PromptSource:
             draft.append(line if data else before.encode() + line)
             data += line
         draft.sync()
-        if not data.strip():
+        text = _decode(data, "standard input")
+        if is_empty(text):
             draft.discard()
             raise BadUsage("the prompt is empty; nothing was sent")
-        return check_prompt(before + _decode(data, "standard input"))
+        return check_prompt(before + text)
 
     def _written(self, draft: Draft) -> str:
         from ..tasks import editor
@@ -277,7 +278,7 @@ class PromptSource:
                 raise BadUsage("the editor saved no prompt; nothing was sent")
         data = read_bytes(str(draft.path), limit=MOST_BYTES)
         text = _decode(data, "the prompt from the editor")
-        if not text.strip():
+        if is_empty(text):
             draft.discard()
             raise BadUsage("the prompt from the editor is empty; nothing was sent")
         return check_prompt(text)
@@ -330,7 +331,7 @@ def read_prompt(
         return PromptSource(app, None, typed_after=texts)
     if with_stdin:
         texts.append(_read_file("-"))
-        if not texts[-1].strip():
+        if is_empty(texts[-1]):
             if not texts[:-1]:
                 raise BadUsage("the prompt is empty: standard input has no text")
             app.note("Standard input has no text; the prompt is sent without it")

@@ -105,9 +105,11 @@ not json
         "line 10: prompt: given twice",
         "line 11: not UTF-8: byte 13 is 0xff",
     ]
-    assert problems('{"prompt": "x", "key": {"a": 1}}\n{"prompt": "\\ud800"}\n') == [
+    odd = '{"prompt": "x", "key": {"a": 1}}\n{"prompt": "\\ud800"}\n{"prompt": "\\u0000 \\u0000"}\n'
+    assert problems(odd) == [
         "line 1: key: must be a string or a whole number, not an object",
         "line 2: prompt: the prompt is not valid UTF-8",
+        "line 3: prompt: the prompt is empty",
     ]
 
 

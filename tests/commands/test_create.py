@@ -177,8 +177,9 @@ def test_a_pipe_that_is_filled_during_the_request_is_pointed_out(aim: Aim) -> No
     assert done.stderr == f"Warning: {UNREAD}\n"
 
 
-def test_a_pipe_without_text_is_pointed_out(local: Run) -> None:
-    done = local("create", "Review this", "-", "--dry-run", stdin=" \n")
+@pytest.mark.parametrize("text", [" \n", "\0\n"])
+def test_a_pipe_without_text_is_pointed_out(local: Run, text: str) -> None:
+    done = local("create", "Review this", "-", "--dry-run", stdin=text)
     assert (done.status, done.json) == (0, {"prompt": "Review this"})
     assert done.err == "Standard input has no text; the prompt is sent without it\n"
     alone = local("create", "-", "--dry-run")
@@ -197,8 +198,14 @@ def test_no_prompt_off_a_terminal_is_refused_at_once(local: Run) -> None:
     assert "no prompt" in done.err
 
 
-def test_an_empty_prompt_is_refused(local: Run) -> None:
-    assert local("create", "  \n").status == 2
+@pytest.mark.parametrize("text", ["  \n", "\0\0\0", "\0 \n\0"])
+def test_an_empty_prompt_is_refused(local: Run, home: Path, text: str) -> None:
+    (home / "prompt").write_text(text)
+    for words in (["create"], ["follow-up", "abcd1234"]):
+        done = local(*words, "--prompt-file", "prompt")
+        assert (done.status, json.loads(done.err)["error"]["message"]) == (2, "the prompt is empty")
+        done = local(*words, "-", stdin=text)
+        assert (done.status, "standard input has no text" in done.err) == (2, True)
 
 
 def test_the_limit_counts_characters_not_bytes(local: Run) -> None:

@@ -167,6 +167,7 @@ def test_a_prompt_outlives_its_command(
         ),
         ("true", "the editor saved no prompt; nothing was sent", None),
         ("printf ' \\n' > \"$1\"", "the prompt from the editor is empty; nothing was sent", None),
+        ("printf '\\0' > \"$1\"", "the prompt from the editor is empty; nothing was sent", None),
         ('rm "$1"', "the editor deleted the file of the prompt; nothing was sent", None),
         ("printf 'a\\377' > \"$1\"", "invalid UTF-8 at byte 1 (0xff)", "a\udcff"),
         ("head -c 100001 /dev/zero | tr '\\0' x > \"$1\"", "100,001 characters", "x" * 100_001),

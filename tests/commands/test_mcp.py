@@ -245,6 +245,9 @@ def test_errors_have_the_codes_of_the_command(home: Path, service: Any) -> None:
         usage = await refused(client, "create", prompt="x", branch="main")
         assert (usage["error"]["code"], usage["error"]["exit"]) == ("usage", 2)
         assert usage["error"]["message"] == "`branch` requires `repository`"
+        for tool, task in (("create", {}), ("follow_up", {"task": "@last"})):
+            empty = await refused(client, tool, prompt="\0 \0", **task)
+            assert empty["error"]["message"] == "the prompt is empty"
 
     served(story=story)
 

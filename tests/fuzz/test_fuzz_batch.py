@@ -67,7 +67,7 @@ def test_any_file_is_tasks_or_its_mistakes_are_named(
     assert len({line.key for line in batch.lines}) == len(batch.lines)
     for line in batch.lines:
         body = batch.body(line)
-        assert body["prompt"].strip()
+        assert body["prompt"].replace("\0", "").strip()
         assert json.dumps(body).encode()
         assert set(body) <= set(KNOWN) - {"key", "workspaceId"}
     assert read(raw, form, template).fingerprint.whole == batch.fingerprint.whole
@@ -76,7 +76,7 @@ def test_any_file_is_tasks_or_its_mistakes_are_named(
 @tries(60)
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=4))
 def test_prompts_come_out_as_they_went_in(prompts: list[str]) -> None:
-    asked = [prompt for prompt in prompts if prompt.strip()]
+    asked = [prompt for prompt in prompts if prompt.replace("\0", "").strip()]
     raw = "".join(json.dumps({"prompt": prompt}) + "\n" for prompt in asked).encode()
     batch = read(raw, "jsonl", None)
     assert [batch.body(line)["prompt"] for line in batch.lines] == asked
