@@ -109,6 +109,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 COMMAND = [sys.executable, "-m", "rebyte_cli"]
+# What starts a command as a script does with `&`: with Ctrl-C ignored.
+IN_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 
 
 @pytest.fixture

@@ -263,9 +263,10 @@ def command(
     then run the same command again.
 
     A 429, a 503 or a Retry-After slows down the whole batch. A network outage pauses it until the
-    network is back; one of five minutes ends it, and the same command resumes it. Ctrl-C stops
-    creating tasks and waits for the requests in progress; a second Ctrl-C exits immediately.
-    Nothing of this loses or duplicates a task.
+    network is back; one of five minutes ends it, and the same command resumes it. Ctrl-C or SIGTERM
+    stops creating tasks and waits for the requests in progress; a second one exits immediately. A
+    batch that a script has started with `&` ignores Ctrl-C. Nothing of this loses or duplicates a
+    task.
 
     Examples:
 

@@ -21,6 +21,7 @@ from .. import __version__
 from ..app import App
 from ..errors import BadUsage
 from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, RecordKind, results_schema
+from ..system.signals import heeded
 from .scope import Scope
 from .tools import Tools
 
@@ -98,7 +99,7 @@ def serve(app: App, scope: Scope) -> None:
         app.close()
         os._exit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in heeded((signal.SIGINT, signal.SIGTERM)):
         signal.signal(number, end)
     take_stdin()
     build(app, scope).run("stdio")

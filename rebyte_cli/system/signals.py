@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any, Self
@@ -23,10 +23,21 @@ AGAIN_SECONDS = 0.02
 REPEATED_SECONDS = 1.0  # a signal this soon after the first only repeats it
 
 
+def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Those of the signals that are not ignored.
+
+    Such a one stays so, as POSIX has it: a script ignores Ctrl-C for what it starts with `&`.
+    """
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextmanager
 def handled(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
-    """Other handlers, as `signal.signal` takes them, while the block runs. For the main thread."""
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    """Other handlers, as `signal.signal` takes them, while the block runs. For the main thread.
+
+    A signal that is ignored stays so.
+    """
+    before = {number: signal.signal(number, handlers[number]) for number in heeded(handlers)}
     try:
         yield
     finally:
@@ -80,7 +91,7 @@ def _send_after(function: CodeType, thread: int, number: int) -> None:
 
 
 class StopSignal:
-    """From `with` on, SIGINT and SIGTERM set `requested` and call `wake`, once.
+    """From `with` on, SIGINT and SIGTERM set `requested` and call `wake`, once, unless ignored.
 
     `wake` runs in the main thread between two instructions, so it must take no lock. A later
     signal, or a clean-up that takes too long, calls `force` and ends the process at once. After a
@@ -116,7 +127,7 @@ class StopSignal:
             raise Interrupted(self._status)
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heeded((signal.SIGINT, signal.SIGTERM)):
             self._previous[number] = signal.signal(number, self._arrived)
         # Written to at the signal itself: one that comes just before `recv` would not end that.
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)

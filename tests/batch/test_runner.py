@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from rebyte_cli.batch import runner
 from rebyte_cli.batch.journal import Journal, JournalFailed
 from rebyte_cli.history.intents import Intents
 from rebyte_cli.output import progress
-from tests.conftest import COMMAND, Done
+from tests.conftest import COMMAND, IN_BACKGROUND, Done
 from tests.farm import Farm, lines_of, stamp, statuses
 from tests.inside import inside
 from tests.servers import Answer, Line, Request, closed_port, error_reply, json_reply, reset
@@ -385,10 +385,12 @@ PROMPTS = [f"Task {number}" for number in range(40)]
 
 
 @contextmanager
-def started(home: Path, farm: Farm, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    home: Path, farm: Farm, *options: str, by: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
     with subprocess.Popen(
-        [*COMMAND, "batch", "t.txt", "--text", "--jobs", "2", *options],
+        [*by, *COMMAND, "batch", "t.txt", "--text", "--jobs", "2", *options],
         cwd=home,
         env={**os.environ, **farm.env},
         stdout=subprocess.PIPE,
@@ -434,6 +436,20 @@ def test_one_signal_waits_for_creates_under_way_and_says_how_to_go_on(
         assert len(rows) == 40
         assert "Resume with `rebyte batch t.txt --text --jobs 2`" in told(home)
         finish(home, farm)
+
+
+def test_ctrl_c_is_ignored_where_the_shell_has_it_ignored(home: Path) -> None:
+    """As `rebyte batch FILE &` does in a script: Ctrl-C is for what runs in the foreground."""
+    is_told: list[bool] = []
+    with Farm(until=lambda: farm.made.total() < 3 or is_told) as farm:
+        with started(home, farm, by=IN_BACKGROUND) as process:
+            eventually(lambda: farm.under_way == 2 and farm.made.total() >= 3)
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+            is_told.append(True)
+            process.communicate(timeout=60)
+        assert (process.returncode, "Stopping" in told(home)) == (0, False)
+        assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
 
 
 def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:

@@ -25,7 +25,7 @@ from rebyte_cli.api.failures import refusal
 from rebyte_cli.app import App
 from rebyte_cli.config.credentials import LOCAL_KEY
 from rebyte_cli.errors import BadUsage, Next, RebyteError, Term
-from tests.conftest import COMMAND, Done
+from tests.conftest import COMMAND, IN_BACKGROUND, Done
 from tests.fork_server import commands
 from tests.node_tools import install as node_tools
 from tests.servers import Line, RawServer, error_reply, json_reply
@@ -462,10 +462,23 @@ def test_the_local_service_lives_as_long_as_the_server(home: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_server(home: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("by", "numbers", "status"),
+    [
+        ([], [signal.SIGTERM], 143),
+        ([], [signal.SIGINT], 130),
+        (IN_BACKGROUND, [signal.SIGINT, signal.SIGTERM], 143),
+    ],
+    ids=["term", "ctrl-c", "background"],
+)
+def test_a_signal_ends_the_server(
+    home: Path, by: list[str], numbers: list[signal.Signals], status: int
+) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*by, *COMMAND, "mcp"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -475,8 +488,9 @@ def test_a_signal_ends_the_server(home: Path, number: signal.Signals) -> None:
     process.stdin.write(json.dumps(hello).encode() + b"\n")
     process.stdin.flush()
     assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "rebyte"
-    process.send_signal(number)
-    assert process.wait(60) == 128 + number
+    for number in numbers:
+        process.send_signal(number)
+    assert process.wait(60) == status
     process.stdin.close()
 
 

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import pexpect
 import pytest
 
-from tests.conftest import COMMAND, Done
+from tests.conftest import COMMAND, IN_BACKGROUND, Done
 from tests.fork_server import commands
 from tests.servers import RawServer, json_reply
 from tests.terminals import finish
@@ -323,3 +323,22 @@ def test_case_56_two_quick_signals_end_a_server_once(home: Any, words: tuple[str
         ended = list(pool.map(end, [0, 0.0005, 0.005, 0.02, 0.1]))
     # Of two that arrive at the same moment either may count as the first.
     assert set(ended) <= {(143, ""), (130, "")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", SERVERS, ids=["serve", "listen"])
+def test_a_server_in_the_background_of_a_script_leaves_ctrl_c_to_others(
+    home: Any, words: tuple[str, ...]
+) -> None:
+    with subprocess.Popen(
+        [*IN_BACKGROUND, *COMMAND, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        while "Ctrl-C" not in (line := process.stderr.readline()) and "Listening" not in line:
+            assert line, process.poll()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
