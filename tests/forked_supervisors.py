@@ -39,7 +39,7 @@ def install(address: str | Callable[[], str]) -> None:
             return
         given = spawn.arguments(state_dir, prompt_id, 3, options, before)
         try:
-            with open(os.devnull) as nothing, (state_dir / "supervisors.log").open("ab") as log:
+            with open(os.devnull) as nothing, (state_dir / "service.log").open("ab") as log:
                 connection = start(
                     socket,
                     [os.fsencode(str(word)) for word in given],

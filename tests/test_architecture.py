@@ -631,7 +631,6 @@ OURS = {
     "supervision.run_queue": "locks of the state folder",
     "supervision.runs": "the patch in the run's folder",
     "supervision.screen_run": "no file: a method of its is called so",
-    "supervision.spawn": "the log of the supervisors",
     "supervision.supervisor": "the copies of what the agent prints",
     "workspaces.agent_home": "the user's memory files",
     "workspaces.sharing": "locks in the folder of the workspace",

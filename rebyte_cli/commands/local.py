@@ -186,7 +186,7 @@ def status(app: App) -> Records:
     """Show what the local service stores and whether it is served.
 
     While it is served, `pages` is a link to its pages. It lets one browser see the tasks of real
-    agents, within an hour.
+    agents, within an hour. `log` is the file that keeps the traceback of an internal error.
 
     Example:
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..system.http_server import Server
-from . import object_store, repositories, routes, visits
+from . import object_store, repositories, routes, service_log, visits
 from .agents import facade
 from .agents.agent_permission import AgentPermission, machine_key
 from .deliveries import TIMEOUT_SECONDS, Deliverer
@@ -228,7 +228,8 @@ def _empty(state_dir: Path) -> None:
 def status(state_dir: Path) -> dict[str, Any]:
     """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `keyLeaks`
     (requests to the object store that carried an API key), `agentsRunning`, `agentsQueued` and
-    `disk` and `setupCaches` (bytes) of real agents. Raises StateError.
+    `disk` and `setupCaches` (bytes) of real agents, and `log`, the file of its faults or None.
+    Raises StateError.
     """
     from .agents.supervision import disk_space, runs
     from .agents.workspaces import setup_cache
@@ -246,6 +247,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         now = store.now()
         running = sum(task.status(now) == "running" for task in tasks)
     store.close()
+    log = state_dir / service_log.NAME
     return {
         "path": str(state_dir),
         "tasks": len(tasks),
@@ -257,6 +259,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         "agentsQueued": agents["queued"],
         "disk": disk_space.disk(state_dir),
         "setupCaches": setup_cache.size(state_dir),
+        "log": str(log) if log.is_file() else None,
     }
 
 

@@ -13,6 +13,7 @@ from html import escape
 from typing import Any
 
 from ..system.http_server import Environ
+from . import service_log
 from .agents import facade
 from .artifact_store import BoundedBody, pieces, put, save
 from .browser_guard import check_caller
@@ -46,6 +47,7 @@ def application(context: Context, environ: Environ, start: Callable[..., Any]) -
     except ConnectionError:
         raise
     except Exception:
+        service_log.add_fault(context.store.folder, environ)
         answer = ObjectStoreError(500, "InternalError", "Internal error").response
     answer.headers["Date"] = formatdate(context.store.now() // 1000, usegmt=True)
     return answer(environ, start)

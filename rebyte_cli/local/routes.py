@@ -15,6 +15,7 @@ from . import (
     http,
     pages,
     repositories,
+    service_log,
     task_content,
     tasks,
     webhooks,
@@ -115,11 +116,13 @@ def _respond(context: Context, environ: Environ) -> HttpResponse:
         return page.response
     except (HangUp, ConnectionError):
         raise
-    except StateError as error:
-        problem = f"The local service cannot work: {error.filename}: {error.strerror}"
-        return http.refuse(Refusal(500, "internal_error", problem))
-    except Exception:
-        return http.refuse(Refusal(500, "internal_error", "Internal server error"))
+    except Exception as error:
+        problem = "Internal server error"
+        if isinstance(error, StateError):
+            problem = f"The local service cannot work: {error.filename}: {error.strerror}"
+        log = service_log.add_fault(context.store.folder, environ)
+        hint = None if log is None else f"Its traceback is in {log}"
+        return http.refuse(Refusal(500, "internal_error", problem, hint))
     return answer
 
 

@@ -294,8 +294,8 @@ LOCAL = _kind(
     "local", "services", "serving",
     "path:text tasks:integer running:integer workspaces:integer webhooks:integer"
     " keyLeaks:integer agentsRunning:integer? agentsQueued:integer? disk:bytes? setupCaches:bytes?"
-    " serving:text? pages:text?",
-    "path tasks running agentsRunning agentsQueued disk setupCaches serving pages",
+    " log:text? serving:text? pages:text?",
+    "path tasks running agentsRunning agentsQueued disk setupCaches log serving pages",
     formerly="key_leaks=keyLeaks agents_running=agentsRunning agents_queued=agentsQueued",
 )  # fmt: skip
 # The real agents of the local service, the skills it can give them, and what a patch changes.

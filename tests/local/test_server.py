@@ -227,6 +227,7 @@ def test_status_and_reset(tmp_path: Path) -> None:
     assert seen == {
         "path": str(tmp_path), "tasks": 2, "running": 1, "workspaces": 2, "webhooks": 0,
         "keyLeaks": 0, "agentsRunning": 0, "agentsQueued": 0, "disk": 0, "setupCaches": 0,
+        "log": None,
     }  # fmt: skip
     with Store(tmp_path) as store:
         assert background.find(store) is None

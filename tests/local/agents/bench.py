@@ -142,7 +142,7 @@ class Bench:
         return None if row is None else (self.store.objects / row[0]).read_text()
 
     def log(self) -> str:
-        path = self.folder / "supervisors.log"
+        path = self.folder / "service.log"
         return path.read_text() if path.exists() else ""
 
 

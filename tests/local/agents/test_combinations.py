@@ -597,9 +597,9 @@ class Combination:
             self.wrong.append(f"left: {error}")
         locked = [str(file) for file in self.state.rglob("*") if file.is_file() and is_locked(file)]
         self.hold(not locked, f"locked: {locked}")
-        log = self.state / "supervisors.log"
+        log = self.state / "service.log"
         text = log.read_text() if log.exists() else ""
-        self.hold("Traceback" not in text, f"supervisors.log: {text[-3000:]}")
+        self.hold("Traceback" not in text, f"service.log: {text[-3000:]}")
         for run in self.runs():
             ends = [
                 step[0] for step in self.plans.get(run.tag or "", []) if step[0] in ("hang", "fail")

@@ -656,7 +656,7 @@ def test_a_job_whose_file_cannot_be_read_stays(tmp_path: Path, scheduler: Schedu
     job.symlink_to(job)
     with pytest.raises(launcher.JobStays, match=r"ended: .*/job cannot be read: Too many levels"):
         launcher.end_job(tmp_path, folder)
-    assert "Too many levels" in (tmp_path / "supervisors.log").read_text()
+    assert "Too many levels" in (tmp_path / "service.log").read_text()
     aside.rename(job)
     launcher.end_job(tmp_path, folder)
     assert (scheduler.folder / "environment").exists()

@@ -21,6 +21,7 @@ from pathlib import Path
 from ....system.files import persistently
 from ....system.locks import is_locked
 from ....system.redaction import may_be_secret
+from ... import service_log
 
 # `${name}` is a shell's own, and JSON has quotes.
 PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}", re.ASCII)
@@ -139,9 +140,7 @@ def end_job(state_dir: Path, folder: Path) -> None:
         problem = f"the launcher's job cannot be ended: {problem}"
         with suppress(OSError):
             os.utime(folder / JOB)
-        with suppress(OSError), (state_dir / "supervisors.log").open("a") as log:
-            now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            log.write(f"{now} run {folder.name}: {problem}\n")
+        service_log.add(state_dir, f"run {folder.name}: {problem}")
         raise JobStays(problem)
     forget_job(folder)
 

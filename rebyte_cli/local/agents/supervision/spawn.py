@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ....system import python_process
+from ... import service_log
 from ..limits import usage_limit
 
 RUN_QUEUE = "rebyte_cli.local.agents.supervision.run_queue"
@@ -33,7 +34,7 @@ def start(
     given = arguments(state_dir, prompt_id, lock, options, before)
     words = python_process.command(RUN_QUEUE, *given)
     try:
-        with (state_dir / "supervisors.log").open("ab") as log:
+        with service_log.opened(state_dir) as log:
             # Through a shell that ends at once, so that `local serve` has no children to reap.
             subprocess.run(
                 ["sh", "-c", '"$@" &', "sh", *words],
