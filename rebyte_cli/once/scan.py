@@ -112,7 +112,7 @@ class Scanner:
         self._asked.clear()
         baselines = [one.baseline for one in lost if one.baseline is not None]
         # Before the list is read, which may lack what comes later.
-        expected = {*self._expected()} if baselines else set()
+        expected = {*self._expected()} - self._deleted if baselines else set()
         listing = read_list(self._client, {*expected, *(one.newest for one in baselines)}, limit)
         is_current = listing.is_sound and self._is_current(listing, expected, limit)
         found = [self._judge(one, listing, limit, is_current=is_current) for one in lost]

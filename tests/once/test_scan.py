@@ -292,6 +292,14 @@ def test_a_list_without_a_task_that_was_answered_is_not_up_to_date(start: Start)
     assert not scan(start(answer, ["t0"], expected=["late"]), lost(None)).is_complete
 
 
+def test_the_list_is_read_to_its_end_once_for_a_task_that_was_deleted(start: Start) -> None:
+    tasks = Tasks([row(f"t{at}", ago=5) for at in range(150)], {})
+    reused = start(tasks, expected=["t0", "gone"])
+    for offsets in ([0, 95], [0, 95, 0]):
+        assert scan(reused, lost("t0", 150)).shows_none
+        assert tasks.offsets == offsets
+
+
 def test_a_list_need_not_show_what_was_answered_while_it_was_read(start: Start) -> None:
     answered = ["t0"]
     tasks = Tasks([row("t0")], {}, moved=lambda: answered.append("new"))
