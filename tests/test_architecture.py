@@ -548,7 +548,6 @@ MOMENTS = {
     "local.agents.adapters.adapter": "until when an agent pauses, for a clock that is handed in",
     "local.agents.sandbox.relay": "when to look again at what makes no noise",
     "local.agents.supervision.outbox": "when to try again",
-    "once.ledger": "until when a reservation is fresh",
 }
 
 
