@@ -103,7 +103,7 @@ class Batch:
         self._path = self.source.journal_path
         self._by_number = {self.lines.lines[index].number: index for index in self.plan.mine}
         self._known: dict[str, set[str]] = {}  # ids of tasks that the journal names, by place
-        self._sent: dict[int, str] = {}  # when lines were sent last, by index
+        self._sent: dict[int, str | None] = {}  # when lines were sent last, by index
         self._named = {place.name: place for place in self.places}
         first, home = self.places[0], home_of(self._path)
         # Where lines are whose records name no place, and the origins of all places of the journal.
@@ -414,7 +414,7 @@ class Batch:
         if index is not None:
             self._table.replay(index, record)
             if record.get("is") == "sending":
-                self._sent[index] = record["at"]
+                self._sent[index] = record.get("at")
             if record.get("is") == "created":
                 place = self._table[index].place or self._table.home
                 self._known.setdefault(place, set()).add(str(record.get("id")))
