@@ -66,6 +66,7 @@ REASONS = {
             *("local/gateway/test_framing.py", "local/gateway/test_hosts.py"),
             *("local/gateway/test_models.py", "local/gateway/test_process.py"),
             *("local/gateway/test_streaming.py", "local/gateway/test_uncounted.py"),
+            "land/test_land_faults.py",
             *("tasks/test_create.py", "tasks/test_download.py", "test_fork_server.py"),
             *("test_never_twice.py", "test_platforms.py", "test_soak.py"),
         ),
