@@ -18,7 +18,7 @@ from rebyte_cli.history.rows import digest_of
 from rebyte_cli.local.local_service import Service
 from rebyte_cli.once.request_kinds import TaskRequest
 from rebyte_cli.once.search import PACE
-from rebyte_cli.system.clock import boot_id, since_boot
+from rebyte_cli.system.clock import awake_since_boot, boot_id
 from rebyte_cli.tasks import create
 from tests.cutting_proxy import CuttingProxy
 from tests.task_board import Time
@@ -36,7 +36,7 @@ def timestamp(
     The baseline is that of a service without any task.
     """
     written = (datetime.now(UTC) - ago + wrong).isoformat(timespec="milliseconds")
-    up = since_boot() - ago.total_seconds()
+    up = awake_since_boot() - ago.total_seconds()
     return f"{written}[boot={boot_id()}][up={up:.3f}]" + "[total=0]" * has_baseline
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import html
 import json
+import sqlite3
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from urllib.parse import quote
 
 import pytest
 
+from rebyte_cli import RebyteClient
 from rebyte_cli.api import calls
+from rebyte_cli.history.history import History
+from rebyte_cli.history.rows import body_digest_of, digest_of
 from rebyte_cli.once import server_clock as server_clock
-from rebyte_cli.system.clock import since_boot
+from rebyte_cli.system.clock import awake_since_boot, since_boot
 from tests.conftest import Done
 from tests.farm import Farm
 from tests.inside import inside
@@ -34,6 +39,7 @@ class Clocks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.passed = 0.0  # seconds more than really
+        self.slept = 0.0
         self.wrong = 0.0  # seconds by which the local clock is ahead
         self.boot = "boot1"
         local_now = server_clock.local_now
@@ -42,8 +48,10 @@ class Clocks:
             return local_now() + timedelta(seconds=self.passed + self.wrong)
 
         monkeypatch.setattr(server_clock, "local_now", local)
-        monkeypatch.setattr(server_clock, "since_boot", lambda: since_boot() + self.passed)
-        monkeypatch.setattr(calls, "since_boot", lambda: since_boot() + self.passed)
+        monkeypatch.setattr(
+            server_clock, "awake_since_boot", lambda: awake_since_boot() + self.passed
+        )
+        monkeypatch.setattr(calls, "since_boot", lambda: since_boot() + self.passed + self.slept)
         monkeypatch.setattr(server_clock, "boot_id", lambda: self.boot)
 
 
@@ -72,6 +80,11 @@ class Place:
         """Let time pass for everyone."""
         self.clocks.passed += seconds
         self.farm.shift += seconds
+
+    @property
+    def history(self) -> History:
+        path = self.home / ".local" / "state" / "rebyte" / "history.db"
+        return History(path, origin=self.farm.server.origin)
 
     def once(self) -> Done:
         return self.run("create", PROMPT, "--once", "k")
@@ -511,6 +524,99 @@ def test_case_82_a_request_that_made_nothing_is_sent_again_once(
     place.later(17 * MINUTE)
     assert [command(place).status for _ in range(2)] == [0, 0]
     assert (place.farm.made[PROMPT], place.farm.tried[PROMPT]) == (1, 1)
+
+
+def test_a_command_that_ends_between_its_two_notes_doubles_nothing(place: Place) -> None:
+    """What ends it there is a write that the history refuses: the note that the key is done."""
+    place.run("create", "Earlier")
+    with closing(sqlite3.connect(place.history.path)) as history:
+        refusal = "BEFORE UPDATE ON intents BEGIN SELECT RAISE(ABORT, 'full'); END"
+        history.execute(f"CREATE TRIGGER refuses {refusal}")
+        assert place.once().status == 0
+        history.execute("DROP TRIGGER refuses")
+    place.later(17 * MINUTE)
+    assert place.once().status == 0
+    assert place.farm.made[PROMPT] == 1
+
+
+def test_a_clock_a_little_behind_and_a_task_that_is_deleted(place: Place, command: Command) -> None:
+    place.farm.is_sorted = True
+    for number in range(3):
+        place.farm._make({"prompt": f"Earlier {number}"})
+    place.ahead = -30.0
+    lose_one(place, command)
+    del place.farm.tasks["task-00001"]
+    place.later(17 * MINUTE)
+    done = command(place)
+    assert (done.status, place.farm.made[PROMPT]) == (6, 1)
+    assert "task-00004" in done.err
+
+
+def show_cleaned(prompt: str) -> str:
+    """A prompt as a service may show it: unescaped, composed, each run of blanks one blank."""
+    return unicodedata.normalize("NFC", html.unescape(" ".join(prompt.split())))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("Fix the login", "Fix  the\nlogin"),
+        ("Fix <b>", "Fix &lt;b&gt;"),
+        ("Fix the caf\u00e9", "Fix the cafe\u0301"),
+        ("Fix it " * 60, "Fix it  " * 60),
+        ("Fix it", "Fix  it\nand test it"),
+    ],
+)
+def test_two_requests_that_are_shown_alike_take_nothing_from_each_other(
+    place: Place, ours: str, theirs: str
+) -> None:
+    place.farm.shows = show_cleaned
+    place.lost, place.makes = 1, False
+    assert place.run("create", ours, "--once", "ours").status == 6
+    place.lost, place.makes = 1, True
+    assert place.run("create", theirs, "--once", "theirs").status == 6
+    place.later(17 * MINUTE)
+    for key, prompt in {"ours": ours, "theirs": theirs}.items():
+        assert place.run("create", prompt, "--once", key).status == 6
+    assert place.made == 1
+
+
+def test_a_machine_that_slept_counts_its_time_awake(place: Place, command: Command) -> None:
+    """The request may have been sent when it woke up."""
+    lose_one(place, command, makes=False)
+    place.clocks.slept += 17 * MINUTE
+    place.farm.shift += 17 * MINUTE
+    assert command(place).status == 6
+    place.later(17 * MINUTE)
+    assert command(place).status == 0
+    assert place.made == 1
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_request_that_nobody_searches_for_any_more_still_may_have_made_a_task(
+    place: Place, is_forgotten: bool
+) -> None:
+    """The task of the other request must not become that of the key."""
+    place.lost, place.makes = 1, False
+    assert place.once().status == 6
+    other = {"prompt": PROMPT, "model": "big"}
+    intents = place.history.intents
+    key = "other" if is_forgotten else None
+    with intents.hold(key or "owner"):
+        intents.open(
+            key,
+            digest=digest_of(PROMPT),
+            body_digest=body_digest_of(other),
+            started_at=server_clock.ServerClock(RebyteClient("k")).timestamp(),
+            owner="owner",
+        )
+    place.farm._make(other)
+    place.later(17 * MINUTE)
+    if is_forgotten:
+        assert place.run("create", "--once", "other", "--forget").status == 0
+    else:
+        place.run("create", PROMPT, "--model", "big")
+    assert place.once().status == 6
 
 
 ZONES = [2.0, 5.5, 14.0, -2.0, -8.0]  # hours

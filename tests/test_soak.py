@@ -108,8 +108,8 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
                 # The creators' own queue is never waited for with a limit.
                 if hasattr(module, word) and (name, word) != ("batch.workers", "threading"):
                     monkeypatch.setattr(module, word, stand_in)
-        for name in ("api.calls", "once.server_clock"):
-            monkeypatch.setattr(f"rebyte_cli.{name}.since_boot", hour.clock)
+        for name in ("api.calls.since_boot", "once.server_clock.awake_since_boot"):
+            monkeypatch.setattr(f"rebyte_cli.{name}", hour.clock)
         throttle = Throttle(clock=hour.clock, wait=hour.wait)
         client = client_of(service, hour.clock, throttle.sleep)
         history = History(tmp_path / "history.db", origin=service.server.origin)

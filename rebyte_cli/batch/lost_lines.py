@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import APIError, BrokenAnswer, KeyRejected, too_busy
-from ..history.rows import beginning_of, digest_of
+from ..history.rows import beginning_of, digest_of, plain_form
 from ..once.judge import Verdict
 from ..once.scan import LostRequest, Scanner
 from ..once.search import SCANS, Pace, Search, SearchOutcome
@@ -117,13 +117,15 @@ class LostLineSearch:
         A service may cut prompts, so that a longer one reads alike.
         """
         digest, prompt = equals[0].digest, equals[0].body["prompt"]
+        plain = plain_form(prompt)
         others = {self._mine[number] for number in self._ledger.unsettled}
         # Those of other shards run at times of their own.
         others.update(set(range(len(self._batch.lines))).difference(self._mine.values()))
         for at in others:
             other = self._prompt(at)
             is_equal = digest_of(other) == digest
-            if (is_equal and at not in self._searched) or (prompt in other and not is_equal):
+            reads_alike = not is_equal and plain in plain_form(other)
+            if (is_equal and at not in self._searched) or reads_alike:
                 return True
         return any(
             other.may_read_like(digest, beginning_of(prompt))

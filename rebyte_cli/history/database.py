@@ -124,6 +124,7 @@ class Database:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._guard = threading.RLock()
+        self._writer: int | None = None  # the thread that is in a transaction
         self._unreadable: HistoryUnusable | None = None
         self._unwritable: HistoryUnusable | None = None
 
@@ -144,12 +145,17 @@ class Database:
         """Write in one step; the file is made when it is missing.
 
         With `synced`, what was written survives a power cut once the block has ended; without,
-        it survives the end of the process, however it ends. Not to be nested.
+        it survives the end of the process, however it ends. One within another is a part of it.
         """
+        if self._writer == threading.get_ident():
+            assert self._connection is not None
+            yield self._connection
+            return
         if self._unwritable is not None:
             raise self._unwritable.copy_with()
         with self._faults():
             connection = self._retried(lambda: self._begin(synced))
+            self._writer = threading.get_ident()
             try:
                 yield connection
                 self._retried(lambda: connection.execute("COMMIT"))
@@ -158,6 +164,7 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
             finally:
+                self._writer = None
                 self._guard.release()
 
     def close(self) -> None:

@@ -92,6 +92,10 @@ class History:
         if self._lenient.fault is not None:
             raise self._lenient.fault.copy_with()
 
+    def together(self, act: Callable[[], T]) -> T | None:
+        """What `act` returns, whose writes are one step; None when nothing could be written."""
+        return self._lenient.change(lambda _connection: act())
+
     # Tasks
 
     def add_tasks(self, made: Iterable[NewTask]) -> None:

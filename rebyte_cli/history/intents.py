@@ -205,15 +205,21 @@ class Intents:
     def forget(self, key: str) -> bool:
         """Drop a key, so that the next create with it makes a task. False when there is none.
 
-        Raises IntentHeld while another process or thread is working on it.
+        A request whose result is not known still may have made a task, which is no other's. Raises
+        IntentHeld while another process or thread is working on it.
         """
         if self.of(key) is None:
             return False
         with self.hold(key), self._database.transaction(synced=True) as connection:
-            done = connection.execute(
+            kept = connection.execute(
+                "UPDATE intents SET key = NULL, state = 'given up'"  # noqa: S608 -- constant
+                f" WHERE origin = ? AND key = ? AND {_UNSETTLED}",
+                (self._origin, key),
+            )
+            dropped = connection.execute(
                 "DELETE FROM intents WHERE origin = ? AND key = ?", (self._origin, key)
             )
-        return bool(done.rowcount)
+        return bool(kept.rowcount or dropped.rowcount)
 
     # Reservations of batch lines
 

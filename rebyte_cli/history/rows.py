@@ -69,9 +69,12 @@ class Intent(NamedTuple):
     begins: str | None = None
 
     def may_read_like(self, digest: str, begins: str | None) -> bool:
-        """Whether a service may show its prompt as that of another request; a service may cut."""
-        is_short = begins is not None and len(begins) < PROMPT_LENGTH
-        is_longer = is_short and self.begins is not None and self.begins.startswith(str(begins))
+        """Whether a service may show its prompt as that of another request.
+
+        A service may cut; but to the whole of a prompt longer than PROMPT_LENGTH, none does.
+        """
+        own, other = self.begins, begins
+        is_longer = own is not None and other is not None and own.startswith(other)
         return self.digest == digest or is_longer
 
 
@@ -234,8 +237,26 @@ def digest_of(prompt: str) -> str:
 
 
 def beginning_of(prompt: str) -> str:
-    """What is kept of the text of a prompt while its result is not known."""
-    return redact_keys(prompt[:PROMPT_LENGTH])
+    """What is kept of the text of a prompt while its result is not known, in its plain form.
+
+    Of one that is longer than PROMPT_LENGTH, a second line identifies the rest.
+    """
+    plain = plain_form(prompt)
+    rest = "\n" + digest_of(plain) if len(plain) > PROMPT_LENGTH else ""
+    return redact_keys(plain[:PROMPT_LENGTH]) + rest
+
+
+def plain_form(prompt: str) -> str:
+    """A prompt without what servers change: blanks, line ends, HTML escapes, forms of letters."""
+    if "&" in prompt:
+        import html  # its table of entities is large
+
+        prompt = html.unescape(prompt)
+    if not prompt.isascii():
+        import unicodedata
+
+        prompt = unicodedata.normalize("NFKC", prompt)
+    return " ".join(prompt.split())
 
 
 def body_digest_of(body: Mapping[str, Any]) -> str:

@@ -23,8 +23,9 @@ class Seen(NamedTuple):
 
     `place` is where it stands from the newest row of before the request; unknown if the request has
     no baseline. `owner` says whether another request has it. `is_timely`: it was created while this
-    request could create it; `is_as_asked`: it names no other executor or model. `shown` is the
-    digest of the prompt that it shows; None if that was not read.
+    request could create it; of one that stands below, if the clock that says so may be an hour
+    behind. `is_as_asked`: it names no other executor or model. `shown` is the digest of the prompt
+    that it shows; None if that was not read.
     """
 
     row: Row
@@ -39,7 +40,8 @@ class Seen(NamedTuple):
         if self.owner == "another":
             return "another's"
         if self.place == "below":  # it was there, unless the clocks of two machines differ
-            return "doubt" if self.is_timely and self.shown in (None, digest) else "another's"
+            may_be = self.is_timely and self.owner == "none" and self.shown in (None, digest)
+            return "doubt" if may_be else "another's"
         if self.shown == digest:
             is_free = self.owner == "none"
             return "result" if is_free and self.is_timely and self.is_as_asked else "doubt"

@@ -189,11 +189,14 @@ class Ledger:
             numbers = [record.get("line", 0) for record in records]
             answered = [self._answered.pop(one) for one in numbers if one in self._answered]
             wanted = [self._wanted.pop(one) for one in numbers if one in self._wanted]
-        if answered:
-            self.history.add_tasks(answered)
-        if not wanted:
+        if not answered and not wanted:
             return
-        written = self.history.intents.reserve(self._owner, wanted)
+
+        def note() -> dict[int, int]:
+            self.history.add_tasks(answered)
+            return self.history.intents.reserve(self._owner, wanted)
+
+        written = self.history.together(note) or {}
         with self._lock:
             for number, intent in written.items():
                 self._entries[number].intent = intent

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -189,12 +189,18 @@ class Operation:
         as_asked: bool = True,
         is_found: bool = False,
     ) -> None:
-        # First the history, then the intent: other processes must never see neither.
-        result_id = self._request.remember(answer, as_asked=as_asked)
+        # In one step: a task that the history knows, of an intent that is open, would be taken for
+        # that of another request.
+        writes = self._history.database.transaction(synced=True)
+        try:
+            with writes if intent is not None else nullcontext():
+                result_id = self._request.remember(answer, as_asked=as_asked)
+                taken = [result_id] if is_found else []
+                self._settle(intent, "done", task_id=result_id, task=answer, candidates=taken)
+        except RebyteError as problem:
+            self._note(problem.message)
         if as_asked:
             self._on_created()
-        taken = [result_id] if is_found else []
-        self._settle(intent, "done", task_id=result_id, task=answer, candidates=taken)
 
     def _tell_taken(self, answer: Mapping[str, Any]) -> None:
         """Warn if another request has what the service answered with.
@@ -378,7 +384,7 @@ class Operation:
 
     def _take_over(self, earlier: Intent) -> dict[str, Any] | None:
         if self._server_clock.age(earlier.started_at) > LIFE:
-            self._settle(earlier, "unsent")
+            self._settle(earlier, "given up")
             return None
         age = self._server_clock.age(earlier.started_at).total_seconds()
         seconds = max(self._pace.look_for, self._pace.listed_after - age)
@@ -391,7 +397,7 @@ class Operation:
             self._on_attempt(earlier.owner, False)
             return answer
         if self._server_clock.age(earlier.started_at) > LIFE:
-            self._settle(earlier, "unsent")
+            self._settle(earlier, "given up")
             return None
         # A dead attempt never reported that its outcome is unknown. Repeating the command after
         # that report is deliberate, unless there are two to choose from.

@@ -4,7 +4,8 @@ A process writes a timestamp before it sends a request; it, or a later one, read
 was lost. It says three things, each by the clock or the order that can tell:
 
 - the time by the server's `Date`, where the server had answered: when a task may have been created;
-- the time since boot: how long ago that was. After a restart it counts from the first search;
+- the time awake since boot: how long ago that was. A machine that slept between this and the
+  request only waits longer. After a restart it counts from the first search;
 - the newest task that there was, and how many: what the list shows above that one is new.
 """
 
@@ -16,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from ..system.clock import boot_id, since_boot
+from ..system.clock import awake_since_boot, boot_id
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -51,7 +52,7 @@ class Stamp(NamedTuple):
     @property
     def is_this_boot(self) -> bool:
         """Whether the time since boot tells how long ago it was written."""
-        return self.boot == boot_id() and self.up <= since_boot()
+        return self.boot == boot_id() and self.up <= awake_since_boot()
 
 
 class ServerClock:
@@ -77,17 +78,23 @@ class ServerClock:
             return stamp.time if stamp.is_server else None
         return now - self.age(written)
 
-    def is_timely(self, created: Any, written: str) -> bool:
-        """Whether something was created while the request with this timestamp could create it."""
+    def is_timely(self, created: Any, written: str, slack: timedelta = timedelta()) -> bool:
+        """Whether something was created while the request with this timestamp could create it.
+
+        `slack` is by how much the clock that says so may be behind the others, besides the skew.
+        """
         moment, sent = parse_time(created), self.sent(written)
         if moment is None or sent is None:
             return False
-        return sent - self._skew <= moment <= sent + LIFE + self._skew
+        return sent - self._skew - slack <= moment <= sent + LIFE + self._skew
 
     def age(self, written: str) -> timedelta:
-        """How long ago the request was sent, at least; zero if that is not known."""
+        """How long ago, at least, the timestamp was written; zero if that is not known.
+
+        Time asleep does not count: the request may have been sent after it.
+        """
         stamp = parse_stamp(written)
-        return timedelta(seconds=since_boot() - stamp.up if stamp.is_this_boot else 0.0)
+        return timedelta(seconds=awake_since_boot() - stamp.up if stamp.is_this_boot else 0.0)
 
     def restamp(self, written: str) -> str:
         """The timestamp for a later process: one of another boot tells an age only from now on."""
@@ -155,7 +162,7 @@ def parse_stamp(written: str) -> Stamp:
 
 
 def _boot_tags() -> str:
-    return f"[boot={boot_id()}][up={since_boot():.3f}]"
+    return f"[boot={boot_id()}][up={awake_since_boot():.3f}]"
 
 
 def _baseline_tags(before: Baseline | None) -> str:

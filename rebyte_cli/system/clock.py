@@ -25,6 +25,11 @@ def since_boot() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+def awake_since_boot() -> float:
+    """Seconds since the machine started, without time asleep."""
+    return time.monotonic()
+
+
 def boot(proc: str = "/proc") -> str:
     """The kernel's own id of the current boot (Linux); empty where there is none."""
     return kernel_text(f"{proc}/sys/kernel/random/boot_id").strip()

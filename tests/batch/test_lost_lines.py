@@ -25,7 +25,7 @@ from rebyte_cli.once.judge import Verdict
 from rebyte_cli.once.ledger import Ledger
 from rebyte_cli.once.search import PACE, SCANS, Pace
 from rebyte_cli.once.server_clock import ServerClock
-from rebyte_cli.system.clock import boot_id, since_boot
+from rebyte_cli.system.clock import awake_since_boot, boot_id
 from tests import farm as farm_module
 from tests.batch_worker import input_of
 from tests.conftest import Done
@@ -220,15 +220,15 @@ def test_a_task_that_another_command_asked_something_else_is_ruled_out(desk: Des
 
 def test_a_task_of_before_the_request_is_no_match(desk: Desk) -> None:
     newest = desk.make()
-    desk.now += timedelta(minutes=1)
+    desk.now += timedelta(minutes=62)
     desk.baseline = f"[total=1][after={newest}]"
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 
-def test_the_age_of_a_create_counts_by_the_time_since_boot(desk: Desk) -> None:
+def test_the_age_of_a_create_counts_by_the_time_awake(desk: Desk) -> None:
     clock = ServerClock(desk.client)
     finder = LostLineSearch(desk.client, read("Same"), desk.ledger, mine=[0], clock=clock)
-    sent = f"1999-01-01T00:00:00.000Z[boot={boot_id()}][up={since_boot() - 600}]"
+    sent = f"1999-01-01T00:00:00.000Z[boot={boot_id()}][up={awake_since_boot() - 600}]"
     assert finder.is_old(LostLine(0, sent, 595.0))
     assert not finder.is_old(LostLine(0, sent, 605.0))
     assert not finder.is_old(LostLine(0, "1999-01-01T00:00:00.000Z[boot=other][up=1]", 0.1))

@@ -54,8 +54,8 @@ from datetime import timedelta
 passed, wrong = float(os.environ["PASSED"]), float(os.environ["WRONG"])
 from rebyte_cli.api import calls
 from rebyte_cli.once import server_clock
-since_boot, local_now = server_clock.since_boot, server_clock.local_now
-calls.since_boot = server_clock.since_boot = lambda: since_boot() + passed
+awake, local_now = server_clock.awake_since_boot, server_clock.local_now
+calls.since_boot = server_clock.awake_since_boot = lambda: awake() + passed
 server_clock.local_now = lambda: local_now() + timedelta(seconds=passed + wrong)
 """
 # The 20 s of a search are shortened, and so are its pauses; nothing else is.

@@ -87,11 +87,11 @@ def outcome(judged: Verdict) -> str:
         (["above maybe else"], "doubt"),
         (["above gemini else"], "doubt"),
         (["above known ours", "above else"], "doubt"),
-        # Below, only what may have been made a moment later by another clock is looked at.
+        # Below, only what may have been made since, by another clock, is looked at.
         (["below ours"], "doubt"),
         (["below silent"], "doubt"),
         (["below gemini ours"], "doubt"),
-        (["below maybe ours"], "doubt"),
+        (["below maybe ours"], "none"),  # the history knew it
         (["below ours", "above ours"], "found"),
     ],
 )

@@ -135,7 +135,7 @@ def names(rows: Iterable[Row]) -> list[str]:
 
 
 def test_the_list_is_read_to_the_newest_task_of_before(start: Start) -> None:
-    rows = [row(f"t{at}", ago=5 * (at >= 150)) for at in range(450)]
+    rows = [row(f"t{at}", ago=90 * (at >= 150)) for at in range(450)]
     tasks = Tasks(rows, {"t149": PROMPT})
     found = scan(start(tasks, names(rows[:149])), lost("t150", 300))
     assert (names(found.same), names(found.unsure), found.is_complete) == (["t149"], [], True)
@@ -258,7 +258,7 @@ def test_a_list_that_keeps_to_them_is_complete(start: Start, answers: list[dict[
 
 def test_more_rows_below_than_before_may_hide_ours(start: Start) -> None:
     """The clock of the machine that made it is hours behind, so that it stands below."""
-    tasks = Tasks([row("newest", ago=1), row("ours", ago=300), row("old", ago=900)], {})
+    tasks = Tasks([row("newest", ago=90), row("ours", ago=300), row("old", ago=900)], {})
     assert not scan(start(tasks), lost("newest", 2)).shows_none
     assert scan(start(tasks), lost("newest", 3)).shows_none
     assert not scan(start(tasks), lost("newest", 4)).shows_none  # one was deleted: it is open
@@ -293,7 +293,7 @@ def test_a_list_without_a_task_that_was_answered_is_not_up_to_date(start: Start)
 
 
 def test_the_list_is_read_to_its_end_once_for_a_task_that_was_deleted(start: Start) -> None:
-    tasks = Tasks([row(f"t{at}", ago=5) for at in range(150)], {})
+    tasks = Tasks([row(f"t{at}", ago=90) for at in range(150)], {})
     reused = start(tasks, expected=["t0", "gone"])
     for offsets in ([0, 95], [0, 95, 0]):
         assert scan(reused, lost("t0", 150)).shows_none
@@ -356,9 +356,18 @@ def test_of_an_earlier_attempt_without_a_baseline_each_equal_prompt_is_named(sta
 
 
 def test_no_transcript_is_read_of_what_was_there_before(start: Start) -> None:
-    tasks = Tasks([row("new"), row("newest", ago=1), row("old", ago=2)], {})
+    tasks = Tasks([row("new"), row("newest", ago=62), row("old", ago=90)], {})
     assert names(scan(start(tasks), lost("newest", 2)).unsure) == ["new"]
     assert tasks.reads == ["new"]
+
+
+def test_what_a_clock_an_hour_behind_may_have_put_below_is_read(start: Start) -> None:
+    rows = [row("newest", ago=5), row("ours", ago=58), row("other", ago=58), row("old", ago=62)]
+    tasks = Tasks(rows, {"ours": PROMPT, "other": "Other"})
+    found = scan(start(tasks, ["newest"]), lost("newest", 4))
+    assert (names(found.unsure), tasks.reads) == (["ours"], ["ours", "other"])
+    # What was sent a moment ago is not sent again, so that nothing has to be proved.
+    assert scan(start(tasks, ["newest"]), lost("newest", 4, is_own=True)).candidates == []
 
 
 def test_a_scan_ends_in_time(start: Start) -> None:

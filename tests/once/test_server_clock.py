@@ -35,7 +35,7 @@ class Clocks:
         self.up = 1000.0
         self.boot = "boot1"
         monkeypatch.setattr(server_clock, "local_now", lambda: self.local)
-        monkeypatch.setattr(server_clock, "since_boot", lambda: self.up)
+        monkeypatch.setattr(server_clock, "awake_since_boot", lambda: self.up)
         monkeypatch.setattr(server_clock, "boot_id", lambda: self.boot)
         client: Any = self
         self.transport = self

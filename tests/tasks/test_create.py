@@ -886,7 +886,7 @@ def test_an_old_intent_is_not_searched_for(bench: Bench) -> None:
     bench.create()
     assert bench.notes == []
     assert bench.proxy.count("GET", LIST) == 0
-    assert open_ends(bench) == 0
+    assert open_ends(bench) == 1  # its task may be there, and is no other request's
 
 
 def test_an_interrupted_create_is_not_sent_again_before_its_outcome_is_shown(bench: Bench) -> None:
