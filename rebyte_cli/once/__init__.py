@@ -15,4 +15,7 @@ What this package promises to creates, follow-ups, attempts, reruns and the line
 Three cases end in status 6 although one could guess: a task that is not known here was created
 since, as in a shared account; the request has no baseline, because the service could not be asked
 or an earlier version wrote it down; two requests with one prompt and different workspaces are lost.
+
+Two things are not seen: a task that was deleted, or is in the list of another account, if the list
+was empty before; and a service that shows two long prompts with one beginning as that beginning.
 """
