@@ -6,7 +6,16 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from .app import App
-from .errors import Interrupted, OutcomeUnknown, ReaderGone, RebyteError, worst
+from .errors import (
+    Interrupted,
+    KeyProblem,
+    NotFound,
+    OutcomeUnknown,
+    ReaderGone,
+    RebyteError,
+    ResourceNotFound,
+    worst,
+)
 
 
 class Presenter:
@@ -72,5 +81,9 @@ class Presenter:
         self._statuses.append(error.exit_status)
         if isinstance(error, OutcomeUnknown) and error.candidates:
             app.history.remember_shown(error.candidates)  # a prefix of one is enough from now on
+        if isinstance(error, KeyProblem | NotFound | ResourceNotFound):
+            from .other_profiles import with_other_profile
+
+            error = with_other_profile(app, error)
         hint = error.hint and app.typed(error.hint)
         return error.copy_with(message=app.typed(error.message), hint=hint)

@@ -53,7 +53,8 @@ class BatchOptions(NamedTuple):
     `pace` is how lost creates are searched for. `budget` is what the tasks of all runs of this
     journal may use together (None: any amount); with `limits_runs`, the service is told, which ends
     tasks that run when they have used it up. `is_exact`: the service is known to show prompts as
-    they were sent, as that on this machine does. `title` is what its pages call the batch.
+    they were sent, as that on this machine does. `fresh`: every line runs again. `title` is what
+    its pages call the batch.
     """
 
     jobs: int = 8
@@ -61,6 +62,7 @@ class BatchOptions(NamedTuple):
     timeout: float | None = None
     fail_fast: bool = False
     retry_failed: bool = False
+    fresh: bool = False
     send_again_after: float = SEND_AGAIN_AFTER
     pace: Pace = PACE
     max_running: int | None = None

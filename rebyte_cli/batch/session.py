@@ -7,19 +7,23 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, RebyteError
+from ..once.server_clock import parse_time
+from ..system.durations import duration
 from ..system.files import LocksUnusable, check_locks, locked, persistently, take_lock
 from ..system.permissions import private_folder
 from ..tasks.budget import Priced
 from .input import InputLine
 from .journal_format import home_of
 from .results import LineProblem, row_of
-from .state import LineTable, check_record, created_record, place_record
+from .state import LineState, LineTable, check_record, created_record, place_record
 
 if TYPE_CHECKING:
     from ..api.token_usage import TokenUsage
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 RETRY_AFTER_CAP = 300.0  # seconds
 MOST_NUMBERS = 5  # of lines in a message
+MAY_DIFFER = {"on"}  # lines keep the place that they have
+NEW_IN_JOURNALS = {"check", "schema"}  # what earlier versions did not record
 _LOCK = re.compile(r"[0-9a-f]{40}\.(\d+)-of-(\d+)")
 
 
@@ -81,7 +87,8 @@ class Batch:
     Its lines run at `places`, with `is_pool` at several, so that the journal says at which.
     `place_named` gives another one, which an earlier run used, by its name. `folder` is where runs
     on this machine lock the file. `asked` is what holds for every line that does not say otherwise.
-    `note` is called with lines for the user, and `priced` adds its cost to a usage.
+    `note` is called with lines for the user, `warn` with those that must be seen, and `priced` adds
+    its cost to a usage.
     """
 
     source: InputSource
@@ -93,12 +100,14 @@ class Batch:
     place_named: Callable[[str], BatchPlace] = no_place
     asked: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = lambda _text: None
+    warn: Callable[[str], None] = lambda _text: None
     priced: Priced = lambda usage, _model: usage
 
     def __post_init__(self) -> None:
         # The journal records whether two runs asked for the same, not what they asked for.
         self._asked = {name: _digest(value) for name, value in self.asked.items()}
-        self._asked_before: Mapping[str, str] | None = None
+        self._asked_since: Mapping[str, str] | None = None  # by the run that is replayed
+        self._asked_before: Mapping[str, str] | None = None  # by the last that sent a line
         self._input_before: Mapping[str, Any] | None = None
         self._path = self.source.journal_path
         self._by_number = {self.lines.lines[index].number: index for index in self.plan.mine}
@@ -167,6 +176,8 @@ class Batch:
         from .runner import Runner
 
         with self._input_locks():
+            if options.fresh:
+                self._set_journal_aside()
             mark = self.lines.fingerprint.mark
             journal = self._open_journal(
                 {"jobs": options.jobs, "asked": self._asked, "input": mark}
@@ -176,7 +187,7 @@ class Batch:
                 self._restore(journal)
                 places = self._opened(journal, options, rate)
                 self._resolve(places, journal, resolutions)
-                self._say_what_is_left()
+                self._say_what_is_left(options)
                 parts = RunParts(
                     self.lines,
                     self.plan,
@@ -405,7 +416,8 @@ class Batch:
         """Take over a record of an earlier run. ValueError for one that no run has written."""
         check_record(record)
         if "is" not in record:
-            self._asked_before = record["run"].get("asked")
+            asked = record["run"].get("asked")
+            self._asked_since = asked if isinstance(asked, Mapping) else None
             self._input_before = record["run"].get("input")
         if record.get("is") == "place":
             self._origins[record["place"]] = record["origin"]
@@ -414,6 +426,7 @@ class Batch:
         if index is not None:
             self._table.replay(index, record)
             if record.get("is") == "sending":
+                self._asked_before = self._asked_since
                 self._sent[index] = record.get("at")
             if record.get("is") == "created":
                 place = self._table[index].place or self._table.home
@@ -457,9 +470,40 @@ class Batch:
             for record in records:
                 self._apply(record)
 
-    def _say_what_is_left(self) -> None:
+    def _set_journal_aside(self) -> None:
+        """Give the journal of a batch that has ended another name. BadUsage if it has not ended."""
+        from .journal import JournalHeld, holder
+
+        if not self._path.exists():
+            return
+        earlier = replace(self, note=lambda _text: None)
+        earlier.status()
+        if running := holder(self._path):
+            raise JournalHeld(self._path, running)
+        left = sum(not entry.is_over for entry in earlier._table.values())
+        if left:
+            raise BadUsage(
+                f"--fresh: {left} of {len(earlier._table)} lines of the last run have not ended",
+                hint="Run the command without --fresh first: it resumes them",
+            )
+        names = (self._path.with_name(f"{self._path.name}.{at}") for at in count(1))
+        aside = next(name for name in names if not name.exists())
+        self._path.rename(aside)
+        self.note(f"Kept the journal of the last run as {aside}")
+
+    def _say_what_is_left(self, options: BatchOptions) -> None:
+        """Say where the batch stands. BadUsage if it would be told otherwise than what was sent."""
         entries = list(self._table.values())
         if all(entry.state == "new" for entry in entries):
+            return
+        has_sent = any(entry.id or entry.is_lost for entry in entries)
+        is_repeated = options.retry_failed and all(entry.is_over for entry in entries)
+        if has_sent and not is_repeated:
+            self._refuse_other_options()
+        if all(entry.is_over for entry in entries) and not options.retry_failed:
+            self.warn(
+                f"nothing to run: {self._how_long_over(entries)}; --fresh runs every line again"
+            )
             return
         words = [f"{sum(entry.is_over for entry in entries)} of {len(entries)} lines are done"]
         if running := sum(entry.state in ("created", "checking", "mending") for entry in entries):
@@ -469,14 +513,30 @@ class Batch:
         if added := self._added_since():
             words.append(f"{added} added since")
         self.note(f"Resuming from {self._path}: {', '.join(words)}")
+
+    def _refuse_other_options(self) -> None:
+        """Raise BadUsage for what an earlier run sent lines with, and this one would not."""
         before, now = self._asked_before, self._asked
-        if isinstance(before, Mapping) and not all(entry.is_over for entry in entries):
-            other = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-            if other:
-                self.note(
-                    f"The options differ from those of the last run ({', '.join(other)});"
-                    " lines that have a task keep it"
-                )
+        if before is None:
+            return
+        names = {*before, *now} - MAY_DIFFER - (NEW_IN_JOURNALS - before.keys())
+        if other := sorted(name for name in names if before.get(name) != now.get(name)):
+            raise BadUsage(
+                f"lines were sent with another {', '.join(other)} by an earlier run of this batch",
+                hint="Use the options of that run. To run every line with these, pass --fresh, or"
+                " a new --journal.",
+            )
+
+    @staticmethod
+    def _how_long_over(entries: Sequence[LineState]) -> str:
+        """That all lines had ended, and how long ago where that is known."""
+        ends = [parse_time(entry.finished) for entry in entries]
+        known = [end for end in ends if end is not None]
+        every = "the line" if len(entries) == 1 else f"all {len(entries)} lines"
+        if not known:
+            return f"{every} had ended before"
+        ago = duration(max(0.0, (datetime.now(UTC) - max(known)).total_seconds()))
+        return f"{every} had ended before, the last {ago} ago"
 
     def _added_since(self) -> int:
         """How many of our lines were appended to the file since the last run."""

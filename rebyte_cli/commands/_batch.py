@@ -174,6 +174,7 @@ def batch_of(
         place_named=place_named,
         asked=asked,
         note=app.note,
+        warn=app.warn,
         priced=app.known.priced,
     )
 
@@ -285,7 +286,8 @@ class BatchView(NamedTuple):
                     yield from file.take(rows) if file else rows
                 places += runner.places
             except Interrupted as error:
-                hint = f"Resume with `{join(['rebyte', *self.app.argv])}`"
+                words = [word for word in self.app.argv if word != "--fresh"]
+                hint = f"Resume with `{join(['rebyte', *words])}`"
                 raise Interrupted(error.exit_status, hint=hint) from None
             finally:
                 rows.close()
@@ -308,6 +310,8 @@ class BatchView(NamedTuple):
                 self.summary(line)
         for line in shared_reasons(ends):
             self.summary(line)
+        if seconds is not None and any(status == "failed" for status, _ in ends):
+            self.summary("--retry-failed creates a new task for each line that failed")
         if self.report:
             self._write_report(self.report, places)
 

@@ -133,6 +133,11 @@ def _shard(text: str) -> tuple[int, int]:
 @click.option("--fail-fast", is_flag=True, help="Stop creating tasks once a line fails.")
 @click.option("--retry-failed", is_flag=True, help="Create a new task for each line that failed.")
 @click.option(
+    "--fresh",
+    is_flag=True,
+    help="Run every line again, once all have ended; keep the journal as FILE.journal.N.",
+)
+@click.option(
     "--shard",
     type=ParsedText("shard", _shard),
     default="1/1",
@@ -214,7 +219,8 @@ def command(
     cannot be told. A line whose outcome stays unknown has the status `unknown` (exit status 6); the
     next run looks again, or use --resolve to set its task. Lines appended to FILE are created by
     the next run. rebyte refuses a journal that belongs to a different profile or URL, or whose
-    lines were changed. To start over, pass a new --journal.
+    lines were changed, and other options than those that lines were sent with. To run every line
+    again, pass --fresh.
 
     Each run prints the result of every line, beginning with those that ended in an earlier run. The
     status of a line is completed, failed, canceled, refused (by the API, on create), gone (the task
@@ -288,7 +294,7 @@ def command(
     source, options = take(InputSource, choices), take(BatchOptions, choices)
     check_outputs(source, results=results, report=report)
     if only_status or dry_run:
-        refuse({"--resolve": resolve, "--results": results}, NOTHING_RUNS)
+        refuse({"--resolve": resolve, "--results": results, "--fresh": options.fresh}, NOTHING_RUNS)
     if not options.wait:
         counted = {"--max-running": options.max_running, "--budget": options.budget, "--on": on}
         refuse(counted, NOT_WATCHED)
@@ -311,6 +317,7 @@ def command(
     as_table, counts = app.format == "table" and results is None, list[str]()
     asked = {**defaults, "files": files, "workspace-per-line": source.workspace_per_line}
     asked |= {"on": [name for name, _ in on]} if on else {}
+    asked |= {"check": checks.check, "schema": checks.schema and checks.schema.text}
     most = options.max_running or options.jobs
     places = _batch.places_of(apps, on or (), differing, resend_after, most)
     view = _batch.BatchView(

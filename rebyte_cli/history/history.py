@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -194,6 +194,19 @@ class History:
         """How many tasks were created from here, deleted ones included; see `nth`."""
         rows = self._lenient.rows("SELECT COUNT(*) AS tasks FROM tasks WHERE origin = ?")
         return int(rows[0]["tasks"]) if rows else 0
+
+    def counts_elsewhere(self, beginnings: Collection[str] = ()) -> dict[str, int]:
+        """How many tasks were created for each other origin, the most first.
+
+        With `beginnings`, only those whose ids begin so.
+        """
+        likes = " OR ".join(["substr(id, 1, length(?)) = ?"] * len(beginnings)) or "1"
+        rows = self._lenient.rows(
+            "SELECT origin, COUNT(*) AS tasks FROM tasks"  # noqa: S608 -- constants
+            f" WHERE origin != ? AND NOT deleted AND ({likes}) GROUP BY origin ORDER BY tasks DESC",
+            *(word for one in beginnings for word in (one, one)),
+        )
+        return {row["origin"]: row["tasks"] for row in rows}
 
     def task(self, task_id: str) -> dict[str, Any] | None:
         """What is known about one task, or None."""

@@ -130,7 +130,8 @@ def _numbered(history: History, reference: str) -> dict[str, object]:
     if found is None:
         count = 0 if name == "last" else history.count()
         raise NotFound(
-            f"{reference} doesn't exist: {_count(count)} created on this machine", hint=hint
+            f"{reference} doesn't exist: {_count(count)} created on this machine for this service",
+            hint=hint,
         )
     if found.get("deleted"):
         every = "every task that was created from here" if name == "last" else f"task {found['id']}"

@@ -268,7 +268,7 @@ def test_a_resume_counts_what_still_runs(batch: Callable[..., Done], home: Path)
         lines = journal.read_bytes().splitlines(keepends=True)
         journal.write_bytes(b"".join(line for line in lines if b'"ended"' not in line))
         assert "0 of 3 lines are done, 3 running\n" in batch(farm).err
-        assert "3 of 3 lines are done\n" in batch(farm).err
+        assert "all 3 lines had ended before" in batch(farm).err
 
 
 def test_a_task_that_only_the_history_knows_is_never_doubled(
@@ -489,22 +489,88 @@ def test_the_history_never_knows_more_than_the_journal(home: Path) -> None:
         assert known() <= {record.get("id") for record in records}
 
 
-def test_other_defaults_than_in_the_run_before_are_told(
+def test_other_options_than_those_that_lines_were_sent_with_are_refused(
     batch: Callable[..., Done], home: Path
 ) -> None:
-    """The lines that are left get them; `-w @last` or `-g .` may mean another thing by then."""
-    (home / "t.txt").write_text("<400> first\nsecond\n")
+    """Such as `-w @last` or `-g .`, which may mean another thing by then."""
+    (home / "t.txt").write_text("first\n<400> second\nthird\n")
     with Farm() as farm:
         begun = batch(farm, "--jobs", "1", "--fail-fast", "-m", "old", "-w", "ws-1")
-        assert [row["status"] for row in begun.documents] == ["refused", "pending"]
-        again = batch(farm, "-m", "new")
+        assert [row["status"] for row in begun.documents] == ["completed", "refused", "pending"]
+        for words, named in {
+            ("-m", "new", "-w", "ws-1"): "model",
+            ("-m", "old"): "workspaceId",
+            ("-m", "old", "-w", "ws-1", "--check", "true", "--base", "HEAD"): "check",
+        }.items():
+            other = batch(farm, *words)
+            assert other.status == 2
+            assert f"lines were sent with another {named} by an earlier run" in other.err
+            assert "--fresh" in other.err
+        assert batch(farm, "-m", "old", "-w", "ws-1", "--jobs", "2").status == 1
+        assert farm.made == {"first": 1, "third": 1}
+
+
+def test_options_may_differ_as_long_as_no_line_has_a_task(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    (home / "t.txt").write_text("<400> first\nsecond\n")
+    with Farm() as farm:
+        batch(farm, "--jobs", "1", "--fail-fast", "-m", "old", "-w", "ws-1")
+        batch(farm, "-m", "new", "-w", "ws-1")
         assert farm.bodies[-1]["model"] == "new"
-        assert (
-            "The options differ from those of the last run (model, workspaceId);"
-            " lines that have a task keep it" in again.err
+
+
+@pytest.mark.parametrize("words", [(), ("-q",)])
+def test_a_batch_that_has_nothing_to_do_says_so(
+    batch: Callable[..., Done], home: Path, words: tuple[str, ...]
+) -> None:
+    write(home, 2)
+    with Farm() as farm:
+        assert "nothing to run" not in batch(farm).err
+        again = batch(farm, *words)
+        assert again.status == 0
+        assert re.search(
+            r"nothing to run: all 2 lines had ended before, the last \d+s ago;"
+            " --fresh runs every line again",
+            again.err,
         )
-        same = batch(farm, "-m", "new", "-s", "pdf")
-        assert "The options differ" not in same.err  # nothing is left to be asked for
+        assert [row["status"] for row in again.documents] == ["completed"] * 2
+
+
+def test_fresh_runs_every_line_again_and_keeps_the_journal(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    write(home, 2)
+    with Farm() as farm:
+        assert batch(farm, "--fresh").status == 0  # there is no journal yet
+        first = (home / "t.txt.journal").read_bytes()
+        for number in (1, 2):
+            assert batch(farm, "--fresh", "-m", f"other {number}").status == 0
+            assert set(farm.made.values()) == {1 + number}
+        assert (home / "t.txt.journal.1").read_bytes() == first
+        assert (home / "t.txt.journal.2").exists()
+        assert batch(farm, "--fresh", "--status").status == 2
+
+
+def test_fresh_is_refused_while_a_line_has_not_ended(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    """Whoever repeats an interrupted command with --fresh would create every line again."""
+    (home / "t.txt").write_text("first\n<400> second\nthird\n")
+    with Farm() as farm:
+        batch(farm, "--jobs", "1", "--fail-fast", "-w", "ws-1")
+        done = batch(farm, "--fresh", "-w", "ws-1")
+        assert (done.status, farm.made["first"]) == (2, 1)
+        assert "--fresh: 1 of 3 lines of the last run have not ended" in done.err
+        assert not (home / "t.txt.journal.1").exists()
+
+
+def test_after_failures_the_summary_names_the_way_to_repeat_them(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    (home / "t.txt").write_text("<fail> first\nsecond\n")
+    with Farm() as farm:
+        assert "--retry-failed creates a new task" in batch(farm).err
 
 
 @pytest.mark.parametrize("history", ["on", "off"])

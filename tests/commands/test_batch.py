@@ -295,7 +295,7 @@ def test_a_row_an_error_and_the_journal_say_why(batch: Callable[..., Done]) -> N
         assert {row["error"]["message"] for row in rows} == {
             f"task {task_id} failed: Invalid API key" for task_id in failed
         }
-        assert run.err.endswith("\n2 lines failed: Invalid API key\n")
+        assert "\n2 lines failed: Invalid API key\n" in run.err
     for run in (done, again):
         told = [json.loads(line)["error"] for line in run.err.splitlines() if line[0] == "{"]
         names = {f"line {row['line']}: {row['error']['message']}" for row in rows}
@@ -328,7 +328,7 @@ def test_a_table_and_the_reports_have_the_reason_without_the_id(
     reason = "The prompt contains [[fail]]."
     shown = inside_local("batch", "p.txt", "--text", "-o", "table", "--report", "r.html")
     assert sum(line.endswith(f"  {reason}") for line in shown.out.splitlines()) == 2
-    assert shown.err.endswith(f"\n2 lines failed: {reason}\n")
+    assert f"\n2 lines failed: {reason}\n" in shown.err
     failures = (home / "r.html").read_text().partition("Failures</h2>")[2]
     assert failures.count(f"<p>{reason}</p>") == 2
     inside_local("batch", "p.txt", "--text", "-q", "--report", "r.md")
