@@ -61,20 +61,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_pycollect_makemodule(
-    module_path: Path, parent: pytest.Collector
-) -> pytest.Module | None:
-    """Skip files of tests that only run on Linux, with the reason, before they are imported."""
-    from tests.elsewhere import ModuleForLinux, reason
-
-    why = reason(module_path)
-    if why is None:
-        return None
-    module: ModuleForLinux = ModuleForLinux.from_parent(parent, path=module_path)
-    module.reason = why
-    return module
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Keep the garbage collector from looking at thousands of tests again and again."""

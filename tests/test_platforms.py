@@ -35,7 +35,6 @@ from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.system import clock, files, http_server, permissions
 from rebyte_cli.system.process_group import ProcessGroup
 from rebyte_cli.tasks import download, editor, hook
-from tests import elsewhere
 from tests.conftest import Done
 from tests.output.test_console import console
 from tests.platforms import Msvcrt, become_windows
@@ -102,17 +101,6 @@ def test_every_branch_is_known() -> None:
         if count := sum(bool(re.search(asked, line)) for line in lines):
             found[path.relative_to(PACKAGE).as_posix()] = count
     assert found == BRANCHES
-
-
-@pytest.mark.slow
-def test_a_test_that_does_not_run_elsewhere_has_a_reason() -> None:
-    """The others can at least be imported on Windows; `python -m tests.elsewhere` runs them."""
-    for name in elsewhere.REASONS:
-        assert (elsewhere.HERE / name).exists(), name
-    collect = [sys.executable, "-m", "tests.elsewhere", "--collect-only", "-qq"]
-    done = subprocess.run(collect, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "tests/api/test_client.py: " in done.stdout
 
 
 @pytest.mark.slow
