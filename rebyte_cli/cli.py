@@ -156,8 +156,6 @@ def _restart_waiting_runs(app: App) -> None:
 
 def _check_open_files() -> None:
     """Raise RebyteError if this process may open so few files that it could fail half-way."""
-    if not hasattr(os, "sysconf"):  # Windows has no such limit
-        return
     limit = os.sysconf("SC_OPEN_MAX")  # -1 if there is none
     if 0 <= limit < LEAST_FILES:
         raise RebyteError(

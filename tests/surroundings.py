@@ -21,8 +21,6 @@ VARIABLES = (
     *("TEMP", "TMP", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH"),
     "PYTHONWARNINGS",
-    # Without which no program starts on Windows.
-    *("COMSPEC", "PATHEXT", "SYSTEMDRIVE", "SYSTEMROOT", "WINDIR"),
 )
 PREFIXES = ("LC_", "PYTEST_", "REBYTE_FUZZ", "REBYTE_TEST_")
 # How this machine downloads packages, which slow tests do.
@@ -92,19 +90,13 @@ def _home(home: Path) -> dict[str, str]:
     """An empty HOME; XDG_* is not set, so that every folder is in it."""
     runtime = home / "run"
     runtime.mkdir(parents=True, mode=0o700)
-    found = {"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime)}
-    if os.name == "nt":
-        found |= dict.fromkeys(("APPDATA", "LOCALAPPDATA", "USERPROFILE"), str(home))
-    return found
+    return {"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime)}
 
 
 def _path(folder: Path) -> str:
     """A PATH with nothing but `PROGRAMS`."""
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     found = {name: shutil.which(name, path=search) for name in PROGRAMS.split()}
-    if os.name == "nt":  # where a program needs the files beside it
-        folders = {os.path.dirname(path): None for path in found.values() if path}
-        return os.pathsep.join(folders)
     folder.mkdir()
     for name, path in found.items():
         if path is not None:

@@ -67,7 +67,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel in it; the dependencies come by a path file."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
-    venv.create(folder, symlinks=os.name == "posix")
+    venv.create(folder, symlinks=True)
     (wheel,) = built.glob("*.whl")
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
     install = [*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)]

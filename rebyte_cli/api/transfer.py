@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -282,12 +281,10 @@ def whole_file(target: Path, *, overwrite: bool, folder: int | None = None) -> I
     and any other OSError.
     """
     with ExitStack() as stack:
-        hidden = f".{target.name[:100]}.{os.urandom(6).hex()}.part"
-        if sys.platform != "win32" and folder is None:
+        temporary = f".{target.name[:100]}.{os.urandom(6).hex()}.part"
+        if folder is None:
             folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, folder)
-        name = str(target) if folder is None else target.name
-        temporary = str(target.with_name(hidden)) if folder is None else hidden
         descriptor = _open_nameless(folder)
         is_nameless = descriptor is not None
         if descriptor is None:
@@ -297,20 +294,20 @@ def whole_file(target: Path, *, overwrite: bool, folder: int | None = None) -> I
         file = stack.enter_context(open(descriptor, "wb", buffering=0))
         yield file
         if is_nameless and not overwrite:
-            _name(descriptor, name, folder)
+            _name(descriptor, target.name, folder)
             return
         if is_nameless:
             stack.callback(_remove, temporary, folder)
             _name(descriptor, temporary, folder)
         else:
-            file.close()  # Windows renames no open file
-        _rename(temporary, name, overwrite, folder)
+            file.close()  # a network file system may say only now that the disk is full
+        _rename(temporary, target.name, overwrite, folder)
 
 
-def _open_nameless(folder: int | None) -> int | None:
+def _open_nameless(folder: int) -> int | None:
     """A file in the folder that has no name; None where the system or the file system has none."""
     flag = getattr(os, "O_TMPFILE", None)
-    if flag is None or folder is None or not os.path.exists(_DESCRIPTORS):
+    if flag is None or not os.path.exists(_DESCRIPTORS):
         return None
     try:
         return os.open(".", flag | os.O_WRONLY, MODE, dir_fd=folder)
@@ -318,11 +315,11 @@ def _open_nameless(folder: int | None) -> int | None:
         return None
 
 
-def _name(descriptor: int, name: str, folder: int | None) -> None:
+def _name(descriptor: int, name: str, folder: int) -> None:
     os.link(f"{_DESCRIPTORS}/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
 
 
-def _rename(temporary: str, name: str, overwrite: bool, folder: int | None) -> None:
+def _rename(temporary: str, name: str, overwrite: bool, folder: int) -> None:
     if not overwrite:
         try:
             # Unlike a rename, a link fails when something has appeared there meanwhile.
@@ -335,6 +332,6 @@ def _rename(temporary: str, name: str, overwrite: bool, folder: int | None) -> N
     os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def _remove(temporary: str, folder: int | None) -> None:
+def _remove(temporary: str, folder: int) -> None:
     with suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=folder)

@@ -20,7 +20,8 @@ from typing import Any
 
 from ..errors import BadUsage, RebyteError
 from ..system.deadline import NO_LIMIT, Deadline
-from ..system.files import check_locks, lock, persistently, sync_folder, write_all
+from ..system.files import check_locks, persistently, sync_folder, write_all
+from ..system.locks import flock
 from ..system.permissions import check_private
 from .journal_format import FORMAT, GROUP, MARK, Record, encode, parse, replay
 
@@ -269,7 +270,7 @@ class Journal:
 
     def _copy_to(self, path: Path) -> None:
         """Go on in a new file with the same records, locked as before. Raises OSError."""
-        handle = os.open(path, _flags() | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             hold(handle, path)
             with open(os.dup(self._handle), "rb") as before:
@@ -301,11 +302,6 @@ def identity() -> Record:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
-def _flags() -> int:
-    """How the file is opened; Windows would write CR LF otherwise, and stop reading at Ctrl-Z."""
-    return os.O_RDWR | getattr(os, "O_BINARY", 0)
-
-
 def open_file(path: Path) -> int:
     """Open or create the file, for its owner alone. Raises BadUsage when that fails.
 
@@ -313,7 +309,7 @@ def open_file(path: Path) -> int:
     """
     check_private(path, shared_folder=True)
     try:
-        return os.open(path, _flags() | os.O_CREAT | os.O_APPEND, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         raise BadUsage(
             f"cannot write the journal {path}: {error.strerror}",
@@ -330,7 +326,7 @@ def hold(handle: int, path: Path) -> None:
 def holder(path: Path) -> str | None:
     """Who has the file now, found out by trying to lock it; None when it is free."""
     try:
-        handle = os.open(path, _flags())
+        handle = os.open(path, os.O_RDWR)
     except OSError:
         return None
     try:
@@ -360,9 +356,9 @@ def _lock(handle: int, path: Path) -> bool:
     import errno
 
     try:
-        lock(handle, at=1 << 40)  # far behind the end, so that others can still read the file
+        flock(handle, wait=False)
     except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
         raise BadUsage(
             f"{path} cannot be locked against a second run: {error.strerror}",
@@ -381,4 +377,4 @@ def sync(handle: int) -> None:
             return
         os.fsync(handle)
     else:
-        getattr(os, "fdatasync", os.fsync)(handle)
+        os.fdatasync(handle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
+import resource
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -320,8 +320,6 @@ def affordable_jobs(jobs: int, *, has_files: bool, is_local: bool) -> tuple[int,
 
     `has_files`: lines name files to upload. `is_local`: the service is in this process.
     """
-    if sys.platform == "win32":
-        return jobs, ""
     files = FILES_OF_LOCAL if is_local else 1  # open files per connection
     spare = SPARE_CONNECTIONS * files + SPARE_FILES
     each = files + has_files  # an upload reads a file
@@ -339,9 +337,7 @@ def affordable_jobs(jobs: int, *, has_files: bool, is_local: bool) -> tuple[int,
 def _file_limit(wanted: int) -> float:
     """How many files this process may have open, after raising the soft limit if needed."""
     soft, hard = _limits("RLIMIT_NOFILE")
-    if soft < wanted and sys.platform != "win32":
-        import resource
-
+    if soft < wanted:
         raised = min(wanted, hard)
         with suppress(OSError, ValueError):
             before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -352,10 +348,6 @@ def _file_limit(wanted: int) -> float:
 
 def _limits(name: str) -> tuple[float, float]:
     """The soft and the hard limit of a resource; infinite where the system knows none."""
-    if sys.platform == "win32":
-        return math.inf, math.inf
-    import resource
-
     if not hasattr(resource, name):  # of memory, on OpenBSD
         return math.inf, math.inf
     soft, hard = resource.getrlimit(getattr(resource, name))

@@ -357,8 +357,6 @@ def _read_file(file: str) -> str:
 
 def has_unread_input() -> bool:
     """Whether standard input is a pipe with something in it."""
-    if sys.platform == "win32":
-        return False
     import fcntl
     import termios
 

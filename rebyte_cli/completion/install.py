@@ -211,8 +211,8 @@ def parent_shell(
 
     `$SHELL` names the login shell, which may be another. An interactive shell gives each command
     its own process group. One that runs a script does not, and is passed over: an installer written
-    in bash is started from other shells too. None as well where processes cannot be read, as on
-    Windows. `read` is for tests.
+    in bash is started from other shells too. None as well where processes cannot be read.
+    `read` is for tests.
     """
     try:
         entry = read(os.getpid())

@@ -8,7 +8,6 @@ The key itself is in it only after `auth login --insecure-storage` (`"store": "f
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +51,7 @@ def read_keys(folder: Path) -> Keys:
             hint=f"rm {path}, then " + Next("auth", "login") + " for each profile",
         ) from None
     holds_key = any("key" in record for record in held)
-    if holds_key and sys.platform != "win32" and path.stat().st_mode & 0o077:
+    if holds_key and path.stat().st_mode & 0o077:
         raise KeyProblem(f"others can read the key in {path}", hint=f"chmod 600 {path}")
     return keys
 

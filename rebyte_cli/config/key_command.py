@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from .terminal import terminal_restored
 
 if TYPE_CHECKING:
     from subprocess import Popen
-    from typing import IO
 
 SECONDS = 30.0
 _LARGEST = 65536  # bytes
@@ -67,6 +65,7 @@ def _output_of(process: Popen[bytes]) -> tuple[bytes, bytes]:
 
     A child that it left in the background may keep the streams open, and is not waited for.
     """
+    import select
     import threading
 
     streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
@@ -85,19 +84,9 @@ def _output_of(process: Popen[bytes]) -> tuple[bytes, bytes]:
     process.wait()
     for reader, stream in zip(readers, streams, strict=True):
         reader.join(timeout=_GRACE)
-        while reader.is_alive() and _has_more(stream):  # on a busy machine
+        while reader.is_alive() and select.select([stream], [], [], 0)[0]:  # on a busy machine
             reader.join(timeout=_GRACE)
     return output[0], output[1] if len(output) > 1 else b""
-
-
-def _has_more(stream: IO[bytes]) -> bool:
-    """Whether there is something that was not read yet; False on Windows, which cannot tell."""
-    import select
-
-    try:
-        return bool(select.select([stream], [], [], 0)[0])
-    except OSError:
-        return False
 
 
 def _end(process: Popen[bytes], *, own_session: bool) -> None:
@@ -109,7 +98,7 @@ def _end(process: Popen[bytes], *, own_session: bool) -> None:
 
     if process.poll() is not None:
         return
-    if own_session or sys.platform == "win32":
+    if own_session:
         end_group(process)
     else:
         # In the group of the terminal, with us: end the tree, from the leaves up.

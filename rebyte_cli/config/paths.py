@@ -14,35 +14,27 @@ def config_dir(environment: Mapping[str, str]) -> Path:
     """The folder of `config.toml` and `credentials.json`; it may not exist.
 
     `REBYTE_CONFIG_DIR`, or the platform's own: `$XDG_CONFIG_HOME/rebyte` or `~/.config/rebyte`
-    on Linux, `~/Library/Application Support/rebyte` on macOS, `%APPDATA%\\rebyte` on Windows.
+    on Linux, `~/Library/Application Support/rebyte` on macOS.
     Raises BadUsage when there is no home folder.
     """
-    return _folder(environment, "REBYTE_CONFIG_DIR", "XDG_CONFIG_HOME", ".config", "APPDATA")
+    return _folder(environment, "REBYTE_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")
 
 
 def state_dir(environment: Mapping[str, str]) -> Path:
     """The folder of the history and of the local service; it may not exist.
 
     `REBYTE_STATE_DIR`, or the platform's own: `$XDG_STATE_HOME/rebyte` or `~/.local/state/rebyte`
-    on Linux, `~/Library/Application Support/rebyte/state` on macOS, `%LOCALAPPDATA%\\rebyte` on
-    Windows. Raises BadUsage when there is no home folder.
+    on Linux, `~/Library/Application Support/rebyte/state` on macOS.
+    Raises BadUsage when there is no home folder.
     """
-    return _folder(
-        environment, "REBYTE_STATE_DIR", "XDG_STATE_HOME", ".local/state", "LOCALAPPDATA"
-    )
+    return _folder(environment, "REBYTE_STATE_DIR", "XDG_STATE_HOME", ".local/state")
 
 
-def _folder(
-    environment: Mapping[str, str], variable: str, xdg: str, below_home: str, windows: str
-) -> Path:
+def _folder(environment: Mapping[str, str], variable: str, xdg: str, below_home: str) -> Path:
     given = environment.get(variable)
     if given:
         # Absolute at once: a later chdir must not move the files.
         return Path(os.path.abspath(_expand(given, environment)))
-    if sys.platform == "win32":
-        base = environment.get(windows)
-        subfolder = "Roaming" if windows == "APPDATA" else "Local"
-        return (Path(base) if base else home_dir(environment) / "AppData" / subfolder) / "rebyte"
     if sys.platform == "darwin":
         support = home_dir(environment) / "Library" / "Application Support" / "rebyte"
         return support / "state" if xdg == "XDG_STATE_HOME" else support

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -15,9 +14,6 @@ def terminal_restored() -> Iterator[None]:
     A prompt that is cut short in another thread or process cannot do it itself. Without a
     terminal this does nothing.
     """
-    if sys.platform == "win32":
-        yield
-        return
     import termios
 
     try:
@@ -37,8 +33,6 @@ def terminal_restored() -> Iterator[None]:
 
 
 def _restore(terminal: int, attributes: list[object]) -> None:
-    if sys.platform == "win32":
-        return
     import signal
     import termios
 
@@ -46,7 +40,7 @@ def _restore(terminal: int, attributes: list[object]) -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
     try:
         with suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSANOW, attributes)  # type: ignore[arg-type,unused-ignore]  # from tcgetattr; unused for Windows
+            termios.tcsetattr(terminal, termios.TCSANOW, attributes)  # type: ignore[arg-type]  # from tcgetattr
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

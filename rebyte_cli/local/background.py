@@ -66,26 +66,22 @@ def _start(state_dir: Path, config_file: Path | None, idle: float) -> str:
     arguments = [state_dir.absolute(), idle]
     arguments += [] if config_file is None else [config_file.absolute()]
     words = python_process.command(__name__, *arguments, with_libraries=True)
-    if sys.platform != "win32":
-        # Through a shell that ends at once: no child is left for this process to reap.
-        words = ["sh", "-c", '"$@" &', "sh", *words]
     try:
         process = subprocess.Popen(
-            words,
+            # Through a shell that ends at once: no child is left for this process to reap.
+            ["sh", "-c", '"$@" &', "sh", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
-            cwd="/" if sys.platform != "win32" else None,
+            cwd="/",
         )
     except OSError as error:
         return str(error)
     assert process.stdout is not None
     with process.stdout as output:
         problem = output.readline().decode("utf-8", "replace").strip()
-    if sys.platform != "win32":
-        process.wait()
+    process.wait()
     return problem
 
 

@@ -7,7 +7,6 @@ free anything. So a few files lie in the state folder that are of no use but to 
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,12 +19,7 @@ FEWEST_FILES = 1000  # that an agent leaves where the file system counts them
 
 
 def full_disk(folder: Path, keep_free: int) -> str:
-    """Why what fills this disk has to stop, or an empty text. Raises OSError.
-
-    Not on Windows, where there are no agents.
-    """
-    if sys.platform == "win32":
-        return ""
+    """Why what fills this disk has to stop, or an empty text. Raises OSError."""
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < keep_free:
@@ -52,9 +46,7 @@ def keep(folder: Path, *, plenty: int = PLENTY) -> None:
 
 
 def make_room(folder: Path) -> None:
-    """Remove the files if the disk is full. Raises nothing. On Windows, there are none."""
-    if sys.platform == "win32":
-        return
+    """Remove the files if the disk is full. Raises nothing."""
     with suppress(OSError):
         disk = os.statvfs(folder)
         files = disk.f_favail if disk.f_files else LEAST_FILES

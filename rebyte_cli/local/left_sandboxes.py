@@ -8,7 +8,6 @@ leaves. Files alone say what there is to end.
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,8 +24,6 @@ def end(state: Path) -> None:
 
     Raises nothing: what stays keeps its record, and no run starts beside it.
     """
-    if sys.platform == "win32":  # it has neither a sandbox nor the calls that remove a tree
-        return
     for above in (WORKSPACES, CHECKS):
         with suppress(OSError):
             for place in os.scandir(state / above):

@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..system.files import replace
-
 NAME = "service.log"  # in the state folder; it may not exist
 LARGEST = 1 << 20  # bytes; what is longer is moved to `service.log.old`
 LONGEST = 1 << 15  # characters of an entry, whose end says most
@@ -25,7 +23,7 @@ def opened(state_dir: Path) -> BinaryIO:
     path = state_dir / NAME
     with suppress(OSError):  # it does not exist, or another process moves it at this moment
         if path.stat().st_size > LARGEST:
-            replace(path, path.with_name(f"{NAME}.old"))
+            os.replace(path, path.with_name(f"{NAME}.old"))
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 

@@ -16,7 +16,7 @@ def is_first_use(folder: Path) -> bool:
     The folder holds an empty file for each session. A session that has been idle for a day counts
     as new. True if the folder cannot be used.
     """
-    marker = folder / str(_session())
+    marker = folder / str(os.getsid(0))  # of all commands of one terminal, job or remote login
     try:
         age = time.time() - marker.stat().st_mtime
         os.utime(marker)
@@ -25,12 +25,6 @@ def is_first_use(folder: Path) -> bool:
     except OSError:
         return True
     return age > FORGET_AFTER
-
-
-def _session() -> int:
-    """What all commands of one terminal, job or remote login have in common."""
-    # Windows has no sessions of processes; commands of one shell have the same parent.
-    return os.getsid(0) if hasattr(os, "getsid") else os.getppid()
 
 
 def _begin(marker: Path) -> bool:

@@ -78,11 +78,10 @@ def _size(stream: TextIO | None) -> tuple[int, int]:
 
 
 def _never_fail_to_encode(stream: TextIO | None) -> None:
-    # A title that the locale cannot encode must not end the command. LF even on Windows, because
-    # the formats promise it.
+    # A title that the locale cannot encode must not end the command.
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
-        reconfigure(errors="backslashreplace", newline="\n")
+        reconfigure(errors="backslashreplace")
 
 
 def _with_buffer(stream: TextIO | None) -> TextIO | None:
@@ -95,7 +94,6 @@ def _with_buffer(stream: TextIO | None) -> TextIO | None:
         "w",
         encoding=stream.encoding,
         errors="backslashreplace",
-        newline="\n",
         closefd=False,
     )
 
@@ -193,7 +191,7 @@ class Console:
     def in_background(self, *, on_out: bool = False) -> bool:
         """Whether a shell has the terminal now that stderr (or stdout) is, as after `&` or `bg`."""
         stream = self.out if on_out else self.err
-        if sys.platform == "win32" or stream is None:  # no job control
+        if stream is None:
             return False
         try:
             return os.tcgetpgrp(stream.fileno()) != os.getpgrp()
@@ -225,7 +223,7 @@ class Console:
                     self.out.flush()
                     self.out.buffer.write(data)
                 else:
-                    _write(self.out, data, color=self.out_color)
+                    self.out.write(data)
                     if self.out_tty and data:
                         self.mid_line = not data.endswith("\n")
                 if flush:
@@ -240,9 +238,7 @@ class Console:
     def _lost(self, error: Exception) -> RebyteError:
         """Return the error for an stdout that cannot be written, and silence the stream."""
         _silence(self.out)
-        number = getattr(error, "errno", None)
-        # Windows says EINVAL when the reader of a pipe is gone.
-        if number == errno.EPIPE or (sys.platform == "win32" and number == errno.EINVAL):
+        if getattr(error, "errno", None) == errno.EPIPE:
             return ReaderGone()
         reason = getattr(error, "strerror", None) or "it is closed"
         return RebyteError(f"cannot write to stdout: {reason}", code="stdout")
@@ -256,7 +252,7 @@ class Console:
             if self.mid_line and self.err_tty:
                 text = "\n" + text
             try:
-                _write(self.err, text, color=self.err_color)
+                self.err.write(text)
                 self.err.flush()
                 if self.err_tty and text:
                     self.mid_line = not text.endswith("\n")
@@ -270,7 +266,7 @@ class Console:
         """
         stream = self.out if on_out else self.err
         if stream is not None:
-            _write(stream, text, color=True)
+            stream.write(text)
             stream.flush()
 
     def notify(self, text: str, *, desktop: bool = True, in_tmux: bool = False) -> None:
@@ -287,16 +283,6 @@ class Console:
         with self.lock, suppress(OSError, ValueError):
             self.err.write(f"\a{notice}")
             self.err.flush()
-
-
-def _write(stream: TextIO, text: str, *, color: bool) -> None:
-    if color and sys.platform == "win32":
-        # Older consoles know no ANSI sequences; Click translates them where it must.
-        from click import echo
-
-        echo(text, file=stream, nl=False, color=True)
-    else:
-        stream.write(text)
 
 
 def _silence(stream: Any) -> None:

@@ -184,12 +184,9 @@ def shown(
 
 def erase_on_suspend(console: Console) -> Callable[[], None]:
     """Erase the region before Ctrl-Z stops this process; returns what undoes the handler."""
-    number = getattr(signal, "SIGTSTP", None)
-    if (
-        number is None
-        or current_thread() is not main_thread()
-        or signal.getsignal(number) is not signal.SIG_DFL
-    ):
+    number = signal.SIGTSTP
+    is_default = signal.getsignal(number) is signal.SIG_DFL
+    if current_thread() is not main_thread() or not is_default:
         return lambda: None
 
     def suspend(_number: int, _frame: object) -> None:

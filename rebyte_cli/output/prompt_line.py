@@ -6,7 +6,9 @@ import os
 import re
 import select
 import sys
+import termios
 import time
+import tty
 from contextlib import suppress
 from typing import Any, Self, TextIO
 
@@ -103,17 +105,13 @@ class PromptLine(LiveRegion):
 
         Without buffers: they would wait for the end of a line whose beginning has arrived.
         """
-        if sys.platform == "win32":
-            line = sys.stdin.readline()
-            self._shown = not line.endswith("\n")
-        else:
-            piece = os.read(sys.stdin.fileno(), 65536)
-            self._typed += piece
-            self._shown = not piece.endswith(b"\n")  # Ctrl-D leaves the cursor where it is
-            if piece and self._shown:
-                return None
-            typed, self._typed = self._typed, b""
-            line = typed.decode(sys.stdin.encoding)
+        piece = os.read(sys.stdin.fileno(), 65536)
+        self._typed += piece
+        self._shown = not piece.endswith(b"\n")  # Ctrl-D leaves the cursor where it is
+        if piece and self._shown:
+            return None
+        typed, self._typed = self._typed, b""
+        line = typed.decode(sys.stdin.encoding)
         if not line:
             raise EOFError
         return line
@@ -127,8 +125,6 @@ class PromptLine(LiveRegion):
 
 def in_foreground(stream: TextIO) -> bool:
     """Whether this process may read from the terminal: one in the background would be stopped."""
-    if sys.platform == "win32":  # no job control
-        return True
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
     except OSError:  # the terminal of another session, as behind `su -c`: nothing stops us there
@@ -139,8 +135,6 @@ def in_foreground(stream: TextIO) -> bool:
 
 def _has_line(stream: TextIO, seconds: float) -> bool:
     """Wait until the terminal has a line to read, `seconds` at most."""
-    if sys.platform == "win32":  # cannot be waited for: the prompt blocks
-        return True
     if not in_foreground(stream):
         time.sleep(seconds)
         return False
@@ -148,10 +142,6 @@ def _has_line(stream: TextIO, seconds: float) -> bool:
 
 
 def _drop_input(stream: TextIO) -> None:
-    if sys.platform == "win32":
-        return
-    import termios
-
     with suppress(OSError, ValueError, termios.error):
         termios.tcflush(stream.fileno(), termios.TCIFLUSH)
 
@@ -164,10 +154,6 @@ class Keyboard:
 
     def __init__(self) -> None:
         """On the terminal that stdin is. Raises OSError if it cannot be read key by key."""
-        if sys.platform == "win32":
-            raise OSError("keys are read on POSIX systems only")
-        import termios
-
         self._input = sys.stdin.fileno()
         self._pressed: list[str] = []
         try:
@@ -185,12 +171,9 @@ class Keyboard:
         """The next key: its character, or a name such as `up`; "" after so many seconds."""
         if self._pressed:
             return self._pressed.pop(0)
-        if sys.platform == "win32" or not in_foreground(sys.stdin):
+        if not in_foreground(sys.stdin):
             time.sleep(seconds)  # a shell has the terminal, and its keys
             return ""
-        import termios
-        import tty
-
         # Each time, because a shell sets the terminal as it likes after Ctrl-Z.
         tty.setcbreak(self._input, termios.TCSANOW)
         if not select.select([self._input], [], [], seconds)[0]:
@@ -203,8 +186,4 @@ class Keyboard:
 
     def release(self) -> None:
         """Set the terminal as it was, for another program, until a key is read."""
-        if sys.platform == "win32":
-            return
-        import termios
-
         termios.tcsetattr(self._input, termios.TCSADRAIN, self._usual)

@@ -7,7 +7,6 @@ only what Python has loaded anyway.
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 _FIRST_NAMESPACE = "time:[4026531834]"  # that of the machine itself, on every Linux
@@ -20,8 +19,6 @@ def since_boot() -> float:
     `time.monotonic` stops while a laptop sleeps on Linux and macOS, and the wall clock jumps when
     it is corrected; neither can tell how long ago something was sent.
     """
-    if sys.platform == "win32":
-        return time.monotonic()  # which includes time asleep there
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

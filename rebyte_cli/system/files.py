@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -74,7 +73,7 @@ def replacing(target: Path, mode: int = SHARED, *, keep: bool = False) -> Iterat
         if keep:
             put_new(path, target)
         else:
-            replace(path, target)
+            os.replace(path, target)
     finally:
         with suppress(OSError):
             path.unlink()
@@ -91,29 +90,11 @@ def put_new(source: Path, target: Path) -> None:
         pass
     except OSError:  # a file system without hard links
         if not os.path.lexists(target):
-            replace(source, target)
-
-
-def replace(source: str | Path, target: str | Path) -> None:
-    """Rename a file over another one. Raises OSError.
-
-    Windows refuses that while a program has `target` open, as another `rebyte` has for as long as
-    it reads it; there it is tried for a second.
-    """
-    deadline = Deadline(1.0)
-    while True:
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if sys.platform != "win32" or deadline.has_passed:
-                raise
-            time.sleep(0.02)
+            os.replace(source, target)
 
 
 def sync_folder(folder: Path) -> None:
     """Make the name of a new or renamed file last through a power cut, where that can be done."""
-    if sys.platform == "win32":
-        return
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -164,12 +145,12 @@ def check_locks(folder: Path) -> None:
 
     with suppress(OSError), tempfile.NamedTemporaryFile(prefix=".lock-", dir=folder) as file:
         try:
-            lock(file.fileno())
+            flock(file.fileno(), wait=False)
         except OSError as problem:
             raise LocksUnusable(folder, str(problem.strerror)) from None
         with open(file.name, "rb+") as second:
             try:
-                lock(second.fileno())
+                flock(second.fileno(), wait=False)
             except OSError:
                 return
         raise LocksUnusable(folder, "a file that is locked can be locked again")
@@ -182,7 +163,7 @@ def take_lock(path: Path, *, remove: bool = False) -> Callable[[], None] | None:
     """
     while True:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as problem:
             raise RebyteError(f"cannot open {path}: {problem.strerror}") from None
         if not _try_lock(handle):
@@ -193,7 +174,7 @@ def take_lock(path: Path, *, remove: bool = False) -> Callable[[], None] | None:
         os.close(handle)
 
     def release() -> None:
-        if remove and sys.platform != "win32":
+        if remove:
             with suppress(OSError):
                 os.unlink(path)
         os.close(handle)
@@ -230,7 +211,7 @@ def _try_lock(handle: int) -> bool:
     import errno
 
     try:
-        lock(handle)
+        flock(handle, wait=False)
     except OSError as problem:
         return problem.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
     return True
@@ -285,13 +266,11 @@ def write_all(descriptor: int, data: bytes) -> None:
 def flocked(
     path: str | Path, *, shared: bool = False, wait: bool = True, create: bool = False
 ) -> Iterator[int]:
-    """Hold a lock on a file or folder while the block runs; its descriptor. Not on Windows.
+    """Hold a lock on a file or folder while the block runs; its descriptor.
 
     Without `wait`, BlockingIOError says that another holds it. Raises OSError, for example when the
     path is missing and `create` is not set.
     """
-    if sys.platform == "win32":
-        raise OSError("Windows locks no folders")
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
@@ -299,18 +278,3 @@ def flocked(
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def lock(handle: int, *, at: int = 0) -> None:
-    """Lock an open file against other processes until it is closed, without waiting.
-
-    `at` is the byte that stands for the file where only bytes can be locked (Windows). Raises
-    OSError as the system does: another holds it, or the file system has no locks.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        os.lseek(handle, at, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    else:
-        flock(handle, wait=False)

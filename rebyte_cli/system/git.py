@@ -176,7 +176,7 @@ def run(
     reason.
     """
     variables = _variables() | dict(extra or {})
-    if (program := _program()) is None:
+    if (program := shutil.which("git")) is None:
         raise GitUnusable("git is not installed")
     there = [] if folder is None else ["-C", os.fspath(folder)]
     line = [program, *there, *SAFE, *_hooks_off(words, folder, extra), *words]
@@ -244,13 +244,6 @@ def lack_of_memory(said: str, memory: int = MEMORY) -> str:
     return f"git needed more than {memory / 1024**3:.2g} GiB of memory"
 
 
-def _program() -> str | None:
-    """git on PATH: Windows, and Python there, would look into the folder here before that."""
-    name = "git.exe" if sys.platform == "win32" else "git"
-    places = (os.path.join(each, name) for each in os.get_exec_path())
-    return next(filter(None, map(shutil.which, places)), None)
-
-
 def _hooks_off(words: Sequence[str], folder: AnyPath | None, extra: Variables | None) -> list[str]:
     number = 0
     while words[number].startswith("-") and words[number] not in _RUN_NO_HOOK:
@@ -280,7 +273,7 @@ def hooks_off(
 
 def _is_new() -> bool:
     """Whether the git that `run` starts is as new as `NEW`, or tells no version."""
-    program = _program()
+    program = shutil.which("git")
     # A program that runs for weeks sees git replaced.
     return program is not None and _is_new_program(program, os.stat(program).st_mtime_ns)
 
@@ -495,7 +488,7 @@ def signals_later() -> Iterator[None]:
     One that is ignored stays so. SIGQUIT (Ctrl-\\) still ends the wait.
     """
     numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(one))]
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) not in (signal.SIG_IGN, None):
+    if signal.getsignal(signal.SIGHUP) not in (signal.SIG_IGN, None):
         numbers.append(signal.SIGHUP)
     arrived: list[int] = []
     try:

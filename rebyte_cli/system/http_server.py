@@ -310,7 +310,7 @@ def _most_connections() -> int:
 
     A request takes up to four. The limit can change: `batch` raises it.
     """
-    limit = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
+    limit = os.sysconf("SC_OPEN_MAX")
     return limit // 4 if limit > 0 else sys.maxsize
 
 
@@ -324,8 +324,6 @@ class Server(ThreadingMixIn, HTTPServer):
 
     daemon_threads = True
     request_queue_size = 256
-    # On Windows this option would let two programs share the port.
-    allow_reuse_address = sys.platform != "win32"
 
     def __init__(
         self,

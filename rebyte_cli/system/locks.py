@@ -1,7 +1,6 @@
 """Locks on open files and folders, which the kernel drops with their last descriptor.
 
-As clock.py, it imports only what Python has loaded anyway. See files.py for locks by path, and for
-those that Windows has, too.
+As clock.py, it imports only what Python has loaded anyway. See files.py for locks by path.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 
 
 def flock(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:
-    """Lock an open file or folder, alone or shared, until it is closed or `unlock`. Not on Windows.
+    """Lock an open file or folder, alone or shared, until it is closed or `unlock`.
 
     Without `wait`, BlockingIOError says that another holds it. Raises OSError as the system does,
     for example where the file system has no locks.

@@ -1,7 +1,7 @@
 """Who can read and change our files.
 
 A `config.toml` names programs to run and a history names tasks to delete, so one that another
-user can write is not believed. Everything here is about POSIX modes; Windows has none of it.
+user can write is not believed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 from pathlib import Path
 
 from ..errors import BadUsage, RebyteError
@@ -65,8 +64,6 @@ def make_folder(folder: Path) -> bool:
 
 
 def _close_to_others(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
     found = folder.stat()
     ours = found.st_uid == os.getuid() and _OURS.issuperset(os.listdir(folder))
     if ours and found.st_mode & 0o077:
@@ -80,7 +77,7 @@ def read_private(path: Path) -> bytes:
     OSError when the file is missing or cannot be read.
     """
     # Opening a pipe would wait for its writer.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with open(handle, "rb") as file:
         found = os.fstat(handle)
         if stat.S_ISDIR(found.st_mode):
@@ -101,8 +98,6 @@ def check_private(path: Path, *, shared_folder: bool = False) -> None:
     `shared_folder`, members of the folder's group may write to the folder (not to the file), as
     those of a project do. A group whose only member is this user counts as the user.
     """
-    if sys.platform == "win32":
-        return
     real = Path(os.path.realpath(path))
     try:
         if os.lstat(path).st_uid not in _trusted():  # in /tmp, a link that another user left
@@ -149,8 +144,6 @@ def _check_folder(path: Path, folder: Path, *, shared: bool) -> None:
 
 def _trusted() -> set[int]:
     """Root, ourselves, and who became root with sudo."""
-    if sys.platform == "win32":
-        return set()
     trusted = {0, os.geteuid()}
     sudo = os.environ.get("SUDO_UID", "")
     if os.geteuid() == 0 and sudo.isdecimal():
@@ -166,8 +159,6 @@ def _others_write(found: os.stat_result) -> bool:
 
 def _is_own_group(group: int) -> bool:
     """Whether a group is the one that many systems make for each user, with no other member."""
-    if sys.platform == "win32":
-        return False
     import grp
     import pwd
 
@@ -185,8 +176,6 @@ def _is_exempt(path: Path) -> bool:
     Mounted configuration of a container is of the first kind, a Windows drive under WSL of the
     second: everything on it looks writable for all, and chmod changes nothing.
     """
-    if sys.platform == "win32":
-        return True
     try:
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             return True

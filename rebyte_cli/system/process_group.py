@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import IO, Self
 
@@ -52,12 +51,6 @@ class ProcessGroup:
         died, and with it the program. Raises OSError, as Popen does.
         """
         self._ours = -1
-        if sys.platform == "win32":  # only the client is there, and its programs are short
-            with open(stdin or os.devnull, "rb") as given:
-                self.process = subprocess.Popen(
-                    words, cwd=folder, env=variables, stdin=given, stdout=stdout, stderr=stderr
-                )
-            return
         last = _KILL_AND_BECOME.format(words=shlex.join(after_us)) if after_us else _KILL_ALL
         theirs, self._ours = os.pipe()
         try:
@@ -85,16 +78,14 @@ class ProcessGroup:
 
     def kill(self) -> None:
         """Kill the whole group, and close what it prints into."""
-        if sys.platform != "win32":
-            if self._ours < 0:
-                return
-            for stream in (self.process.stdout, self.process.stderr):
-                if stream is not None:
-                    stream.close()
+        if self._ours < 0:
+            return
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
         self.end()
-        if self._ours >= 0:  # the shell in the background was killed before it noticed
-            os.close(self._ours)
-            self._ours = -1
+        os.close(self._ours)  # the shell in the background was killed before it noticed
+        self._ours = -1
 
     def end(self) -> None:
         """Kill the whole group, and return when its first process is dead."""
@@ -103,9 +94,6 @@ class ProcessGroup:
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process that is the first of its group, with the group, and wait for its death."""
-    if sys.platform == "win32":
-        process.kill()
-        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -84,10 +84,7 @@ def _send_after(function: CodeType, thread: int, number: int) -> None:
         while frame is not None and frame.f_code is not function:
             frame = frame.f_back
         is_there = frame is not None
-    if sys.platform == "win32":
-        signal.raise_signal(number)
-    else:
-        signal.pthread_kill(thread, number)
+    signal.pthread_kill(thread, number)
 
 
 class StopSignal:
@@ -148,9 +145,8 @@ class StopSignal:
                 self._end()
             return
         self._status, self._at = 128 + number, time.monotonic()
-        if sys.platform != "win32":
-            signal.signal(signal.SIGALRM, lambda *_: self._end())
-            signal.setitimer(signal.ITIMER_REAL, CLEAN_UP_SECONDS)
+        signal.signal(signal.SIGALRM, lambda *_: self._end())
+        signal.setitimer(signal.ITIMER_REAL, CLEAN_UP_SECONDS)
         self._wake()
 
     def _end(self) -> None:

@@ -43,10 +43,8 @@ def read_file(name: str, most: int, here: int | None = None) -> bytes | None:
 
     `name` is in the folder with the descriptor `here`, or a path that the user has chosen.
     """
-    named = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")  # no system has them all
-    flags = sum(getattr(os, each, 0) for each in named)
     try:
-        descriptor = os.open(name, flags, dir_fd=here)
+        descriptor = os.open(name, os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
     except OSError:
         return None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -175,7 +175,7 @@ def main() -> None:
     import faulthandler
 
     seconds, name, schema, *values = json.load(sys.stdin)
-    # Windows has no other limit, and this one does not wait for a regular expression.
+    # macOS has no other limit, and this one does not wait for a regular expression.
     faulthandler.dump_traceback_later((BUSY + 1) * seconds, exit=True)
     python_process.limit(seconds, MEMORY)
     found: dict[str, list[str]] = {}

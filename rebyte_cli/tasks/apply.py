@@ -80,7 +80,7 @@ def _alone(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise RebyteError("another `apply` is at work in this repository") from None
         except OSError:
-            pass  # Windows locks no folders, and some network file systems have no locks
+            pass  # some network file systems have no locks
         yield
 
 

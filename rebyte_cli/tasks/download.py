@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import stat
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,17 +27,12 @@ TOO_LONG = "the name is too long"
 _REFUSED_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 FOLDER_MODE = 0o775  # less the umask; never one that everyone may write
 _SIZES = ("size", "sizeBytes", "size_bytes", "bytes", "fileSize", "contentLength")
-_DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")]
-)
 # Characters that HFS+ leaves out when it compares names, as git knows them.
 _IGNORED_BY_HFS = dict.fromkeys(
     [*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF]
 )
 # What NTFS takes for a repository's folder: the name itself, one of its streams, its short name.
 _GIT = re.compile(r"\.git(:.*)?|git~\d+", re.DOTALL)
-# The short name that NTFS gives to a name it finds too long, one that begins with a dot included.
-_SHORT = re.compile(r"[^.]{1,6}~\d+(\..{0,3})?", re.DOTALL)
 
 
 def parts_of(name: str, *, hidden: bool = False) -> list[str]:
@@ -60,7 +54,8 @@ def parts_of(name: str, *, hidden: bool = False) -> list[str]:
     compared = [_compared(part) for part in parts]
     if any(map(_GIT.fullmatch, compared)) or compared[-1] == "head":
         raise _unsafe(name, "git would run what such a file says")
-    if not hidden and (any(map(_is_hidden, compared)) or reader_of(name, by_place=True)):
+    is_hidden = any(part.startswith(".") for part in compared)
+    if not hidden and (is_hidden or reader_of(name, by_place=True)):
         raise RebyteError(
             f"{name!r} was not written: it is hidden, or run by some tool because of its name",
             hint="Check what is in it; --hidden writes it",
@@ -76,10 +71,7 @@ def _is_plain(part: str) -> bool:
         part.encode()
     except UnicodeEncodeError:  # a lone surrogate
         return False
-    if sys.platform != "win32":
-        return True
-    stem = part.split(".", 1)[0].rstrip(" ").lower()
-    return not (set(part) & set('<>:"|?*') or part[-1] in ". " or stem in _DEVICES)
+    return True
 
 
 def _size_of(name: str) -> int:
@@ -89,11 +81,6 @@ def _size_of(name: str) -> int:
 def _compared(part: str) -> str:
     """The part as file systems that fold case and drop characters compare it."""
     return part.translate(_IGNORED_BY_HFS).casefold().rstrip(". ")
-
-
-def _is_hidden(compared: str) -> bool:
-    short = sys.platform == "win32" and _SHORT.fullmatch(compared)
-    return compared.startswith(".") or bool(short)
 
 
 def _unsafe(name: str, why: str) -> RebyteError:
@@ -223,27 +210,17 @@ def _size(listed: Mapping[str, Any]) -> int | None:
 
 
 @contextmanager
-def open_folder(folder: Path, parts: Sequence[str], name: str) -> Iterator[int | None]:
+def open_folder(folder: Path, parts: Sequence[str], name: str) -> Iterator[int]:
     """The folder below `folder` that `parts` lead to, created where it is missing.
 
     A descriptor of it: every step is taken from the folder before and follows no link, so nothing
-    that is moved or linked during the download leads elsewhere. None where the system cannot do
-    that (Windows), which then only checks for links. `folder` itself may be a link. Raises
-    RebyteError when a part is a link or a file (`name` is the artifact's), BadUsage when it cannot
-    be made.
+    that is moved or linked during the download leads elsewhere. `folder` itself may be a link.
+    Raises RebyteError when a part is a link or a file (`name` is the artifact's), BadUsage when it
+    cannot be made.
     """
     try:
         _make_folders(folder)
-        if os.open not in os.supports_dir_fd or os.mkdir not in os.supports_dir_fd:
-            way = folder
-            for part in parts:
-                way = way / part
-                way.mkdir(FOLDER_MODE, exist_ok=True)
-                if way.is_symlink():
-                    raise _unsafe(name, f"{way} is a link")
-            here = None
-        else:
-            here = _descend(folder, parts, name)
+        here = _descend(folder, parts, name)
     except OSError as error:
         if error.errno in _REFUSED_NAMES:
             raise
@@ -251,8 +228,7 @@ def open_folder(folder: Path, parts: Sequence[str], name: str) -> Iterator[int |
     try:
         yield here
     finally:
-        if here is not None:
-            os.close(here)
+        os.close(here)
 
 
 def _make_folders(folder: Path) -> None:
@@ -262,8 +238,6 @@ def _make_folders(folder: Path) -> None:
 
 
 def _descend(folder: Path, parts: Sequence[str], name: str) -> int:
-    if sys.platform == "win32":
-        raise NotImplementedError  # see `open_folder`
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     here, way = os.open(folder, flags), folder
     try:

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,8 +42,6 @@ def find(environment: Mapping[str, str]) -> str:
 
 def usual(environment: Mapping[str, str]) -> str | None:
     """The editor without VISUAL and EDITOR; None where nothing is installed."""
-    if sys.platform == "win32":
-        return "notepad"
     path = environment.get("PATH")
     return next((program for program in USUAL if shutil.which(program, path=path)), None)
 
@@ -64,10 +61,8 @@ def edit(editor: str, path: Path) -> int:
     A command line with quotes, variables and the like is run by the shell, as git does it. Ctrl-C
     belongs to the editor while it runs; SIGTERM ends it too.
     """
-    command: list[str] | str = [*editor.split(), str(path)]
-    if sys.platform == "win32":
-        command = f'{editor} "{path}"'
-    elif SHELL_SIGNS.intersection(editor):
+    command = [*editor.split(), str(path)]
+    if SHELL_SIGNS.intersection(editor):
         command = ["/bin/sh", "-c", f'{editor} "$@"', "sh", str(path)]
     is_main = threading.current_thread() is threading.main_thread()
     # A handler that does nothing, rather than SIG_IGN, which the editor would inherit.

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from threading import Lock, Thread
 from typing import Any
@@ -69,7 +68,7 @@ class HookCommand:
                     stdin=subprocess.PIPE,
                     stdout=self._stdout,
                     # Its own process group, so that everything the shell started can be ended.
-                    process_group=None if sys.platform == "win32" else 0,
+                    process_group=0,
                 )
                 self._running.add(process)
         except OSError as error:
@@ -94,7 +93,7 @@ class HookCommand:
             _signal(process, signal.SIGTERM)
         persistently(lambda: not any(map(_has_members, running)), GRACE_SECONDS)
         for process in running:
-            _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+            _signal(process, signal.SIGKILL)
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
@@ -103,15 +102,13 @@ class HookCommand:
         """End those that run by force. Takes no lock: for a process that is about to end."""
         self._stopped = True
         for process in list(self._running):
-            _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+            _signal(process, signal.SIGKILL)
 
 
 def _has_members(process: subprocess.Popen[bytes]) -> bool:
     """Whether anything of its process group still runs. Collects the process itself."""
     if process.poll() is None:
         return True
-    if sys.platform == "win32":
-        return False
     try:
         os.killpg(process.pid, 0)
     except OSError:
@@ -121,7 +118,4 @@ def _has_members(process: subprocess.Popen[bytes]) -> bool:
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(OSError):
-        if sys.platform == "win32":
-            process.terminate()
-        else:
-            os.killpg(process.pid, number)
+        os.killpg(process.pid, number)

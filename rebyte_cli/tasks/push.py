@@ -39,7 +39,7 @@ PROTOCOLS = (
     ("protocol.ssh.allow", "always"),
 )  # fmt: skip
 _HELPER = re.compile(r"([A-Za-z0-9][A-Za-z0-9+.-]*):(?::|//)")
-# An address that git takes for no folder on this disk, if it does not begin with a drive.
+# An address that git takes for no folder on this disk.
 _ELSEWHERE = re.compile(r"(?:https?|git|ssh|git\+ssh|ssh\+git)://|\[[^/]*:|[^/:]+:(?!:|//)")
 
 
@@ -84,7 +84,7 @@ def push_branch(root: Path, name: str, remote: str) -> None:
 def _push(root: Path, address: str, to: Sequence[str], variables: Mapping[str, str]) -> None:
     words = ["-c", "push.negotiate=false", "push", "--quiet", "--no-verify"]
     words += ["--no-recurse-submodules"]
-    if os.path.splitdrive(address)[0] or not _ELSEWHERE.match(address):
+    if not _ELSEWHERE.match(address):
         off: list[str] = []
         if address.startswith("file://") or not _HELPER.match(address):
             receiver = _checked_receiver(root, address)

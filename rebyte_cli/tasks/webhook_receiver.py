@@ -74,14 +74,7 @@ class WebhookReceiver:
         """Listen, and yield deliveries as they come until `finish` is called."""
         self._server.start()
         try:
-            while True:
-                try:
-                    # A wait without a limit cannot be interrupted on Windows.
-                    delivery = self.deliveries.get(timeout=1)
-                except queue.Empty:
-                    continue
-                if delivery is None:
-                    return
+            while (delivery := self.deliveries.get()) is not None:
                 yield delivery
         finally:
             # Ending right after a delivery must not leave its sender without an answer.

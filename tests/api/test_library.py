@@ -144,7 +144,6 @@ def test_a_plain_urllib_program_can_do_all_of_it(served: str) -> None:
     assert json.loads(refused.value.read())["error"]["code"] == "invalid_api_key"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_a_forked_client_opens_new_connections(home: Path) -> None:
     """On a shared one each process reads the answers to what the other asked."""
     with RawServer(json_reply({"id": "t1", "status": "running"})) as server:

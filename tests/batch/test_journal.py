@@ -270,19 +270,6 @@ def test_a_gap_that_no_crash_leaves_is_damage(grown: tuple[Path, int], what: str
     assert path.read_bytes() == before
 
 
-@pytest.mark.skipif(not hasattr(os, "O_NONBLOCK"), reason="needs another flag to look for")
-def test_the_file_is_opened_with_the_flag_for_binary_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Windows would write CR LF. Another flag, which does nothing to files, stands for it here."""
-    import fcntl
-
-    monkeypatch.setattr(os, "O_BINARY", os.O_NONBLOCK, raising=False)
-    journal, _ = opened(tmp_path / "j")
-    assert fcntl.fcntl(journal._handle, fcntl.F_GETFL) & os.O_NONBLOCK
-    journal.close()
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -620,7 +607,7 @@ def test_a_sync_is_one_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyP
         sync(file.fileno())
         assert len(asked) == 1
         sync_folder(tmp_path)
-    assert asked[1:] == (["fsync"] if os.name == "posix" else [])
+    assert asked[1:] == ["fsync"]
 
 
 def test_a_new_journal_has_a_name_that_lasts(

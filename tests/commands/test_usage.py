@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,7 +296,7 @@ def run(*words: str, stdin: str = os.devnull) -> subprocess.CompletedProcess[str
             text=True,
             timeout=60,
             check=False,
-            preexec_fn=_limit if sys.platform != "win32" else None,
+            preexec_fn=_limit,
         )
 
 

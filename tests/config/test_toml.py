@@ -46,7 +46,6 @@ def test_case_47_writers_in_several_processes_lose_nothing(tmp_path: Path) -> No
     assert sorted(os.listdir(path.parent)) == [".lock", "config.schema.json", "config.toml"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
 class TestCase48:
     def test_case_48_a_new_file_is_private_even_under_umask_0(self, tmp_path: Path) -> None:
         path = tmp_path / "deep" / "config.toml"

@@ -31,7 +31,6 @@ from tests.waiting import eventually, is_running
 from .test_pages import pretend_real
 
 Run = Callable[..., Done]
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 
 
 @pytest.fixture

@@ -74,8 +74,7 @@ def test_it_serves_the_process_that_started_it_alone(
             assert store.served() == []
         (child,) = children
         assert child.poll() is None
-        if sys.platform != "win32":  # so that Ctrl-C reaches the parent alone
-            assert os.getsid(child.pid) == child.pid
+        assert os.getsid(child.pid) == child.pid  # so that Ctrl-C reaches the parent alone
     assert child.poll() == 0
 
 

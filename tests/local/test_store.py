@@ -139,7 +139,6 @@ def where(thread: int) -> str:
     return traceback.extract_stack(sys._current_frames()[thread])[-1].line or ""
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows has no such signals")
 def test_a_signal_while_another_process_writes_leaves_no_transaction_open(tmp_path: Path) -> None:
     """A canceled run still writes its patch, and keeps no other writer waiting."""
 

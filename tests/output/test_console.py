@@ -8,11 +8,9 @@ import subprocess
 import sys
 import unicodedata
 
-import click
 import pytest
 
 from rebyte_cli.output.console import clean, one_line
-from tests.screens import console, text_of
 
 
 @pytest.mark.slow
@@ -112,16 +110,3 @@ def test_detect(
     environment: dict[str, str], arguments: tuple[str, ...], tty: bool, found: str
 ) -> None:
     assert detected(environment, *arguments, tty=tty) == found
-
-
-def test_colours_on_windows_go_through_click(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It translates them for consoles that know no ANSI sequences."""
-    passed: list[str] = []
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(click, "echo", lambda text, **_: passed.append(text))
-    for color in (False, True):
-        it = console(tty=True, color=color)
-        it.write_out("out")
-        it.write_err("err")
-        assert text_of(it.out) + text_of(it.err) == ("" if color else "out\nerr")
-    assert passed == ["out", "\nerr"]

@@ -16,7 +16,6 @@ from rebyte_cli.system import permissions
 from rebyte_cli.system.permissions import UnsafeFile, check_private, private_folder, read_private
 from tests.conftest import Done
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
 Rebyte = Callable[..., Done]
 
 

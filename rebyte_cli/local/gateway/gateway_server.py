@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -104,10 +105,7 @@ class Gateway:
 
 def main() -> None:
     """Read the settings, serve, and end the process."""
-    with contextlib.suppress(ImportError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # which would have the key in it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # which would have the key in it
     wake, at_signal = os.pipe()
     os.set_blocking(at_signal, False)
     signal.set_wakeup_fd(at_signal, warn_on_full_buffer=False)

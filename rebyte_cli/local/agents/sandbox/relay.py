@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import io
 import os
 import re
@@ -18,7 +19,9 @@ import signal
 import stat
 import subprocess
 import sys
+import termios
 import time
+import tty
 from collections.abc import Callable
 from functools import partial
 
@@ -30,11 +33,6 @@ from . import stand_in
 from .control_strings import ControlStrings
 from .jail_group import JailGroup
 from .jailed_program import JailedProgram
-
-with contextlib.suppress(ImportError):  # Windows has none of them, and no jail
-    import fcntl
-    import termios
-    import tty
 
 TICK = 0.2  # seconds between two looks at what makes no noise
 CHUNK = 65536

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -364,13 +363,6 @@ def usable_agent(
 
     Raises Refusal when it cannot run on this machine.
     """
-    if sys.platform == "win32":
-        raise Refusal(
-            400,
-            "executor_unavailable",
-            "real agents run on Linux and macOS only",
-            "Run rebyte in the Windows Subsystem for Linux, or without -x to simulate a run",
-        )
     with readable_config():
         settings = config.load(config_file, state_dir)
     adapter = settings.agents.get(executor)

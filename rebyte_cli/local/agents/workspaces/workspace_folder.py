@@ -494,8 +494,7 @@ def disk_usage(place: Path) -> int:
                 continue
             if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
                 seen.add(file)
-            # Windows does not count in blocks.
-            total += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
+            total += status.st_blocks * 512
     return total
 
 
