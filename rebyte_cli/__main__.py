@@ -28,6 +28,9 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-V"]):
         return _version()
+    if sys.platform == "win32":
+        sys.stderr.write("Error: rebyte runs on Linux and macOS. On Windows, install it in WSL.\n")
+        return 1
     if sys.implementation.name != "cpython":  # PyPy's sqlite3 cannot commit as ours must
         sys.stderr.write(f"Error: rebyte needs CPython, not {sys.implementation.name}\n")
         return 1

@@ -26,6 +26,7 @@ PACKAGE = ROOT / "rebyte_cli"
 # Where the code asks for the platform, and how often. What is new here needs a test below, or in
 # completion/test_install.py, which the functions of `install` take as an argument.
 BRANCHES = {
+    "__main__.py": 1,
     "api/transfer.py": 1,
     "batch/journal.py": 1,
     "completion/install.py": 2,

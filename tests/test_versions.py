@@ -67,18 +67,25 @@ def test_bounds_are_read_with_what_stands_beside_them() -> None:
     }
 
 
-def test_another_python_than_cpython_is_refused_in_one_line() -> None:
-    """As PyPy, which has no second name here: `sys.implementation` is what tells them apart."""
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("sys.implementation.name = 'pypy'", "Error: rebyte needs CPython, not pypy\n"),
+        (
+            "sys.platform = 'win32'",
+            "Error: rebyte runs on Linux and macOS. On Windows, install it in WSL.\n",
+        ),
+    ],
+)
+def test_a_python_that_lacks_something_is_refused_in_one_line(other: str, said: str) -> None:
+    """PyPy and Windows are not here: these names are what tells them apart."""
     code = (
-        "import sys; sys.implementation.name = 'pypy'\n"
+        f"import sys; {other}\n"
         "sys.argv = ['rebyte', *sys.argv[1:]]\n"
         "from rebyte_cli.__main__ import main; main()"
     )
-    for words, status, said in (
-        (["list"], 1, "Error: rebyte needs CPython, not pypy\n"),
-        (["--version"], 0, ""),
-    ):
+    for words, status, printed in ((["list"], 1, said), (["--version"], 0, "")):
         done = subprocess.run(
             [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
         )
-        assert (done.returncode, done.stderr) == (status, said)
+        assert (done.returncode, done.stderr) == (status, printed)
