@@ -9,6 +9,7 @@
     │   ├── KeyRejected                3   401 and 403
     │   ├── ResourceNotFound           4   404 and 410
     │   ├── BudgetRefused             13   nothing more may be used today
+    │   ├── AgentUnusable              3   no program, login or jail on the user's machine
     │   ├── NetworkError               5   nothing usable came back
     │   │   ├── Unsent                 5   provably never reached the API
     │   │   ├── ServerFault            5   5xx after all tries
@@ -305,6 +306,13 @@ class BudgetRefused(APIError):
 
     exit_status = 13
     code = "budget_reached"
+
+
+class AgentUnusable(APIError):
+    """The service on the user's machine cannot run an agent: no program, no login, or no jail."""
+
+    exit_status = 3
+    code = "executor_unavailable"
 
 
 class NetworkError(APIError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import (
     KEYS_PAGE,
+    AgentUnusable,
     APIError,
     BadUsage,
     BrokenAnswer,
@@ -183,6 +184,8 @@ def refusal(
         return KeyRejected(said, hint=remedy, code=code, **rest)
     if status == 402 and code == BudgetRefused.code:
         return BudgetRefused(said, hint=hint, **rest)
+    if code == AgentUnusable.code:
+        return AgentUnusable(said, hint=hint, code=code, **rest)
     absent = status in (404, 410)
     kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
     hint = hint or (_list_hint(path) if absent else None)

@@ -10,7 +10,7 @@ import click
 
 from ..app import App
 from ..config import EXECUTORS
-from ..errors import BadUsage, Next, RebyteError
+from ..errors import AgentUnusable, BadUsage, Next, RebyteError
 from ._options import (
     BUDGET,
     Choice,
@@ -38,7 +38,8 @@ def local_refusals(about: str = "", **hints: str) -> Iterator[None]:
         yield
     except Refusal as refusal:
         hint = hints.get(refusal.code, refusal.hint)
-        raise RebyteError(about + refusal.message, hint=hint, code=refusal.code) from None
+        kind = AgentUnusable if refusal.code == AgentUnusable.code else RebyteError
+        raise kind(about + refusal.message, hint=hint, code=refusal.code) from None
 
 
 # What agents on this machine may reach, and use

@@ -8,7 +8,7 @@ STATUSES = {
     0: "success; with `--wait`, every task completed",
     1: "the API refused the request, or any other error",
     2: "usage: unknown option, missing argument, invalid value",
-    3: "no key, key rejected, scope missing, keyring locked or absent",
+    3: "no key, key rejected, scope missing, keyring locked or absent; no usable agent",
     4: "no such task, workspace, profile or file",
     5: "network: unreachable, timed out, 5xx or an unusable response after all retries, a redirect",
     6: "outcome unknown: the request was sent, but no response arrived",

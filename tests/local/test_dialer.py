@@ -292,6 +292,7 @@ def test_requests_that_a_served_service_declines_run_in_the_process_of_the_comma
             client.create_task("Say hello", executor="gemini")
         assert is_embedded(dialer)
         assert raised.value.code == "executor_unavailable"
+        assert raised.value.exit_status == 3
         assert client.list_tasks()["total"] == 0
     assert [line[-3:] for line in requests if "POST" in line] == ["421"]
 

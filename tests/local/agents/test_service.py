@@ -371,6 +371,23 @@ def test_an_agent_that_is_not_installed(
     assert machine.own.call("GET", "/tasks").document["total"] == 0
 
 
+def test_an_agent_without_a_login_is_refused_before_anything_is_created(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    claude = tmp_path / "bin" / "claude"
+    claude.write_text("#!/bin/sh\necho 2.1.200\n")
+    claude.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "claude"})
+    assert (answer.status, answer.code) == (400, "executor_unavailable")
+    assert answer.message == "claude cannot run: no login and no key was found"
+    error = answer.document["error"]
+    assert error["hint"] == "run `claude /login`, or set ANTHROPIC_API_KEY"
+    assert machine.own.call("GET", "/tasks").document["total"] == 0
+
+
 @pytest.mark.slow
 def test_no_run_without_a_jail_follows_one_with(machine: Machine) -> None:
     """It would use the HOME, and the repository, that a jailed agent wrote."""
@@ -511,7 +528,7 @@ def test_a_machine_without_a_jail_refuses_and_obeys_who_insists(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with start() as machine:
         answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "mine"})
-        assert (answer.status, answer.code) == (400, "jail_unavailable")
+        assert (answer.status, answer.code) == (400, "executor_unavailable")
         assert "No permissions to create a namespace" in answer.message
         assert answer.document["error"]["hint"].endswith(
             '. To run it without one: create --no-jail, or jail = "off" in [local] of config.toml'

@@ -373,13 +373,17 @@ def usable_agent(
         raise _not_installed(adapter, settings)
     if problem := launcher.why_missing(settings.launcher):
         raise Refusal(400, "executor_unavailable", f"{executor} cannot be started: {problem}")
+    user = adapter.surroundings(User(os.environ, Path.home()))
+    if adapter.log_in and adapter.found_login(user) is None:
+        problem = f"{executor} cannot run: no login and no key was found"
+        raise Refusal(400, "executor_unavailable", problem, adapter.log_in)
     jailed = settings.jail if wanted is None else wanted == "on"
     if jailed:
         check = jail.probe(state_dir / JAIL_CACHE)
         if not check.works:
             raise Refusal(
                 400,
-                "jail_unavailable",
+                "executor_unavailable",
                 f"{executor} cannot be sandboxed on this machine: {check.reason}",
                 ". ".join(filter(None, (check.fix, jail.NO_SANDBOX))),
                 check.fix or None,
@@ -388,7 +392,7 @@ def usable_agent(
         if problem := user_tools.why_not_all(program.own, own):
             raise Refusal(
                 400,
-                "jail_unavailable",
+                "executor_unavailable",
                 f"{executor} cannot be sandboxed: {problem}",
                 "Install it elsewhere, in a folder that has nothing else in it",
             )
