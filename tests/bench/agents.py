@@ -80,7 +80,7 @@ def rows(home: Path) -> Iterator[Row]:
     config = home / "config" / "rebyte" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(f"[local.agents.claude]\ncommand = [{json.dumps(str(agent))}]\n")
-    env = variables(home)
+    env = variables(home) | {"ANTHROPIC_API_KEY": "not a real key"}
     extra, late = [], []
     with SupervisorWatch(home / "state" / "rebyte" / "local") as watch:
         for _ in range(RUNS):

@@ -155,7 +155,7 @@ def test_an_agent_without_a_sandbox_is_refused(
 
     async def story(client: Client) -> None:
         error = (await refused(client, "create", prompt="x", executor="mine"))["error"]
-        assert error["code"] == "jail_unavailable"
+        assert error["code"] == "executor_unavailable"
         assert "no-jail" not in str(error)
 
     served_by_a_process("-P", "local", story=story)

@@ -363,6 +363,8 @@ def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.Monkey
         (programs / name).chmod(0o755)
         shutil.copy(SAMPLES / f"{name}-write.jsonl", programs / f"{name}.jsonl")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    for variable in ("ANTHROPIC_API_KEY", "CODEX_API_KEY"):
+        monkeypatch.setenv(variable, "not a real key")
     (home / ".config/rebyte").mkdir(parents=True)
     (home / ".config/rebyte/config.toml").write_text(
         "".join(f'[local.agents.{name}]\nread = ["{programs}"]\n' for name in ("claude", "codex"))
