@@ -117,16 +117,16 @@ class Command(_Shared):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Check the values that Click has parsed, then call the function."""
-        output = self.output
         for param in self.params:
             value = ctx.params.get(param.name or "")
             if not isinstance(param.type, click.Path) and not _is_text(value):
                 raise click.BadParameter("not valid UTF-8", ctx=ctx, param=param)
-            if isinstance(param, Option):
-                if param.check is not None:
-                    param.check(ctx)
-                if value and param.output is not None:
-                    output = param.output
+            if isinstance(param, Option) and param.check is not None:
+                param.check(ctx)
+        output = self.output  # now that one option may have implied another
+        for param in self.params:
+            if isinstance(param, Option) and ctx.params.get(param.name or "") and param.output:
+                output = param.output
         app = ctx.find_object(App)
         if app is not None:
             app.text = output.text

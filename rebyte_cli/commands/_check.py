@@ -11,7 +11,7 @@ from ..app import App
 from ..errors import BadUsage, NotFound
 from ..system.deadline import NO_LIMIT, Deadline
 from ._local import HOST
-from ._options import DURATION, Number, Option, check_waits, refuse, take, together
+from ._options import DURATION, Number, Option, imply_wait, refuse, take, together
 from ._repository import CHECKS, RepositorySays
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _check_needs_check(ctx: click.Context) -> None:
         if options.no_check or not is_waited_for:
             options.require_check()
     elif not is_waited_for:
-        check_waits(ctx, "check")
+        imply_wait(ctx, "check")
 
 
 protect_option = click.option(

@@ -48,6 +48,7 @@ from ._options import (
     chosen_fields,
     dry_run_option,
     files_option,
+    imply_wait,
     label_option,
     on_question_option,
     refuse,
@@ -94,7 +95,7 @@ def _check_attempts(ctx: click.Context) -> None:
         )
     if attempts == 1:
         return
-    refuse({"--attempts": not (given["wait"] or given["dry_run"])}, "requires --wait")
+    imply_wait(ctx, "attempts")
     for_one = {"--stream": "stream", "--once": "once", "--open": "open_page"}
     refuse({f"--attempts and {name}": given[option] for name, option in for_one.items()})
 

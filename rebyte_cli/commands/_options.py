@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ..app import App
 from ..config import EXECUTORS, FORMATS
@@ -121,16 +122,22 @@ def refuse(given: Mapping[str, object], why: str = "cannot be used together") ->
             raise BadUsage(f"{names} {why}")
 
 
-def check_waits(ctx: click.Context, name: str, waits: Sequence[str] = ("wait", "stream")) -> None:
-    """Refuse an option about a wait where the command can wait and was not told to."""
+def imply_wait(ctx: click.Context, name: str, waits: Sequence[str] = ("wait", "stream")) -> None:
+    """Have a command wait that can, because of an option about a wait.
+
+    Raises BadUsage where that was ruled out with --no-wait, or where a command waits otherwise.
+    """
     known = [each for each in waits if each in ctx.params]
-    if known and not any(ctx.params[each] for each in known):
+    if not known or any(ctx.params[each] for each in known):
+        return
+    if "wait" not in known or ctx.get_parameter_source("wait") is ParameterSource.COMMANDLINE:
         raise BadUsage(f"--{name} requires {' or '.join(f'--{each}' for each in known)}")
+    ctx.params["wait"] = True
 
 
 def _check_timeout(ctx: click.Context) -> None:
     if ctx.params.get("timeout") is not None:
-        check_waits(ctx, "timeout")
+        imply_wait(ctx, "timeout")
 
 
 def _check_label_filter(ctx: click.Context) -> None:
@@ -145,7 +152,7 @@ def _check_label_filter(ctx: click.Context) -> None:
 
 def _check_notify(ctx: click.Context) -> None:
     if ctx.params.get("notify"):
-        check_waits(ctx, "notify")
+        imply_wait(ctx, "notify")
 
 
 def _check_on_question(ctx: click.Context) -> None:
@@ -153,7 +160,7 @@ def _check_on_question(ctx: click.Context) -> None:
     app = ctx.find_object(App)
     if app is None or "on_question" not in app.options:
         return
-    check_waits(ctx, "on-question", ("wait", "stream", "follow"))
+    imply_wait(ctx, "on-question", ("wait", "stream", "follow"))
     if app.on_question == "ask" and not app.interactive:
         raise BadUsage("--on-question ask requires a terminal (stdin and stderr)")
 

@@ -298,7 +298,8 @@ def read_prompt(
 ) -> PromptSource:
     """Return the prompt: from the argument, -p, --prompt-file, or to be written on a terminal.
 
-    `-` among the arguments adds an empty line and standard input, or is the prompt alone. Raises
+    Without any of them, it is standard input that is no terminal. `-` among the arguments adds an
+    empty line and standard input, or is the prompt alone. Raises
     BadUsage for no prompt or several, an empty or too long one, or invalid UTF-8.
     """
     words = [word for word in arguments if word != "-"]
@@ -321,25 +322,30 @@ def read_prompt(
         texts = []
     elif app.interactive:
         return PromptSource(app, None)
+    elif sys.stdin is not None and not sys.stdin.isatty():
+        texts, with_stdin = [], True
     else:
-        raise BadUsage(
-            "no prompt",
-            hint="Pass it as an argument, with -p TEXT or with --prompt-file FILE;"
-            " `-` is standard input, alone or after the argument",
-        )
+        raise _no_prompt()
     if with_stdin and stdin().isatty():
         return PromptSource(app, None, typed_after=texts)
     if with_stdin:
         texts.append(_read_file("-"))
         if is_empty(texts[-1]):
             if not texts[:-1]:
-                raise BadUsage("the prompt is empty: standard input has no text")
+                raise _no_prompt("standard input has no text")
             app.note("Standard input has no text; the prompt is sent without it")
             del texts[-1]
     prompt = PromptSource(app, check_prompt("\n\n".join(texts)), draft)
     if not with_stdin:
         prompt.leave_stdin()
     return prompt
+
+
+def _no_prompt(why: str = "") -> BadUsage:
+    return BadUsage(
+        f"no prompt: {why}" if why else "no prompt",
+        hint="Pass it as an argument, on standard input, with -p TEXT or with --prompt-file FILE",
+    )
 
 
 def _draft_of(app: App, file: str) -> Draft | None:

@@ -33,12 +33,12 @@ def command(
     Returns when the VM is up. With --wait, returns when the task has ended and prints only the
     finished task. The id and the link appear on stderr as soon as they are known.
 
-    `-` after PROMPT adds standard input to it; `-` alone is the whole prompt. Without PROMPT,
-    $EDITOR opens on a terminal; what you write there is kept in a file until the task exists.
+    `-` after PROMPT adds standard input to it. Without PROMPT, standard input is the prompt; on a
+    terminal, $EDITOR opens instead, and what you write is kept in a file until the task exists.
 
     If the response to a create is lost, rebyte looks for the task instead of creating it again.
     With --once KEY, a script can repeat the whole command after any interruption and still create
-    only one task.
+    only one task. A KEY is for one prompt.
 
     --attempts N creates N tasks for the same prompt; with several -x, they take turns. The first
     task that completes is printed, and the others are canceled; if none completes, all are printed.

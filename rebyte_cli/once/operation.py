@@ -8,6 +8,7 @@ what is sent and how its result is recognised is a `TaskRequest` or a `PromptReq
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     APIError,
+    BadUsage,
     Interrupted,
     KeyRejected,
     NetworkError,
+    Next,
     OutcomeUnknown,
     RebyteError,
     Redirected,
@@ -186,7 +189,6 @@ class Operation:
         intent: Intent | None,
         answer: Mapping[str, Any],
         *,
-        as_asked: bool = True,
         is_found: bool = False,
     ) -> None:
         # In one step: a task that the history knows, of an intent that is open, would be taken for
@@ -194,13 +196,12 @@ class Operation:
         writes = self._history.database.transaction(synced=True)
         try:
             with writes if intent is not None else nullcontext():
-                result_id = self._request.remember(answer, as_asked=as_asked)
+                result_id = self._request.remember(answer)
                 taken = [result_id] if is_found else []
                 self._settle(intent, "done", task_id=result_id, task=answer, candidates=taken)
         except RebyteError as problem:
             self._note(problem.message)
-        if as_asked:
-            self._on_created()
+        self._on_created()
 
     def _tell_taken(self, answer: Mapping[str, Any]) -> None:
         """Warn if another request has what the service answered with.
@@ -290,8 +291,7 @@ class Operation:
         if search.verdict.task is None:
             return None
         answer = self._request.answer_from(search.verdict.task)
-        is_same = intent is None or intent.digest == self._request.digest
-        self._keep(intent, answer, as_asked=is_same, is_found=True)
+        self._keep(intent, answer, is_found=True)
         self._note(f"The response was lost, but {self._request.describe(answer)} was found")
         return answer
 
@@ -322,6 +322,12 @@ class Operation:
         earlier = self._history.intents.of(key)
         if earlier is None or earlier.state not in ("done", "open", "unknown"):
             return None
+        if earlier.digest != self._request.digest and self._request.target is None:
+            raise BadUsage(
+                f"--once: key {key!r} is that of another prompt, so nothing was sent",
+                hint="Use another key, or forget this one: "
+                + Next("create", "--once", shlex.quote(key), "--forget"),
+            )
         if earlier.state == "done":
             return self._repeat(earlier)
         self._note(f"An earlier attempt for {key!r} got no response; looking for its result")

@@ -112,10 +112,9 @@ class TaskRequest:
             task.update(self.client.get_task(row["id"], timeout=10))
         return {name: task[name] for name in _CREATED if task.get(name) is not None}
 
-    def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
-        """Add the task to the history; returns its id. `as_asked`: it has this prompt."""
-        new = self._new if as_asked else NewTask({}, "", labels=self._new.labels)
-        self.history.add_tasks([new._replace(created=answer)])
+    def remember(self, answer: Mapping[str, Any]) -> str:
+        """Add the task to the history; returns its id."""
+        self.history.add_tasks([self._new._replace(created=answer)])
         return str(answer["id"])
 
     def describe(self, answer: Mapping[str, Any]) -> str:
@@ -232,7 +231,7 @@ class PromptRequest:
         """A prompt of the task in the shape of a follow-up's answer."""
         return {"promptId": row["id"]}
 
-    def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
+    def remember(self, answer: Mapping[str, Any]) -> str:
         """Note in the history that the task runs again; returns the prompt's id."""
         self.history.update_tasks([{"id": self.target, "status": "running", "completedAt": None}])
         return str(answer["promptId"])

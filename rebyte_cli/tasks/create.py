@@ -68,11 +68,7 @@ def create(
 
     def repeated(earlier: Intent) -> dict[str, Any]:
         task = _task_of(history, earlier)
-        is_same_prompt = earlier.digest == request.digest
-        name, id_ = str(earlier.key), str(task["id"])
-        tell_repeated(
-            history, name, id_, is_same_prompt=is_same_prompt, note=note, warn=warn or note
-        )
+        tell_repeated(history, str(earlier.key), str(task["id"]), note=note, warn=warn or note)
         return task
 
     if key is not None and not key.strip():
@@ -155,17 +151,12 @@ def tell_repeated(
     key: str,
     task_id: str,
     *,
-    is_same_prompt: bool = True,
     note: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> None:
-    """Say that a key has created a task before; warn if that task may not be what is wanted."""
+    """Say that a key has created a task before; warn if that task was deleted."""
     said, is_deleted = f"key {key!r} already created task {task_id}", history.is_deleted(task_id)
-    if not is_same_prompt:
-        said += ", from a different prompt"
-        end = ". It was deleted; " if is_deleted else ". "
-        warn(f"{said}; this one was not sent{end}" + how_to_forget(key))
-    elif is_deleted:
+    if is_deleted:
         warn(f"{said}, which was deleted; " + how_to_forget(key))
     else:
         note(said[0].upper() + said[1:])

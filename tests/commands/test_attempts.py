@@ -304,7 +304,6 @@ def test_an_interrupted_wait_says_how_to_resume(contest: Contest) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("--attempts 2", "--attempts requires --wait"),
         ("--attempts 2 --wait --once k", "--attempts and --once cannot be used together"),
         ("--attempts 2 --wait --stream", "--attempts and --stream cannot be used together"),
         ("--attempts 2 --wait -w abcd", "--attempts needs a workspace for each attempt"),

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -192,10 +191,12 @@ def test_two_prompts_are_refused(local: Run) -> None:
     assert "once" in done.err
 
 
-def test_no_prompt_off_a_terminal_is_refused_at_once(local: Run) -> None:
-    done = local("create", stdin="never read")
+def test_without_a_prompt_standard_input_is_the_prompt(local: Run) -> None:
+    body = local("create", "--dry-run", stdin="Say hello\n").json
+    assert body["prompt"].strip() == "Say hello"
+    done = local("create", "--dry-run")
     assert done.status == 2
-    assert "no prompt" in done.err
+    assert "no prompt: standard input has no text" in done.err
 
 
 @pytest.mark.parametrize("text", ["  \n", "\0\0\0", "\0 \n\0"])
@@ -322,16 +323,16 @@ def test_once_makes_one_task_per_key(local: Run) -> None:
     assert local("create", "Nightly", "--once", "nightly-1").json["id"] != first["id"]
 
 
-def test_a_key_with_another_prompt_warns_even_when_quiet(local: Run) -> None:
+def test_a_key_with_another_prompt_is_refused(local: Run) -> None:
     first = local("create", "Audit", "--once", "night 1")
     same = local("-q", "create", "Audit", "--once", "night 1")
-    other = local("-q", "create", "Deploy", "--once", "night 1")
-    assert first.json["id"] == same.json["id"] == other.json["id"]
+    other = local("-q", "create", "Deploy", "--once", "night 1", "-o", "table")
+    assert first.json["id"] == same.json["id"]
     assert same.err == ""
+    assert (other.status, other.out) == (2, "")
     assert other.err == (
-        f"Warning: key 'night 1' already created task {first.json['id']}, from a different prompt; "
-        "this one was not sent. `rebyte create --once 'night 1' --forget` lets the key create "
-        "another\n"
+        "Error: --once: key 'night 1' is that of another prompt, so nothing was sent\n"
+        "Hint: Use another key, or forget this one: `rebyte create --once 'night 1' --forget`\n"
     )
     assert len(local("list").json["data"]) == 1
 
@@ -353,20 +354,9 @@ def test_a_key_whose_task_was_deleted_says_how_to_use_it_again(local: Run, servi
     )
     done = local("create", "Audit", "--once", "k", "--wait")
     assert (done.status, done.err.count(forget)) == (4, 1)
-    done = local("create", "Deploy", "--once", "k", "-q")
-    assert done.err == (
-        f"Warning: key 'k' already created task {task}, from a different prompt; this one was not "
-        f"sent. It was deleted; {forget}\n"
-    )
+    assert local("create", "Deploy", "--once", "k").status == 2
     assert local("create", "--once", "k", "--forget").status == 0
     assert local("create", "Audit", "--once", "k").json["id"] != task
-
-
-def test_without_a_prompt_the_hint_names_the_dash(local: Run) -> None:
-    """For `git diff | rebyte create`."""
-    done = local("create", stdin="diff --git a b")
-    assert done.status == 2
-    assert "`-` is standard input" in done.err
 
 
 @pytest.mark.parametrize(
@@ -382,14 +372,14 @@ def test_a_secret_as_a_key_works_and_is_neither_kept_nor_shown(
     done = [
         local("create", "Audit", "--once", key),
         local("create", "Audit", "--once", key),
-        local("create", "Deploy", "--once", key, "-q"),
+        local("create", "Deploy", "--once", key, "-o", "table"),
     ]
     task = done[0].json["id"]
-    assert [one.json["id"] for one in done] == [task] * 3
+    assert [one.json["id"] for one in done[:2]] == [task] * 2
+    assert done[2].status == 2
     for each in (home / ".local").rglob("*"):
         assert each.is_dir() or not re.search(SECRET_PARTS, each.read_bytes())
-    name = shlex.split(done[2].err.split("--once ", 1)[1].split(" --forget")[0])[0]
-    done += [local("create", "--once", name, "--forget"), local("create", "Audit", "--once", key)]
+    done += [local("create", "--once", key, "--forget"), local("create", "Audit", "--once", key)]
     assert done[4].json["id"] != task
     assert not re.search(SECRET_PARTS, "".join(one.err for one in done).encode())
 

@@ -162,9 +162,7 @@ def test_other_tasks_are_waited_for_first(inside_local: Run) -> None:
 
 
 def test_the_option_needs_a_wait_and_a_terminal(inside_local: Run) -> None:
-    assert inside_local("create", "x", "--on-question", "stop").status == 2
     assert inside_local("logs", "x", "--on-question", "stop").status == 2
-    assert inside_local("result", "x", "--on-question", "stop").status == 2
     done = inside_local("create", "x", "--wait", "--on-question", "ask")
     assert (done.status, "requires a terminal" in done.err) == (2, True)
     assert inside_local("list").json["total"] == 0

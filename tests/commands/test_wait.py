@@ -187,10 +187,6 @@ def test_a_create_that_waits_gives_a_notice_too(inside_local: Run) -> None:
     status, raw = on_a_terminal("follow-up", "@last", "Bad [[fail]]", "--stream", "--notify")
     assert (status, raw.count("\a")) == (10, 1)
     assert "\x1b]9;rebyte: Say hello: failed\x1b\\" in raw
-    for command in (("create", "x"), ("follow-up", "@last", "x")):
-        done = inside_local(*command, "--notify")
-        assert done.status == 2
-        assert "--notify requires --wait or --stream" in done.err
 
 
 def test_no_notice_where_there_is_no_terminal(inside_local: Run) -> None:
@@ -213,3 +209,9 @@ def test_the_output_of_a_command_stays_below_the_spinner(inside_local: Run) -> N
     lines = session.everything
     assert lines.count("one") == lines.count("two") == 2
     assert [lines[at + 1] for at, line in enumerate(lines) if line == "one"] == ["two", "two"]
+
+
+@pytest.mark.parametrize("words", ["--timeout 1m", "--notify", "--attempts 2"])
+def test_an_option_about_the_wait_has_a_create_wait(inside_local: Run, words: str) -> None:
+    done = inside_local("create", "Say hello", *words.split())
+    assert done.json["status"] == "completed"

@@ -571,10 +571,10 @@ def test_a_failing_list_is_no_reason_to_send_again(bench: Bench) -> None:
     assert bench.proxy.count("POST") == 0
 
 
-def test_the_key_decides_and_not_the_prompt(bench: Bench) -> None:
+def test_a_key_is_for_one_prompt(bench: Bench) -> None:
     created = bench.create(key="k")
-    assert bench.create("Something else", key="k") == created
-    assert "a different prompt" in bench.notes[-1]
+    with pytest.raises(BadUsage, match="key 'k' is that of another prompt, so nothing was sent"):
+        bench.create("Something else", key="k")
     assert bench.on_server() == [created["id"]]
     assert create.created_before(bench.history, "k") == created
     assert create.created_before(bench.history, "other") is None
@@ -835,16 +835,13 @@ def test_sending_again_after_a_fruitless_search_is_noted(bench: Bench) -> None:
     assert bench.notes[-1] == "It created nothing; sending the request again"
 
 
-def test_the_lost_prompt_is_searched_for_and_not_the_new_one(bench: Bench) -> None:
+def test_a_lost_key_is_for_one_prompt_too(bench: Bench) -> None:
     lost = "Mend the logout page, and nothing else"
     bench.cut_off("k", prompt=lost)
-    bench.direct.create_task(PROMPT)
     made = bench.direct.create_task(lost)
-    assert bench.create(key="k")["id"] == made["id"]
-    # What it was asked is unknown on this machine: only its digest was kept.
-    remembered = bench.history.task(made["id"])
-    assert remembered is not None
-    assert not remembered["prompt"]
+    with pytest.raises(BadUsage, match="that of another prompt"):
+        bench.create(key="k")
+    assert bench.create(lost, key="k")["id"] == made["id"]
 
 
 def test_a_resumed_create_keeps_the_options_of_the_lost_one(bench: Bench) -> None:
