@@ -344,10 +344,10 @@ class Lenient:
             self._complain(problem)
             return []
 
-    def change(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
+    def change(self, act: Callable[[sqlite3.Connection], T], *, synced: bool = False) -> T | None:
         """What `act` returns, in one transaction; None when nothing could be written."""
         try:
-            with self._database.transaction() as connection:
+            with self._database.transaction(synced=synced) as connection:
                 return act(connection)
         except RebyteError as problem:
             self._complain(problem)

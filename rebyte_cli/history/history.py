@@ -92,9 +92,12 @@ class History:
         if self._lenient.fault is not None:
             raise self._lenient.fault.copy_with()
 
-    def together(self, act: Callable[[], T]) -> T | None:
-        """What `act` returns, whose writes are one step; None when nothing could be written."""
-        return self._lenient.change(lambda _connection: act())
+    def together(self, act: Callable[[], T], *, synced: bool = False) -> T | None:
+        """What `act` returns, whose writes are one step; None when nothing could be written.
+
+        `synced` is as for a transaction of the database.
+        """
+        return self._lenient.change(lambda _connection: act(), synced=synced)
 
     # Tasks
 

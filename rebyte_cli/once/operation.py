@@ -11,7 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -191,16 +191,17 @@ class Operation:
         *,
         is_found: bool = False,
     ) -> None:
+        def write() -> None:
+            result_id = self._request.remember(answer)
+            taken = [result_id] if is_found else []
+            self._settle(intent, "done", task_id=result_id, task=answer, candidates=taken)
+
         # In one step: a task that the history knows, of an intent that is open, would be taken for
         # that of another request.
-        writes = self._history.database.transaction(synced=True)
-        try:
-            with writes if intent is not None else nullcontext():
-                result_id = self._request.remember(answer)
-                taken = [result_id] if is_found else []
-                self._settle(intent, "done", task_id=result_id, task=answer, candidates=taken)
-        except RebyteError as problem:
-            self._note(problem.message)
+        if intent is None:
+            write()
+        else:
+            self._history.together(write, synced=True)
         self._on_created()
 
     def _tell_taken(self, answer: Mapping[str, Any]) -> None:
