@@ -28,13 +28,17 @@ def with_other_profile(app: App, error: RebyteError) -> RebyteError:
 
 
 def _hint(app: App, words: Sequence[str], *, is_about_task: bool) -> str | None:
+    from .history.history import History
+
     if not app.history_file.exists():
         return None
-    counts, names = app.history.counts_elsewhere(), _profiles(app)
+    # Whether it can be read is not what the error is about.
+    history = History(app.history_file, origin=app.settings.origin)
+    counts, names = history.counts_elsewhere(), _profiles(app)
     if is_about_task:
         ids = [word for word in words if len(word) >= SHORTEST]
-        named = app.history.counts_elsewhere(ids) if ids else {}
-        is_for_last = app.history.count() == 0 and any(word.startswith("@") for word in words)
+        named = history.counts_elsewhere(ids) if ids else {}
+        is_for_last = history.count() == 0 and any(word.startswith("@") for word in words)
         counts = named or (counts if is_for_last else {})
     for origin, count in counts.items():
         if origin in names:

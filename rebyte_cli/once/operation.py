@@ -25,6 +25,7 @@ from ..errors import (
     OutcomeUnknown,
     RebyteError,
     Redirected,
+    Term,
     Unsent,
 )
 from ..history.rows import beginning_of
@@ -325,7 +326,8 @@ class Operation:
             return None
         if earlier.digest != self._request.digest and self._request.target is None:
             raise BadUsage(
-                f"--once: key {key!r} is that of another prompt, so nothing was sent",
+                Term("--once", "`once`")
+                + f": key {key!r} is that of another prompt, so nothing was sent",
                 hint="Use another key, or forget this one: "
                 + Next("create", "--once", shlex.quote(key), "--forget"),
             )

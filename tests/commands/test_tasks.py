@@ -205,7 +205,10 @@ def test_a_task_that_does_not_exist_says_where_to_look(inside_local: Run) -> Non
         "Error: 999: task not found", "Hint: See `rebyte list`", "Error: 998: task not found",
     ]  # fmt: skip
     far = json.loads(inside_local("get", "@999").err)["error"]
-    assert far["message"] == "@999 doesn't exist: only one task was created on this machine"
+    assert (
+        far["message"]
+        == "@999 doesn't exist: only one task was created on this machine for this service"
+    )
     for words, hint in (
         (("webhook", "show", "x"), "See `rebyte webhook list`"),
         (("artifact", "get", "@last", "x"), "See `rebyte artifact list"),

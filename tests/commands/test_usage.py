@@ -236,22 +236,6 @@ def test_a_key_that_was_typed_in_a_wrong_place_is_not_repeated(
     assert "0123456789secret" not in done.err + done.out
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["create", "x", "--timeout", "3"],
-        ["follow-up", "x", "y", "--timeout", "3"],
-        ["result", "x", "--timeout", "3"],
-        ["workspace", "create", "--timeout", "3"],
-    ],
-)
-def test_a_time_limit_for_no_wait_is_refused(inside_local: Run, words: list[str]) -> None:
-    done = inside_local(*words)
-    assert done.status == 2
-    assert "--timeout" in done.err
-    assert inside_local("list").json["total"] == 0
-
-
 @pytest.mark.parametrize("noun", ["profile", "auth", "workspace", "local", "webhook", "artifact"])
 def test_a_noun_alone_shows_its_verbs(inside: Run, noun: str) -> None:
     done = inside(noun)
