@@ -18,6 +18,7 @@ import pytest
 
 from ..conftest import COMMAND, Done
 from ..servers import RawServer, error_reply
+from ..waiting import eventually
 
 Rebyte = Callable[..., Done]
 KEY = "rbk_0123456789abcdef"
@@ -258,11 +259,13 @@ def test_case_69_a_login_that_is_cut_short_leaves_the_echo_on(
     child = pexpect.spawn(COMMAND[0], command, env=dict(os.environ), timeout=60)
     child.expect_exact("API key: ")
     assert child.waitnoecho(60)
-    # Python misses a signal between its last look and the read that waits; people press again.
-    for _ in range(10):
+
+    def has_ended() -> bool:
+        """Python misses a signal between its last look and the read that waits: press again."""
         child.kill(number)
-        if child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=6) == 0:
-            break
+        return child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=6) == 0
+
+    eventually(has_ended, seconds=60)
     assert child.getecho()
     child.wait()
     child.close()
